@@ -1,0 +1,1 @@
+"""What executes an artifact: one file per runtime, all of one shape."""

@@ -1,0 +1,96 @@
+"""What every runtime has in common, and the table of them. No torch here."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import numpy as np
+
+from export.artifact import Artifact, Format, Logits
+from models.errors import UserError, closest
+from models.preprocess import Pixels
+
+
+class RuntimeUnavailable(UserError):
+    """This machine cannot run that; the message says why and what to install."""
+
+
+class Runtime(Protocol):
+    """Executes one artifact. A context manager; leaving it frees what it holds."""
+
+    name: str
+
+    def __call__(self, pixels: Pixels) -> Logits:
+        """Returns float32 logits (N, C) of uint8 pixels (N, H, W, 3), both on the host."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    factory: str  # "module:callable", imported when first asked for
+    formats: tuple[Format, ...]
+
+
+_RUNTIMES = {
+    "torch": _Entry("export.runtimes.eager:load", ("onnx",)),
+    "ort-cpu": _Entry("export.runtimes.ort:load_cpu", ("onnx",)),
+    "ort-cuda": _Entry("export.runtimes.ort:load_cuda", ("onnx",)),
+    "openvino": _Entry("export.runtimes.openvino_cpu:load", ("onnx",)),
+    "tensorrt": _Entry("export.runtimes.tensorrt_engine:load", ("tensorrt",)),
+    "tensorrt-rtx": _Entry("export.runtimes.tensorrt_engine:load", ("tensorrt_rtx",)),
+}
+
+
+def list_runtimes(format: Format | None = None) -> list[str]:
+    """Returns the names of all runtimes, or of those that take ``format``."""
+    return [name for name, entry in _RUNTIMES.items() if format in (None, *entry.formats)]
+
+
+def load_runtime(name: str, artifact: Artifact, **options: Any) -> Runtime:
+    """Returns runtime ``name`` with ``artifact`` loaded.
+
+    Args:
+        name: one of :func:`list_runtimes`.
+        artifact: what to run.
+        **options: ``threads`` (int): CPU threads inside one call, all cores if left out.
+
+    Raises:
+        RuntimeUnavailable: this machine lacks what the runtime needs, and how to install it.
+        UserError: no such runtime, or one that does not take the artifact's format.
+    """
+    if name not in _RUNTIMES:
+        raise UserError(f"unknown runtime {name!r}: {closest(name, _RUNTIMES)}")
+    entry = _RUNTIMES[name]
+    if artifact.format not in entry.formats:
+        allowed = ", ".join(list_runtimes(artifact.format))
+        raise UserError(f"{name} does not run {artifact.name} artifacts; use {allowed}")
+    module, _, factory = entry.factory.partition(":")
+    runtime: Runtime = getattr(importlib.import_module(module), factory)(artifact, **options)
+    return runtime
+
+
+def check_pixels(pixels: Pixels, artifact: Artifact) -> None:
+    """Raises UserError unless ``pixels`` is a uint8 batch that ``artifact`` takes."""
+    shape = artifact.input.shape
+    smallest, largest = artifact.batch_range
+    if pixels.dtype != np.uint8 or pixels.shape[1:] != shape[1:]:
+        raise UserError(
+            f"pixels are {pixels.dtype} {list(pixels.shape)}: "
+            f"{artifact.name} takes uint8 {list(shape)}"
+        )
+    if not smallest <= len(pixels) <= largest:
+        raise UserError(
+            f"a batch of {len(pixels)}: {artifact.name} takes {smallest} to {largest} images"
+        )

@@ -1,0 +1,1 @@
+"""What a network is: registry, normalisation, weights, preprocessing and costs."""

@@ -1,0 +1,34 @@
+"""What every command line of the house shares: parsing, consoles and the end of a user's mistake."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import NoReturn, TypeVar
+
+from rich.console import Console
+
+from models.errors import UserError
+
+T = TypeVar("T")
+
+
+def results() -> Console:
+    """Returns the console for results (stdout): tables and paths, wide enough when piped."""
+    console = Console()
+    return console if console.is_terminal else Console(width=120)
+
+
+def notes() -> Console:
+    """Returns the console for logs and progress (stderr)."""
+    return Console(stderr=True)
+
+
+def run(command: Callable[[], int | None]) -> NoReturn:
+    """Runs ``command`` and exits with its status: 0, or 1 and one line for a user's mistake."""
+    try:
+        sys.exit(command() or 0)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

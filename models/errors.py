@@ -1,0 +1,21 @@
+"""The one exception a user is meant to read."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """A mistake the user can mend.
+
+    Its message is the whole answer, on one line: what was wrong, the value, what is allowed and
+    how to mend it. The command line prints it without a traceback and exits with 1.
+    """
+
+
+def closest(name: str, allowed: Iterable[str]) -> str:
+    """Returns the names of ``allowed`` nearest to ``name``, as the end of an error message."""
+    names = sorted(allowed)
+    near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names)}"

@@ -1,0 +1,104 @@
+"""Encoded images to the pixels a network takes. No torch here: a server imports this file.
+
+Validation, calibration and serving all call this one function, so they see the same pixels.
+Casting and normalisation are not here: they are the first layer of the network
+(:class:`models.classifier.Classifier`).
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from models.errors import UserError
+
+Pixels = npt.NDArray[np.uint8]
+Interpolation = Literal["bilinear", "bicubic"]
+
+_RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+_SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
+
+
+class ImageError(UserError):
+    """Bytes that are not an image Pillow can read to the end."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Preprocess:
+    """Resize the shorter side, then crop the centre.
+
+    Attributes:
+        resize: length in pixels that the shorter side is scaled to.
+        crop: side in pixels of the square cut from the centre; at most ``resize``.
+        interpolation: how Pillow resamples; it also low-passes when it shrinks an image.
+    """
+
+    resize: int
+    crop: int
+    interpolation: Interpolation = "bilinear"
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.crop <= self.resize:
+            raise UserError(
+                f"crop is {self.crop} and resize is {self.resize}: crop must lie in 1..resize"
+            )
+        if self.interpolation not in _RESAMPLING:
+            raise UserError(
+                f"interpolation is {self.interpolation!r}: it must be one of {list(_RESAMPLING)}"
+            )
+
+    def __call__(self, image: Image.Image) -> Pixels:
+        """Returns ``image`` as uint8 pixels of shape (crop, crop, 3), RGB.
+
+        Resampling runs once, over the part of the source that the crop keeps.
+        """
+        width, height = image.size
+        side = self.crop / self.resize * min(width, height)
+        left, top = (width - side) / 2, (height - side) / 2
+        resized = to_rgb(image).resize(
+            (self.crop, self.crop),
+            resample=_RESAMPLING[self.interpolation],
+            box=(left, top, left + side, top + side),
+        )
+        return np.asarray(resized, dtype=np.uint8)
+
+
+def decode(source: bytes | Path) -> Image.Image:
+    """Returns the image in ``source`` (its bytes, or a file), upright, RGB, 8 bits a channel.
+
+    EXIF rotation is honoured, transparency is laid over white, the first frame of an animation
+    is taken.
+
+    Raises:
+        ImageError: the bytes are not an image, are cut short, or are too large to be trusted.
+    """
+    name = str(source) if isinstance(source, Path) else f"{len(source)} bytes"
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            image.load()
+            return to_rgb(ImageOps.exif_transpose(image))
+    except Image.UnidentifiedImageError:
+        raise ImageError(f"{name}: not an image of a known format") from None
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{name}: {error}") from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:  # what Pillow's decoders raise
+        raise ImageError(f"{name}: cannot be read as an image ({error})") from None
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Returns ``image`` as 8-bit RGB: grey is repeated, transparency is laid over white."""
+    if image.mode == "RGB":
+        return image
+    if image.mode in _SIXTEEN_BIT:
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.has_transparency_data:
+        coloured = image.convert("RGBA")
+        white = Image.new("RGBA", coloured.size, "white")
+        return Image.alpha_composite(white, coloured).convert("RGB")
+    return image.convert("RGB")

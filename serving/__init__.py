@@ -1,0 +1,1 @@
+"""How a network answers: the BentoML service, its settings and its start."""
