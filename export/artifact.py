@@ -1,21 +1,16 @@
 """The deployable folder and what it says of itself. No torch here: a server imports this file.
 
-    artifacts/mobilenet_v3_large-digits/onnx-int8/
-        manifest.json       everything below, validated when loaded
-        model.onnx          or model.engine
-        golden_pixels.npy   uint8 (n, H, W, 3)
-        golden_logits.npy   float32 (n, num_classes): what the model file answered when it was made
+artifacts/mobilenet_v3_large-digits/onnx-int8/
+    manifest.json       everything below, validated when loaded
+    model.onnx          or model.engine
+    golden_pixels.npy   uint8 (n, H, W, 3)
+    golden_logits.npy   float32 (n, num_classes): what the model file answered when it was made
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +20,7 @@ import numpy.typing as npt
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
 from models.errors import UserError
+from models.files import sha256
 from models.preprocess import Pixels, Preprocess
 
 Logits = npt.NDArray[np.float32]
@@ -63,14 +59,14 @@ class Source:
     """Where the weights came from.
 
     Attributes:
+        origin: in words: a run, a publisher, or a seed.
         checkpoint: path of the checkpoint, or None for ImageNet and random weights.
         sha256: of that checkpoint; None without one.
-        origin: in words: a run, a publisher, or a seed.
     """
 
-    checkpoint: str | None
-    sha256: str | None
     origin: str
+    checkpoint: str | None = None
+    sha256: str | None = None
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -123,7 +119,7 @@ class Artifact:
         batch_range: smallest and largest batch the model file takes.
         macs: multiply-accumulates per image.
         parameters: number of weights of the graph, batch norm folded.
-        parity: agreement with torch; for an engine, that of the graph it was built from.
+        parity: agreement with torch; None if unverified.
         metrics: None where nothing was measured (no held-out images, or not runnable here).
         unverified: None, or why the model file itself was not run where it was made.
         source: where the weights came from.
@@ -144,7 +140,7 @@ class Artifact:
     batch_range: tuple[int, int]
     macs: int
     parameters: int
-    parity: Parity
+    parity: Parity | None
     metrics: Metrics | None
     unverified: str | None
     source: Source
@@ -182,7 +178,7 @@ class Artifact:
         """
         artifact = _read_manifest(path)
         _check_files(artifact)
-        _check_shapes(artifact)
+        _check_contents(artifact)
         return artifact
 
 
@@ -206,31 +202,6 @@ def write_artifact(artifact: Artifact, pixels: Pixels, logits: Logits) -> Artifa
     text = json.dumps({"schema": SCHEMA, **fields}, indent=1, ensure_ascii=False)
     (artifact.path / MANIFEST).write_text(text + "\n", encoding="utf-8")
     return Artifact.load(artifact.path)
-
-
-@contextmanager
-def staged(path: Path) -> Iterator[Path]:
-    """Yields an empty folder that becomes ``path`` by rename, or disappears on an exception.
-
-    What stood at ``path`` before is replaced, and stays as it was if the block fails.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    try:
-        new = work / "new"
-        new.mkdir()
-        yield new
-        if path.exists():
-            path.rename(work / "old")
-        new.rename(path)
-    finally:
-        shutil.rmtree(work)
-
-
-def sha256(path: Path) -> str:
-    """Returns the hex SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_manifest(path: Path) -> Artifact:
@@ -275,7 +246,7 @@ def _check_files(artifact: Artifact) -> None:
             )
 
 
-def _check_shapes(artifact: Artifact) -> None:
+def _check_contents(artifact: Artifact) -> None:
     side, classes = artifact.preprocess.crop, len(artifact.labels)
     ends = (
         (artifact.input, "uint8", ("batch", side, side, 3)),
@@ -287,6 +258,11 @@ def _check_shapes(artifact: Artifact) -> None:
                 f"{artifact.path}: {end.name} is {end.dtype} {list(end.shape)}, but "
                 f"{classes} labels and a crop of {side} want {dtype} {list(shape)}; export it again"
             )
+    if (artifact.parity is None) != (artifact.unverified is not None):
+        raise ArtifactError(
+            f"{artifact.path}: the manifest must hold either its parity with torch or the reason "
+            "why it is unverified; export it again"
+        )
     smallest, largest = artifact.batch_range
     if not 1 <= smallest <= largest:
         raise ArtifactError(

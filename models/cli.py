@@ -1,4 +1,4 @@
-"""What every command line of the house shares: parsing, consoles and the end of a user's mistake."""
+"""What every command line of the house shares: consoles, and the end of a user's mistake."""
 
 from __future__ import annotations
 

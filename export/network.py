@@ -1,0 +1,196 @@
+"""The network that is exported, with the images that prove its artifacts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+
+from export.artifact import Artifact, Source, Weights
+from models.classifier import Classifier
+from models.errors import UserError
+from models.files import sha256
+from models.preprocess import Pixels, Preprocess
+from models.registry import build_model, canonical_name, find_model
+from models.weights import load_imagenet_weights, settle_batch_norm
+from training.checkpoint import checkpoint_path, load_checkpoint, run_folder
+from training.data import Sample, load_data, pixel_batches, sample_photos
+
+WeightsChoice = Literal["auto", "imagenet", "random"]
+
+RANDOM_SEED = 0
+CALIBRATION_IMAGES = 256
+PHOTOS = 64  # real photos that stand in where there is no data set
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Network:
+    """A torch network in evaluation mode and what belongs to it.
+
+    Attributes:
+        model: registry name.
+        data: what its artifacts are filed under: a data set, ``imagenet`` or ``random``.
+        weights: where they come from, in one word.
+        module: uint8 (N, H, W, 3) -> float32 (N, C).
+        labels: class names, in the order of the logits.
+        preprocess: what turns an image into pixels.
+        source: where the weights come from, exactly.
+        calibration: images that show the range of activations; never those below.
+        held_out: labelled images it never learned from, or unlabelled ones.
+        labelled: whether the classes of ``held_out`` are true.
+    """
+
+    model: str
+    data: str
+    weights: Weights
+    module: Classifier
+    labels: tuple[str, ...]
+    preprocess: Preprocess
+    source: Source
+    calibration: Sequence[Sample]
+    held_out: Sequence[Sample]
+    labelled: bool
+
+
+def load_network(model: str, data: str | None, weights: WeightsChoice = "auto") -> Network:
+    """Returns a network to export: the run on ``data``, or ImageNet or random weights.
+
+    Args:
+        model: registry name or alias.
+        data: data set or folder it was trained on; None for published or random weights.
+        weights: ``auto`` takes the run on ``data``, and ImageNet weights where no data is named.
+
+    Raises:
+        UserError: no such network, no such run, or weights that cannot be had. Random weights are
+            used only when asked for.
+    """
+    find_model(model)
+    model = canonical_name(model)
+    if weights == "random":
+        return _random(model)
+    if weights == "imagenet" or data is None:
+        return _imagenet(model)
+    return _trained(model, data)
+
+
+def rebuild(artifact: Artifact) -> Classifier:
+    """Returns the torch network an artifact was made from, in evaluation mode.
+
+    Raises:
+        UserError: its checkpoint is not here, or is not the one of the manifest.
+    """
+    if artifact.weights == "random":
+        return _random_module(artifact.model, artifact.preprocess)
+    if artifact.weights == "imagenet":
+        return _imagenet(artifact.model).module
+    path = Path(artifact.source.checkpoint or "")
+    if not path.is_file():
+        raise UserError(f"the checkpoint {path} is not here; run this where it was trained")
+    if sha256(path) != artifact.source.sha256:
+        raise UserError(
+            f"{path} changed since {artifact.path} was exported; "
+            f"make export MODEL={artifact.model} DATA={artifact.data}"
+        )
+    return load_checkpoint(path).network()
+
+
+def _trained(model: str, data: str) -> Network:
+    images = load_data(data)
+    path = checkpoint_path(run_folder(model, images.name))
+    if not path.is_file():
+        raise UserError(
+            f"no run of {model} on {data}: {path} is not there; make train MODEL={model} "
+            f"DATA={data}, or WEIGHTS=imagenet, or, for latency only, WEIGHTS=random"
+        )
+    checkpoint = load_checkpoint(path)
+    if images.labels != checkpoint.labels:
+        raise UserError(
+            f"{path} knows the classes {', '.join(checkpoint.labels)}, but {data} holds "
+            f"{', '.join(images.labels)}; train again"
+        )
+    return Network(
+        model=model,
+        data=images.name,
+        weights="trained",
+        module=checkpoint.network(),
+        labels=checkpoint.labels,
+        preprocess=checkpoint.preprocess,
+        source=Source(
+            origin=f"trained on {images.name}", checkpoint=str(path), sha256=sha256(path)
+        ),
+        calibration=_spread(images.train, CALIBRATION_IMAGES),
+        held_out=images.val,
+        labelled=True,
+    )
+
+
+def _imagenet(model: str) -> Network:
+    weights = load_imagenet_weights(model)
+    backbone = build_model(model, num_classes=len(weights.labels))
+    backbone.load_state_dict(weights.state_dict)
+    calibration, held_out = _photos()
+    return Network(
+        model=model,
+        data="imagenet",
+        weights="imagenet",
+        module=Classifier(backbone, mean=weights.mean, std=weights.std).eval(),
+        labels=weights.labels,
+        preprocess=weights.preprocess,
+        source=Source(origin=weights.origin),
+        calibration=calibration,
+        held_out=held_out,
+        labelled=False,
+    )
+
+
+def _random(model: str) -> Network:
+    size = find_model(model).native_size
+    preprocess = Preprocess(resize=round(size * 8 / 7), crop=size)
+    module = _random_module(model, preprocess)
+    calibration, held_out = _photos()
+    return Network(
+        model=model,
+        data="random",
+        weights="random",
+        module=module,
+        labels=tuple(f"class {index}" for index in range(1000)),
+        preprocess=preprocess,
+        source=Source(origin=f"random weights, seed {RANDOM_SEED}"),
+        calibration=calibration,
+        held_out=held_out,
+        labelled=False,
+    )
+
+
+def _random_module(model: str, preprocess: Preprocess) -> Classifier:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(RANDOM_SEED)
+        module = Classifier(build_model(model))
+        calibration, _ = _photos()
+        batches = pixel_batches(calibration, preprocess, size=32)
+        settle_batch_norm(module, [torch.from_numpy(pixels) for pixels, _ in islice(batches, 2)])
+    return module
+
+
+def _photos() -> tuple[list[Sample], list[Sample]]:
+    photos: list[Image.Image] = sample_photos(2 * PHOTOS)
+    unlabelled: list[Sample] = [(photo, 0) for photo in photos]
+    return unlabelled[:PHOTOS], unlabelled[PHOTOS:]
+
+
+def _spread(samples: Sequence[Sample], count: int) -> list[Sample]:
+    """Returns up to ``count`` samples, evenly spaced, so that every class is among them."""
+    indices = np.linspace(0, len(samples) - 1, min(count, len(samples))).astype(int)
+    return [samples[index] for index in indices]
+
+
+def stack(samples: Sequence[Sample], preprocess: Preprocess) -> Pixels:
+    """Returns uint8 (n, crop, crop, 3) of all ``samples``."""
+    pixels, _ = next(pixel_batches(samples, preprocess, size=len(samples)))
+    return pixels

@@ -1,0 +1,49 @@
+"""The contract of the house as a module: uint8 pixels in, float32 logits out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Classifier(nn.Module):
+    """Normalisation and a backbone, as one network.
+
+    The mean and standard deviation are buffers, so they travel with the weights and cannot differ
+    between training and serving.
+
+    Args:
+        backbone: float (N, 3, H, W), normalised -> (N, C).
+        mean: per channel R, G, B, of pixels scaled to [0, 1].
+        std: likewise.
+    """
+
+    scale: torch.Tensor
+    shift: torch.Tensor
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        *,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        deviation = torch.tensor(std)
+        self.register_buffer("scale", (1 / (255 * deviation)).view(1, 3, 1, 1))
+        self.register_buffer("shift", (-torch.tensor(mean) / deviation).view(1, 3, 1, 1))
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Returns float32 logits (N, C) of uint8 pixels (N, H, W, 3)."""
+        # Cast first: TensorRT's parser refuses a Transpose on uint8. Scale last: Mul and Add on
+        # NHWC cost ONNX Runtime fifteen times what they cost on NCHW. In torch the permute is a
+        # view that is already in channels_last order.
+        images = pixels.to(self.scale.dtype).permute(0, 3, 1, 2)
+        logits: torch.Tensor = self.backbone(images * self.scale + self.shift)
+        return logits.float()

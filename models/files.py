@@ -1,0 +1,35 @@
+"""Folders that appear whole or not at all, and digests of files."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def staged(path: Path) -> Iterator[Path]:
+    """Yields an empty folder that becomes ``path`` by rename, or disappears on an exception.
+
+    What stood at ``path`` before is replaced, and stays as it was if the block fails.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    try:
+        new = work / "new"
+        new.mkdir()
+        yield new
+        if path.exists():
+            path.rename(work / "old")
+        new.rename(path)
+    finally:
+        shutil.rmtree(work)
+
+
+def sha256(path: Path) -> str:
+    """Returns the hex SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

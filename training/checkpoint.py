@@ -1,0 +1,85 @@
+"""What training writes, and what export reads."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from models.classifier import Classifier
+from models.errors import UserError
+from models.preprocess import Preprocess
+from models.registry import build_model, canonical_name
+
+KEY = "pocketnets"  # our block inside Lightning's checkpoint
+PREFIX = "network."  # of the weights, as Lightning saves the module that holds the network
+SCHEMA = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Checkpoint:
+    """A trained network with everything needed to use it.
+
+    Attributes:
+        model: registry name.
+        data: name of the data set.
+        labels: class names, in the order of the logits.
+        preprocess: what turns an image into pixels.
+        recipe: every field of the recipe it was trained by.
+        metrics: ``top1`` in [0, 1] on the held-out ``images``, ``loss`` of the last batch.
+        state_dict: weights of the Classifier, normalisation included.
+    """
+
+    model: str
+    data: str
+    labels: tuple[str, ...]
+    preprocess: Preprocess
+    recipe: dict[str, Any]
+    metrics: dict[str, float]
+    state_dict: dict[str, torch.Tensor]
+
+    def network(self) -> Classifier:
+        """Returns the trained network in evaluation mode: uint8 (N, H, W, 3) -> (N, C)."""
+        network = Classifier(build_model(self.model, num_classes=len(self.labels)))
+        network.load_state_dict(self.state_dict)
+        return network.eval()
+
+
+def run_folder(model: str, data: str) -> Path:
+    """Returns where the run of a network on a data set stands, below the current folder."""
+    return Path("runs") / f"{canonical_name(model)}-{data}"
+
+
+def checkpoint_path(run: Path) -> Path:
+    """Returns the checkpoint of the finished run in folder ``run``."""
+    return run / "checkpoint.ckpt"
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Returns the checkpoint in a file; nothing in it is executed (``weights_only``).
+
+    Raises:
+        UserError: the file is not a checkpoint of ours, or is damaged.
+    """
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        block = saved[KEY]
+        if block["schema"] != SCHEMA:
+            raise UserError(f"{path}: schema is {block['schema']}, this version reads {SCHEMA}")
+        return Checkpoint(
+            model=block["model"],
+            data=block["data"],
+            labels=tuple(block["labels"]),
+            preprocess=Preprocess(**block["preprocess"]),
+            recipe=block["recipe"],
+            metrics=block["metrics"],
+            state_dict={k.removeprefix(PREFIX): v for k, v in saved["state_dict"].items()},
+        )
+    except (RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"{path}: not a checkpoint of this project, or damaged ({reason}); train again"
+        ) from None
