@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from export.artifact import Logits, Parity, Precision
+from export.golden import relative_error
 from export.runtimes.base import Runtime
 from models.errors import UserError
 from models.preprocess import Pixels
@@ -53,7 +54,6 @@ def measure_parity(
     Raises:
         ParityError: logits that are not finite.
     """
-    scale = float(np.abs(reference).max())
     agreements, errors = [], []
     for batch in batches:
         starts = range(0, len(pixels), batch)
@@ -61,7 +61,7 @@ def measure_parity(
         if not np.isfinite(logits).all():
             raise ParityError(f"logits are not finite at batch {batch} on {runtime.name}")
         agreements.append(float(np.mean(logits.argmax(axis=1) == reference.argmax(axis=1))))
-        errors.append(float(np.abs(logits - reference).max()) / scale)
+        errors.append(relative_error(logits, reference))
     return Parity(
         runtime=runtime.name,
         images=len(pixels),

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from models.errors import UserError
+from models.errors import UserError, first_line
 
 Pixels = npt.NDArray[np.uint8]
 Interpolation = Literal["bilinear", "bicubic"]
@@ -25,8 +25,17 @@ _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resamplin
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 
 
+# Pillow knows many more, some of them through other programs (EPS through Ghostscript).
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+MAX_PIXELS = 89_478_485  # 1 GiB as RGBA in 24 bits: from here on Pillow warns
+
+
 class ImageError(UserError):
     """Bytes that are not an image Pillow can read to the end."""
+
+
+class TooManyPixelsError(ImageError):
+    """An image whose header promises more pixels than are allowed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,26 +78,40 @@ class Preprocess:
         return np.asarray(resized, dtype=np.uint8)
 
 
-def decode(source: bytes | Path) -> Image.Image:
+def decode(source: bytes | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Returns the image in ``source`` (its bytes, or a file), upright, RGB, 8 bits a channel.
 
     EXIF rotation is honoured, transparency is laid over white, the first frame of an animation
-    is taken.
+    is taken. Of :data:`FORMATS` only.
 
     Raises:
-        ImageError: the bytes are not an image, are cut short, or are too large to be trusted.
+        ImageError: the bytes are not an image, or are cut short.
+        TooManyPixelsError: more than ``max_pixels``, judged from the header before decoding: a
+            few bytes can promise more pixels than there is memory for.
     """
     name = str(source) if isinstance(source, Path) else f"{len(source)} bytes"
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+        file = io.BytesIO(source) if isinstance(source, bytes) else source
+        with Image.open(file, formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise TooManyPixelsError(
+                    f"{name}: {width}x{height} is {width * height} pixels, "
+                    f"the limit is {max_pixels}"
+                )
             image.load()
             return to_rgb(ImageOps.exif_transpose(image))
+    except ImageError:
+        raise
     except UnidentifiedImageError:
-        raise ImageError(f"{name}: not an image of a known format") from None
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"{name}: {error}") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:  # what Pillow's decoders raise
-        raise ImageError(f"{name}: cannot be read as an image ({error})") from None
+        raise ImageError(f"{name}: not a {', '.join(FORMATS)} image") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise TooManyPixelsError(f"{name}: the limit is {max_pixels} pixels") from None
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow's own words
+        raise ImageError(f"{name}: cannot be read as an image ({first_line(error)})") from error
+    except Exception as error:  # its parsers let many other kinds escape on broken bytes
+        kind = type(error).__name__
+        raise ImageError(f"{name}: cannot be read as an image ({kind})") from error
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

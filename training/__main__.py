@@ -49,6 +49,7 @@ def main() -> None:
     """Trains, then prints the last line of the curve and the checkpoint's path."""
     args = _parse()
     find_model(args.model)
+    args.recipe.check()
     data = load_data(args.data)
     notes = cli.notes()
     notes.print(

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from models.classifier import Classifier
-from models.errors import UserError
+from models.errors import UserError, first_line
 from models.preprocess import Preprocess
 from models.registry import build_model, canonical_name
 
@@ -79,7 +79,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             state_dict={k.removeprefix(PREFIX): v for k, v in saved["state_dict"].items()},
         )
     except (RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).strip().splitlines()[0]
         raise UserError(
-            f"{path}: not a checkpoint of this project, or damaged ({reason}); train again"
+            f"{path}: not a checkpoint of this project, or damaged ({first_line(error)}); "
+            "train again"
         ) from None

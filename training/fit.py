@@ -29,7 +29,8 @@ def fit(model: str, data: ImageData, recipe: Recipe) -> Path:
     data is replaced when this one is complete.
 
     Raises:
-        UserError: an unknown network, an image that cannot be read, too few images for a batch.
+        UserError: an unknown network, an image that cannot be read, too few
+            images for a batch.
     """
     if len(data.train) < recipe.batch_size:
         raise UserError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import pytorch_lightning as lightning
@@ -63,16 +64,14 @@ class ClassifierModule(lightning.LightningModule):
         self.log("val_top1", self.val_top1, prog_bar=True)
 
     def configure_optimizers(self) -> Any:
-        """Returns AdamW under a one-cycle schedule, stepped every batch."""
+        """Returns AdamW under warm-up and cosine decay, stepped every batch."""
         recipe = self.recipe
         optimizer = torch.optim.AdamW(
             self.network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay
         )
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer,
-            recipe.learning_rate,
-            total_steps=int(self.trainer.estimated_stepping_batches),
-            pct_start=recipe.warmup,
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: warmup_cosine(step, steps, recipe.warmup)
         )
         return {
             "optimizer": optimizer,
@@ -95,3 +94,15 @@ class ClassifierModule(lightning.LightningModule):
                 "images": len(self.data.val),
             },
         }
+
+
+def warmup_cosine(step: int, steps: int, warmup: float) -> float:
+    """Returns the factor in (0, 1] on the learning rate of ``step``, counted from 0.
+
+    It rises linearly over the first ``warmup`` share of ``steps`` and falls as half a cosine
+    after that (Bag of Tricks, section 5.1).
+    """
+    rising = int(warmup * steps)
+    if step < rising:
+        return (step + 1) / (rising + 1)
+    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))

@@ -19,9 +19,9 @@ class Recipe:
     batch_size: int
     """Images per step; the last, smaller batch of an epoch is dropped."""
     learning_rate: float
-    """Peak of the one-cycle schedule."""
+    """Its peak, between warm-up and cosine decay to 0."""
     warmup: float = 0.25
-    """Fraction of all steps in which the learning rate rises to its peak."""
+    """Fraction of all steps in which the learning rate rises linearly to its peak."""
     weight_decay: float = 0.01
     """AdamW's, on all parameters."""
     label_smoothing: float = 0.1
@@ -49,7 +49,8 @@ class Recipe:
     workers: int = 0
     """Processes that decode images; 0 decodes in the training process."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Raises UserError if no run can follow this recipe."""
         for name in ("epochs", "batch_size", "crop"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}: it must be at least 1")
@@ -57,6 +58,9 @@ class Recipe:
             raise UserError(f"learning_rate is {self.learning_rate}: it must be above 0")
         if not 0 < self.min_scale <= 1:
             raise UserError(f"min_scale is {self.min_scale}: it must lie above 0 and up to 1")
+        if not 0 <= self.warmup < 1:
+            raise UserError(f"warmup is {self.warmup}: it must lie in 0..1, below 1")
+        _ = self.preprocess  # checks resize, crop and interpolation
 
     @property
     def preprocess(self) -> Preprocess:

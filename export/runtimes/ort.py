@@ -10,6 +10,7 @@ import onnxruntime
 from export.artifact import Artifact, Logits
 from export.runtimes.base import RuntimeUnavailable, check_pixels
 from export.runtimes.gpu import require_gpu
+from models.errors import first_line
 from models.preprocess import Pixels
 
 CUDA = "CUDAExecutionProvider"
@@ -70,7 +71,7 @@ def load_cuda(artifact: Artifact, *, threads: int | None = None) -> OrtRuntime:
     try:
         session = onnxruntime.InferenceSession(str(artifact.model_file), options, providers=[CUDA])
     except Exception as error:  # ONNX Runtime's own exceptions share no public base class
-        raise RuntimeUnavailable(f"ort-cuda: {_first_line(error)}") from error
+        raise RuntimeUnavailable(f"ort-cuda: {first_line(error)}") from error
     if session.get_providers()[0] != CUDA:
         raise RuntimeUnavailable(
             f"ort-cuda: ONNX Runtime chose {session.get_providers()[0]} instead; "
@@ -84,7 +85,3 @@ def _options() -> Any:
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors; a missing GPU is reported by the exception
     return options
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]

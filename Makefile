@@ -1,0 +1,56 @@
+# One target, one command. MODEL, DATA, WEIGHTS, ... are passed on; make help lists them.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+export PYTHONUNBUFFERED := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo train export bench report serve load bento lint test
+
+help: ## List the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+	@echo
+	@echo 'MODEL=mobilenet_v3 DATA=digits (or a folder of images) WEIGHTS=imagenet|random'
+	@echo 'ARTIFACT=path HOST=127.0.0.1 PORT=3000 ARGS="more flags; --help lists them"'
+
+setup: $(READY) ## Make .venv, once and again when the requirements change
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[openvino,dev]'
+	touch $@
+
+demo: setup ## Train, export, bench, report, serve and ask, in four minutes
+	$(BIN)/python demo.py
+
+train: setup ## Train MODEL on DATA
+	$(BIN)/python -m training $(if $(MODEL),--model $(MODEL)) $(if $(DATA),--data '$(DATA)') $(ARGS)
+
+export: setup ## Export MODEL (its run on DATA, or WEIGHTS) to artifacts
+	$(BIN)/python -m export $(if $(MODEL),--model $(MODEL)) $(if $(DATA),--data '$(DATA)') $(if $(WEIGHTS),--weights $(WEIGHTS)) $(ARGS)
+
+bench: setup ## Measure artifacts (all, or those of MODEL and DATA) and write the report
+	$(BIN)/python -m bench run $(if $(MODEL),--model $(MODEL)) $(if $(DATA),--data '$(DATA)') $(ARGS)
+
+report: setup ## Write the report again from the figures measured last
+	$(BIN)/python -m bench report $(ARGS)
+
+serve: setup ## Serve the fastest checked artifact of MODEL and DATA, or ARTIFACT
+	$(BIN)/python -m serving $(if $(ARTIFACT),--artifact '$(ARTIFACT)') $(if $(MODEL),--model $(MODEL)) $(if $(DATA),--data '$(DATA)') $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT)) $(ARGS)
+
+load: setup ## Send images to a running service and report its latency
+	$(BIN)/python -m bench load $(ARGS)
+
+bento: setup ## Build a Bento of the fastest checked artifact of MODEL and DATA, or ARTIFACT
+	$(BIN)/python -m serving.bento $(if $(ARTIFACT),--artifact '$(ARTIFACT)') $(if $(MODEL),--model $(MODEL)) $(if $(DATA),--data '$(DATA)') $(ARGS)
+
+lint: setup ## Check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: setup ## Run the tests; ARGS=--slow runs the long ones too
+	$(BIN)/pytest $(ARGS)

@@ -1,0 +1,64 @@
+"""Builds a Bento that holds one artifact, the code that serves it and nothing else.
+
+It prints the Bento's tag. Any machine serves it with: bentoml serve TAG
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import tyro
+
+from export.artifact import Artifact
+from models import cli
+from models.errors import UserError
+from models.files import staged
+from serving.predictor import open_artifact, open_runtime
+from serving.selection import Wanted, select
+from serving.settings import CARRIED, PREFIX, Settings
+
+ROOT = Path(__file__).resolve().parents[1]
+RUNTIME = "ort-cpu"  # what the packages pinned in bentofile.yaml can run
+
+
+def build(artifact: Artifact) -> str:
+    """Returns the tag of a new Bento around ``artifact``, in the Bento store.
+
+    A copy of the artifact stays in ``serving/artifact``, where ``bentoml build`` finds it too.
+    """
+    from bentoml import bentos
+    from bentoml.exceptions import BentoMLException
+
+    if artifact.path.resolve() != CARRIED:
+        with staged(CARRIED) as folder:
+            shutil.copytree(artifact.path, folder, dirs_exist_ok=True)
+    os.environ.pop(PREFIX + "ARTIFACT", None)  # the build imports the service: the copy is meant
+    try:
+        bento = bentos.build_bentofile(str(ROOT / "bentofile.yaml"), build_ctx=str(ROOT))
+    except BentoMLException as error:
+        raise UserError(f"BentoML cannot build from {ROOT / 'bentofile.yaml'}: {error}") from error
+    return str(bento.tag)
+
+
+def main() -> None:
+    """Prints the tag of the Bento that the command line asks for."""
+    wanted = tyro.cli(Wanted, prog="python -m serving.bento", description=__doc__)
+    selection = select(wanted, Settings.from_environment())
+    if selection.runtime != RUNTIME:
+        raise UserError(
+            f"{selection.artifact} would run with {selection.runtime}, a Bento holds {RUNTIME}: "
+            f"pass --runtime {RUNTIME} and an ONNX artifact"
+        )
+    settings = Settings(artifact=selection.artifact, runtime=selection.runtime)
+    artifact = open_artifact(settings)
+    with open_runtime(settings, artifact):  # a Bento that cannot start is of no use
+        pass
+    print(f"packing {selection.artifact} ({selection.why})", file=sys.stderr)
+    print(build(artifact))
+
+
+if __name__ == "__main__":
+    cli.run(main)

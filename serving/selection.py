@@ -1,0 +1,86 @@
+"""Which artifact to serve, and why that one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from export.choice import FILE, read_choice
+from models.errors import UserError, closest
+from serving.settings import CARRIED, Settings
+
+ARTIFACTS = Path("artifacts")
+FALLBACK = "onnx-fp32"  # runs everywhere, agrees best with torch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What the command line says of the artifact: its folder, or a network and its data."""
+
+    artifact: Path | None = None
+    """Folder of the artifact. Without this and --model: what POCKETNETS_ARTIFACT names."""
+    model: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """Network; of its artifacts the one that the benchmark chose, else onnx-fp32."""
+    data: Annotated[str, tyro.conf.arg(metavar="NAME")] = "imagenet"
+    """Data the network was trained on; used with --model."""
+    runtime: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """What executes the artifact. Without it: the benchmark's choice, else ort-cpu."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Selection:
+    """An artifact's folder, the runtime for it, and the reason for both in words."""
+
+    artifact: Path
+    runtime: str
+    why: str
+
+
+def select(wanted: Wanted, settings: Settings) -> Selection:
+    """Returns what ``wanted`` comes to; what it leaves open is taken from ``settings``.
+
+    Raises:
+        UserError: both a folder and a network, nothing at all, or a network without artifacts.
+    """
+    if wanted.artifact and wanted.model:
+        raise UserError(
+            f"--artifact {wanted.artifact} and --model {wanted.model}: give one of the two"
+        )
+    if wanted.model:
+        return _of_model(wanted.model, wanted, settings)
+    artifact = wanted.artifact or settings.artifact
+    if artifact == CARRIED and not CARRIED.exists():
+        raise UserError(
+            "no artifact to serve: pass --model mobilenet_v3 --data digits, or --artifact FOLDER"
+        )
+    why = "by --artifact" if wanted.artifact else "by the settings"
+    return Selection(artifact=artifact, runtime=wanted.runtime or settings.runtime, why=why)
+
+
+def _of_model(name: str, wanted: Wanted, settings: Settings) -> Selection:
+    from models.registry import canonical_name
+
+    model = canonical_name(name)
+    folder = ARTIFACTS / f"{model}-{wanted.data}"
+    if not folder.is_dir():
+        there = [path.name for path in ARTIFACTS.glob("*-*") if path.is_dir()]
+        hint = f" ({closest(folder.name, there)})" if there else ""
+        raise UserError(
+            f"{folder}: no such folder{hint}; "
+            f"make it with: make export MODEL={name} DATA={wanted.data}"
+        )
+    choice = read_choice(folder)
+    if choice is None:
+        return Selection(
+            artifact=folder / FALLBACK,
+            runtime=wanted.runtime or settings.runtime,
+            why=f"there is no {FILE} beside it; make bench measures which is fastest",
+        )
+    return Selection(
+        artifact=folder / choice.artifact,
+        runtime=wanted.runtime or choice.runtime,
+        why=f"the fastest measured: {choice.p50_s * 1e3:.2f} ms on {choice.machine}",
+    )

@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from models.errors import UserError
+from models.registry import build_model, canonical_name, find_model, list_models
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_every_network_maps_images_to_classes(name: str) -> None:
+    size = find_model(name).native_size
+    with torch.device("meta"):
+        network = build_model(name, num_classes=7).eval()
+        logits = network(torch.zeros(2, 3, size, size))
+    assert logits.shape == (2, 7)
+    assert logits.dtype == torch.float32
+
+
+def test_names_are_sorted_and_mobilenet_v3_is_the_large_one() -> None:
+    assert list_models() == sorted(list_models())
+    assert canonical_name("mobilenet_v3") == "mobilenet_v3_large"
+    network = build_model("mobilenet_v3")
+    # Exact count, MobileNetV3-Large 1.0 with 1,000 classes.
+    assert sum(parameter.numel() for parameter in network.parameters()) == 5_483_032
+
+
+def test_unknown_name_lists_the_closest() -> None:
+    with pytest.raises(UserError, match=r"unknown model 'mobilenetv3': did you mean mobilenet_v3"):
+        build_model("mobilenetv3")
+
+
+def test_num_classes_below_one() -> None:
+    with pytest.raises(UserError, match="num_classes is 0: it must be at least 1"):
+        build_model("mobilenet_v3", num_classes=0)

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from export.choice import Choice, write_choice
+from models.errors import UserError
+from serving import selection
+from serving.selection import Wanted, select
+from serving.settings import Settings
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    folder = Path("artifacts/mobilenet_v3_large-digits")
+    folder.mkdir(parents=True)
+    return folder
+
+
+def test_what_the_benchmark_chose(folder: Path) -> None:
+    write_choice(
+        folder,
+        Choice(artifact="onnx-int8", runtime="ort-cuda", threads=1, p50_s=0.00214, machine="box"),
+    )
+    chosen = select(Wanted(model="mobilenet_v3", data="digits"), Settings())
+    assert (chosen.artifact, chosen.runtime) == (folder / "onnx-int8", "ort-cuda")
+    assert "2.14 ms on box" in chosen.why
+    wanted = Wanted(model="mobilenet_v3", data="digits", runtime="ort-cpu")
+    assert select(wanted, Settings()).runtime == "ort-cpu"
+
+
+def test_fp32_where_nothing_was_chosen(folder: Path) -> None:
+    chosen = select(Wanted(model="mobilenet_v3_large", data="digits"), Settings())
+    assert (chosen.artifact, chosen.runtime) == (folder / "onnx-fp32", "ort-cpu")
+    assert "make bench" in chosen.why
+
+
+def test_a_network_without_artifacts(folder: Path) -> None:
+    with pytest.raises(UserError) as error:
+        select(Wanted(model="mobilenet_v3"), Settings())
+    message = str(error.value)
+    assert "mobilenet_v3_large-imagenet" in message
+    assert "did you mean mobilenet_v3_large-digits" in message
+    assert "make export MODEL=mobilenet_v3 DATA=imagenet" in message
+
+
+def test_a_folder(folder: Path) -> None:
+    assert select(Wanted(artifact=folder / "x"), Settings()).artifact == folder / "x"
+    assert select(Wanted(), Settings(artifact=folder)).artifact == folder
+
+
+def test_not_both(folder: Path) -> None:
+    with pytest.raises(UserError, match="one of the two"):
+        select(Wanted(artifact=folder, model="mobilenet_v3"), Settings())
+
+
+def test_nothing_at_all(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selection, "CARRIED", folder / "missing")
+    with pytest.raises(UserError, match="no artifact to serve"):
+        select(Wanted(), Settings(artifact=folder / "missing"))

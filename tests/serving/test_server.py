@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from models.errors import UserError
+from serving.predictor import open_artifact
+from serving.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+Encoded = Callable[..., bytes]
+Environment = dict[str, str]
+Serve = Callable[..., Any]  # yields conftest's Server
+
+HEAVY = ["torch", "torchvision", "pytorch_lightning", "lightning", "onnx", "sklearn", "timm"]
+
+
+def test_importing_the_service_loads_nothing_heavy(
+    artifact_path: Path, environment: Environment
+) -> None:
+    code = (
+        "import json, sys, serving.service as s\n"
+        "with s.predictor: pass\n"
+        f"print(json.dumps([name for name in {HEAVY} if name in sys.modules]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**environment, "POCKETNETS_ARTIFACT": str(artifact_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(done.stdout.splitlines()[-1]) == []
+
+
+def test_answers_then_leaves_nothing_behind(
+    artifact_path: Path, encoded: Encoded, serve: Serve, environment: Environment
+) -> None:
+    arguments = ["-m", "serving", "--artifact", str(artifact_path)]
+    with serve(*arguments, cwd=ROOT, environment=environment) as server:
+        with httpx.Client(base_url=server.url) as client:
+            form = client.post("/predict", files={"image": ("a.png", encoded("blue"))})
+            headers = {"content-type": "image/png"}
+            raw = client.post("/predict?top_k=1", content=encoded("red"), headers=headers)
+            bad = client.post("/predict", files={"image": ("a.png", b"not an image")})
+            large = client.post("/predict", content=bytes(20_000_001), headers=headers)
+            model = client.get("/model")
+            health = [client.get(path).status_code for path in ("/healthz", "/readyz", "/metrics")]
+            assert len(server.family) == 2  # supervisor and worker
+        assert form.json()["predictions"][0]["label"] == "blue"
+        assert [p["label"] for p in raw.json()["predictions"]] == ["red"]
+        assert (bad.status_code, bad.json()["error"]) == (400, "not_an_image")
+        assert (large.status_code, large.json()["error"]) == (413, "too_large")
+        assert model.json()["labels"] == ["red", "green", "blue"]
+        assert health == [200, 200, 200]
+        assert server.stop(signal.SIGTERM) == 0
+        assert server.survivors() == []
+        assert not server.listens()
+        assert server.process.stdout is not None
+        log = server.process.stdout.read()
+    assert f"serving {artifact_path} with ort-cpu" in log
+    assert "Traceback" not in log
+
+
+def test_an_interrupt_stops_it_too(
+    artifact_path: Path, serve: Serve, environment: Environment, tmp_path: Path
+) -> None:
+    environment["POCKETNETS_ARTIFACT"] = str(artifact_path)
+    # Not from the repository's root: the project is found where it is installed.
+    with serve("-m", "serving", cwd=tmp_path, environment=environment) as server:
+        assert server.stop(signal.SIGINT) == 0
+        assert server.survivors() == []
+        assert not server.listens()
+
+
+def refused(*arguments: str, environment: Environment) -> str:
+    """Returns what stderr holds of a start that was refused, with status 1."""
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1, done
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    return done.stderr.strip()
+
+
+def test_refuses_what_is_not_an_artifact(tmp_path: Path, environment: Environment) -> None:
+    missing = tmp_path / "none"
+    message = refused("-m", "serving", "--artifact", str(missing), environment=environment)
+    assert message.startswith(f"error: {missing}: not an artifact")
+    assert "\n" not in message
+
+
+def test_refuses_a_port_in_use(artifact_path: Path, port: int, environment: Environment) -> None:
+    with socket.create_server(("127.0.0.1", port)):
+        arguments = ["-m", "serving", "--artifact", str(artifact_path), "--port", str(port)]
+        message = refused(*arguments, environment=environment)
+    assert f"port {port} is in use" in message
+    assert f"PORT={port + 1}" in message
+    assert "\n" not in message
+
+
+def test_refuses_a_bad_setting(environment: Environment) -> None:
+    message = refused("-m", "serving", environment={**environment, "POCKETNETS_THREADS": "x"})
+    assert message.startswith("error: threads is 'x'")
+    assert "\n" not in message
+
+
+BENTOML = ("-m", "bentoml", "serve", "serving.service:Pocketnets", "--port")
+
+
+def test_bentoml_refuses_a_changed_artifact(
+    make_artifact: Callable[..., Path], port: int, environment: Environment
+) -> None:
+    path = make_artifact()
+    with (path / "model.onnx").open("ab") as file:
+        file.write(b"\0")
+    environment["POCKETNETS_ARTIFACT"] = str(path)
+    message = refused(*BENTOML, str(port), environment=environment)
+    assert "sha256 differs" in message
+    assert "\n" not in message
+
+
+def test_bentoml_refuses_an_artifact_that_answers_otherwise(
+    make_artifact: Callable[..., Path], port: int, environment: Environment
+) -> None:
+    path = make_artifact(logits=np.ones((3, 3), dtype=np.float32))
+    environment["POCKETNETS_ARTIFACT"] = str(path)
+    message = refused(*BENTOML, str(port), environment=environment)
+    assert "does not reproduce the golden batch" in message
+    assert "\n" not in message
+
+
+def test_an_unverified_artifact_is_served_only_on_demand(
+    make_artifact: Callable[..., Path],
+) -> None:
+    path = make_artifact(unverified="no GPU was there", parity=None)
+    with pytest.raises(UserError, match=r"no GPU was there.*POCKETNETS_ALLOW_UNVERIFIED=1"):
+        open_artifact(Settings(artifact=path))
+    assert open_artifact(Settings(artifact=path, allow_unverified=True)).unverified

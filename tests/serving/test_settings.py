@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from models.errors import UserError
+from serving.settings import CARRIED, Settings, cores
+
+
+def test_defaults() -> None:
+    settings = Settings.from_environment({})
+    assert settings == Settings()
+    assert settings.artifact == CARRIED
+    assert CARRIED.parent.name == "serving"
+    assert settings.threads == cores() >= 1
+    assert (settings.max_bytes, settings.max_pixels) == (20_000_000, 50_000_000)
+    assert (settings.host, settings.port, settings.top_k) == ("127.0.0.1", 3000, 5)
+
+
+def test_environment(tmp_path: Path) -> None:
+    settings = Settings.from_environment(
+        {
+            "POCKETNETS_ARTIFACT": str(tmp_path),
+            "POCKETNETS_THREADS": " 3 ",
+            "POCKETNETS_TOP_K": "",
+            "POCKETNETS_ALLOW_UNVERIFIED": "1",
+            "THREADS": "9",
+        }
+    )
+    assert settings == Settings(artifact=tmp_path, threads=3, allow_unverified=True)
+
+
+def test_artifact_is_made_absolute() -> None:
+    settings = Settings.from_environment({"POCKETNETS_ARTIFACT": "some/folder"})
+    assert settings.artifact == Path.cwd() / "some/folder"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("THREADS", "0"),
+        ("THREADS", "two"),
+        ("THREADS", "1.5"),
+        ("MAX_BYTES", "-1"),
+        ("MAX_PIXELS", "999999999999"),
+        ("TOP_K", "0"),
+        ("PORT", "65536"),
+        ("HOST", "localhost"),
+        ("RUNTIME", "ort"),
+        ("RUNTIME", "torch"),
+        ("ALLOW_UNVERIFIED", "yes"),
+    ],
+)
+def test_a_bad_value_is_named_with_its_variable(name: str, value: str) -> None:
+    with pytest.raises(UserError) as error:
+        Settings.from_environment({f"POCKETNETS_{name}": value})
+    message = str(error.value)
+    assert f"POCKETNETS_{name}" in message
+    assert value in message
+    assert "\n" not in message
