@@ -42,7 +42,7 @@ serve: setup ## Serve the fastest checked artifact of MODEL and DATA, or ARTIFAC
 	$(BIN)/python -m serving $(if $(ARTIFACT),--artifact '$(ARTIFACT)') $(if $(MODEL),--model $(MODEL)) $(if $(DATA),--data '$(DATA)') $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT)) $(ARGS)
 
 load: setup ## Send images to a running service and report its latency
-	$(BIN)/python -m bench load $(ARGS)
+	$(BIN)/python -m bench load $(if $(PORT),--url http://127.0.0.1:$(PORT)/predict) $(ARGS)
 
 bento: setup ## Build a Bento of the fastest checked artifact of MODEL and DATA, or ARTIFACT
 	$(BIN)/python -m serving.bento $(if $(ARTIFACT),--artifact '$(ARTIFACT)') $(if $(MODEL),--model $(MODEL)) $(if $(DATA),--data '$(DATA)') $(ARGS)

@@ -15,12 +15,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     without_slow = pytest.mark.skip(reason="takes minutes; run with --slow")
+    gpu = _has_driver()
     without_gpu = pytest.mark.skip(reason="there is no NVIDIA driver on this machine")
+    with_gpu = pytest.mark.skip(reason="there is an NVIDIA driver on this machine")
     for item in items:
         if "slow" in item.keywords and not config.getoption("--slow"):
             item.add_marker(without_slow)
-        if "gpu" in item.keywords and not _has_driver():
+        if "gpu" in item.keywords and not gpu:
             item.add_marker(without_gpu)
+        if "no_gpu" in item.keywords and gpu:
+            item.add_marker(with_gpu)
 
 
 def _has_driver() -> bool:

@@ -1,0 +1,160 @@
+"""``python -m bench run|report|load``: measure the artifacts, show it again, load a server."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+from rich.table import Table
+
+from bench.images import golden_images, read_images
+from bench.load import send_load
+from bench.pick import pick, write_pick
+from bench.report import write_report
+from bench.rows import Sweep, read_sweep, write_sweep
+from bench.sweep import Grid, find_artifacts, run_sweep
+from bench.table import COLUMNS, MISSING, NUMERIC, measured_cells, ms, unmeasured
+from bench.timing import Plan
+from models.cli import results, run
+
+# What a terminal has room for; the report has the rest.
+_SHOWN = tuple(n for n in COLUMNS if n not in ("Network", "95 % interval", "File MB", "Notes"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Measure every artifact in every runtime, pick the fastest to serve, write the report."""
+
+    model: str | None = None
+    """Only this network; all if left out."""
+    data: str | None = None
+    """Only artifacts for this data; all if left out."""
+    artifacts: Path = Path("artifacts")
+    """Folder of all artifacts."""
+    out: Path = Path("reports")
+    """Folder for latency.jsonl, .html, .png and .md."""
+    batches: tuple[int, ...] = (1, 8)
+    """Images per call."""
+    threads: int = 1
+    """CPU threads inside one call."""
+    count: int = 100
+    """Least number of samples of a candidate."""
+    seconds: float = 1.0
+    """Least sum of a candidate's samples."""
+    rounds: int = 12
+    """Turns of a candidate."""
+    seed: int = 0
+    """Decides the order of the turns."""
+    quick: bool = False
+    """A first look: batch 1 only, 30 samples and 0.2 s a candidate, in 6 rounds; more ties."""
+
+    def __call__(self) -> None:
+        """Measures, and prints a table and where the report is."""
+        plan = Plan(count=self.count, seconds=self.seconds, rounds=self.rounds, seed=self.seed)
+        if self.quick:
+            plan = dataclasses.replace(plan, count=30, seconds=0.2, rounds=6)
+        grid = Grid(
+            artifacts=self.artifacts,
+            model=self.model,
+            data=self.data,
+            batches=(1,) if self.quick else self.batches,
+            threads=self.threads,
+        )
+        sweep = run_sweep(grid, plan)
+        write_sweep(sweep, self.out)
+        for network in sweep.networks():
+            chosen = pick(sweep, network)
+            if chosen:
+                write_pick(sweep, chosen, self.artifacts)
+        _show(sweep, self.out)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Write the report again from what was measured."""
+
+    out: Path = Path("reports")
+    """Folder that holds latency.jsonl."""
+
+    def __call__(self) -> None:
+        """Writes the report and prints the table."""
+        _show(read_sweep(self.out), self.out)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """Post images to a server on this machine, as fast as it answers."""
+
+    url: str = "http://127.0.0.1:3000/predict"
+    """Where to post; this machine only."""
+    images: Path | None = None
+    """An image, or a folder of them; the golden images of an artifact if left out."""
+    artifacts: Path = Path("artifacts")
+    """Where to look for those."""
+    connections: int = 4
+    """Requests in flight at any time."""
+    count: int = 1000
+    """At most this many requests."""
+    seconds: float = 10.0
+    """At most this long."""
+
+    def __call__(self) -> int:
+        """Prints throughput, latency and statuses; returns 1 unless every answer was a 200."""
+        images = (
+            golden_images(find_artifacts(Grid(artifacts=self.artifacts))[0])
+            if self.images is None
+            else read_images(self.images)
+        )
+        load = asyncio.run(
+            send_load(
+                self.url,
+                images,
+                connections=self.connections,
+                count=self.count,
+                seconds=self.seconds,
+            )
+        )
+        out = results()
+        out.print(
+            f"{sum(load.statuses.values()):,} requests in {load.seconds:.1f} s over "
+            f"{self.connections} connections, {len(images)} different images"
+        )
+        out.print("statuses: " + ", ".join(f"{k} x {v:,}" for k, v in load.statuses.items()))
+        if load.latency:
+            p50, p95, p99 = (ms(load.latency.percentile(p)) for p in (50, 95, 99))
+            out.print(f"throughput: {load.throughput:,.1f} images/s")
+            out.print(f"latency: p50 {p50}, p95 {p95}, p99 {p99} ms (n={load.latency.count:,})")
+        return 0 if set(load.statuses) == {"200"} else 1
+
+
+def _show(sweep: Sweep, folder: Path) -> None:
+    """Writes the report and prints the rows, the picks and where the report is."""
+    report = write_report(sweep, folder)
+    picks = {network: best for network in sweep.networks() if (best := pick(sweep, network))}
+    out = results()
+    for network in sweep.networks():
+        table = Table(title=network, title_justify="left", box=None, pad_edge=False)
+        for name in _SHOWN:
+            table.add_column(name, justify="right" if name in NUMERIC else "left", no_wrap=True)
+        for batch in sweep.batches():
+            for row in sweep.measured(network, batch):
+                cells = measured_cells(sweep, row, picks)
+                served = network in picks and picks[network].row is row
+                table.add_row(
+                    *(cells[name].replace(MISSING, "-") for name in _SHOWN),
+                    style="bold" if served else None,
+                )
+        if table.row_count:
+            out.print(table)
+    for network, artifact, runtime, batches, reason in unmeasured(sweep):
+        out.print(f"not measured: {network} {artifact} in {runtime}, batch {batches}: {reason}")
+    for best in picks.values():
+        out.print(best.sentence)
+    out.print(report.html)
+
+
+if __name__ == "__main__":
+    run(lambda: tyro.cli(Run | Report | Load, prog="python -m bench")())

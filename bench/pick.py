@@ -1,0 +1,84 @@
+"""Which measured candidate to serve: the fastest that passed its checks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.rows import Row, Sweep, p50
+from bench.timing import overlap
+from export.choice import Choice, write_choice
+
+_PRECISIONS = ("fp32", "fp16", "int8")  # the one to prefer first, where speed does not decide
+_GPU_RUNTIMES = ("ort-cuda", "tensorrt", "tensorrt-rtx")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pick:
+    """The candidate of one network that is to be served.
+
+    Attributes:
+        row: the candidate, at batch 1.
+        ties: servable candidates whose interval of p50 overlaps that of the fastest, ``row`` left
+            out; empty where one is clearly the fastest.
+    """
+
+    row: Row
+    ties: tuple[Row, ...]
+
+    @property
+    def tied(self) -> str:
+        """Returns the ties in words: ``a, b and c``."""
+        *most, last = (title(tie) for tie in self.ties)
+        return f"{', '.join(most)} and {last}" if most else last
+
+    @property
+    def sentence(self) -> str:
+        """Returns the choice in words, with the ties that were broken."""
+        row = self.row
+        text = f"{row.network}: serve {title(row)}, p50 {p50(row) * 1e3:.2f} ms at batch 1"
+        if self.ties:
+            text += f" (a tie with {self.tied}: the higher precision first, then the lower p50)"
+        return text
+
+
+def title(row: Row) -> str:
+    """Returns the artifact and runtime of a row: ``onnx-int8 in ort-cpu``."""
+    return f"{row.format}-{row.precision} in {row.runtime}"
+
+
+def servable(row: Row) -> bool:
+    """Returns whether a server may use what ``row`` measured: verified, and without torch."""
+    return row.latency is not None and row.unverified is None and row.runtime != "torch"
+
+
+def pick(sweep: Sweep, network: str) -> Pick | None:
+    """Returns the fastest servable candidate of ``network`` at batch 1, or None without one.
+
+    Candidates whose confidence interval of p50 overlaps that of the fastest are tied with it;
+    of these the one of highest precision is taken, then the one with the lowest p50.
+    """
+    rows = [row for row in sweep.measured(network, batch=1) if servable(row)]
+    if not rows:
+        return None
+    fastest = rows[0].latency
+    tied = [row for row in rows if row.latency and fastest and overlap(row.latency, fastest)]
+    best = min(tied, key=lambda row: (_PRECISIONS.index(row.precision), p50(row)))
+    return Pick(row=best, ties=tuple(row for row in tied if row is not best))
+
+
+def write_pick(sweep: Sweep, chosen: Pick, artifacts: Path) -> Path:
+    """Returns the file beside the artifacts that now tells the server what to use."""
+    row, machine = chosen.row, sweep.machine
+    processor = machine.gpu if row.runtime in _GPU_RUNTIMES else machine.cpu
+    assert row.runtime is not None, "a measured row has a runtime"
+    return write_choice(
+        artifacts / row.network,
+        Choice(
+            artifact=f"{row.format}-{row.precision}",
+            runtime=row.runtime,
+            threads=row.threads,
+            p50_s=p50(row),
+            machine=processor or "an unknown GPU",
+        ),
+    )

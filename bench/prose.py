@@ -1,0 +1,123 @@
+"""What a sweep says, in sentences computed from its rows. No torch here."""
+
+from __future__ import annotations
+
+from statistics import geometric_mean
+
+from bench.pick import Pick, title
+from bench.rows import Sweep, p50
+from bench.table import NOISY, macs, ms
+
+
+def headline(sweep: Sweep) -> str:
+    """Returns the title of the report."""
+    networks = sweep.networks()
+    what = networks[0] if len(networks) == 1 else f"{len(networks)} networks"
+    return f"Latency of {what}"
+
+
+def subtitle(sweep: Sweep) -> str:
+    """Returns the line below the title: what was asked of which machine."""
+    counts = sorted({row.macs for row in sweep.rows if row.macs is not None})
+    threads = sorted({row.threads for row in sweep.rows})
+    parts = [f"{macs(counts[0])} MACs per image"] if len(counts) == 1 else []
+    parts.append(sweep.machine.gpu or sweep.machine.cpu)
+    parts.append(f"{', '.join(map(str, threads))} thread{'s' if threads != [1] else ''}")
+    if {row.weights for row in sweep.rows if row.weights} == {"random"}:
+        parts.append("random weights: good for latency only")
+    return " · ".join(parts)
+
+
+def summary(sweep: Sweep, picks: dict[str, Pick]) -> list[str]:
+    """Returns the findings in plain sentences, each computed from the rows."""
+    if not sweep.measured():
+        return ["Nothing could be measured on this machine; the reasons are below."]
+    networks = sweep.networks()
+    sentences = [_network_sentence(sweep, picks.get(network), network) for network in networks]
+    gains = [gain for best in picks.values() if (gain := sweep.times_torch(best.row))]
+    if len(networks) > 1 and gains:
+        sentences.insert(
+            0,
+            f"Over {len(gains)} networks, what was picked answers one image "
+            f"{geometric_mean(gains):.1f} times faster than torch eager (geometric mean).",
+        )
+    if len(networks) == 1 and (spread := _spread(sweep)):
+        sentences.append(spread)
+    return sentences
+
+
+def method(sweep: Sweep) -> list[str]:
+    """Returns how the figures came about, in sentences."""
+    plan = sweep.plan
+    threads = sorted({row.threads for row in sweep.rows})
+    return [
+        "Latency is seconds per call, by wall clock, from uint8 pixels on the host to float32 "
+        "logits on the host; shown in ms. The pixels are the artifact's golden images, repeated "
+        "to fill a batch. CPU threads inside one call: " + ", ".join(map(str, threads)) + ".",
+        "Before it is timed, a candidate must reproduce the artifact's golden answers. Nothing "
+        "falls back to another runtime: what cannot run is listed with its reason.",
+        f"All candidates take turns: {plan.rounds} rounds, a new random order in each (seed "
+        f"{plan.seed}). A turn is two untimed calls, then timed ones; at least {plan.count} "
+        f"samples and {plan.seconds:g} s per candidate in all. Before the first round each is "
+        "called until the median of five calls is no longer 5 % below that of the five before, "
+        "or for one second.",
+        "p50, p95 and p99 are percentiles of all raw samples, none dropped. The interval is a "
+        "95 % bootstrap interval of p50 that draws whole turns. Two candidates whose intervals "
+        "overlap are a tie. A row is noisy where the standard deviation exceeds "
+        f"{NOISY * 100:g} % of the mean.",
+        "x faster: p50 of torch eager over p50 of the row, at the same batch size. "
+        "GMACs/s is MACs per image x batch / p50: the rate that was reached. MACs are those of the "
+        "fp32 network; FLOPs = 2 x MACs. On a CPU, OpenVINO computes fp32 and int8 graphs in fp32 "
+        "where they are not quantised (never bfloat16), and ONNX Runtime has no fp16 "
+        "convolutions: it converts an fp16 graph to fp32 as it runs.",
+        "Top-1 is measured on the artifact itself, on images it was not trained on.",
+    ]
+
+
+def facts(sweep: Sweep) -> list[tuple[str, str]]:
+    """Returns what the machine is, as (name, value)."""
+    machine = sweep.machine
+    memory = "unknown" if machine.memory is None else f"{machine.memory / 2**30:.1f} GiB"
+    gpu = f"{machine.gpu}, driver {machine.driver}" if machine.gpu else "none found"
+    load = machine.load_average
+    return [
+        ("Processor", f"{machine.cpu}, {machine.cores} usable cores"),
+        ("Memory", memory),
+        ("GPU", gpu),
+        ("System", f"{machine.os}, kernel {machine.kernel}"),
+        ("Frequency governor", machine.governor or "not shown by the system"),
+        (
+            "Load average at start",
+            "unknown" if load is None else " / ".join(f"{x:.2f}" for x in load),
+        ),
+        ("Versions", ", ".join(f"{name} {value}" for name, value in machine.versions.items())),
+        ("Measured", ", ".join(sorted({row.when for row in sweep.rows}))),
+    ]
+
+
+def _network_sentence(sweep: Sweep, best: Pick | None, network: str) -> str:
+    if best is None:
+        return f"{network}: no candidate that a server could use was measured at batch 1."
+    row = best.row
+    gain = sweep.times_torch(row)
+    eager = [r for r in sweep.measured(network, 1) if r.runtime == "torch"]
+    text = f"On this machine {network} is best served as {title(row)}: {ms(p50(row))} ms an image"
+    if gain and eager:
+        text += f", {gain:.1f} times faster than torch eager ({ms(p50(eager[0]))} ms)"
+    if best.ties:
+        text += f". It ties with {best.tied}; among ties the highest precision is taken"
+    return text + "."
+
+
+def _spread(sweep: Sweep) -> str | None:
+    """Returns the sentence on why MACs are not time, for one network, or None with one row."""
+    rated = [(rate, row) for row in sweep.measured(batch=1) if (rate := row.rate)]
+    if len(rated) < 2:
+        return None
+    (low, slow), (high, fast) = (f(rated, key=lambda pair: pair[0]) for f in (min, max))
+    count = macs(fast.macs) if fast.macs else "the same number of"
+    return (
+        f"Every candidate does {count} MACs per image, yet they reach {low / 1e9:.1f} "
+        f"({slow.runtime}, {slow.precision}) to {high / 1e9:.1f} GMACs/s ({fast.runtime}, "
+        f"{fast.precision}): the count alone does not say what an image costs."
+    )

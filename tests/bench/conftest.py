@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from bench.machine import Machine
+from bench.rows import Row, Sweep
+from bench.timing import Latency, Plan
+from export.artifact import Artifact, Metrics, Parity, Source, TensorSpec, write_artifact
+from models.files import staged
+from models.preprocess import Preprocess
+
+SIDE = 32
+
+
+def colour_means() -> onnx.ModelProto:
+    """A network of three classes: the mean of each colour channel."""
+    nodes = [
+        helper.make_node("Cast", ["pixels"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["floats", "axes"], ["logits"], keepdims=0),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "means",
+        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["batch", SIDE, SIDE, 3])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3])],
+        [helper.make_tensor("axes", TensorProto.INT64, [2], [1, 2])],
+    )
+    opset = [helper.make_opsetid("", 20)]
+    return helper.make_model(graph, opset_imports=opset, ir_version=10)
+
+
+@pytest.fixture
+def make_artifact(tmp_path: Path) -> Callable[..., Artifact]:
+    """Makes artifacts under ``tmp_path / "artifacts"``; keywords replace fields."""
+
+    def make(network: str = "tiny-toy", name: str = "onnx-fp32", **changes: Any) -> Artifact:
+        model, _, data = network.rpartition("-")
+        form, _, precision = name.rpartition("-")
+        path = tmp_path / "artifacts" / network / name
+        pixels = np.random.default_rng(0).integers(0, 256, (3, SIDE, SIDE, 3), dtype=np.uint8)
+        logits = pixels.mean(axis=(1, 2)).astype(np.float32)
+        with staged(path) as folder:
+            artifact = Artifact(
+                path=folder,
+                model=model,
+                data=data,
+                weights="trained",
+                precision=precision,  # type: ignore[arg-type]
+                format=form,  # type: ignore[arg-type]
+                labels=("red", "green", "blue"),
+                preprocess=Preprocess(resize=SIDE, crop=SIDE),
+                input=TensorSpec(name="pixels", dtype="uint8", shape=("batch", SIDE, SIDE, 3)),
+                output=TensorSpec(name="logits", dtype="float32", shape=("batch", 3)),
+                batch_range=(1, 8),
+                macs=3072,
+                parameters=0,
+                parity=Parity(
+                    runtime="ort-cpu", images=3, batches=(1,), top1_agreement=1, relative_error=0
+                ),
+                metrics=Metrics(top1=0.75, images=20, runtime="ort-cpu"),
+                unverified=None,
+                source=Source(checkpoint=None, sha256=None, origin="made by hand"),
+                versions={},
+                sha256s={},
+            )
+            artifact = dataclasses.replace(artifact, **changes)
+            onnx.save(colour_means(), str(artifact.model_file))
+            write_artifact(artifact, pixels, logits)
+        return Artifact.load(path)
+
+    return make
+
+
+MACHINE = Machine(
+    cpu="a processor",
+    cores=2,
+    memory=None,
+    os="a system",
+    kernel="1.0",
+    governor=None,
+    gpu=None,
+    driver=None,
+    versions={"python": "3.11"},
+    load_average=None,
+)
+
+
+@pytest.fixture(scope="session")
+def make_row() -> Callable[..., Row]:
+    """Makes rows; ``ms`` is the duration of every sample, ``spread`` how far turns differ."""
+
+    def make(ms: float | None = 1.0, spread: float = 0.0, **changes: Any) -> Row:
+        latency = None
+        if ms is not None:
+            factors = np.linspace(1 - spread, 1 + spread, 7)
+            turns = tuple((ms / 1e3 * float(f),) * 5 for f in factors)
+            latency = Latency(turns=turns, warmup=10)
+        fields: dict[str, Any] = {
+            "model": "tiny",
+            "data": "toy",
+            "folder": f"tiny-toy/onnx-{changes.get('precision', 'fp32')}",
+            "format": "onnx",
+            "precision": "fp32",
+            "runtime": "ort-cpu",
+            "batch": 1,
+            "threads": 1,
+            "latency": latency,
+            "weights": "trained",
+            "macs": 17_800_000,
+            "parameters": 4_200_000,
+            "size": 21_900_000,
+            "sha256": "0" * 64,
+            "metrics": Metrics(top1=0.983, images=359, runtime="ort-cpu"),
+            "machine": MACHINE.key,
+            "when": "2026-11-22T00:00:00+00:00",
+        }
+        return Row(**{**fields, **changes})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_sweep() -> Callable[..., Sweep]:
+    """Makes a sweep of rows, on a made-up machine."""
+
+    def make(*rows: Row) -> Sweep:
+        return Sweep(machine=MACHINE, plan=Plan(), rows=rows)
+
+    return make

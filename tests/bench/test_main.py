@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import bench.sweep
+from bench.__main__ import Report, Run
+from export.artifact import Artifact
+from export.choice import read_choice
+
+
+def test_run_measures_picks_and_reports(
+    tmp_path: Path,
+    make_artifact: Callable[..., Artifact],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    make_artifact()
+    monkeypatch.setattr(bench.sweep, "list_runtimes", lambda form: ["ort-cpu"])
+    monkeypatch.setenv("COLUMNS", "200")
+    artifacts, out = tmp_path / "artifacts", tmp_path / "reports"
+    Run(artifacts=artifacts, out=out, count=5, seconds=0, rounds=5, batches=(1, 2))()
+    printed = capsys.readouterr().out
+    assert "tiny-toy: serve onnx-fp32 in ort-cpu" in printed
+    assert printed.splitlines()[-1] == str(out / "latency.html")
+    assert sorted(file.name for file in out.iterdir()) == [
+        "latency.html",
+        "latency.jsonl",
+        "latency.md",
+        "latency.png",
+    ]
+    choice = read_choice(artifacts / "tiny-toy")
+    assert choice is not None
+    assert choice.runtime == "ort-cpu"
+    Report(out=out)()
+    assert capsys.readouterr().out == printed  # the same rows say the same again
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["run"], "artifacts: no artifacts here; make some with: make export MODEL=mobilenet_v3"),
+        (["report"], "reports/latency.jsonl: no such file; measure first with: make bench"),
+        (["load", "--url", "http://example.com/", "--images", "x.png"], "x.png: no image there"),
+    ],
+)
+def test_a_mistake_ends_in_one_line(tmp_path: Path, arguments: list[str], line: str) -> None:
+    command = [sys.executable, "-m", "bench", *arguments]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith(f"error: {line}")
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []

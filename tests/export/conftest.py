@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from export.artifact import Artifact
+from export.build import DEFAULT_TARGETS, build_artifacts
+from export.network import load_network
+
+
+@pytest.fixture(scope="session")
+def artifacts(trained: Path) -> dict[str, Artifact]:
+    """Returns the default artifacts of the small trained network, by name."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(trained)
+        network = load_network("mobilenet_v3", "digits")
+        outcomes = list(build_artifacts(network, DEFAULT_TARGETS))
+        assert [outcome.target for outcome in outcomes] == list(DEFAULT_TARGETS)
+        assert [outcome.reason for outcome in outcomes] == [None] * 4
+        folder = Path("artifacts/mobilenet_v3_large-digits").resolve()
+        return {name: Artifact.load(folder / name) for name in DEFAULT_TARGETS}
+
+
+@pytest.fixture
+def copied(artifacts: dict[str, Artifact], tmp_path: Path) -> Callable[[str], Path]:
+    """Returns a function that returns a copy of an artifact's folder, to be spoiled."""
+    import shutil
+
+    def copy(name: str = "onnx-fp32") -> Path:
+        return Path(shutil.copytree(artifacts[name].path, tmp_path / name))
+
+    return copy

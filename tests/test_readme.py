@@ -1,0 +1,172 @@
+"""Runs the commands of the README as they are written, in a copy of the house."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+from sklearn.datasets import load_digits
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+COMMANDS = re.findall(r"^\| `(make [^`]+)` \|", README, flags=re.MULTILINE)
+CURLS = re.findall(r"^curl .+$", README, flags=re.MULTILINE)
+
+# Appended to a command to make it short; what is asked of the house stays the same.
+SHORTER = {
+    "make train": 'ARGS="--recipe.epochs 1"',
+    "make export MODEL=mobilenet_v3 WEIGHTS=random": "ARGS='--formats onnx-fp32'",
+    "make export": "ARGS='--formats onnx-fp32 onnx-fp16'",
+    "make bench": "ARGS=--quick",
+    "make load": "ARGS='--count 40'",
+}
+# This very run, and the one that lints beside it.
+RUNNING = ("make test", "make lint")
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns a copy of the tracked files beside the same virtual environment."""
+    if not (Path(sys.prefix) / ".ready").exists():
+        pytest.skip("not the environment of make setup: run these with make test")
+    copy = tmp_path_factory.mktemp("house")
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    files = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in filter(None, files.split("\0")):
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, copy / name)  # with times: make would set up again otherwise
+    (copy / ".venv").symlink_to(sys.prefix)
+    return copy
+
+
+def run(command: str, house: Path, *, limit_s: float = 600) -> str:
+    """Returns what ``command`` printed on stdout; on failure shows all it printed."""
+    done = subprocess.run(
+        ["bash", "-c", command],
+        cwd=house,
+        env={**os.environ, "BENTOML_HOME": str(house / "bentoml")},
+        capture_output=True,
+        text=True,
+        timeout=limit_s,
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def left_over(house: Path) -> list[str]:
+    """Returns the command lines of processes that still run in ``house``."""
+    found = []
+    for process in psutil.process_iter(["cwd", "cmdline"]):
+        if str(process.info["cwd"] or "").startswith(str(house)):
+            found.append(" ".join(process.info["cmdline"] or []))
+    return found
+
+
+def test_every_target_is_in_the_readme() -> None:
+    targets = re.findall(r"^([a-z]+):.*##", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    told = {command.split()[1] for command in COMMANDS}
+    assert set(targets) - {"help", "setup"} == told
+
+
+def test_make_alone_lists_the_targets(house: Path) -> None:
+    assert "demo" in run("make", house)
+
+
+def test_demo(house: Path) -> None:
+    printed = run("make demo", house)
+    top1 = re.search(r"held-out top-1 ([\d.]+)% on 359 images", printed)
+    assert top1 is not None
+    assert float(top1[1]) >= 95
+    assert "runs/mobilenet_v3_large-digits/checkpoint.ckpt" in printed
+    for artifact in ("onnx-fp32", "onnx-fp16", "onnx-int8", "tensorrt_rtx-fp16"):
+        assert re.search(rf"│ {artifact} ", printed)
+        assert (house / "artifacts/mobilenet_v3_large-digits" / artifact / "manifest.json").exists()
+    answers = re.findall(r"│ +(\d) │ +(\d) │ +[\d.]+% │", printed)
+    assert len(answers) == 8
+    assert sum(truth == prediction for truth, prediction in answers) >= 7
+    assert (house / "reports/latency.html").exists()
+    assert len(re.findall(r"^  make ", printed, flags=re.MULTILINE)) == 3
+    assert left_over(house) == []
+
+
+def test_a_demo_that_is_stopped_leaves_nothing_running(house: Path) -> None:
+    with subprocess.Popen(
+        ["make", "demo"],
+        cwd=house,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as demo:
+        before = sorted((house / "runs").iterdir())
+        deadline = time.monotonic() + 60
+        while sorted((house / "runs").iterdir()) == before:  # training has begun
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        os.killpg(demo.pid, signal.SIGTERM)
+    deadline = time.monotonic() + 30
+    while left_over(house) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert left_over(house) == []
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c not in RUNNING])
+def test_command(command: str, house: Path) -> None:
+    if command in ("make demo", "make load") or command.startswith("make serve"):
+        assert f"def test_{command.split()[1]}" in Path(__file__).read_text()  # has its own test
+        return
+    short = next((short for start, short in SHORTER.items() if command.startswith(start)), "")
+    assert run(f"{command} {short}", house)
+
+
+def test_serve_curl_and_load(house: Path) -> None:
+    from PIL import Image
+
+    digits = load_digits()
+    grey = (digits.images[6] * (255 / 16)).astype("uint8")
+    Image.fromarray(grey).save(house / "digit.png")
+    (serve,) = [command for command in COMMANDS if command.startswith("make serve")]
+    with serving(serve, house) as address:
+        # The README's port may be taken on this machine; everything else is as written.
+        form, raw, model = (
+            run(f"{curl} --silent --fail".replace("127.0.0.1:3000", address), house)
+            for curl in CURLS
+        )
+        printed = run(f"make load PORT={address.split(':')[1]} {SHORTER['make load']}", house)
+    assert f'"label":"{digits.target[6]}"' in form
+    assert f'"label":"{digits.target[6]}"' in raw
+    assert '"model":"mobilenet_v3_large"' in model
+    assert "statuses: 200 x 40" in printed
+    assert left_over(house) == []
+
+
+@contextmanager
+def serving(command: str, house: Path) -> Iterator[str]:
+    """Yields the address of ``command`` started on a free port, once it answers."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = subprocess.Popen(
+        [*command.split(), f"PORT={port}"],
+        cwd=house,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        ready = f"curl --silent --fail --retry 60 --retry-delay 1 --retry-all-errors http://127.0.0.1:{port}/readyz"
+        run(ready, house)
+        yield f"127.0.0.1:{port}"
+    finally:
+        os.killpg(server.pid, signal.SIGINT)
+        server.wait(30)
