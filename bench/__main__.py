@@ -149,8 +149,11 @@ def _show(sweep: Sweep, folder: Path) -> None:
                 )
         if table.row_count:
             out.print(table)
-    for network, artifact, runtime, batches, reason in unmeasured(sweep):
-        out.print(f"not measured: {network} {artifact} in {runtime}, batch {batches}: {reason}")
+    lacking: dict[tuple[str, str], list[str]] = {}
+    for network, artifact, _, _, reason in unmeasured(sweep):
+        lacking.setdefault((network, reason), []).append(artifact)
+    for (network, reason), artifacts in lacking.items():
+        out.print(f"not measured: {network} {', '.join(artifacts)}: {reason}")
     for best in picks.values():
         out.print(best.sentence)
     out.print(report.html)

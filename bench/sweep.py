@@ -191,7 +191,7 @@ def _attempt(work: Callable[[], T]) -> T | str:
 def _blank(folder: Path, grid: Grid, machine: str, when: str) -> Row:
     """Returns what is known of an artifact before it is read: its place, and the run's facts."""
     network = _network(grid.artifacts, folder)
-    model, _, data = network.rpartition("-")
+    model, _, data = network.partition("-")
     form, _, precision = folder.name.rpartition("-")
     return Row(
         model=model,

@@ -46,17 +46,14 @@ def build(artifact: Artifact) -> str:
 def main() -> None:
     """Prints the tag of the Bento that the command line asks for."""
     wanted = tyro.cli(Wanted, prog="python -m serving.bento", description=__doc__)
+    if wanted.runtime not in (None, RUNTIME):
+        raise UserError(f"runtime is {wanted.runtime!r}: a Bento holds {RUNTIME} and no other")
     selection = select(wanted, Settings.from_environment())
-    if selection.runtime != RUNTIME:
-        raise UserError(
-            f"{selection.artifact} would run with {selection.runtime}, a Bento holds {RUNTIME}: "
-            f"pass --runtime {RUNTIME} and an ONNX artifact"
-        )
-    settings = Settings(artifact=selection.artifact, runtime=selection.runtime)
+    settings = Settings(artifact=selection.artifact, runtime=RUNTIME)
     artifact = open_artifact(settings)
     with open_runtime(settings, artifact):  # a Bento that cannot start is of no use
         pass
-    print(f"packing {selection.artifact} ({selection.why})", file=sys.stderr)
+    print(f"packing {selection.artifact} to run with {RUNTIME}", file=sys.stderr)
     print(build(artifact))
 
 
