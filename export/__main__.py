@@ -34,7 +34,7 @@ class Export:
 
 def main() -> int:
     """Exports, prints a row per artifact, and returns 1 if one missed a limit."""
-    args = tyro.cli(Export)
+    args = tyro.cli(Export, prog="python -m export", description=Export.__doc__)
     from export.build import ARTIFACTS, DEFAULT_TARGETS, build_artifacts, check_targets
     from export.network import load_network
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from models.classifier import Classifier
-from models.errors import UserError
+from models.errors import UserError, first_line
 
 OPSET = 20
 INPUT, OUTPUT, BATCH = "pixels", "logits", "batch"
@@ -35,17 +35,23 @@ def to_onnx(network: Classifier, *, size: int, max_batch: int) -> Any:
         # Deprecations inside torch's own exporter; nothing a caller could change.
         warnings.filterwarnings("ignore", module=r"torch\..*|onnxscript\..*|copyreg")
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-        program = torch.onnx.export(
-            network.eval(),
-            (example,),
-            input_names=[INPUT],
-            output_names=[OUTPUT],
-            dynamic_shapes={"pixels": {0: batch}},
-            opset_version=OPSET,
-            dynamo=True,
-            verbose=False,
-            custom_translation_table=_translations(),
-        )
+        try:
+            program = torch.onnx.export(
+                network.eval(),
+                (example,),
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                dynamic_shapes={"pixels": {0: batch}},
+                opset_version=OPSET,
+                dynamo=True,
+                verbose=False,
+                custom_translation_table=_translations(),
+            )
+        except torch.onnx.errors.OnnxExporterError as error:
+            cause: BaseException = error
+            while cause.__cause__ is not None:
+                cause = cause.__cause__
+            raise UserError(f"torch cannot export this network: {first_line(cause)}") from error
     assert program is not None
     model = program.model_proto
     _strip_traces(model)
@@ -68,9 +74,18 @@ def _translations() -> dict[Any, Any]:
     from onnxscript import opset20 as op
 
     def adaptive_avg_pool2d(x, output_size):  # type: ignore[no-untyped-def]
-        if list(output_size) != [1, 1]:
-            raise UserError(f"adaptive_avg_pool2d to {list(output_size)}: only 1x1 can be exported")
-        return op.GlobalAveragePool(x)
+        if list(output_size) == [1, 1]:
+            return op.GlobalAveragePool(x)
+        sides = list(x.shape[2:])
+        window = [side // out for side, out in zip(sides, output_size, strict=True)]
+        if [side * out for side, out in zip(window, output_size, strict=True)] != sides:
+            raise UserError(
+                f"adaptive_avg_pool2d from {sides} to {list(output_size)}: only whole windows "
+                "can be exported; choose another input size"
+            )
+        if window == [1, 1]:
+            return op.Identity(x)
+        return op.AveragePool(x, kernel_shape=window, strides=window)
 
     return {torch.ops.aten.adaptive_avg_pool2d.default: adaptive_avg_pool2d}
 

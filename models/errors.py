@@ -18,10 +18,12 @@ def closest(name: str, allowed: Iterable[str]) -> str:
     """Returns the names of ``allowed`` nearest to ``name``, as the end of an error message."""
     names = sorted(allowed)
     near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names)}"
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    return f"there are {', '.join(names)}" if len(names) <= 60 else f"none of {len(names)} is close"
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """Returns the first line of another library's message, or its kind if it has none."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

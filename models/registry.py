@@ -12,28 +12,47 @@ from models.errors import UserError, closest
 if TYPE_CHECKING:
     from torch import nn
 
+    from models.weights import ImageNetWeights
+
     Builder = Callable[[int], nn.Module]
 
 # The files that register networks. A new file of networks is one more line here.
-_FAMILIES = ("models.torchvision_nets",)
+_FAMILIES = (
+    "models.torchvision_nets",
+    "models.efficientnet_lite0",
+)
+TIMM = "timm/"
 _ALIASES = {"mobilenet_v3": "mobilenet_v3_large"}
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A registered network: how to build it, and the input side in pixels it was designed for."""
+    """A registered network.
+
+    Attributes:
+        build: from ``num_classes`` to the network, with random weights.
+        native_size: side in pixels of the input it was designed for.
+        imagenet: gets its published ImageNet weights; None if nobody published any.
+    """
 
     build: Builder
     native_size: int
+    imagenet: Callable[[], ImageNetWeights] | None
 
 
 _ENTRIES: dict[str, Entry] = {}
 
 
-def register_model(name: str, build: Builder, *, native_size: int = 224) -> None:
-    """Makes ``build(num_classes)`` known as ``name``."""
+def register_model(
+    name: str,
+    build: Builder,
+    *,
+    native_size: int = 224,
+    imagenet: Callable[[], ImageNetWeights] | None = None,
+) -> None:
+    """Makes ``build(num_classes)`` known as ``name``; see :class:`Entry`."""
     assert name not in _ENTRIES, f"{name} is registered twice"
-    _ENTRIES[name] = Entry(build, native_size)
+    _ENTRIES[name] = Entry(build, native_size, imagenet)
 
 
 def list_models() -> list[str]:
@@ -49,9 +68,15 @@ def canonical_name(name: str) -> str:
 def find_model(name: str) -> Entry:
     """Returns the entry of a network, by its name or an alias.
 
+    ``timm/<name>`` is whatever timm knows by that name.
+
     Raises:
         UserError: there is no such network; the closest names are in the message.
     """
+    if name.startswith(TIMM):
+        from models.timm_nets import timm_entry
+
+        return timm_entry(name.removeprefix(TIMM))
     entries = _entries()
     if (known := canonical_name(name)) not in entries:
         raise UserError(f"unknown model {name!r}: {closest(name, [*entries, *_ALIASES])}")
@@ -67,6 +92,31 @@ def build_model(name: str, *, num_classes: int = 1000) -> nn.Module:
     if num_classes < 1:
         raise UserError(f"num_classes is {num_classes}: it must be at least 1")
     return find_model(name).build(num_classes)
+
+
+def check_input_size(name: str, size: int) -> None:
+    """Returns None if network ``name`` takes images of ``size`` x ``size`` pixels.
+
+    Raises:
+        UserError: it cannot; the message says from what size on it can.
+    """
+    import torch
+
+    with torch.device("meta"):
+        network = build_model(name).eval()
+
+        def takes(side: int) -> bool:
+            try:
+                network(torch.empty(1, 3, side, side))
+            except (RuntimeError, ValueError):  # a window larger than what is left of the image
+                return False
+            return True
+
+        if size < 1 or not takes(size):
+            smallest = next(side for side in range(max(size, 0) + 1, 1024) if takes(side))
+            raise UserError(
+                f"{name} cannot take {size}x{size} images: at least {smallest}x{smallest}"
+            )
 
 
 def _entries() -> dict[str, Entry]:

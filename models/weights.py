@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import urllib.error
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-import torchvision
 from torch import nn
 
 from models.errors import UserError
@@ -38,39 +35,20 @@ class ImageNetWeights:
 
 
 def load_imagenet_weights(name: str) -> ImageNetWeights:
-    """Returns torchvision's default ImageNet weights of network ``name``.
-
-    Files already under ``TORCH_HOME`` are used without a network connection.
+    """Returns the published ImageNet weights of network ``name``.
 
     Raises:
         UserError: unknown network, no published weights, or they can be neither found nor fetched.
     """
-    find_model(name)
-    name = canonical_name(name)
-    weights: Any = torchvision.models.get_model_weights(name).DEFAULT
-    try:
-        state_dict = weights.get_state_dict(progress=True, check_hash=True)
-    except (urllib.error.URLError, OSError, RuntimeError) as error:
-        reason = getattr(error, "reason", error)
+    get = find_model(name).imagenet
+    if get is None:
+        name = canonical_name(name)
         raise UserError(
-            f"{name}: no run is given and its ImageNet weights cannot be fetched ({reason}); "
-            f"train it (make train MODEL={name} DATA=digits, then make export MODEL={name} "
-            f"DATA=digits), put {weights.url.rpartition('/')[2]} into $TORCH_HOME/hub/checkpoints, "
+            f"{name}: no run is given and nobody published ImageNet weights for it; train it "
+            f"(make train MODEL={name} DATA=digits, then make export MODEL={name} DATA=digits), "
             f"or, for latency only, make export MODEL={name} WEIGHTS=random"
-        ) from None
-    transforms = weights.transforms()
-    return ImageNetWeights(
-        state_dict=state_dict,
-        labels=tuple(weights.meta["categories"]),
-        preprocess=Preprocess(
-            resize=transforms.resize_size[0],
-            crop=transforms.crop_size[0],
-            interpolation=transforms.interpolation.value,
-        ),
-        mean=tuple(transforms.mean),
-        std=tuple(transforms.std),
-        origin=f"torchvision {weights}",
-    )
+        )
+    return get()
 
 
 def settle_batch_norm(network: nn.Module, batches: Sequence[torch.Tensor]) -> None:

@@ -42,7 +42,7 @@ def _parse() -> Train:
     if name not in RECIPES:
         raise UserError(f"unknown recipe {name!r}: {closest(name, RECIPES)}")
     default = Train(model=tyro.MISSING, data=tyro.MISSING, recipe_name=name, recipe=RECIPES[name]())
-    return tyro.cli(Train, default=default)
+    return tyro.cli(Train, default=default, prog="python -m training")
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ from pytorch_lightning.loggers import CSVLogger
 
 from models.errors import UserError
 from models.files import staged
+from models.registry import check_input_size
 from training.checkpoint import checkpoint_path, run_folder
 from training.data import ImageData
 from training.loader import loaders
@@ -29,9 +30,10 @@ def fit(model: str, data: ImageData, recipe: Recipe) -> Path:
     data is replaced when this one is complete.
 
     Raises:
-        UserError: an unknown network, an image that cannot be read, too few
-            images for a batch.
+        UserError: an unknown network or one that cannot take the size, an image that cannot be
+            read, too few images for a batch.
     """
+    check_input_size(model, recipe.crop)
     if len(data.train) < recipe.batch_size:
         raise UserError(
             f"batch_size is {recipe.batch_size}, more than the {len(data.train)} training images "

@@ -1,0 +1,68 @@
+"""Whatever timm knows, as ``timm/<name>``: no network here has a line of its own."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from models.errors import UserError, closest, first_line
+from models.imagenet import imagenet_labels
+from models.preprocess import Preprocess
+from models.registry import TIMM, Entry
+from models.weights import ImageNetWeights
+
+
+def timm_entry(name: str) -> Entry:
+    """Returns the entry of timm's network ``name``, which may carry a tag of its weights.
+
+    Raises:
+        UserError: timm is not installed, or knows no such network.
+    """
+    timm = import_timm()
+    if not timm.is_model(name):
+        raise UserError(f"unknown model {TIMM + name!r}: {closest(name, timm.list_models())}")
+
+    def build(num_classes: int) -> nn.Module:
+        network: nn.Module = timm.create_model(name, num_classes=num_classes)
+        return network
+
+    size = timm.get_pretrained_cfg(name).input_size[-1]
+    return Entry(build, size, lambda: _imagenet(name))
+
+
+def import_timm() -> ModuleType:
+    """Returns the timm module, or raises UserError saying how to install it."""
+    try:
+        import timm
+    except ImportError as error:
+        raise UserError(f"timm is not installed ({error}); pip install .[timm]") from None
+    module: ModuleType = timm
+    return module
+
+
+def _imagenet(name: str) -> ImageNetWeights:
+    timm = import_timm()
+    try:
+        network = timm.create_model(name, pretrained=True)
+    except Exception as error:  # the hub's client has many kinds of not getting a file
+        raise UserError(
+            f"{TIMM}{name}: no run is given and its ImageNet weights cannot be fetched "
+            f"({first_line(error)}); train it, or, for latency only, "
+            f"make export MODEL={TIMM}{name} WEIGHTS=random"
+        ) from None
+    config: dict[str, Any] = timm.data.resolve_model_data_config(network)
+    crop = config["input_size"][-1]
+    return ImageNetWeights(
+        state_dict=network.state_dict(),
+        labels=imagenet_labels(),
+        preprocess=Preprocess(
+            resize=int(crop / config["crop_pct"]),
+            crop=crop,
+            interpolation=config["interpolation"],
+        ),
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        origin=f"timm {name}",
+    )

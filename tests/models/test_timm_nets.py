@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+
+from models.errors import UserError
+from models.registry import build_model, find_model
+from models.weights import load_imagenet_weights
+
+
+def test_whatever_timm_knows_goes_by_its_name() -> None:
+    with torch.device("meta"):
+        network = build_model("timm/mobilenetv4_conv_small", num_classes=3).eval()
+        assert network(torch.zeros(1, 3, 96, 96)).shape == (1, 3)
+    assert find_model("timm/mobilenetv4_conv_small").native_size == 224
+
+
+def test_unknown_to_timm() -> None:
+    with pytest.raises(UserError, match=r"unknown model 'timm/mobilenetv2_10': did you mean"):
+        build_model("timm/mobilenetv2_10")
+    with pytest.raises(UserError, match=r"unknown model 'timm/qqqqqqqq': none of \d+ is close"):
+        build_model("timm/qqqqqqqq")
+
+
+def test_without_timm_it_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(UserError, match=r"timm is not installed .*; pip install \.\[timm\]"):
+        build_model("timm/resnet18")
+
+
+def test_weights_that_cannot_be_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*_: object, **__: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr("timm.create_model", unreachable)
+    with pytest.raises(UserError, match=r"timm/resnet18: .* cannot be fetched \(no network\)"):
+        load_imagenet_weights("timm/resnet18")
+
+
+def test_a_network_nobody_published_weights_for() -> None:
+    with pytest.raises(UserError, match=r"nobody published ImageNet weights.*WEIGHTS=random"):
+        load_imagenet_weights("mobilenet_v2_x0_35")

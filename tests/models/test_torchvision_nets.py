@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from models.errors import UserError
+from models.registry import build_model, check_input_size, find_model
+
+# shared figures, counted exactly: name, parameters, input side, MACs in M to the digit printed.
+EXACT = [
+    ("mobilenet_v2", 3_504_872, 224, 300.774),
+    ("mobilenet_v2_x1_4", 6_108_776, 224, 582.196),
+    ("mobilenet_v2_x0_75", 2_636_424, 224, 209.070),
+    ("mobilenet_v2_x0_5", 1_968_680, 224, 97.132),
+    ("mobilenet_v3_large", 5_483_032, 224, 216.590),
+    ("mobilenet_v3_large_x0_75", 3_377_576, 224, 140.034),
+    ("mobilenet_v3_small", 2_542_856, 224, 56.510),
+    ("shufflenet_v2_x0_5", 1_366_792, 224, 40.476),
+    ("shufflenet_v2_x1_0", 2_278_604, 224, 144.908),
+    ("shufflenet_v2_x1_5", 3_503_624, 224, 295.759),
+    ("shufflenet_v2_x2_0", 7_393_996, 224, 583.253),
+    ("efficientnet_b0", 5_288_548, 224, 385.815),
+    ("efficientnet_b1", 7_794_184, 240, 686.803),
+    ("efficientnet_b2", 9_109_994, 260, 993.562),
+    ("efficientnet_b3", 12_233_232, 300, 1_827.141),
+    ("efficientnet_b4", 19_341_616, 380, 4_393.771),
+    ("efficientnet_b5", 30_389_784, 456, 10_266.385),
+    ("efficientnet_b6", 43_040_704, 528, 19_067.594),
+    ("efficientnet_b7", 66_347_960, 600, 37_745.884),
+    ("efficientnet_v2_s", 21_458_488, 384, 8_365.617),
+    ("efficientnet_v2_m", 54_139_356, 480, 24_582.460),
+    ("efficientnet_v2_l", 118_515_272, 480, 56_079.699),
+    ("efficientnet_lite0", 4_652_008, 224, 385.188),
+    ("resnet50", 25_557_032, 224, 4_089.184),
+    ("resnext50_32x4d", 25_028_904, 224, 4_230.480),
+    ("densenet121", 7_978_856, 224, 2_834.162),
+    ("vgg16", 138_357_544, 224, 15_470.264),
+    ("timm/mobilenetv3_large_075", 3_993_528, 224, 154.561),
+]
+
+
+@pytest.mark.parametrize(("name", "parameters", "size", "macs"), EXACT)
+def test_parameters_and_macs_are_exact(name: str, parameters: int, size: int, macs: float) -> None:
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        network = build_model(name).eval()
+        network(torch.zeros(1, 3, size, size))
+    assert sum(parameter.numel() for parameter in network.parameters()) == parameters
+    assert round(counter.get_total_flops() / 2 / 1e6, 3) == macs
+    assert find_model(name).native_size == size
+
+
+def test_an_input_smaller_than_a_network_can_take() -> None:
+    check_input_size("mobilenet_v3", 32)
+    check_input_size("vgg16", 32)
+    with pytest.raises(UserError, match="vgg16 cannot take 31x31 images: at least 32x32"):
+        check_input_size("vgg16", 31)
+    with pytest.raises(UserError, match="mobilenet_v3 cannot take 0x0 images: at least 1x1"):
+        check_input_size("mobilenet_v3", 0)
