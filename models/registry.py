@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 _FAMILIES = (
     "models.torchvision_nets",
     "models.efficientnet_lite0",
+    "models.mobilenet_v1",
+    "models.shufflenet_v1",
+    "models.resnet_tweaks",
+    "models.resnet14",
 )
 TIMM = "timm/"
 _ALIASES = {"mobilenet_v3": "mobilenet_v3_large"}

@@ -23,7 +23,5 @@ def test_exports_without_shape_arithmetic_and_builds_in_fp16(name: str) -> None:
     size = find_model(name).native_size
     model = to_onnx(Classifier(build_model(name)), size=size, max_batch=8)  # refuses shapes
     assert total_macs(layer_costs(model)) > 1_000_000
-    engine = build_engine(
-        to_fp16(model).SerializeToString(), "tensorrt_rtx", batch_range=(1, 8)
-    )
+    engine = build_engine(to_fp16(model).SerializeToString(), "tensorrt_rtx", batch_range=(1, 8))
     assert len(engine) > 100_000
