@@ -76,18 +76,22 @@ def pixel_batches(
 
 
 def sample_photos(count: int, *, seed: int = 0) -> list[Image.Image]:
-    """Returns ``count`` random crops, some mirrored, of the real photos scikit-learn ships.
+    """Returns ``count`` random crops, half of them mirrored, of photos two libraries ship.
 
-    For networks without a data set: they give activations natural ranges.
+    For networks without a data set: real things, so activations have natural ranges and ImageNet
+    weights something to recognise.
     """
+    import skimage.data
     from sklearn.datasets import load_sample_images
 
-    photos = [Image.fromarray(array) for array in load_sample_images().images]
+    names = ("astronaut", "camera", "chelsea", "coffee", "coins", "rocket")
+    arrays = [*load_sample_images().images, *(getattr(skimage.data, name)() for name in names)]
+    photos = [Image.fromarray(array) for array in arrays]
     random = np.random.default_rng(seed)
     crops = []
     for index in range(count):
         photo = photos[index % len(photos)]
-        side = int(random.uniform(0.4, 1.0) * min(photo.size))
+        side = int(random.uniform(0.7, 1.0) * min(photo.size))
         left, top = (int(random.integers(0, room - side + 1)) for room in photo.size)
         crop = photo.crop((left, top, left + side, top + side))
         mirrored = random.random() < 0.5
