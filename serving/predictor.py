@@ -86,7 +86,7 @@ class Predictor:
         assert self._pool is not None
         assert self._runtime is not None
         self._pool.shutdown()
-        self._runtime.__exit__(None, None, None)
+        self._runtime.close()
 
     async def predict(self, data: bytes, top_k: int) -> Answer:
         """Returns the ``top_k`` likeliest labels of the image in ``data``, with timings.

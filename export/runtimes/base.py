@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -18,23 +18,28 @@ class RuntimeUnavailable(UserError):
     """This machine cannot run that; the message says why and what to install."""
 
 
-class Runtime(Protocol):
-    """Executes one artifact. A context manager; leaving it frees what it holds."""
+class Runtime(ABC):
+    """Executes one artifact. A context manager; leaving it closes it.
+
+    Attributes:
+        name: one of :func:`list_runtimes`.
+    """
 
     name: str
 
+    @abstractmethod
     def __call__(self, pixels: Pixels) -> Logits:
         """Returns float32 logits (N, C) of uint8 pixels (N, H, W, 3), both on the host."""
-        ...
 
-    def __enter__(self) -> Self: ...
+    @abstractmethod
+    def close(self) -> None:
+        """Frees what the runtime holds; no call may follow."""
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 @dataclass(frozen=True, slots=True)

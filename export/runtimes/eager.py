@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import Self
-
 import torch
 
 from export.artifact import Artifact, Logits
 from export.network import rebuild
-from export.runtimes.base import RuntimeUnavailable, check_pixels
+from export.runtimes.base import Runtime, RuntimeUnavailable, check_pixels
 from models.classifier import Classifier
 from models.errors import UserError
 from models.preprocess import Pixels
 
 
-class EagerRuntime:
+class EagerRuntime(Runtime):
     """A torch module on the CPU, called as it is.
 
     Torch's thread count belongs to the process: it is set for each call and holds until another
@@ -39,15 +36,8 @@ class EagerRuntime:
         logits: Logits = self._network(torch.from_numpy(pixels)).numpy()
         return logits
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Frees what the runtime holds; no call may follow."""
         self._network = None
 
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from export.artifact import Artifact, Logits
-from export.runtimes.base import RuntimeUnavailable, check_pixels
+from export.runtimes.base import Runtime, RuntimeUnavailable, check_pixels
 from models.preprocess import Pixels
 
 DEVICE = "CPU"
 
 
-class OpenvinoRuntime:
+class OpenvinoRuntime(Runtime):
     """An ONNX graph compiled for the CPU; calls may come from several threads at once.
 
     An ``InferRequest`` serves one call at a time, so each call takes an idle one, or makes one
@@ -32,15 +31,8 @@ class OpenvinoRuntime:
         check_pixels(pixels, self._artifact)
         return (self._single if len(pixels) == 1 else self._batched)(pixels)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Frees what the runtime holds; no call may follow."""
         del self._single, self._batched
 
 

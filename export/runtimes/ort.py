@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import onnxruntime
 
 from export.artifact import Artifact, Logits
-from export.runtimes.base import RuntimeUnavailable, check_pixels
+from export.runtimes.base import Runtime, RuntimeUnavailable, check_pixels
 from export.runtimes.gpu import require_gpu
 from models.errors import first_line
 from models.preprocess import Pixels
@@ -17,7 +16,7 @@ CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
 
 
-class OrtRuntime:
+class OrtRuntime(Runtime):
     """An ONNX graph in one ``InferenceSession``; calls may come from several threads at once."""
 
     def __init__(self, name: str, artifact: Artifact, session: Any) -> None:
@@ -34,15 +33,8 @@ class OrtRuntime:
         )
         return logits
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Frees what the runtime holds; no call may follow."""
         self._session = None
 
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import importlib
-from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import numpy as np
 
 from export.artifact import Artifact, Logits
-from export.runtimes.base import RuntimeUnavailable, check_pixels
+from export.runtimes.base import Runtime, RuntimeUnavailable, check_pixels
 from export.runtimes.gpu import require_gpu
 from export.to_tensorrt import FlavourName, import_flavour, make_logger
 from models.preprocess import Pixels
 
 
-class EngineRuntime:
+class EngineRuntime(Runtime):
     """An engine with one execution context, buffers for its largest batch, and one stream."""
 
     def __init__(self, name: str, artifact: Artifact) -> None:
@@ -62,15 +61,8 @@ class EngineRuntime:
         self._do(cuda.cudaStreamSynchronize(self._stream))
         return logits
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Frees what the runtime holds; no call may follow."""
         self._do(self._cuda.cudaFree(self._pixels))
         self._do(self._cuda.cudaFree(self._logits))
         self._do(self._cuda.cudaStreamDestroy(self._stream))
