@@ -87,13 +87,18 @@ def wait_until_ready(server: subprocess.Popen[bytes], url: str) -> None:
     while time.monotonic() < deadline:
         if server.poll() is not None:
             raise UserError(f"the service ended with status {server.returncode} before it was up")
-        try:
-            if httpx.get(f"{url}/readyz", timeout=1).status_code == httpx.codes.OK:
-                return
-        except httpx.TransportError:
-            pass  # not listening yet
+        if is_ready(url):
+            return
         time.sleep(0.1)
     raise UserError(f"the service was not ready within {START_S} s")
+
+
+def is_ready(url: str) -> bool:
+    """Returns whether the service at ``url`` answers that it is ready."""
+    try:
+        return httpx.get(f"{url}/readyz", timeout=1).status_code == httpx.codes.OK
+    except httpx.TransportError:  # not listening yet
+        return False
 
 
 def answers(url: str, data: ImageData) -> Table:

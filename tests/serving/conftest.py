@@ -142,16 +142,20 @@ class Server:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             assert self.process.poll() is None, self.process.communicate()
-            try:
-                if httpx.get(f"{self.url}/readyz", timeout=5).status_code == 200:
-                    break
-            except httpx.TransportError:
-                pass
+            if self.is_ready():
+                break
             time.sleep(0.05)
         else:
             raise AssertionError("not ready in time")
         parent = psutil.Process(self.process.pid)
         self.family = [parent, *parent.children(recursive=True)]
+
+    def is_ready(self) -> bool:
+        """Returns whether ``/readyz`` answers 200."""
+        try:
+            return httpx.get(f"{self.url}/readyz", timeout=5).status_code == 200
+        except httpx.TransportError:  # not listening yet
+            return False
 
     def stop(self, signum: int) -> int:
         """Returns the exit status after ``signum``."""
