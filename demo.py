@@ -5,7 +5,6 @@ Each step is the command a user would type; nothing here knows more than those c
 
 from __future__ import annotations
 
-import io
 import signal
 import socket
 import subprocess
@@ -21,6 +20,7 @@ from rich.table import Table
 
 from models import cli
 from models.errors import UserError
+from models.preprocess import encode_png
 from training.data import ImageData, load_data
 
 MODEL, DATA = "mobilenet_v3", "digits"
@@ -108,7 +108,9 @@ def answers(url: str, data: ImageData) -> Table:
         table.add_column(name, justify="right")
     for image, label in data.val[:ASKED]:
         assert isinstance(image, Image.Image)
-        response = httpx.post(f"{url}/predict", files={"image": png(image)}, params={"top_k": 1})
+        response = httpx.post(
+            f"{url}/predict", files={"image": encode_png(image)}, params={"top_k": 1}
+        )
         response.raise_for_status()
         answer = response.json()
         best, timings = answer["predictions"][0], answer["timings_ms"]
@@ -119,13 +121,6 @@ def answers(url: str, data: ImageData) -> Table:
             *(f"{timings[name]:.1f} ms" for name in ("decode", "resize", "inference")),
         )
     return table
-
-
-def png(image: Image.Image) -> bytes:
-    """Returns ``image`` as the bytes of a PNG file."""
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    return file.getvalue()
 
 
 def free_port() -> int:

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from bench.images import golden_images, read_images
 from bench.load import send_load
-from bench.pick import pick, write_pick
+from bench.pick import pick_all, write_pick
 from bench.report import write_report
 from bench.rows import Sweep, read_sweep, write_sweep
 from bench.sweep import Grid, find_artifacts, run_sweep
@@ -65,10 +65,8 @@ class Run:
         )
         sweep = run_sweep(grid, plan)
         write_sweep(sweep, self.out)
-        for network in sweep.networks():
-            chosen = pick(sweep, network)
-            if chosen:
-                write_pick(sweep, chosen, self.artifacts)
+        for chosen in pick_all(sweep).values():
+            write_pick(sweep, chosen, self.artifacts)
         _show(sweep, self.out)
 
 
@@ -133,7 +131,7 @@ class Load:
 def _show(sweep: Sweep, folder: Path) -> None:
     """Writes the report and prints the rows, the picks and where the report is."""
     report = write_report(sweep, folder)
-    picks = {network: best for network in sweep.networks() if (best := pick(sweep, network))}
+    picks = pick_all(sweep)
     out = results()
     for network in sweep.networks():
         table = Table(title=network, title_justify="left", box=None, pad_edge=False)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 from PIL import Image
 
 from export.artifact import Artifact
 from models.errors import UserError
+from models.preprocess import encode_png
 
 
 def read_images(path: Path) -> list[bytes]:
@@ -22,9 +22,4 @@ def read_images(path: Path) -> list[bytes]:
 def golden_images(folder: Path) -> list[bytes]:
     """Returns the golden images of the artifact in ``folder`` as PNG files."""
     pixels, _ = Artifact.load(folder).golden()
-    files = []
-    for image in pixels:
-        buffer = io.BytesIO()
-        Image.fromarray(image).save(buffer, format="PNG")
-        files.append(buffer.getvalue())
-    return files
+    return [encode_png(Image.fromarray(image)) for image in pixels]

@@ -12,6 +12,8 @@ import subprocess
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from models.cores import usable_cores
+
 # Package name in the registry -> how we call it. ONNX Runtime comes as one of two packages.
 _PACKAGES = {
     "torch": "torch",
@@ -68,7 +70,7 @@ def this_machine() -> Machine:
     gpu, driver = _gpu()
     return Machine(
         cpu=_cpu(),
-        cores=_cores(),
+        cores=usable_cores(),
         memory=_memory(),
         os=_os(),
         kernel=platform.release(),
@@ -87,12 +89,6 @@ def _cpu() -> str:
             if name.strip() == "model name":
                 return value.strip()
     return platform.processor() or platform.machine()  # ARM kernels give no model name
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _memory() -> int | None:

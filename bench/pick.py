@@ -67,6 +67,11 @@ def pick(sweep: Sweep, network: str) -> Pick | None:
     return Pick(row=best, ties=tuple(row for row in tied if row is not best))
 
 
+def pick_all(sweep: Sweep) -> dict[str, Pick]:
+    """Returns network to :func:`pick`, of the networks that have one."""
+    return {network: best for network in sweep.networks() if (best := pick(sweep, network))}
+
+
 def write_pick(sweep: Sweep, chosen: Pick, artifacts: Path) -> Path:
     """Returns the file beside the artifacts that now tells the server what to use."""
     row, machine = chosen.row, sweep.machine

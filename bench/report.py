@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +12,11 @@ import jinja2
 import vl_convert
 
 from bench.charts import dots, poster, scatter, specification
-from bench.pick import Pick, pick
+from bench.pick import Pick, pick_all
 from bench.prose import facts, headline, method, subtitle, summary
 from bench.rows import Sweep
 from bench.table import COLUMNS, NUMERIC, measured_cells, unmeasured
+from models.files import write_whole
 
 HTML, PNG, MARKDOWN = "latency.html", "latency.png", "latency.md"
 _LEGEND = (
@@ -37,16 +37,15 @@ class Report:
 
 def write_report(sweep: Sweep, folder: Path) -> Report:
     """Returns the files in ``folder`` that now show ``sweep``; each appears by rename, whole."""
-    folder.mkdir(parents=True, exist_ok=True)
-    picks = {network: best for network in sweep.networks() if (best := pick(sweep, network))}
+    picks = pick_all(sweep)
     png = folder / PNG if sweep.measured() else None
     report = Report(html=folder / HTML, png=png, markdown=folder / MARKDOWN)
-    _write(report.markdown, _markdown(sweep, picks).encode())
+    write_whole(report.markdown, _markdown(sweep, picks).encode())
     if png:
-        _write(png, _png(sweep))
+        write_whole(png, _png(sweep))
     else:
         (folder / PNG).unlink(missing_ok=True)  # an older picture would belie the other files
-    _write(report.html, _html(sweep, picks).encode())
+    write_whole(report.html, _html(sweep, picks).encode())
     return report
 
 
@@ -154,9 +153,3 @@ def _figures(sweep: Sweep) -> list[dict[str, Any]]:
             }
         )
     return figures
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -17,6 +16,7 @@ from bench.machine import Machine
 from bench.timing import Latency, Plan, overlap
 from export.artifact import Format, Metrics, Precision, Weights
 from models.errors import UserError
+from models.files import write_whole
 
 T = TypeVar("T")
 
@@ -139,15 +139,9 @@ _ROW = TypeAdapter(Row)
 
 def write_sweep(sweep: Sweep, folder: Path) -> Path:
     """Returns the file in ``folder`` that now holds ``sweep``; it appears by rename, whole."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / FILE
-    temporary = path.with_suffix(".tmp")
     header = Header(schema=SCHEMA, machine=sweep.machine, plan=sweep.plan)
-    with temporary.open("wb") as file:
-        for line in (_HEADER.dump_json(header), *map(_ROW.dump_json, sweep.rows)):
-            file.write(line + b"\n")
-    os.replace(temporary, path)
-    return path
+    lines = (_HEADER.dump_json(header), *map(_ROW.dump_json, sweep.rows))
+    return write_whole(folder / FILE, b"".join(line + b"\n" for line in lines))
 
 
 def read_sweep(folder: Path) -> Sweep:

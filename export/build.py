@@ -155,7 +155,7 @@ class _Builder:
             input=TensorSpec(name=INPUT, dtype="uint8", shape=("batch", side, side, 3)),
             output=TensorSpec(name=OUTPUT, dtype="float32", shape=("batch", len(network.labels))),
             batch_range=self._batch_range,
-            macs=total_macs(layer_costs(self.fp32)),
+            macs=self.macs,
             parameters=total_parameters(self.fp32),
             parity=None,
             metrics=None,
@@ -170,6 +170,11 @@ class _Builder:
         """The float32 ``ModelProto``."""
         size = self._network.preprocess.crop
         return to_onnx(self._network.module, size=size, max_batch=self._batch_range[1])
+
+    @cached_property
+    def macs(self) -> int:
+        """Multiply-accumulates per image, the same in every precision."""
+        return total_macs(layer_costs(self.fp32))
 
     @cached_property
     def fp16(self) -> Any:
@@ -189,7 +194,7 @@ class _Builder:
 
     @cached_property
     def parity_pixels(self) -> Pixels:
-        """uint8 (n, H, W, 3) of held-out images; n is a multiple of every batch size."""
+        """uint8 (n, H, W, 3) of held-out images; n is a multiple of the largest batch."""
         largest = self._batch_range[1]
         count = max(largest, PARITY_IMAGES // largest * largest)
         samples = [self._network.held_out[i % len(self._network.held_out)] for i in range(count)]

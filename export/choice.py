@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
 from models.errors import UserError
+from models.files import write_whole
 
 FILE = "choice.json"
 
@@ -37,11 +37,7 @@ _ADAPTER = TypeAdapter(Choice)
 
 def write_choice(folder: Path, choice: Choice) -> Path:
     """Returns the file that now holds ``choice``, beside the artifacts in ``folder``."""
-    path = folder / FILE
-    temporary = path.with_suffix(".tmp")
-    temporary.write_bytes(_ADAPTER.dump_json(choice, indent=1) + b"\n")
-    os.replace(temporary, path)
-    return path
+    return write_whole(folder / FILE, _ADAPTER.dump_json(choice, indent=1) + b"\n")
 
 
 def read_choice(folder: Path) -> Choice | None:

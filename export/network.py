@@ -18,7 +18,7 @@ from models.errors import UserError
 from models.files import sha256
 from models.preprocess import Pixels, Preprocess
 from models.registry import build_model, canonical_name, find_model
-from models.weights import load_imagenet_weights, settle_batch_norm
+from models.weights import ImageNetWeights, load_imagenet_weights, settle_batch_norm
 from training.checkpoint import checkpoint_path, load_checkpoint, run_folder
 from training.data import Sample, load_data, pixel_batches, sample_photos
 
@@ -88,7 +88,7 @@ def rebuild(artifact: Artifact) -> Classifier:
     if artifact.weights == "random":
         return _random_module(artifact.model, artifact.preprocess)
     if artifact.weights == "imagenet":
-        return _imagenet(artifact.model).module
+        return _imagenet_module(artifact.model, load_imagenet_weights(artifact.model))
     path = Path(artifact.source.checkpoint or "")
     if not path.is_file():
         raise UserError(f"the checkpoint {path} is not here; run this where it was trained")
@@ -132,14 +132,12 @@ def _trained(model: str, data: str) -> Network:
 
 def _imagenet(model: str) -> Network:
     weights = load_imagenet_weights(model)
-    backbone = build_model(model, num_classes=len(weights.labels))
-    backbone.load_state_dict(weights.state_dict)
     calibration, held_out = _photos()
     return Network(
         model=model,
         data="imagenet",
         weights="imagenet",
-        module=Classifier(backbone, mean=weights.mean, std=weights.std).eval(),
+        module=_imagenet_module(model, weights),
         labels=weights.labels,
         preprocess=weights.preprocess,
         source=Source(origin=weights.origin),
@@ -147,6 +145,12 @@ def _imagenet(model: str) -> Network:
         held_out=held_out,
         labelled=False,
     )
+
+
+def _imagenet_module(model: str, weights: ImageNetWeights) -> Classifier:
+    backbone = build_model(model, num_classes=len(weights.labels))
+    backbone.load_state_dict(weights.state_dict)
+    return Classifier(backbone, mean=weights.mean, std=weights.std).eval()
 
 
 def _random(model: str) -> Network:

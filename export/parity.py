@@ -47,7 +47,7 @@ def measure_parity(
 
     Args:
         runtime: what is being checked.
-        pixels: uint8 (n, H, W, 3) of real images; n is a multiple of every batch size.
+        pixels: uint8 (n, H, W, 3) of real images; a last batch may be smaller.
         reference: float32 (n, C), torch's logits of them.
         batches: batch sizes to run all images at.
 

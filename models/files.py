@@ -1,8 +1,9 @@
-"""Folders that appear whole or not at all, and digests of files."""
+"""Folders and files that appear whole or not at all, and digests of files."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -27,6 +28,15 @@ def staged(path: Path) -> Iterator[Path]:
         new.rename(path)
     finally:
         shutil.rmtree(work)
+
+
+def write_whole(path: Path, content: bytes) -> Path:
+    """Returns ``path``, which holds ``content`` by rename: never a part of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)
+    return path
 
 
 def sha256(path: Path) -> str:

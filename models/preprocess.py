@@ -114,6 +114,13 @@ def decode(source: bytes | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image
         raise ImageError(f"{name}: cannot be read as an image ({kind})") from error
 
 
+def encode_png(image: Image.Image) -> bytes:
+    """Returns ``image`` as the bytes of a PNG file, which :func:`decode` gives back unchanged."""
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
     """Returns ``image`` as 8-bit RGB: grey is repeated, transparency is laid over white."""
     if image.mode == "RGB":

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import io
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from time import perf_counter
 from typing import Any
 
@@ -18,7 +17,7 @@ from export.artifact import Artifact
 from export.golden import check_golden
 from export.runtimes.base import Runtime, load_runtime
 from models.errors import UserError
-from models.preprocess import ImageError, TooManyPixelsError, decode
+from models.preprocess import ImageError, TooManyPixelsError, decode, encode_png
 from serving.settings import PREFIX, Settings
 from serving.uploads import Refusal
 
@@ -66,18 +65,16 @@ class Predictor:
         self.ready = False
         self._runtime: Runtime | None = None
         self._pool: ThreadPoolExecutor | None = None
-        # ONNX Runtime takes calls from several threads; an engine's or request's buffers do not.
-        parallel = settings.runtime.startswith("ort-")
-        self._turn = contextlib.nullcontext() if parallel else threading.Lock()
+        self._turn: AbstractContextManager[Any] = nullcontext()
 
     def __enter__(self) -> Predictor:
         """Returns itself, warmed up: golden batch reproduced, one image taken the whole way."""
         self._runtime = open_runtime(self.settings, self.artifact)
+        if not self._runtime.parallel:
+            self._turn = threading.Lock()
         self._pool = ThreadPoolExecutor(self.settings.threads, "predict")
         pixels, _ = self.artifact.golden()
-        file = io.BytesIO()
-        Image.fromarray(pixels[0]).save(file, "PNG")
-        self._answer(file.getvalue(), 1, perf_counter())
+        self._answer(encode_png(Image.fromarray(pixels[0])), 1, perf_counter())
         self.ready = True
         return self
 

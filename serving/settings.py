@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from export.runtimes.base import list_runtimes
+from models.cores import usable_cores
 from models.errors import UserError, closest
 from models.preprocess import MAX_PIXELS
 
@@ -28,13 +29,6 @@ _RANGES = {
     "port": (1, 65535),
 }
 _SWITCH = {"0": False, "1": True}
-
-
-def cores() -> int:
-    """Returns how many cores this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,7 +49,7 @@ class Settings:
 
     artifact: Path = CARRIED
     runtime: str = "ort-cpu"
-    threads: int = field(default_factory=cores)
+    threads: int = field(default_factory=usable_cores)
     max_bytes: int = 20_000_000
     max_pixels: int = 50_000_000
     top_k: int = 5

@@ -55,11 +55,6 @@ def load_data(data: str) -> ImageData:
     )
 
 
-def data_name(data: str) -> str:
-    """Returns what runs and artifacts on ``data`` are filed under, whether it is there or not."""
-    return data if data in _BUILT_IN else Path(data).resolve().name
-
-
 def open_image(source: Path | Image.Image) -> Image.Image:
     """Returns the decoded image of a sample; ImageError names the file that cannot be read."""
     return source if isinstance(source, Image.Image) else decode(source)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from models.cores import usable_cores
 from models.errors import UserError
 from models.preprocess import Interpolation, Preprocess
 
@@ -101,7 +101,7 @@ def scratch() -> Recipe:
         batch_size=64,
         learning_rate=2e-3,
         warmup=0.05,
-        workers=min(8, len(os.sched_getaffinity(0))),
+        workers=min(8, usable_cores()),
     )
 
 

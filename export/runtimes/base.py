@@ -23,9 +23,11 @@ class Runtime(ABC):
 
     Attributes:
         name: one of :func:`list_runtimes`.
+        parallel: whether calls may come from several threads at once.
     """
 
     name: str
+    parallel: bool = True
 
     @abstractmethod
     def __call__(self, pixels: Pixels) -> Logits:

@@ -17,6 +17,8 @@ from models.preprocess import Pixels
 class EngineRuntime(Runtime):
     """An engine with one execution context, buffers for its largest batch, and one stream."""
 
+    parallel = False  # a call fills the buffers
+
     def __init__(self, name: str, artifact: Artifact) -> None:
         trt = import_flavour(cast(FlavourName, artifact.format))
         self.name = name

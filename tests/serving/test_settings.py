@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from models.cores import usable_cores
 from models.errors import UserError
-from serving.settings import CARRIED, Settings, cores
+from serving.settings import CARRIED, Settings
 
 
 def test_defaults() -> None:
@@ -13,7 +14,7 @@ def test_defaults() -> None:
     assert settings == Settings()
     assert settings.artifact == CARRIED
     assert CARRIED.parent.name == "serving"
-    assert settings.threads == cores() >= 1
+    assert settings.threads == usable_cores() >= 1
     assert (settings.max_bytes, settings.max_pixels) == (20_000_000, 50_000_000)
     assert (settings.host, settings.port, settings.top_k) == ("127.0.0.1", 3000, 5)
 

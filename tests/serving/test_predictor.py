@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from export.artifact import Artifact, Logits
+from export.runtimes.base import Runtime
+from export.runtimes.openvino_cpu import OpenvinoRuntime
+from export.runtimes.ort import OrtRuntime
+from export.runtimes.tensorrt_engine import EngineRuntime
+from models.preprocess import Pixels
+from serving import predictor as predictor_module
+from serving.predictor import Predictor
+from serving.settings import Settings
+
+
+class Counting(Runtime):
+    """Answers slowly and remembers how many calls were inside it at once."""
+
+    name = "counting"
+
+    def __init__(self, parallel: bool) -> None:
+        self.parallel = parallel
+        self.inside = self.most = 0
+        self._lock = threading.Lock()
+
+    def __call__(self, pixels: Pixels) -> Logits:
+        with self._lock:
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+        time.sleep(0.05)
+        with self._lock:
+            self.inside -= 1
+        return np.zeros((len(pixels), 3), dtype=np.float32)
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+def test_a_runtime_that_takes_one_call_at_a_time_gets_one(
+    artifact_path: Path,
+    encoded: Callable[..., bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    parallel: bool,
+) -> None:
+    runtime = Counting(parallel)
+    monkeypatch.setattr(predictor_module, "open_runtime", lambda *_: runtime)
+
+    async def ask(predictor: Predictor) -> None:
+        await asyncio.gather(*(predictor.predict(encoded(), 1) for _ in range(8)))
+
+    with Predictor(Settings(threads=4), Artifact.load(artifact_path)) as predictor:
+        asyncio.run(ask(predictor))
+    assert (runtime.most > 1) == parallel
+
+
+def test_only_an_engine_takes_one_call_at_a_time() -> None:
+    assert (OrtRuntime.parallel, OpenvinoRuntime.parallel) == (True, True)
+    assert EngineRuntime.parallel is False
