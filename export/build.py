@@ -30,7 +30,7 @@ from export.runtimes.base import Runtime, RuntimeUnavailable, load_runtime
 from export.to_fp16 import to_fp16
 from export.to_onnx import INPUT, OUTPUT, to_onnx
 from export.to_tensorrt import FlavourName, build_engine
-from models.cost import layer_costs, total_macs, total_parameters
+from models.cost import NetworkCost, network_cost
 from models.errors import UserError, closest
 from models.files import staged
 from models.preprocess import Pixels
@@ -155,8 +155,8 @@ class _Builder:
             input=TensorSpec(name=INPUT, dtype="uint8", shape=("batch", side, side, 3)),
             output=TensorSpec(name=OUTPUT, dtype="float32", shape=("batch", len(network.labels))),
             batch_range=self._batch_range,
-            macs=self.macs,
-            parameters=total_parameters(self.fp32),
+            macs=self.cost.macs,
+            parameters=self.cost.parameters,
             parity=None,
             metrics=None,
             unverified=None,
@@ -172,9 +172,9 @@ class _Builder:
         return to_onnx(self._network.module, size=size, max_batch=self._batch_range[1])
 
     @cached_property
-    def macs(self) -> int:
-        """Multiply-accumulates per image, the same in every precision."""
-        return total_macs(layer_costs(self.fp32))
+    def cost(self) -> NetworkCost:
+        """Of the float32 graph; its multiply-accumulates are the same in every precision."""
+        return network_cost(self.fp32)
 
     @cached_property
     def fp16(self) -> Any:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 _BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
+_MULTIPLY = ("Conv", "Gemm", "MatMul")  # the operators whose multiply-accumulates count
+_VIEWS = ("Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze")  # move nothing
+COSTS_FILE = Path(__file__).with_name("costs.json")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,7 +24,7 @@ class LayerCost:
         op: ONNX operator.
         macs: multiply-accumulates; of convolutions and matrix products only.
         parameters: elements of its weights and biases.
-        activations: elements of its output.
+        outputs: elements of its output.
         inputs: elements of its inputs that are not weights.
     """
 
@@ -27,16 +32,41 @@ class LayerCost:
     op: str
     macs: int
     parameters: int
-    activations: int
+    outputs: int
     inputs: int
 
     def bytes_moved(self, precision: str = "fp32") -> int:
         """Returns bytes of input, weights and output, once each (ShuffleNetV2's access cost)."""
-        return (self.inputs + self.parameters + self.activations) * _BYTES[precision]
+        if self.op in _VIEWS:
+            return 0
+        return (self.inputs + self.parameters + self.outputs) * _BYTES[precision]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NetworkCost:
+    """The cost of a whole network, for one image.
+
+    Attributes:
+        macs: multiply-accumulates of convolutions and matrix products.
+        parameters: elements of all weights and biases, batch norm folded into them.
+        activations: elements of the outputs of convolutions and matrix products
+            (Designing Network Design Spaces, arXiv 2003.13678, Section 2).
+        bytes_moved: of all layers in float32, as if none was fused with another.
+    """
+
+    macs: int
+    parameters: int
+    activations: int
+    bytes_moved: int
+
+    @property
+    def intensity(self) -> float:
+        """FLOPs per byte moved: the roofline model's arithmetic intensity."""
+        return 2 * self.macs / self.bytes_moved
 
 
 def layer_costs(model: Any) -> list[LayerCost]:
-    """Returns the cost of every node of an ONNX ``ModelProto`` with float32 weights, in order.
+    """Returns the cost of every node of an ONNX ``ModelProto`` with float weights, in order.
 
     The first dimension of the graph's input counts as one image.
     """
@@ -47,47 +77,61 @@ def layer_costs(model: Any) -> list[LayerCost]:
         end.type.tensor_type.shape.dim[0].dim_value = 1
     del model.graph.value_info[:]
     graph = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
-    weights = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
-    shapes = dict(weights)
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     for value in (*graph.input, *graph.output, *graph.value_info):
         shapes[value.name] = tuple(d.dim_value for d in value.type.tensor_type.shape.dim)
-    return [_layer_cost(node, shapes, weights) for node in graph.node]
-
-
-def total_macs(layers: Iterable[LayerCost]) -> int:
-    """Returns multiply-accumulates per image."""
-    return sum(layer.macs for layer in layers)
-
-
-def total_parameters(model: Any) -> int:
-    """Returns the number of elements of an ONNX ``ModelProto``'s floating-point weights."""
-    import onnx
-
     floating = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
-    tensors = model.graph.initializer
-    return sum(math.prod(t.dims) for t in tensors if t.data_type in floating)
+    weights = {tensor.name for tensor in graph.initializer if tensor.data_type in floating}
+    constants = {tensor.name for tensor in graph.initializer}
+    return [_layer_cost(node, shapes, weights, constants) for node in graph.node]
+
+
+def network_cost(model: Any) -> NetworkCost:
+    """Returns the cost of an ONNX ``ModelProto``; see :func:`layer_costs`."""
+    layers = layer_costs(model)
+    return NetworkCost(
+        macs=sum(layer.macs for layer in layers),
+        # Per layer: the exporter keeps equal tensors, such as the zeros of fresh biases, only once.
+        parameters=sum(layer.parameters for layer in layers),
+        activations=sum(layer.outputs for layer in layers if layer.op in _MULTIPLY),
+        bytes_moved=sum(layer.bytes_moved() for layer in layers),
+    )
+
+
+@functools.cache
+def known_costs() -> dict[str, NetworkCost]:
+    """Returns the costs of registry networks at their native size and number of classes, by name.
+
+    They were counted once by ``python -m export.costs``, as an export takes up to a minute.
+    """
+    rows = json.loads(COSTS_FILE.read_text()) if COSTS_FILE.exists() else {}
+    return {name: NetworkCost(**row) for name, row in rows.items()}
+
+
+def to_json(costs: dict[str, NetworkCost]) -> bytes:
+    """Returns what :func:`known_costs` reads: a line a network, sorted by name."""
+    lines = [f"{json.dumps(name)}: {json.dumps(asdict(costs[name]))}" for name in sorted(costs)]
+    return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
 
 
 def _layer_cost(
-    node: Any, shapes: dict[str, tuple[int, ...]], weights: dict[str, tuple[int, ...]]
+    node: Any, shapes: dict[str, tuple[int, ...]], weights: set[str], constants: set[str]
 ) -> LayerCost:
-    output = math.prod(shapes[node.output[0]])
+    outputs = math.prod(shapes[node.output[0]])
     return LayerCost(
         name=node.name,
         op=node.op_type,
-        macs=output * _macs_per_output(node, shapes),
-        parameters=sum(math.prod(weights[name]) for name in node.input if name in weights),
-        activations=output,
-        inputs=sum(math.prod(shapes[name]) for name in node.input if name not in weights),
+        macs=outputs * _macs_per_output(node, shapes),
+        parameters=sum(math.prod(shapes[name]) for name in node.input if name in weights),
+        outputs=outputs,
+        inputs=sum(math.prod(shapes[name]) for name in node.input if name not in constants),
     )
 
 
 def _macs_per_output(node: Any, shapes: dict[str, tuple[int, ...]]) -> int:
+    if node.op_type not in _MULTIPLY:
+        return 0
     if node.op_type == "Conv":
         return math.prod(shapes[node.input[1]][1:])  # channels of one group x kernel
-    if node.op_type == "Gemm":
-        transposed = any(a.name == "transA" and a.i for a in node.attribute)
-        return shapes[node.input[0]][0 if transposed else 1]
-    if node.op_type == "MatMul":
-        return shapes[node.input[0]][-1]
-    return 0
+    transposed = any(a.name == "transA" and a.i for a in node.attribute)  # Gemm's only
+    return shapes[node.input[0]][0 if transposed else -1]

@@ -101,4 +101,4 @@ def timm_key(key: str) -> str:
     return f"blocks.{stage}.{place}.{modules[block[2]]}.{block[3]}"
 
 
-register_model(NAME, build, imagenet=imagenet)
+register_model(NAME, build, family="efficientnet", imagenet=imagenet)

@@ -97,4 +97,5 @@ def _initialise(layer: nn.Module) -> None:
 
 
 for _suffix, _width in {"": 1.0, "_x0_75": 0.75, "_x0_5": 0.5, "_x0_25": 0.25}.items():
-    register_model(f"mobilenet_v1{_suffix}", functools.partial(MobileNetV1, _width))
+    _build = functools.partial(MobileNetV1, _width)
+    register_model(f"mobilenet_v1{_suffix}", _build, family="mobilenet_v1")

@@ -35,12 +35,16 @@ class Entry:
 
     Attributes:
         build: from ``num_classes`` to the network, with random weights.
+        family: the name it shares with its other widths and depths.
         native_size: side in pixels of the input it was designed for.
+        native_classes: number of classes it was designed for.
         imagenet: gets its published ImageNet weights; None if nobody published any.
     """
 
     build: Builder
+    family: str
     native_size: int
+    native_classes: int
     imagenet: Callable[[], ImageNetWeights] | None
 
 
@@ -51,17 +55,24 @@ def register_model(
     name: str,
     build: Builder,
     *,
+    family: str,
     native_size: int = 224,
+    native_classes: int = 1000,
     imagenet: Callable[[], ImageNetWeights] | None = None,
 ) -> None:
     """Makes ``build(num_classes)`` known as ``name``; see :class:`Entry`."""
     assert name not in _ENTRIES, f"{name} is registered twice"
-    _ENTRIES[name] = Entry(build, native_size, imagenet)
+    _ENTRIES[name] = Entry(build, family, native_size, native_classes, imagenet)
 
 
 def list_models() -> list[str]:
     """Returns the names of all networks, sorted."""
     return sorted(_entries())
+
+
+def list_families() -> list[str]:
+    """Returns the families of all networks, sorted."""
+    return sorted({entry.family for entry in _entries().values()})
 
 
 def canonical_name(name: str) -> str:

@@ -180,4 +180,5 @@ _NETWORKS: dict[str, dict[str, Any]] = {
     "resnet14_se": {"stage": functools.partial(basic_stage, reduction=4)},
 }
 for _name, _variation in _NETWORKS.items():
-    register_model(_name, functools.partial(ResNet14, **_variation), native_size=32)
+    _build = functools.partial(ResNet14, **_variation)
+    register_model(_name, _build, family="resnet14", native_size=32, native_classes=10)

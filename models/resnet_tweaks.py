@@ -105,10 +105,9 @@ class Bottleneck(nn.Module):
             nn.ReLU(),
             conv_norm(width, width, 3, second),
             nn.ReLU(),
-            nn.Conv2d(width, width_out, 1, bias=False),
+            conv_norm(width, width_out, 1),
+            nn.Identity() if reduction is None else SqueezeExcite(width_out, reduction),
         )
-        self.last_norm = nn.BatchNorm2d(width_out)
-        self.gate = nn.Identity() if reduction is None else SqueezeExcite(width_out, reduction)
 
         self.shortcut: nn.Module = nn.Identity()
         if pool_shortcut and stride > 1:
@@ -120,7 +119,7 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Returns relu(branch + shortcut)."""
-        return torch.relu(self.gate(self.last_norm(self.branch(x))) + self.shortcut(x))
+        return torch.relu(self.branch(x) + self.shortcut(x))
 
 
 class ResNet50(nn.Module):
@@ -130,9 +129,6 @@ class ResNet50(nn.Module):
         num_classes: the width of the head.
         deep_stem: C's three 3x3 convolutions in place of one 7x7.
         block: makes a :class:`Bottleneck` of width_in, width and stride.
-        zero_gamma: start the last norm of every branch at gamma = 0, so that each block begins as
-            its shortcut, which eases the start of training (arXiv 1812.01187, Section 3.1). Off in
-            the registry: a branch of zeros would hide its mistakes from every parity check.
 
     Convolutions start as in arXiv 1512.03385, Section 3.4, and in torchvision (Kaiming normal), for
     all networks here to differ in structure only. Bag of Tricks, Section 2.1, starts from Xavier.
@@ -144,7 +140,6 @@ class ResNet50(nn.Module):
         *,
         deep_stem: bool = False,
         block: Callable[[int, int, int], Bottleneck] = Bottleneck,
-        zero_gamma: bool = False,
     ) -> None:
         super().__init__()
         if deep_stem:
@@ -164,9 +159,6 @@ class ResNet50(nn.Module):
         self.head = nn.Linear(width_in, num_classes)
 
         kaiming_(self)
-        if zero_gamma:
-            for made in blocks:
-                nn.init.zeros_(made.last_norm.weight)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Returns the logits of normalised images."""
@@ -196,4 +188,4 @@ _NETWORKS: dict[str, dict[str, Any]] = {
     "se_resnet50": {"block": functools.partial(Bottleneck, reduction=16)},
 }
 for _name, _tweaks in _NETWORKS.items():
-    register_model(_name, functools.partial(ResNet50, **_tweaks), native_size=224)
+    register_model(_name, functools.partial(ResNet50, **_tweaks), family="resnet")

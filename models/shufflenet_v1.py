@@ -142,4 +142,4 @@ for _groups in _CHANNELS:
     for _suffix, _width in {"": 1.0, "_x0_5": 0.5, "_x1_5": 1.5, "_x2_0": 2.0}.items():
         if _width == 1 or _groups in (3, 8):
             _build = functools.partial(ShuffleNetV1, _groups, _width)
-            register_model(f"shufflenet_v1_g{_groups}{_suffix}", _build)
+            register_model(f"shufflenet_v1_g{_groups}{_suffix}", _build, family="shufflenet_v1")

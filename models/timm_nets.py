@@ -29,7 +29,7 @@ def timm_entry(name: str) -> Entry:
         return network
 
     size = timm.get_pretrained_cfg(name).input_size[-1]
-    return Entry(build, size, lambda: _imagenet(name))
+    return Entry(build, "timm", size, 1000, lambda: _imagenet(name))
 
 
 def import_timm() -> ModuleType:

@@ -17,40 +17,44 @@ from models.preprocess import Preprocess
 from models.registry import register_model
 from models.weights import ImageNetWeights
 
-# name -> side in pixels of the input the network was designed for. ImageNet weights may have been
-# trained at another: theirs comes with them.
+# family -> name -> side in pixels of the input the network was designed for. ImageNet weights may
+# have been trained at another: theirs comes with them.
 _NATIVE_SIZE = {
-    "mobilenet_v2": 224,
-    "mobilenet_v3_large": 224,
-    "mobilenet_v3_small": 224,
+    "mobilenet_v2": {"mobilenet_v2": 224},
+    "mobilenet_v3": {"mobilenet_v3_large": 224, "mobilenet_v3_small": 224},
     # First unit of stage 2: out/2 + out/2 channels. The paper's code has 24 + (out - 24), so MACs
     # differ a little (144.9 against 145.8 M at 1.0x); torchvision's weights fit torchvision's.
-    "shufflenet_v2_x0_5": 224,
-    "shufflenet_v2_x1_0": 224,
-    "shufflenet_v2_x1_5": 224,
-    "shufflenet_v2_x2_0": 224,
-    "efficientnet_b0": 224,
-    "efficientnet_b1": 240,
-    "efficientnet_b2": 260,
-    "efficientnet_b3": 300,
-    "efficientnet_b4": 380,
-    "efficientnet_b5": 456,
-    "efficientnet_b6": 528,
-    "efficientnet_b7": 600,
-    "efficientnet_v2_s": 384,
-    "efficientnet_v2_m": 480,
-    "efficientnet_v2_l": 480,
-    "resnet50": 224,
-    "resnext50_32x4d": 224,
-    "densenet121": 224,
-    "vgg16": 224,
+    "shufflenet_v2": {
+        "shufflenet_v2_x0_5": 224,
+        "shufflenet_v2_x1_0": 224,
+        "shufflenet_v2_x1_5": 224,
+        "shufflenet_v2_x2_0": 224,
+    },
+    "efficientnet": {
+        "efficientnet_b0": 224,
+        "efficientnet_b1": 240,
+        "efficientnet_b2": 260,
+        "efficientnet_b3": 300,
+        "efficientnet_b4": 380,
+        "efficientnet_b5": 456,
+        "efficientnet_b6": 528,
+        "efficientnet_b7": 600,
+    },
+    "efficientnet_v2": {
+        "efficientnet_v2_s": 384,
+        "efficientnet_v2_m": 480,
+        "efficientnet_v2_l": 480,
+    },
+    "resnet": {"resnet50": 224, "resnext50_32x4d": 224},
+    "densenet": {"densenet121": 224},
+    "vgg": {"vgg16": 224},
 }
 
-# Widths without published weights.
-_WIDTHS = {
-    "mobilenet_v2": (0.35, 0.5, 0.75, 1.4),
-    "mobilenet_v3_large": (0.75,),  # the head is scaled too, which the paper's is not
-    "mobilenet_v3_small": (0.75,),
+# family -> name -> widths without published weights.
+_WIDTHS: dict[str, dict[str, tuple[float, ...]]] = {
+    "mobilenet_v2": {"mobilenet_v2": (0.35, 0.5, 0.75, 1.4)},
+    # The head is scaled too, which the paper's is not.
+    "mobilenet_v3": {"mobilenet_v3_large": (0.75,), "mobilenet_v3_small": (0.75,)},
 }
 
 
@@ -90,17 +94,21 @@ def _imagenet(name: str) -> ImageNetWeights:
     )
 
 
-for _name, _size in _NATIVE_SIZE.items():
-    register_model(
-        _name,
-        functools.partial(_build, _name),
-        native_size=_size,
-        imagenet=functools.partial(_imagenet, _name),
-    )
-
-for _name, _widths in _WIDTHS.items():
-    for _width in _widths:
+for _family, _sizes in _NATIVE_SIZE.items():
+    for _name, _size in _sizes.items():
         register_model(
-            f"{_name}_x{_width}".replace(".", "_"),
-            functools.partial(_build, _name, width_mult=_width),
+            _name,
+            functools.partial(_build, _name),
+            family=_family,
+            native_size=_size,
+            imagenet=functools.partial(_imagenet, _name),
         )
+
+for _family, _scaled in _WIDTHS.items():
+    for _name, _widths in _scaled.items():
+        for _width in _widths:
+            register_model(
+                f"{_name}_x{_width}".replace(".", "_"),
+                functools.partial(_build, _name, width_mult=_width),
+                family=_family,
+            )

@@ -18,7 +18,7 @@ from export.network import load_network, rebuild
 from export.parity import Limits
 from export.runtimes.base import load_runtime
 from export.to_onnx import SHAPE_ARITHMETIC
-from models.cost import layer_costs, total_macs
+from models.cost import network_cost
 from models.errors import UserError
 from training.data import load_data, pixel_batches
 
@@ -92,7 +92,7 @@ def test_macs_equal_those_torch_counts(artifacts: dict[str, Artifact], in_traine
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         rebuild(artifact)(torch.zeros(1, 32, 32, 3, dtype=torch.uint8))
     assert artifact.macs == counter.get_total_flops() / 2
-    assert artifact.macs == total_macs(layer_costs(onnx.load(artifact.model_file)))
+    assert artifact.macs == network_cost(onnx.load(artifact.model_file)).macs
 
 
 @pytest.mark.no_gpu

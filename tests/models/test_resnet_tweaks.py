@@ -115,34 +115,6 @@ def test_pooled_shortcut_sees_every_pixel_of_an_odd_size(size: int) -> None:
     assert (pool(torch.ones(1, 4, size, size)) == 1).all()
 
 
-@pytest.mark.parametrize(
-    "block",
-    [
-        Bottleneck,
-        functools.partial(Bottleneck, reduction=16),
-        functools.partial(Bottleneck, pool_shortcut=True),
-    ],
-)
-def test_zero_gamma_leaves_the_shortcut(block: Callable[[int, int, int], Bottleneck]) -> None:
-    network = ResNet50(2, block=block, zero_gamma=True)
-    blocks = list(network.blocks.children())
-    assert len(blocks) == 16
-    for made in blocks:
-        assert isinstance(made, Bottleneck)
-        assert (made.last_norm.weight == 0).all()
-    for made, width_in in ((blocks[1], 256), (blocks[3], 256)):  # identity, and stride 2
-        images = torch.randn(2, width_in, 6, 6)
-        for mode in (True, False):
-            made.train(mode)
-            expected = torch.relu(made.get_submodule("shortcut")(images))
-            assert torch.equal(made(images), expected)
-
-
-def test_zero_gamma_is_off_in_the_registry() -> None:
-    norms = [m for m in build_model("resnet50_d").modules() if isinstance(m, nn.BatchNorm2d)]
-    assert all((norm.weight == 1).all() and (norm.bias == 0).all() for norm in norms)
-
-
 def test_convolutions_start_from_kaiming_by_fan_out() -> None:
     torch.manual_seed(0)
     network = ResNet50(2, block=functools.partial(Bottleneck, reduction=16))

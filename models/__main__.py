@@ -1,0 +1,105 @@
+"""python -m models: the table of all networks."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import tyro
+from rich.table import Table
+
+from models import cli
+from models.cost import known_costs
+from models.errors import UserError, closest
+from models.registry import find_model, list_families, list_models
+
+_HEADS = ["network", "family", "input", "classes", "params M", "MACs M", "activ. M", "moved MB"]
+_HEADS += ["FLOP/byte"]
+_NOTE = (
+    "Per image, counted from the exported graph (batch norm folded). FLOPs = 2 x MACs. "
+    "Activ.(ations): outputs of convolutions and matrix products. Moved: every layer's input, "
+    "weights and output once each, in float32."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Models:
+    """List the networks and what they cost."""
+
+    family: tuple[str, ...] = ()
+    """Only these families, such as mobilenet_v2 resnet."""
+    sort: Literal[
+        "name", "family", "size", "parameters", "macs", "activations", "bytes_moved", "intensity"
+    ] = "family"
+    """Smallest first; within a family by MACs."""
+    json: bool = False
+    """A JSON list, in plain units, instead of the table."""
+    markdown: bool = False
+    """A Markdown table."""
+
+
+def rows(family: tuple[str, ...] = (), sort: str = "family") -> list[dict[str, Any]]:
+    """Returns a row per network: name, family, size (px), classes, and the fields of its cost.
+
+    Raises:
+        UserError: there is no such family.
+    """
+    families = list_families()
+    for wanted in family:
+        if wanted not in families:
+            raise UserError(f"unknown family {wanted!r}: {closest(wanted, families)}")
+    found = []
+    for name in list_models():
+        entry, cost = find_model(name), known_costs()[name]
+        if not family or entry.family in family:
+            found.append(
+                {
+                    "name": name,
+                    "family": entry.family,
+                    "size": entry.native_size,
+                    "classes": entry.native_classes,
+                    **asdict(cost),
+                    "intensity": cost.intensity,
+                }
+            )
+    return sorted(found, key=lambda row: (row[sort], row["macs"]))
+
+
+def main() -> None:
+    """Prints the table as text, JSON or Markdown."""
+    args = tyro.cli(Models, prog="python -m models", description=Models.__doc__)
+    if args.json and args.markdown:
+        raise UserError("--json and --markdown are both given: ask for one of them")
+    found = rows(args.family, args.sort)
+    if args.json:
+        print(json.dumps(found, indent=1))
+    elif args.markdown:
+        lines = [_HEADS, ["---"] * 2 + ["---:"] * (len(_HEADS) - 2), *map(_cells, found)]
+        print("\n".join(f"| {' | '.join(line)} |" for line in lines))
+        print(f"\n{_NOTE}")
+    else:
+        table = Table(caption=_NOTE, caption_justify="left")
+        for index, head in enumerate(_HEADS):
+            table.add_column(head, justify="left" if index < 2 else "right", no_wrap=True)
+        for row in found:
+            table.add_row(*_cells(row))
+        cli.results().print(table)
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    return [
+        row["name"],
+        row["family"],
+        str(row["size"]),
+        str(row["classes"]),
+        f"{row['parameters'] / 1e6:,.3f}",
+        f"{row['macs'] / 1e6:,.1f}",
+        f"{row['activations'] / 1e6:,.2f}",
+        f"{row['bytes_moved'] / 1e6:,.1f}",
+        f"{row['intensity']:.1f}",
+    ]
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper
+from torch.utils.flop_counter import FlopCounterMode
+
+from models.cost import known_costs, layer_costs, network_cost
+from models.registry import build_model, find_model, list_models
+
+
+def graph_of(nodes: list[onnx.NodeProto], weights: dict[str, tuple[int, ...]]) -> onnx.ModelProto:
+    """Returns a model from float32 (batch, 4, 6, 6) to whatever ``y`` is, with weights of ones."""
+    end = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", None, None, None])
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4, 6, 6])],
+        [end],
+        [onnx.numpy_helper.from_array(np.ones(s, np.float32), n) for n, s in weights.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
+
+
+def test_a_grouped_convolution_and_its_relu_by_hand() -> None:
+    conv = helper.make_node("Conv", ["x", "w", "b"], ["c"], group=2, pads=[1] * 4, strides=[2, 2])
+    model = graph_of([conv, helper.make_node("Relu", ["c"], ["y"])], {"w": (8, 2, 3, 3), "b": (8,)})
+    first, second = layer_costs(model)
+    assert first.macs == 8 * 3 * 3 * (2 * 3 * 3)
+    assert first.parameters == 8 * 2 * 3 * 3 + 8
+    assert (first.inputs, first.outputs) == (4 * 6 * 6, 8 * 3 * 3)
+    assert first.bytes_moved() == 4 * (144 + 152 + 72)
+    assert first.bytes_moved("fp16") == 2 * (144 + 152 + 72)
+    assert (second.macs, second.parameters, second.bytes_moved()) == (0, 0, 4 * (72 + 72))
+    cost = network_cost(model)
+    assert (cost.macs, cost.parameters, cost.activations) == (1296, 152, 72)
+    assert cost.bytes_moved == first.bytes_moved() + second.bytes_moved()
+    assert cost.intensity == 2 * 1296 / cost.bytes_moved
+
+
+def test_a_reshape_moves_nothing_and_its_shape_is_no_weight() -> None:
+    model = graph_of([helper.make_node("Reshape", ["x", "s"], ["y"])], {})
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([0, 2, 12, 6]), "s"))
+    (layer,) = layer_costs(model)
+    assert (layer.macs, layer.parameters, layer.bytes_moved()) == (0, 0, 0)
+
+
+def test_every_registry_network_was_counted() -> None:
+    assert sorted(known_costs()) == list_models()
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_macs_are_half_of_what_torch_counts_as_flops(name: str) -> None:
+    entry = find_model(name)
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        network = build_model(name, num_classes=entry.native_classes).eval()
+        network(torch.zeros(1, 3, entry.native_size, entry.native_size))
+    cost = known_costs()[name]
+    assert cost.macs * 2 == counter.get_total_flops()
+    # Folding leaves a bias where a norm of the same width had two vectors, and needs none where
+    # the convolution had its own; the normalisation adds at most six elements.
+    norms = [m.num_features for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    if name != "densenet121":  # its norms come before the convolutions: not all can be folded
+        assert parameters - sum(norms) <= cost.parameters <= parameters - sum(norms) + 6
+    assert cost.parameters <= parameters + 6
+
+
+def test_activations_of_resnet50_are_those_timm_prints() -> None:
+    assert round(known_costs()["resnet50"].activations / 1e6, 2) == 11.11
+
+
+def models(*flags: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "models", *flags], capture_output=True, text=True, timeout=120
+    )
+
+
+def test_table_filtered_and_sorted() -> None:
+    rows = json.loads(models("--family", "vgg", "mobilenet_v2", "--sort", "macs", "--json").stdout)
+    names = [row["name"] for row in rows]
+    assert names[0] == "mobilenet_v2_x0_35"
+    assert names[-1] == "vgg16"
+    assert {row["family"] for row in rows} == {"vgg", "mobilenet_v2"}
+    assert [row["macs"] for row in rows] == sorted(row["macs"] for row in rows)
+    assert rows[-1]["size"] == 224
+
+
+def test_table_as_text_and_markdown_hold_every_network() -> None:
+    text, markdown = models().stdout, models("--markdown").stdout
+    for name in list_models():
+        assert f" {name} " in text
+        assert f"| {name} |" in markdown
+    assert " 568.7 " in text  # MobileNetV1's M MACs
+
+
+def test_unknown_family_is_one_line() -> None:
+    ended = models("--family", "mobilenet")
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("error: unknown family 'mobilenet': did you mean mobilenet_v")
+    assert ended.stderr.count("\n") == 1
