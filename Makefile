@@ -27,8 +27,8 @@ $(READY): pyproject.toml constraints.txt
 demo: setup ## Train, export, bench, report, serve and ask, in four minutes
 	$(BIN)/python demo.py
 
-train: setup ## Train MODEL on DATA
-	$(BIN)/python -m training $(if $(MODEL),--model $(MODEL)) $(if $(DATA),--data '$(DATA)') $(ARGS)
+train: setup ## Train MODEL on DATA by RECIPE; RESUME=1 goes on with a run that was cut off
+	$(BIN)/python -m training $(if $(MODEL),--model $(MODEL)) $(if $(DATA),--data '$(DATA)') $(if $(RECIPE),--recipe-name $(RECIPE)) $(if $(RESUME),--resume) $(if $(FRESH),--fresh) $(ARGS)
 
 export: setup ## Export MODEL (its run on DATA, or WEIGHTS) to artifacts
 	$(BIN)/python -m export $(if $(MODEL),--model $(MODEL)) $(if $(DATA),--data '$(DATA)') $(if $(WEIGHTS),--weights $(WEIGHTS)) $(ARGS)

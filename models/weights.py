@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from models.classifier import Classifier
 from models.errors import UserError
 from models.preprocess import Preprocess
-from models.registry import canonical_name, find_model
+from models.registry import build_model, canonical_name, find_model
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,21 +35,49 @@ class ImageNetWeights:
     origin: str
 
 
+class WeightsUnavailable(UserError):
+    """ImageNet weights that nobody published, or that can be neither found nor fetched.
+
+    Its message leaves out the remedy, which depends on what the weights are for.
+    """
+
+
 def load_imagenet_weights(name: str) -> ImageNetWeights:
     """Returns the published ImageNet weights of network ``name``.
 
     Raises:
-        UserError: unknown network, no published weights, or they can be neither found nor fetched.
+        WeightsUnavailable: they cannot be had.
+        UserError: unknown network.
     """
     get = find_model(name).imagenet
     if get is None:
-        name = canonical_name(name)
-        raise UserError(
-            f"{name}: no run is given and nobody published ImageNet weights for it; train it "
-            f"(make train MODEL={name} DATA=digits, then make export MODEL={name} DATA=digits), "
-            f"or, for latency only, make export MODEL={name} WEIGHTS=random"
+        raise WeightsUnavailable(
+            f"{canonical_name(name)}: nobody published ImageNet weights for it"
         )
     return get()
+
+
+def imagenet_classifier(
+    name: str, weights: ImageNetWeights, labels: Sequence[str] | None = None
+) -> Classifier:
+    """Returns network ``name`` with published weights: uint8 (N, H, W, 3) -> logits.
+
+    Args:
+        name: registry name.
+        weights: from :func:`load_imagenet_weights`.
+        labels: the classes it shall tell apart; if they are not ImageNet's (None), the last layer
+            is left random.
+    """
+    state_dict = dict(weights.state_dict)
+    classes = len(weights.labels if labels is None else labels)
+    backbone = build_model(name, num_classes=classes)
+    if labels is not None and tuple(labels) != weights.labels:
+        with torch.device("meta"):
+            wider = build_model(name, num_classes=classes + 1).state_dict()
+        fresh = backbone.state_dict()
+        state_dict |= {key: fresh[key] for key in fresh if fresh[key].shape != wider[key].shape}
+    backbone.load_state_dict(state_dict)
+    return Classifier(backbone, mean=weights.mean, std=weights.std)
 
 
 def settle_batch_norm(network: nn.Module, batches: Sequence[torch.Tensor]) -> None:

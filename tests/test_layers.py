@@ -30,6 +30,8 @@ TORCH_FREE = (
     "models.preprocess",
     "serving.settings",
     "training.data",
+    "training.datasets",
+    "training.folder",
     "training.recipe",
 )
 

@@ -2,67 +2,103 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import tyro
 
 from models import cli
 from models.errors import UserError, closest
-from models.registry import find_model
-from training.checkpoint import load_checkpoint
-from training.data import load_data
-from training.recipe import RECIPES, Recipe, default_recipe
+from models.registry import canonical_name, find_model
+from training.checkpoint import load_checkpoint, run_folder
+from training.data import ImageData, load_data
+from training.fit import Machine, fit, is_first_process
+from training.recipe import Recipe
+from training.recipes import RECIPES, default_recipe
+from training.run import PartialRun
 
 
 @dataclass(frozen=True, kw_only=True)
 class Train:
-    """Train a network on images and write runs/<model>-<data>/checkpoint.ckpt."""
+    """Train a network on images and write runs/<model>-<data>/."""
 
     model: str
     """Network, by its registry name."""
     data: str
-    """Data set by name (digits), or a folder with one folder of images per class."""
+    """Data set by name (digits, fashion_mnist, cifar10, cifar100, flowers102, imagenet), or a
+    folder: one folder of images per class, or train/ and val/ that hold them."""
     recipe_name: str
     """Where the fields of the recipe below start from."""
+    resume: bool = False
+    """Go on with the unfinished run of this network and data, from its last whole epoch."""
+    fresh: bool = False
+    """Drop an unfinished run of this network and data, and start anew."""
+    skip_unreadable: bool = False
+    """Leave out images that cannot be read, after naming them, instead of stopping."""
+    machine: Machine = field(default_factory=Machine)
+    """What to compute on."""
     recipe: Recipe
     """Every field can be set, such as --recipe.epochs 3."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Start:
-    """The flags that decide which recipe the others start from."""
+    """The flags that decide what the others start from."""
 
-    data: str = "digits"
+    model: str = ""
+    data: str = ""
     recipe_name: str | None = None
+    resume: bool = False
 
 
-def _parse() -> Train:
+def _parse() -> tuple[Train, ImageData | None]:
+    """Returns the flags and the data; a resumed run takes what it saved for the flags left out."""
     start, _ = tyro.cli(_Start, return_unknown_args=True, add_help=False)
-    name = start.recipe_name or default_recipe(start.data)
-    if name not in RECIPES:
-        raise UserError(f"unknown recipe {name!r}: {closest(name, RECIPES)}")
-    default = Train(model=tyro.MISSING, data=tyro.MISSING, recipe_name=name, recipe=RECIPES[name]())
-    return tyro.cli(Train, default=default, prog="python -m training")
+    data = load_data(start.data) if start.data else None
+    name = start.recipe_name
+    recipe: Recipe | None = None
+    if start.resume and start.model and data:
+        saved = PartialRun(run_folder(start.model, data.name)).saved_plan()
+        if name in (None, saved["recipe_name"]):
+            name, recipe = saved["recipe_name"], Recipe(**saved["recipe"])
+    if name is None:
+        name = default_recipe(start.model, start.data) if start.model else "scratch"
+    if recipe is None:
+        if name not in RECIPES:
+            raise UserError(f"unknown recipe {name!r}: {closest(name, RECIPES)}")
+        size = find_model(start.model).native_size if start.model else 224
+        recipe = RECIPES[name](size)
+    default = Train(model=tyro.MISSING, data=tyro.MISSING, recipe_name=name, recipe=recipe)
+    return tyro.cli(Train, default=default, prog="python -m training"), data
 
 
 def main() -> None:
-    """Trains, then prints the last line of the curve and the checkpoint's path."""
-    args = _parse()
-    find_model(args.model)
-    args.recipe.check()
-    data = load_data(args.data)
+    """Trains, then prints what the network reached and the checkpoint's path."""
+    args, data = _parse()
+    assert data is not None
     notes = cli.notes()
+    notes.quiet = not is_first_process()
     notes.print(
-        f"{args.model} on {data.name}: {len(data.train):,} images to learn from, "
-        f"{len(data.val):,} held out, {len(data.labels)} classes"
+        f"{canonical_name(args.model)} on {data.name}: {len(data.train):,} images to learn from, "
+        f"{len(data.val):,} held out, {len(data.labels)} classes, recipe {args.recipe_name}",
+        soft_wrap=True,
     )
-    from training.fit import fit  # torch and Lightning: after everything that can be wrong
-
-    path = fit(args.model, data, args.recipe)
-    metrics = load_checkpoint(path).metrics
+    path = fit(
+        args.model,
+        data,
+        args.recipe,
+        recipe_name=args.recipe_name,
+        machine=args.machine,
+        resume=args.resume,
+        fresh=args.fresh,
+        skip_unreadable=args.skip_unreadable,
+    )
+    if not is_first_process():
+        return
+    checkpoint = load_checkpoint(path)
     print(
-        f"epoch {args.recipe.epochs}/{args.recipe.epochs}: loss {metrics['loss']:.3f}, "
-        f"held-out top-1 {metrics['top1']:.1%} on {metrics['images']:,} images"
+        f"epoch {len(checkpoint.history)}/{args.recipe.epochs}: loss "
+        f"{checkpoint.metrics['loss']:.3f}, held-out top-1 {checkpoint.metrics['top1']:.1%} on "
+        f"{checkpoint.metrics['images']:,} images"
     )
     print(path)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,11 @@ from models.classifier import Classifier
 from models.errors import UserError, first_line
 from models.preprocess import Preprocess
 from models.registry import build_model, canonical_name
+from training.history import Epoch
 
 KEY = "pocketnets"  # our block inside Lightning's checkpoint
 PREFIX = "network."  # of the weights, as Lightning saves the module that holds the network
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,7 +32,9 @@ class Checkpoint:
         labels: class names, in the order of the logits.
         preprocess: what turns an image into pixels.
         recipe: every field of the recipe it was trained by.
-        metrics: ``top1`` in [0, 1] on the held-out ``images``, ``loss`` of the last batch.
+        metrics: ``top1`` in [0, 1] on the held-out ``images``, ``loss`` of the last epoch.
+        history: what each epoch reached.
+        confusion: int64 (C, C) held-out images: rows the true class, columns the one answered.
         state_dict: weights of the Classifier, normalisation included.
     """
 
@@ -39,6 +44,8 @@ class Checkpoint:
     preprocess: Preprocess
     recipe: dict[str, Any]
     metrics: dict[str, float]
+    history: tuple[Epoch, ...]
+    confusion: torch.Tensor
     state_dict: dict[str, torch.Tensor]
 
     def network(self) -> Classifier:
@@ -64,7 +71,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     Raises:
         UserError: the file is not a checkpoint of ours, or is damaged.
     """
-    try:
+    with damaged(path):
         saved = torch.load(path, map_location="cpu", weights_only=True)
         block = saved[KEY]
         if block["schema"] != SCHEMA:
@@ -76,10 +83,30 @@ def load_checkpoint(path: Path) -> Checkpoint:
             preprocess=Preprocess(**block["preprocess"]),
             recipe=block["recipe"],
             metrics=block["metrics"],
-            state_dict={k.removeprefix(PREFIX): v for k, v in saved["state_dict"].items()},
+            history=tuple(Epoch(**epoch) for epoch in block["history"]),
+            confusion=block["confusion"],
+            state_dict={
+                key.removeprefix(PREFIX): value
+                for key, value in saved["state_dict"].items()
+                if key.startswith(PREFIX)  # not the state of metrics
+            },
         )
-    except (RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
+
+
+@contextmanager
+def damaged(path: Path) -> Iterator[None]:
+    """Turns what reading a broken checkpoint raises into one line that names the file."""
+    try:
+        yield
+    except (
+        RuntimeError,
+        KeyError,
+        TypeError,
+        EOFError,
+        OSError,
+        pickle.UnpicklingError,
+    ) as error:
         raise UserError(
             f"{path}: not a checkpoint of this project, or damaged ({first_line(error)}); "
-            "train again"
+            "train again (FRESH=1 drops an unfinished run)"
         ) from None

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import difflib
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 import numpy as np
 from PIL import Image
@@ -14,9 +17,7 @@ from models.preprocess import Pixels, Preprocess, decode
 
 Sample = tuple[Path | Image.Image, int]
 
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-HELD_OUT = 0.2
-SPLIT_SEED = 0
+TAKEN = ("random",)  # what artifacts of random weights are filed under; no data set is called so
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,20 +40,29 @@ class ImageData:
 def load_data(data: str) -> ImageData:
     """Returns a data set by name, or a folder of images by path.
 
-    A folder holds one folder of images per class, or ``train`` and ``val`` folders that do; class
-    names are folder names. What is not split yet is split by a fixed seed, 20 % held out of each
-    class.
+    The names are those of :data:`training.datasets.DATASETS`; a name means the data set even where
+    a folder is called so, and ``./name`` the folder. What a folder must hold stands at
+    :func:`training.folder.read_folder`.
 
     Raises:
-        UserError: neither a known name nor a folder, or a folder without two classes of images.
+        UserError: neither a known name nor a folder, a folder that is no data set or whose name
+            is taken, or a data set that cannot be fetched.
     """
-    if data in _BUILT_IN:
-        return _BUILT_IN[data]()
-    if Path(data).is_dir():
-        return _folder(Path(data).resolve())
-    raise UserError(
-        f"unknown data {data!r}: neither a folder nor a data set; {closest(data, _BUILT_IN)}"
-    )
+    from training.datasets import DATASETS  # here, since these files import ImageData from this one
+    from training.folder import folder_name, read_folder
+
+    if data in DATASETS:
+        return DATASETS[data]()
+    folder = Path(os.path.expanduser(data))  # not every shell expands the ~ of DATA=~/pets
+    if not data or not os.path.isdir(folder):
+        raise _not_found(data, folder, DATASETS)
+    name = folder_name(folder)
+    if name.casefold() in (*DATASETS, *TAKEN):
+        raise UserError(
+            f"{data}: the name {name} is taken, and its run would stand in the same place, runs/"
+            f"<model>-{name}; rename it, or link to it: ln -s {quote(str(folder))} my_{name}"
+        )
+    return read_folder(folder, name=name)
 
 
 def open_image(source: Path | Image.Image) -> Image.Image:
@@ -66,8 +76,9 @@ def pixel_batches(
     """Yields uint8 (n, crop, crop, 3) and int64 (n,) class indices, ``size`` images at a time."""
     for start in range(0, len(samples), size):
         chunk = samples[start : start + size]
-        pixels = np.stack([preprocess(open_image(source)) for source, _ in chunk])
-        yield pixels, np.array([label for _, label in chunk], dtype=np.int64)
+        sources, labels = zip(*chunk, strict=True)
+        pixels = np.stack([preprocess(open_image(source)) for source in sources])
+        yield pixels, np.array(labels, dtype=np.int64)
 
 
 def sample_photos(count: int, *, seed: int = 0) -> list[Image.Image]:
@@ -94,71 +105,20 @@ def sample_photos(count: int, *, seed: int = 0) -> list[Image.Image]:
     return crops
 
 
-def _digits() -> ImageData:
-    """Returns scikit-learn's 1,797 handwritten digits: grey, 8x8, 17 levels."""
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    grey = np.round(digits.images * (255 / 16)).astype(np.uint8)
-    samples: list[Sample] = [
-        (Image.fromarray(image), int(label))
-        for image, label in zip(grey, digits.target, strict=True)
-    ]
-    train, val = _split(samples)
-    return ImageData(name="digits", labels=tuple("0123456789"), train=train, val=val)
-
-
-_BUILT_IN = {"digits": _digits}
-
-
-def _folder(folder: Path) -> ImageData:
-    roots = [folder / "train", folder / "val"]
-    if any(root.is_dir() for root in roots):
-        for root in roots:
-            if not root.is_dir():
-                raise UserError(f"{folder}: it holds only one of train/ and val/; add {root.name}/")
-        labels = _class_names(roots[0])
-        if (other := _class_names(roots[1])) != labels:
-            differing = ", ".join(sorted(set(labels) ^ set(other)))
-            raise UserError(f"{folder}: train/ and val/ differ in these classes: {differing}")
-        train, val = (_class_samples(root, labels) for root in roots)
-    else:
-        labels = _class_names(folder)
-        train, val = _split(_class_samples(folder, labels))
-    return ImageData(name=folder.name, labels=labels, train=train, val=val)
-
-
-def _class_names(root: Path) -> tuple[str, ...]:
-    names = tuple(
-        sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
-    )
-    if len(names) < 2:
-        found = f"one class folder ({names[0]})" if names else "no class folders"
-        raise UserError(
-            f"{root}: {found}; an image folder holds at least two folders of images, one per class"
+def _not_found(data: str, path: Path, names: Iterable[str]) -> UserError:
+    """Returns what to say of ``data`` that is neither a known name nor a folder."""
+    if data and os.path.exists(path):
+        return UserError(
+            f"{data}: a file, not a folder of images; if it is an archive, unpack it first"
         )
-    return names
-
-
-def _class_samples(root: Path, labels: Sequence[str]) -> list[Sample]:
-    samples: list[Sample] = []
-    for index, label in enumerate(labels):
-        files = sorted(p for p in (root / label).rglob("*") if p.suffix.lower() in SUFFIXES)
-        if len(files) < 2:
-            raise UserError(
-                f"{root / label}: {len(files)} images, at least 2 are needed "
-                f"({', '.join(suffix[1:] for suffix in SUFFIXES)})"
-            )
-        samples += [(file, index) for file in files]
-    return samples
-
-
-def _split(samples: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:
-    from sklearn.model_selection import train_test_split
-
-    classes = [label for _, label in samples]
-    held_out = max(len(set(classes)), round(HELD_OUT * len(samples)))
-    train, val = train_test_split(
-        list(samples), test_size=held_out, stratify=classes, random_state=SPLIT_SEED
-    )
-    return train, val
+    if path.name == data or not data:
+        return UserError(
+            f"unknown data {data!r}: neither a folder nor a data set; {closest(data, names)}"
+        )
+    missing, parent = path.absolute(), path.absolute().parent
+    while not os.path.isdir(parent):
+        missing, parent = parent, parent.parent
+    beside = [entry.name for entry in os.scandir(parent)] if os.access(parent, os.R_OK) else []
+    near = difflib.get_close_matches(missing.name, beside, n=1)
+    end = f"did you mean {parent / near[0]}?" if near else "check the path"
+    return UserError(f"{data}: there is no {missing.name} in {parent}; {end}")

@@ -1,94 +1,153 @@
-"""Samples to uint8 batches, with a file that cannot be read named rather than buried."""
+"""Samples to uint8 batches, in an order that only the recipe decides."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
+import pytorch_lightning as lightning
 import torch
-from PIL import Image
-from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms import InterpolationMode, v2
+from torch.utils.data import DataLoader, Dataset, Sampler
 
+from models.errors import UserError
 from models.preprocess import ImageError
+from training.augment import augmented
 from training.data import ImageData, Sample, open_image
 from training.recipe import Recipe
 
+Key = tuple[int, int]  # epoch and index of a sample
 Item = tuple[torch.Tensor, int] | ImageError
-Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+class Batch(NamedTuple):
+    """Some samples: uint8 (n, H, W, 3), int64 (n,), and the errors of those that cannot be read.
+
+    An error travels as a value: raised inside a worker process it would reach the user as a stack
+    trace.
+    """
+
+    pixels: torch.Tensor
+    labels: torch.Tensor
+    unreadable: tuple[ImageError, ...]
+
+
+class Loaders(lightning.LightningDataModule):
+    """The training and the held-out loader of this process, one of ``trainer.world_size``."""
+
+    def __init__(self, data: ImageData, recipe: Recipe) -> None:
+        super().__init__()
+        self._data = data
+        self._recipe = recipe
+
+    def train_dataloader(self) -> DataLoader[Item]:
+        """Returns shuffled, augmented batches; see :class:`TrainingOrder`."""
+        rank, world = self._place()
+        size = part_size(self._recipe, world)
+        order = TrainingOrder(len(self._data.train), self._recipe, rank, world)
+        samples = Samples(self._data.train, self._recipe, augment=True)
+        return _loader(samples, order, size, self._recipe.workers)
+
+    def val_dataloader(self) -> DataLoader[Item]:
+        """Returns this process's share of the held-out images; no image is seen twice."""
+        rank, world = self._place()
+        order = [(0, index) for index in range(rank, len(self._data.val), world)]
+        samples = Samples(self._data.val, self._recipe, augment=False)
+        return _loader(samples, order, part_size(self._recipe, world), self._recipe.workers)
+
+    def _place(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+
+def part_size(recipe: Recipe, world: int) -> int:
+    """Returns images per forward pass in each of ``world`` processes.
+
+    Raises:
+        UserError: the batch cannot be split into equal parts.
+    """
+    parts = recipe.accumulate * world
+    if recipe.batch_size % parts:
+        raise UserError(
+            f"batch_size is {recipe.batch_size}: it must be a multiple of {parts} "
+            f"({world} processes x accumulate {recipe.accumulate})"
+        )
+    return recipe.batch_size // parts
+
+
+class TrainingOrder(Sampler[Key]):
+    """The samples of one process, epoch by epoch.
+
+    All processes shuffle alike and take their parts of each batch, so a step sees the same images
+    whether one process computes it in two parts or two processes compute one each.
+    """
+
+    def __init__(self, length: int, recipe: Recipe, rank: int, world: int) -> None:
+        self._length = length
+        self._recipe = recipe
+        self._rank, self._world = rank, world
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch that comes next; the trainer calls it."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return self._length // self._recipe.batch_size * (self._recipe.batch_size // self._world)
+
+    def __iter__(self) -> Iterator[Key]:
+        recipe = self._recipe
+        shuffled = np.random.default_rng((recipe.seed, self._epoch)).permutation(self._length)
+        steps = self._length // recipe.batch_size
+        parts = shuffled[: steps * recipe.batch_size].reshape(
+            steps * recipe.accumulate, self._world, -1
+        )
+        return ((self._epoch, int(index)) for index in parts[:, self._rank].flat)
 
 
 class Samples(Dataset[Item]):
-    """Samples as uint8 (crop, crop, 3) tensors with their class index.
-
-    An image that cannot be read is an item too, as the ImageError itself: raised inside a worker
-    process it would reach the user as a stack trace.
-    """
+    """Samples as uint8 (side, side, 3) tensors with their class index."""
 
     def __init__(self, samples: Sequence[Sample], recipe: Recipe, *, augment: bool) -> None:
         self._samples = samples
-        self._preprocess = recipe.preprocess
-        self._augment = _augmentation(recipe) if augment else None
+        self._recipe = recipe
+        self._augment = augment
 
     def __len__(self) -> int:
         return len(self._samples)
 
-    def __getitem__(self, index: int) -> Item:
+    def __getitem__(self, key: Key) -> Item:
+        epoch, index = key
         source, label = self._samples[index]
         try:
             image = open_image(source)
         except ImageError as error:
             return error
-        pixels = self._preprocess(image) if self._augment is None else self._augmented(image)
+        if self._augment:
+            pixels = augmented(image, self._recipe.at(epoch), (self._recipe.seed, epoch, index))
+        else:
+            pixels = self._recipe.preprocess(image)
         return torch.from_numpy(pixels.copy()), label
 
-    def _augmented(self, image: Image.Image) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-        assert self._augment is not None
-        return np.asarray(self._augment(image.convert("RGB")))
 
-
-def loaders(data: ImageData, recipe: Recipe) -> tuple[DataLoader[Item], DataLoader[Item]]:
-    """Returns the training loader (shuffled, augmented) and the held-out one.
-
-    Both yield uint8 (n, crop, crop, 3) and int64 (n,), or the ImageError of an unreadable image.
-    """
-    train = Samples(data.train, recipe, augment=True)
-    val = Samples(data.val, recipe, augment=False)
-    return _loader(train, recipe, training=True), _loader(val, recipe, training=False)
-
-
-def _loader(samples: Samples, recipe: Recipe, *, training: bool) -> DataLoader[Item]:
+def _loader(
+    samples: Samples, order: Sampler[Key] | Sequence[Key], size: int, workers: int
+) -> DataLoader[Item]:
     return DataLoader(
         samples,
-        batch_size=recipe.batch_size,
-        num_workers=recipe.workers,
-        persistent_workers=recipe.workers > 0,
+        batch_size=size,
+        sampler=order,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
         collate_fn=_collate,
-        shuffle=training,
-        drop_last=training,
+        generator=torch.Generator(),  # else it draws from the one that mixup and dropout draw from
     )
 
 
-def _collate(items: Sequence[Item]) -> Batch | ImageError:
-    pixels, labels = [], []
-    for item in items:
-        if isinstance(item, ImageError):
-            return item
-        pixels.append(item[0])
-        labels.append(item[1])
-    return torch.stack(pixels), torch.tensor(labels)
-
-
-def _augmentation(recipe: Recipe) -> v2.Transform:
-    interpolation = InterpolationMode(recipe.interpolation)
-    steps: list[torch.nn.Module] = (
-        [v2.RandomResizedCrop(recipe.crop, (recipe.min_scale, 1), interpolation=interpolation)]
-        if recipe.min_scale < 1
-        else [v2.Lambda(lambda image: Image.fromarray(recipe.preprocess(image)))]
-    )
-    if recipe.flip:
-        steps.append(v2.RandomHorizontalFlip())
-    if recipe.shift or recipe.rotate:
-        moves = (recipe.shift, recipe.shift)
-        steps.append(v2.RandomAffine(recipe.rotate, moves, interpolation=interpolation))
-    return v2.Compose(steps)
+def _collate(items: Sequence[Item]) -> Batch:
+    unreadable = tuple(item for item in items if isinstance(item, ImageError))
+    read = [item for item in items if not isinstance(item, ImageError)]
+    if not read:
+        return Batch(torch.empty(0), torch.empty(0), unreadable)
+    pixels, labels = zip(*read, strict=True)
+    return Batch(torch.stack(pixels), torch.tensor(labels), unreadable)

@@ -4,74 +4,164 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import time
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as lightning
 import torch
 from torch import nn
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassConfusionMatrix
 
 from models.classifier import Classifier
+from models.errors import UserError
 from models.preprocess import ImageError
-from models.registry import build_model, canonical_name
+from training.augment import mixed
 from training.checkpoint import KEY, SCHEMA
-from training.data import ImageData
+from training.history import Epoch
 from training.loader import Batch
+from training.optimizer import make_optimizer, rate_factor
 from training.recipe import Recipe
+from training.teacher import DistillationLoss, load_teacher
+
+LOG_EVERY = 20  # steps
 
 
 class ClassifierModule(lightning.LightningModule):
-    """Trains registry network ``model`` on ``data`` by ``recipe``."""
+    """Trains a network that tells ``labels`` apart by ``recipe``.
 
-    def __init__(self, model: str, data: ImageData, recipe: Recipe) -> None:
+    Args:
+        network: uint8 (N, H, W, 3) -> logits (N, C).
+        facts: what the checkpoint says of the network: its ``model`` and ``data``, by name.
+        labels: the class names.
+        recipe: what to do.
+        report: gets the error of each image that cannot be read; left out, it ends the run.
+    """
+
+    def __init__(
+        self,
+        network: Classifier,
+        facts: dict[str, str],
+        labels: tuple[str, ...],
+        recipe: Recipe,
+        report: Callable[[ImageError], None] | None = None,
+    ) -> None:
         super().__init__()
-        self.model = canonical_name(model)
-        self.data = data
+        self.network = network
+        self.labels = labels
         self.recipe = recipe
-        classes = len(data.labels)
-        self.network = Classifier(build_model(model, num_classes=classes))
-        self.network.to(memory_format=torch.channels_last)
-        if recipe.bn_momentum is not None:
-            for layer in self.network.modules():
-                if isinstance(layer, nn.BatchNorm2d):
-                    layer.momentum = recipe.bn_momentum
-        self.loss = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
-        self.train_top1 = MulticlassAccuracy(classes, average="micro")
-        self.val_top1 = MulticlassAccuracy(classes, average="micro")
+        self.history: list[Epoch] = []
+        self._facts = facts
+        self._report = report
+        self._loss: nn.Module = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
+        self._distillation: DistillationLoss | None = None
+        if recipe.teacher:
+            teacher = load_teacher(recipe.teacher, labels)
+            self._distillation = DistillationLoss(teacher, recipe.temperature, self._loss)
+        self._train_loss, self._train_top1, self._val_loss = (
+            MeanMetric(nan_strategy="disable") for _ in range(3)
+        )
+        self._confusion = MulticlassConfusionMatrix(len(labels), validate_args=False)
+        self.confusion = torch.zeros(len(labels), len(labels), dtype=torch.int64)
+        self._started = self._trained = 0.0
 
-    def on_before_batch_transfer(self, batch: Batch | ImageError, dataloader_idx: int) -> Batch:
-        """Returns the batch, or raises the ImageError that stands in its place."""
-        if isinstance(batch, ImageError):
-            raise batch
+    def on_train_epoch_start(self) -> None:
+        """Makes the epoch's randomness a matter of the recipe alone, and sets its dropout."""
+        key = (self.recipe.seed, self.current_epoch, self.global_rank)
+        (seed,) = np.random.SeedSequence(key).generate_state(1, np.uint64)
+        torch.manual_seed(int(seed) >> 1)
+        dropout = self.recipe.at(self.current_epoch).dropout
+        if dropout is not None:
+            for layer in self.network.modules():
+                if isinstance(layer, nn.Dropout):
+                    layer.p = dropout
+        self._started = time.perf_counter()
+
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Returns the batch; an image that cannot be read is reported, or ends the run."""
+        for error in batch.unreadable:
+            if self._report is None:
+                raise ImageError(f"{error}; mend it, or --skip-unreadable leaves such images out")
+            self._report(error)
+        if not len(batch.labels):
+            raise UserError(f"no image of a whole batch can be read, such as {batch.unreadable[0]}")
         return batch
 
     def training_step(self, batch: Batch, index: int) -> torch.Tensor:
         """Returns the loss of one batch."""
-        pixels, labels = batch
+        recipe = self.recipe.at(self.current_epoch)
+        pixels, targets = mixed(batch.pixels, batch.labels, recipe, len(self.labels))
         logits = self.network(pixels)
-        loss: torch.Tensor = self.loss(logits, labels)
-        self.train_top1(logits, labels)
-        self.log("loss", loss, prog_bar=True)
-        self.log("train_top1", self.train_top1, prog_bar=True, on_step=False, on_epoch=True)
+        if self._distillation is None:
+            loss: torch.Tensor = self._loss(logits, targets)
+        else:
+            loss = self._distillation(logits, targets, pixels)
+        detached, right = loss.detach(), logits.detach().argmax(dim=1) == batch.labels
+        self._train_loss.update(detached, len(right))
+        self._train_top1.update(right.float())
+        if self.logger and self.global_step % LOG_EVERY == 0:
+            self.logger.log_metrics({"loss": detached.item()}, self.global_step)
         return loss
 
+    def on_validation_epoch_start(self) -> None:
+        """Stops the clock of the epoch's training."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self._trained = time.perf_counter()
+
     def validation_step(self, batch: Batch, index: int) -> None:
-        """Adds one held-out batch to the epoch's top-1 and loss."""
-        pixels, labels = batch
-        logits = self.network(pixels)
-        self.val_top1(logits, labels)
-        self.log("val_loss", self.loss(logits, labels), batch_size=len(labels))
-        self.log("val_top1", self.val_top1, prog_bar=True)
+        """Adds one held-out batch to the epoch's figures."""
+        logits = self.network(batch.pixels)
+        self._val_loss.update(self._loss(logits, batch.labels), len(batch.labels))
+        self._confusion.update(logits.argmax(dim=1), batch.labels)
+
+    def on_validation_epoch_end(self) -> None:
+        """Reports the held-out top-1 of the epoch."""
+        self.confusion = self._confusion.compute().cpu()
+        self._confusion.reset()
+        self.log("val_top1", self._val_top1())
+
+    def on_validation_end(self) -> None:
+        """Adds the epoch to the history, before anything at the end of an epoch looks at it.
+
+        Raises:
+            UserError: the loss is not a finite number any more.
+        """
+        order: Any = self.trainer.train_dataloader
+        images = len(order.sampler) * self.trainer.world_size
+        epoch = Epoch(
+            epoch=self.current_epoch + 1,
+            loss=_taken(self._train_loss),
+            train_top1=_taken(self._train_top1),
+            val_loss=_taken(self._val_loss),
+            val_top1=self._val_top1(),
+            learning_rate=self.trainer.optimizers[0].param_groups[0]["lr"],
+            images_per_second=images / (self._trained - self._started),
+            seconds=time.perf_counter() - self._started,
+        )
+        if not math.isfinite(epoch.loss):
+            raise UserError(
+                f"the loss of epoch {epoch.epoch} is {epoch.loss}: learning_rate "
+                f"{self.recipe.learning_rate:g} is too high for this network and batch, or set clip"
+            )
+        self.history.append(epoch)
+        if self.logger:
+            figures = dataclasses.asdict(epoch)
+            self.logger.log_metrics({f"epoch/{k}": v for k, v in figures.items()}, self.global_step)
+
+    def so_far(self) -> tuple[float, float]:
+        """Returns mean loss and top-1 of the epoch so far, of this process."""
+        loss, top1 = self._train_loss, self._train_top1
+        return float(loss.mean_value / loss.weight), float(top1.mean_value / top1.weight)
 
     def configure_optimizers(self) -> Any:
-        """Returns AdamW under warm-up and cosine decay, stepped every batch."""
-        recipe = self.recipe
-        optimizer = torch.optim.AdamW(
-            self.network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay
-        )
+        """Returns the recipe's optimiser and schedule, stepped every batch."""
+        optimizer = make_optimizer(self.network, self.recipe)
         steps = int(self.trainer.estimated_stepping_batches)
         schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: warmup_cosine(step, steps, recipe.warmup)
+            optimizer, lambda step: rate_factor(self.recipe, step, steps)
         )
         return {
             "optimizer": optimizer,
@@ -79,30 +169,33 @@ class ClassifierModule(lightning.LightningModule):
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds what export needs, in types that ``weights_only`` loading accepts."""
-        figures = self.trainer.callback_metrics
+        """Adds what export and a resumed run need, in types that ``weights_only`` loading takes."""
+        last = self.history[-1]
         checkpoint[KEY] = {
+            **self._facts,
             "schema": SCHEMA,
-            "model": self.model,
-            "data": self.data.name,
-            "labels": list(self.data.labels),
+            "labels": list(self.labels),
             "preprocess": dataclasses.asdict(self.recipe.preprocess),
             "recipe": dataclasses.asdict(self.recipe),
             "metrics": {
-                "loss": float(figures["loss"]),
-                "top1": float(figures["val_top1"]),
-                "images": len(self.data.val),
+                "loss": last.loss,
+                "top1": last.val_top1,
+                "images": int(self.confusion.sum()),
             },
+            "history": [dataclasses.asdict(epoch) for epoch in self.history],
+            "confusion": self.confusion,
         }
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes up the history of the run that is resumed."""
+        self.history = [Epoch(**epoch) for epoch in checkpoint[KEY]["history"]]
+        self.confusion = checkpoint[KEY]["confusion"]
 
-def warmup_cosine(step: int, steps: int, warmup: float) -> float:
-    """Returns the factor in (0, 1] on the learning rate of ``step``, counted from 0.
+    def _val_top1(self) -> float:
+        return float(self.confusion.trace() / self.confusion.sum())
 
-    It rises linearly over the first ``warmup`` share of ``steps`` and falls as half a cosine
-    after that (Bag of Tricks, section 5.1).
-    """
-    rising = int(warmup * steps)
-    if step < rising:
-        return (step + 1) / (rising + 1)
-    return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
+
+def _taken(metric: MeanMetric) -> float:
+    value = float(metric.compute())
+    metric.reset()
+    return value

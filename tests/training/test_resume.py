@@ -1,0 +1,185 @@
+"""Runs that are cut off, and runs on several processes."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from models.errors import UserError
+from training.checkpoint import checkpoint_path, load_checkpoint, run_folder
+from training.data import load_data
+from training.fit import fit
+from training.recipe import Recipe
+from training.run import PartialRun, WholeFileIO
+
+RUN = run_folder("resnet14", "digits")
+PARTIAL = PartialRun(RUN)
+# All that could make a resumed run differ: momentum, a schedule, an average, mixing, augmentation.
+FLAGS = shlex.split(
+    "--model resnet14 --data digits --recipe-name small --recipe.epochs 4 --recipe.batch-size 32 "
+    "--recipe.crop 8 --recipe.resize 8 --recipe.pad 1 --recipe.mixup 0.2 --recipe.cutmix 1.0 "
+    "--recipe.ema 0.9 --recipe.optimizer sgd --recipe.learning-rate 0.05 --recipe.workers 0"
+)
+
+
+def command(*more: str) -> list[str]:
+    return [sys.executable, "-m", "training", *FLAGS, *more]
+
+
+def curve(run: Path) -> list[dict[str, float]]:
+    with (run / "metrics.csv").open() as file:
+        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+
+
+@pytest.fixture(scope="module")
+def never_killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns the folder of a run from start to end."""
+    folder = tmp_path_factory.mktemp("whole")
+    subprocess.run(command(), cwd=folder, check=True, capture_output=True)
+    return folder / RUN
+
+
+def test_a_killed_run_resumes_to_the_same_weights(here: Path, never_killed: Path) -> None:
+    with subprocess.Popen(command(), stderr=subprocess.DEVNULL) as training:
+        while not PARTIAL.last.exists():
+            assert training.poll() is None, "it ended before it was killed"
+            time.sleep(0.01)
+        training.send_signal(signal.SIGKILL)
+    assert training.returncode == -signal.SIGKILL
+    assert not RUN.exists()
+    saved = torch.load(PARTIAL.last, weights_only=True)
+    assert saved["epoch"] < 3
+
+    refused = subprocess.run(command(), capture_output=True, text=True)
+    assert "RESUME=1 goes on with it, FRESH=1 drops it" in refused.stderr
+    other = subprocess.run(
+        command("--resume", "--recipe.momentum", "0.5"), capture_output=True, text=True
+    )
+    assert other.returncode != 0
+    other = subprocess.run(
+        command("--resume", "--recipe.seed", "1"), capture_output=True, text=True
+    )
+    assert "cannot be resumed as something else: recipe.seed was 0, is 1" in other.stderr
+    assert PARTIAL.last.exists()
+
+    subprocess.run(command("--resume"), check=True, capture_output=True)
+    assert not PARTIAL.folder.exists()
+    resumed, whole = (load_checkpoint(checkpoint_path(run)) for run in (RUN, never_killed))
+    assert resumed.state_dict.keys() == whole.state_dict.keys()
+    for key, tensor in whole.state_dict.items():
+        assert torch.equal(resumed.state_dict[key], tensor), key
+    for mine, theirs in zip(curve(RUN), curve(never_killed), strict=True):
+        for name in ("epoch", "loss", "train_top1", "val_loss", "val_top1", "learning_rate"):
+            assert mine[name] == theirs[name], name
+
+
+def test_two_processes_learn_as_one_does(here: Path) -> None:
+    flags = ["--recipe.ema", "None", "--recipe.mixup", "0", "--recipe.cutmix", "0"]
+    flags += ["--machine.accelerator", "cpu"]
+    # Batch norm sees a process's part of the batch: one process takes the same two parts in turn.
+    subprocess.run(command(*flags, "--recipe.accumulate", "2"), check=True, capture_output=True)
+    one = curve(RUN)
+    ran = subprocess.run(
+        command(*flags, "--machine.devices", "2"), capture_output=True, text=True, timeout=300
+    )
+    assert ran.returncode == 0, ran.stderr
+    two = curve(RUN)
+    assert ran.stderr.count("1,438 images to learn from") == 1  # the other process is silent
+    for mine, theirs in zip(two, one, strict=True):
+        assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-3)
+        assert mine["learning_rate"] == theirs["learning_rate"]
+    assert load_checkpoint(checkpoint_path(RUN)).metrics["images"] == 359
+
+
+def tiny(**fields: Any) -> Recipe:
+    options = {"resize": 8, "crop": 8, "min_scale": 1.0, "flip": False, **fields}
+    return Recipe(epochs=2, batch_size=64, learning_rate=1e-3, **options)
+
+
+def test_no_space_leaves_the_last_whole_epoch(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save = torch.save
+    written = []
+
+    def full(content: object, file: Any) -> None:
+        if written:
+            file.write(b"a part")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written.append(content)
+        save(content, file)
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(UserError, match=r"no space left on the device of .*RESUME=1"):
+        fit("resnet14", load_data("digits"), tiny())
+    assert torch.load(PARTIAL.last, weights_only=True)["epoch"] == 0
+    assert not list(here.rglob("*.tmp"))
+    monkeypatch.undo()
+    monkeypatch.chdir(here)
+    fit("resnet14", load_data("digits"), tiny(), resume=True)
+    assert [epoch.epoch for epoch in load_checkpoint(checkpoint_path(RUN)).history] == [1, 2]
+
+
+def test_no_memory_is_one_line(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def starved(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("training.module.ClassifierModule.training_step", starved)
+    with pytest.raises(UserError, match=r"out of memory at batch_size 64.*--recipe.accumulate 2"):
+        fit("resnet14", load_data("digits"), tiny())
+
+
+def test_a_damaged_checkpoint_is_not_resumed(here: Path) -> None:
+    recipe = tiny()
+    data = load_data("digits")
+    PARTIAL.start(
+        {
+            "model": "resnet14",
+            "data": "digits",
+            "classes": 10,
+            "train_images": 1438,
+            "val_images": 359,
+            "recipe_name": "custom",
+            "recipe": {key: getattr(recipe, key) for key in recipe.__dataclass_fields__},
+        },
+        fresh=False,
+    )
+    PARTIAL.last.write_bytes(b"half of a file")
+    with pytest.raises(UserError, match=r"last.ckpt: not a checkpoint .* or damaged"):
+        fit("resnet14", data, recipe, resume=True)
+
+
+def test_a_loss_that_is_no_number_ends_the_run(here: Path) -> None:
+    recipe = Recipe(
+        epochs=2, batch_size=64, learning_rate=1e30, optimizer="sgd", warmup=0.0, resize=8, crop=8
+    )
+    with pytest.raises(UserError, match=r"the loss of epoch 1 is nan: learning_rate 1e\+30"):
+        fit("resnet14", load_data("digits"), recipe)
+
+
+def test_early_stop_keeps_the_best_epoch(here: Path) -> None:
+    recipe = Recipe(
+        epochs=30, batch_size=64, learning_rate=0.05, optimizer="sgd", schedule="constant",
+        resize=8, crop=8, min_scale=1.0, flip=False, patience=1,
+    )  # fmt: skip
+    checkpoint = load_checkpoint(fit("resnet14", load_data("digits"), recipe))
+    reached = [row["val_top1"] for row in curve(RUN)]
+    assert len(reached) < 30
+    assert checkpoint.metrics["top1"] == max(reached) > reached[-1]
+
+
+def test_a_checkpoint_is_replaced_by_rename(tmp_path: Path) -> None:
+    path = tmp_path / "a.ckpt"
+    WholeFileIO().save_checkpoint({"value": 1}, path)
+    before = path.stat().st_ino
+    WholeFileIO().save_checkpoint({"value": 2}, path)
+    assert torch.load(path, weights_only=True) == {"value": 2}
+    assert path.stat().st_ino != before

@@ -1,0 +1,53 @@
+"""The optimiser of a recipe, and how its learning rate moves."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from training.recipe import Recipe
+
+MOMENTUM = 0.9
+
+
+def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """Returns the optimiser of ``recipe`` over all parameters of ``network``.
+
+    Unless the recipe decays vectors, biases and the gains of norms keep out of weight decay (Bag of
+    Tricks, arXiv 1812.01187, Section 3.1).
+    """
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    matrices = [p for p in parameters if p.ndim > 1 or recipe.decay_vectors]
+    vectors = [p for p in parameters if p.ndim <= 1 and not recipe.decay_vectors]
+    groups = [{"params": matrices, "weight_decay": recipe.weight_decay}]
+    if vectors:
+        groups.append({"params": vectors, "weight_decay": 0.0})
+    rate = recipe.learning_rate
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(groups, rate)
+    if recipe.optimizer == "adam":
+        return torch.optim.Adam(groups, rate)
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(groups, rate, momentum=MOMENTUM, nesterov=True)
+    # TensorFlow adds its epsilon of 1e-3 under the root, torch after it: 0.0316 = sqrt(1e-3).
+    return torch.optim.RMSprop(groups, rate, alpha=0.9, momentum=MOMENTUM, eps=0.0316)
+
+
+def rate_factor(recipe: Recipe, step: int, steps: int) -> float:
+    """Returns the factor in (0, 1] on the learning rate of ``step``, counted from 0, of ``steps``.
+
+    It rises linearly over the first ``warmup`` share of the steps (Bag of Tricks, Section 3.1),
+    and then follows the schedule of the recipe.
+    """
+    rising = int(recipe.warmup * steps)
+    if step < rising:
+        return (step + 1) / (rising + 1)
+    if recipe.schedule == "exponential":
+        epoch = step * recipe.epochs / steps
+        return float(recipe.decay_rate ** math.floor(epoch / recipe.decay_epochs))
+    share = (step - rising) / max(1, steps - rising)
+    if recipe.schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * share))
+    return 1 - share if recipe.schedule == "linear" else 1.0

@@ -1,0 +1,245 @@
+"""Recipes by name: functions of the network's native input size that return a whole one.
+
+What a paper trained on many devices is given for the same number of images per step. Papers count
+warm-up in epochs; here it is that share of all steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from models.cores import usable_cores
+from models.registry import find_model
+from training.recipe import Recipe
+
+
+def digits(size: int = 64) -> Recipe:
+    """Returns the recipe for scikit-learn's 8x8 digits, enlarged to 64x64 for every network.
+
+    make train MODEL=mobilenet_v3 DATA=digits
+
+    Measured on 2 cores of a Xeon in fp32: 99.2 % held-out top-1 after 50 s (2026-11-22).
+    Batch norm's own momentum of 0.01 would need more steps than this short run has.
+    """
+    return Recipe(
+        epochs=6,
+        batch_size=64,
+        learning_rate=3e-3,
+        warmup=0.25,
+        bn_momentum=0.1,
+        resize=64,
+        crop=64,
+        min_scale=1.0,
+        flip=False,
+        shift=0.06,
+        rotate=8.0,
+    )
+
+
+def small(size: int = 32) -> Recipe:
+    """Returns the recipe for sets of small images: Fashion-MNIST, CIFAR-10 and CIFAR-100.
+
+    make train MODEL=resnet14 DATA=fashion_mnist
+
+    The usual padding, crop and mirror of CIFAR, at 32x32. Nobody measured it yet.
+    """
+    return Recipe(
+        epochs=30,
+        batch_size=128,
+        learning_rate=2e-3,
+        resize=32,
+        crop=32,
+        min_scale=1.0,
+        pad=4,
+        workers=_workers(),
+    )
+
+
+def scratch(size: int = 224) -> Recipe:
+    """Returns a plain recipe for a folder of photos, from random weights.
+
+    make train MODEL=mobilenet_v3 DATA=path/to/folder RECIPE=scratch
+
+    Nobody measured it yet on a public data set.
+    """
+    return _photos(size, epochs=90, batch_size=64, learning_rate=2e-3)
+
+
+def finetune(size: int = 224) -> Recipe:
+    """Returns the recipe for a folder of photos, from ImageNet weights.
+
+    make train MODEL=shufflenet_v2_x1_0 DATA=path/to/folder
+
+    Nobody measured it yet on a public data set.
+    """
+    return _photos(
+        size,
+        epochs=20,
+        batch_size=64,
+        learning_rate=5e-4,
+        weights="imagenet",
+        min_scale=0.5,
+        warmup=0.1,
+        ema=0.99,
+    )
+
+
+def mobilenet(size: int = 224) -> Recipe:
+    """Returns the recipe of MobileNetV2 (arXiv 1801.04381, Section 6.1).
+
+    make train MODEL=mobilenet_v2 DATA=imagenet RECIPE=mobilenet
+
+    The paper's 16 workers with 96 images each took steps of their own (asynchronous); a step here
+    is 96 images. Its number of epochs is not printed. Nobody measured it here yet.
+    """
+    return _photos(
+        size,
+        epochs=300,
+        batch_size=96,
+        learning_rate=0.045,
+        optimizer="rmsprop",
+        weight_decay=4e-5,
+        schedule="exponential",
+        decay_rate=0.98,
+        decay_epochs=1.0,
+        warmup=0.0,
+        min_scale=0.08,
+    )
+
+
+def shufflenet(size: int = 224) -> Recipe:
+    """Returns the recipe of ShuffleNet V1 and V2 (arXiv 1707.01083, Section 4).
+
+    make train MODEL=shufflenet_v2_x1_0 DATA=imagenet RECIPE=shufflenet
+
+    300,000 steps of 1,024 images, which is 240 epochs of ImageNet, on 4 GPUs in the paper. Nobody
+    measured it here yet.
+    """
+    return _photos(
+        size,
+        epochs=240,
+        batch_size=1024,
+        learning_rate=0.5,
+        optimizer="sgd",
+        weight_decay=4e-5,
+        decay_vectors=False,
+        schedule="linear",
+        warmup=0.0,
+        min_scale=0.2,
+    )
+
+
+def efficientnet(size: int = 224) -> Recipe:
+    """Returns the recipe of EfficientNet (arXiv 1905.11946, Section 5.2).
+
+    make train MODEL=efficientnet_b0 DATA=imagenet RECIPE=efficientnet
+
+    RMSprop, decay by 0.97 every 2.4 epochs, EMA. RandAugment stands in for the paper's
+    AutoAugment. Nobody measured it here yet.
+    """
+    return _photos(
+        size,
+        epochs=350,
+        batch_size=4096,
+        learning_rate=0.256,
+        optimizer="rmsprop",
+        weight_decay=1e-5,
+        decay_vectors=False,
+        schedule="exponential",
+        warmup=5 / 350,
+        bn_momentum=0.01,
+        ema=0.9999,
+        min_scale=0.08,
+        randaugment=9,
+    )
+
+
+def efficientnet_v2(size: int = 300) -> Recipe:
+    """Returns the recipe of EfficientNetV2-S (arXiv 2104.00298, Section 5.1 and Table 6).
+
+    make train MODEL=efficientnet_v2_s DATA=imagenet ARGS="--recipe-name efficientnet_v2"
+
+    Four stages, from 128x128 with little regularisation to 300x300 with more; validation at 384.
+    M and L end at 380, RandAugment 20 and 25, mixup 0.2 and 0.5, dropout 0.4 and 0.5. Nobody
+    measured it here yet.
+    """
+    return _photos(
+        384,
+        epochs=350,
+        batch_size=4096,
+        learning_rate=0.256,
+        optimizer="rmsprop",
+        weight_decay=1e-5,
+        decay_vectors=False,
+        schedule="exponential",
+        warmup=5 / 350,
+        bn_momentum=0.01,
+        ema=0.9999,
+        min_scale=0.08,
+        stages=4,
+        train_crop=300,
+        start_train_crop=128,
+        randaugment=15,
+        start_randaugment=5,
+        dropout=0.3,
+        start_dropout=0.1,
+    )
+
+
+def bag_of_tricks(size: int = 224) -> Recipe:
+    """Returns the recipe of Bag of Tricks with all its refinements but distillation (Table 6).
+
+    make train MODEL=resnet50_d DATA=imagenet RECIPE=bag_of_tricks
+    and, to distil: ARGS="--recipe.teacher <network or run folder>"
+
+    arXiv 1812.01187: large batch with warm-up, no decay on bias and norm, zero gamma (Section 3),
+    cosine, label smoothing, mixup over 200 epochs (Section 5). 8 V100 in the paper. Nobody
+    measured it here yet.
+    """
+    return _photos(
+        size,
+        epochs=200,
+        batch_size=1024,
+        learning_rate=0.4,
+        optimizer="sgd",
+        weight_decay=1e-4,
+        decay_vectors=False,
+        zero_gamma=True,
+        warmup=5 / 200,
+        mixup=0.2,
+        min_scale=0.08,
+    )
+
+
+RECIPES: dict[str, Callable[[int], Recipe]] = {
+    "digits": digits,
+    "small": small,
+    "scratch": scratch,
+    "finetune": finetune,
+    "mobilenet": mobilenet,
+    "shufflenet": shufflenet,
+    "efficientnet": efficientnet,
+    "efficientnet_v2": efficientnet_v2,
+    "bag_of_tricks": bag_of_tricks,
+}
+_OF_DATA = {"digits": "digits", "fashion_mnist": "small", "cifar10": "small", "cifar100": "small"}
+
+
+def default_recipe(model: str, data: str) -> str:
+    """Returns the name of the recipe used unless another is asked for.
+
+    Small images have their own; photos are fine-tuned where ImageNet weights were published, save
+    ImageNet itself, and trained from scratch otherwise.
+    """
+    if data in _OF_DATA:
+        return _OF_DATA[data]
+    return "finetune" if find_model(model).imagenet and data != "imagenet" else "scratch"
+
+
+def _photos(size: int, **fields: Any) -> Recipe:
+    return Recipe(crop=size, resize=round(size * 8 / 7), workers=_workers(), **fields)
+
+
+def _workers() -> int:
+    return min(8, usable_cores())

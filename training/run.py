@@ -1,0 +1,178 @@
+"""The folder of a run, while it trains and when it is done."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as lightning
+import torch
+from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+
+from models.errors import UserError
+from models.files import replace_folder, write_whole
+from training.checkpoint import KEY, checkpoint_path, damaged
+from training.module import ClassifierModule
+from training.recipe import Recipe
+
+LAST, BEST = "last.ckpt", "best.ckpt"
+_PLAN = "run.json"
+_KEPT = ("state_dict", "epoch", "global_step", "pytorch-lightning_version", KEY)
+
+
+class PartialRun:
+    """``runs/<model>-<data>.partial``: a run that is not finished, and can be resumed.
+
+    It becomes ``runs/<model>-<data>`` by rename, and what stood there before stays until then.
+
+    Args:
+        run: the folder of the finished run.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self._run = run
+        self.folder = run.with_name(f"{run.name}.partial")
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint of the last whole epoch; not there before the first is done."""
+        return self.folder / LAST
+
+    def start(self, plan: dict[str, Any], *, fresh: bool) -> None:
+        """Makes the folder, with what the run is made of.
+
+        Raises:
+            UserError: an unfinished run stands there, and ``fresh`` does not say to drop it.
+        """
+        if self.last.exists() and not fresh:
+            raise UserError(
+                f"{self.folder} holds an unfinished run: RESUME=1 goes on with it, FRESH=1 drops "
+                "it and starts anew"
+            )
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        write_whole(self.folder / _PLAN, (json.dumps(plan, indent=1) + "\n").encode())
+
+    def drop_if_empty(self) -> None:
+        """Removes the folder if no epoch was saved in it: there is nothing to resume."""
+        if not self.last.exists():
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def saved_plan(self) -> dict[str, Any]:
+        """Returns what the unfinished run is made of.
+
+        Raises:
+            UserError: there is no unfinished run.
+        """
+        if not (self.folder / _PLAN).exists():
+            state = "the run is finished" if self._run.exists() else "no run was started"
+            raise UserError(f"nothing to resume in {self.folder}: {state}; leave RESUME out")
+        plan: dict[str, Any] = json.loads((self.folder / _PLAN).read_text())
+        return plan
+
+    def check_same(self, plan: dict[str, Any]) -> None:
+        """Raises UserError if the unfinished run is made of something else than ``plan``."""
+        saved = _flat(self.saved_plan())
+        asked = _flat(json.loads(json.dumps(plan)))
+        differing = [
+            f"{key} was {saved.get(key)!r}, is {asked.get(key)!r}"
+            for key in sorted(saved.keys() | asked.keys())
+            if saved.get(key) != asked.get(key)
+        ]
+        if differing:
+            raise UserError(
+                f"{self.folder} cannot be resumed as something else: {'; '.join(differing)}; "
+                "leave those flags out, or FRESH=1 starts anew"
+            )
+
+    def save_final(self) -> Path:
+        """Writes the checkpoint people use, without the optimiser's state, and returns its path.
+
+        Its weights are those of the best epoch where the run kept one, else of the last.
+        """
+        best = self.folder / BEST
+        source = best if best.exists() else self.last
+        saved = read(source)
+        path = checkpoint_path(self.folder)
+        WholeFileIO().save_checkpoint({key: saved[key] for key in _KEPT}, path)
+        return path
+
+    def finish(self) -> Path:
+        """Returns the folder of the finished run, which this one has become."""
+        for name in (LAST, BEST):
+            (self.folder / name).unlink(missing_ok=True)
+        replace_folder(self.folder, self._run)
+        return self._run
+
+
+class KeepEpochs(Checkpoint):
+    """Saves every epoch as ``last.ckpt`` and, if asked to, the best one as ``best.ckpt``."""
+
+    def __init__(self, folder: Path, *, best: bool) -> None:
+        super().__init__()
+        self._folder = folder
+        self._best = best
+
+    def on_train_epoch_end(
+        self, trainer: lightning.Trainer, module: lightning.LightningModule
+    ) -> None:
+        """Saves; all processes call it, the first one writes."""
+        trainer.save_checkpoint(self._folder / LAST)
+        assert isinstance(module, ClassifierModule)
+        reached = [epoch.val_top1 for epoch in module.history]
+        if self._best and reached[-1] > max(reached[:-1], default=-1.0):
+            trainer.save_checkpoint(self._folder / BEST)
+
+
+class WholeFileIO(TorchCheckpointIO):
+    """Writes a checkpoint by rename in its own folder, so that none is ever half there."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+    ) -> None:
+        """Writes ``checkpoint``; an OSError leaves what was there before as it was."""
+        path = Path(path)
+        temporary = path.with_name(f".{path.name}.tmp")
+        try:
+            with temporary.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Returns a checkpoint's content; nothing in it is executed (``weights_only``).
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    with damaged(path):
+        saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        _ = saved[KEY]
+    return saved
+
+
+def make_plan(model: str, data: Any, recipe_name: str, recipe: Recipe) -> dict[str, Any]:
+    """Returns what decides a run's result, as plain values."""
+    return {
+        "model": model,
+        "data": data.name,
+        "classes": len(data.labels),
+        "train_images": len(data.train),
+        "val_images": len(data.val),
+        "recipe_name": recipe_name,
+        "recipe": asdict(recipe),
+    }
+
+
+def _flat(plan: dict[str, Any]) -> dict[str, Any]:
+    rest = {key: value for key, value in plan.items() if key != "recipe"}
+    return rest | {f"recipe.{key}": value for key, value in plan["recipe"].items()}
