@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import tyro
 from rich.table import Table
@@ -19,6 +20,7 @@ from bench.sweep import Grid, find_artifacts, run_sweep
 from bench.table import COLUMNS, MISSING, NUMERIC, measured_cells, ms, unmeasured
 from bench.timing import Plan
 from models.cli import results, run
+from models.files import write_whole
 
 # What a terminal has room for; the report has the rest.
 _SHOWN = tuple(n for n in COLUMNS if n not in ("Network", "95 % interval", "File MB", "Notes"))
@@ -128,6 +130,79 @@ class Load:
         return 0 if set(load.statuses) == {"200"} else 1
 
 
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """Measure how fast a network trains here: the loader, the step, both, and a plain loop."""
+
+    model: str = "mobilenet_v3"
+    """Network, by its registry name."""
+    data: str = "digits"
+    """Data set or folder, as for training."""
+    recipe_name: str | None = None
+    """As for training; left out: its default for this network and data."""
+    workers: int | None = None
+    """Processes that decode images; left out: the recipe's."""
+    batch_size: int | None = None
+    """Images per step; left out: the recipe's."""
+    steps: int = 12
+    """Timed steps, in each of three rounds."""
+
+    def __call__(self) -> None:
+        """Prints images/s of each."""
+        from bench.training import REFERENCE, training_rates
+        from models.registry import find_model
+        from training.data import load_data
+        from training.recipes import RECIPES, default_recipe
+
+        name = self.recipe_name or default_recipe(self.model, self.data)
+        recipe = RECIPES[name](find_model(self.model).native_size)
+        recipe = dataclasses.replace(
+            recipe,
+            weights="random",
+            workers=recipe.workers if self.workers is None else self.workers,
+            batch_size=self.batch_size or recipe.batch_size,
+        )
+        recipe.check()
+        rates = training_rates(self.model, load_data(self.data), recipe, steps=self.steps)
+        slower = min(rates.loader, rates.step)
+        table = Table(title=f"{self.model} on {self.data}, recipe {name}, {rates.device}")
+        table.add_column("what")
+        table.add_column("images/s", justify="right")
+        table.add_column("ratio")
+        table.add_row("loader alone", f"{rates.loader:,.1f}", "")
+        table.add_row("step alone", f"{rates.step:,.1f}", "")
+        table.add_row("both", f"{rates.both:,.1f}", f"{rates.both / slower:.2f} of the slower")
+        for loop, rate in rates.loops.items():
+            versus = f"step: {rates.step / rate:.2f} of it" if loop == REFERENCE else ""
+            table.add_row(loop, f"{rate:,.1f}", versus)
+        results().print(table)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """Answer one question of the papers on this machine; what was measured before is kept."""
+
+    name: tyro.conf.Positional[Literal["ablation"]]
+    """ablation: what six variations of resnet14 cost and reach."""
+    data: str = "fashion_mnist"
+    """fashion_mnist or cifar10."""
+    epochs: int = 80
+    """Passes over the training images."""
+    out: Path = Path("reports")
+    """Folder for ablation-<data>.jsonl, .md and .png."""
+
+    def __call__(self) -> None:
+        """Trains what was not trained before, and prints the table and where it is."""
+        from bench.studies.ablation import chart, markdown, run_ablation
+
+        rows = list(run_ablation(self.data, epochs=self.epochs, out=self.out))
+        page = self.out / f"ablation-{self.data}.md"
+        write_whole(page.with_suffix(".png"), chart(self.data, rows))
+        write_whole(page, markdown(self.data, rows).encode())
+        print(page.read_text())
+        print(page)
+
+
 def _show(sweep: Sweep, folder: Path) -> None:
     """Writes the report and prints the rows, the picks and where the report is."""
     report = write_report(sweep, folder)
@@ -158,4 +233,4 @@ def _show(sweep: Sweep, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    run(lambda: tyro.cli(Run | Report | Load, prog="python -m bench")())
+    run(lambda: tyro.cli(Run | Report | Load | Training | Study, prog="python -m bench")())

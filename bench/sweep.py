@@ -22,7 +22,6 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from bench.machine import this_machine
 from bench.rows import Row, Sweep
 from bench.timing import Call, Plan, measure
 from export.artifact import MODEL_FILES, Artifact, Format, Precision
@@ -30,6 +29,7 @@ from export.golden import check_golden
 from export.runtimes.base import Runtime, list_runtimes, load_runtime
 from models.cli import notes
 from models.errors import UserError, closest
+from models.machine import this_machine
 from models.registry import canonical_name
 
 T = TypeVar("T")

@@ -9,10 +9,11 @@ from multiprocessing import get_context
 import tyro
 
 from models import cli
+from models.classifier import Classifier
 from models.cores import usable_cores
 from models.cost import COSTS_FILE, NetworkCost, known_costs, network_cost, to_json
 from models.files import write_whole
-from models.registry import canonical_name, find_model, list_models
+from models.registry import build_model, canonical_name, find_model, list_models
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,18 +24,30 @@ class Costs:
     """Networks to count again; left out: those of the registry that were never counted."""
 
 
+def countable(name: str) -> Classifier:
+    """Returns a registry network with random weights, gains and biases, for its native classes.
+
+    The biases of a fresh network are zero, and the exporter leaves out what adds zero: a trained
+    network has more parameters than its graph would show.
+    """
+    from torch import nn
+
+    network = Classifier(build_model(name, num_classes=find_model(name).native_classes))
+    for parameter in network.parameters():
+        if parameter.ndim == 1:
+            nn.init.normal_(parameter, 1.0, 0.1)
+    return network
+
+
 def count(name: str) -> NetworkCost:
     """Returns the cost of a registry network at its native size and number of classes."""
     import torch
 
     from export.to_onnx import to_onnx
-    from models.classifier import Classifier
-    from models.registry import build_model
 
     torch.set_num_threads(1)
-    entry = find_model(name)
-    network = Classifier(build_model(name, num_classes=entry.native_classes))
-    return network_cost(to_onnx(network, size=entry.native_size, max_batch=8))
+    graph = to_onnx(countable(name), size=find_model(name).native_size, max_batch=8)
+    return network_cost(graph)
 
 
 def main() -> None:

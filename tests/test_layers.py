@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "serving": {"models", "export", "serving"},
 }
 TORCH_FREE = (
-    "bench.machine",
+    "models.machine",
     "export.artifact",
     "export.choice",
     "export.golden",

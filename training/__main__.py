@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from dataclasses import dataclass, field
 
 import tyro
@@ -11,10 +13,11 @@ from models.errors import UserError, closest
 from models.registry import canonical_name, find_model
 from training.checkpoint import load_checkpoint, run_folder
 from training.data import ImageData, load_data
-from training.fit import Machine, fit, is_first_process
+from training.fit import fit
 from training.recipe import Recipe
 from training.recipes import RECIPES, default_recipe
 from training.run import PartialRun
+from training.trainer import Machine, is_first_process
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +74,10 @@ def _parse() -> tuple[Train, ImageData | None]:
     return tyro.cli(Train, default=default, prog="python -m training"), data
 
 
+def _without_restarts(arguments: list[str]) -> list[str]:
+    return [argument for argument in arguments if argument not in ("--resume", "--fresh")]
+
+
 def main() -> None:
     """Trains, then prints what the network reached and the checkpoint's path."""
     args, data = _parse()
@@ -87,6 +94,7 @@ def main() -> None:
         data,
         args.recipe,
         recipe_name=args.recipe_name,
+        command=shlex.join(["python", "-m", "training", *_without_restarts(sys.argv[1:])]),
         machine=args.machine,
         resume=args.resume,
         fresh=args.fresh,

@@ -32,7 +32,8 @@ class Checkpoint:
         labels: class names, in the order of the logits.
         preprocess: what turns an image into pixels.
         recipe: every field of the recipe it was trained by.
-        metrics: ``top1`` in [0, 1] on the held-out ``images``, ``loss`` of the last epoch.
+        metrics: ``top1`` in [0, 1] on the held-out ``images``, ``loss`` of the last epoch,
+            ``peak_bytes`` of memory in training.
         history: what each epoch reached.
         confusion: int64 (C, C) held-out images: rows the true class, columns the one answered.
         state_dict: weights of the Classifier, normalisation included.

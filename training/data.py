@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
 
@@ -29,12 +29,14 @@ class ImageData:
         labels: class names, in the order of the class indices.
         train: samples to learn from.
         val: samples held out; no image is in both.
+        folder: where it was read from, if it is a folder of the user's.
     """
 
     name: str
     labels: tuple[str, ...]
     train: Sequence[Sample]
     val: Sequence[Sample]
+    folder: str | None = None
 
 
 def load_data(data: str) -> ImageData:
@@ -62,7 +64,7 @@ def load_data(data: str) -> ImageData:
             f"{data}: the name {name} is taken, and its run would stand in the same place, runs/"
             f"<model>-{name}; rename it, or link to it: ln -s {quote(str(folder))} my_{name}"
         )
-    return read_folder(folder, name=name)
+    return replace(read_folder(folder, name=name), folder=data)
 
 
 def open_image(source: Path | Image.Image) -> Image.Image:

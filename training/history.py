@@ -20,7 +20,8 @@ class Epoch:
         val_top1: share of the held-out images that were right, in [0, 1].
         learning_rate: of the last step.
         images_per_second: training images, loading and augmentation included.
-        seconds: validation included.
+        train_seconds: of the training images.
+        val_seconds: of the held-out images, loading included.
     """
 
     epoch: int
@@ -30,7 +31,8 @@ class Epoch:
     val_top1: float
     learning_rate: float
     images_per_second: float
-    seconds: float
+    train_seconds: float
+    val_seconds: float
 
 
 def to_csv(epochs: Sequence[Epoch]) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import resource
 import time
 from collections.abc import Callable
 from typing import Any
@@ -139,7 +140,8 @@ class ClassifierModule(lightning.LightningModule):
             val_top1=self._val_top1(),
             learning_rate=self.trainer.optimizers[0].param_groups[0]["lr"],
             images_per_second=images / (self._trained - self._started),
-            seconds=time.perf_counter() - self._started,
+            train_seconds=self._trained - self._started,
+            val_seconds=time.perf_counter() - self._trained,
         )
         if not math.isfinite(epoch.loss):
             raise UserError(
@@ -158,7 +160,9 @@ class ClassifierModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Returns the recipe's optimiser and schedule, stepped every batch."""
-        optimizer = make_optimizer(self.network, self.recipe)
+        # A fused step unscales fp16 gradients itself, after they should have been clipped.
+        unscaled = self.trainer.precision == "16-mixed" and self.recipe.clip is not None
+        optimizer = make_optimizer(self.network, self.recipe, fused=not unscaled)
         steps = int(self.trainer.estimated_stepping_batches)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: rate_factor(self.recipe, step, steps)
@@ -181,6 +185,7 @@ class ClassifierModule(lightning.LightningModule):
                 "loss": last.loss,
                 "top1": last.val_top1,
                 "images": int(self.confusion.sum()),
+                "peak_bytes": peak_bytes(self.device),
             },
             "history": [dataclasses.asdict(epoch) for epoch in self.history],
             "confusion": self.confusion,
@@ -193,6 +198,13 @@ class ClassifierModule(lightning.LightningModule):
 
     def _val_top1(self) -> float:
         return float(self.confusion.trace() / self.confusion.sum())
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Returns the most memory used so far: the GPU's for tensors, else this whole process's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _taken(metric: MeanMetric) -> float:

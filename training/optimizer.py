@@ -12,8 +12,12 @@ from training.recipe import Recipe
 MOMENTUM = 0.9
 
 
-def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+def make_optimizer(
+    network: nn.Module, recipe: Recipe, *, fused: bool = True
+) -> torch.optim.Optimizer:
     """Returns the optimiser of ``recipe`` over all parameters of ``network``.
+
+    ``fused`` computes a step in one pass where torch can, which is all but RMSprop.
 
     Unless the recipe decays vectors, biases and the gains of norms keep out of weight decay (Bag of
     Tricks, arXiv 1812.01187, Section 3.1).
@@ -26,11 +30,11 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         groups.append({"params": vectors, "weight_decay": 0.0})
     rate = recipe.learning_rate
     if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(groups, rate)
+        return torch.optim.AdamW(groups, rate, fused=fused)
     if recipe.optimizer == "adam":
-        return torch.optim.Adam(groups, rate)
+        return torch.optim.Adam(groups, rate, fused=fused)
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, rate, momentum=MOMENTUM, nesterov=True)
+        return torch.optim.SGD(groups, rate, momentum=MOMENTUM, nesterov=True, fused=fused)
     # TensorFlow adds its epsilon of 1e-3 under the root, torch after it: 0.0316 = sqrt(1e-3).
     return torch.optim.RMSprop(groups, rate, alpha=0.9, momentum=MOMENTUM, eps=0.0316)
 

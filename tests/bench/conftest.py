@@ -10,11 +10,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from bench.machine import Machine
 from bench.rows import Row, Sweep
 from bench.timing import Latency, Plan
 from export.artifact import Artifact, Metrics, Parity, Source, TensorSpec, write_artifact
 from models.files import staged
+from models.machine import Machine
 from models.preprocess import Preprocess
 
 SIDE = 32

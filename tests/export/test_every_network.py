@@ -9,12 +9,12 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from export.costs import countable
 from export.to_fp16 import to_fp16
 from export.to_onnx import to_onnx
 from export.to_tensorrt import build_engine
-from models.classifier import Classifier
 from models.cost import known_costs, layer_costs, network_cost
-from models.registry import build_model, find_model, list_models
+from models.registry import find_model, list_models
 
 # Small, and each of another make: depthwise, shuffled, grouped, no batch norm in the way.
 HANDFUL = ("mobilenet_v1_x0_25", "shufflenet_v1_g3", "shufflenet_v2_x0_5", "resnet14_se")
@@ -28,7 +28,7 @@ def macs_of_modules(network: nn.Module, size: int) -> list[int]:
     kinds = (nn.Conv2d, nn.Linear)
     leaves = {name for name, module in network.named_modules() if isinstance(module, kinds)}
     with FlopCounterMode(display=False) as counter:
-        network(torch.zeros(1, 3, size, size, device="meta"))
+        network.to("meta")(torch.zeros(1, 3, size, size, device="meta"))
     counted = {key.partition(".")[2]: flops for key, flops in counter.get_flop_counts().items()}
     return [sum(counted[name].values()) // 2 for name in leaves]
 
@@ -36,8 +36,8 @@ def macs_of_modules(network: nn.Module, size: int) -> list[int]:
 @pytest.mark.parametrize("name", EVERY)
 def test_exports_without_shape_arithmetic_and_builds_in_fp16(name: str) -> None:
     entry = find_model(name)
-    network = build_model(name, num_classes=entry.native_classes)
-    model = to_onnx(Classifier(network), size=entry.native_size, max_batch=8)  # refuses shapes
+    network = countable(name)
+    model = to_onnx(network, size=entry.native_size, max_batch=8)  # refuses shapes
     ops = Counter(node.op_type for node in model.graph.node)
     shuffles = ops["Transpose"] - 1  # the other one takes the pixels from NHWC to NCHW
     assert shuffles == 0 or entry.family.startswith("shufflenet")
@@ -45,7 +45,7 @@ def test_exports_without_shape_arithmetic_and_builds_in_fp16(name: str) -> None:
 
     assert network_cost(model) == known_costs()[name]
     counted = [layer.macs for layer in layer_costs(model) if layer.macs]
-    assert sorted(counted) == sorted(macs_of_modules(network.to("meta").eval(), entry.native_size))
+    assert sorted(counted) == sorted(macs_of_modules(network.backbone, entry.native_size))
 
     engine = build_engine(to_fp16(model).SerializeToString(), "tensorrt_rtx", batch_range=(1, 8))
     assert len(engine) > 100_000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import errno
 import shlex
 import signal
@@ -18,6 +19,7 @@ import torch
 from models.errors import UserError
 from training.checkpoint import checkpoint_path, load_checkpoint, run_folder
 from training.data import load_data
+from training.first import first_network
 from training.fit import fit
 from training.recipe import Recipe
 from training.run import PartialRun, WholeFileIO
@@ -93,9 +95,18 @@ def test_two_processes_learn_as_one_does(here: Path) -> None:
         command(*flags, "--machine.devices", "2"), capture_output=True, text=True, timeout=300
     )
     assert ran.returncode == 0, ran.stderr
-    two = curve(RUN)
     assert ran.stderr.count("1,438 images to learn from") == 1  # the other process is silent
-    for mine, theirs in zip(two, one, strict=True):
+    assert_same_curve(one)
+    # As on several hosts, where torchrun starts the processes.
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    torchrun += ["--nproc-per-node", "2", "-m", "training", *FLAGS, *flags]
+    ran = subprocess.run(torchrun, capture_output=True, text=True, timeout=300)
+    assert ran.returncode == 0, ran.stderr
+    assert_same_curve(one)
+
+
+def assert_same_curve(one: list[dict[str, float]]) -> None:
+    for mine, theirs in zip(curve(RUN), one, strict=True):
         assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-3)
         assert mine["learning_rate"] == theirs["learning_rate"]
     assert load_checkpoint(checkpoint_path(RUN)).metrics["images"] == 359
@@ -174,6 +185,43 @@ def test_early_stop_keeps_the_best_epoch(here: Path) -> None:
     reached = [row["val_top1"] for row in curve(RUN)]
     assert len(reached) < 30
     assert checkpoint.metrics["top1"] == max(reached) > reached[-1]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"precision": "bf16", "channels_last": False},
+        {"clip": 0.1, "optimizer": "adam", "accumulate": 2, "deterministic": True},
+        {"stages": 2, "crop": 16, "resize": 16, "start_train_crop": 8, "dropout": 0.2},
+        pytest.param({"compile": True}, marks=pytest.mark.slow),
+    ],
+)
+def test_other_ways_to_train_learn_too(here: Path, fields: dict[str, Any]) -> None:
+    path = fit("resnet14", load_data("digits"), tiny(warmup=0.0, **fields))
+    checkpoint = load_checkpoint(path)
+    assert checkpoint.metrics["top1"] > 0.3  # guessing gets 0.1
+    assert checkpoint.state_dict["backbone.head.weight"].dtype == torch.float32
+    shown = (path.parent / "README.md").read_text()
+    assert ("bf16-mixed" if "precision" in fields else "32-true") in shown
+
+
+def test_clipping_bounds_a_step(here: Path) -> None:
+    def moved(**fields: Any) -> float:
+        recipe = dataclasses.replace(
+            tiny(optimizer="sgd", warmup=0.0, schedule="constant", **fields),
+            epochs=1,
+            batch_size=1438,
+            learning_rate=1.0,
+        )
+        torch.manual_seed(recipe.seed)
+        before, _ = first_network("resnet14", tuple("0123456789"), recipe)
+        after = load_checkpoint(fit("resnet14", load_data("digits"), recipe)).network()
+        pairs = zip(after.parameters(), before.parameters(), strict=True)
+        return float(sum((a - b).square().sum() for a, b in pairs).sqrt())
+
+    # Nesterov's first step is (1 + momentum) times the gradient.
+    assert moved(clip=0.01, weight_decay=0.0) == pytest.approx(0.019, rel=0.02)
+    assert moved(weight_decay=0.0) > 0.1
 
 
 def test_a_checkpoint_is_replaced_by_rename(tmp_path: Path) -> None:

@@ -4,12 +4,12 @@ import dataclasses
 import subprocess
 import sys
 
-from bench.machine import this_machine
+from models.machine import this_machine
 
 
 def test_this_machine_is_described_without_torch() -> None:
     code = (
-        "import sys; from bench.machine import this_machine; m = this_machine(); "
+        "import sys; from models.machine import this_machine; m = this_machine(); "
         "assert m.cpu and m.cores >= 1 and m.kernel; print(sorted(m.versions)); "
         "assert 'torch' not in sys.modules"
     )

@@ -1,0 +1,187 @@
+"""What six variations of one small ResNet cost and reach: ``python -m bench study ablation``."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from models.cost import known_costs
+from models.errors import UserError
+from models.files import write_whole
+from models.machine import this_machine
+from training.checkpoint import checkpoint_path, load_checkpoint, run_folder
+
+NETWORKS = (
+    "resnet14",
+    "resnet14_g2",
+    "resnet14_g4",
+    "resnet14_dense",
+    "resnet14_separable",
+    "resnet14_se",
+)
+DATA = ("fashion_mnist", "cifar10")
+# Printed by the seeds of this project: CIFAR-10, 80 epochs, Adam 1e-3, batch 100, GTX 1070.
+# params (thousands), training s, test s, top-1 %.
+PRINTED = {
+    "resnet14": (195, 665, 0.34, 87),
+    "resnet14_g2": (99, 727, 0.40, 85),
+    "resnet14_g4": (50, 834, 0.50, 81),
+    "resnet14_dense": (341, 703, 0.43, 88),
+    "resnet14_separable": (27, 788, 0.40, 84),
+    "resnet14_se": (201, 838, 0.51, 87),
+}
+PRINTED_EPOCHS = 80
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """One network's training, measured here.
+
+    Attributes:
+        network: registry name.
+        parameters: of the exported graph.
+        macs: multiply-accumulates per image.
+        epochs: passes over the training images.
+        peak_bytes: most memory in training; of the GPU's tensors, or of the process on a CPU.
+        train_seconds: of all epochs, loading included.
+        test_seconds: of one pass over the held-out images: median over the epochs.
+        top1: of the held-out images after the last epoch, in [0, 1].
+        machine: the fields of :class:`models.machine.Machine`.
+        date: ISO 8601.
+    """
+
+    network: str
+    parameters: int
+    macs: int
+    epochs: int
+    peak_bytes: int
+    train_seconds: float
+    test_seconds: float
+    top1: float
+    machine: dict[str, Any]
+    date: str
+
+
+def run_ablation(data: str, *, epochs: int, out: Path) -> Iterator[Row]:
+    """Yields a row per network: from ``out/ablation-<data>.jsonl``, or trained now and added to it.
+
+    Each network is trained in a process of its own, so that its memory is its own; an unfinished
+    one is resumed.
+
+    Raises:
+        UserError: other data than :data:`DATA`, or a training run that failed.
+    """
+    if data not in DATA:
+        raise UserError(f"data is {data!r}: the study takes {' or '.join(DATA)}")
+    file = out / f"ablation-{data}.jsonl"
+    rows = {(row.network, row.epochs): row for row in read_rows(file)}
+    for network in NETWORKS:
+        if (network, epochs) not in rows:
+            rows[network, epochs] = _train(network, data, epochs)
+            lines = [json.dumps(asdict(row)) + "\n" for row in rows.values()]
+            write_whole(file, "".join(lines).encode())
+        yield rows[network, epochs]
+
+
+def read_rows(file: Path) -> list[Row]:
+    """Returns the rows measured before; none if there is no file."""
+    lines = file.read_text().splitlines() if file.exists() else []
+    return [Row(**json.loads(line)) for line in lines]
+
+
+def markdown(data: str, rows: list[Row]) -> str:
+    """Returns the table of the study, with the printed figures beside those measured here."""
+    first = rows[0]
+    machine = first.machine
+    device = machine["gpu"] or f"{machine['cpu']}, {machine['cores']} cores"
+    memory = "that of tensors on the GPU" if machine["gpu"] else "the whole process's"
+    lines = [
+        f"# Six variations of resnet14 on {data}",
+        "",
+        f"{first.epochs} epochs (Adam 1e-3, batch 100, 32x32) on {device}, torch "
+        f"{machine['versions']['torch']}, {first.date}. Peak memory is {memory}. What is printed "
+        f"is for CIFAR-10, {PRINTED_EPOCHS} epochs, GTX 1070: compare ratios, not values.",
+        "",
+        "| network | params | M MACs | peak MB | train s | x resnet14 | test s | top-1 "
+        "| printed: params k | train s | x resnet14 | test s | top-1 |",
+        "|---|" + "---:|" * 12,
+    ]
+    for row in rows:
+        k, train, test, top1 = PRINTED[row.network]
+        lines.append(
+            f"| {row.network} | {row.parameters:,} | {row.macs / 1e6:.1f} "
+            f"| {row.peak_bytes / 1e6:,.0f} | {row.train_seconds:,.1f} "
+            f"| {row.train_seconds / first.train_seconds:.2f} | {row.test_seconds:.2f} "
+            f"| {row.top1:.1%} | {k} | {train} | {train / PRINTED['resnet14'][1]:.2f} | {test} "
+            f"| {top1} % |"
+        )
+    return "\n".join([*lines, ""])
+
+
+def chart(data: str, rows: list[Row]) -> bytes:
+    """Returns a PNG: MACs and training time of each network, as multiples of resnet14's."""
+    import vl_convert
+
+    first = rows[0]
+    here, there = "training time, here", "training time, printed"
+    values = []
+    for row in rows:
+        printed = PRINTED[row.network][1] / PRINTED["resnet14"][1]
+        for what, value in (
+            ("MACs", row.macs / first.macs),
+            (here, row.train_seconds / first.train_seconds),
+            (there, printed),
+        ):
+            values.append({"network": row.network, "what": what, "x": value})
+    order = ["MACs", here, there]
+    spec = {
+        "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
+        "title": f"Fewer MACs, not less time: resnet14 and its variations on {data}",
+        "data": {"values": values},
+        "width": 420,
+        "height": {"step": 16},
+        "mark": {"type": "bar", "cornerRadiusEnd": 2},
+        "encoding": {
+            "y": {"field": "network", "type": "nominal", "sort": list(NETWORKS), "title": None},
+            "yOffset": {"field": "what", "sort": order},
+            "x": {"field": "x", "type": "quantitative", "title": "multiple of resnet14's"},
+            "color": {
+                "field": "what",
+                "sort": order,
+                "title": None,
+                "scale": {"range": ["#b8bfc8", "#1f6f8b", "#e08e45"]},
+            },
+        },
+    }
+    png: bytes = vl_convert.vegalite_to_png(spec, scale=2)
+    return png
+
+
+def _train(network: str, data: str, epochs: int) -> Row:
+    partial = run_folder(network, data).with_name(f"{network}-{data}.partial")
+    flags = ["--model", network, "--data", data, "--recipe-name", "ablation"]
+    flags += ["--recipe.epochs", str(epochs)]
+    flags += ["--resume"] if (partial / "last.ckpt").exists() else []
+    if subprocess.run([sys.executable, "-m", "training", *flags], stdout=sys.stderr).returncode:
+        raise UserError(f"{network} could not be trained; the rows before it are kept")
+    checkpoint = load_checkpoint(checkpoint_path(run_folder(network, data)))
+    tests = sorted(epoch.val_seconds for epoch in checkpoint.history)
+    cost = known_costs()[network]
+    return Row(
+        network=network,
+        parameters=cost.parameters,
+        macs=cost.macs,
+        epochs=epochs,
+        peak_bytes=int(checkpoint.metrics["peak_bytes"]),
+        train_seconds=sum(epoch.train_seconds for epoch in checkpoint.history),
+        test_seconds=tests[len(tests) // 2],
+        top1=checkpoint.metrics["top1"],
+        machine=asdict(this_machine()),
+        date=date.today().isoformat(),
+    )

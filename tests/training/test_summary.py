@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from training.history import Epoch
+from training.summary.confusion import (
+    class_results,
+    confused_pairs,
+    most_confused,
+    shown_classes,
+    wilson,
+)
+from training.summary.facts import RunFacts
+from training.summary.prose import duration, escape, fenced
+from training.summary.readme import readme
+from training.summary.write import write_summary
+
+# Rows the true class: 20 cats, 4 dogs, no eel.
+CONFUSION = np.array([[17, 3, 0], [1, 2, 1], [0, 0, 0]])
+
+
+def facts(labels: tuple[str, ...] = ("cat", "dog", "eel"), **fields: Any) -> RunFacts:
+    given: dict[str, Any] = {
+        "model": "resnet14",
+        "data": "pets",
+        "labels": labels,
+        "recipe_name": "scratch",
+        "recipe": {"epochs": 3, "crop": 32, "teacher": None},
+        "command": "python -m training --model resnet14 --data pets",
+        "origin": "random, seed 0",
+        "train_images": 96,
+        "val_images": int(CONFUSION.sum()),
+        "kept_epoch": 3,
+        "parameters": 195_738,
+        "device": "a CPU",
+        "precision": "32-true",
+        "versions": {"torch": "2.14.1"},
+        "date": "2026-11-22",
+    }
+    return RunFacts(**(given | fields))
+
+
+def epochs(*val_top1: float, train_top1: float = 0.8) -> list[Epoch]:
+    return [
+        Epoch(
+            epoch=index + 1,
+            loss=1 / (index + 1),
+            train_top1=train_top1,
+            val_loss=0.5,
+            val_top1=top1,
+            learning_rate=0.1,
+            images_per_second=100.0,
+            train_seconds=10.0,
+            val_seconds=2.0,
+        )
+        for index, top1 in enumerate(val_top1)
+    ]
+
+
+def test_wilson_interval_of_a_known_case() -> None:
+    # Newcombe 1998, Statistics in Medicine 17, Table I, method 3: 81/263, 15/148, 0/20, 1/29.
+    for right, images, low, high in (
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ):
+        assert wilson(right, images) == pytest.approx((low, high), abs=5e-5)
+
+
+def test_classes_and_pairs_by_hand() -> None:
+    cat, dog, eel = class_results(CONFUSION, ("cat", "dog", "eel"))
+    assert (cat.images, cat.right, cat.top1, cat.precision) == (20, 17, 0.85, 17 / 18)
+    assert (cat.taken_for, cat.times, cat.few) == (1, 3, False)
+    assert (dog.images, dog.top1, dog.precision, dog.few) == (4, 0.5, 2 / 5, True)
+    assert (eel.images, eel.top1, eel.precision, eel.taken_for) == (0, None, 0.0, None)
+    pairs = [(pair.true, pair.predicted, pair.count) for pair in confused_pairs(CONFUSION)]
+    assert pairs == [(0, 1, 3), (1, 0, 1), (1, 2, 1)]
+    assert most_confused(CONFUSION, 2) == [0, 1]
+
+
+def test_readme_says_what_was_reached_and_what_to_know() -> None:
+    text = readme(facts(), epochs(0.5, 0.9, 0.79, train_top1=0.95), CONFUSION)
+    low, high = wilson(19, 24)
+    assert text.startswith("# resnet14 on pets: 79.2 % top-1 on 24 held-out images (95 % interval ")
+    assert f"{low * 100:.1f} to {high * 100:.1f} %" in text
+    assert "largest class every time would get 83.3 %" in text
+    assert "Epoch 3, which was kept, is not the best.** Epoch 2 reached 90.0 %" in text
+    assert "It overfits.** Top-1 is 95.0 % in training and 79.0 % held out" in text
+    assert "2 of 3 classes have fewer than 10" in text
+    assert "| cat | 20 | 17 | 85.0 % | 94.4 % | dog (3 times) |" in text
+    assert "| cat | dog | 3 | 15.0 % |" in text
+    assert "training took | not measured" in text
+    assert "make export MODEL=resnet14 DATA=pets" in text
+
+
+def test_a_good_run_has_nothing_to_know_first() -> None:
+    text = readme(
+        facts(("a", "b"), kept_epoch=2),
+        epochs(0.5, 1.0, train_top1=0.99),
+        np.eye(2, dtype=np.int64) * 12,
+    )
+    assert "Know this first" not in text
+    assert "Nothing: every held-out image was named rightly." in text
+
+
+def test_the_kept_epoch_is_the_one_that_is_judged() -> None:
+    text = readme(facts(kept_epoch=2), epochs(0.5, 0.9, 0.79), CONFUSION)
+    assert "is not the best" not in text
+
+
+def test_names_are_shown_as_they_are() -> None:
+    assert escape("a|b\n`c` <b>*d*</b> _e_ f_g") == (r"a\|b \`c\` \<b\>\*d\*\</b\> \_e\_ f_g")
+    assert fenced("a ``` b") == ["````sh", "a ``` b", "````"]
+    text = readme(facts(("a|b", "c\nd", "<i>")), epochs(0.5, 0.6, 0.7), CONFUSION)
+    assert r"| a\|b | 20 |" in text
+    assert "| c d | 4 *few* |" in text
+    assert r"| \<i\> | 0 *few* | 0 | not measured |" in text
+
+
+def test_durations() -> None:
+    assert [duration(seconds) for seconds in (8.44, 59, 200)] == ["8.4 s", "59 s", "3 min 20 s"]
+    assert duration(7500) == "2 h 05 min"
+
+
+@pytest.mark.parametrize("count", [1, 2, 50])
+def test_files_of_a_run(tmp_path: Path, count: int) -> None:
+    page = write_summary(tmp_path, facts(kept_epoch=count), epochs(*[0.5] * count), CONFUSION)
+    assert page == tmp_path / "README.md"
+    for name in ("curves.png", "confusion.png"):
+        with Image.open(tmp_path / name) as image:
+            assert 300 < image.width < 4000
+            assert image.convert("L").getextrema() != (255, 255)
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "per_class.csv").read_text())))
+    assert [row["class"] for row in rows] == ["cat", "dog", "eel"]
+    assert float(rows[0]["top1"]) == 0.85
+    assert rows[0]["most_often_taken_for"] == "dog"
+    assert rows[2]["top1"] == ""
+
+
+def test_a_thousand_classes_show_the_most_confused(tmp_path: Path) -> None:
+    confusion = np.eye(1000, dtype=np.int64) * 50
+    confusion[7, 900] = 9
+    confusion[333, 12] = 5
+    assert shown_classes(confusion) == [7, 900, 12, 333]
+    labels = tuple(f"class {index}" for index in range(1000))
+    whole = facts(labels, val_images=int(confusion.sum()), kept_epoch=1)
+    text = write_summary(tmp_path, whole, epochs(0.5), confusion).read_text()
+    assert "The 4 of 1,000 classes that are most often confused" in text
+    assert "| class 7 | class 900 | 9 |" in text
+    assert "The 10 worst:" in text
+    assert len((tmp_path / "per_class.csv").read_text().splitlines()) == 1001
+
+
+def test_many_classes_and_no_confusion() -> None:
+    assert shown_classes(np.eye(40, dtype=np.int64)) == list(range(20))

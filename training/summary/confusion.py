@@ -1,0 +1,139 @@
+"""What a confusion matrix says: of each class, of pairs of classes, of all. No torch here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+Matrix = np.ndarray[tuple[int, int], np.dtype[np.int64]]
+
+FEW = 10
+"""Held-out images of a class below which its figures are marked."""
+_WHOLE, _PART = 30, 20  # classes up to which the picture shows all, and what it shows of more
+_Z95 = 1.959964  # of the normal distribution: 95 % lie within this many standard deviations
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClassResult:
+    """One class on the held-out images.
+
+    Attributes:
+        index: of the class, in the order of the logits.
+        label: its name.
+        images: held-out images of this class.
+        right: those of them that were named rightly.
+        predicted: held-out images of any class that were given this name.
+        taken_for: index of the class it is most often taken for; None where it never is.
+        times: how often it is taken for that class.
+    """
+
+    index: int
+    label: str
+    images: int
+    right: int
+    predicted: int
+    taken_for: int | None
+    times: int
+
+    @property
+    def top1(self) -> float | None:
+        """Returns the share of its images named rightly, in [0, 1]; None without images."""
+        return self.right / self.images if self.images else None
+
+    @property
+    def precision(self) -> float | None:
+        """Returns the share of the images given its name that bear it; None if there are none."""
+        return self.right / self.predicted if self.predicted else None
+
+    @property
+    def few(self) -> bool:
+        """Returns whether there are too few images to trust its figures."""
+        return self.images < FEW
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pair:
+    """Images of class ``true`` that were taken for ``predicted``: indices, and how many."""
+
+    true: int
+    predicted: int
+    count: int
+
+
+def wilson(right: int, images: int) -> tuple[float, float]:
+    """Returns the 95 % confidence interval of ``right / images``, in [0, 1].
+
+    Wilson's score interval (1927): it keeps inside [0, 1] and has a width at 0 and 1 as well.
+    ``images`` is at least 1.
+    """
+    assert 0 <= right <= images, f"{right} of {images}"
+    assert images > 0, "without images there is no interval"
+    share, square = right / images, _Z95**2
+    middle = share + square / (2 * images)
+    half = _Z95 * math.sqrt(share * (1 - share) / images + square / (4 * images**2))
+    scale = 1 + square / images
+    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
+
+
+def class_results(confusion: Matrix, labels: Sequence[str]) -> list[ClassResult]:
+    """Returns one result per class, in the order of ``labels``."""
+    wrong = _wrong(confusion)
+    taken_for, times = wrong.argmax(axis=1), wrong.max(axis=1)
+    return [
+        ClassResult(
+            index=index,
+            label=label,
+            images=int(confusion[index].sum()),
+            right=int(confusion[index, index]),
+            predicted=int(confusion[:, index].sum()),
+            taken_for=int(taken_for[index]) if times[index] else None,
+            times=int(times[index]),
+        )
+        for index, label in enumerate(labels)
+    ]
+
+
+def confused_pairs(confusion: Matrix) -> list[Pair]:
+    """Returns every pair of classes that was confused, the most often first.
+
+    Pairs of one count stand in the order of the classes.
+    """
+    wrong = _wrong(confusion)
+    true, predicted = wrong.nonzero()
+    counts = wrong[true, predicted]
+    return [
+        Pair(true=int(true[at]), predicted=int(predicted[at]), count=int(counts[at]))
+        for at in np.argsort(-counts, kind="stable")
+    ]
+
+
+def most_confused(confusion: Matrix, count: int) -> list[int]:
+    """Returns the indices of up to ``count`` classes that are most often confused.
+
+    Pairs of classes, whichever was taken for the other, join from the most confused on, so those
+    that are confused stand side by side. Fewer come back where fewer are confused.
+    """
+    wrong = _wrong(confusion)
+    chosen: dict[int, None] = {}  # a set that keeps its order
+    for pair in confused_pairs(np.triu(wrong + wrong.T)):
+        new = {pair.true, pair.predicted} - chosen.keys()
+        if len(chosen) + len(new) <= count:
+            chosen |= dict.fromkeys((pair.true, pair.predicted))
+    return list(chosen)
+
+
+def shown_classes(confusion: Matrix) -> list[int]:
+    """Returns the indices of the classes in the picture, in its order."""
+    if len(confusion) <= _WHOLE:
+        return list(range(len(confusion)))
+    return most_confused(confusion, _PART) or list(range(_PART))
+
+
+def _wrong(confusion: Matrix) -> Matrix:
+    """Returns the matrix without what was named rightly."""
+    wrong = confusion.copy()
+    np.fill_diagonal(wrong, 0)
+    return wrong

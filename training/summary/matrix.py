@@ -1,0 +1,88 @@
+"""The picture of a confusion matrix. No torch here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import altair as alt
+
+from training.summary.confusion import Matrix
+from training.summary.drawing import to_png
+from training.summary.prose import one_line
+
+# Evenly spaced on the scale's square root, from nearly white to navy.
+_BLUES = {0: "#f3f5f9", 0.0625: "#c6dbef", 0.25: "#6baed6", 0.5625: "#2171b5", 1: "#08306b"}
+_DARK = 0.51  # share from which white reads better on the blue than black; either has 4.5:1
+_COUNTS = 15  # classes up to which counts are legible in the cells
+
+
+def confusion_png(
+    confusion: Matrix, labels: Sequence[str], shown: Sequence[int], title: str, subtitle: list[str]
+) -> bytes:
+    """Returns the picture of the rows and columns ``shown`` of a confusion matrix.
+
+    Colour is the share of the true class's images, those not shown included. The scale is a
+    square root, so that a confusion of 1 % is seen beside 99 % on the diagonal.
+    """
+    size = len(shown)
+    cell = min(76, max(21, 500 // size))
+    names = [_short(one_line(labels[index])) for index in shown]
+    cells = [
+        {
+            "true": row,
+            "predicted": column,
+            "count": int(confusion[a, b]),
+            "share": int(confusion[a, b]) / max(1, int(confusion[a].sum())),
+        }
+        for row, a in enumerate(shown)
+        for column, b in enumerate(shown)
+    ]
+    # Places stand for names, which may repeat: ImageNet has two classes "crane".
+    axis = alt.Axis(
+        labelExpr=f"{json.dumps(names)}[datum.value]",
+        labelLimit=0,
+        labelFontSize=12 if size <= _COUNTS else 10,
+        labelPadding=6,
+        ticks=False,
+        domain=False,
+        grid=False,
+        titlePadding=12,
+    )
+    upright = max(map(len, names)) * 7 < cell  # the longest name fits below its column
+    columns = axis.copy()
+    columns.labelAngle = 0 if upright else -45
+    scale = alt.Scale(padding=0.04)
+    base = alt.Chart(alt.NamedData(name="cells")).encode(
+        x=alt.X("predicted:O", title="predicted class", axis=columns, scale=scale),
+        y=alt.Y("true:O", title="true class", axis=axis, scale=scale),
+    )
+    rects = base.mark_rect(cornerRadius=2).encode(
+        color=alt.Color(
+            "share:Q",
+            title="share of the true class",
+            scale=alt.Scale(type="sqrt", domain=list(_BLUES), range=list(_BLUES.values())),
+            legend=alt.Legend(
+                labelExpr="datum.value * 100 + ' %'",
+                values=[0, 0.05, 0.25, 0.5, 1],
+                orient="right",
+                labelOffset=6,
+                gradientLength=min(180, size * cell),
+                titleLimit=200,
+            ),
+        )
+    )
+    layers = [rects]
+    if size <= _COUNTS:
+        counts = base.transform_filter("datum.count > 0").mark_text(
+            fontSize=13 if size < 13 else 11
+        )
+        ink = alt.condition(f"datum.share > {_DARK}", alt.value("white"), alt.value("black"))
+        layers.append(counts.encode(text=alt.Text("count:Q", format=","), color=ink))
+    chart = alt.layer(*layers).properties(width=size * cell, height=size * cell)
+    return to_png(chart, title, subtitle, {"cells": cells})
+
+
+def _short(name: str) -> str:
+    """Returns a name of at most 26 letters; what is left out is in the middle, as ends differ."""
+    return name if len(name) <= 26 else f"{name[:14]}…{name[-11:]}"

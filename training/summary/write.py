@@ -1,0 +1,53 @@
+"""Writes what a finished run leaves for people: README.md, two pictures, a table. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from models.files import write_whole
+from training.history import Epoch
+from training.summary.confusion import Matrix, class_results, shown_classes
+from training.summary.facts import RunFacts
+from training.summary.findings import best_epoch
+from training.summary.per_class import PER_CLASS, confusion_caption, per_class_csv
+from training.summary.prose import one_line
+from training.summary.readme import CONFUSION, CURVES, README, reached, readme
+
+
+def write_summary(
+    folder: Path, facts: RunFacts, epochs: Sequence[Epoch], confusion: Matrix
+) -> Path:
+    """Returns the README.md in ``folder``, which shows a finished run to a colleague.
+
+    Beside it now stand ``curves.png``, ``confusion.png`` and ``per_class.csv``.
+
+    Args:
+        folder: of the run.
+        facts: what happened.
+        epochs: all of them, in order; at least one.
+        confusion: int64 (C, C), rows the true class, columns the predicted one, of the held-out
+            images with the final weights.
+    """
+    from training.summary.curves import curves_png  # Altair loads where it is used
+    from training.summary.matrix import confusion_png
+
+    classes = len(facts.labels)
+    assert confusion.shape == (classes, classes), f"{confusion.shape} for {classes} labels"
+    assert confusion.sum() == facts.val_images, f"{confusion.sum()} of {facts.val_images} images"
+    assert epochs, "a run has at least one epoch"
+    results = class_results(confusion, facts.labels)
+    title = f"{one_line(facts.model)} on {one_line(facts.data)}"
+    curves = curves_png(epochs, best_epoch(epochs), title, reached(results))
+    picture = confusion_png(
+        confusion,
+        facts.labels,
+        shown_classes(confusion),
+        f"Confusion of {title}",
+        [f"{facts.val_images:,} held-out images, the final weights", *confusion_caption(confusion)],
+    )
+    # A folder's name need not be Unicode, and a class is named by a folder.
+    write_whole(folder / PER_CLASS, per_class_csv(results).encode(errors="replace"))
+    write_whole(folder / CURVES, curves)
+    write_whole(folder / CONFUSION, picture)
+    return write_whole(folder / README, readme(facts, epochs, confusion).encode(errors="replace"))

@@ -1,0 +1,121 @@
+"""Lightning's trainer, for a recipe and a machine."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pytorch_lightning as lightning
+import torch
+from pytorch_lightning.callbacks import EarlyStopping, EMAWeightAveraging
+from pytorch_lightning.loggers import TensorBoardLogger
+
+from models import cli
+from models.machine import this_machine
+from training.progress import ProgressBar
+from training.recipe import Recipe
+from training.run import KeepEpochs, PartialRun, WholeFileIO
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Machine:
+    """Where a run is computed."""
+
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    """auto: GPUs if there are any."""
+    devices: int = 0
+    """Processes on this host, one per GPU; 0: all GPUs, or one process on a CPU. Under torchrun,
+    what torchrun started."""
+    nodes: int = 1
+    """Hosts; start the same command on each with torchrun."""
+
+
+def make_trainer(recipe: Recipe, machine: Machine, partial: PartialRun) -> lightning.Trainer:
+    """Returns the trainer of a run, which saves every epoch in the run's folder."""
+    callbacks: list[lightning.Callback] = [
+        ProgressBar(cli.notes()),
+        KeepEpochs(partial.folder, best=recipe.patience is not None),
+    ]
+    if recipe.ema is not None:
+        callbacks.append(EMAWeightAveraging(decay=recipe.ema))
+    if recipe.patience is not None:
+        callbacks.append(
+            EarlyStopping(
+                "val_top1", mode="max", patience=recipe.patience, check_on_train_epoch_end=True
+            )
+        )
+    return lightning.Trainer(
+        logger=TensorBoardLogger(partial.folder, name=None, version="tensorboard"),
+        callbacks=callbacks,
+        plugins=[WholeFileIO()],
+        **trainer_options(recipe, machine),
+    )
+
+
+def trainer_options(recipe: Recipe, machine: Machine) -> dict[str, Any]:
+    """Returns what a Lightning trainer needs to compute by ``recipe`` on ``machine``."""
+    gpu = machine.accelerator == "gpu" or (
+        machine.accelerator == "auto" and torch.cuda.is_available()
+    )
+    devices: int | str = machine.devices or ("auto" if gpu else 1)
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        devices = int(os.environ["LOCAL_WORLD_SIZE"])
+    return {
+        "accelerator": "gpu" if gpu else "cpu",
+        "devices": devices,
+        "num_nodes": machine.nodes,
+        "max_epochs": recipe.epochs,
+        "precision": precision_for(recipe, gpu=gpu),
+        "accumulate_grad_batches": recipe.accumulate,
+        "gradient_clip_val": recipe.clip,
+        "deterministic": recipe.deterministic,
+        "benchmark": gpu and not recipe.deterministic,
+        "use_distributed_sampler": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+    }
+
+
+def precision_for(recipe: Recipe, *, gpu: bool) -> Any:
+    """Returns Lightning's name of the precision a recipe is computed in."""
+    chosen = recipe.precision
+    if chosen == "auto":
+        chosen = "fp32" if not gpu else "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    return {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[chosen]
+
+
+def device_name(trainer: lightning.Trainer) -> str:
+    """Returns what a trainer computes on, in words."""
+    if trainer.strategy.root_device.type == "cuda":
+        name = torch.cuda.get_device_name(trainer.strategy.root_device)
+    else:
+        name = f"{this_machine().cpu} ({torch.get_num_threads()} threads)"
+    return f"{trainer.world_size} x {name}" if trainer.world_size > 1 else name
+
+
+def is_first_process() -> bool:
+    """Returns whether this process, of all that share a run, is the one that writes and speaks.
+
+    From the environment, for it is asked before Lightning knows.
+    """
+    return all(int(os.environ.get(name, 0)) == 0 for name in ("RANK", "LOCAL_RANK", "NODE_RANK"))
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps Lightning's advice to itself."""
+    for name in ("pytorch_lightning", "lightning", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        # A few small images need no worker processes; Lightning would advise them anyway.
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # inside Lightning
+        warnings.filterwarnings("ignore", message=".*on_before_batch_transfer.*")
+        yield
