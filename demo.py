@@ -35,7 +35,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that finally blocks run
     started = time.monotonic()
     which = ["--model", MODEL, "--data", DATA]
-    step("1/4 train", "training", *which)
+    step("1/4 train", "training", *which, "--fresh")  # a demo that was stopped may be repeated
     step("2/4 export", "export", *which)
     step("3/4 bench", "bench", "run", *which)
     headline("4/4 serve")

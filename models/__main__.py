@@ -43,8 +43,10 @@ def rows(family: tuple[str, ...] = (), sort: str = "family") -> list[dict[str, A
     """Returns a row per network: name, family, size (px), classes, and the fields of its cost.
 
     Raises:
-        UserError: there is no such family.
+        UserError: there is no such family, or a new network was never counted.
     """
+    if new := [name for name in list_models() if name not in known_costs()]:
+        raise UserError(f"{', '.join(new)}: never counted; python -m export.costs counts them")
     families = list_families()
     for wanted in family:
         if wanted not in families:

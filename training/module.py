@@ -122,7 +122,7 @@ class ClassifierModule(lightning.LightningModule):
         """Reports the held-out top-1 of the epoch."""
         self.confusion = self._confusion.compute().cpu()
         self._confusion.reset()
-        self.log("val_top1", self._val_top1())
+        self.log("val_top1", self._val_top1(), sync_dist=True)
 
     def on_validation_end(self) -> None:
         """Adds the epoch to the history, before anything at the end of an epoch looks at it.

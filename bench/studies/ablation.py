@@ -104,7 +104,7 @@ def markdown(data: str, rows: list[Row]) -> str:
     lines = [
         f"# Six variations of resnet14 on {data}",
         "",
-        f"{first.epochs} epochs (Adam 1e-3, batch 100, 32x32) on {device}, torch "
+        f"{first.epochs} epoch{'s' if first.epochs > 1 else ''} (Adam 1e-3, batch 100, 32x32) on {device}, torch "
         f"{machine['versions']['torch']}, {first.date}. Peak memory is {memory}. What is printed "
         f"is for CIFAR-10, {PRINTED_EPOCHS} epochs, GTX 1070: compare ratios, not values.",
         "",
@@ -142,7 +142,7 @@ def chart(data: str, rows: list[Row]) -> bytes:
     order = ["MACs", here, there]
     spec = {
         "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
-        "title": f"Fewer MACs, not less time: resnet14 and its variations on {data}",
+        "title": f"Training time does not follow MACs: resnet14 and its variations on {data}",
         "data": {"values": values},
         "width": 420,
         "height": {"step": 16},

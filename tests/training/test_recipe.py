@@ -10,7 +10,8 @@ from torch import nn
 from models.errors import UserError
 from training.optimizer import make_optimizer, rate_factor
 from training.recipe import Recipe
-from training.recipes import RECIPES, default_recipe, digits, efficientnet_v2
+from training.papers import efficientnet_v2
+from training.recipes import RECIPES, default_recipe, digits
 
 
 def plain(**fields: Any) -> Recipe:
