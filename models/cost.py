@@ -81,7 +81,9 @@ def layer_costs(model: Any) -> list[LayerCost]:
     for value in (*graph.input, *graph.output, *graph.value_info):
         shapes[value.name] = tuple(d.dim_value for d in value.type.tensor_type.shape.dim)
     floating = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
-    weights = {tensor.name for tensor in graph.initializer if tensor.data_type in floating}
+    weights = {  # no scalars: those are bounds of a Clip and the like
+        tensor.name for tensor in graph.initializer if tensor.dims and tensor.data_type in floating
+    }
     constants = {tensor.name for tensor in graph.initializer}
     return [_layer_cost(node, shapes, weights, constants) for node in graph.node]
 

@@ -104,9 +104,10 @@ def markdown(data: str, rows: list[Row]) -> str:
     lines = [
         f"# Six variations of resnet14 on {data}",
         "",
-        f"{first.epochs} epoch{'s' if first.epochs > 1 else ''} (Adam 1e-3, batch 100, 32x32) on {device}, torch "
-        f"{machine['versions']['torch']}, {first.date}. Peak memory is {memory}. What is printed "
-        f"is for CIFAR-10, {PRINTED_EPOCHS} epochs, GTX 1070: compare ratios, not values.",
+        f"{first.epochs} epoch{'s' if first.epochs > 1 else ''} (Adam 1e-3, batch 100, 32x32) on "
+        f"{device}, torch {machine['versions']['torch']}, {first.date}. "
+        f"Peak memory is {memory}. What is printed is for CIFAR-10, {PRINTED_EPOCHS} epochs, "
+        "GTX 1070: compare ratios, not values.",
         "",
         "| network | params | M MACs | peak MB | train s | x resnet14 | test s | top-1 "
         "| printed: params k | train s | x resnet14 | test s | top-1 |",

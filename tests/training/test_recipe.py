@@ -9,8 +9,8 @@ from torch import nn
 
 from models.errors import UserError
 from training.optimizer import make_optimizer, rate_factor
-from training.recipe import Recipe
 from training.papers import efficientnet_v2
+from training.recipe import Recipe
 from training.recipes import RECIPES, default_recipe, digits
 
 
