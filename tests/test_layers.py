@@ -33,6 +33,8 @@ TORCH_FREE = (
     "training.datasets",
     "training.folder",
     "training.recipe",
+    "training.recipes",
+    "training.summary.write",
 )
 
 

@@ -6,6 +6,8 @@ warm-up in epochs; here it is that share of all steps.
 
 from __future__ import annotations
 
+import dataclasses
+
 from training.recipe import Recipe, photos
 
 
@@ -88,19 +90,8 @@ def efficientnet_v2(size: int = 300) -> Recipe:
     M and L end at 380, RandAugment 20 and 25, mixup 0.2 and 0.5, dropout 0.4 and 0.5. Nobody
     measured it here yet.
     """
-    return photos(
-        384,
-        epochs=350,
-        batch_size=4096,
-        learning_rate=0.256,
-        optimizer="rmsprop",
-        weight_decay=1e-5,
-        decay_vectors=False,
-        schedule="exponential",
-        warmup=5 / 350,
-        bn_momentum=0.01,
-        ema=0.9999,
-        min_scale=0.08,
+    return dataclasses.replace(
+        efficientnet(384),
         stages=4,
         train_crop=300,
         start_train_crop=128,

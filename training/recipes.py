@@ -54,7 +54,8 @@ def small(size: int = 32) -> Recipe:
 def ablation(size: int = 32) -> Recipe:
     """Returns the recipe of the ablation study of resnet14: Adam 1e-3, batches of 100, 80 epochs.
 
-    python -m bench study ablation --data fashion_mnist --epochs 3
+    make train MODEL=resnet14_se DATA=fashion_mnist RECIPE=ablation
+    python -m bench study ablation --data fashion_mnist, for all six
 
     No augmentation and a constant rate, so that networks differ in structure only. The seeds of
     this project print 80 epochs of CIFAR-10 on a GTX 1070; measured here: docs/ablation.md.

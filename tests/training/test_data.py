@@ -32,16 +32,6 @@ def _names(data: ImageData) -> list[str]:
     return [file.name for file in _files([*data.train, *data.val])]
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Returns a folder of ten images in each of two classes."""
-    for label, colour in (("cat", "red"), ("dog", "blue")):
-        (tmp_path / "pets" / label).mkdir(parents=True)
-        for index in range(10):
-            Image.new("RGB", (40, 50), colour).save(tmp_path / "pets" / label / f"{index}.png")
-    return tmp_path / "pets"
-
-
 def test_no_image_is_both_learned_from_and_held_out(folder: Path) -> None:
     data = load_data(str(folder))
     assert data.name == "pets"

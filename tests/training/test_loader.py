@@ -23,16 +23,6 @@ def recipe(**fields: Any) -> Recipe:
     return Recipe(**{"epochs": 1, "batch_size": 4, "learning_rate": 1e-3, **fields})
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Returns a folder of ten images in each of two classes."""
-    for label, colour in (("cat", "red"), ("dog", "blue")):
-        (tmp_path / "pets" / label).mkdir(parents=True)
-        for index in range(10):
-            Image.new("RGB", (40, 50), colour).save(tmp_path / "pets" / label / f"{index}.png")
-    return tmp_path / "pets"
-
-
 def test_loaders_give_uint8_batches_in_the_shape_of_the_contract() -> None:
     loaders = Loaders(load_data("digits"), digits())
     pixels, labels, unreadable = next(iter(loaders.train_dataloader()))
