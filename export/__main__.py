@@ -49,6 +49,8 @@ def main() -> int:
             outcomes.append(outcome)
             progress.advance(task)
     cli.results().print(_table(f"{network.model}, {network.source.origin}", outcomes))
+    for note in filter(None, map(_note, outcomes)):
+        cli.results().print(note)
     print(ARTIFACTS / f"{network.model}-{network.data}")
     return int(any(outcome.failed for outcome in outcomes))
 
@@ -78,6 +80,21 @@ def _cells(artifact: Artifact) -> tuple[str, ...]:
         f"{parity.relative_error:.1e}" if parity else "not run",
         f"{metrics.top1:.1%}" if metrics else "not measured",
         parity.runtime if parity else f"unverified: {artifact.unverified}",
+    )
+
+
+def _note(outcome: Outcome) -> str | None:
+    """Returns how an int8 graph was made, in one line."""
+    made = outcome.artifact.quantization if outcome.artifact else None
+    if made is None:
+        return None
+    figure = "top-1" if made.labelled else "agreement"
+    tried = ", ".join(f"{name} {top1:.1%}" for name, top1 in made.top1.items())
+    left = len(made.fp32_layers)
+    layers = f"{left} layers in fp32: {', '.join(made.fp32_layers)}" if left else "no layer in fp32"
+    return (
+        f"{outcome.target}: {made.calibration} calibration ({figure} on {made.images} calibration "
+        f"images: {tried}), {layers}"
     )
 
 

@@ -27,6 +27,7 @@ Logits = npt.NDArray[np.float32]
 Precision = Literal["fp32", "fp16", "int8"]
 Format = Literal["onnx", "tensorrt", "tensorrt_rtx"]
 Weights = Literal["trained", "imagenet", "random"]
+Calibration = Literal["MinMax", "Percentile", "Entropy"]
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -102,6 +103,26 @@ class Metrics:
 
 @with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Quantization:
+    """How an int8 graph was made.
+
+    Attributes:
+        calibration: the method that gave each activation its range.
+        images: how many calibration images it was chosen on.
+        labelled: whether ``top1`` counts true labels; if not, it is agreement with float32.
+        top1: of each method on those images, all layers in int8; the best one was taken.
+        fp32_layers: names of the nodes left in float32, the most sensitive first.
+    """
+
+    calibration: Calibration
+    images: int
+    labelled: bool
+    top1: dict[Calibration, float]
+    fp32_layers: tuple[str, ...]
+
+
+@with_config(ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Artifact:
     """A network that is ready to run elsewhere, and everything needed to use it.
 
@@ -123,6 +144,7 @@ class Artifact:
         metrics: None where nothing was measured (no held-out images, or not runnable here).
         unverified: None, or why the model file itself was not run where it was made.
         source: where the weights came from.
+        quantization: how it came to int8; None in other precisions.
         versions: package name to version, of what made it.
         sha256s: file name to digest of each file beside the manifest.
     """
@@ -144,6 +166,7 @@ class Artifact:
     metrics: Metrics | None
     unverified: str | None
     source: Source
+    quantization: Quantization | None = None
     versions: dict[str, str]
     sha256s: dict[str, str]
 
@@ -263,6 +286,17 @@ def _check_contents(artifact: Artifact) -> None:
             f"{artifact.path}: the manifest must hold either its parity with torch or the reason "
             "why it is unverified; export it again"
         )
+    if (made := artifact.quantization) is not None:
+        if artifact.precision != "int8":
+            raise ArtifactError(
+                f"{artifact.path}: the manifest says how an {artifact.precision} graph came to "
+                "int8; export it again"
+            )
+        if made.calibration not in made.top1:
+            raise ArtifactError(
+                f"{artifact.path}: calibration is {made.calibration}, but top1 holds "
+                f"{sorted(made.top1)}; export it again"
+            )
     smallest, largest = artifact.batch_range
     if not 1 <= smallest <= largest:
         raise ArtifactError(

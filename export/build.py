@@ -20,12 +20,13 @@ from export.artifact import (
     Logits,
     Metrics,
     Precision,
+    Quantization,
     TensorSpec,
     write_artifact,
 )
+from export.calibration import choose_int8
 from export.network import Network, stack
-from export.parity import ParityError, check_parity, measure_parity, parity_batches
-from export.quantize import to_int8
+from export.parity import LIMITS, ParityError, check_parity, measure_parity, parity_batches
 from export.runtimes.base import Runtime, RuntimeUnavailable, load_runtime
 from export.to_fp16 import to_fp16
 from export.to_onnx import INPUT, OUTPUT, to_onnx
@@ -161,6 +162,7 @@ class _Builder:
             metrics=None,
             unverified=None,
             source=network.source,
+            quantization=self._int8[1] if precision == "int8" else None,
             versions=_versions(format),
             sha256s={},
         )
@@ -184,9 +186,16 @@ class _Builder:
     @cached_property
     def int8(self) -> Any:
         """The QDQ ``ModelProto``."""
-        samples, preprocess = self._network.calibration, self._network.preprocess
-        batches = pixel_batches(samples, preprocess, size=self._batch_range[1])
-        return to_int8(self.fp32, (pixels for pixels, _ in batches))
+        return self._int8[0]
+
+    @cached_property
+    def _int8(self) -> tuple[Any, Quantization]:
+        network = self._network
+        samples = network.calibration
+        pixels, labels = next(pixel_batches(samples, network.preprocess, size=len(samples)))
+        # A random network has no classes to agree on, so nothing to gain from float32 layers.
+        limits = None if network.weights == "random" else LIMITS["int8"]
+        return choose_int8(self.fp32, pixels, labels if network.labelled else None, limits)
 
     def _engine(self, flavour: FlavourName) -> bytes:
         graph = self.fp16.SerializeToString()

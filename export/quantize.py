@@ -1,61 +1,122 @@
-"""A float32 ONNX graph to int8, by static calibration on real images."""
+"""A float32 ONNX graph to int8, given the range of every activation and the layers to leave."""
 
 from __future__ import annotations
 
+import copy
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from models.preprocess import Pixels
+import numpy as np
+
+DEQUANTIZE = "DequantizeLinear"
+Range = tuple[float, float]  # smallest and largest value of an activation
 
 
-def to_int8(model: Any, calibration: Iterable[Pixels]) -> Any:
+def prepare(model: Any) -> Any:
+    """Returns the ONNX ``ModelProto`` as the quantizer wants it: folded, with all shapes inferred.
+
+    Every node has a name, which is what layers are called by.
+    """
+    import onnx
+    from onnxruntime.quantization.quant_utils import load_model_with_shape_infer
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    with tempfile.TemporaryDirectory() as folder:
+        # Files, not protos: given a proto, ONNX Runtime moves its weights to a file and loses them.
+        plain, prepared = (Path(folder) / name for name in ("fp32.onnx", "prepared.onnx"))
+        onnx.save(model, plain)
+        quant_pre_process(str(plain), str(prepared), skip_symbolic_shape=True)
+        result = load_model_with_shape_infer(prepared)
+    for index, node in enumerate(result.graph.node):
+        node.name = node.name or f"{node.op_type}_{index}"
+    return result
+
+
+def to_int8(prepared: Any, ranges: Mapping[str, Range], fp32_layers: Collection[str] = ()) -> Any:
     """Returns an ONNX ``ModelProto`` in QDQ form: uint8 activations, int8 weights per channel.
 
     Weights use 7 of their 8 bits (``reduce_range``), because products of full-range uint8 and
     int8 overflow the 16-bit sums of CPUs with AVX2 and no VNNI.
 
     Args:
-        model: float32 graph, uint8 pixels in.
-        calibration: batches of uint8 (n, H, W, 3) that show the range of each activation.
+        prepared: float32 graph from :func:`prepare`.
+        ranges: of every activation; values outside are clipped.
+        fp32_layers: names of nodes that stay as they are.
+    """
+    from onnxruntime.quantization import CalibrationMethod, QuantType
+    from onnxruntime.quantization.calibrate import TensorData, TensorsData
+    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+    from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
+
+    # What quantize_static does once it has calibrated; here the ranges are known already.
+    quantizer = QDQQuantizer(
+        copy.deepcopy(prepared),
+        per_channel=True,
+        reduce_range=True,
+        weight_qType=QuantType.QInt8,
+        activation_qType=QuantType.QUInt8,
+        tensors_range=TensorsData(
+            CalibrationMethod.MinMax,
+            {
+                name: TensorData(lowest=np.float32(low), highest=np.float32(high))
+                for name, (low, high) in ranges.items()
+            },
+        ),
+        nodes_to_quantize=[],
+        nodes_to_exclude=list(fp32_layers),
+        op_types_to_quantize=sorted({*QLinearOpsRegistry, *QDQRegistry}),
+        # Logits of 8 bits tie, and a tie is decided by the order of the classes.
+        extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm"]},
+    )
+    quantizer.quantize_model()
+    quantizer.model.topological_sort()
+    result = quantizer.model.model
+    _shield(result, fp32_layers)
+    return result
+
+
+def _shield(model: Any, fp32_layers: Collection[str]) -> None:
+    """Keeps ONNX Runtime from rounding the weights of float32 layers after all.
+
+    A session turns the weights of every Conv and Gemm between a DequantizeLinear and a
+    QuantizeLinear to int8, with one scale for the whole tensor (its WeightBiasQuantization): worse
+    than what the layer was spared. It leaves those alone whose input is dequantized per channel,
+    so they get a DequantizeLinear of their own that has the same scale for each channel.
     """
     import onnx
-    from onnxruntime.quantization import (
-        CalibrationDataReader,
-        CalibrationMethod,
-        QuantFormat,
-        QuantType,
-        quantize_static,
-    )
-    from onnxruntime.quantization.shape_inference import quant_pre_process
+    from onnx.numpy_helper import from_array, to_array
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self, batches: Iterator[Pixels]) -> None:
-            self._batches = batches
+    graph = model.graph
+    constants = {tensor.name: to_array(tensor) for tensor in graph.initializer}
+    makers = {name: node for node in graph.node for name in node.output}
+    nodes = []
+    for node in graph.node:
+        maker = makers.get(node.input[0]) if node.name in fp32_layers else None
+        weighted = node.op_type in ("Conv", "Gemm") and node.input[1] in constants
+        if weighted and maker is not None and maker.op_type == DEQUANTIZE:
+            channels = _input_channels(node, constants[node.input[1]].shape)
+            own = onnx.NodeProto()
+            own.CopyFrom(maker)
+            own.name = f"{node.name}_input"
+            own.attribute.append(onnx.helper.make_attribute("axis", 1))
+            for index in (1, 2):
+                values = np.repeat(constants[maker.input[index]], channels)
+                own.input[index] = f"{own.name}_{index}"
+                graph.initializer.append(from_array(values, own.input[index]))
+            own.output[0] = node.input[0] = f"{own.name}_float"
+            nodes.append(own)
+        nodes.append(node)
+    read = {name for node in nodes for name in node.input} | {out.name for out in graph.output}
+    kept = [node for node in nodes if not read.isdisjoint(node.output)]
+    del graph.node[:]
+    graph.node.extend(kept)
 
-        def get_next(self) -> dict[str, Pixels] | None:
-            batch = next(self._batches, None)
-            return None if batch is None else {model.graph.input[0].name: batch}
 
-    with tempfile.TemporaryDirectory() as folder:
-        # Files, not protos: given a proto, ONNX Runtime moves its weights to a file and loses them.
-        plain, prepared, quantized = (
-            str(Path(folder) / name) for name in ("fp32.onnx", "prepared.onnx", "int8.onnx")
-        )
-        onnx.save(model, plain)
-        quant_pre_process(plain, prepared, skip_symbolic_shape=True)
-        quantize_static(
-            prepared,
-            quantized,
-            Reader(iter(calibration)),
-            quant_format=QuantFormat.QDQ,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            per_channel=True,
-            reduce_range=True,
-            calibrate_method=CalibrationMethod.MinMax,
-        )
-        result = onnx.load(quantized)
-    onnx.checker.check_model(result, full_check=True)
-    return result
+def _input_channels(node: Any, weight: tuple[int, ...]) -> int:
+    """Returns how many channels a Conv or Gemm with such a weight reads."""
+    values: dict[str, int] = {attribute.name: attribute.i for attribute in node.attribute}
+    if node.op_type == "Conv":
+        return weight[1] * values.get("group", 1)
+    return weight[1] if values.get("transB") else weight[0]

@@ -87,6 +87,30 @@ def test_a_manifest_that_contradicts_itself_is_refused(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda m: m["quantization"].update(calibration="Guess"), r"quantization\.calibration: "),
+        (lambda m: m["quantization"].update(top1={}), "calibration is MinMax, but top1 holds"),
+        (lambda m: m.update(precision="fp32"), "how an fp32 graph came to int8"),
+    ],
+)
+def test_a_quantization_that_contradicts_itself_is_refused(
+    copied: Copy, change: Callable[[dict[str, object]], object], reason: str
+) -> None:
+    folder = copied("onnx-int8")
+    edit(folder, lambda m: m["quantization"].update(calibration="MinMax"))  # type: ignore[attr-defined]
+    edit(folder, change)
+    with pytest.raises(ArtifactError, match=reason):
+        Artifact.load(folder)
+
+
+def test_an_artifact_from_before_quantization_was_recorded_still_loads(copied: Copy) -> None:
+    folder = copied("onnx-int8")
+    edit(folder, lambda m: m.pop("quantization"))
+    assert Artifact.load(folder).quantization is None
+
+
 def test_what_is_no_artifact_is_refused(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "nothing"):
         with pytest.raises(ArtifactError, match=r"not an artifact, it holds no manifest\.json"):

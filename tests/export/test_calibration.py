@@ -1,0 +1,287 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx.numpy_helper import to_array
+from torch import nn
+
+from export import calibration
+from export.artifact import Artifact, Logits
+from export.build import build_artifacts
+from export.calibration import choose_int8, fewest
+from export.moments import Moments, input_moments, weighted_layers
+from export.network import load_network
+from export.parity import LIMITS
+from export.quantize import prepare, to_int8
+from export.ranges import BINS, entropy_range, histogram, measure_ranges, percentile_range
+from export.rounding import Rounding, round_rows
+from export.sensitivity import layer_errors
+from export.to_onnx import to_onnx
+from models.classifier import Classifier
+from models.preprocess import Pixels
+
+SIDE = 16
+
+
+class Small(nn.Module):
+    """Every kind of layer the road knows: plain, depthwise, pointwise, residual, linear."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, stride=2, padding=1), nn.ReLU6())
+        self.depthwise = nn.Sequential(nn.Conv2d(16, 16, 3, padding=1, groups=16), nn.ReLU6())
+        self.pointwise = nn.Conv2d(16, 16, 1)
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        images = self.stem(images)
+        logits: torch.Tensor = self.head(images + self.pointwise(self.depthwise(images)))
+        return logits
+
+
+def small(*, ruined: bool = False) -> Any:
+    """Returns the float32 graph of a small network.
+
+    Ruined, the depthwise layer has one weight per channel on a tap that only ever sees padding:
+    nothing in float32, and a scale that rounds all its other weights to zero in int8.
+    """
+    torch.manual_seed(0)
+    network = Small()
+    if ruined:
+        wide = nn.Conv2d(16, 16, 17, padding=8, groups=16)
+        with torch.no_grad():
+            wide.weight.zero_()
+            wide.weight[:, :, 7:10, 7:10] = network.depthwise[0].weight
+            wide.weight[:, :, 0, 0] = 1e4
+        network.depthwise[0] = wide
+    return to_onnx(Classifier(network), size=SIDE, max_batch=32)
+
+
+@pytest.fixture(scope="module")
+def pixels() -> Pixels:
+    """Returns uint8 (64, 16, 16, 3): smooth, so that neighbours resemble each other."""
+    coarse = np.random.default_rng(0).integers(0, 256, (64, 4, 4, 3), dtype=np.uint8)
+    return coarse.repeat(4, axis=1).repeat(4, axis=2)
+
+
+@pytest.fixture(scope="module")
+def prepared() -> Any:
+    """Returns the prepared graph of the small network."""
+    return prepare(small())
+
+
+def logits_of(graph: Any, pixels: Pixels, *, optimized: bool = True) -> Logits:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    if not optimized:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), options)
+    logits: Logits = session.run(None, {"pixels": pixels})[0]
+    return logits
+
+
+def layer(graph: Any, op: str, index: int) -> str:
+    """Returns the name of the ``index``th node that is an ``op``."""
+    return str([node for node in graph.graph.node if node.op_type == op][index].name)
+
+
+def test_the_ruined_layer_alone_is_left_in_float32(pixels: Pixels) -> None:
+    model = small(ruined=True)
+    ruined = layer(prepare(model), "Conv", 1)
+    graph, made = choose_int8(model, pixels, None, LIMITS["int8"])
+    assert made.top1[made.calibration] < 0.95  # what all layers in int8 would be
+    assert made.fp32_layers == (ruined,)
+    constants = {tensor.name for tensor in graph.graph.initializer}
+    (node,) = (node for node in graph.graph.node if node.name == ruined)
+    assert node.input[1] in constants  # the weights themselves, not a DequantizeLinear of them
+    agrees = logits_of(graph, pixels).argmax(axis=1) == logits_of(model, pixels).argmax(axis=1)
+    assert agrees.mean() >= 0.975
+
+
+def test_without_limits_no_layer_is_left_in_float32(pixels: Pixels) -> None:
+    _, made = choose_int8(small(ruined=True), pixels, None, None)
+    assert made.fp32_layers == ()
+
+
+@pytest.mark.parametrize("best", ["MinMax", "Percentile", "Entropy"])
+def test_the_method_is_the_one_that_measures_best(
+    pixels: Pixels, monkeypatch: pytest.MonkeyPatch, best: str
+) -> None:
+    def spoiled(prepared: Any, pixels: Pixels) -> Any:
+        ranges = measure_ranges(prepared, pixels)
+        for method in ranges:
+            if method != best:
+                ranges[method] = dict.fromkeys(ranges[method], (-100000.0, 100000.0))
+        return ranges
+
+    monkeypatch.setattr(calibration, "measure_ranges", spoiled)
+    _, made = choose_int8(small(), pixels, None, None)
+    assert made.calibration == best
+    assert made.top1[made.calibration] == max(made.top1.values())
+    assert sorted(made.top1.values())[-1] > sorted(made.top1.values())[-2]
+    assert (made.images, made.labelled) == (64, False)
+
+
+def test_labels_decide_where_there_are_some(pixels: Pixels) -> None:
+    model = small()
+    labels = np.full(len(pixels), 3)
+    share = float((logits_of(model, pixels).argmax(axis=1) == 3).mean())
+    _, made = choose_int8(model, pixels, labels, None)
+    assert made.labelled
+    assert made.top1[made.calibration] == pytest.approx(share, abs=0.1)
+
+
+@pytest.mark.parametrize("needed", range(1, 13))
+def test_no_more_layers_than_needed(needed: int) -> None:
+    tried: list[int] = []
+
+    def holds(count: int) -> bool:
+        tried.append(count)
+        return count >= needed
+
+    assert fewest(10, holds) == min(needed, 10)
+    assert min(needed, 10) in tried
+    assert len(tried) == len(set(tried)) <= 8
+
+
+def test_ranges_cover_or_leave_out_the_outlier() -> None:
+    values = np.random.default_rng(0).normal(size=200_000).astype(np.float32)
+    values[0] = 50
+    ends = (float(values.min()), 50.0)
+    counts = histogram(values, ends)
+    assert (len(counts), counts.sum(), counts[-1]) == (BINS, len(values), 1)
+    for low, high in (percentile_range(counts, ends), entropy_range(counts, ends)):
+        assert ends[0] <= low <= -2
+        assert 3 < high < 40
+
+
+def test_a_constant_activation_has_a_range() -> None:
+    counts = histogram(np.full(10, 2.5, dtype=np.float32), (2.5, 2.5))
+    assert percentile_range(counts, (2.5, 2.5)) == entropy_range(counts, (2.5, 2.5)) == (2.5, 2.5)
+
+
+def test_minmax_is_what_the_images_reach(prepared: Any, pixels: Pixels) -> None:
+    ranges = measure_ranges(prepared, pixels)["MinMax"]
+    logits = logits_of(prepared, pixels)
+    assert ranges["logits"] == pytest.approx((logits.min(), logits.max()), rel=1e-5)
+    for node in prepared.graph.node:
+        if node.op_type == "Clip":
+            assert ranges[node.input[0]] == ranges[node.output[0]]
+            assert 0 <= ranges[node.output[0]][0] < ranges[node.output[0]][1] <= 6
+
+
+def test_an_error_is_the_layers_own(pixels: Pixels) -> None:
+    errors = []
+    for ruined in (False, True):
+        graph = prepare(small(ruined=ruined))
+        quantized = to_int8(graph, measure_ranges(graph, pixels)["MinMax"])
+        found = layer_errors(graph, quantized, pixels)
+        errors.append([found[layer(graph, "Conv", index)] for index in range(3)])
+        assert {layer(graph, "Add", 1), layer(graph, "Gemm", 0)} < found.keys()
+    (stem, depthwise, pointwise), (same, ruined_error, fed_as_before) = errors
+    assert max(stem, depthwise, pointwise) < 0.02 < 0.5 < ruined_error
+    assert (same, fed_as_before) == pytest.approx((stem, pointwise), rel=0.1)
+
+
+def test_the_runtime_does_not_round_what_was_left_in_float32(pixels: Pixels) -> None:
+    graph = prepare(small(ruined=True))
+    left = layer(graph, "Conv", 1)
+    quantized = to_int8(graph, measure_ranges(graph, pixels)["MinMax"], [left])
+    as_written = logits_of(quantized, pixels, optimized=False)
+    np.testing.assert_allclose(logits_of(quantized, pixels), as_written, atol=0.02)
+    assert np.abs(as_written - logits_of(graph, pixels)).max() < 0.1
+
+
+def test_logits_are_not_rounded(prepared: Any, pixels: Pixels) -> None:
+    quantized = to_int8(prepared, measure_ranges(prepared, pixels)["MinMax"])
+    (maker,) = (node for node in quantized.graph.node if "logits" in node.output)
+    assert maker.op_type == "Gemm"
+
+
+def test_rounding_for_the_inputs_beats_the_nearest(prepared: Any, pixels: Pixels) -> None:
+    random = np.random.default_rng(0)
+    inputs = random.normal(size=(4000, 8)) @ random.normal(size=(8, 24))  # 24 values, 8 causes
+    covariance = np.cov(inputs.T)[None].astype(np.float32)
+    rows = random.uniform(-60, 60, (1, 16, 24))
+    careful = round_rows(rows, Moments(np.zeros((1, 24)), covariance))
+    nearest = round_rows(rows, Moments(np.zeros((1, 24)), None))
+    np.testing.assert_array_equal(nearest, np.round(rows))
+    noise = [float((((rows - levels)[0] @ inputs.T) ** 2).mean()) for levels in (careful, nearest)]
+    assert noise[0] < noise[1] / 3
+    assert (careful == np.round(careful)).all()
+    assert np.abs(careful).max() <= 64
+
+
+def test_rounding_brings_the_graph_closer_to_float32(prepared: Any, pixels: Pixels) -> None:
+    quantized = to_int8(prepared, measure_ranges(prepared, pixels)["MinMax"])
+    exact = logits_of(prepared, pixels)
+    before = np.abs(logits_of(quantized, pixels) - exact).mean()
+    Rounding(prepared, pixels[:32]).apply(quantized)
+    assert np.abs(logits_of(quantized, pixels[32:]) - exact[32:]).mean() < before
+
+
+def test_the_bias_makes_up_for_what_rounding_does_to_the_mean(
+    prepared: Any, pixels: Pixels
+) -> None:
+    quantized = to_int8(prepared, measure_ranges(prepared, pixels)["MinMax"])
+    Rounding(prepared, pixels).apply(quantized)
+    moments = input_moments(prepared, pixels)
+    exact = {tensor.name: to_array(tensor) for tensor in prepared.graph.initializer}
+    whole = {tensor.name: to_array(tensor) for tensor in quantized.graph.initializer}
+    makers = {node.output[0]: node for node in quantized.graph.node}
+    layers = weighted_layers(prepared)
+    assert [layer.groups for layer in layers] == [1, 16, 1, 1]
+    for item in layers:
+        (node,) = (node for node in quantized.graph.node if node.name == item.name)
+        (levels, scale), (steps, step) = (
+            [whole[name] for name in makers[source].input[:2]] for source in node.input[1:]
+        )
+        weight = exact[item.weight].reshape(len(levels), -1)
+        rounded = levels.reshape(weight.shape) * scale.reshape(-1, 1)
+        mean = moments[item.name].mean.repeat(len(levels) // item.groups, axis=0)
+        lost = ((weight - rounded) * mean).sum(axis=1) + exact[item.bias] - steps * step
+        assert (np.abs(lost) <= 0.51 * step).all()  # half a step: the rounding of the bias itself
+
+
+def test_moments_count_the_padding(pixels: Pixels) -> None:
+    torch.manual_seed(0)
+    pooled = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    network = Classifier(nn.Sequential(nn.Conv2d(3, 4, 3, stride=2, padding=1), *pooled))
+    graph = prepare(to_onnx(network, size=SIDE, max_batch=32))
+    white = np.full_like(pixels, 255)
+    moments = input_moments(graph, white)[layer(graph, "Conv", 0)]
+    value = (255 * network.scale + network.shift).expand(1, 3, SIDE, SIDE)
+    expected = nn.functional.unfold(value, 3, stride=2, padding=1).mean(dim=(0, 2)).numpy()
+    np.testing.assert_allclose(moments.mean[0], expected, atol=0.15)
+    assert expected.max() - expected.min() > 0.3  # a corner sees padding more often
+
+
+def test_the_manifest_says_how_it_came_to_int8(artifacts: dict[str, Artifact]) -> None:
+    made = artifacts["onnx-int8"].quantization
+    assert made is not None
+    assert made.top1.keys() == {"MinMax", "Percentile", "Entropy"}
+    assert made.top1[made.calibration] == max(made.top1.values())
+    assert (made.images, made.labelled) == (256, True)
+    names = {node.name for node in onnx.load(artifacts["onnx-int8"].model_file).graph.node}
+    assert set(made.fp32_layers) <= names
+    assert artifacts["onnx-fp32"].quantization is None
+
+
+@pytest.mark.slow
+def test_lite0_with_its_real_weights_keeps_its_answers(here: Path) -> None:
+    network = load_network("efficientnet_lite0", None, "imagenet")
+    (outcome,) = build_artifacts(network, ["onnx-int8"])
+    assert outcome.reason is None
+    assert outcome.artifact is not None
+    assert outcome.artifact.parity is not None
+    assert outcome.artifact.parity.images == 64
+    assert outcome.artifact.parity.top1_agreement >= 0.95
+    made = outcome.artifact.quantization
+    assert made is not None
+    assert made.top1[made.calibration] >= 0.975
