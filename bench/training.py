@@ -24,6 +24,7 @@ from training.trainer import Machine, quiet, trainer_options
 
 WARM_UP = 3  # untimed steps
 REFERENCE = "plain loop, fp32"
+TRAINER = "trainer"
 ROUNDS = 3
 
 Step = Callable[[Batch], object]
@@ -65,14 +66,14 @@ def training_rates(model: str, data: ImageData, recipe: Recipe, *, steps: int) -
     loading, whole = [], []
     for _ in range(ROUNDS):  # by turns: the machine is slow for seconds at a time
         loading += _gaps(islice(_forever(loader), need))[WARM_UP:]
-        whole += _train(model, data, recipe, loader, need, {})["both"]
+        whole += _train(model, data, recipe, loader, need, {})[TRAINER]
     loops = {} if _gpu() else _plain_loops(model, data, recipe)
     turns = _train(model, data, recipe, _Kept(kept), need * ROUNDS, loops)
     images = len(kept[0].labels)
     return Rates(
         loader=images / float(np.median(loading)),
         both=images / float(np.median(whole)),
-        step=images / float(np.median(turns.pop("both"))),
+        step=images / float(np.median(turns.pop(TRAINER))),
         loops={name: images / float(np.median(samples)) for name, samples in turns.items()},
         device="GPU" if _gpu() else f"CPU, {torch.get_num_threads()} threads",
     )
@@ -96,7 +97,7 @@ class _Turns(lightning.Callback):
         self._loops = loops
         self._random = np.random.default_rng(0)
         self._since = 0.0
-        self.samples: dict[str, list[float]] = {name: [] for name in ("both", *loops)}
+        self.samples: dict[str, list[float]] = {name: [] for name in (TRAINER, *loops)}
 
     def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         """Starts the clock."""
@@ -113,7 +114,7 @@ class _Turns(lightning.Callback):
         """Stops the clock, gives the others their turn, and starts it again."""
         if _gpu():
             torch.cuda.synchronize()
-        self.samples["both"].append(time.perf_counter() - self._since)
+        self.samples[TRAINER].append(time.perf_counter() - self._since)
         for name in self._random.permutation(list(self._loops)):
             start = time.perf_counter()
             self._loops[name](batch)
@@ -129,7 +130,7 @@ def _train(
     steps: int,
     loops: dict[str, Step],
 ) -> dict[str, list[float]]:
-    """Returns seconds per step after warm-up: the trainer's as ``both``, and the plain loops'."""
+    """Returns seconds per step after warm-up, of the trainer (:data:`TRAINER`) and plain loops."""
     network, _ = first_network(model, data.labels, recipe)
     module = ClassifierModule(network, {}, data.labels, recipe)
     turns = _Turns(loops)
@@ -144,39 +145,46 @@ def _train(
 def _plain_loops(model: str, data: ImageData, recipe: Recipe) -> dict[str, Step]:
     """Returns the loop of torchvision's reference script, and its variants, on this CPU."""
     return {
-        REFERENCE: _plain_loop(model, data, recipe),
-        "plain loop, fp32, channels_last": _plain_loop(model, data, recipe, last=True),
-        "plain loop, bf16": _plain_loop(model, data, recipe, bf16=True),
-        "plain loop, bf16, channels_last": _plain_loop(model, data, recipe, last=True, bf16=True),
+        REFERENCE: PlainLoop(model, data, recipe),
+        "plain loop, fp32, channels_last": PlainLoop(model, data, recipe, last=True),
+        "plain loop, bf16": PlainLoop(model, data, recipe, bf16=True),
+        "plain loop, bf16, channels_last": PlainLoop(model, data, recipe, last=True, bf16=True),
     }
 
 
-def _plain_loop(
-    model: str, data: ImageData, recipe: Recipe, *, last: bool = False, bf16: bool = False
-) -> Step:
-    """Returns one step of what torchvision's references/classification/train.py does per batch.
+class PlainLoop:
+    """What torchvision's references/classification/train.py does per batch, one step a call.
 
     Its loader hands over normalised float32 images, so they are made outside of the clock there;
-    here that is within the step, which favours it: the same work as in the trainer's step.
+    here that is within the step, as it is in the trainer's step: the same work in both.
     """
-    network, _ = first_network(model, data.labels, recipe)
-    network.train()
-    layout = torch.channels_last if last else torch.contiguous_format
-    network.to(memory_format=layout)
-    optimizer = make_optimizer(network, recipe, fused=False)  # as there
-    criterion = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
 
-    def step(batch: Batch) -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            logits = network(batch.pixels)
-            loss = criterion(logits, batch.labels)
-        optimizer.zero_grad()
+    def __init__(
+        self,
+        model: str,
+        data: ImageData,
+        recipe: Recipe,
+        *,
+        last: bool = False,
+        bf16: bool = False,
+    ) -> None:
+        self.network, _ = first_network(model, data.labels, recipe)
+        layout = torch.channels_last if last else torch.contiguous_format
+        self.network.train().to(memory_format=layout)
+        self._optimizer = make_optimizer(self.network, recipe, fused=False)  # as there
+        self._criterion = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
+        self._bf16 = bf16
+
+    def __call__(self, batch: Batch) -> None:
+        """Learns from one batch."""
+        with torch.autocast("cpu", torch.bfloat16, enabled=self._bf16):
+            logits = self.network(batch.pixels)
+            loss = self._criterion(logits, batch.labels)
+        self._optimizer.zero_grad()
         loss.backward()
-        optimizer.step()
+        self._optimizer.step()
         (logits.argmax(dim=1) == batch.labels).float().mean().item()
         loss.item()
-
-    return step
 
 
 def _gaps(batches: Iterable[object]) -> list[float]:

@@ -6,8 +6,11 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
 
+import torch
 import tyro
+from torch import nn
 
+from export.to_onnx import to_onnx
 from models import cli
 from models.classifier import Classifier
 from models.cores import usable_cores
@@ -30,8 +33,6 @@ def countable(name: str) -> Classifier:
     The biases of a fresh network are zero, and the exporter leaves out what adds zero: a trained
     network has more parameters than its graph would show.
     """
-    from torch import nn
-
     network = Classifier(build_model(name, num_classes=find_model(name).native_classes))
     for parameter in network.parameters():
         if parameter.ndim == 1:
@@ -41,10 +42,6 @@ def countable(name: str) -> Classifier:
 
 def count(name: str) -> NetworkCost:
     """Returns the cost of a registry network at its native size and number of classes."""
-    import torch
-
-    from export.to_onnx import to_onnx
-
     torch.set_num_threads(1)
     graph = to_onnx(countable(name), size=find_model(name).native_size, max_batch=8)
     return network_cost(graph)

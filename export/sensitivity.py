@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from export.quantize import DEQUANTIZE
 from export.ranges import BATCH, session_of
 from export.to_onnx import INPUT
 from models.preprocess import Pixels
 
-QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
+QUANTIZE = "QuantizeLinear"
 
 
 def layer_errors(prepared: Any, quantized: Any, pixels: Pixels) -> dict[str, float]:

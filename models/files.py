@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 
 @contextmanager
@@ -36,12 +37,23 @@ def replace_folder(new: Path, path: Path) -> None:
         new.rename(path)
 
 
-def write_whole(path: Path, content: bytes) -> Path:
-    """Returns ``path``, which holds ``content`` by rename: never a part of it."""
+@contextmanager
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """Yields a file that becomes ``path`` by rename, or disappears on an exception."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
+    try:
+        with temporary.open("wb") as file:
+            yield file
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, content: bytes) -> Path:
+    """Returns ``path``, which holds ``content`` by rename: never a part of it."""
+    with whole_file(path) as file:
+        file.write(content)
     return path
 
 

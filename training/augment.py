@@ -41,16 +41,21 @@ def augmentation(recipe: Recipe) -> v2.Transform:
     return v2.Compose(steps)
 
 
+def seed_of(key: tuple[int, ...]) -> int:
+    """Returns a seed for torch that is as good as random, and always the same for one key."""
+    (seed,) = np.random.SeedSequence(key).generate_state(1, np.uint64)
+    return int(seed) >> 1  # torch takes 63 bits
+
+
 def augmented(image: Image.Image, recipe: Recipe, key: tuple[int, ...]) -> Pixels:
     """Returns uint8 (side, side, 3): ``image``, changed at random as the integers of ``key`` say.
 
     The same key gives the same pixels in every process, so neither the number of worker processes
     nor an interruption changes a run.
     """
-    (seed,) = np.random.SeedSequence(key).generate_state(1, np.uint64)
     with torch.random.fork_rng(devices=[]):
         # Not torch.manual_seed: that would also reset the device that dropout draws from.
-        torch.default_generator.manual_seed(int(seed) >> 1)
+        torch.default_generator.manual_seed(seed_of(key))
         return np.asarray(augmentation(recipe)(to_rgb(image)), dtype=np.uint8)
 
 

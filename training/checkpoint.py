@@ -66,17 +66,25 @@ def checkpoint_path(run: Path) -> Path:
     return run / "checkpoint.ckpt"
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
-    """Returns the checkpoint in a file; nothing in it is executed (``weights_only``).
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Returns all that a checkpoint file holds; nothing in it is executed (``weights_only``).
 
     Raises:
         UserError: the file is not a checkpoint of ours, or is damaged.
     """
-    with damaged(path):
-        saved = torch.load(path, map_location="cpu", weights_only=True)
+    with _damaged(path):
+        saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        schema = saved[KEY]["schema"]
+    if schema != SCHEMA:
+        raise UserError(f"{path}: schema is {schema}, this version reads {SCHEMA}")
+    return saved
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Returns the checkpoint in a file; see :func:`read_checkpoint` for what it raises."""
+    saved = read_checkpoint(path)
+    with _damaged(path):
         block = saved[KEY]
-        if block["schema"] != SCHEMA:
-            raise UserError(f"{path}: schema is {block['schema']}, this version reads {SCHEMA}")
         return Checkpoint(
             model=block["model"],
             data=block["data"],
@@ -95,7 +103,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 @contextmanager
-def damaged(path: Path) -> Iterator[None]:
+def _damaged(path: Path) -> Iterator[None]:
     """Turns what reading a broken checkpoint raises into one line that names the file."""
     try:
         yield

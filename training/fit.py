@@ -18,14 +18,19 @@ from models.files import write_whole
 from models.machine import this_machine
 from models.preprocess import ImageError
 from models.registry import canonical_name, check_input_size
-from training.checkpoint import checkpoint_path, load_checkpoint, run_folder
+from training.checkpoint import (
+    checkpoint_path,
+    load_checkpoint,
+    read_checkpoint,
+    run_folder,
+)
 from training.data import ImageData
 from training.first import first_network
 from training.history import to_csv
 from training.loader import Loaders
 from training.module import ClassifierModule
 from training.recipe import Recipe
-from training.run import PartialRun, make_plan, read
+from training.run import PartialRun, make_plan
 from training.summary.facts import RunFacts
 from training.summary.write import write_summary
 from training.trainer import Machine, device_name, is_first_process, make_trainer, quiet
@@ -79,7 +84,7 @@ def fit(
         partial.start(plan, fresh=fresh)
     last = str(partial.last) if resume and partial.last.exists() else None
     if last:
-        read(partial.last)  # refuses a damaged one in our words
+        read_checkpoint(partial.last)  # refuses a damaged one in our words
     with quiet(), _one_line(recipe, partial):
         torch.manual_seed(recipe.seed)
         skipped = _Skipped() if skip_unreadable else None
@@ -115,7 +120,7 @@ def fit(
             precision=str(trainer.precision),
             versions=this_machine().versions,
             date=date.today().isoformat(),
-            seconds=sum(epoch.train_seconds + epoch.val_seconds for epoch in module.history),
+            seconds=sum(epoch.seconds for epoch in module.history),
             images_per_second=median(epoch.images_per_second for epoch in module.history),
         )
         write_summary(partial.folder, facts, module.history, checkpoint.confusion.numpy())

@@ -34,6 +34,11 @@ class Epoch:
     train_seconds: float
     val_seconds: float
 
+    @property
+    def seconds(self) -> float:
+        """Of training and held-out images together."""
+        return self.train_seconds + self.val_seconds
+
 
 def to_csv(epochs: Sequence[Epoch]) -> bytes:
     """Returns a line of names, and a line per epoch."""

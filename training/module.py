@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as lightning
 import torch
 from torch import nn
@@ -19,7 +18,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from models.classifier import Classifier
 from models.errors import UserError
 from models.preprocess import ImageError
-from training.augment import mixed
+from training.augment import mixed, seed_of
 from training.checkpoint import KEY, SCHEMA
 from training.history import Epoch
 from training.loader import Batch
@@ -70,9 +69,7 @@ class ClassifierModule(lightning.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Makes the epoch's randomness a matter of the recipe alone, and sets its dropout."""
-        key = (self.recipe.seed, self.current_epoch, self.global_rank)
-        (seed,) = np.random.SeedSequence(key).generate_state(1, np.uint64)
-        torch.manual_seed(int(seed) >> 1)
+        torch.manual_seed(seed_of((self.recipe.seed, self.current_epoch, self.global_rank)))
         dropout = self.recipe.at(self.current_epoch).dropout
         if dropout is not None:
             for layer in self.network.modules():

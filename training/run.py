@@ -15,8 +15,8 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from models.errors import UserError
-from models.files import replace_folder, write_whole
-from training.checkpoint import KEY, checkpoint_path, damaged
+from models.files import replace_folder, whole_file, write_whole
+from training.checkpoint import KEY, checkpoint_path, read_checkpoint
 from training.module import ClassifierModule
 from training.recipe import Recipe
 
@@ -96,8 +96,7 @@ class PartialRun:
         Its weights are those of the best epoch where the run kept one, else of the last.
         """
         best = self.folder / BEST
-        source = best if best.exists() else self.last
-        saved = read(source)
+        saved = read_checkpoint(best if best.exists() else self.last)
         path = checkpoint_path(self.folder)
         WholeFileIO().save_checkpoint({key: saved[key] for key in _KEPT}, path)
         return path
@@ -136,28 +135,10 @@ class WholeFileIO(TorchCheckpointIO):
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
     ) -> None:
         """Writes ``checkpoint``; an OSError leaves what was there before as it was."""
-        path = Path(path)
-        temporary = path.with_name(f".{path.name}.tmp")
-        try:
-            with temporary.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-
-
-def read(path: Path) -> dict[str, Any]:
-    """Returns a checkpoint's content; nothing in it is executed (``weights_only``).
-
-    Raises:
-        UserError: the file is damaged.
-    """
-    with damaged(path):
-        saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        _ = saved[KEY]
-    return saved
+        with whole_file(Path(path)) as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def make_plan(model: str, data: Any, recipe_name: str, recipe: Recipe) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
+from statistics import median_high
 from typing import Any
 
 from models.cost import known_costs
@@ -16,6 +17,7 @@ from models.errors import UserError
 from models.files import write_whole
 from models.machine import this_machine
 from training.checkpoint import checkpoint_path, load_checkpoint, run_folder
+from training.run import PartialRun
 
 NETWORKS = (
     "resnet14",
@@ -165,14 +167,13 @@ def chart(data: str, rows: list[Row]) -> bytes:
 
 
 def _train(network: str, data: str, epochs: int) -> Row:
-    partial = run_folder(network, data).with_name(f"{network}-{data}.partial")
+    run = run_folder(network, data)
     flags = ["--model", network, "--data", data, "--recipe-name", "ablation"]
     flags += ["--recipe.epochs", str(epochs)]
-    flags += ["--resume"] if (partial / "last.ckpt").exists() else []
+    flags += ["--resume"] if PartialRun(run).last.exists() else []
     if subprocess.run([sys.executable, "-m", "training", *flags], stdout=sys.stderr).returncode:
         raise UserError(f"{network} could not be trained; the rows before it are kept")
-    checkpoint = load_checkpoint(checkpoint_path(run_folder(network, data)))
-    tests = sorted(epoch.val_seconds for epoch in checkpoint.history)
+    checkpoint = load_checkpoint(checkpoint_path(run))
     cost = known_costs()[network]
     return Row(
         network=network,
@@ -181,7 +182,7 @@ def _train(network: str, data: str, epochs: int) -> Row:
         epochs=epochs,
         peak_bytes=int(checkpoint.metrics["peak_bytes"]),
         train_seconds=sum(epoch.train_seconds for epoch in checkpoint.history),
-        test_seconds=tests[len(tests) // 2],
+        test_seconds=median_high(epoch.val_seconds for epoch in checkpoint.history),
         top1=checkpoint.metrics["top1"],
         machine=asdict(this_machine()),
         date=date.today().isoformat(),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from models.files import write_whole
+from models.files import whole_file, write_whole
 
 
 def test_a_file_is_replaced_whole_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
@@ -15,15 +15,15 @@ def test_a_file_is_replaced_whole_and_leaves_nothing_beside_it(tmp_path: Path) -
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_file_that_cannot_be_written_stays_as_it_was(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_cannot_be_written_stays_as_it_was(tmp_path: Path) -> None:
     path = write_whole(tmp_path / "file.json", b"first")
 
-    def full(self: Path, content: bytes) -> int:
-        raise OSError("no space left")
+    def cut_off() -> None:
+        with whole_file(path) as file:
+            file.write(b"sec")
+            raise OSError("no space left")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match="no space left"):
-        write_whole(path, b"second")
+        cut_off()
     assert path.read_bytes() == b"first"
+    assert list(tmp_path.iterdir()) == [path]

@@ -22,10 +22,10 @@ _WIDTH, _NARROW, _HEIGHT, _GAP = 350, 190, 250, 36
 _DOTS = 40  # epochs up to which each is a dot on its line
 
 
-def curves_png(epochs: Sequence[Epoch], best: Epoch | None, title: str, subtitle: str) -> bytes:
+def curves_png(epochs: Sequence[Epoch], best: Epoch, title: str, subtitle: str) -> bytes:
     """Returns the picture of loss, top-1 and learning rate over the epochs, ``best`` encircled.
 
-    What was not measured or is not finite leaves a gap; a panel without any value says so.
+    What is not finite leaves a gap; a panel without any value says so.
     """
     data = {
         "losses": _records(epochs, {"training": "loss", "held-out": "val_loss"}),
@@ -46,7 +46,7 @@ def curves_png(epochs: Sequence[Epoch], best: Epoch | None, title: str, subtitle
     low, high = _limits(data["top1s"])
     pad = max(1.0, 0.05 * (high - low))
     layers = _lines("top1s", data, epochs, colour=True)
-    if best is not None and best.val_top1 is not None and len(epochs) > 1:
+    if len(epochs) > 1:
         value = 100 * best.val_top1
         data["best"] = [{"epoch": best.epoch, "value": value}]
         layers += _mark_best(f"best held-out: {value:.1f} % in epoch {best.epoch}")
@@ -74,7 +74,7 @@ def _records(epochs: Sequence[Epoch], fields: dict[str, str], *, times: float = 
     for line, field in fields.items():
         for epoch in epochs:
             value = getattr(epoch, field)
-            drawn = value is not None and math.isfinite(value)
+            drawn = math.isfinite(value)
             record = {"epoch": epoch.epoch, "line": line, "value": value * times if drawn else None}
             records.append(record)
     return records

@@ -167,7 +167,7 @@ def _epoch_rows(kept_epoch: int, epochs: Sequence[Epoch]) -> list[list[str]]:
             percent(epoch.val_top1),
             f"{epoch.learning_rate:.2g}",
             f"{epoch.images_per_second:,.0f}",
-            duration(epoch.train_seconds + epoch.val_seconds),
+            duration(epoch.seconds),
         ]
         for name, epoch in rows
     ]
