@@ -13,7 +13,7 @@ from typing import TypeVar
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
 from bench.timing import Latency, Plan, overlap
-from export.artifact import Format, Metrics, Precision, Weights
+from export.records import Format, Metrics, Precision, Weights
 from models.errors import UserError
 from models.files import write_whole
 from models.machine import Machine

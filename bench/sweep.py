@@ -24,8 +24,9 @@ from rich.progress import (
 
 from bench.rows import Row, Sweep
 from bench.timing import Call, Plan, measure
-from export.artifact import MODEL_FILES, Artifact, Format, Precision
+from export.artifact import MODEL_FILES, Artifact
 from export.golden import check_golden
+from export.records import Format, Precision
 from export.runtimes.base import Runtime, list_runtimes, load_runtime
 from models.cli import notes
 from models.errors import UserError, closest

@@ -35,7 +35,7 @@ class Export:
 def main() -> int:
     """Exports, prints a row per artifact, and returns 1 if one missed a limit."""
     args = tyro.cli(Export, prog="python -m export", description=Export.__doc__)
-    from export.build import ARTIFACTS, DEFAULT_TARGETS, build_artifacts, check_targets
+    from export.build import ARTIFACTS, DEFAULT_TARGETS, Options, build_artifacts, check_targets
     from export.network import load_network
 
     targets = args.formats or DEFAULT_TARGETS
@@ -45,7 +45,7 @@ def main() -> int:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeElapsedColumn(), console=cli.notes()) as progress:
         task = progress.add_task(f"export {network.model}", total=len(targets))
-        for outcome in build_artifacts(network, targets, max_batch=args.max_batch):
+        for outcome in build_artifacts(network, targets, Options(max_batch=args.max_batch)):
             outcomes.append(outcome)
             progress.advance(task)
     cli.results().print(_table(f"{network.model}, {network.source.origin}", outcomes))
@@ -85,13 +85,15 @@ def _cells(artifact: Artifact) -> tuple[str, ...]:
 
 def _note(outcome: Outcome) -> str | None:
     """Returns how an int8 graph was made, in one line."""
-    made = outcome.artifact.quantization if outcome.artifact else None
-    if made is None:
+    artifact = outcome.artifact
+    if artifact is None or artifact.quantization is None:
         return None
+    made = artifact.quantization
     figure = "top-1" if made.labelled else "agreement"
     tried = ", ".join(f"{name} {top1:.1%}" for name, top1 in made.top1.items())
-    left = len(made.fp32_layers)
-    layers = f"{left} layers in fp32: {', '.join(made.fp32_layers)}" if left else "no layer in fp32"
+    fp32 = artifact.fp32_layers
+    left = len(fp32)
+    layers = f"{left} layers in fp32: {', '.join(fp32)}" if left else "no layer in fp32"
     return (
         f"{outcome.target}: {made.calibration} calibration ({figure} on {made.images} calibration "
         f"images: {tried}), {layers}"

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from export.artifact import Calibration, Logits, Quantization
+from export.candidate import Candidate
 from export.golden import relative_error
-from export.parity import Limits
 from export.quantize import prepare, to_int8
 from export.ranges import measure_ranges, session_of
+from export.records import Calibration, Limits, Logits, Quantization
 from export.rounding import Rounding
 from export.sensitivity import layer_errors
 from export.to_onnx import INPUT
@@ -41,14 +41,15 @@ class Score(NamedTuple):
 
         The images a graph was calibrated on flatter it, so half of what the limit allows is kept.
         """
-        allowed = (1 - limits.top1_agreement) / 2
-        return 1 - self.agreement <= allowed and -self.closeness <= limits.relative_error
+        if limits.top1_agreement is None:
+            return True
+        return 1 - self.agreement <= (1 - limits.top1_agreement) / 2
 
 
-def choose_int8(
-    model: Any, pixels: Pixels, labels: Labels | None, limits: Limits | None
-) -> tuple[Any, Quantization]:
-    """Returns the int8 graph that measures best on the calibration images, and how it was made.
+def int8_candidates(
+    model: Any, pixels: Pixels, labels: Labels | None, limits: Limits, *, symmetric: bool = False
+) -> Iterator[Candidate]:
+    """Yields the int8 graph that measures best on the calibration images.
 
     First the calibration method: MinMax, Percentile or Entropy, whichever has the best top-1; on a
     tie, the one that is closest to float32. Then, while that graph is not within its limits,
@@ -59,7 +60,9 @@ def choose_int8(
         model: float32 graph, uint8 pixels in.
         pixels: uint8 (n, H, W, 3) of calibration images; none that a gate is judged by.
         labels: int64 (n,) of their classes, or None where they have none.
-        limits: what the graph must reach on other images; None leaves no layer in float32.
+        limits: what the graph must reach on other images; without an agreement to reach, no layer
+            is left in float32.
+        symmetric: activations are int8 around zero, as TensorRT wants them.
     """
     from onnx.checker import check_model
 
@@ -80,7 +83,7 @@ def choose_int8(
     best = max(scores, key=lambda method: scores[method])
     graph, left = graphs[best], 0
     order: list[str] = []
-    if limits is not None and not scores[best].holds(limits):
+    if not scores[best].holds(limits):
         errors = layer_errors(prepared, graph, some)
         order = sorted(errors, key=lambda layer: errors[layer], reverse=True)
         tried: dict[int, Any] = {}
@@ -92,13 +95,13 @@ def choose_int8(
         left = fewest(int(len(order) * MOST_FP32), holds)
         graph = tried[left]
     check_model(graph, full_check=True)
-    return graph, Quantization(
+    made = Quantization(
         calibration=best,
         images=len(pixels),
         labelled=labels is not None,
         top1={method: score.top1 for method, score in scores.items()},
-        fp32_layers=tuple(order[:left]),
     )
+    yield Candidate(graph, tuple(order[:left]), made)
 
 
 def fewest(most: int, holds: Callable[[int], bool]) -> int:

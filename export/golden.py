@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from export.artifact import Artifact, Logits, Precision
-from export.runtimes.base import Runtime
+from export.artifact import Artifact
+from export.records import Logits
+from export.runtimes.base import Runtime, run_batches
 from models.errors import UserError
-
-# Largest relative error of logits: processors and versions round differently, and int8 more so.
-LIMITS: dict[Precision, float] = {"fp32": 1e-3, "fp16": 5e-2, "int8": 1e-1}
 
 
 class GoldenError(UserError):
@@ -23,11 +21,8 @@ def check_golden(runtime: Runtime, artifact: Artifact) -> None:
         GoldenError: logits that are not finite, or too far off.
     """
     pixels, golden = artifact.golden()
-    largest = artifact.batch_range[1]
-    logits = np.concatenate(
-        [runtime(pixels[start : start + largest]) for start in range(0, len(pixels), largest)]
-    )
-    limit = LIMITS[artifact.precision]
+    logits = run_batches(runtime, pixels, artifact.batch_range[1])
+    limit = artifact.limits.golden_error
     if not np.isfinite(logits).all():
         raise _error(runtime, artifact, "logits that are not finite")
     if (error := relative_error(logits, golden)) > limit:

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from export.artifact import Artifact, Source, Weights
+from export.artifact import Artifact
+from export.records import Source, Weights
 from models.classifier import Classifier
 from models.errors import UserError
 from models.files import sha256

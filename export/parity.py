@@ -1,37 +1,14 @@
-"""Agreement of an artifact with the torch network it came from."""
+"""Agreement of a runtime with the logits that are right, at every batch size. No torch here."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
-from export.artifact import Logits, Parity, Precision
+from export.artifact import Artifact
 from export.golden import relative_error
-from export.runtimes.base import Runtime
-from models.errors import UserError
+from export.records import Logits, Parity, Reference
+from export.runtimes.base import Runtime, load_runtime, run_batches
 from models.preprocess import Pixels
-
-
-class ParityError(UserError):
-    """An artifact that must not appear; the message names the figure and the limit it missed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What an artifact must reach: least top-1 agreement, largest relative error of a logit."""
-
-    top1_agreement: float
-    relative_error: float
-
-
-# int8 moves logits by a quarter without changing an answer, so agreement is what counts there and
-# the error limit only catches a graph that broke.
-LIMITS: dict[Precision, Limits] = {
-    "fp32": Limits(1.0, 1e-3),
-    "fp16": Limits(0.99, 5e-2),
-    "int8": Limits(0.95, 0.5),
-}
 
 
 def parity_batches(batch_range: tuple[int, int]) -> tuple[int, ...]:
@@ -41,46 +18,38 @@ def parity_batches(batch_range: tuple[int, int]) -> tuple[int, ...]:
 
 
 def measure_parity(
-    runtime: Runtime, pixels: Pixels, reference: Logits, batches: tuple[int, ...]
+    runtime: Runtime,
+    artifact: Artifact,
+    pixels: Pixels,
+    expected: Logits,
+    *,
+    reference: Reference,
+    golden: tuple[Pixels, Logits],
 ) -> Parity:
-    """Returns how ``runtime`` agrees with torch, the worst of all batch sizes.
+    """Returns how ``runtime`` agrees with ``expected``, the worst of all batch sizes.
 
     Args:
         runtime: what is being checked.
+        artifact: what it runs; loaded once more to reproduce the golden batch.
         pixels: uint8 (n, H, W, 3) of real images; a last batch may be smaller.
-        reference: float32 (n, C), torch's logits of them.
-        batches: batch sizes to run all images at.
-
-    Raises:
-        ParityError: logits that are not finite.
+        expected: float32 (n, C), the right logits of them.
+        reference: whose logits those are.
+        golden: uint8 (m, H, W, 3) and the float32 (m, C) they must give.
     """
-    agreements, errors = [], []
-    for batch in batches:
-        starts = range(0, len(pixels), batch)
-        logits = np.concatenate([runtime(pixels[start : start + batch]) for start in starts])
-        if not np.isfinite(logits).all():
-            raise ParityError(f"logits are not finite at batch {batch} on {runtime.name}")
-        agreements.append(float(np.mean(logits.argmax(axis=1) == reference.argmax(axis=1))))
-        errors.append(relative_error(logits, reference))
+    batches = parity_batches(artifact.batch_range)
+    answers = [run_batches(runtime, pixels, batch) for batch in batches]
+    right = expected.argmax(axis=1)
+    with load_runtime(runtime.name, artifact) as again:
+        golden_error = relative_error(
+            run_batches(again, golden[0], artifact.batch_range[1]), golden[1]
+        )
     return Parity(
         runtime=runtime.name,
+        reference=reference,
         images=len(pixels),
         batches=batches,
-        top1_agreement=min(agreements),
-        relative_error=max(errors),
+        finite=all(bool(np.isfinite(logits).all()) for logits in answers),
+        top1_agreement=min(float(np.mean(a.argmax(axis=1) == right)) for a in answers),
+        relative_error=max(relative_error(logits, expected) for logits in answers),
+        golden_error=golden_error,
     )
-
-
-def check_parity(parity: Parity, precision: Precision) -> None:
-    """Raises ParityError if a figure misses the limit of its precision."""
-    limits = LIMITS[precision]
-    if parity.top1_agreement < limits.top1_agreement:
-        raise ParityError(
-            f"top-1 agreement with torch is {parity.top1_agreement:.1%} on {parity.images} images, "
-            f"the limit for {precision} is {limits.top1_agreement:.1%}"
-        )
-    if parity.relative_error > limits.relative_error:
-        raise ParityError(
-            f"largest relative error against torch is {parity.relative_error:.2g}, "
-            f"the limit for {precision} is {limits.relative_error:g}"
-        )

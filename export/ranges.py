@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from export.artifact import Calibration
 from export.quantize import Range
+from export.records import Calibration
 from export.to_onnx import INPUT
 from models.preprocess import Pixels
 

@@ -6,10 +6,13 @@ says (strongly typed), so a float16 graph makes a float16 engine. RTX needs no G
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from export.records import Fingerprint
 from export.runtimes.base import RuntimeUnavailable
 from models.errors import UserError
 
@@ -69,7 +72,13 @@ def make_logger(trt: Any) -> Any:
     return Logger()
 
 
-def build_engine(graph: bytes, name: FlavourName, *, batch_range: tuple[int, int]) -> bytes:
+def build_engine(
+    graph: bytes,
+    name: FlavourName,
+    *,
+    batch_range: tuple[int, int],
+    batches: Sequence[int] = (),
+) -> tuple[bytes, Fingerprint]:
     """Returns a serialized engine for a typed ONNX graph with a free batch dimension.
 
     Args:
@@ -77,6 +86,7 @@ def build_engine(graph: bytes, name: FlavourName, *, batch_range: tuple[int, int
         name: flavour that builds. ``tensorrt_rtx`` builds for every GPU generation it knows.
         batch_range: smallest and largest batch; the middle of its span in powers of two is what
             kernels are chosen for.
+        batches: batch sizes that get a profile of their own.
 
     Raises:
         RuntimeUnavailable: the flavour is not installed.
@@ -103,7 +113,13 @@ def build_engine(graph: bytes, name: FlavourName, *, batch_range: tuple[int, int
     engine = builder.build_serialized_network(network, config)
     if engine is None:
         raise _error(name, logger, "cannot build an engine")
-    return bytes(engine)
+    return bytes(engine), Fingerprint(
+        version=trt.__version__,
+        capabilities=(),
+        driver=None,
+        onnx_sha256=hashlib.sha256(graph).hexdigest(),
+        profiles=((smallest, typical, largest),),
+    )
 
 
 def _network_flags(trt: Any) -> int:

@@ -9,7 +9,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from export.artifact import Artifact, Format, Logits
+from export.artifact import Artifact
+from export.records import Format, Logits
 from models.errors import UserError, closest
 from models.preprocess import Pixels
 
@@ -86,6 +87,12 @@ def load_runtime(name: str, artifact: Artifact, **options: Any) -> Runtime:
     module, _, factory = entry.factory.partition(":")
     runtime: Runtime = getattr(importlib.import_module(module), factory)(artifact, **options)
     return runtime
+
+
+def run_batches(runtime: Runtime, pixels: Pixels, batch: int) -> Logits:
+    """Returns float32 (n, C): what ``runtime`` answers for ``pixels``, ``batch`` at a time."""
+    starts = range(0, len(pixels), batch)
+    return np.concatenate([runtime(pixels[start : start + batch]) for start in starts])
 
 
 def check_pixels(pixels: Pixels, artifact: Artifact) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from export.artifact import Artifact, Logits
+from export.artifact import Artifact
 from export.network import rebuild
+from export.records import Logits
 from export.runtimes.base import Runtime, RuntimeUnavailable, check_pixels
 from models.classifier import Classifier
 from models.errors import UserError

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
-from export.artifact import Artifact, Logits
+from export.artifact import Artifact
+from export.records import Logits
 from export.runtimes.base import Runtime, RuntimeUnavailable, check_pixels
 from models.preprocess import Pixels
 

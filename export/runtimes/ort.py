@@ -6,7 +6,8 @@ from typing import Any
 
 import onnxruntime
 
-from export.artifact import Artifact, Logits
+from export.artifact import Artifact
+from export.records import Logits
 from export.runtimes.base import Runtime, RuntimeUnavailable, check_pixels
 from export.runtimes.gpu import require_gpu
 from models.errors import first_line

@@ -7,7 +7,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from export.artifact import Artifact, Logits
+from export.artifact import Artifact
+from export.records import Logits
 from export.runtimes.base import Runtime, RuntimeUnavailable, check_pixels
 from export.runtimes.gpu import require_gpu
 from export.to_tensorrt import FlavourName, import_flavour, make_logger

@@ -12,12 +12,24 @@ from onnx import TensorProto, helper
 
 from bench.rows import Row, Sweep
 from bench.timing import Latency, Plan
-from export.artifact import Artifact, Metrics, Parity, Source, TensorSpec, write_artifact
+from export.artifact import Artifact, write_artifact
+from export.records import Limits, Metrics, Parity, Source, TensorSpec
 from models.files import staged
 from models.machine import Machine
 from models.preprocess import Preprocess
 
 SIDE = 32
+PARITY = Parity(
+    runtime="ort-cpu",
+    reference="torch",
+    images=3,
+    batches=(1,),
+    finite=True,
+    top1_agreement=1.0,
+    relative_error=0.0,
+    golden_error=0.0,
+)
+LIMITS = Limits(top1_agreement=1.0, top1_drop=None, golden_error=1e-3)
 
 
 def colour_means() -> onnx.ModelProto:
@@ -62,10 +74,9 @@ def make_artifact(tmp_path: Path) -> Callable[..., Artifact]:
                 batch_range=(1, 8),
                 macs=3072,
                 parameters=0,
-                parity=Parity(
-                    runtime="ort-cpu", images=3, batches=(1,), top1_agreement=1, relative_error=0
-                ),
-                metrics=Metrics(top1=0.75, images=20, runtime="ort-cpu"),
+                parity=PARITY,
+                limits=LIMITS,
+                metrics=Metrics(top1=0.75, torch_top1=0.75, images=20, runtime="ort-cpu"),
                 unverified=None,
                 source=Source(checkpoint=None, sha256=None, origin="made by hand"),
                 versions={},
@@ -118,7 +129,7 @@ def make_row() -> Callable[..., Row]:
             "parameters": 4_200_000,
             "size": 21_900_000,
             "sha256": "0" * 64,
-            "metrics": Metrics(top1=0.983, images=359, runtime="ort-cpu"),
+            "metrics": Metrics(top1=0.983, torch_top1=0.983, images=359, runtime="ort-cpu"),
             "machine": MACHINE.key,
             "when": "2026-11-22T00:00:00+00:00",
         }

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.artifact import Artifact, ArtifactError
+from export.artifact import Artifact
+from export.integrity import ArtifactError
 from models.files import sha256, staged
 
 Copy = Callable[..., Path]

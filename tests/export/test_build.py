@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from export import build, parity
+from export import build, gates
 from export.artifact import Artifact
 from export.build import build_artifacts
 from export.golden import check_golden
 from export.network import load_network, rebuild
-from export.parity import Limits
+from export.records import Limits
 from export.runtimes.base import load_runtime
 from export.to_onnx import SHAPE_ARITHMETIC
 from models.cost import network_cost

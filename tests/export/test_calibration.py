@@ -12,14 +12,15 @@ from onnx.numpy_helper import to_array
 from torch import nn
 
 from export import calibration
-from export.artifact import Artifact, Logits
+from export.artifact import Artifact
 from export.build import build_artifacts
-from export.calibration import choose_int8, fewest
+from export.calibration import fewest, int8_candidates
 from export.moments import Moments, input_moments, weighted_layers
 from export.network import load_network
-from export.parity import LIMITS
+from export.gates import DEFAULTS, limits_for
 from export.quantize import prepare, to_int8
 from export.ranges import BINS, entropy_range, histogram, measure_ranges, percentile_range
+from export.records import Logits
 from export.rounding import Rounding, round_rows
 from export.sensitivity import layer_errors
 from export.to_onnx import to_onnx

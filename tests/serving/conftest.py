@@ -22,11 +22,23 @@ import pytest
 from onnx import TensorProto, helper
 from PIL import Image
 
-from export.artifact import Artifact, Logits, Parity, Source, TensorSpec, write_artifact
+from export.artifact import Artifact, write_artifact
+from export.records import Limits, Logits, Parity, Source, TensorSpec
 from models.files import staged
 from models.preprocess import Pixels, Preprocess
 
 SIDE = 32
+PARITY = Parity(
+    runtime="ort-cpu",
+    reference="torch",
+    images=3,
+    batches=(1,),
+    finite=True,
+    top1_agreement=1.0,
+    relative_error=0.0,
+    golden_error=0.0,
+)
+LIMITS = Limits(top1_agreement=1.0, top1_drop=None, golden_error=1e-3)
 LABELS = ("red", "green", "blue")
 SCALE = 0.05
 
@@ -55,9 +67,8 @@ def _save_artifact(path: Path, **changes: object) -> Path:
             batch_range=(1, 2),
             macs=0,
             parameters=0,
-            parity=Parity(
-                runtime="ort-cpu", images=3, batches=(1,), top1_agreement=1.0, relative_error=0.0
-            ),
+            parity=PARITY,
+            limits=LIMITS,
             metrics=None,
             unverified=None,
             source=Source(checkpoint="runs/secret/last.ckpt", sha256=None, origin="made by hand"),

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.artifact import Artifact, Logits
+from export.artifact import Artifact
 from export.golden import LIMITS, GoldenError, check_golden
+from export.records import Logits
 from export.runtimes.base import load_runtime
 from models.preprocess import Pixels
 

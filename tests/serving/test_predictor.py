@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.artifact import Artifact, Logits
+from export.artifact import Artifact
+from export.records import Logits
 from export.runtimes.base import Runtime
 from export.runtimes.openvino_cpu import OpenvinoRuntime
 from export.runtimes.ort import OrtRuntime

@@ -1,0 +1,140 @@
+"""The ONNX graphs of one network, each the first of its scheme that passes the gates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal, NamedTuple
+
+from export.artifact import Artifact
+from export.calibration import Labels, int8_candidates
+from export.candidate import Candidate
+from export.gates import GateError, check_gates, limits_for
+from export.network import Network
+from export.proof import Prover
+from export.records import Limits, Logits, Precision, TensorSpec
+from export.to_fp16 import fp16_candidates
+from export.to_onnx import INPUT, OUTPUT, to_onnx
+from models.cost import NetworkCost, network_cost
+from models.preprocess import Pixels
+from training.data import pixel_batches
+
+# TensorRT takes int8 activations around zero only; a CPU is faster with uint8 ones.
+Scheme = Literal["fp32", "fp16", "int8", "int8-symmetric"]
+
+
+class Proven(NamedTuple):
+    """A graph that passed its gates on a CPU."""
+
+    graph: bytes  # serialized ModelProto
+    artifact: Artifact  # all that a manifest says of it, but for the files
+    golden: Logits  # of the golden batch
+
+
+class Graphs:
+    """Makes and proves graphs when first asked for them."""
+
+    def __init__(
+        self, network: Network, prover: Prover, *, max_batch: int, max_drop: float | None
+    ) -> None:
+        self._network = network
+        self._prover = prover
+        self._max_batch = max_batch
+        self._max_drop = max_drop
+        self._found: dict[Scheme, Proven | GateError] = {}
+
+    def proven(self, scheme: Scheme) -> Proven:
+        """Returns the first graph of a scheme that passes its gates.
+
+        Raises:
+            GateError: none does; what the last one missed.
+        """
+        if scheme not in self._found:
+            self._found[scheme] = self._find(scheme)
+        found = self._found[scheme]
+        if isinstance(found, GateError):
+            raise found
+        return found
+
+    def _find(self, scheme: Scheme) -> Proven | GateError:
+        missed = GateError(f"no {scheme} graph could be made")
+        for candidate in self._candidates(scheme):
+            graph = candidate.model.SerializeToString()
+            with TemporaryDirectory() as folder:
+                draft = self._draft(Path(folder), scheme, candidate)
+                draft.graph_file.write_bytes(graph)
+                artifact, golden = self._prover.prove(draft)
+            try:
+                check_gates(artifact.gates)
+            except GateError as error:
+                missed = error
+            else:
+                return Proven(graph, artifact, golden)
+        return missed
+
+    def _candidates(self, scheme: Scheme) -> Iterable[Candidate]:
+        if scheme == "fp32":
+            return [Candidate(self._fp32)]
+        pixels, labels = self._calibration
+        if scheme == "fp16":
+            return fp16_candidates(self._fp32, pixels)
+        limits, symmetric = self._limits("int8"), scheme == "int8-symmetric"
+        return int8_candidates(self._fp32, pixels, labels, limits, symmetric=symmetric)
+
+    def _draft(self, folder: Path, scheme: Scheme, candidate: Candidate) -> Artifact:
+        network = self._network
+        side, classes = network.preprocess.crop, len(network.labels)
+        precision: Precision = "int8" if scheme == "int8-symmetric" else scheme
+        return Artifact(
+            path=folder,
+            model=network.model,
+            data=network.data,
+            weights=network.weights,
+            precision=precision,
+            format="onnx",
+            labels=network.labels,
+            preprocess=network.preprocess,
+            input=TensorSpec(name=INPUT, dtype="uint8", shape=("batch", side, side, 3)),
+            output=TensorSpec(name=OUTPUT, dtype="float32", shape=("batch", classes)),
+            batch_range=(1, self._max_batch),
+            macs=self._cost.macs,
+            parameters=self._cost.parameters,
+            limits=self._limits(precision),
+            parity=None,
+            metrics=None,
+            unverified=None,
+            source=network.source,
+            fp32_layers=candidate.fp32_layers,
+            quantization=candidate.quantization,
+            versions={},
+            sha256s={},
+        )
+
+    def _limits(self, precision: Precision) -> Limits:
+        return limits_for(
+            precision,
+            weights=self._network.weights,
+            labelled=self._network.labelled,
+            max_drop=self._max_drop,
+        )
+
+    @cached_property
+    def _fp32(self) -> Any:
+        """The float32 ``ModelProto``."""
+        size = self._network.preprocess.crop
+        return to_onnx(self._network.module, size=size, max_batch=self._max_batch)
+
+    @cached_property
+    def _cost(self) -> NetworkCost:
+        """Of the float32 graph; its multiply-accumulates are the same in every precision."""
+        return network_cost(self._fp32)
+
+    @cached_property
+    def _calibration(self) -> tuple[Pixels, Labels | None]:
+        """uint8 (n, H, W, 3), and int64 (n,) where the classes are known."""
+        network = self._network
+        samples = network.calibration
+        pixels, labels = next(pixel_batches(samples, network.preprocess, size=len(samples)))
+        return pixels, labels if network.labelled else None

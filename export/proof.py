@@ -1,0 +1,95 @@
+"""What proves the artifacts of one network: real images, and what torch answers for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property
+
+import torch
+
+from export.artifact import Artifact
+from export.network import Network, stack
+from export.parity import measure_parity
+from export.records import Format, Logits, Metrics
+from export.runtimes.base import load_runtime
+from models.preprocess import Pixels
+from training.data import pixel_batches
+
+PARITY_IMAGES = 64
+GOLDEN_IMAGES = 8
+# What proves an artifact of each format.
+PROVING_RUNTIME: dict[Format, str] = {
+    "onnx": "ort-cpu",
+    "tensorrt": "tensorrt",
+    "tensorrt_rtx": "tensorrt-rtx",
+}
+
+
+class Prover:
+    """Measures artifacts of ``network``, all on the same images, against the same torch logits."""
+
+    def __init__(self, network: Network, max_batch: int) -> None:
+        self._network = network
+        self._max_batch = max_batch
+
+    def prove(self, draft: Artifact) -> tuple[Artifact, Logits]:
+        """Returns ``draft`` with its figures, and the logits it gives for the golden batch.
+
+        Raises:
+            RuntimeUnavailable: this machine cannot run it.
+        """
+        # Every core: this proves answers, it does not time them.
+        with load_runtime(PROVING_RUNTIME[draft.format], draft) as runtime:
+            golden = runtime(self.golden_pixels)
+            parity = measure_parity(
+                runtime,
+                draft,
+                self._pixels,
+                self._logits,
+                reference="torch",
+                golden=(self.golden_pixels, golden),
+            )
+            metrics = self._metrics(runtime.name, runtime) if self._network.labelled else None
+        return replace(draft, parity=parity, metrics=metrics), golden
+
+    @property
+    def golden_pixels(self) -> Pixels:
+        """uint8 (n, H, W, 3): the batch an artifact keeps for later checks."""
+        return self._pixels[: min(GOLDEN_IMAGES, self._max_batch)]
+
+    @cached_property
+    def _pixels(self) -> Pixels:
+        """uint8 (n, H, W, 3) of held-out images; n is a multiple of the largest batch."""
+        count = max(self._max_batch, PARITY_IMAGES // self._max_batch * self._max_batch)
+        held_out = self._network.held_out
+        samples = [held_out[index % len(held_out)] for index in range(count)]
+        return stack(samples, self._network.preprocess)
+
+    @cached_property
+    def _logits(self) -> Logits:
+        """float32 (n, C): torch's logits of :attr:`_pixels`."""
+        return self._torch(self._pixels)
+
+    @cached_property
+    def _torch_top1(self) -> float:
+        return self._top1(self._torch)
+
+    def _metrics(self, name: str, runtime: Callable[[Pixels], Logits]) -> Metrics:
+        return Metrics(
+            top1=self._top1(runtime),
+            torch_top1=self._torch_top1,
+            images=len(self._network.held_out),
+            runtime=name,
+        )
+
+    def _top1(self, run: Callable[[Pixels], Logits]) -> float:
+        network = self._network
+        batches = pixel_batches(network.held_out, network.preprocess, size=self._max_batch)
+        right = sum(int((run(pixels).argmax(axis=1) == labels).sum()) for pixels, labels in batches)
+        return right / len(network.held_out)
+
+    @torch.inference_mode()
+    def _torch(self, pixels: Pixels) -> Logits:
+        logits: Logits = self._network.module(torch.from_numpy(pixels)).numpy()
+        return logits

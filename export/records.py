@@ -1,0 +1,148 @@
+"""What an artifact says of itself, record by record. No torch here: a server imports this file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import ConfigDict, with_config
+
+Logits = npt.NDArray[np.float32]
+Precision = Literal["fp32", "fp16", "int8"]
+Format = Literal["onnx", "tensorrt", "tensorrt_rtx"]
+Weights = Literal["trained", "imagenet", "random"]
+Calibration = Literal["MinMax", "Percentile", "Entropy"]
+Reference = Literal["torch", "golden"]
+
+_STRICT = with_config(ConfigDict(extra="forbid", allow_inf_nan=False))
+
+
+@_STRICT
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TensorSpec:
+    """One end of the graph: its name, NumPy dtype and shape, where ``"batch"`` is free."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+@_STRICT
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """Where the weights came from.
+
+    Attributes:
+        origin: in words: a run, a publisher, or a seed.
+        checkpoint: path of the checkpoint, or None for ImageNet and random weights.
+        sha256: of that checkpoint; None without one.
+    """
+
+    origin: str
+    checkpoint: str | None = None
+    sha256: str | None = None
+
+
+@_STRICT
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Parity:
+    """Agreement of a runtime with the network it came from, on the same real images.
+
+    Attributes:
+        runtime: what ran the artifact's model file.
+        reference: whose logits it is compared with: torch's, or, on a machine without the
+            network, those of the golden batch.
+        images: how many images each figure comes from.
+        batches: the batch sizes that were run.
+        finite: whether all logits were finite at every batch size.
+        top1_agreement: fraction of images with the same top-1 class, the worst batch size.
+        relative_error: largest absolute difference of logits over the largest absolute logit of
+            the reference, the worst batch size. Information: no limit is set to it.
+        golden_error: the same of the golden batch, run by a runtime that was loaded anew.
+    """
+
+    runtime: str
+    reference: Reference
+    images: int
+    batches: tuple[int, ...]
+    finite: bool
+    top1_agreement: float
+    relative_error: float
+    golden_error: float
+
+
+@_STRICT
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Metrics:
+    """Accuracy on held-out images, in [0, 1], measured on this very artifact.
+
+    Attributes:
+        top1: of the artifact.
+        torch_top1: of the torch network on the same images.
+        images: how many.
+        runtime: what ran the artifact.
+    """
+
+    top1: float
+    torch_top1: float
+    images: int
+    runtime: str
+
+
+@_STRICT
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """What the figures of an artifact must reach.
+
+    Attributes:
+        top1_agreement: least agreement with the reference; None for random weights, which have
+            no classes to agree on.
+        top1_drop: most top-1 lost against torch, in [0, 1]; None where no image has a label.
+        golden_error: largest relative error of the golden batch: processors and versions round
+            differently, and int8 more so.
+    """
+
+    top1_agreement: float | None
+    top1_drop: float | None
+    golden_error: float
+
+
+@_STRICT
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Quantization:
+    """How an int8 graph was made.
+
+    Attributes:
+        calibration: the method that gave each activation its range.
+        images: how many calibration images it was chosen on.
+        labelled: whether ``top1`` counts true labels; if not, it is agreement with float32.
+        top1: of each method on those images, all layers in int8; the best one was taken.
+    """
+
+    calibration: Calibration
+    images: int
+    labelled: bool
+    top1: dict[Calibration, float]
+
+
+@_STRICT
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fingerprint:
+    """What an engine is tied to: it is loaded only where all of it matches.
+
+    Attributes:
+        version: of the TensorRT flavour that built it.
+        capabilities: the compute capabilities it was built for, such as ``8.6``.
+        driver: CUDA version of the driver where it was built, such as ``13.0``; None where there
+            was no GPU.
+        onnx_sha256: of the graph it was built from, which lies beside it.
+        profiles: smallest, typical and largest batch of each optimization profile.
+    """
+
+    version: str
+    capabilities: tuple[str, ...]
+    driver: str | None
+    onnx_sha256: str
+    profiles: tuple[tuple[int, int, int], ...]
