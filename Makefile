@@ -31,7 +31,7 @@ train: setup ## Train MODEL on DATA by RECIPE; RESUME=1 goes on with a run that 
 	$(BIN)/python -m training $(if $(MODEL),--model $(MODEL)) $(if $(DATA),--data '$(DATA)') $(if $(RECIPE),--recipe-name $(RECIPE)) $(if $(RESUME),--resume) $(if $(FRESH),--fresh) $(ARGS)
 
 export: setup ## Export MODEL (its run on DATA, or WEIGHTS) to artifacts
-	$(BIN)/python -m export $(if $(MODEL),--model $(MODEL)) $(if $(DATA),--data '$(DATA)') $(if $(WEIGHTS),--weights $(WEIGHTS)) $(ARGS)
+	$(BIN)/python -m export run $(if $(MODEL),--model $(MODEL)) $(if $(DATA),--data '$(DATA)') $(if $(WEIGHTS),--weights $(WEIGHTS)) $(ARGS)
 
 bench: setup ## Measure artifacts (all, or those of MODEL and DATA) and write the report
 	$(BIN)/python -m bench run $(if $(MODEL),--model $(MODEL)) $(if $(DATA),--data '$(DATA)') $(ARGS)

@@ -36,7 +36,7 @@ def main() -> None:
     started = time.monotonic()
     which = ["--model", MODEL, "--data", DATA]
     step("1/4 train", "training", *which, "--fresh")  # a demo that was stopped may be repeated
-    step("2/4 export", "export", *which)
+    step("2/4 export", "export", "run", *which)
     step("3/4 bench", "bench", "run", *which)
     headline("4/4 serve")
     with service(*which) as url:

@@ -1,27 +1,36 @@
-"""python -m export --model mobilenet_v3 --data digits."""
+"""``python -m export run|list|show|verify|push``: make, see, check and hand on artifacts."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import tyro
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
+from export.artifact import ARTIFACTS, Artifact
+from export.shelf import shelved
+from export.table import calibration, gate_table, outcome_table, shelf_table, show_tables
 from models import cli
+from models.registry import DEFAULT_NETWORKS
 
 if TYPE_CHECKING:
-    from export.artifact import Artifact
     from export.build import Outcome
+    from export.jobs import Job
+
+ALL = "all"
+Exported = list[tuple[str, "list[Outcome]"]]  # networks and what became of their targets
+Folder = tyro.conf.Positional[Path]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Export:
+class Run:
     """Export a network to artifacts in artifacts/<model>-<data>/, each checked against torch."""
 
     model: str
-    """Network, by its registry name."""
+    """Network, by its registry name; all: the twelve default ones, going on where that stopped."""
     data: str | None = None
     """Data set or folder whose run is exported; left out: published ImageNet weights."""
     weights: Literal["auto", "imagenet", "random"] = "auto"
@@ -30,75 +39,150 @@ class Export:
     """Such as onnx-fp32 onnx-int8; left out: all that need no GPU to build."""
     max_batch: int = 32
     """Largest batch the artifacts take."""
+    max_drop: float | None = None
+    """Most points of top-1 lost against torch; left out: 0.1, and 1.0 for int8."""
+    batches: tuple[int, ...] = ()
+    """Batch sizes that an engine gets a static profile for, besides the dynamic one."""
+    fresh: bool = False
+    """With all: export also what stands there already, made of the same."""
+    workers: int | None = None
+    """With all: networks at a time; left out: one per core."""
+
+    def __call__(self) -> int:
+        """Exports, prints a row per artifact, and returns 1 if one of them failed."""
+        from export.build import DEFAULT_TARGETS, Options, check_targets
+        from export.jobs import Job
+        from models.cores import usable_cores
+
+        check_targets(self.formats)
+        job = Job(
+            model=self.model,
+            data=self.data,
+            weights=self.weights,
+            targets=self.formats or DEFAULT_TARGETS,
+            options=Options(
+                max_batch=self.max_batch,
+                max_drop=None if self.max_drop is None else self.max_drop / 100,
+                batches=self.batches,
+                resume=self.model == ALL and not self.fresh,
+            ),
+        )
+        with _progress() as progress:
+            if self.model == ALL:
+                exported = _export_all(job, self.workers or usable_cores(), progress)
+            else:
+                exported = _export_one(job, progress)
+        outcomes = [outcome for _, outcomes in exported for outcome in outcomes]
+        cli.results().print(outcome_table(exported))
+        for outcome in outcomes:
+            if outcome.artifact and outcome.artifact.quantization and self.model != ALL:
+                cli.results().print(f"{outcome.target}: {calibration(outcome.artifact)}")
+        print(ARTIFACTS if self.model == ALL else ARTIFACTS / exported[0][0])
+        return int(any(outcome.failed for outcome in outcomes))
 
 
-def main() -> int:
-    """Exports, prints a row per artifact, and returns 1 if one missed a limit."""
-    args = tyro.cli(Export, prog="python -m export", description=Export.__doc__)
-    from export.build import ARTIFACTS, DEFAULT_TARGETS, Options, build_artifacts, check_targets
+@dataclass(frozen=True, kw_only=True)
+class List:
+    """List all artifacts, each file of them checked; the exit status is 1 if one is refused."""
+
+    artifacts: Path = ARTIFACTS
+    """Folder of all artifacts."""
+    json: bool = False
+    """One JSON object a line instead of a table."""
+
+    def __call__(self) -> int:
+        """Prints a row per artifact."""
+        entries = list(shelved(self.artifacts))
+        if self.json:
+            for entry in entries:
+                print(json.dumps(entry.to_dict()))
+        else:
+            cli.results().print(shelf_table(entries))
+        return int(any(entry.artifact is None for entry in entries))
+
+
+@dataclass(frozen=True)
+class Show:
+    """Show one artifact: what it is, its gates, the operators of its graph, its files."""
+
+    artifact: Folder
+    """Its folder."""
+
+    def __call__(self) -> None:
+        """Prints all that is known of it."""
+        for table in show_tables(Artifact.load(self.artifact)):
+            cli.results().print(table)
+
+
+@dataclass(frozen=True)
+class Verify:
+    """Run an artifact on this machine through all its gates and complete the stamp it carries."""
+
+    artifact: Folder
+    """Its folder."""
+    data: str | None = None
+    """Data set or folder of its run; left out: what the manifest names, if it is here."""
+    rebuild: bool = False
+    """First build the engine again, for this GPU, from the graph beside it."""
+
+    def __call__(self) -> None:
+        """Prints the gates as measured here; one that does not hold ends it with status 1."""
+        from export.verify import rebuild, verify
+
+        check = rebuild if self.rebuild else verify
+        verified = check(Artifact.load(self.artifact), data=self.data)
+        cli.results().print(gate_table(verified.gates))
+        print(f"{self.artifact}: passed, against {verified.against}")
+
+
+@dataclass(frozen=True)
+class Push:
+    """Copy an artifact into the model store of BentoML; its tag and folder are printed."""
+
+    artifact: Folder
+    """Its folder."""
+
+    def __call__(self) -> None:
+        """Prints the tag, and on the last line the folder, which can be served."""
+        from export.push import push
+
+        pushed = push(Artifact.load(self.artifact))
+        print(pushed.tag if pushed.new else f"{pushed.tag} was there already")
+        print(pushed.path)
+
+
+def _progress() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    return Progress(*columns, TimeElapsedColumn(), console=cli.notes())
+
+
+def _export_one(job: Job, progress: Progress) -> Exported:
+    from export.build import build_artifacts
     from export.network import load_network
 
-    targets = args.formats or DEFAULT_TARGETS
-    check_targets(targets)
-    network = load_network(args.model, args.data, args.weights)
+    network = load_network(job.model, job.data, job.weights)
     outcomes = []
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeElapsedColumn(), console=cli.notes()) as progress:
-        task = progress.add_task(f"export {network.model}", total=len(targets))
-        for outcome in build_artifacts(network, targets, Options(max_batch=args.max_batch)):
-            outcomes.append(outcome)
-            progress.advance(task)
-    cli.results().print(_table(f"{network.model}, {network.source.origin}", outcomes))
-    for note in filter(None, map(_note, outcomes)):
-        cli.results().print(note)
-    print(ARTIFACTS / f"{network.model}-{network.data}")
-    return int(any(outcome.failed for outcome in outcomes))
+    task = progress.add_task(f"export {network.model}", total=len(job.targets))
+    for outcome in build_artifacts(network, job.targets, job.options):
+        outcomes.append(outcome)
+        progress.advance(task)
+    return [(f"{network.model}-{network.data}", outcomes)]
 
 
-def _table(title: str, outcomes: list[Outcome]) -> Table:
-    table = Table(title=title, title_justify="left")
-    table.add_column("artifact", no_wrap=True)
-    table.add_column("precision")
-    for name in ("size", "agrees with torch", "largest error", "top-1"):
-        table.add_column(name, justify="right")
-    table.add_column("checked on")
-    for outcome in outcomes:
-        if outcome.artifact is None:
-            table.add_row(outcome.target, "", "", "", "", "", f"no artifact: {outcome.reason}")
-        else:
-            table.add_row(*_cells(outcome.artifact))
-    return table
+def _export_all(job: Job, workers: int, progress: Progress) -> Exported:
+    from export.jobs import run_jobs
 
-
-def _cells(artifact: Artifact) -> tuple[str, ...]:
-    parity, metrics = artifact.parity, artifact.metrics
-    return (
-        artifact.name,
-        artifact.precision,
-        f"{artifact.size / 1e6:.1f} MB",
-        f"{parity.top1_agreement:.1%}" if parity else "not run",
-        f"{parity.relative_error:.1e}" if parity else "not run",
-        f"{metrics.top1:.1%}" if metrics else "not measured",
-        parity.runtime if parity else f"unverified: {artifact.unverified}",
-    )
-
-
-def _note(outcome: Outcome) -> str | None:
-    """Returns how an int8 graph was made, in one line."""
-    artifact = outcome.artifact
-    if artifact is None or artifact.quantization is None:
-        return None
-    made = artifact.quantization
-    figure = "top-1" if made.labelled else "agreement"
-    tried = ", ".join(f"{name} {top1:.1%}" for name, top1 in made.top1.items())
-    fp32 = artifact.fp32_layers
-    left = len(fp32)
-    layers = f"{left} layers in fp32: {', '.join(fp32)}" if left else "no layer in fp32"
-    return (
-        f"{outcome.target}: {made.calibration} calibration ({figure} on {made.images} calibration "
-        f"images: {tried}), {layers}"
-    )
+    exported = {}
+    task = progress.add_task("export all", total=len(DEFAULT_NETWORKS))
+    jobs = [replace(job, model=name) for name in DEFAULT_NETWORKS]
+    for done, outcomes in run_jobs(jobs, workers):
+        exported[done.model] = outcomes
+        kept = sum(outcome.kept for outcome in outcomes)
+        state = "failed" if any(outcome.failed for outcome in outcomes) else "done"
+        progress.console.print(f"{done.model}: {state}" + (f", {kept} kept" if kept else ""))
+        progress.advance(task)
+    return [(name, exported[name]) for name in DEFAULT_NETWORKS]
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(lambda: tyro.cli(Run | List | Show | Verify | Push, prog="python -m export")())

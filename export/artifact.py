@@ -38,6 +38,8 @@ from export.records import (
 from models.files import sha256, write_whole
 from models.preprocess import Pixels, Preprocess
 
+ARTIFACTS = Path("artifacts")  # <model>-<data>/<format>-<precision>/
+
 SCHEMA = 2
 MANIFEST = "manifest.json"
 GOLDEN_PIXELS = "golden_pixels.npy"
@@ -131,7 +133,7 @@ class Artifact:
     def rebuild_command(self) -> str:
         """Returns the command that makes this artifact again."""
         if self.weights == "trained":
-            return f"make export MODEL={self.model} DATA={self.data}"
+            return f"make export MODEL={self.model} DATA={self.source.data}"
         return f"make export MODEL={self.model} WEIGHTS={self.weights}"
 
     def golden(self) -> tuple[Pixels, Logits]:
@@ -178,12 +180,17 @@ def write_artifact(artifact: Artifact, pixels: Pixels, logits: Logits) -> Artifa
 
 def write_manifest(artifact: Artifact) -> Artifact:
     """Returns ``artifact`` as loaded from its folder, whose manifest now says what it says."""
-    fields: dict[str, Any] = _ADAPTER.dump_python(artifact, mode="json")
-    del fields["path"]
-    fields = {"schema": SCHEMA, **fields}
+    fields = {"schema": SCHEMA, **manifest_of(artifact)}
     text = json.dumps({**fields, "digest": digest_of(fields)}, indent=1, ensure_ascii=False)
     write_whole(artifact.path / MANIFEST, f"{text}\n".encode())
     return Artifact.load(artifact.path)
+
+
+def manifest_of(artifact: Artifact) -> dict[str, Any]:
+    """Returns the fields of ``artifact`` but its path, ready for JSON."""
+    fields: dict[str, Any] = _ADAPTER.dump_python(artifact, mode="json")
+    del fields["path"]
+    return fields
 
 
 def digest_of(fields: dict[str, Any]) -> str:

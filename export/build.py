@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
-from export.artifact import Artifact, write_artifact
+from export.artifact import ARTIFACTS, Artifact, write_artifact
 from export.gates import GateError, check_gates
 from export.graphs import Graphs, Scheme
-from export.integrity import MAX_BATCH
+from export.integrity import MAX_BATCH, ArtifactError
 from export.network import Network
 from export.proof import Prover
 from export.records import Format
@@ -20,7 +20,6 @@ from export.to_tensorrt import FlavourName, build_engine, import_flavour
 from models.errors import UserError, closest
 from models.files import staged
 
-ARTIFACTS = Path("artifacts")
 TARGETS: dict[str, tuple[Format, Scheme]] = {
     "onnx-fp32": ("onnx", "fp32"),
     "onnx-fp16": ("onnx", "fp16"),
@@ -43,11 +42,14 @@ class Options:
             precision.
         batches: batch sizes that an engine gets a profile of its own for, besides the one for all:
             a shape that is not known when an engine is built costs latency.
+        resume: keeps artifacts that stand there already, made from the same weights with the same
+            options by the same versions.
     """
 
     max_batch: int = 32
     max_drop: float | None = None
     batches: tuple[int, ...] = ()
+    resume: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.max_batch <= MAX_BATCH:
@@ -66,13 +68,15 @@ class Options:
 class Outcome:
     """What became of one target: an artifact, or the reason there is none.
 
-    ``failed`` tells a target that missed a limit from one this machine cannot build.
+    ``failed`` tells a target that missed a limit from one this machine cannot build; ``kept`` one
+    that stood there already.
     """
 
     target: str
     artifact: Artifact | None = None
     reason: str | None = None
     failed: bool = False
+    kept: bool = False
 
 
 def check_targets(targets: Sequence[str]) -> None:
@@ -98,6 +102,9 @@ def build_artifacts(
     folder = ARTIFACTS / f"{network.model}-{network.data}"
     for target in targets:
         path = folder / target
+        if builder.options.resume and (artifact := builder.standing(target, path)):
+            yield Outcome(target, artifact, kept=True)
+            continue
         try:
             with staged(path) as new:
                 artifact = builder.build(target, new)
@@ -111,11 +118,26 @@ def build_artifacts(
 
 class _Builder:
     def __init__(self, network: Network, options: Options) -> None:
-        self._options = options
+        self.options = options
+        self._network = network
         self._prover = Prover(network, options.max_batch)
         self._graphs = Graphs(
             network, self._prover, max_batch=options.max_batch, max_drop=options.max_drop
         )
+
+    def standing(self, target: str, path: Path) -> Artifact | None:
+        """Returns the artifact at ``path`` if building it again would give the same."""
+        try:
+            old = Artifact.load(path)
+        except ArtifactError:
+            return None
+        limits = self._graphs.limits(old.precision)
+        profiles = old.fingerprint.profiles[1:] if old.fingerprint else ()
+        batches = tuple(sorted(set(self.options.batches))) if old.fingerprint else ()
+        is_ = (old.source, old.limits, old.batch_range[1], old.versions)
+        would_be = (self._network.source, limits, self.options.max_batch, _versions(old.format))
+        same = is_ == would_be and tuple(most for *_, most in profiles) == batches
+        return old if same else None
 
     def build(self, target: str, folder: Path) -> Artifact:
         """Returns the artifact ``target``, complete and proven, in ``folder``."""
@@ -137,7 +159,7 @@ class _Builder:
     def _with_engine(self, draft: Artifact, graph: bytes, flavour: FlavourName) -> Artifact:
         """Returns ``draft`` with an engine in its folder, of which nothing is known yet."""
         engine, fingerprint = build_engine(
-            graph, flavour, batch_range=draft.batch_range, batches=self._options.batches
+            graph, flavour, batch_range=draft.batch_range, batches=self.options.batches
         )
         draft.model_file.write_bytes(engine)
         return replace(draft, fingerprint=fingerprint, parity=None, metrics=None)

@@ -17,6 +17,14 @@ DEFAULTS: dict[Precision, Limits] = {
 }
 
 
+_TITLES = {
+    "agreement": "top-1 agreement",
+    "drop": "top-1 lost",
+    "finite": "finite logits",
+    "golden": "relative error of the golden batch",
+}
+
+
 class GateError(UserError):
     """An artifact that must not appear; the message names the figure and the limit it missed."""
 
@@ -44,21 +52,28 @@ class Gate:
             return self.value >= self.limit
         return self.value <= self.limit + 1e-9  # a drop is a difference of two fractions
 
-    def __str__(self) -> str:
-        if self.name == "golden":
-            return (
-                f"the golden batch is reproduced with a relative error of {self.value:.2g} "
-                f"{self.measured}, the limit is {self.limit:g}"
-            )
-        if self.name == "finite":
-            return f"logits are {'all' if self.value else 'not all'} finite {self.measured}"
+    @property
+    def figure(self) -> str:
+        """Returns the value as it is shown."""
+        return self._show(self.value)
+
+    @property
+    def bound(self) -> str:
+        """Returns the limit as it is shown."""
+        least = "at least " if self.name == "agreement" else "at most "
+        return self._show(self.limit) if self.name == "finite" else least + self._show(self.limit)
+
+    def _show(self, value: float) -> str:
         if self.name == "agreement":
-            figure, limit = f"{self.value:.1%}", f"{self.limit:.1%}"
-            return f"top-1 agreement is {figure} {self.measured}, the limit is {limit}"
-        return (
-            f"top-1 drops by {100 * self.value:.2f} points {self.measured}, "
-            f"the limit is {100 * self.limit:g}"
-        )
+            return f"{value:.1%}"
+        if self.name == "drop":
+            return f"{100 * value:.2f} points"
+        if self.name == "finite":
+            return "all" if value else "not all"
+        return f"{value:.2g}"
+
+    def __str__(self) -> str:
+        return f"{_TITLES[self.name]}: {self.figure} {self.measured}, must be {self.bound}"
 
 
 def limits_for(
@@ -90,7 +105,7 @@ def gates_of(parity: Parity, metrics: Metrics | None, limits: Limits) -> tuple[G
         gates.append(Gate("agreement", parity.top1_agreement, limits.top1_agreement, what))
     if limits.top1_drop is not None and metrics is not None:
         lost = metrics.torch_top1 - metrics.top1
-        what = f"from torch's {metrics.torch_top1:.1%} on {metrics.images} images"
+        what = f"of torch's {metrics.torch_top1:.1%} on {metrics.images} images"
         gates.append(Gate("drop", lost, limits.top1_drop, what))
     gates.append(Gate("golden", parity.golden_error, limits.golden_error, f"on {parity.runtime}"))
     return tuple(gates)

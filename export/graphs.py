@@ -80,7 +80,7 @@ class Graphs:
         pixels, labels = self._calibration
         if scheme == "fp16":
             return fp16_candidates(self._fp32, pixels)
-        limits, symmetric = self._limits("int8"), scheme == "int8-symmetric"
+        limits, symmetric = self.limits("int8"), scheme == "int8-symmetric"
         return int8_candidates(self._fp32, pixels, labels, limits, symmetric=symmetric)
 
     def _draft(self, folder: Path, scheme: Scheme, candidate: Candidate) -> Artifact:
@@ -101,7 +101,7 @@ class Graphs:
             batch_range=(1, self._max_batch),
             macs=self._cost.macs,
             parameters=self._cost.parameters,
-            limits=self._limits(precision),
+            limits=self.limits(precision),
             parity=None,
             metrics=None,
             unverified=None,
@@ -112,7 +112,8 @@ class Graphs:
             sha256s={},
         )
 
-    def _limits(self, precision: Precision) -> Limits:
+    def limits(self, precision: Precision) -> Limits:
+        """Returns what artifacts of a precision must reach."""
         return limits_for(
             precision,
             weights=self._network.weights,

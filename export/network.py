@@ -101,8 +101,7 @@ def rebuild(artifact: Artifact) -> Classifier:
         raise UserError(f"the checkpoint {path} is not here; run this where it was trained")
     if sha256(path) != artifact.source.sha256:
         raise UserError(
-            f"{path} changed since {artifact.path} was exported; "
-            f"make export MODEL={artifact.model} DATA={artifact.data}"
+            f"{path} changed since {artifact.path} was exported; {artifact.rebuild_command}"
         )
     return load_checkpoint(path).network()
 
@@ -123,13 +122,17 @@ def _trained(model: str, data: str) -> Network:
         )
     return Network(
         model=model,
-        data=images.name,
+        # "imagenet" is where published weights are filed.
+        data="imagenet_run" if images.name == "imagenet" else images.name,
         weights="trained",
         module=checkpoint.network(),
         labels=checkpoint.labels,
         preprocess=checkpoint.preprocess,
         source=Source(
-            origin=f"trained on {images.name}", checkpoint=str(path), sha256=sha256(path)
+            origin=f"trained on {images.name}",
+            checkpoint=str(path),
+            sha256=sha256(path),
+            data=images.name,
         ),
         calibration=_spread(images.train, CALIBRATION_IMAGES),
         held_out=images.val,

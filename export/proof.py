@@ -11,19 +11,13 @@ import torch
 from export.artifact import Artifact
 from export.network import Network, stack
 from export.parity import measure_parity
-from export.records import Format, Logits, Metrics
-from export.runtimes.base import load_runtime
+from export.records import Logits, Metrics
+from export.runtimes.base import PROVING_RUNTIME, load_runtime
 from models.preprocess import Pixels
 from training.data import pixel_batches
 
 PARITY_IMAGES = 64
 GOLDEN_IMAGES = 8
-# What proves an artifact of each format.
-PROVING_RUNTIME: dict[Format, str] = {
-    "onnx": "ort-cpu",
-    "tensorrt": "tensorrt",
-    "tensorrt_rtx": "tensorrt-rtx",
-}
 
 
 class Prover:
@@ -33,25 +27,31 @@ class Prover:
         self._network = network
         self._max_batch = max_batch
 
-    def prove(self, draft: Artifact) -> tuple[Artifact, Logits]:
-        """Returns ``draft`` with its figures, and the logits it gives for the golden batch.
+    def prove(
+        self, draft: Artifact, golden: tuple[Pixels, Logits] | None = None
+    ) -> tuple[Artifact, Logits]:
+        """Returns ``draft`` with its figures, and the logits of its golden batch.
+
+        Args:
+            draft: an artifact whose model file is in its folder.
+            golden: the batch that it keeps already; if None, what it answers now is kept.
 
         Raises:
             RuntimeUnavailable: this machine cannot run it.
         """
         # Every core: this proves answers, it does not time them.
         with load_runtime(PROVING_RUNTIME[draft.format], draft) as runtime:
-            golden = runtime(self.golden_pixels)
+            golden = golden or (self.golden_pixels, runtime(self.golden_pixels))
             parity = measure_parity(
                 runtime,
                 draft,
                 self._pixels,
                 self._logits,
                 reference="torch",
-                golden=(self.golden_pixels, golden),
+                golden=golden,
             )
             metrics = self._metrics(runtime.name, runtime) if self._network.labelled else None
-        return replace(draft, parity=parity, metrics=metrics), golden
+        return replace(draft, parity=parity, metrics=metrics), golden[1]
 
     @property
     def golden_pixels(self) -> Pixels:

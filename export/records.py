@@ -38,11 +38,13 @@ class Source:
         origin: in words: a run, a publisher, or a seed.
         checkpoint: path of the checkpoint, or None for ImageNet and random weights.
         sha256: of that checkpoint; None without one.
+        data: name of the data of that run; None without one.
     """
 
     origin: str
     checkpoint: str | None = None
     sha256: str | None = None
+    data: str | None = None
 
 
 @_STRICT

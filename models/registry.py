@@ -25,6 +25,21 @@ _FAMILIES = (
     "models.resnet_tweaks",
     "models.resnet14",
 )
+# Exported and measured where no network is named: small ones, and what they are held against.
+DEFAULT_NETWORKS = (
+    "mobilenet_v1",
+    "mobilenet_v2",
+    "mobilenet_v3_large",
+    "mobilenet_v3_small",
+    "shufflenet_v1_g3",
+    "shufflenet_v2_x1_0",
+    "efficientnet_b0",
+    "efficientnet_lite0",
+    "efficientnet_v2_s",
+    "resnet50",
+    "resnet50_d",
+    "resnext50_32x4d",
+)
 TIMM = "timm/"
 _ALIASES = {"mobilenet_v3": "mobilenet_v3_large"}
 

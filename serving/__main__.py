@@ -35,6 +35,8 @@ class Serve(Wanted):
     """IP address to listen on. Without it: POCKETNETS_HOST, else 127.0.0.1, this machine only."""
     port: Annotated[int | None, tyro.conf.arg(metavar="NUMBER")] = None
     """TCP port. Without it: POCKETNETS_PORT, else 3000."""
+    allow_unverified: bool = False
+    """Serve an artifact even if it was never run. Without it: POCKETNETS_ALLOW_UNVERIFIED."""
 
 
 def main() -> int:
@@ -45,6 +47,8 @@ def main() -> int:
         environment[PREFIX + "HOST"] = wanted.host
     if wanted.port is not None:
         environment[PREFIX + "PORT"] = str(wanted.port)
+    if wanted.allow_unverified:
+        environment[PREFIX + "ALLOW_UNVERIFIED"] = "1"
     selection = select(wanted, Settings.from_environment(environment))
     environment[PREFIX + "ARTIFACT"] = str(selection.artifact.absolute())
     environment[PREFIX + "RUNTIME"] = selection.runtime

@@ -34,7 +34,8 @@ def open_artifact(settings: Settings) -> Artifact:
     if artifact.unverified and not settings.allow_unverified:
         raise UserError(
             f"{artifact.path}: not verified where it was made ({artifact.unverified}); "
-            f"serve a verified one, or set {PREFIX}ALLOW_UNVERIFIED=1"
+            f"run python -m export verify {artifact.path} here, or pass --allow-unverified "
+            f"({PREFIX}ALLOW_UNVERIFIED=1)"
         )
     return artifact
 

@@ -8,11 +8,11 @@ from typing import Annotated
 
 import tyro
 
+from export.artifact import ARTIFACTS
 from export.choice import FILE, read_choice
 from models.errors import UserError, closest
 from serving.settings import CARRIED, Settings
 
-ARTIFACTS = Path("artifacts")
 FALLBACK = "onnx-fp32"  # runs everywhere, agrees best with torch
 
 

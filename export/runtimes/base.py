@@ -60,6 +60,13 @@ _RUNTIMES = {
     "tensorrt-rtx": _Entry("export.runtimes.tensorrt_engine:load", ("tensorrt_rtx",)),
 }
 
+# What proves an artifact of each format.
+PROVING_RUNTIME: dict[Format, str] = {
+    "onnx": "ort-cpu",
+    "tensorrt": "tensorrt",
+    "tensorrt_rtx": "tensorrt-rtx",
+}
+
 
 def list_runtimes(format: Format | None = None) -> list[str]:
     """Returns the names of all runtimes, or of those that take ``format``."""

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from export import build, gates
 from export.artifact import Artifact
-from export.build import build_artifacts
+from export.build import Options, build_artifacts
 from export.golden import check_golden
 from export.network import load_network, rebuild
 from export.records import Limits
@@ -118,14 +118,15 @@ def test_an_artifact_that_misses_a_limit_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (here / "runs").symlink_to(trained / "runs")
-    monkeypatch.setitem(parity.LIMITS, "fp32", Limits(1.0, 0.0))
+    limits = Limits(top1_agreement=1.0, top1_drop=-0.5, golden_error=1e-3)
+    monkeypatch.setitem(gates.DEFAULTS, "fp32", limits)
     network = load_network("mobilenet_v3", "digits")
-    (outcome,) = build_artifacts(network, ["onnx-fp32"], max_batch=2)
+    (outcome,) = build_artifacts(network, ["onnx-fp32"], Options(max_batch=2))
     assert outcome.failed
     assert outcome.artifact is None
     assert outcome.reason is not None
-    assert "largest relative error against torch is" in outcome.reason
-    assert "the limit for fp32 is 0" in outcome.reason
+    assert "top-1 lost: 0.00 points of torch's" in outcome.reason
+    assert "on 359 images, must be at most -50.00 points" in outcome.reason
     assert list((build.ARTIFACTS / "mobilenet_v3_large-digits").iterdir()) == []
 
 

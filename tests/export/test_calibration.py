@@ -14,10 +14,9 @@ from torch import nn
 from export import calibration
 from export.artifact import Artifact
 from export.build import build_artifacts
-from export.calibration import fewest, int8_candidates
+from export.calibration import fewest
 from export.moments import Moments, input_moments, weighted_layers
 from export.network import load_network
-from export.gates import DEFAULTS, limits_for
 from export.quantize import prepare, to_int8
 from export.ranges import BINS, entropy_range, histogram, measure_ranges, percentile_range
 from export.records import Logits

@@ -1,0 +1,95 @@
+"""Many networks to their artifacts: each in a process of its own, on its share of the cores."""
+
+from __future__ import annotations
+
+import os
+import queue
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import get_context
+
+from export.build import Options, Outcome, build_artifacts
+from export.network import WeightsChoice, load_network
+from models.cores import usable_cores
+from models.errors import UserError, first_line
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """One network to export, and how; see :func:`export.build.build_artifacts`."""
+
+    model: str
+    data: str | None
+    weights: WeightsChoice
+    targets: tuple[str, ...]
+    options: Options
+
+
+def run_jobs(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, list[Outcome]]]:
+    """Yields each job with its outcomes as it is done, ``workers`` of them at a time.
+
+    A network that fails does not stop the others: its one outcome holds the reason.
+
+    Raises:
+        UserError: fewer than one worker.
+    """
+    if workers < 1:
+        raise UserError(f"workers is {workers}: it must be at least 1")
+    shares: queue.SimpleQueue[set[int]] = queue.SimpleQueue()
+    for share in _shares(min(workers, len(jobs))):
+        shares.put(share)
+
+    def alone(job: Job) -> list[Outcome]:
+        share = shares.get()
+        try:
+            # A pool of one: a process that is killed takes no other network with it.
+            with ProcessPoolExecutor(
+                1, get_context("spawn"), initializer=_confine, initargs=(share,)
+            ) as pool:
+                return pool.submit(_run, job).result()
+        finally:
+            shares.put(share)
+
+    with ThreadPoolExecutor(workers) as threads:
+        waiting = {threads.submit(alone, job): job for job in jobs}
+        try:
+            for done in as_completed(waiting):
+                yield waiting[done], _outcomes(done)
+        finally:
+            for future in waiting:
+                future.cancel()  # those that have not begun
+
+
+def _run(job: Job) -> list[Outcome]:
+    network = load_network(job.model, job.data, job.weights)
+    return list(build_artifacts(network, job.targets, job.options))
+
+
+def _outcomes(done: Future[list[Outcome]]) -> list[Outcome]:
+    try:
+        return done.result()
+    except UserError as error:
+        return [Outcome("all", reason=str(error), failed=True)]
+    except BrokenProcessPool:
+        reason = "its process was killed; was there too little memory? Try fewer --workers"
+        return [Outcome("all", reason=reason, failed=True)]
+    except Exception as error:  # one network's own trouble, whatever it is, is one row
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        return [Outcome("all", reason=reason, failed=True)]
+
+
+def _shares(workers: int) -> list[set[int]]:
+    """Returns the cores of each worker, as many to each as there are."""
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    return [set(cores[index::workers]) for index in range(workers)]
+
+
+def _confine(cores: set[int]) -> None:
+    """Keeps this process on ``cores``: threads of two networks on one core wait for each other."""
+    import torch
+
+    if cores:
+        os.sched_setaffinity(0, cores)
+    torch.set_num_threads(usable_cores())

@@ -1,0 +1,40 @@
+"""An artifact into BentoML's model store. No torch here."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+from export.artifact import MANIFEST, Artifact
+from models.files import sha256
+
+
+class Pushed(NamedTuple):
+    """Where an artifact is in the model store."""
+
+    tag: str
+    path: Path
+    new: bool  # False if the very same one was there already
+
+
+def push(artifact: Artifact) -> Pushed:
+    """Returns the place of a copy of ``artifact`` in the model store of this machine.
+
+    Its version is the beginning of its manifest's digest, so the same artifact is there once.
+    """
+    os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
+    import bentoml
+
+    name = re.sub(r"[^a-z0-9._-]", "_", f"{artifact.model}-{artifact.data}-{artifact.name}".lower())
+    tag = f"{name}:{sha256(artifact.path / MANIFEST)[:16]}"
+    try:
+        return Pushed(tag, Path(bentoml.models.get(tag).path), new=False)
+    except bentoml.exceptions.NotFound:
+        pass  # what is not there yet is added
+    labels = {"format": artifact.format, "precision": artifact.precision, "data": artifact.data}
+    with bentoml.models.create(tag, labels=labels) as model:
+        shutil.copytree(artifact.path, model.path, dirs_exist_ok=True)
+    return Pushed(tag, Path(bentoml.models.get(tag).path), new=True)

@@ -1,0 +1,135 @@
+"""Artifacts as the terminal shows them. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from export.artifact import Artifact
+from export.gates import Gate
+from export.shelf import Shelved, graph_facts
+
+if TYPE_CHECKING:
+    from export.build import Outcome
+
+_SHOWN = 8  # of a long list of names
+
+
+def outcome_table(networks: Iterable[tuple[str, Sequence[Outcome]]]) -> Table:
+    """Returns a row for each artifact that was built, or that was not and why."""
+    table = _table("network", "artifact")
+    for name, outcomes in networks:
+        for index, outcome in enumerate(outcomes):
+            state = f"{'failed' if outcome.failed else 'not built'}: {outcome.reason}"
+            cells = _cells(outcome.artifact) if outcome.artifact else ("", "", "", state)
+            table.add_row("" if index else name, outcome.target, *cells)
+        table.add_section()
+    return table
+
+
+def shelf_table(entries: Iterable[Shelved]) -> Table:
+    """Returns a row for each folder with a manifest, sound or not."""
+    table = _table("artifact")
+    for entry in entries:
+        if entry.artifact is None:
+            table.add_row(str(entry.path), "", "", "", f"refused: {entry.reason}")
+        else:
+            table.add_row(str(entry.path), *_cells(entry.artifact))
+    return table
+
+
+def gate_table(gates: Iterable[Gate]) -> Table:
+    """Returns a row for each gate: what was measured on what, and what it must be."""
+    table = Table("gate", "measured", "must be", "of", title="gates", title_justify="left")
+    for gate in gates:
+        table.add_row(gate.name, gate.figure, gate.bound, gate.measured)
+    return table
+
+
+def show_tables(artifact: Artifact) -> list[Table]:
+    """Returns all that is known of one artifact: facts, gates, operators, files."""
+    facts = Table.grid("name", "value", padding=(0, 2))
+    opset, ops = graph_facts(artifact)
+    for name, value in _facts(artifact, opset):
+        facts.add_row(name, value)
+    nodes = Table("operator", "nodes", title="graph", title_justify="left")
+    for op, count in ops.items():
+        nodes.add_row(op, str(count))
+    files = Table("file", "bytes", "sha256", title="files", title_justify="left")
+    for file, digest in sorted(artifact.sha256s.items()):
+        files.add_row(file, f"{(artifact.path / file).stat().st_size:,}", digest[:16])
+    return [facts, *([gate_table(artifact.gates)] if artifact.gates else []), nodes, files]
+
+
+def _facts(artifact: Artifact, opset: int) -> Iterable[tuple[str, str]]:
+    pre, (low, high) = artifact.preprocess, artifact.batch_range
+    yield "artifact", str(artifact.path)
+    yield "network", f"{artifact.model}, {artifact.source.origin}"
+    yield "format", f"{artifact.format} {artifact.precision}, ONNX opset {opset}"
+    yield "input", f"{artifact.input.dtype} {list(artifact.input.shape)}, batch {low} to {high}"
+    yield "output", f"{artifact.output.dtype} {list(artifact.output.shape)}"
+    yield "classes", _few(artifact.labels)
+    yield "preprocess", f"resize {pre.resize}, crop {pre.crop}, {pre.interpolation}"
+    yield (
+        "cost",
+        f"{artifact.macs / 1e6:,.1f} M MACs, {artifact.parameters / 1e6:,.2f} M parameters",
+    )
+    if artifact.metrics:
+        yield "top-1", f"{artifact.metrics.top1:.1%} of {artifact.metrics.images} held-out images"
+    yield "state", _state(artifact)
+    if artifact.precision != "fp32":
+        yield "left in fp32", _few(artifact.fp32_layers) or "no layer"
+    if artifact.quantization:
+        yield "calibration", calibration(artifact)
+    if engine := artifact.fingerprint:
+        yield "built by", f"{artifact.format} {engine.version}, driver {engine.driver or 'none'}"
+        yield "built for", f"compute capability {', '.join(engine.capabilities)}"
+        yield "batches", ", ".join("-".join(map(str, sorted(set(p)))) for p in engine.profiles)
+    yield "made with", ", ".join(f"{name} {number}" for name, number in artifact.versions.items())
+
+
+def calibration(artifact: Artifact) -> str:
+    """Returns how an int8 graph came to be, in one line."""
+    made = artifact.quantization
+    if made is None:
+        return "not recorded"
+    tried = ", ".join(f"{name} {top1:.1%}" for name, top1 in made.top1.items())
+    figure = "top-1" if made.labelled else "agreement"
+    return f"{made.calibration} ({figure} on {made.images} calibration images: {tried})"
+
+
+def _table(*names: str) -> Table:
+    table = Table()
+    for name in names:
+        table.add_column(name, no_wrap=name == "artifact")
+    for name in ("size", "top-1", "agrees"):
+        table.add_column(name, justify="right")
+    table.add_column("state")
+    return table
+
+
+def _cells(artifact: Artifact) -> tuple[str, ...]:
+    parity, metrics = artifact.parity, artifact.metrics
+    return (
+        f"{artifact.size / 1e6:.1f} MB",
+        f"{metrics.top1:.1%}" if metrics else "-",
+        f"{parity.top1_agreement:.1%}" if parity else "-",
+        _state(artifact),
+    )
+
+
+def _state(artifact: Artifact) -> str:
+    if artifact.parity is None:
+        return f"unverified: {artifact.unverified}"
+    gates = ", ".join(gate.name for gate in artifact.gates)
+    layers = f"; {len(artifact.fp32_layers)} layers in fp32" if artifact.fp32_layers else ""
+    return f"passed on {artifact.parity.runtime}: {gates}{layers}"
+
+
+def _few(names: Sequence[str]) -> str:
+    """Returns ``names`` in one line, the first of them where there are many."""
+    if len(names) <= _SHOWN:
+        return ", ".join(names)
+    return f"{', '.join(names[:_SHOWN])} and {len(names) - _SHOWN} more"

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from export import jobs
+from export.build import Options, Outcome
+from export.jobs import Job, run_jobs
+from models.errors import UserError
+
+TARGETS = ("onnx-fp32", "onnx-fp16")
+
+
+def job(model: str, data: str = "digits") -> Job:
+    return Job(model=model, data=data, weights="auto", targets=TARGETS, options=Options())
+
+
+def test_a_network_that_fails_is_a_row_and_stops_no_other(in_trained: Path) -> None:
+    wanted = [job("mobilenet_v2"), job("mobilenet_v3_large")]
+    found = {done.model: outcomes for done, outcomes in run_jobs(wanted, workers=2)}
+    (missing,) = found["mobilenet_v2"]
+    assert missing.failed
+    assert str(missing.reason).startswith("no run of mobilenet_v2 on digits")
+    assert [outcome.target for outcome in found["mobilenet_v3_large"]] == list(TARGETS)
+    assert not any(outcome.failed for outcome in found["mobilenet_v3_large"])
+
+
+def _killed(job: Job) -> list[Outcome]:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return []
+
+
+def _broken(job: Job) -> list[Outcome]:
+    raise ValueError("not foreseen\nby anyone")
+
+
+def _cores(job: Job) -> list[Outcome]:
+    return [Outcome(str(sorted(os.sched_getaffinity(0))), reason="")]
+
+
+@pytest.mark.parametrize(
+    ("run", "reason"),
+    [(_killed, "its process was killed"), (_broken, "ValueError: not foreseen")],
+)
+def test_whatever_happens_to_a_process_is_a_row(
+    monkeypatch: pytest.MonkeyPatch, run: object, reason: str
+) -> None:
+    monkeypatch.setattr(jobs, "_run", run)
+    ((done, (outcome,)),) = run_jobs([job("resnet50")], workers=1)
+    assert done.model == "resnet50"
+    assert outcome.failed
+    assert str(outcome.reason).startswith(reason)
+    assert "\n" not in str(outcome.reason)
+
+
+def test_every_worker_has_cores_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "_run", _cores)
+    cores = sorted(os.sched_getaffinity(0))
+    found = list(run_jobs([job("a"), job("b"), job("c")], workers=len(cores)))
+    assert {outcome.target for _, (outcome,) in found} <= {str([core]) for core in cores}
+
+
+def test_no_worker_at_all() -> None:
+    with pytest.raises(UserError, match="workers is 0: it must be at least 1"):
+        list(run_jobs([job("resnet50")], workers=0))

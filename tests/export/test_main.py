@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from export.__main__ import List, Run, Show, Verify
+from export.artifact import Artifact
+from models.errors import UserError
+
+Copy = Callable[..., Path]
+
+
+def test_the_list_shows_every_artifact_and_refuses_a_damaged_one(
+    in_trained: Path,
+    artifacts: dict[str, Artifact],
+    copied: Copy,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert List()() == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in artifacts)
+    assert "passed on ort-cpu" in out
+    assert "unverified: tensorrt-rtx: no" in out
+    spoiled = copied("onnx-fp32")
+    (spoiled / "model.onnx").write_bytes(b"")
+    assert List(artifacts=spoiled.parent, json=True)() == 1
+    (line,) = capsys.readouterr().out.splitlines()
+    entry = json.loads(line)
+    assert entry["path"] == str(spoiled)
+    assert "its bytes are not those of the manifest" in entry["refused"]
+
+
+def test_the_list_is_readable_by_programs(
+    artifacts: dict[str, Artifact], capsys: pytest.CaptureFixture[str]
+) -> None:
+    List(artifacts=next(iter(artifacts.values())).path.parent, json=True)()
+    entries = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {Path(entry["path"]).name for entry in entries} == set(artifacts)
+    for entry in entries:
+        artifact = artifacts[Path(entry["path"]).name]
+        assert entry["refused"] is None
+        assert entry["macs"] == artifact.macs
+        assert (entry["metrics"] or {}).get("top1") == (
+            artifact.metrics.top1 if artifact.metrics else None
+        )
+
+
+def test_show_says_what_it_is(
+    artifacts: dict[str, Artifact], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Show(artifacts["onnx-int8"].path)()
+    out = capsys.readouterr().out
+    for text in (
+        "mobilenet_v3_large, trained on digits",
+        "ONNX opset 20",
+        "QuantizeLinear",
+        "agreement",
+        "at least 95.0%",
+        "model.onnx",
+        "left in fp32",
+        "images: MinMax",
+    ):
+        assert text in out, text
+    Show(artifacts["tensorrt_rtx-fp16"].path)()
+    out = capsys.readouterr().out
+    for text in ("unverified: ", "model.engine", "HardSwish"):
+        assert text in out, text
+
+
+def test_verify_prints_the_gates(
+    copied: Copy, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = copied()
+    Verify(folder)()
+    out = capsys.readouterr().out
+    assert "with the golden batch on 8 images" in out
+    assert out.splitlines()[-1].startswith(f"{folder}: passed, against its golden batch")
+
+
+def test_only_an_engine_is_built_again(copied: Copy) -> None:
+    with pytest.raises(UserError, match="onnx-fp32"):
+        Verify(copied(), rebuild=True)()
+
+
+def test_a_pushed_artifact_is_in_the_model_store_once_and_loads_from_there(
+    copied: Copy, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # A process of its own: BentoML reads where its store is when it is imported.
+    import os
+    import subprocess
+
+    folder = copied("onnx-int8")
+    environment = {**os.environ, "BENTOML_HOME": str(here / "store")}
+    command = [sys.executable, "-m", "export", "push", str(folder)]
+    root = Path(__file__).parents[2]
+    outputs = [
+        subprocess.run(
+            command, env=environment, cwd=root, capture_output=True, text=True, check=True
+        ).stdout.splitlines()
+        for _ in range(2)
+    ]
+    assert outputs[0][0].startswith("mobilenet_v3_large-digits-onnx-int8:")
+    assert outputs[1][0] == f"{outputs[0][0]} was there already"
+    assert outputs[0][1] == outputs[1][1]
+    stored = Artifact.load(Path(outputs[0][1]))
+    assert stored.path.is_relative_to(here / "store")
+    assert stored.sha256s == Artifact.load(folder).sha256s
+
+
+def test_exporting_all_goes_on_where_it_stopped(
+    in_trained: Path,
+    artifacts: dict[str, Artifact],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    names = ("mobilenet_v3_large", "mobilenet_v2")
+    monkeypatch.setattr("export.__main__.DEFAULT_NETWORKS", names)
+    when = {name: (a.path / "manifest.json").stat().st_mtime_ns for name, a in artifacts.items()}
+    assert Run(model="all", data="digits", workers=1)() == 1
+    captured = capsys.readouterr()
+    assert "mobilenet_v3_large: done, 4 kept" in captured.err
+    assert "mobilenet_v2: failed" in captured.err
+    assert "failed: no run of mobilenet_v2 on digits" in captured.out.replace("\n", " ")
+    for name, artifact in artifacts.items():
+        assert (artifact.path / "manifest.json").stat().st_mtime_ns == when[name]
