@@ -23,18 +23,23 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from export.gates import Gate, gates_of
 from export.integrity import ArtifactError, check_contents, check_files
 from export.records import (
+    Count,
+    Digest,
     Fingerprint,
     Format,
+    Labels,
     Limits,
     Logits,
     Metrics,
     Parity,
+    Positive,
     Precision,
     Quantization,
     Source,
     TensorSpec,
     Weights,
 )
+from export.untrusted import read_array, read_fields
 from models.files import sha256, write_whole
 from models.preprocess import Pixels, Preprocess
 
@@ -86,13 +91,13 @@ class Artifact:
     weights: Weights
     precision: Precision
     format: Format
-    labels: tuple[str, ...]
+    labels: Labels
     preprocess: Preprocess
     input: TensorSpec
     output: TensorSpec
-    batch_range: tuple[int, int]
-    macs: int
-    parameters: int
+    batch_range: tuple[Positive, Positive]
+    macs: Count
+    parameters: Count
     limits: Limits
     parity: Parity | None
     metrics: Metrics | None
@@ -102,7 +107,7 @@ class Artifact:
     quantization: Quantization | None = None
     fingerprint: Fingerprint | None = None
     versions: dict[str, str]
-    sha256s: dict[str, str]
+    sha256s: dict[str, Digest]
 
     @property
     def name(self) -> str:
@@ -137,22 +142,33 @@ class Artifact:
         return f"make export MODEL={self.model} WEIGHTS={self.weights}"
 
     def golden(self) -> tuple[Pixels, Logits]:
-        """Returns the golden batch: uint8 (n, H, W, 3) and the float32 (n, C) it must give."""
-        pixels = np.load(self.path / GOLDEN_PIXELS, allow_pickle=False)
-        logits = np.load(self.path / GOLDEN_LOGITS, allow_pickle=False)
+        """Returns the golden batch: uint8 (n, H, W, 3) and the float32 (n, C) it must give.
+
+        Raises:
+            ArtifactError: the files hold something else.
+        """
+        side, classes = self.preprocess.crop, len(self.labels)
+        pixels = read_array(self.path, GOLDEN_PIXELS, "uint8", (side, side, 3))
+        logits = read_array(self.path, GOLDEN_LOGITS, "float32", (classes,))
         return pixels, logits
 
     @classmethod
     def load(cls, path: Path) -> Artifact:
         """Returns the artifact in folder ``path``, every file of it checked.
 
+        The digests show what was damaged or mixed up; who can write into the folder can make them
+        anew, or change a file after it was checked and before a runtime reads it.
+
         Raises:
             ArtifactError: no artifact, an unknown schema, a missing or changed file, a manifest
                 that contradicts itself or the golden batch, or a gate that does not hold.
         """
-        artifact = _read_manifest(path)
-        check_files(artifact, files_of(artifact.format))
-        check_contents(artifact)
+        try:
+            artifact = _read_manifest(path)
+            check_files(artifact, files_of(artifact.format))
+            check_contents(artifact)
+        except OSError as error:  # no permission, a broken disk
+            raise ArtifactError(f"{path}: cannot be read ({error})") from error
         return artifact
 
 
@@ -171,8 +187,8 @@ def write_artifact(artifact: Artifact, pixels: Pixels, logits: Logits) -> Artifa
     of all files, are added. Call it inside :func:`models.files.staged`, so that the folder appears
     whole.
     """
-    np.save(artifact.path / GOLDEN_PIXELS, pixels)
-    np.save(artifact.path / GOLDEN_LOGITS, logits)
+    np.save(artifact.path / GOLDEN_PIXELS, np.ascontiguousarray(pixels))
+    np.save(artifact.path / GOLDEN_LOGITS, np.ascontiguousarray(logits))
     names = sorted(files_of(artifact.format))
     digests = {name: sha256(artifact.path / name) for name in names}
     return write_manifest(dataclasses.replace(artifact, sha256s=digests))
@@ -201,16 +217,13 @@ def digest_of(fields: dict[str, Any]) -> str:
 
 def _read_manifest(path: Path) -> Artifact:
     manifest = path / MANIFEST
-    if not manifest.is_file():
+    if not manifest.exists():
         raise ArtifactError(
             f"{path}: not an artifact, it holds no {MANIFEST}; "
             "make one with: make export MODEL=mobilenet_v3 DATA=digits"
         )
-    try:
-        fields = json.loads(manifest.read_bytes())
-    except ValueError as error:
-        raise ArtifactError(f"{manifest}: not JSON ({error}); export it again") from None
-    schema = fields.pop("schema", None) if isinstance(fields, dict) else None
+    fields = read_fields(path, MANIFEST)
+    schema = fields.pop("schema", None)
     if schema != SCHEMA:
         raise ArtifactError(
             f"{manifest}: schema is {schema!r}, this version reads {SCHEMA}; export it again"
@@ -222,8 +235,10 @@ def _read_manifest(path: Path) -> Artifact:
             "copy the folder again or export it again"
         )
     try:
-        return _ADAPTER.validate_python({**fields, "path": path})
+        # As JSON and strict: as Python objects, the text "7" would pass for the number.
+        artifact = _ADAPTER.validate_json(json.dumps({**fields, "path": "."}), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise ArtifactError(f"{manifest}: {where}: {first['msg']}; export it again") from None
+    return dataclasses.replace(artifact, path=path)

@@ -7,7 +7,7 @@ import numpy as np
 from export.artifact import Artifact
 from export.records import Logits
 from export.runtimes.base import Runtime, run_batches
-from models.errors import UserError
+from models.errors import UserError, first_line
 
 
 class GoldenError(UserError):
@@ -18,15 +18,22 @@ def check_golden(runtime: Runtime, artifact: Artifact) -> None:
     """Returns None if ``runtime`` reproduces the golden batch of ``artifact``.
 
     Raises:
-        GoldenError: logits that are not finite, or too far off.
+        GoldenError: no logits, or ones of another shape, not finite, or too far off.
     """
     pixels, golden = artifact.golden()
-    logits = run_batches(runtime, pixels, artifact.batch_range[1])
+    try:
+        logits = run_batches(runtime, pixels, artifact.batch_range[1])
+    except UserError:
+        raise
+    except Exception as error:  # the exceptions of runtimes share no public base class
+        raise _error(runtime, artifact, first_line(error)) from error
     limit = artifact.limits.golden_error
+    if (logits.dtype, logits.shape) != (golden.dtype, golden.shape):
+        raise _error(runtime, artifact, f"{logits.dtype} {list(logits.shape)} comes out")
     if not np.isfinite(logits).all():
         raise _error(runtime, artifact, "logits that are not finite")
-    if (error := relative_error(logits, golden)) > limit:
-        raise _error(runtime, artifact, f"a relative error of {error:.2g}, over {limit:g}")
+    if (far := relative_error(logits, golden)) > limit:
+        raise _error(runtime, artifact, f"a relative error of {far:.2g}, over {limit:g}")
 
 
 def relative_error(logits: Logits, reference: Logits) -> float:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ConfigDict, with_config
+from pydantic import ConfigDict, Field, with_config
 
 Logits = npt.NDArray[np.float32]
 Precision = Literal["fp32", "fp16", "int8"]
@@ -15,6 +15,14 @@ Format = Literal["onnx", "tensorrt", "tensorrt_rtx"]
 Weights = Literal["trained", "imagenet", "random"]
 Calibration = Literal["MinMax", "Percentile", "Entropy"]
 Reference = Literal["torch", "golden"]
+# What a manifest may say where its fields have these types; 2**53 is exact in any JSON reader.
+Fraction = Annotated[float, Field(ge=0, le=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, le=2**53)]
+Positive = Annotated[int, Field(ge=1, le=2**53)]
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Label = Annotated[str, Field(max_length=1024)]
+Labels = Annotated[tuple[Label, ...], Field(min_length=1, max_length=1_000_000)]
 
 _STRICT = with_config(ConfigDict(extra="forbid", allow_inf_nan=False))
 
@@ -43,7 +51,7 @@ class Source:
 
     origin: str
     checkpoint: str | None = None
-    sha256: str | None = None
+    sha256: Digest | None = None
     data: str | None = None
 
 
@@ -67,12 +75,12 @@ class Parity:
 
     runtime: str
     reference: Reference
-    images: int
-    batches: tuple[int, ...]
+    images: Positive
+    batches: tuple[Positive, ...]
     finite: bool
-    top1_agreement: float
-    relative_error: float
-    golden_error: float
+    top1_agreement: Fraction
+    relative_error: NonNegative
+    golden_error: NonNegative
 
 
 @_STRICT
@@ -87,9 +95,9 @@ class Metrics:
         runtime: what ran the artifact.
     """
 
-    top1: float
-    torch_top1: float
-    images: int
+    top1: Fraction
+    torch_top1: Fraction
+    images: Positive
     runtime: str
 
 
@@ -106,9 +114,9 @@ class Limits:
             differently, and int8 more so.
     """
 
-    top1_agreement: float | None
-    top1_drop: float | None
-    golden_error: float
+    top1_agreement: Fraction | None
+    top1_drop: Fraction | None
+    golden_error: Fraction
 
 
 @_STRICT
@@ -124,9 +132,9 @@ class Quantization:
     """
 
     calibration: Calibration
-    images: int
+    images: Positive
     labelled: bool
-    top1: dict[Calibration, float]
+    top1: dict[Calibration, Fraction]
 
 
 @_STRICT
@@ -146,5 +154,5 @@ class Fingerprint:
     version: str
     capabilities: tuple[str, ...]
     driver: str | None
-    onnx_sha256: str
-    profiles: tuple[tuple[int, int, int], ...]
+    onnx_sha256: Digest
+    profiles: tuple[tuple[Positive, Positive, Positive], ...]

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+_PIECE = 1 << 20  # bytes
+
 
 @contextmanager
 def staged(path: Path) -> Iterator[Path]:
@@ -55,6 +57,18 @@ def write_whole(path: Path, content: bytes) -> Path:
     with whole_file(path) as file:
         file.write(content)
     return path
+
+
+def contains(path: Path, needle: bytes) -> bool:
+    """Returns whether ``needle`` stands anywhere in a file."""
+    end = b""
+    # By pieces, not mapped into memory: a mapped file that is cut short kills the process.
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE):
+            if needle in (piece := end + piece):
+                return True
+            end = piece[-len(needle) :]
+    return False
 
 
 def sha256(path: Path) -> str:

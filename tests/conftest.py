@@ -1,12 +1,36 @@
-"""What all tests share: which of them run, and one small trained network with its artifacts."""
+"""What all tests share: which of them run, one small trained network, and one tiny artifact."""
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper
+
+from export.artifact import Artifact, write_artifact
+from export.records import Limits, Logits, Parity, Source, TensorSpec
+from models.files import staged
+from models.preprocess import Pixels, Preprocess
+
+SIDE = 32
+PARITY = Parity(
+    runtime="ort-cpu",
+    reference="torch",
+    images=3,
+    batches=(1,),
+    finite=True,
+    top1_agreement=1.0,
+    relative_error=0.0,
+    golden_error=0.0,
+)
+LIMITS = Limits(top1_agreement=1.0, top1_drop=None, golden_error=1e-3)
+LABELS = ("red", "green", "blue")
+SCALE = 0.05
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -81,3 +105,67 @@ def _one_torch_thread_count() -> Iterator[None]:
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
+
+
+def _save_artifact(path: Path, *, scale: float = SCALE, **changes: object) -> Path:
+    """Returns ``path``, now an artifact; ``changes`` replace manifest fields, or ``logits``."""
+    pixels: Pixels = np.random.default_rng(0).integers(
+        0, 256, (3, SIDE, SIDE, 3), dtype=np.uint8, endpoint=False
+    )
+    pixels[0, ..., 0], pixels[1, ..., 1], pixels[2, ..., 2] = 255, 255, 255
+    logits: Logits = (pixels.mean(axis=(1, 2)) * scale).astype(np.float32)
+    logits = changes.pop("logits", logits)  # type: ignore[assignment]
+    with staged(path) as folder:
+        onnx.save(_graph(scale), folder / "model.onnx")
+        artifact = Artifact(
+            path=folder,
+            model="channels",
+            data="colours",
+            weights="random",
+            precision="fp32",
+            format="onnx",
+            labels=LABELS,
+            preprocess=Preprocess(resize=SIDE, crop=SIDE),
+            input=TensorSpec(name="pixels", dtype="uint8", shape=("batch", SIDE, SIDE, 3)),
+            output=TensorSpec(name="logits", dtype="float32", shape=("batch", 3)),
+            batch_range=(1, 2),
+            macs=0,
+            parameters=0,
+            parity=PARITY,
+            limits=LIMITS,
+            metrics=None,
+            unverified=None,
+            source=Source(checkpoint="runs/secret/last.ckpt", sha256=None, origin="made by hand"),
+            versions={},
+            sha256s={},
+        )
+        write_artifact(dataclasses.replace(artifact, **changes), pixels, logits)  # type: ignore[arg-type]
+    return path
+
+
+def _graph(scale: float) -> onnx.ModelProto:
+    nodes = [
+        helper.make_node("Cast", ["pixels"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["floats"], ["means"], axes=[1, 2], keepdims=0),
+        helper.make_node("Mul", ["means", "scale"], ["logits"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "channels",
+        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["batch", SIDE, SIDE, 3])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3])],
+        [helper.make_tensor("scale", TensorProto.FLOAT, [], [scale])],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+
+
+@pytest.fixture(scope="session")
+def artifact_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns a tiny artifact: its three logits are the mean of each colour channel."""
+    return _save_artifact(tmp_path_factory.mktemp("artifacts") / "channels-colours" / "onnx-fp32")
+
+
+@pytest.fixture
+def make_artifact(tmp_path: Path) -> Callable[..., Path]:
+    """Returns a function that makes an artifact of another ``scale``, manifest or ``logits``."""
+    return lambda **changes: _save_artifact(tmp_path / "made" / "onnx-fp32", **changes)

@@ -63,7 +63,8 @@ def load(artifact: Artifact, *, threads: int | None = None) -> OpenvinoRuntime:
     shapes (a fifth of the latency of a small network), and for any batch.
 
     Raises:
-        RuntimeUnavailable: OpenVINO is not installed, or the CPU cannot compute in fp16.
+        RuntimeUnavailable: OpenVINO is not installed or cannot run the graph, or the CPU cannot
+            compute in fp16.
     """
     try:
         import openvino
@@ -89,7 +90,14 @@ def load(artifact: Artifact, *, threads: int | None = None) -> OpenvinoRuntime:
         hint.enable_cpu_pinning(): False,
         properties.inference_num_threads(): threads or 0,
     }
-    model = core.read_model(artifact.model_file)
-    batched = core.compile_model(model, DEVICE, config)
-    model.reshape([1, *artifact.input.shape[1:]])
-    return OpenvinoRuntime(artifact, core.compile_model(model, DEVICE, config), batched)
+    try:
+        model = core.read_model(artifact.model_file)
+        batched = core.compile_model(model, DEVICE, config)
+        model.reshape([1, *artifact.input.shape[1:]])
+        single = core.compile_model(model, DEVICE, config)
+    except RuntimeError as error:  # the last line says what, the others where in its source
+        reason = str(error).strip().rpartition("\n")[2]
+        raise RuntimeUnavailable(
+            f"openvino: cannot run {artifact.model_file} ({reason})"
+        ) from error
+    return OpenvinoRuntime(artifact, single, batched)

@@ -40,11 +40,15 @@ class OrtRuntime(Runtime):
 
 
 def load_cpu(artifact: Artifact, *, threads: int | None = None) -> OrtRuntime:
-    """Returns ``artifact`` on the CPU, ``threads`` to a call (all cores if None)."""
+    """Returns ``artifact`` on the CPU, ``threads`` to a call (all cores if None).
+
+    Raises:
+        RuntimeUnavailable: this ONNX Runtime cannot run the graph. The digests of its file hold
+            and it ran where it was made, so what is wrong is here, such as an older version.
+    """
     options = _options()
     options.intra_op_num_threads = threads or 0
-    session = onnxruntime.InferenceSession(str(artifact.model_file), options, providers=[CPU])
-    return OrtRuntime("ort-cpu", artifact, session)
+    return OrtRuntime("ort-cpu", artifact, _session("ort-cpu", artifact, options, CPU))
 
 
 def load_cuda(artifact: Artifact, *, threads: int | None = None) -> OrtRuntime:
@@ -61,16 +65,23 @@ def load_cuda(artifact: Artifact, *, threads: int | None = None) -> OrtRuntime:
     onnxruntime.preload_dlls()
     options = _options()
     options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-    try:
-        session = onnxruntime.InferenceSession(str(artifact.model_file), options, providers=[CUDA])
-    except Exception as error:  # ONNX Runtime's own exceptions share no public base class
-        raise RuntimeUnavailable(f"ort-cuda: {first_line(error)}") from error
+    session = _session("ort-cuda", artifact, options, CUDA)
     if session.get_providers()[0] != CUDA:
         raise RuntimeUnavailable(
             f"ort-cuda: ONNX Runtime chose {session.get_providers()[0]} instead; "
             "is there a GPU, and a driver for CUDA 13?"
         )
     return OrtRuntime("ort-cuda", artifact, session)
+
+
+def _session(name: str, artifact: Artifact, options: Any, provider: str) -> Any:
+    file = str(artifact.model_file)
+    try:
+        # Left on, the fallback prints to stdout and tries the CPU after some errors.
+        return onnxruntime.InferenceSession(file, options, [provider], enable_fallback=0)
+    except Exception as error:  # ONNX Runtime's own exceptions share no public base class
+        what = f"{name}: cannot run {file} ({first_line(error)})"
+        raise RuntimeUnavailable(what) from error
 
 
 def _options() -> Any:
