@@ -9,6 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from export.artifact import ARTIFACTS, Artifact, write_artifact
+from export.fingerprint import EngineMismatch
+from export.flavour import FlavourName, find_target
 from export.gates import GateError, check_gates
 from export.graphs import Graphs, Scheme
 from export.integrity import MAX_BATCH, ArtifactError
@@ -16,7 +18,7 @@ from export.network import Network
 from export.proof import Prover
 from export.records import Format
 from export.runtimes.base import RuntimeUnavailable
-from export.to_tensorrt import FlavourName, build_engine, import_flavour
+from export.to_tensorrt import build_engine
 from models.errors import UserError, closest
 from models.files import staged
 
@@ -68,8 +70,8 @@ class Options:
 class Outcome:
     """What became of one target: an artifact, or the reason there is none.
 
-    ``failed`` tells a target that missed a limit from one this machine cannot build; ``kept`` one
-    that stood there already.
+    ``failed`` tells a target that missed a limit, or whose graph is refused, from one this machine
+    cannot build; ``kept`` one that stood there already.
     """
 
     target: str
@@ -111,8 +113,9 @@ def build_artifacts(
             yield Outcome(target, replace(artifact, path=path))
         except RuntimeUnavailable as error:
             yield Outcome(target, reason=str(error))
-        except GateError as error:
-            shutil.rmtree(path, ignore_errors=True)
+        except UserError as error:
+            if isinstance(error, GateError):
+                shutil.rmtree(path, ignore_errors=True)
             yield Outcome(target, reason=str(error), failed=True)
 
 
@@ -143,7 +146,7 @@ class _Builder:
         """Returns the artifact ``target``, complete and proven, in ``folder``."""
         format, scheme = TARGETS[target]
         if format != "onnx":
-            import_flavour(format)  # before graphs are made that nothing here can build
+            find_target(format)  # before graphs are made that nothing here can build
         graph, artifact, golden = self._graphs.proven(scheme)
         draft = replace(artifact, path=folder, format=format, versions=_versions(format))
         draft.graph_file.write_bytes(graph)
@@ -151,6 +154,8 @@ class _Builder:
             draft = self._with_engine(draft, graph, format)
             try:
                 draft, golden = self._prover.prove(draft)
+            except EngineMismatch as error:  # RTX on a GPU it does not build for
+                draft = replace(draft, unverified=error.wrong)
             except RuntimeUnavailable as error:
                 draft = replace(draft, unverified=str(error))
             check_gates(draft.gates)

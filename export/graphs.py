@@ -15,6 +15,7 @@ from export.gates import GateError, check_gates, limits_for
 from export.network import Network
 from export.proof import Prover
 from export.records import Limits, Logits, Precision, TensorSpec
+from export.runtimes.base import RuntimeUnavailable
 from export.to_fp16 import fp16_candidates
 from export.to_onnx import INPUT, OUTPUT, to_onnx
 from models.cost import NetworkCost, network_cost
@@ -65,13 +66,13 @@ class Graphs:
             with TemporaryDirectory() as folder:
                 draft = self._draft(Path(folder), scheme, candidate)
                 draft.graph_file.write_bytes(graph)
-                artifact, golden = self._prover.prove(draft)
-            try:
-                check_gates(artifact.gates)
-            except GateError as error:
-                missed = error
-            else:
-                return Proven(graph, artifact, golden)
+                try:
+                    artifact, golden = self._prover.prove(draft)
+                    check_gates(artifact.gates)
+                except (GateError, RuntimeUnavailable) as error:
+                    missed = GateError(str(error))
+                else:
+                    return Proven(graph, artifact, golden)
         return missed
 
     def _candidates(self, scheme: Scheme) -> Iterable[Candidate]:

@@ -7,69 +7,24 @@ says (strongly typed), so a float16 graph makes a float16 engine. RTX needs no G
 from __future__ import annotations
 
 import hashlib
-import importlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
+from export.artifact import Artifact
+from export.flavour import (
+    FlavourName,
+    aim,
+    create,
+    find_target,
+    import_flavour,
+    make_logger,
+    network_flags,
+)
+from export.integrity import check_files
 from export.records import Fingerprint
-from export.runtimes.base import RuntimeUnavailable
 from models.errors import UserError
 
-FlavourName = Literal["tensorrt", "tensorrt_rtx"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Flavour:
-    """Where the two TensorRTs differ.
-
-    Attributes:
-        module: Python module, and the format of the artifacts it builds.
-        install: how to get it.
-        builds_for_others: whether an engine can be built for GPUs that are not in this machine.
-    """
-
-    module: FlavourName
-    install: str
-    builds_for_others: bool
-
-
-FLAVOURS: dict[FlavourName, Flavour] = {
-    "tensorrt": Flavour(
-        module="tensorrt", install="pip install .[tensorrt]", builds_for_others=False
-    ),
-    "tensorrt_rtx": Flavour(
-        module="tensorrt_rtx", install="pip install tensorrt-rtx", builds_for_others=True
-    ),
-}
-
-
-def import_flavour(name: FlavourName) -> Any:
-    """Returns the Python module of a flavour.
-
-    Raises:
-        RuntimeUnavailable: it is not installed, and how to install it.
-    """
-    flavour = FLAVOURS[name]
-    try:
-        return importlib.import_module(flavour.module)
-    except ImportError as error:
-        raise RuntimeUnavailable(f"{name}: {error}; {flavour.install}") from None
-
-
-def make_logger(trt: Any) -> Any:
-    """Returns a TensorRT logger that keeps the texts of errors in its list ``errors``."""
-
-    class Logger(trt.ILogger):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.errors: list[str] = []
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
-                self.errors.append(message)
-
-    return Logger()
+Profile = tuple[int, int, int]
 
 
 def build_engine(
@@ -83,65 +38,72 @@ def build_engine(
 
     Args:
         graph: serialized ``ModelProto``, uint8 ("batch", H, W, 3) in.
-        name: flavour that builds. ``tensorrt_rtx`` builds for every GPU generation it knows.
+        name: flavour that builds. ``tensorrt_rtx`` builds for every GPU generation it knows,
+            ``tensorrt`` for the GPU of this machine.
         batch_range: smallest and largest batch; the middle of its span in powers of two is what
             kernels are chosen for.
         batches: batch sizes that get a profile of their own.
 
     Raises:
-        RuntimeUnavailable: the flavour is not installed.
+        RuntimeUnavailable: the flavour is not installed, or needs a GPU and there is none.
         UserError: TensorRT refuses the graph; its own messages are in the error.
     """
+    target = find_target(name)
     trt = import_flavour(name)
     logger = make_logger(trt)
-    builder = trt.Builder(logger)
-    network = builder.create_network(_network_flags(trt))
-    parser = trt.OnnxParser(network, logger)
-    if not parser.parse(graph):
-        raise _error(name, logger, "cannot parse the graph")
-    config = builder.create_builder_config()
-    profile = builder.create_optimization_profile()
+
+    def need(made: Any, otherwise: str) -> Any:
+        """Returns ``made``, unless it is how TensorRT says that it failed: None or False."""
+        if made is None or made is False:
+            raise UserError(f"{name} {otherwise}: {logger.reason()}")
+        return made
+
+    builder = need(create(trt.Builder, logger), "cannot start a builder")
+    network = need(builder.create_network(network_flags(trt)), "cannot start a network")
+    parser = need(create(trt.OnnxParser, network, logger), "cannot start a parser")
+    need(parser.parse(graph), "cannot parse the graph")
+    config = need(builder.create_builder_config(), "cannot start a configuration")
+    need(aim(name, trt, config), f"does not build for {', '.join(target.capabilities)}")
+    profiles = _profiles(batch_range, batches)
     pixels = network.get_input(0)
-    smallest, largest = batch_range
-    typical = max(smallest, int((smallest * largest) ** 0.5))
-    shapes = [(batch, *tuple(pixels.shape)[1:]) for batch in (smallest, typical, largest)]
-    profile.set_shape(pixels.name, *shapes)
-    if config.add_optimization_profile(profile) < 0:
-        raise _error(name, logger, f"refuses the batch sizes {smallest} to {largest}")
-    if FLAVOURS[name].builds_for_others:
-        _target_all_generations(trt, config)
-    engine = builder.build_serialized_network(network, config)
-    if engine is None:
-        raise _error(name, logger, "cannot build an engine")
+    for sizes in profiles:
+        profile = builder.create_optimization_profile()
+        profile.set_shape(pixels.name, *((size, *tuple(pixels.shape)[1:]) for size in sizes))
+        added = config.add_optimization_profile(profile) >= 0  # its index, or -1
+        need(added, f"refuses the batch sizes {sizes[0]} to {sizes[-1]}")
+    engine = need(builder.build_serialized_network(network, config), "cannot build an engine")
     return bytes(engine), Fingerprint(
         version=trt.__version__,
-        capabilities=(),
-        driver=None,
+        capabilities=target.capabilities,
+        driver=target.driver,
         onnx_sha256=hashlib.sha256(graph).hexdigest(),
-        profiles=((smallest, typical, largest),),
+        profiles=profiles,
     )
 
 
-def _network_flags(trt: Any) -> int:
-    # TensorRT 10 asks for strong typing by a flag; later ones know nothing else. The bit moved
-    # between versions, so it is asked of the module.
-    if int(trt.__version__.split(".")[0]) == 10:
-        return 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
-    return 0
+def rebuild_engine(artifact: Artifact) -> tuple[bytes, Fingerprint]:
+    """Returns a new engine of an engine's artifact, with the profiles of the old one.
+
+    It is built here, from the graph in the artifact's folder; the folder is left as it is.
+
+    Raises:
+        ArtifactError: a file of the folder, the graph maybe, is not the manifest's.
+        RuntimeUnavailable, UserError: as :func:`build_engine`.
+    """
+    if artifact.format == "onnx" or artifact.fingerprint is None:
+        raise UserError(f"{artifact.path}: {artifact.name} is a graph, it has no engine to rebuild")
+    check_files(artifact, set(artifact.sha256s))
+    return build_engine(
+        artifact.graph_file.read_bytes(),
+        artifact.format,
+        batch_range=artifact.batch_range,
+        batches=[smallest for smallest, *_ in artifact.fingerprint.profiles[1:]],
+    )
 
 
-def _target_all_generations(trt: Any, config: Any) -> None:
-    known = trt.ComputeCapability
-    targets = [
-        capability
-        for capability in known.__members__.values()
-        if capability not in (known.NONE, known.CURRENT)
-    ]
-    config.num_compute_capabilities = len(targets)
-    for index, capability in enumerate(targets):
-        if not config.set_compute_capability(capability, index):
-            raise UserError(f"{trt.__name__} cannot build for {capability.name}")
-
-
-def _error(name: FlavourName, logger: Any, what: str) -> UserError:
-    return UserError(f"{name} {what}: {'; '.join(logger.errors) or 'it gives no reason'}")
+def _profiles(batch_range: tuple[int, int], batches: Sequence[int]) -> tuple[Profile, ...]:
+    """Returns smallest, typical and largest batch: of the profile for all batches, then of each."""
+    smallest, largest = batch_range
+    typical = max(smallest, int((smallest * largest) ** 0.5))
+    static = [(batch, batch, batch) for batch in sorted(set(batches))]
+    return ((smallest, typical, largest), *static)

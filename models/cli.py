@@ -15,8 +15,8 @@ T = TypeVar("T")
 
 def results() -> Console:
     """Returns the console for results (stdout): tables and paths, wide enough when piped."""
-    console = Console()
-    return console if console.is_terminal else Console(width=120)
+    console = Console(markup=False)  # [tensorrt] is the name of an extra, not a style
+    return console if console.is_terminal else Console(markup=False, width=120)
 
 
 def notes() -> Console:

@@ -73,17 +73,22 @@ def list_runtimes(format: Format | None = None) -> list[str]:
     return [name for name, entry in _RUNTIMES.items() if format in (None, *entry.formats)]
 
 
-def load_runtime(name: str, artifact: Artifact, **options: Any) -> Runtime:
+def load_runtime(
+    name: str, artifact: Artifact, *, threads: int | None = None, rebuild: bool = False
+) -> Runtime:
     """Returns runtime ``name`` with ``artifact`` loaded.
 
     Args:
         name: one of :func:`list_runtimes`.
         artifact: what to run.
-        **options: ``threads`` (int): CPU threads inside one call, all cores if left out.
+        threads: CPU threads inside one call; None for all cores.
+        rebuild: whether an engine that does not fit this machine is built anew, in memory, from
+            the graph beside it; without it such an engine is refused.
 
     Raises:
         RuntimeUnavailable: this machine lacks what the runtime needs, and how to install it.
-        UserError: no such runtime, or one that does not take the artifact's format.
+        UserError: no such runtime, one that does not take the artifact's format, or ``rebuild``
+            of an artifact without an engine.
     """
     if name not in _RUNTIMES:
         raise UserError(f"unknown runtime {name!r}: {closest(name, _RUNTIMES)}")
@@ -91,6 +96,9 @@ def load_runtime(name: str, artifact: Artifact, **options: Any) -> Runtime:
     if artifact.format not in entry.formats:
         allowed = ", ".join(list_runtimes(artifact.format))
         raise UserError(f"{name} does not run {artifact.name} artifacts; use {allowed}")
+    if rebuild and artifact.format == "onnx":
+        raise UserError(f"rebuild is for engines: {artifact.name} has none; leave it out")
+    options: dict[str, Any] = {"threads": threads, **({"rebuild": True} if rebuild else {})}
     module, _, factory = entry.factory.partition(":")
     runtime: Runtime = getattr(importlib.import_module(module), factory)(artifact, **options)
     return runtime
