@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from export.artifact import Artifact
-from export.golden import LIMITS, GoldenError, check_golden
+from export.gates import DEFAULTS
+from export.golden import GoldenError, check_golden
 from export.records import Logits
 from export.runtimes.base import load_runtime
 from models.preprocess import Pixels
@@ -45,8 +46,9 @@ def test_the_runtime_that_made_it_reproduces_it(artifact_path: Path) -> None:
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_the_limit_is_that_of_the_precision(artifact_path: Path, precision: str) -> None:
-    artifact = dataclasses.replace(Artifact.load(artifact_path), precision=precision)  # type: ignore[arg-type]
-    limit = LIMITS[artifact.precision]
+    limits = DEFAULTS[precision]  # type: ignore[index]
+    limit = limits.golden_error
+    artifact = dataclasses.replace(Artifact.load(artifact_path), limits=limits)
     check_golden(off(artifact, relative=0.9 * limit), artifact)  # type: ignore[arg-type]
     with pytest.raises(GoldenError, match="relative error of") as error:
         check_golden(off(artifact, relative=1.1 * limit), artifact)  # type: ignore[arg-type]

@@ -88,7 +88,7 @@ def engine_artifact(path: Path, flavour: FlavourName) -> Artifact:
         ),
         metrics=None,
         unverified=None,
-        source=Source(origin="made by hand"),
+        source=Source(origin="trained on digits", data="digits"),
         fingerprint=fingerprint,
         versions={},
         sha256s={},
