@@ -8,25 +8,22 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from export.candidate import Candidate
+from export.candidate import MOST_FP32, Candidate, counts
 from export.golden import relative_error
-from export.quantize import prepare, to_int8
-from export.ranges import measure_ranges, session_of
-from export.records import Calibration, Limits, Logits, Quantization
+from export.probe import affordable, logits_of
+from export.quantize import WEIGHTED, prepare, to_int8, weight_limit
+from export.ranges import METHODS, measure_ranges
+from export.records import Calibration, Limits, Quantization
 from export.rounding import Rounding
 from export.sensitivity import layer_errors
-from export.to_onnx import INPUT
 from models.preprocess import Pixels
 
 Labels = npt.NDArray[np.int64]
 
-BATCH = 32
-# Of images for rounding and for the errors of layers, which are means over many positions: 32
-# images of 224x224, and more of smaller ones, which have fewer positions.
-SOME_PIXELS = 32 * 224 * 224
-# Layers in float32 cost time and bytes. A graph that needs more of them than this is no int8
-# graph any more: let it miss its limits.
-MOST_FP32 = 0.5
+# Images of 224x224 that a graph is chosen by, and those for rounding and the errors of layers,
+# which are means over many positions.
+IMAGES, IMAGES_INSIDE = 64, 32
+RANDOM_IMAGES = 16  # where there is nothing to choose by
 
 
 class Score(NamedTuple):
@@ -35,73 +32,88 @@ class Score(NamedTuple):
     top1: float  # share of images whose label it finds; agreement where there are no labels
     agreement: float  # share of images that it answers like float32
     closeness: float  # minus the largest relative error of a logit
+    drop: float  # top-1 that float32 has more; 0 where there are no labels
+    image: float  # what one image is of all
 
     def holds(self, limits: Limits) -> bool:
         """Returns whether other images may be expected to be within ``limits``.
 
-        The images a graph was calibrated on flatter it, so half of what the limit allows is kept.
+        The images a graph was calibrated on flatter it, so half of what a limit allows is kept, or
+        one image, where that is more. Where nothing may be lost, nothing is.
         """
-        if limits.top1_agreement is None:
-            return True
-        return 1 - self.agreement <= (1 - limits.top1_agreement) / 2
+        agreement, drop = limits.top1_agreement, limits.top1_drop
+        return (agreement is None or self._keeps(1 - self.agreement, 1 - agreement)) and (
+            drop is None or self._keeps(self.drop, drop)
+        )
+
+    def _keeps(self, lost: float, allowed: float) -> bool:
+        most = max(allowed / 2, self.image) if allowed > 0 else 0.0
+        return lost <= most + 1e-9  # differences of two fractions
 
 
 def int8_candidates(
     model: Any, pixels: Pixels, labels: Labels | None, limits: Limits, *, symmetric: bool = False
 ) -> Iterator[Candidate]:
-    """Yields the int8 graph that measures best on the calibration images.
+    """Yields int8 graphs: first the one that measures best on the calibration images.
 
     First the calibration method: MinMax, Percentile or Entropy, whichever has the best top-1; on a
     tie, the one that is closest to float32. Then, while that graph is not within its limits,
     layers are left in float32, those with the largest error of their own first, and no more of
-    them than needed.
+    them than needed. Asked for more, it leaves more of them, up to half.
 
     Args:
         model: float32 graph, uint8 pixels in.
         pixels: uint8 (n, H, W, 3) of calibration images; none that a gate is judged by.
         labels: int64 (n,) of their classes, or None where they have none.
-        limits: what the graph must reach on other images; without an agreement to reach, no layer
-            is left in float32.
+        limits: what the graph must reach on other images. Without an agreement to reach, as with
+            random weights, there is nothing to choose by: MinMax, and no layer in float32.
         symmetric: activations are int8 around zero, as TensorRT wants them.
     """
     from onnx.checker import check_model
 
+    chosen = np.random.default_rng(0).permutation(len(pixels))  # every class is among the first
+    judged = limits.top1_agreement is not None
+    chosen = chosen[: affordable(pixels, IMAGES if judged else RANDOM_IMAGES)]
+    pixels, labels = pixels[chosen], None if labels is None else labels[chosen]
+    some = pixels[: affordable(pixels, IMAGES_INSIDE)]
     prepared = prepare(model)
     judge = _judge(prepared, pixels, labels)
-    shuffled = np.random.default_rng(0).permutation(pixels)  # every class is among the first
-    some = shuffled[: max(32, SOME_PIXELS // pixels[0, :, :, 0].size)]
-    ranges = measure_ranges(prepared, shuffled)
-    rounding = Rounding(prepared, some)
+    methods = METHODS if judged else METHODS[:1]
+    ranges = measure_ranges(prepared, pixels, methods)
+    rounding = Rounding(prepared, some, limit=weight_limit(symmetric=symmetric))
 
     def graph_of(method: Calibration, fp32_layers: Sequence[str] = ()) -> Any:
-        graph = to_int8(prepared, ranges[method], fp32_layers)
+        graph = to_int8(prepared, ranges[method], fp32_layers, symmetric=symmetric)
         rounding.apply(graph)
         return graph
 
-    graphs = {method: graph_of(method) for method in ranges}
+    graphs = {method: graph_of(method) for method in methods}
     scores = {method: judge(graph) for method, graph in graphs.items()}
     best = max(scores, key=lambda method: scores[method])
-    graph, left = graphs[best], 0
-    order: list[str] = []
-    if not scores[best].holds(limits):
-        errors = layer_errors(prepared, graph, some)
-        order = sorted(errors, key=lambda layer: errors[layer], reverse=True)
-        tried: dict[int, Any] = {}
-
-        def holds(count: int) -> bool:
-            tried[count] = graph_of(best, order[:count])
-            return judge(tried[count]).holds(limits)
-
-        left = fewest(int(len(order) * MOST_FP32), holds)
-        graph = tried[left]
-    check_model(graph, full_check=True)
     made = Quantization(
         calibration=best,
         images=len(pixels),
         labelled=labels is not None,
         top1={method: score.top1 for method, score in scores.items()},
     )
-    yield Candidate(graph, tuple(order[:left]), made)
+
+    def candidate(graph: Any, layers: Sequence[str]) -> Candidate:
+        check_model(graph, full_check=True)
+        return Candidate(graph, tuple(layers), made)
+
+    left = 0
+    if scores[best].holds(limits):
+        yield candidate(graphs[best], ())
+    order = list(layer_errors(prepared, graphs[best], some))
+    if symmetric:  # others are not rounded: they only read what is rounded for a Conv or Gemm
+        weighted = {node.name for node in prepared.graph.node if node.op_type in WEIGHTED}
+        order = [layer for layer in order if layer in weighted]
+    if not scores[best].holds(limits):
+        most = int(len(order) * MOST_FP32)
+        left = fewest(most, lambda count: judge(graph_of(best, order[:count])).holds(limits))
+        yield candidate(graph_of(best, order[:left]), order[:left])
+    for count in counts(len(order), above=left):
+        yield candidate(graph_of(best, order[:count]), order[:count])
 
 
 def fewest(most: int, holds: Callable[[int], bool]) -> int:
@@ -121,23 +133,20 @@ def fewest(most: int, holds: Callable[[int], bool]) -> int:
 
 
 def _judge(prepared: Any, pixels: Pixels, labels: Labels | None) -> Callable[[Any], Score]:
-    reference = _logits(prepared, pixels)
+    reference = logits_of(prepared, pixels)
     expected = reference.argmax(axis=1)
     truth = expected if labels is None else labels
 
     def judge(graph: Any) -> Score:
-        logits = _logits(graph, pixels)
+        logits = logits_of(graph, pixels)
         answers = logits.argmax(axis=1)
+        top1 = float(np.mean(answers == truth))
         return Score(
-            top1=float(np.mean(answers == truth)),
+            top1=top1,
             agreement=float(np.mean(answers == expected)),
             closeness=-relative_error(logits, reference),
+            drop=float(np.mean(expected == truth)) - top1,
+            image=1 / len(pixels),
         )
 
     return judge
-
-
-def _logits(graph: Any, pixels: Pixels) -> Logits:
-    session = session_of(graph)
-    starts = range(0, len(pixels), BATCH)
-    return np.concatenate([session.run(None, {INPUT: pixels[s : s + BATCH]})[0] for s in starts])

@@ -53,13 +53,16 @@ class Graphs:
             GateError: none does; what the last one missed.
         """
         if scheme not in self._found:
-            self._found[scheme] = self._find(scheme)
+            try:
+                self._found[scheme] = self._find(scheme)
+            except GateError as error:
+                self._found[scheme] = error
         found = self._found[scheme]
         if isinstance(found, GateError):
             raise found
         return found
 
-    def _find(self, scheme: Scheme) -> Proven | GateError:
+    def _find(self, scheme: Scheme) -> Proven:
         missed = GateError(f"no {scheme} graph could be made")
         for candidate in self._candidates(scheme):
             graph = candidate.model.SerializeToString()
@@ -73,14 +76,14 @@ class Graphs:
                     missed = GateError(str(error))
                 else:
                     return Proven(graph, artifact, golden)
-        return missed
+        raise missed
 
     def _candidates(self, scheme: Scheme) -> Iterable[Candidate]:
         if scheme == "fp32":
             return [Candidate(self._fp32)]
         pixels, labels = self._calibration
         if scheme == "fp16":
-            return fp16_candidates(self._fp32, pixels)
+            return fp16_candidates(self._fp32, pixels, self.limits("fp16"))
         limits, symmetric = self.limits("int8"), scheme == "int8-symmetric"
         return int8_candidates(self._fp32, pixels, labels, limits, symmetric=symmetric)
 

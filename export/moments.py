@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from export.ranges import BATCH, session_of, with_outputs
-from export.to_onnx import INPUT
+from export.probe import run_probe, with_outputs
 from models.preprocess import Pixels
 
 Floats = npt.NDArray[np.float64]
@@ -87,11 +86,9 @@ def input_moments(prepared: Any, pixels: Pixels) -> dict[str, Moments]:
     """
     layers = weighted_layers(prepared)
     names = sorted({layer.input for layer in layers})
-    session = session_of(with_outputs(prepared, names))
     random = np.random.default_rng(0)
     sums: dict[str, list[Any]] = {}
-    for start in range(0, len(pixels), BATCH):
-        run = session.run(None, {INPUT: pixels[start : start + BATCH]})
+    for run in run_probe(with_outputs(prepared, names), pixels):
         activations = dict(zip(names, run, strict=True))
         for layer in layers:
             rows = _rows(layer, activations[layer.input], random)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 DEQUANTIZE = "DequantizeLinear"
+WEIGHTED = ["Conv", "Gemm"]
 Range = tuple[float, float]  # smallest and largest value of an activation
 
 
@@ -34,16 +35,25 @@ def prepare(model: Any) -> Any:
     return result
 
 
-def to_int8(prepared: Any, ranges: Mapping[str, Range], fp32_layers: Collection[str] = ()) -> Any:
-    """Returns an ONNX ``ModelProto`` in QDQ form: uint8 activations, int8 weights per channel.
+def to_int8(
+    prepared: Any,
+    ranges: Mapping[str, Range],
+    fp32_layers: Collection[str] = (),
+    *,
+    symmetric: bool = False,
+) -> Any:
+    """Returns an ONNX ``ModelProto`` in QDQ form, with int8 weights per channel.
 
-    Weights use 7 of their 8 bits (``reduce_range``), because products of full-range uint8 and
-    int8 overflow the 16-bit sums of CPUs with AVX2 and no VNNI.
+    For a CPU activations are uint8, and weights use 7 of their 8 bits (``reduce_range``), because
+    products of full-range uint8 and int8 overflow the 16-bit sums of CPUs with AVX2 and no VNNI.
 
     Args:
         prepared: float32 graph from :func:`prepare`.
         ranges: of every activation; values outside are clipped.
         fp32_layers: names of nodes that stay as they are.
+        symmetric: the form TensorRT takes: activations are int8 around zero, weights have all
+            their bits, biases stay float32, and only what a Conv or Gemm reads is rounded, so that
+            it is fused with what follows it.
     """
     from onnxruntime.quantization import CalibrationMethod, QuantType
     from onnxruntime.quantization.calibrate import TensorData, TensorsData
@@ -54,9 +64,9 @@ def to_int8(prepared: Any, ranges: Mapping[str, Range], fp32_layers: Collection[
     quantizer = QDQQuantizer(
         copy.deepcopy(prepared),
         per_channel=True,
-        reduce_range=True,
+        reduce_range=not symmetric,
         weight_qType=QuantType.QInt8,
-        activation_qType=QuantType.QUInt8,
+        activation_qType=QuantType.QInt8 if symmetric else QuantType.QUInt8,
         tensors_range=TensorsData(
             CalibrationMethod.MinMax,
             {
@@ -66,15 +76,24 @@ def to_int8(prepared: Any, ranges: Mapping[str, Range], fp32_layers: Collection[
         ),
         nodes_to_quantize=[],
         nodes_to_exclude=list(fp32_layers),
-        op_types_to_quantize=sorted({*QLinearOpsRegistry, *QDQRegistry}),
-        # Logits of 8 bits tie, and a tie is decided by the order of the classes.
-        extra_options={"OpTypesToExcludeOutputQuantization": ["Gemm"]},
+        op_types_to_quantize=WEIGHTED if symmetric else sorted({*QLinearOpsRegistry, *QDQRegistry}),
+        extra_options={
+            # Logits of 8 bits tie, and a tie is decided by the order of the classes.
+            "OpTypesToExcludeOutputQuantization": WEIGHTED if symmetric else ["Gemm"],
+            "ActivationSymmetric": symmetric,
+            "QuantizeBias": not symmetric,
+        },
     )
     quantizer.quantize_model()
     quantizer.model.topological_sort()
     result = quantizer.model.model
     _shield(result, fp32_layers)
     return result
+
+
+def weight_limit(*, symmetric: bool) -> int:
+    """Returns the largest weight :func:`to_int8` makes, which is that of the smallest, negated."""
+    return 127 if symmetric else 64
 
 
 def _shield(model: Any, fp32_layers: Collection[str]) -> None:
@@ -94,7 +113,7 @@ def _shield(model: Any, fp32_layers: Collection[str]) -> None:
     nodes = []
     for node in graph.node:
         maker = makers.get(node.input[0]) if node.name in fp32_layers else None
-        weighted = node.op_type in ("Conv", "Gemm") and node.input[1] in constants
+        weighted = node.op_type in WEIGHTED and node.input[1] in constants
         if weighted and maker is not None and maker.op_type == DEQUANTIZE:
             channels = _input_channels(node, constants[node.input[1]].shape)
             own = onnx.NodeProto()

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from export.probe import Activation, activations, run_probe, with_outputs
 from export.quantize import Range
 from export.records import Calibration
-from export.to_onnx import INPUT
 from models.preprocess import Pixels
 
 BINS = 2048
@@ -19,41 +19,61 @@ LEVELS = 256  # of a uint8 activation
 TAIL = 1e-4  # largest share of values that Percentile clips at either end
 HISTOGRAM_IMAGES = 32
 HISTOGRAM_VALUES = 200_000  # of an activation and a batch, about
-BATCH = 8  # images at a time: all activations of a batch are in memory together
+
+METHODS: tuple[Calibration, ...] = ("MinMax", "Percentile", "Entropy")
 
 Histogram = npt.NDArray[np.int64]
-Activation = npt.NDArray[np.float32]
 
 
-def measure_ranges(prepared: Any, pixels: Pixels) -> dict[Calibration, dict[str, Range]]:
+def measure_ranges(
+    prepared: Any, pixels: Pixels, methods: Collection[Calibration] = METHODS
+) -> dict[Calibration, dict[str, Range]]:
     """Returns the range of every float32 activation, by calibration method.
 
     Args:
         prepared: float32 graph from :func:`export.quantize.prepare`.
         pixels: uint8 (n, H, W, 3) of real images, in random order: all of them count for the
             smallest and the largest value, the first 32 for how the others lie between.
+        methods: those that are wanted; MinMax alone saves a run.
     """
+    ends = measure_ends(prepared, pixels)
+    found: dict[Calibration, dict[str, Range]] = {"MinMax": ends}
+    if set(methods) != {"MinMax"}:
+        counts = _histograms(prepared, pixels[:HISTOGRAM_IMAGES], ends)
+        found["Percentile"] = {name: percentile_range(counts[name], ends[name]) for name in ends}
+        found["Entropy"] = {name: entropy_range(counts[name], ends[name]) for name in ends}
     merged = _merged(prepared)
-    names = [name for name in _activations(prepared) if name not in merged]
-    session = session_of(with_outputs(prepared, names))
-    lows, highs = np.full(len(names), np.inf), np.full(len(names), -np.inf)
-    for values in _batches(session, pixels):
-        lows = np.minimum(lows, [value.min() for value in values])
-        highs = np.maximum(highs, [value.max() for value in values])
-    ends: list[Range] = list(zip(lows.tolist(), highs.tolist(), strict=True))
-    histograms = np.zeros((len(names), BINS), dtype=np.int64)
-    for values in _batches(session, pixels[:HISTOGRAM_IMAGES]):
-        for index, value in enumerate(values):
-            step = value.size // HISTOGRAM_VALUES | 1  # odd: not always the same columns
-            histograms[index] += histogram(value.ravel()[::step], ends[index])
-    found: dict[Calibration, dict[str, Range]] = {
-        "MinMax": dict(zip(names, ends, strict=True)),
-        "Percentile": dict(zip(names, map(percentile_range, histograms, ends), strict=True)),
-        "Entropy": dict(zip(names, map(entropy_range, histograms, ends), strict=True)),
-    }
     for ranges in found.values():
         ranges.update({name: ranges[result] for name, result in merged.items()})
-    return found
+    return {method: found[method] for method in methods}
+
+
+def measure_ends(model: Any, pixels: Pixels) -> dict[str, Range]:
+    """Returns the smallest and largest value of float32 activations, by name.
+
+    Without those that only a Clip or Relu reads: see :func:`_merged`.
+
+    Args:
+        model: float32 ``ModelProto`` that has all types inferred.
+        pixels: uint8 (n, H, W, 3) of real images.
+    """
+    merged = _merged(model)
+    names = [name for name in activations(model) if name not in merged]
+    lows, highs = np.full(len(names), np.inf), np.full(len(names), -np.inf)
+    for values in run_probe(with_outputs(model, names), pixels):
+        lows = np.minimum(lows, [value.min() for value in values])
+        highs = np.maximum(highs, [value.max() for value in values])
+    return dict(zip(names, zip(lows.tolist(), highs.tolist(), strict=True), strict=True))
+
+
+def _histograms(model: Any, pixels: Pixels, ends: Mapping[str, Range]) -> dict[str, Histogram]:
+    names = list(ends)
+    counts = {name: np.zeros(BINS, dtype=np.int64) for name in names}
+    for values in run_probe(with_outputs(model, names), pixels):
+        for name, value in zip(names, values, strict=True):
+            step = value.size // HISTOGRAM_VALUES | 1  # odd: not always the same columns
+            counts[name] += histogram(value.ravel()[::step], ends[name])
+    return counts
 
 
 def histogram(values: Activation, ends: Range) -> Histogram:
@@ -125,15 +145,6 @@ def _edge(index: int, ends: Range) -> float:
     return low + (high - low) * min(index / BINS, 1.0)
 
 
-def _activations(prepared: Any) -> list[str]:
-    import onnx
-
-    infos = [*prepared.graph.value_info, *prepared.graph.output]
-    kinds = {info.name: info.type.tensor_type.elem_type for info in infos}
-    made = (name for node in prepared.graph.node for name in node.output)
-    return [name for name in made if kinds.get(name) == onnx.TensorProto.FLOAT]
-
-
 def _merged(prepared: Any) -> dict[str, str]:
     """Returns what only a Clip or Relu reads, and its result: the quantizer makes one of the two.
 
@@ -145,32 +156,3 @@ def _merged(prepared: Any) -> dict[str, str]:
         for node in prepared.graph.node
         if node.op_type in ("Clip", "Relu") and readers[node.input[0]] == 1
     }
-
-
-def _batches(session: Any, pixels: Pixels) -> Iterator[list[Activation]]:
-    for start in range(0, len(pixels), BATCH):
-        yield session.run(None, {INPUT: pixels[start : start + BATCH]})
-
-
-def with_outputs(model: Any, names: Sequence[str]) -> Any:
-    """Returns a copy of ``model`` whose only outputs are the float32 tensors ``names``."""
-    import onnx
-
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    del copy.graph.output[:]
-    copy.graph.output.extend(
-        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names
-    )
-    return copy
-
-
-def session_of(model: Any) -> Any:
-    """Returns an ONNX Runtime session of ``model`` on the CPU."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors
-    return onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from export.moments import Floats, Moments, input_moments, weighted_layers
 from models.preprocess import Pixels
 
-LIMIT = 64  # of a weight of 7 bits, as ONNX Runtime rounds them
 BLOCK = 64  # columns whose errors are handed on together
 DAMPING = 0.01  # of the mean variance; images are too few to know every correlation
 
@@ -25,11 +25,13 @@ class Rounding:
     Args:
         prepared: float32 graph from :func:`export.quantize.prepare`.
         pixels: uint8 (n, H, W, 3) of real images.
+        limit: the largest weight, of 7 bits or of 8.
     """
 
-    def __init__(self, prepared: Any, pixels: Pixels) -> None:
+    def __init__(self, prepared: Any, pixels: Pixels, *, limit: int) -> None:
         from onnx.numpy_helper import to_array
 
+        self._limit = limit
         self._layers = {layer.name: layer for layer in weighted_layers(prepared)}
         self._moments = input_moments(prepared, pixels)
         self._constants = {tensor.name: to_array(tensor) for tensor in prepared.graph.initializer}
@@ -43,15 +45,18 @@ class Rounding:
         makers = {name: node for node in quantized.graph.node for name in node.output}
         for node in quantized.graph.node:
             sources = [makers[name] for name in node.input[1:] if name in makers]
-            if node.name not in self._layers or len(sources) != 2:
+            if node.name not in self._layers or not sources:
                 continue  # no weights to round, or a layer left in float32
-            weight, bias = ([tensors[name] for name in source.input[:2]] for source in sources)
-            levels, correction = self._round(node.name, to_array(weight[1]).astype(np.float64))
+            weight, scale = (tensors[name] for name in sources[0].input[:2])
+            levels, correction = self._round(node.name, to_array(scale).astype(np.float64))
+            weight.CopyFrom(from_array(levels.astype(np.int8), weight.name))
             exact = self._constants[self._layers[node.name].bias] + correction
-            steps = np.round(exact / to_array(bias[1]))
-            rounded = np.clip(steps, np.iinfo(np.int32).min, np.iinfo(np.int32).max)
-            weight[0].CopyFrom(from_array(levels.astype(np.int8), weight[0].name))
-            bias[0].CopyFrom(from_array(rounded.astype(np.int32), bias[0].name))
+            if len(sources) == 2:
+                bias, step = (tensors[name] for name in sources[1].input[:2])
+                bias.CopyFrom(from_array(_whole(exact / to_array(step)), bias.name))
+            else:
+                bias = tensors[node.input[2]]
+                bias.CopyFrom(from_array(exact.astype(np.float32), bias.name))
 
     def _round(self, name: str, scale: Floats) -> tuple[Floats, Floats]:
         """Returns the levels of a layer's weights, and what is to be added to its bias."""
@@ -60,21 +65,22 @@ class Rounding:
             weight = self._constants[layer.weight].astype(np.float64)
             rows = weight.reshape(layer.groups, len(weight) // layer.groups, -1)
             scales = np.broadcast_to(scale, len(weight)).reshape(*rows.shape[:2], 1)
-            levels = round_rows(rows / scales, moments)
+            levels = round_rows(rows / scales, moments, self._limit)
             missing = ((rows - levels * scales) * moments.mean[:, None, :]).sum(axis=2)
             self._rounded[name] = levels.reshape(weight.shape), missing.ravel(), scale
         return self._rounded[name][:2]
 
 
-def round_rows(rows: Floats, moments: Moments) -> Floats:
-    """Returns whole numbers from -64 to 64 for which the outputs of a layer vary least from exact.
+def round_rows(rows: Floats, moments: Moments, limit: int) -> Floats:
+    """Returns whole numbers for which the outputs of a layer vary least from exact.
 
     Args:
         rows: (g, outputs, k) weights, in units of their scale.
         moments: of what they are multiplied with.
+        limit: none is below its negative or above it.
     """
     if moments.covariance is None:
-        return np.clip(np.round(rows), -LIMIT, LIMIT)
+        return np.clip(np.round(rows), -limit, limit)
     covariance = moments.covariance.astype(np.float64)
     size = covariance.shape[1]
     diagonal = np.einsum("gii->gi", covariance)  # a view
@@ -86,9 +92,14 @@ def round_rows(rows: Floats, moments: Moments) -> Floats:
         end = min(start + BLOCK, size)
         errors = np.empty((*rows.shape[:2], end - start))
         for i in range(start, end):
-            levels[:, :, i] = np.clip(np.round(rest[:, :, i]), -LIMIT, LIMIT)
+            levels[:, :, i] = np.clip(np.round(rest[:, :, i]), -limit, limit)
             error = (rest[:, :, i] - levels[:, :, i]) / upper[:, None, i, i]
             rest[:, :, i:end] -= error[:, :, None] * upper[:, None, i, i:end]
             errors[:, :, i - start] = error
         rest[:, :, end:] -= errors @ upper[:, start:end, end:]
     return levels
+
+
+def _whole(steps: Floats) -> npt.NDArray[np.int32]:
+    ends = np.iinfo(np.int32)
+    return np.clip(np.round(steps), ends.min, ends.max).astype(np.int32)

@@ -1,69 +1,71 @@
-"""What int8 does to each layer of a graph on its own."""
+"""What int8 or float16 does to each layer of a graph on its own."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
 
+from export.probe import run_probe
 from export.quantize import DEQUANTIZE
-from export.ranges import BATCH, session_of
-from export.to_onnx import INPUT
 from models.preprocess import Pixels
 
 QUANTIZE = "QuantizeLinear"
+SINGLE, HALF = 1, 10  # float32 and float16 in ONNX
 
 
-def layer_errors(prepared: Any, quantized: Any, pixels: Pixels) -> dict[str, float]:
-    """Returns noise power over signal power of each int8 layer's result, by name of its node.
+def layer_errors(model: Any, rounded: Any, pixels: Pixels) -> dict[str, float]:
+    """Returns noise power over signal power of each rounded layer's result, the largest first.
 
     Each layer is fed what it gets in the float32 graph, so the error is its own: of its rounded
-    input, weights and result, not of the layers before it.
+    input, weights and result, not of the layers before it. Keys are names of nodes; a result that
+    is not finite has an infinite error.
 
     Args:
-        prepared: float32 graph from :func:`export.quantize.prepare`.
-        quantized: that graph from :func:`export.quantize.to_int8`.
+        model: float32 graph.
+        rounded: that graph from :func:`export.quantize.to_int8` or
+            :func:`export.emulation.emulate`.
         pixels: uint8 (n, H, W, 3) of real images.
     """
-    both = _Both(prepared, quantized)
-    session = session_of(both.model)
+    both = _Both(model, rounded)
     sums = np.zeros((len(both.layers), 2))
-    for start in range(0, len(pixels), BATCH):
-        values = session.run(None, {INPUT: pixels[start : start + BATCH]})
+    for values in run_probe(both.model, pixels):
         sums += np.array(values, dtype=np.float64).reshape(sums.shape)
-    return {
-        layer: float(noise / signal) if signal else 0.0
-        for layer, (noise, signal) in zip(both.layers, sums, strict=True)
-    }
+    noises = np.nan_to_num(sums[:, 0], nan=np.inf, posinf=np.inf)
+    errors = np.divide(noises, sums[:, 1], out=np.zeros(len(sums)), where=sums[:, 1] > 0)
+    order = np.argsort(-errors, kind="stable")
+    return {both.layers[index]: float(errors[index]) for index in order}
 
 
 class _Both:
-    """The float32 graph, and every int8 layer beside its original, reading the same tensors.
+    """The float32 graph, and every rounded layer beside its original, reading the same tensors.
 
     Its outputs are two numbers for each of ``layers``: the sums of squares of the error and of the
     float32 result.
     """
 
-    def __init__(self, prepared: Any, quantized: Any) -> None:
+    def __init__(self, model: Any, rounded: Any) -> None:
         import onnx
 
         self.model = onnx.ModelProto()
-        self.model.CopyFrom(prepared)
+        self.model.CopyFrom(model)
         self._graph = self.model.graph
         del self._graph.output[:]
         self.layers: list[str] = []
-        self._constants = {tensor.name for tensor in quantized.graph.initializer}
-        for tensor in quantized.graph.initializer:
+        self._constants = {tensor.name for tensor in rounded.graph.initializer}
+        for tensor in rounded.graph.initializer:
             self._graph.initializer.add().CopyFrom(tensor)
             self._graph.initializer[-1].name = self._under(tensor.name)
-        nodes = quantized.graph.node
-        self._rounds = {node.input[0]: node for node in nodes if node.op_type == QUANTIZE}
-        self._restores = {node.input[0]: node for node in nodes if node.op_type == DEQUANTIZE}
+        nodes = rounded.graph.node
+        self._rounds = {node.input[0]: node for node in nodes if _rounds(node)}
+        levels = {node.output[0] for node in self._rounds.values()} | self._constants
+        self._restores = {node.input[0]: node for node in nodes if _restores(node, levels)}
         fed = self._inputs()
         for node in nodes:
-            pair = node.op_type in (QUANTIZE, DEQUANTIZE)
-            if pair or len(node.output) > 1 or fed.keys().isdisjoint(node.input):
+            if _rounds(node) or _restores(node, levels):
+                continue
+            if len(node.output) > 1 or fed.keys().isdisjoint(node.input):
                 continue  # no layer, one that only splits its input, or one in float32
             self._add_layer(node, fed)
 
@@ -121,7 +123,20 @@ class _Both:
 
     @staticmethod
     def _under(name: str) -> str:
-        return f"int8/{name}" if name else name
+        return f"rounded/{name}" if name else name
+
+
+def _rounds(node: Any) -> bool:
+    return node.op_type == QUANTIZE or casts_to(node) == HALF
+
+
+def _restores(node: Any, levels: Collection[str]) -> bool:
+    return node.op_type == DEQUANTIZE or (casts_to(node) == SINGLE and node.input[0] in levels)
+
+
+def casts_to(node: Any) -> int | None:
+    """Returns the ONNX type a node casts to; None of a node that is no Cast."""
+    return node.attribute[0].i if node.op_type == "Cast" else None
 
 
 def _plain(name: str) -> str:

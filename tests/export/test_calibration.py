@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,14 @@ from torch import nn
 from export import calibration
 from export.artifact import Artifact
 from export.build import build_artifacts
-from export.calibration import fewest
+from export.calibration import Score, fewest, int8_candidates
+from export.candidate import Candidate
+from export.gates import DEFAULTS, limits_for
 from export.moments import Moments, input_moments, weighted_layers
 from export.network import load_network
 from export.quantize import prepare, to_int8
 from export.ranges import BINS, entropy_range, histogram, measure_ranges, percentile_range
-from export.records import Logits
+from export.records import Limits, Logits, Quantization
 from export.rounding import Rounding, round_rows
 from export.sensitivity import layer_errors
 from export.to_onnx import to_onnx
@@ -27,6 +31,9 @@ from models.classifier import Classifier
 from models.preprocess import Pixels
 
 SIDE = 16
+LIMITS = DEFAULTS["int8"]
+# Nothing to be lost or kept, but answers to choose by.
+LOOSE = Limits(top1_agreement=0.0, top1_drop=None, golden_error=1.0)
 
 
 class Small(nn.Module):
@@ -91,12 +98,19 @@ def layer(graph: Any, op: str, index: int) -> str:
     return str([node for node in graph.graph.node if node.op_type == op][index].name)
 
 
+def first(*args: Any, **options: Any) -> tuple[Candidate, Quantization]:
+    """Returns the first candidate, and how it was made."""
+    candidate = next(int8_candidates(*args, **options))
+    assert candidate.quantization is not None
+    return candidate, candidate.quantization
+
+
 def test_the_ruined_layer_alone_is_left_in_float32(pixels: Pixels) -> None:
     model = small(ruined=True)
     ruined = layer(prepare(model), "Conv", 1)
-    graph, made = choose_int8(model, pixels, None, LIMITS["int8"])
+    (graph, fp32_layers, _), made = first(model, pixels, None, LIMITS)
     assert made.top1[made.calibration] < 0.95  # what all layers in int8 would be
-    assert made.fp32_layers == (ruined,)
+    assert fp32_layers == (ruined,)
     constants = {tensor.name for tensor in graph.graph.initializer}
     (node,) = (node for node in graph.graph.node if node.name == ruined)
     assert node.input[1] in constants  # the weights themselves, not a DequantizeLinear of them
@@ -104,24 +118,34 @@ def test_the_ruined_layer_alone_is_left_in_float32(pixels: Pixels) -> None:
     assert agrees.mean() >= 0.975
 
 
-def test_without_limits_no_layer_is_left_in_float32(pixels: Pixels) -> None:
-    _, made = choose_int8(small(ruined=True), pixels, None, None)
-    assert made.fp32_layers == ()
+def test_asked_for_more_ever_more_layers_are_left_in_float32(pixels: Pixels) -> None:
+    candidates = list(int8_candidates(small(), pixels, None, LIMITS))
+    left = [len(candidate.fp32_layers) for candidate in candidates]
+    assert left == [0, 1, 2, 4]  # of 8
+    for fewer, more in itertools.pairwise(candidates):
+        assert more.fp32_layers[: len(fewer.fp32_layers)] == fewer.fp32_layers
+
+
+def test_random_weights_have_nothing_to_choose_by(pixels: Pixels) -> None:
+    limits = limits_for("int8", weights="random", labelled=False)
+    candidate, made = first(small(ruined=True), pixels, None, limits)
+    assert candidate.fp32_layers == ()
+    assert made.top1.keys() == {"MinMax"}
 
 
 @pytest.mark.parametrize("best", ["MinMax", "Percentile", "Entropy"])
 def test_the_method_is_the_one_that_measures_best(
     pixels: Pixels, monkeypatch: pytest.MonkeyPatch, best: str
 ) -> None:
-    def spoiled(prepared: Any, pixels: Pixels) -> Any:
-        ranges = measure_ranges(prepared, pixels)
+    def spoiled(*args: Any) -> Any:
+        ranges = measure_ranges(*args)
         for method in ranges:
             if method != best:
                 ranges[method] = dict.fromkeys(ranges[method], (-100000.0, 100000.0))
         return ranges
 
     monkeypatch.setattr(calibration, "measure_ranges", spoiled)
-    _, made = choose_int8(small(), pixels, None, None)
+    _, made = first(small(), pixels, None, LOOSE)
     assert made.calibration == best
     assert made.top1[made.calibration] == max(made.top1.values())
     assert sorted(made.top1.values())[-1] > sorted(made.top1.values())[-2]
@@ -132,9 +156,28 @@ def test_labels_decide_where_there_are_some(pixels: Pixels) -> None:
     model = small()
     labels = np.full(len(pixels), 3)
     share = float((logits_of(model, pixels).argmax(axis=1) == 3).mean())
-    _, made = choose_int8(model, pixels, labels, None)
+    _, made = first(model, pixels, labels, LOOSE)
     assert made.labelled
     assert made.top1[made.calibration] == pytest.approx(share, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("agreement", "drop", "max_drop", "holds"),
+    [
+        (0.98, 0.0, None, True),  # 2 of 100: less than half of 5
+        (0.97, 0.0, None, False),
+        (1.0, 0.01, 0.01, True),  # one image, though half a point is allowed
+        (1.0, 0.02, 0.01, False),
+        (1.0, 0.02, 0.05, True),
+        (1.0, 0.01, 0.0, False),  # nothing may be lost
+        (1.0, -0.01, 0.0, True),
+    ],
+)
+def test_half_of_a_limit_is_kept(
+    agreement: float, drop: float, max_drop: float | None, holds: bool
+) -> None:
+    score = Score(top1=0.9 - drop, agreement=agreement, closeness=0.0, drop=drop, image=0.01)
+    assert score.holds(dataclasses.replace(LIMITS, top1_drop=max_drop)) is holds
 
 
 @pytest.mark.parametrize("needed", range(1, 13))
@@ -209,8 +252,8 @@ def test_rounding_for_the_inputs_beats_the_nearest(prepared: Any, pixels: Pixels
     inputs = random.normal(size=(4000, 8)) @ random.normal(size=(8, 24))  # 24 values, 8 causes
     covariance = np.cov(inputs.T)[None].astype(np.float32)
     rows = random.uniform(-60, 60, (1, 16, 24))
-    careful = round_rows(rows, Moments(np.zeros((1, 24)), covariance))
-    nearest = round_rows(rows, Moments(np.zeros((1, 24)), None))
+    careful = round_rows(rows, Moments(np.zeros((1, 24)), covariance), 64)
+    nearest = round_rows(rows, Moments(np.zeros((1, 24)), None), 64)
     np.testing.assert_array_equal(nearest, np.round(rows))
     noise = [float((((rows - levels)[0] @ inputs.T) ** 2).mean()) for levels in (careful, nearest)]
     assert noise[0] < noise[1] / 3
@@ -222,7 +265,7 @@ def test_rounding_brings_the_graph_closer_to_float32(prepared: Any, pixels: Pixe
     quantized = to_int8(prepared, measure_ranges(prepared, pixels)["MinMax"])
     exact = logits_of(prepared, pixels)
     before = np.abs(logits_of(quantized, pixels) - exact).mean()
-    Rounding(prepared, pixels[:32]).apply(quantized)
+    Rounding(prepared, pixels[:32], limit=64).apply(quantized)
     assert np.abs(logits_of(quantized, pixels[32:]) - exact[32:]).mean() < before
 
 
@@ -230,7 +273,7 @@ def test_the_bias_makes_up_for_what_rounding_does_to_the_mean(
     prepared: Any, pixels: Pixels
 ) -> None:
     quantized = to_int8(prepared, measure_ranges(prepared, pixels)["MinMax"])
-    Rounding(prepared, pixels).apply(quantized)
+    Rounding(prepared, pixels, limit=64).apply(quantized)
     moments = input_moments(prepared, pixels)
     exact = {tensor.name: to_array(tensor) for tensor in prepared.graph.initializer}
     whole = {tensor.name: to_array(tensor) for tensor in quantized.graph.initializer}
@@ -247,6 +290,31 @@ def test_the_bias_makes_up_for_what_rounding_does_to_the_mean(
         mean = moments[item.name].mean.repeat(len(levels) // item.groups, axis=0)
         lost = ((weight - rounded) * mean).sum(axis=1) + exact[item.bias] - steps * step
         assert (np.abs(lost) <= 0.51 * step).all()  # half a step: the rounding of the bias itself
+
+
+def test_symmetric_is_what_tensorrt_takes(pixels: Pixels) -> None:
+    model = small()
+    candidate, _ = first(model, pixels, None, LIMITS, symmetric=True)
+    graph = candidate.model.graph
+    constants = {tensor.name: to_array(tensor) for tensor in graph.initializer}
+    pairs = [n for n in graph.node if n.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    assert pairs
+    for node in pairs:
+        assert constants[node.input[2]].dtype == np.int8
+        assert not constants[node.input[2]].any()
+    makers = {name: node for node in graph.node for name in node.output}
+    for node in graph.node:
+        if node.op_type in ("Conv", "Gemm"):
+            fed, weight = (makers[name] for name in node.input[:2])
+            assert fed.op_type == weight.op_type == "DequantizeLinear"
+            levels, scale = (constants[name] for name in weight.input[:2])
+            assert np.abs(levels).max() > 64  # all 8 bits
+            assert scale.shape == levels.shape[:1]
+            assert constants[node.input[2]].dtype == np.float32
+    agrees = logits_of(candidate.model, pixels).argmax(axis=1) == logits_of(model, pixels).argmax(
+        axis=1
+    )
+    assert agrees.mean() >= 0.95
 
 
 def test_moments_count_the_padding(pixels: Pixels) -> None:
@@ -269,7 +337,7 @@ def test_the_manifest_says_how_it_came_to_int8(artifacts: dict[str, Artifact]) -
     assert made.top1[made.calibration] == max(made.top1.values())
     assert (made.images, made.labelled) == (256, True)
     names = {node.name for node in onnx.load(artifacts["onnx-int8"].model_file).graph.node}
-    assert set(made.fp32_layers) <= names
+    assert set(artifacts["onnx-int8"].fp32_layers) <= names
     assert artifacts["onnx-fp32"].quantization is None
 
 
