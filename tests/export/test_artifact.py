@@ -157,10 +157,10 @@ def test_a_quantization_that_contradicts_itself_is_refused(
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda m: m["parity"].update(finite=False), "logits are not all finite"),
-        (lambda m: m["parity"].update(top1_agreement=0.5), "top-1 agreement is 50.0%"),
-        (lambda m: m["parity"].update(golden_error=0.5), "with a relative error of 0.5"),
-        (lambda m: m["metrics"].update(top1=0.0, torch_top1=1.0), "top-1 drops by 100.00 points"),
+        (lambda m: m["parity"].update(finite=False), "finite logits: not all"),
+        (lambda m: m["parity"].update(top1_agreement=0.5), "top-1 agreement: 50.0%"),
+        (lambda m: m["parity"].update(golden_error=0.5), "relative error of the golden batch: 0.5"),
+        (lambda m: m["metrics"].update(top1=0.0, torch_top1=1.0), "top-1 lost: 100.00 points"),
     ],
 )
 def test_a_gate_that_does_not_hold_is_refused(copied: Copy, change: Change, reason: str) -> None:
