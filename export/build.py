@@ -15,7 +15,6 @@ from export.gates import GateError, check_gates
 from export.graphs import Graphs, Scheme
 from export.integrity import MAX_BATCH, ArtifactError
 from export.network import Network
-from export.proof import Prover
 from export.records import Format
 from export.runtimes.base import RuntimeUnavailable
 from export.to_tensorrt import build_engine
@@ -123,10 +122,7 @@ class _Builder:
     def __init__(self, network: Network, options: Options) -> None:
         self.options = options
         self._network = network
-        self._prover = Prover(network, options.max_batch)
-        self._graphs = Graphs(
-            network, self._prover, max_batch=options.max_batch, max_drop=options.max_drop
-        )
+        self._graphs = Graphs(network, max_batch=options.max_batch, max_drop=options.max_drop)
 
     def standing(self, target: str, path: Path) -> Artifact | None:
         """Returns the artifact at ``path`` if building it again would give the same."""
@@ -153,13 +149,13 @@ class _Builder:
         if format != "onnx":
             draft = self._with_engine(draft, graph, format)
             try:
-                draft, golden = self._prover.prove(draft)
+                draft, golden = self._graphs.prover.prove(draft)
             except EngineMismatch as error:  # RTX on a GPU it does not build for
                 draft = replace(draft, unverified=error.wrong)
             except RuntimeUnavailable as error:
                 draft = replace(draft, unverified=str(error))
             check_gates(draft.gates)
-        return write_artifact(draft, self._prover.golden_pixels, golden)
+        return write_artifact(draft, self._graphs.prover.golden_pixels, golden)
 
     def _with_engine(self, draft: Artifact, graph: bytes, flavour: FlavourName) -> Artifact:
         """Returns ``draft`` with an engine in its folder, of which nothing is known yet."""

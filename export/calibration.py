@@ -11,7 +11,7 @@ import numpy.typing as npt
 from export.candidate import MOST_FP32, Candidate, counts
 from export.golden import relative_error
 from export.probe import affordable, logits_of
-from export.quantize import WEIGHTED, prepare, to_int8, weight_limit
+from export.quantize import WEIGHTED, prepare, to_int8, weight_limit, with_ranges
 from export.ranges import METHODS, measure_ranges
 from export.records import Calibration, Limits, Quantization
 from export.rounding import Rounding
@@ -66,7 +66,8 @@ def int8_candidates(
         pixels: uint8 (n, H, W, 3) of calibration images; none that a gate is judged by.
         labels: int64 (n,) of their classes, or None where they have none.
         limits: what the graph must reach on other images. Without an agreement to reach, as with
-            random weights, there is nothing to choose by: MinMax, and no layer in float32.
+            random weights, there is nothing to choose by: MinMax, weights rounded to the nearest,
+            and no layer in float32.
         symmetric: activations are int8 around zero, as TensorRT wants them.
     """
     from onnx.checker import check_model
@@ -80,14 +81,18 @@ def int8_candidates(
     judge = _judge(prepared, pixels, labels)
     methods = METHODS if judged else METHODS[:1]
     ranges = measure_ranges(prepared, pixels, methods)
-    rounding = Rounding(prepared, some, limit=weight_limit(symmetric=symmetric))
+    rounding = Rounding(prepared, some, limit=weight_limit(symmetric=symmetric)) if judged else None
 
-    def graph_of(method: Calibration, fp32_layers: Sequence[str] = ()) -> Any:
-        graph = to_int8(prepared, ranges[method], fp32_layers, symmetric=symmetric)
-        rounding.apply(graph)
+    def rounded(graph: Any) -> Any:
+        if rounding:
+            rounding.apply(graph)
         return graph
 
-    graphs = {method: graph_of(method) for method in methods}
+    def graph_of(method: Calibration, fp32_layers: Sequence[str] = ()) -> Any:
+        return rounded(to_int8(prepared, ranges[method], fp32_layers, symmetric=symmetric))
+
+    plain = to_int8(prepared, ranges[methods[0]], symmetric=symmetric)
+    graphs = {m: rounded(with_ranges(plain, prepared, ranges[m])) for m in methods}
     scores = {method: judge(graph) for method, graph in graphs.items()}
     best = max(scores, key=lambda method: scores[method])
     made = Quantization(

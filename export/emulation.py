@@ -18,6 +18,7 @@ from export.ranges import measure_ends
 from models.preprocess import Pixels
 
 LARGEST = float(np.finfo(np.float16).max)
+SMALLEST = np.float32(5.96e-08)  # what the converter raises smaller constants to
 MARGIN = 2  # other images reach further than those that are looked at
 
 
@@ -96,10 +97,9 @@ def _single(name: str) -> str:
 
 def _half(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float16]:
     """Returns constants as the converter rounds them: clamped, and never to zero."""
-    from onnxruntime.transformers.float16 import convert_np_to_float16
-
-    rounded: npt.NDArray[np.float16] = convert_np_to_float16(np.atleast_1d(values))
-    return rounded.reshape(values.shape)
+    small = (values != 0) & (np.abs(values) < SMALLEST)
+    kept = np.where(small, np.copysign(SMALLEST, values), values)
+    return np.clip(kept, -LARGEST, LARGEST).astype(np.float16)
 
 
 def _constants(model: Any) -> dict[str, npt.NDArray[np.float32]]:

@@ -21,6 +21,7 @@ _TITLES = {
     "agreement": "top-1 agreement",
     "drop": "top-1 lost",
     "finite": "finite logits",
+    "batches": "relative error between batch sizes",
     "golden": "relative error of the golden batch",
 }
 
@@ -40,7 +41,7 @@ class Gate:
         measured: on what, in words.
     """
 
-    name: Literal["agreement", "drop", "finite", "golden"]
+    name: Literal["agreement", "batches", "drop", "finite", "golden"]
     value: float
     limit: float
     measured: str
@@ -101,12 +102,13 @@ def gates_of(parity: Parity, metrics: Metrics | None, limits: Limits) -> tuple[G
     reference = "torch" if parity.reference == "torch" else "the golden batch"
     gates = [Gate("finite", float(parity.finite), 1.0, where)]
     if limits.top1_agreement is not None:
-        what = f"with {reference} on {parity.images} images {where}"
+        what = f"with {reference} on {parity.images} images"
         gates.append(Gate("agreement", parity.top1_agreement, limits.top1_agreement, what))
     if limits.top1_drop is not None and metrics is not None:
         lost = metrics.torch_top1 - metrics.top1
         what = f"of torch's {metrics.torch_top1:.1%} on {metrics.images} images"
         gates.append(Gate("drop", lost, limits.top1_drop, what))
+    gates.append(Gate("batches", parity.batch_error, limits.golden_error, where))
     gates.append(Gate("golden", parity.golden_error, limits.golden_error, f"on {parity.runtime}"))
     return tuple(gates)
 

@@ -37,11 +37,8 @@ class Proven(NamedTuple):
 class Graphs:
     """Makes and proves graphs when first asked for them."""
 
-    def __init__(
-        self, network: Network, prover: Prover, *, max_batch: int, max_drop: float | None
-    ) -> None:
+    def __init__(self, network: Network, *, max_batch: int, max_drop: float | None) -> None:
         self._network = network
-        self._prover = prover
         self._max_batch = max_batch
         self._max_drop = max_drop
         self._found: dict[Scheme, Proven | GateError] = {}
@@ -70,7 +67,7 @@ class Graphs:
                 draft = self._draft(Path(folder), scheme, candidate)
                 draft.graph_file.write_bytes(graph)
                 try:
-                    artifact, golden = self._prover.prove(draft)
+                    artifact, golden = self.prover.prove(draft)
                     check_gates(artifact.gates)
                 except (GateError, RuntimeUnavailable) as error:
                     missed = GateError(str(error))
@@ -124,6 +121,11 @@ class Graphs:
             labelled=self._network.labelled,
             max_drop=self._max_drop,
         )
+
+    @cached_property
+    def prover(self) -> Prover:
+        """What proves these graphs, and what is made of them."""
+        return Prover(self._network, max_batch=self._max_batch, macs=self._cost.macs)
 
     @cached_property
     def _fp32(self) -> Any:

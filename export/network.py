@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -32,6 +32,7 @@ WeightsChoice = Literal["auto", "imagenet", "random"]
 
 RANDOM_SEED = 0
 CALIBRATION_IMAGES = 256
+SETTLING = 16  # photos that give random weights their batch norm statistics
 PHOTOS = 64  # real photos that stand in where there is no data set
 
 
@@ -188,11 +189,12 @@ def _random_module(model: str, preprocess: Preprocess) -> Classifier:
         torch.manual_seed(RANDOM_SEED)
         module = Classifier(build_model(model))
         calibration, _ = _photos()
-        batches = pixel_batches(calibration, preprocess, size=32)
-        settle_batch_norm(module, [torch.from_numpy(pixels) for pixels, _ in islice(batches, 2)])
+        pixels = stack(calibration[:SETTLING], preprocess)
+        settle_batch_norm(module, [torch.from_numpy(pixels)])
     return module
 
 
+@cache  # decoded once, and used for the weights as well as for the proof
 def _photos() -> tuple[list[Sample], list[Sample]]:
     photos: list[Image.Image] = sample_photos(2 * PHOTOS)
     unlabelled: list[Sample] = [(photo, 0) for photo in photos]

@@ -16,16 +16,24 @@ from export.runtimes.base import PROVING_RUNTIME, load_runtime
 from models.preprocess import Pixels
 from training.data import pixel_batches
 
-PARITY_IMAGES = 64
+IMAGES, FEW_IMAGES = 64, 32  # the latter where an image costs more than HEAVY
+HEAVY = 2_000_000_000  # MACs
 GOLDEN_IMAGES = 8
 
 
 class Prover:
-    """Measures artifacts of ``network``, all on the same images, against the same torch logits."""
+    """Measures artifacts of one network, all on the same images, against the same torch logits.
 
-    def __init__(self, network: Network, max_batch: int) -> None:
+    Args:
+        network: what they were made from.
+        max_batch: largest batch they take.
+        macs: what an image costs.
+    """
+
+    def __init__(self, network: Network, *, max_batch: int, macs: int) -> None:
         self._network = network
         self._max_batch = max_batch
+        self._images = FEW_IMAGES if macs > HEAVY else IMAGES
 
     def prove(
         self, draft: Artifact, golden: tuple[Pixels, Logits] | None = None
@@ -60,11 +68,8 @@ class Prover:
 
     @cached_property
     def _pixels(self) -> Pixels:
-        """uint8 (n, H, W, 3) of held-out images; n is a multiple of the largest batch."""
-        count = max(self._max_batch, PARITY_IMAGES // self._max_batch * self._max_batch)
-        held_out = self._network.held_out
-        samples = [held_out[index % len(held_out)] for index in range(count)]
-        return stack(samples, self._network.preprocess)
+        """uint8 (n, H, W, 3) of held-out images."""
+        return stack(self._network.held_out[: self._images], self._network.preprocess)
 
     @cached_property
     def _logits(self) -> Logits:

@@ -12,6 +12,7 @@ import numpy as np
 
 DEQUANTIZE = "DequantizeLinear"
 WEIGHTED = ["Conv", "Gemm"]
+_QUANTIZED = "_quantized"  # what the quantizer adds to the name of a constant
 Range = tuple[float, float]  # smallest and largest value of an activation
 
 
@@ -88,6 +89,50 @@ def to_int8(
     quantizer.model.topological_sort()
     result = quantizer.model.model
     _shield(result, fp32_layers)
+    return result
+
+
+def with_ranges(quantized: Any, prepared: Any, ranges: Mapping[str, Range]) -> Any:
+    """Returns a copy of a graph from :func:`to_int8`, all layers in int8, with other ranges.
+
+    Weights are as they were: to find and apply their scales, a channel at a time, is most of what
+    the quantizer takes.
+
+    Args:
+        quantized: graph whose ranges are replaced.
+        prepared: the float32 graph it was made from.
+        ranges: of every activation.
+    """
+    import onnx
+    from onnx.numpy_helper import from_array, to_array
+    from onnxruntime.quantization.quant_utils import compute_scale_zp, get_qmin_qmax_for_qType
+
+    result = onnx.ModelProto()
+    result.CopyFrom(quantized)
+    tensors = {tensor.name: tensor for tensor in result.graph.initializer}
+    makers = {name: node for node in result.graph.node for name in node.output}
+    for name, ends in ranges.items():
+        if (scale := tensors.get(f"{name}_scale")) is not None:
+            zero = tensors[f"{name}_zero_point"]
+            symmetric = zero.data_type == onnx.TensorProto.INT8
+            limits = get_qmin_qmax_for_qType(zero.data_type, symmetric=symmetric)
+            low, high = (np.float32(end) for end in ends)
+            found = compute_scale_zp(low, high, *limits, symmetric)
+            for tensor, value in zip((zero, scale), found, strict=True):
+                tensor.CopyFrom(from_array(value.reshape(tensor.dims), tensor.name))
+    exact = {tensor.name: to_array(tensor) for tensor in prepared.graph.initializer}
+    most = np.iinfo(np.int32).max
+    for node in result.graph.node:
+        sources = [makers[name] for name in node.input if name in makers]
+        if node.op_type not in WEIGHTED or len(sources) < 3:
+            continue  # no bias, or one in float32
+        steps = [to_array(tensors[source.input[1]]) for source in sources[:2]]
+        step = (steps[0] * steps[1]).astype(np.float32).reshape(-1)
+        bias, scale = (tensors[name] for name in sources[2].input[:2])
+        values = exact[bias.name.removesuffix(_QUANTIZED)] / step.astype(np.float64)
+        levels = np.clip(np.round(values), -most - 1, most).astype(np.int32)
+        bias.CopyFrom(from_array(levels, bias.name))
+        scale.CopyFrom(from_array(step.reshape(scale.dims), scale.name))
     return result
 
 

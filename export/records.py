@@ -64,12 +64,14 @@ class Parity:
         runtime: what ran the artifact's model file.
         reference: whose logits it is compared with: torch's, or, on a machine without the
             network, those of the golden batch.
-        images: how many images each figure comes from.
+        images: how many images it is compared on, at the largest batch size.
         batches: the batch sizes that were run.
         finite: whether all logits were finite at every batch size.
-        top1_agreement: fraction of images with the same top-1 class, the worst batch size.
+        top1_agreement: fraction of images with the same top-1 class.
         relative_error: largest absolute difference of logits over the largest absolute logit of
-            the reference, the worst batch size. Information: no limit is set to it.
+            the reference. Information: no limit is set to it.
+        batch_error: the same between the logits of an image at another batch size and at the
+            largest.
         golden_error: the same of the golden batch, run by a runtime that was loaded anew.
     """
 
@@ -80,6 +82,7 @@ class Parity:
     finite: bool
     top1_agreement: Fraction
     relative_error: NonNegative
+    batch_error: NonNegative
     golden_error: NonNegative
 
 
@@ -110,8 +113,8 @@ class Limits:
         top1_agreement: least agreement with the reference; None for random weights, which have
             no classes to agree on.
         top1_drop: most top-1 lost against torch, in [0, 1]; None where no image has a label.
-        golden_error: largest relative error of the golden batch: processors and versions round
-            differently, and int8 more so.
+        golden_error: largest relative error of the golden batch, and between batch sizes:
+            processors and versions round differently, and int8 more so.
     """
 
     top1_agreement: Fraction | None

@@ -58,7 +58,7 @@ def verify(artifact: Artifact, *, data: str | None = None) -> Verified:
     else:
         from export.proof import Prover
 
-        prover = Prover(network, artifact.batch_range[1])
+        prover = Prover(network, max_batch=artifact.batch_range[1], macs=artifact.macs)
         measured, _ = prover.prove(artifact, artifact.golden())
         against = f"torch, {network.source.origin}"
     check_gates(measured.gates)

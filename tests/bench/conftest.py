@@ -27,6 +27,7 @@ PARITY = Parity(
     finite=True,
     top1_agreement=1.0,
     relative_error=0.0,
+    batch_error=0.0,
     golden_error=0.0,
 )
 LIMITS = Limits(top1_agreement=1.0, top1_drop=None, golden_error=1e-3)

@@ -21,7 +21,7 @@ from export.candidate import Candidate
 from export.gates import DEFAULTS, limits_for
 from export.moments import Moments, input_moments, weighted_layers
 from export.network import load_network
-from export.quantize import prepare, to_int8
+from export.quantize import prepare, to_int8, with_ranges
 from export.ranges import BINS, entropy_range, histogram, measure_ranges, percentile_range
 from export.records import Limits, Logits, Quantization
 from export.rounding import Rounding, round_rows
@@ -124,6 +124,24 @@ def test_asked_for_more_ever_more_layers_are_left_in_float32(pixels: Pixels) -> 
     assert left == [0, 1, 2, 4]  # of 8
     for fewer, more in itertools.pairwise(candidates):
         assert more.fp32_layers[: len(fewer.fp32_layers)] == fewer.fp32_layers
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_other_ranges_give_the_graph_that_the_quantizer_makes_of_them(
+    prepared: Any, pixels: Pixels, symmetric: bool
+) -> None:
+    ranges = measure_ranges(prepared, pixels)
+    first = to_int8(prepared, ranges["MinMax"], symmetric=symmetric)
+    for method in ("Percentile", "Entropy"):
+        expected = to_int8(prepared, ranges[method], symmetric=symmetric)
+        found = with_ranges(first, prepared, ranges[method])
+        tensors = {tensor.name: to_array(tensor) for tensor in found.graph.initializer}
+        assert [node.name for node in found.graph.node] == [n.name for n in expected.graph.node]
+        for tensor in expected.graph.initializer:
+            np.testing.assert_array_equal(tensors[tensor.name], to_array(tensor), tensor.name)
+        assert any(
+            not np.array_equal(tensors[t.name], to_array(t)) for t in first.graph.initializer
+        )
 
 
 def test_random_weights_have_nothing_to_choose_by(pixels: Pixels) -> None:

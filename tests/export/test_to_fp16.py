@@ -17,7 +17,6 @@ from export.gates import DEFAULTS, GateError
 from export.graphs import Graphs
 from export.network import Network
 from export.probe import logits_of
-from export.proof import Prover
 from export.records import Source
 from export.sensitivity import layer_errors
 from export.to_fp16 import fp16_candidates, to_fp16
@@ -257,7 +256,7 @@ def test_the_manifest_lists_what_is_float32(pixels: Pixels) -> None:
         held_out=samples[32:],
         labelled=False,
     )
-    graphs = Graphs(network, Prover(network, 8), max_batch=8, max_drop=None)
+    graphs = Graphs(network, max_batch=8, max_drop=None)
     proven = graphs.proven("fp16")
     assert len(proven.artifact.fp32_layers) == 1
     assert proven.artifact.parity is not None

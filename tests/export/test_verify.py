@@ -29,7 +29,13 @@ def test_where_its_run_is_at_hand_it_is_compared_with_torch(copied: Copy, in_tra
     before = Artifact.load(copied())
     verified = verify(unstamped(before.path))
     assert verified.against == "torch, trained on digits"
-    assert [gate.name for gate in verified.gates] == ["finite", "agreement", "drop", "golden"]
+    assert [gate.name for gate in verified.gates] == [
+        "finite",
+        "agreement",
+        "drop",
+        "batches",
+        "golden",
+    ]
     after = Artifact.load(before.path)
     assert after == verified.artifact
     assert after.unverified is None
@@ -45,7 +51,7 @@ def test_where_its_run_is_at_hand_it_is_compared_with_torch(copied: Copy, in_tra
 def test_elsewhere_it_is_compared_with_its_golden_batch(copied: Copy, here: Path) -> None:
     verified = verify(unstamped(copied()))
     assert verified.against.startswith("its golden batch (not with torch: no run of ")
-    assert [gate.name for gate in verified.gates] == ["finite", "agreement", "golden"]
+    assert [gate.name for gate in verified.gates] == ["finite", "agreement", "batches", "golden"]
     parity = Artifact.load(verified.artifact.path).parity
     assert parity is not None
     assert (parity.reference, parity.images, parity.batches) == ("golden", 8, (1, 2, 8, 32))
@@ -54,7 +60,7 @@ def test_elsewhere_it_is_compared_with_its_golden_batch(copied: Copy, here: Path
 def test_less_does_not_replace_what_was_measured_against_torch(copied: Copy, here: Path) -> None:
     before = Artifact.load(copied())
     verified = verify(before)
-    assert [gate.name for gate in verified.gates] == ["finite", "agreement", "golden"]
+    assert [gate.name for gate in verified.gates] == ["finite", "agreement", "batches", "golden"]
     assert Artifact.load(before.path) == before == verified.artifact
 
 

@@ -84,6 +84,7 @@ def engine_artifact(path: Path, flavour: FlavourName) -> Artifact:
             finite=True,
             top1_agreement=1.0,
             relative_error=0.0,
+            batch_error=0.0,
             golden_error=0.0,
         ),
         metrics=None,
