@@ -13,6 +13,7 @@ import httpx
 import numpy as np
 import pytest
 
+import serving.__main__
 from models.errors import UserError
 from serving.predictor import open_artifact
 from serving.settings import Settings
@@ -155,3 +156,19 @@ def test_an_unverified_artifact_is_served_only_on_demand(
     with pytest.raises(UserError, match=r"no GPU was there.*POCKETNETS_ALLOW_UNVERIFIED=1"):
         open_artifact(Settings(artifact=path))
     assert open_artifact(Settings(artifact=path, allow_unverified=True)).unverified
+
+
+def test_the_command_line_demands_it(
+    make_artifact: Callable[..., Path], port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_artifact(unverified="no GPU was there", parity=None)
+    become: list[dict[str, str]] = []
+    monkeypatch.setattr("os.execve", lambda *arguments: become.append(arguments[2]))
+    arguments = ["serving", "--artifact", str(path), "--port", str(port)]
+    monkeypatch.setattr("sys.argv", arguments)
+    with pytest.raises(UserError, match="or pass --allow-unverified"):
+        serving.__main__.main()
+    assert become == []
+    monkeypatch.setattr("sys.argv", [*arguments, "--allow-unverified"])
+    serving.__main__.main()
+    assert become[0]["POCKETNETS_ALLOW_UNVERIFIED"] == "1"
