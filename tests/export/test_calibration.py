@@ -13,7 +13,7 @@ import torch
 from onnx.numpy_helper import to_array
 from torch import nn
 
-from export import calibration
+from export import calibration, quantize
 from export.artifact import Artifact
 from export.build import build_artifacts
 from export.calibration import Score, fewest, int8_candidates
@@ -124,6 +124,17 @@ def test_asked_for_more_ever_more_layers_are_left_in_float32(pixels: Pixels) -> 
     assert left == [0, 1, 2, 4]  # of 8
     for fewer, more in itertools.pairwise(candidates):
         assert more.fp32_layers[: len(fewer.fp32_layers)] == fewer.fp32_layers
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_scales_of_weights_are_those_that_the_quantizer_finds(
+    prepared: Any, pixels: Pixels, monkeypatch: pytest.MonkeyPatch, symmetric: bool
+) -> None:
+    ranges = measure_ranges(prepared, pixels)["MinMax"]
+    found = to_int8(prepared, ranges, symmetric=symmetric)
+    monkeypatch.setattr(quantize, "_weight_scales", lambda *_: {})
+    expected = to_int8(prepared, ranges, symmetric=symmetric)
+    assert found.SerializeToString() == expected.SerializeToString()
 
 
 @pytest.mark.parametrize("symmetric", [False, True])
