@@ -43,7 +43,7 @@ def countable(name: str) -> Classifier:
 def count(name: str) -> NetworkCost:
     """Returns the cost of a registry network at its native size and number of classes."""
     torch.set_num_threads(1)
-    graph = to_onnx(countable(name), size=find_model(name).native_size, max_batch=8)
+    graph = to_onnx(countable(name), size=find_model(name).native_size)
     return network_cost(graph)
 
 

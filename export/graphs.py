@@ -131,7 +131,7 @@ class Graphs:
     def _fp32(self) -> Any:
         """The float32 ``ModelProto``."""
         size = self._network.preprocess.crop
-        return to_onnx(self._network.module, size=size, max_batch=self._max_batch)
+        return to_onnx(self._network.module, size=size)
 
     @cached_property
     def _cost(self) -> NetworkCost:

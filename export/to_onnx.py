@@ -14,22 +14,22 @@ from models.errors import UserError, first_line
 
 OPSET = 20
 INPUT, OUTPUT, BATCH = "pixels", "logits", "batch"
+EXAMPLE = 7  # images a network is traced with; no size that a layer would have of its own
 SHAPE_ARITHMETIC = ("Expand", "Gather", "Range", "Shape", "Size", "Unsqueeze")
 
 
-def to_onnx(network: Classifier, *, size: int, max_batch: int) -> Any:
+def to_onnx(network: Classifier, *, size: int) -> Any:
     """Returns the ONNX ``ModelProto`` of ``network``: uint8 (batch, size, size, 3) to logits.
 
-    The batch dimension is free from 1 to ``max_batch``; batch norm is folded; the graph passes
-    the full checker. Traces of source files are left out of it.
+    The batch dimension is free; batch norm is folded; the graph passes the full checker. Traces of
+    source files are left out of it.
 
     Raises:
         UserError: the graph would compute with shapes at run time.
     """
     import onnx
 
-    example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
-    batch = torch.export.Dim(BATCH, min=1, max=max_batch)
+    example = torch.zeros(EXAMPLE, size, size, 3, dtype=torch.uint8)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         # Deprecations inside torch's own exporter; nothing a caller could change.
@@ -41,7 +41,6 @@ def to_onnx(network: Classifier, *, size: int, max_batch: int) -> Any:
                 (example,),
                 input_names=[INPUT],
                 output_names=[OUTPUT],
-                dynamic_shapes={"pixels": {0: batch}},
                 opset_version=OPSET,
                 dynamo=True,
                 verbose=False,
@@ -53,7 +52,7 @@ def to_onnx(network: Classifier, *, size: int, max_batch: int) -> Any:
                 cause = cause.__cause__
             raise UserError(f"torch cannot export this network: {first_line(cause)}") from error
     assert program is not None
-    model = program.model_proto
+    model = _free_batch(program.model_proto)
     _strip_traces(model)
     onnx.checker.check_model(model, full_check=True)
     ops = Counter(node.op_type for node in model.graph.node)
@@ -65,11 +64,53 @@ def to_onnx(network: Classifier, *, size: int, max_batch: int) -> Any:
     return model
 
 
+def _free_batch(model: Any) -> Any:
+    """Returns a graph that was traced with :data:`EXAMPLE` images, for any number of them.
+
+    Traced with a free dimension, torch works out symbolic shapes at every step: that takes twice
+    as long, and breaks operators into arithmetic with shapes.
+
+    Raises:
+        UserError: the number of images is in the graph otherwise than as the first dimension.
+    """
+    import onnx
+    from onnx.numpy_helper import from_array, to_array
+
+    graph = model.graph
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Reshape" and node.input[1] in constants:
+            shape = to_array(constants[node.input[1]]).copy()
+            if shape[0] in (EXAMPLE, 0):  # 0 where another Reshape has the same shape
+                shape[0] = 0  # as many as there are, unless an attribute says otherwise
+                constants[node.input[1]].CopyFrom(from_array(shape, node.input[1]))
+                del node.attribute[:]
+    del graph.value_info[:]
+    for end in (*graph.input, *graph.output):
+        end.type.tensor_type.shape.dim[0].dim_param = BATCH
+    try:
+        model = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
+    except onnx.shape_inference.InferenceError as error:
+        raise _bound_to_batch(first_line(error)) from None
+    for info in (*model.graph.value_info, *model.graph.output):
+        dims = info.type.tensor_type.shape.dim
+        if info.name not in constants and len(dims) > 1 and dims[0].dim_param != BATCH:
+            raise _bound_to_batch(f"{info.name} has another first dimension")
+    return model
+
+
+def _bound_to_batch(why: str) -> UserError:
+    return UserError(
+        f"the exported graph is bound to the number of images it was traced with ({why}): "
+        "a layer depends on the batch size; write it with fixed sizes"
+    )
+
+
 def _translations() -> dict[Any, Any]:
     """Returns our own ONNX form for the operators that torch would decompose badly.
 
-    With a free batch dimension torch breaks adaptive_avg_pool2d into mean and as_strided, and the
-    latter into a chain of Shape, Range and Gather that computes indices at run time.
+    Of adaptive_avg_pool2d torch makes mean and as_strided, and of the latter a chain of Shape,
+    Range and Gather that computes indices at run time.
     """
     from onnxscript import opset20 as op
 

@@ -67,7 +67,7 @@ def small(*, ruined: bool = False) -> Any:
             wide.weight[:, :, 7:10, 7:10] = network.depthwise[0].weight
             wide.weight[:, :, 0, 0] = 1e4
         network.depthwise[0] = wide
-    return to_onnx(Classifier(network), size=SIDE, max_batch=32)
+    return to_onnx(Classifier(network), size=SIDE)
 
 
 @pytest.fixture(scope="module")
@@ -350,7 +350,7 @@ def test_moments_count_the_padding(pixels: Pixels) -> None:
     torch.manual_seed(0)
     pooled = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
     network = Classifier(nn.Sequential(nn.Conv2d(3, 4, 3, stride=2, padding=1), *pooled))
-    graph = prepare(to_onnx(network, size=SIDE, max_batch=32))
+    graph = prepare(to_onnx(network, size=SIDE))
     white = np.full_like(pixels, 255)
     moments = input_moments(graph, white)[layer(graph, "Conv", 0)]
     value = (255 * network.scale + network.shift).expand(1, 3, SIDE, SIDE)

@@ -37,7 +37,7 @@ def macs_of_modules(network: nn.Module, size: int) -> list[int]:
 def test_exports_without_shape_arithmetic_and_builds_in_fp16(name: str) -> None:
     entry = find_model(name)
     network = countable(name)
-    model = to_onnx(network, size=entry.native_size, max_batch=8)  # refuses shapes
+    model = to_onnx(network, size=entry.native_size)  # refuses shapes
     ops = Counter(node.op_type for node in model.graph.node)
     shuffles = ops["Transpose"] - 1  # the other one takes the pixels from NHWC to NCHW
     assert shuffles == 0 or entry.family.startswith("shufflenet")

@@ -91,7 +91,7 @@ def offset() -> Classifier:
 
 
 def graph_of(network: Classifier) -> Any:
-    return to_onnx(network, size=SIDE, max_batch=32)
+    return to_onnx(network, size=SIDE)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from export.to_onnx import to_onnx
+from export.to_onnx import EXAMPLE, to_onnx
 from models.classifier import Classifier
 from models.errors import UserError
 
@@ -26,7 +26,7 @@ def pooled(out: int) -> Classifier:
 )
 def test_pools_become_one_operator_at_most(size: int, out: int, op: str | None) -> None:
     network = pooled(out)
-    model = to_onnx(network, size=size, max_batch=4)
+    model = to_onnx(network, size=size)
     ops = Counter(node.op_type for node in model.graph.node)
     assert sum(count for name, count in ops.items() if "Pool" in name) == (op is not None)
     assert op is None or ops[op] == 1
@@ -39,14 +39,48 @@ def test_pools_become_one_operator_at_most(size: int, out: int, op: str | None) 
 
 def test_a_pool_of_uneven_windows_is_refused() -> None:
     with pytest.raises(UserError, match=r"from \[10, 10\] to \[7, 7\]: only whole windows"):
-        to_onnx(pooled(7), size=10, max_batch=4)
+        to_onnx(pooled(7), size=10)
 
 
-def test_shape_arithmetic_is_refused() -> None:
-    class Shapely(nn.Module):
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
-            flat = images.flatten(1)[:, :4]
-            return flat + torch.arange(images.shape[0], device=images.device)[:, None]
+class Counting(nn.Module):
+    """Adds to each logit the place of its image in the batch."""
 
-    with pytest.raises(UserError, match="computes with shapes at run time"):
-        to_onnx(Classifier(Shapely()), size=8, max_batch=4)
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        flat = images.flatten(1)[:, :4]
+        return flat + torch.arange(images.shape[0], device=images.device)[:, None]
+
+
+class Mixing(nn.Module):
+    """Adds to each logit its mean over the batch, through a shape that merges the batch."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        flat = images.flatten(1)[:, :4]
+        return flat + flat.reshape(1, -1, 4).mean(dim=1)
+
+
+class Merging(nn.Module):
+    """Merges images and channels into one dimension, as attention does with heads."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        merged = images.reshape(images.shape[0] * 3, -1)
+        return merged.softmax(dim=1).reshape(images.shape[0], -1)[:, :4]
+
+
+@pytest.mark.parametrize("layer", [Counting, Mixing, Merging])
+def test_what_depends_on_the_batch_size_is_refused(layer: type[nn.Module]) -> None:
+    with pytest.raises(UserError, match="bound to the number of images it was traced with"):
+        to_onnx(Classifier(layer()), size=8)
+
+
+def test_the_batch_is_free_also_where_a_size_equals_the_example() -> None:
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Conv2d(3, EXAMPLE, 3), nn.ChannelShuffle(EXAMPLE), nn.Flatten())
+    network = Classifier(layers.append(nn.Linear(EXAMPLE * EXAMPLE**2, EXAMPLE)))
+    model = to_onnx(network, size=EXAMPLE + 2)
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    for batch in (1, EXAMPLE, EXAMPLE + 1):
+        pixels = np.full((batch, EXAMPLE + 2, EXAMPLE + 2, 3), 9, dtype=np.uint8)
+        (logits,) = session.run(None, {"pixels": pixels})
+        expected = network(torch.from_numpy(pixels)).detach().numpy()
+        np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
+    assert model.graph.output[0].type.tensor_type.shape.dim[0].dim_param == "batch"

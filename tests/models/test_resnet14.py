@@ -134,7 +134,7 @@ def test_impossible_reduction(reduction: int) -> None:
 def test_exported_graph_agrees_and_has_no_shape_arithmetic(name: str) -> None:
     torch.manual_seed(0)
     network = Classifier(build_model(name, num_classes=10)).eval()
-    model = to_onnx(network, size=32, max_batch=32)
+    model = to_onnx(network, size=32)
     assert "BatchNormalization" not in {node.op_type for node in model.graph.node}
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), providers=["CPUExecutionProvider"]

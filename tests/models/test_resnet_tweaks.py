@@ -151,5 +151,5 @@ def test_impossible_reduction(reduction: int) -> None:
 @pytest.mark.parametrize("name", COUNTS)
 def test_exports_without_shape_arithmetic(name: str) -> None:
     network = Classifier(build_model(name, num_classes=2))
-    ops = {node.op_type for node in to_onnx(network, size=64, max_batch=32).graph.node}
+    ops = {node.op_type for node in to_onnx(network, size=64).graph.node}
     assert "BatchNormalization" not in ops

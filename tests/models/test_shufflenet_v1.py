@@ -183,7 +183,7 @@ def test_units_export_without_shape_arithmetic() -> None:
     units = [ShuffleUnit(24, 60, 2, 3, first=True), ShuffleUnit(60, 60, 1, 3, first=False)]
     stem, head = nn.Conv2d(3, 24, 1), (nn.AdaptiveAvgPool2d(1), nn.Flatten())
     network = Classifier(nn.Sequential(stem, nn.ReLU(), *map(lively, units), *head)).eval()
-    model = to_onnx(network, size=7, max_batch=32)  # raises on shape arithmetic
+    model = to_onnx(network, size=7)  # raises on shape arithmetic
     operators = [node.op_type for node in model.graph.node]
     # For each shuffle two and one; the Reshape of the head, the Transpose from NHWC to NCHW.
     assert operators.count("Reshape") == 2 * 2 + 1
