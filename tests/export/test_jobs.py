@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import os
-import signal
 from pathlib import Path
 
 import pytest
+from fake_jobs import broken, cores, killed
 
 from export import jobs
-from export.build import Options, Outcome
+from export.build import Options
 from export.jobs import Job, run_jobs
 from models.errors import UserError
 
@@ -28,22 +28,9 @@ def test_a_network_that_fails_is_a_row_and_stops_no_other(in_trained: Path) -> N
     assert not any(outcome.failed for outcome in found["mobilenet_v3_large"])
 
 
-def _killed(job: Job) -> list[Outcome]:
-    os.kill(os.getpid(), signal.SIGKILL)
-    return []
-
-
-def _broken(job: Job) -> list[Outcome]:
-    raise ValueError("not foreseen\nby anyone")
-
-
-def _cores(job: Job) -> list[Outcome]:
-    return [Outcome(str(sorted(os.sched_getaffinity(0))), reason="")]
-
-
 @pytest.mark.parametrize(
     ("run", "reason"),
-    [(_killed, "its process was killed"), (_broken, "ValueError: not foreseen")],
+    [(killed, "its process was killed"), (broken, "ValueError: not foreseen")],
 )
 def test_whatever_happens_to_a_process_is_a_row(
     monkeypatch: pytest.MonkeyPatch, run: object, reason: str
@@ -57,10 +44,10 @@ def test_whatever_happens_to_a_process_is_a_row(
 
 
 def test_every_worker_has_cores_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "_run", _cores)
-    cores = sorted(os.sched_getaffinity(0))
-    found = list(run_jobs([job("a"), job("b"), job("c")], workers=len(cores)))
-    assert {outcome.target for _, (outcome,) in found} <= {str([core]) for core in cores}
+    monkeypatch.setattr(jobs, "_run", cores)
+    every = sorted(os.sched_getaffinity(0))
+    found = list(run_jobs([job("a"), job("b"), job("c")], workers=len(every)))
+    assert {outcome.target for _, (outcome,) in found} <= {str([core]) for core in every}
 
 
 def test_no_worker_at_all() -> None:
