@@ -79,14 +79,12 @@ def round_rows(rows: Floats, moments: Moments, limit: int) -> Floats:
         moments: of what they are multiplied with.
         limit: none is below its negative or above it.
     """
+    nearest = np.clip(np.round(rows), -limit, limit)
     if moments.covariance is None:
-        return np.clip(np.round(rows), -limit, limit)
-    covariance = moments.covariance.astype(np.float64)
-    size = covariance.shape[1]
-    diagonal = np.einsum("gii->gi", covariance)  # a view
-    diagonal += DAMPING * diagonal.mean(axis=1, keepdims=True) + 1e-9
-    # Row i of the upper factor says how much each later weight makes up for an error of weight i.
-    upper = np.linalg.cholesky(np.linalg.inv(covariance)).transpose(0, 2, 1)
+        return nearest
+    size = moments.covariance.shape[1]
+    if (upper := _upper_factor(moments.covariance.astype(np.float64))) is None:
+        return nearest
     rest, levels = rows.copy(), np.empty_like(rows)
     for start in range(0, size, BLOCK):
         end = min(start + BLOCK, size)
@@ -103,3 +101,22 @@ def round_rows(rows: Floats, moments: Moments, limit: int) -> Floats:
 def _whole(steps: Floats) -> npt.NDArray[np.int32]:
     ends = np.iinfo(np.int32)
     return np.clip(np.round(steps), ends.min, ends.max).astype(np.int32)
+
+
+def _upper_factor(covariance: Floats) -> Floats | None:
+    """Returns (g, k, k): row i says how much each later weight makes up for an error of weight i.
+
+    Float32 moments of values far from zero can be off by more than their variance; more damping
+    makes up for that. None if even that is not enough: the values tell nothing.
+    """
+    diagonal = np.einsum("gii->gi", covariance)  # a view
+    step = DAMPING * np.abs(diagonal).mean(axis=1, keepdims=True)
+    for times in (1, 9, 90):  # 1, 10 and 100 times in all
+        diagonal += times * step + 1e-9
+        try:
+            upper = np.linalg.cholesky(np.linalg.inv(covariance)).transpose(0, 2, 1)
+        except np.linalg.LinAlgError:
+            continue
+        if np.isfinite(upper).all():
+            return upper
+    return None

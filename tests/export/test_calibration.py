@@ -359,6 +359,22 @@ def test_moments_count_the_padding(pixels: Pixels) -> None:
     assert expected.max() - expected.min() > 0.3  # a corner sees padding more often
 
 
+@pytest.mark.parametrize(
+    ("wrong", "careful"), [(-0.05, True), (-2.0, False), (float("nan"), False)]
+)
+def test_moments_that_are_off_do_not_stop_an_export(wrong: float, careful: bool) -> None:
+    random = np.random.default_rng(0)
+    rows, values = random.normal(size=(1, 4, 24)), random.normal(size=(200, 24))
+    covariance = np.cov(values, rowvar=False).astype(np.float32)[None] * 0.1 + 1.0
+    covariance[0, 0, 0] += wrong - covariance[0, 0, 0]
+    mean = np.zeros((1, 24))
+    levels = round_rows(8 * rows, Moments(mean, covariance), 64)
+    assert np.array_equal(levels, np.round(levels))
+    assert np.abs(levels).max() <= 64
+    nearest = round_rows(8 * rows, Moments(mean, None), 64)
+    assert np.array_equal(levels, nearest) != careful
+
+
 def test_the_manifest_says_how_it_came_to_int8(artifacts: dict[str, Artifact]) -> None:
     made = artifacts["onnx-int8"].quantization
     assert made is not None
