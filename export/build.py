@@ -17,7 +17,7 @@ from export.integrity import MAX_BATCH, ArtifactError
 from export.network import Network
 from export.records import Format
 from export.runtimes.base import RuntimeUnavailable
-from export.to_tensorrt import build_engine
+from export.to_tensorrt import build_engine, profiles_for
 from models.errors import UserError, closest
 from models.files import staged
 
@@ -103,7 +103,7 @@ def build_artifacts(
     folder = ARTIFACTS / f"{network.model}-{network.data}"
     for target in targets:
         path = folder / target
-        if builder.options.resume and (artifact := builder.standing(target, path)):
+        if builder.options.resume and (artifact := builder.standing(path)):
             yield Outcome(target, artifact, kept=True)
             continue
         try:
@@ -124,18 +124,19 @@ class _Builder:
         self._network = network
         self._graphs = Graphs(network, max_batch=options.max_batch, max_drop=options.max_drop)
 
-    def standing(self, target: str, path: Path) -> Artifact | None:
+    def standing(self, path: Path) -> Artifact | None:
         """Returns the artifact at ``path`` if building it again would give the same."""
         try:
             old = Artifact.load(path)
         except ArtifactError:
             return None
-        limits = self._graphs.limits(old.precision)
-        profiles = old.fingerprint.profiles[1:] if old.fingerprint else ()
-        batches = tuple(sorted(set(self.options.batches))) if old.fingerprint else ()
-        is_ = (old.source, old.limits, old.batch_range[1], old.versions)
-        would_be = (self._network.source, limits, self.options.max_batch, _versions(old.format))
-        same = is_ == would_be and tuple(most for *_, most in profiles) == batches
+        batch_range = (1, self.options.max_batch)
+        limits, source = self._graphs.limits(old.precision), self._network.source
+        is_ = (old.source, old.limits, old.batch_range, old.versions)
+        same = is_ == (source, limits, batch_range, _versions(old.format))
+        if old.fingerprint:
+            profiles = profiles_for(batch_range, self.options.batches)
+            same = same and old.fingerprint.profiles == profiles
         return old if same else None
 
     def build(self, target: str, folder: Path) -> Artifact:

@@ -115,8 +115,14 @@ def int8_candidates(
         order = [layer for layer in order if layer in weighted]
     if not scores[best].holds(limits):
         most = int(len(order) * MOST_FP32)
-        left = fewest(most, lambda count: judge(graph_of(best, order[:count])).holds(limits))
-        yield candidate(graph_of(best, order[:left]), order[:left])
+        tried: dict[int, Any] = {}
+
+        def holds(count: int) -> bool:
+            tried[count] = graph_of(best, order[:count])
+            return judge(tried[count]).holds(limits)
+
+        left = fewest(most, holds)
+        yield candidate(tried[left], order[:left])
     for count in counts(len(order), above=left):
         yield candidate(graph_of(best, order[:count]), order[:count])
 

@@ -64,7 +64,7 @@ def build_engine(
     need(parser.parse(graph), "cannot parse the graph")
     config = need(builder.create_builder_config(), "cannot start a configuration")
     need(aim(name, trt, config), f"does not build for {', '.join(target.capabilities)}")
-    profiles = _profiles(batch_range, batches)
+    profiles = profiles_for(batch_range, batches)
     pixels = network.get_input(0)
     for sizes in profiles:
         profile = builder.create_optimization_profile()
@@ -101,7 +101,7 @@ def rebuild_engine(artifact: Artifact) -> tuple[bytes, Fingerprint]:
     )
 
 
-def _profiles(batch_range: tuple[int, int], batches: Sequence[int]) -> tuple[Profile, ...]:
+def profiles_for(batch_range: tuple[int, int], batches: Sequence[int]) -> tuple[Profile, ...]:
     """Returns smallest, typical and largest batch: of the profile for all batches, then of each."""
     smallest, largest = batch_range
     typical = max(smallest, int((smallest * largest) ** 0.5))

@@ -11,26 +11,14 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from tiny_artifact import tiny_artifact
 
-from export.artifact import Artifact, write_artifact
-from export.records import Limits, Logits, Parity, Source, TensorSpec
+from export.artifact import write_artifact
+from export.records import Logits, Source
 from models.files import staged
-from models.preprocess import Pixels, Preprocess
+from models.preprocess import Pixels
 
 SIDE = 32
-PARITY = Parity(
-    runtime="ort-cpu",
-    reference="torch",
-    images=3,
-    batches=(1,),
-    finite=True,
-    top1_agreement=1.0,
-    relative_error=0.0,
-    batch_error=0.0,
-    golden_error=0.0,
-)
-LIMITS = Limits(top1_agreement=1.0, top1_drop=None, golden_error=1e-3)
-LABELS = ("red", "green", "blue")
 SCALE = 0.05
 
 
@@ -118,28 +106,8 @@ def _save_artifact(path: Path, *, scale: float = SCALE, **changes: object) -> Pa
     logits = changes.pop("logits", logits)  # type: ignore[assignment]
     with staged(path) as folder:
         onnx.save(_graph(scale), folder / "model.onnx")
-        artifact = Artifact(
-            path=folder,
-            model="channels",
-            data="colours",
-            weights="random",
-            precision="fp32",
-            format="onnx",
-            labels=LABELS,
-            preprocess=Preprocess(resize=SIDE, crop=SIDE),
-            input=TensorSpec(name="pixels", dtype="uint8", shape=("batch", SIDE, SIDE, 3)),
-            output=TensorSpec(name="logits", dtype="float32", shape=("batch", 3)),
-            batch_range=(1, 2),
-            macs=0,
-            parameters=0,
-            parity=PARITY,
-            limits=LIMITS,
-            metrics=None,
-            unverified=None,
-            source=Source(checkpoint="runs/secret/last.ckpt", sha256=None, origin="made by hand"),
-            versions={},
-            sha256s={},
-        )
+        source = Source(checkpoint="runs/secret/last.ckpt", sha256=None, origin="made by hand")
+        artifact = tiny_artifact(folder, SIDE, weights="random", source=source)
         write_artifact(dataclasses.replace(artifact, **changes), pixels, logits)  # type: ignore[arg-type]
     return path
 

@@ -8,46 +8,16 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from tiny_artifact import colour_means, tiny_artifact
 
 from bench.rows import Row, Sweep
 from bench.timing import Latency, Plan
 from export.artifact import Artifact, write_artifact
-from export.records import Limits, Metrics, Parity, Source, TensorSpec
+from export.records import Metrics
 from models.files import staged
 from models.machine import Machine
-from models.preprocess import Preprocess
 
 SIDE = 32
-PARITY = Parity(
-    runtime="ort-cpu",
-    reference="torch",
-    images=3,
-    batches=(1,),
-    finite=True,
-    top1_agreement=1.0,
-    relative_error=0.0,
-    batch_error=0.0,
-    golden_error=0.0,
-)
-LIMITS = Limits(top1_agreement=1.0, top1_drop=None, golden_error=1e-3)
-
-
-def colour_means() -> onnx.ModelProto:
-    """A network of three classes: the mean of each colour channel."""
-    nodes = [
-        helper.make_node("Cast", ["pixels"], ["floats"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceMean", ["floats", "axes"], ["logits"], keepdims=0),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "means",
-        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["batch", SIDE, SIDE, 3])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3])],
-        [helper.make_tensor("axes", TensorProto.INT64, [2], [1, 2])],
-    )
-    opset = [helper.make_opsetid("", 20)]
-    return helper.make_model(graph, opset_imports=opset, ir_version=10)
 
 
 @pytest.fixture
@@ -61,30 +31,19 @@ def make_artifact(tmp_path: Path) -> Callable[..., Artifact]:
         pixels = np.random.default_rng(0).integers(0, 256, (3, SIDE, SIDE, 3), dtype=np.uint8)
         logits = pixels.mean(axis=(1, 2)).astype(np.float32)
         with staged(path) as folder:
-            artifact = Artifact(
-                path=folder,
+            artifact = tiny_artifact(
+                folder,
+                SIDE,
                 model=model,
                 data=data,
-                weights="trained",
-                precision=precision,  # type: ignore[arg-type]
-                format=form,  # type: ignore[arg-type]
-                labels=("red", "green", "blue"),
-                preprocess=Preprocess(resize=SIDE, crop=SIDE),
-                input=TensorSpec(name="pixels", dtype="uint8", shape=("batch", SIDE, SIDE, 3)),
-                output=TensorSpec(name="logits", dtype="float32", shape=("batch", 3)),
+                precision=precision,
+                format=form,
                 batch_range=(1, 8),
                 macs=3072,
-                parameters=0,
-                parity=PARITY,
-                limits=LIMITS,
                 metrics=Metrics(top1=0.75, torch_top1=0.75, images=20, runtime="ort-cpu"),
-                unverified=None,
-                source=Source(checkpoint=None, sha256=None, origin="made by hand"),
-                versions={},
-                sha256s={},
             )
             artifact = dataclasses.replace(artifact, **changes)
-            onnx.save(colour_means(), str(artifact.model_file))
+            onnx.save(colour_means(SIDE), str(artifact.model_file))
             write_artifact(artifact, pixels, logits)
         return Artifact.load(path)
 
