@@ -20,9 +20,7 @@ from models.preprocess import Pixels
 
 Labels = npt.NDArray[np.int64]
 
-# Images of 224x224 that a graph is chosen by, and those for rounding and the errors of layers,
-# which are means over many positions.
-IMAGES, IMAGES_INSIDE = 64, 32
+IMAGES = 64  # of 224x224 that a graph is calibrated, rounded and chosen by
 RANDOM_IMAGES = 16  # where there is nothing to choose by
 
 
@@ -76,12 +74,12 @@ def int8_candidates(
     judged = limits.top1_agreement is not None
     chosen = chosen[: affordable(pixels, IMAGES if judged else RANDOM_IMAGES)]
     pixels, labels = pixels[chosen], None if labels is None else labels[chosen]
-    some = pixels[: affordable(pixels, IMAGES_INSIDE)]
     prepared = prepare(model)
     judge = _judge(prepared, pixels, labels)
     methods = METHODS if judged else METHODS[:1]
     ranges = measure_ranges(prepared, pixels, methods)
-    rounding = Rounding(prepared, some, limit=weight_limit(symmetric=symmetric)) if judged else None
+    limit = weight_limit(symmetric=symmetric)
+    rounding = Rounding(prepared, pixels, limit=limit) if judged else None
 
     def rounded(graph: Any) -> Any:
         if rounding:
@@ -109,7 +107,7 @@ def int8_candidates(
     left = 0
     if scores[best].holds(limits):
         yield candidate(graphs[best], ())
-    order = list(layer_errors(prepared, graphs[best], some))
+    order = list(layer_errors(prepared, graphs[best], pixels))
     if symmetric:  # others are not rounded: they only read what is rounded for a Conv or Gemm
         weighted = {node.name for node in prepared.graph.node if node.op_type in WEIGHTED}
         order = [layer for layer in order if layer in weighted]

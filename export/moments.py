@@ -13,8 +13,9 @@ from models.preprocess import Pixels
 
 Floats = npt.NDArray[np.float64]
 
-# Of a convolution's window on each image; fewer are enough where fewer values are under it.
-POSITIONS, SMALL, FEW_POSITIONS = 64, 64, 16
+# Windows of a convolution that are looked at, of all images; fewer are enough where fewer values
+# are under one.
+WINDOWS, SMALL, FEW_WINDOWS = 2048, 64, 512
 LARGEST = 1280  # values under a window; a covariance of more is too large to be inverted
 
 
@@ -91,42 +92,46 @@ def input_moments(prepared: Any, pixels: Pixels) -> dict[str, Moments]:
     for run in run_probe(with_outputs(prepared, names), pixels):
         activations = dict(zip(names, run, strict=True))
         for layer in layers:
-            rows = _rows(layer, activations[layer.input], random)
+            rows = _rows(layer, activations[layer.input], len(pixels), random)
             total = sums.setdefault(layer.name, [0, 0.0, 0.0])
             total[0] += rows.shape[1]
-            total[1] += rows.sum(axis=1, dtype=np.float64)
+            total[1] += np.ones(rows.shape[1], np.float32) @ rows  # three times as fast as sum
             if rows.shape[2] <= LARGEST:
                 total[2] += rows.transpose(0, 2, 1) @ rows
     return {name: _moments(*total) for name, total in sums.items()}
 
 
-def _rows(layer: Layer, values: npt.NDArray[np.float32], random: Any) -> npt.NDArray[np.float32]:
-    """Returns float32 (g, samples, k): what lies under the window at random positions."""
+def _rows(
+    layer: Layer, values: npt.NDArray[np.float32], images: int, random: Any
+) -> npt.NDArray[np.float32]:
+    """Returns float32 (g, samples, k): what lies under the window at random positions.
+
+    As many as are this batch's share of those wanted of all ``images``.
+    """
     if layer.kernel is None:
         return values[None]
     # Positions of the top left corner, in a padded image of which no copy is made.
     channels, height, width = values.shape[1:]
     size = channels // layer.groups * layer.kernel[0] * layer.kernel[1]
-    count = POSITIONS if size > SMALL else FEW_POSITIONS
+    count = -(-(WINDOWS if size > SMALL else FEW_WINDOWS) // images)
     corners = [
-        random.integers(0, -(-side // stride), count) * stride - pad
+        random.integers(0, -(-side // stride), (len(values), count)) * stride - pad
         for side, pad, stride in zip((height, width), layer.pads, layer.strides, strict=True)
     ]
-    taps = []
+    image, taps = np.arange(len(values))[:, None], []
     for row in range(layer.kernel[0]):
         for column in range(layer.kernel[1]):
             y = corners[0] + row * layer.dilations[0]
             x = corners[1] + column * layer.dilations[1]
             inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
-            taken = values[:, :, np.clip(y, 0, height - 1), np.clip(x, 0, width - 1)]
-            taps.append(taken * inside)
-    patches = np.stack(taps, axis=-1)  # images, channels, positions, taps
-    patches = patches.reshape(len(values), layer.groups, -1, count, len(taps))
-    return patches.transpose(1, 0, 3, 2, 4).reshape(layer.groups, -1, size)
+            taken = values[image, :, np.clip(y, 0, height - 1), np.clip(x, 0, width - 1)]
+            taps.append(taken * inside[:, :, None])
+    patches = np.stack(taps, axis=-1)  # images, positions, channels, taps
+    return patches.reshape(len(values) * count, layer.groups, size).transpose(1, 0, 2)
 
 
 def _moments(count: int, first: Any, second: Any) -> Moments:
-    mean = first / count
+    mean = first.astype(np.float64) / count
     if isinstance(second, float):
         return Moments(mean, None)
     covariance = second / count - mean[:, :, None] * mean[:, None, :]

@@ -14,7 +14,9 @@ from models.preprocess import Pixels
 
 Activation = npt.NDArray[np.float32]
 
-BATCH = 8  # images at a time: all activations of a batch are in memory together
+# Images of 224x224, and the most of smaller ones, at a time: all their activations are in memory
+# together.
+BATCH, MOST = 8, 32
 SIDE = 224  # of the images that counts of images are meant for
 FEWEST = 8  # images, however large
 
@@ -47,8 +49,12 @@ def with_outputs(model: Any, names: Sequence[str]) -> Any:
 
 
 def affordable(pixels: Pixels, images: int) -> int:
-    """Returns how many of ``pixels`` cost about as much as ``images`` of 224x224 do."""
-    return min(len(pixels), max(FEWEST, images * SIDE**2 // pixels[0, :, :, 0].size))
+    """Returns how many of ``pixels`` cost about as much as ``images`` of 224x224 do.
+
+    But no more than twice as many, however small: each takes its time, too.
+    """
+    count = min(2 * images, images * SIDE**2 // pixels[0, :, :, 0].size)
+    return min(len(pixels), max(FEWEST, count))
 
 
 def run_probe(model: Any, pixels: Pixels) -> Iterator[list[Activation]]:
@@ -59,7 +65,7 @@ def run_probe(model: Any, pixels: Pixels) -> Iterator[list[Activation]]:
         pixels: uint8 (n, H, W, 3).
     """
     session = _session(model)
-    batch = max(1, min(BATCH, BATCH * SIDE**2 // pixels[0, :, :, 0].size))
+    batch = min(MOST, max(1, BATCH * SIDE**2 // pixels[0, :, :, 0].size))
     for start in range(0, len(pixels), batch):
         yield session.run(None, {INPUT: pixels[start : start + batch]})
 

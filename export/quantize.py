@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,7 @@ def to_int8(
     # What quantize_static does once it has calibrated; here the ranges are known already.
     quantizer = QDQQuantizer(
         copy.deepcopy(prepared),
-        per_channel=True,
+        per_channel=False,  # so _round_weights is left something to do
         reduce_range=not symmetric,
         weight_qType=QuantType.QInt8,
         activation_qType=QuantType.QInt8 if symmetric else QuantType.QUInt8,
@@ -83,12 +83,13 @@ def to_int8(
             "OpTypesToExcludeOutputQuantization": WEIGHTED if symmetric else ["Gemm"],
             "ActivationSymmetric": symmetric,
             "QuantizeBias": not symmetric,
-            "TensorQuantOverrides": _weight_scales(prepared, weight_limit(symmetric=symmetric)),
         },
     )
     quantizer.quantize_model()
     quantizer.model.topological_sort()
     result = quantizer.model.model
+    _round_weights(result, prepared, weight_limit(symmetric=symmetric))
+    _round_biases(result, prepared)
     _shield(result, fp32_layers)
     return result
 
@@ -105,13 +106,12 @@ def with_ranges(quantized: Any, prepared: Any, ranges: Mapping[str, Range]) -> A
         ranges: of every activation.
     """
     import onnx
-    from onnx.numpy_helper import from_array, to_array
+    from onnx.numpy_helper import from_array
     from onnxruntime.quantization.quant_utils import compute_scale_zp, get_qmin_qmax_for_qType
 
     result = onnx.ModelProto()
     result.CopyFrom(quantized)
     tensors = {tensor.name: tensor for tensor in result.graph.initializer}
-    makers = {name: node for node in result.graph.node for name in node.output}
     for name, ends in ranges.items():
         if (scale := tensors.get(f"{name}_scale")) is not None:
             zero = tensors[f"{name}_zero_point"]
@@ -121,48 +121,72 @@ def with_ranges(quantized: Any, prepared: Any, ranges: Mapping[str, Range]) -> A
             found = compute_scale_zp(low, high, *limits, symmetric)
             for tensor, value in zip((zero, scale), found, strict=True):
                 tensor.CopyFrom(from_array(value.reshape(tensor.dims), tensor.name))
-    exact = {tensor.name: to_array(tensor) for tensor in prepared.graph.initializer}
-    most = np.iinfo(np.int32).max
-    for node in result.graph.node:
-        sources = [makers[name] for name in node.input if name in makers]
-        if node.op_type not in WEIGHTED or len(sources) < 3:
-            continue  # no bias, or one in float32
-        steps = [to_array(tensors[source.input[1]]) for source in sources[:2]]
-        step = (steps[0] * steps[1]).astype(np.float32).reshape(-1)
-        bias, scale = (tensors[name] for name in sources[2].input[:2])
-        values = exact[bias.name.removesuffix(_QUANTIZED)] / step.astype(np.float64)
-        levels = np.clip(np.round(values), -most - 1, most).astype(np.int32)
-        bias.CopyFrom(from_array(levels, bias.name))
-        scale.CopyFrom(from_array(step.reshape(scale.dims), scale.name))
+    _round_biases(result, prepared)
     return result
-
-
-def _weight_scales(prepared: Any, limit: int) -> dict[str, list[dict[str, Any]]]:
-    """Returns the scale of each channel of each weight, by name, as the quantizer takes it.
-
-    It would find the same, in a loop over all channels that takes most of its time.
-    """
-    from onnx.numpy_helper import to_array
-
-    constants = {tensor.name: to_array(tensor) for tensor in prepared.graph.initializer}
-    found = {}
-    for node in prepared.graph.node:
-        if node.op_type not in WEIGHTED or node.input[1] not in constants:
-            continue
-        weight = constants[node.input[1]]
-        turned = any(a.name == "transB" and a.i for a in node.attribute)
-        axis = 0 if node.op_type == "Conv" or turned else 1
-        others = tuple(each for each in range(weight.ndim) if each != axis)
-        scale = (np.abs(weight).max(axis=others).astype(np.float64) / limit).astype(np.float32)
-        scale[scale < np.finfo(np.float32).tiny] = 1.0  # a channel of zeros
-        zero = np.int8(0)
-        found[node.input[1]] = [{"axis": axis, "scale": s, "zero_point": zero} for s in scale]
-    return found
 
 
 def weight_limit(*, symmetric: bool) -> int:
     """Returns the largest weight :func:`to_int8` makes, which is that of the smallest, negated."""
     return 127 if symmetric else 64
+
+
+def _round_weights(quantized: Any, prepared: Any, limit: int) -> None:
+    """Gives each channel of each weight a scale of its own.
+
+    The quantizer can, too, in a loop over all channels that would take most of its time.
+    """
+    import onnx
+    from onnx.numpy_helper import from_array, to_array
+
+    exact = {tensor.name: to_array(tensor) for tensor in prepared.graph.initializer}
+    tensors = {tensor.name: tensor for tensor in quantized.graph.initializer}
+    for node, sources in _rounded(quantized):
+        weight, scale, zero = (tensors[name] for name in sources[1].input)
+        values = exact[weight.name.removesuffix(_QUANTIZED)]
+        turned = any(a.name == "transB" and a.i for a in node.attribute)
+        axis = 0 if node.op_type == "Conv" or turned else 1
+        others = tuple(each for each in range(values.ndim) if each != axis)
+        step = (np.abs(values).max(axis=others).astype(np.float64) / limit).astype(np.float32)
+        step[step < np.finfo(np.float32).tiny] = 1.0  # a channel of zeros
+        levels = np.clip(np.round(values / np.expand_dims(step, others)), -limit, limit)
+        weight.CopyFrom(from_array(levels.astype(np.int8), weight.name))
+        scale.CopyFrom(from_array(step, scale.name))
+        zero.CopyFrom(from_array(np.zeros(len(step), np.int8), zero.name))
+        sources[1].attribute.append(onnx.helper.make_attribute("axis", axis))
+
+
+def _round_biases(quantized: Any, prepared: Any) -> None:
+    """Rounds each bias, if it is rounded, to the product of the steps of input and weights."""
+    import onnx
+    from onnx.numpy_helper import from_array, to_array
+
+    exact = {tensor.name: to_array(tensor) for tensor in prepared.graph.initializer}
+    tensors = {tensor.name: tensor for tensor in quantized.graph.initializer}
+    most = np.iinfo(np.int32).max
+    for _, sources in _rounded(quantized):
+        if len(sources) < 3:
+            continue  # no bias, or one in float32
+        steps = [to_array(tensors[source.input[1]]) for source in sources[:2]]
+        step = (steps[0] * steps[1]).astype(np.float32).reshape(-1)
+        bias, scale, zero = (tensors[name] for name in sources[2].input)
+        values = exact[bias.name.removesuffix(_QUANTIZED)] / step.astype(np.float64)
+        levels = np.clip(np.round(values), -most - 1, most).astype(np.int32)
+        bias.CopyFrom(from_array(levels, bias.name))
+        scale.CopyFrom(from_array(step, scale.name))
+        zero.CopyFrom(from_array(np.zeros(len(step), np.int32), zero.name))
+        if not sources[2].attribute:
+            sources[2].attribute.append(onnx.helper.make_attribute("axis", 0))
+
+
+def _rounded(quantized: Any) -> Iterator[tuple[Any, list[Any]]]:
+    """Yields each int8 Conv and Gemm, and what dequantizes its input, weight and perhaps bias."""
+    makers = {name: node for node in quantized.graph.node for name in node.output}
+    constants = {tensor.name for tensor in quantized.graph.initializer}
+    for node in quantized.graph.node:
+        if node.op_type in WEIGHTED:
+            sources = [makers[name] for name in node.input if name in makers]
+            if len(sources) > 1 and sources[1].input[0] in constants:
+                yield node, sources
 
 
 def _shield(model: Any, fp32_layers: Collection[str]) -> None:

@@ -116,7 +116,7 @@ def entropy_range(counts: Histogram, ends: Range) -> Range:
     others = counts.astype(np.float64)
     others[zero] = 0
     best = (np.inf, 0, BINS)
-    for share in np.linspace(1, LEVELS / BINS, 57):
+    for share in np.linspace(1, LEVELS / BINS, 29):
         first = zero - int(zero * share)
         last = zero + 1 + int((BINS - 1 - zero) * share)
         best = min(best, (_divergence(others, first, last), first, last))

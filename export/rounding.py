@@ -6,11 +6,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from export.moments import Floats, Moments, input_moments, weighted_layers
 from models.preprocess import Pixels
 
-BLOCK = 64  # columns whose errors are handed on together
+Singles = npt.NDArray[np.float32]
+
+BLOCK = 32  # columns whose errors are handed on together
 DAMPING = 0.01  # of the mean variance; images are too few to know every correlation
 
 
@@ -83,18 +86,21 @@ def round_rows(rows: Floats, moments: Moments, limit: int) -> Floats:
     if moments.covariance is None:
         return nearest
     size = moments.covariance.shape[1]
-    if (upper := _upper_factor(moments.covariance.astype(np.float64))) is None:
+    if (upper := _upper_factor(moments.covariance.copy())) is None:
         return nearest
-    rest, levels = rows.copy(), np.empty_like(rows)
+    rest, levels = rows.astype(np.float32), np.empty_like(rows)
     for start in range(0, size, BLOCK):
-        end = min(start + BLOCK, size)
-        errors = np.empty((*rows.shape[:2], end - start))
-        for i in range(start, end):
-            levels[:, :, i] = np.clip(np.round(rest[:, :, i]), -limit, limit)
-            error = (rest[:, :, i] - levels[:, :, i]) / upper[:, None, i, i]
-            rest[:, :, i:end] -= error[:, :, None] * upper[:, None, i, i:end]
-            errors[:, :, i - start] = error
-        rest[:, :, end:] -= errors @ upper[:, start:end, end:]
+        inside, after = slice(start, start + BLOCK), slice(start + BLOCK, None)
+        # Columns first: each is read and written as a whole.
+        block = rest[:, :, inside].transpose(2, 0, 1).copy()
+        factors = upper[:, inside, inside].transpose(1, 2, 0)[..., None]
+        for i, column in enumerate(block):
+            nearest = np.clip(np.round(column), -limit, limit)
+            levels[:, :, start + i] = nearest
+            column -= nearest
+            column /= factors[i, i]  # the error that is handed on
+            block[i + 1 :] -= factors[i, i + 1 :] * column
+        rest[:, :, after] -= block.transpose(1, 2, 0) @ upper[:, inside, after]
     return levels
 
 
@@ -103,7 +109,7 @@ def _whole(steps: Floats) -> npt.NDArray[np.int32]:
     return np.clip(np.round(steps), ends.min, ends.max).astype(np.int32)
 
 
-def _upper_factor(covariance: Floats) -> Floats | None:
+def _upper_factor(covariance: Singles) -> Singles | None:
     """Returns (g, k, k): row i says how much each later weight makes up for an error of weight i.
 
     Float32 moments of values far from zero can be off by more than their variance; more damping
@@ -113,10 +119,9 @@ def _upper_factor(covariance: Floats) -> Floats | None:
     step = DAMPING * np.abs(diagonal).mean(axis=1, keepdims=True)
     for times in (1, 9, 90):  # 1, 10 and 100 times in all
         diagonal += times * step + 1e-9
-        try:
-            upper = np.linalg.cholesky(np.linalg.inv(covariance)).transpose(0, 2, 1)
-        except np.linalg.LinAlgError:
-            continue
-        if np.isfinite(upper).all():
-            return upper
+        lower, failed = torch.linalg.cholesky_ex(torch.from_numpy(covariance))
+        upper, fails = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
+        if not (failed | fails).any() and upper.isfinite().all():
+            found: Singles = upper.numpy()
+            return found
     return None

@@ -11,6 +11,7 @@ import onnxruntime
 import pytest
 import torch
 from onnx.numpy_helper import to_array
+from onnxruntime.quantization import qdq_quantizer
 from torch import nn
 
 from export import calibration, quantize
@@ -127,14 +128,32 @@ def test_asked_for_more_ever_more_layers_are_left_in_float32(pixels: Pixels) -> 
 
 
 @pytest.mark.parametrize("symmetric", [False, True])
-def test_scales_of_weights_are_those_that_the_quantizer_finds(
+def test_weights_and_biases_are_those_that_the_quantizer_makes_per_channel(
     prepared: Any, pixels: Pixels, monkeypatch: pytest.MonkeyPatch, symmetric: bool
 ) -> None:
     ranges = measure_ranges(prepared, pixels)["MinMax"]
     found = to_int8(prepared, ranges, symmetric=symmetric)
-    monkeypatch.setattr(quantize, "_weight_scales", lambda *_: {})
-    expected = to_int8(prepared, ranges, symmetric=symmetric)
-    assert found.SerializeToString() == expected.SerializeToString()
+
+    class PerChannel(qdq_quantizer.QDQQuantizer):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **{**options, "per_channel": True})
+
+    monkeypatch.setattr(qdq_quantizer, "QDQQuantizer", PerChannel)
+    monkeypatch.setattr(quantize, "_round_weights", lambda *_: None)
+    monkeypatch.setattr(quantize, "_round_biases", lambda *_: None)
+    check_same(found, to_int8(prepared, ranges, symmetric=symmetric))
+
+
+def check_same(found: Any, expected: Any) -> None:
+    assert [n.SerializeToString() for n in found.graph.node] == [
+        n.SerializeToString() for n in expected.graph.node
+    ]
+    tensors = {tensor.name: to_array(tensor) for tensor in found.graph.initializer}
+    assert len(tensors) == len(expected.graph.initializer)
+    for tensor in expected.graph.initializer:
+        values = to_array(tensor)
+        assert tensors[tensor.name].dtype == values.dtype, tensor.name
+        np.testing.assert_array_equal(tensors[tensor.name], values, tensor.name)
 
 
 @pytest.mark.parametrize("symmetric", [False, True])
@@ -146,10 +165,8 @@ def test_other_ranges_give_the_graph_that_the_quantizer_makes_of_them(
     for method in ("Percentile", "Entropy"):
         expected = to_int8(prepared, ranges[method], symmetric=symmetric)
         found = with_ranges(first, prepared, ranges[method])
+        check_same(found, expected)
         tensors = {tensor.name: to_array(tensor) for tensor in found.graph.initializer}
-        assert [node.name for node in found.graph.node] == [n.name for n in expected.graph.node]
-        for tensor in expected.graph.initializer:
-            np.testing.assert_array_equal(tensors[tensor.name], to_array(tensor), tensor.name)
         assert any(
             not np.array_equal(tensors[t.name], to_array(t)) for t in first.graph.initializer
         )
@@ -380,7 +397,7 @@ def test_the_manifest_says_how_it_came_to_int8(artifacts: dict[str, Artifact]) -
     assert made is not None
     assert made.top1.keys() == {"MinMax", "Percentile", "Entropy"}
     assert made.top1[made.calibration] == max(made.top1.values())
-    assert (made.images, made.labelled) == (256, True)
+    assert (made.images, made.labelled) == (128, True)
     names = {node.name for node in onnx.load(artifacts["onnx-int8"].model_file).graph.node}
     assert set(artifacts["onnx-int8"].fp32_layers) <= names
     assert artifacts["onnx-fp32"].quantization is None

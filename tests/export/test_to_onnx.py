@@ -42,6 +42,34 @@ def test_a_pool_of_uneven_windows_is_refused() -> None:
         to_onnx(pooled(7), size=10)
 
 
+class Branching(nn.Module):
+    """A convolution and batch norm, and a branch that torch.fx cannot follow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4).eval()
+        nn.init.uniform_(self.norm.running_var, 0.5, 2)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if len(list(images.shape)) != 4:
+            raise ValueError("no images")
+        return self.norm(self.conv(images)).flatten(1)
+
+
+def test_batch_norm_is_folded_of_networks_that_branch_and_of_those_that_do_not() -> None:
+    branching = Branching()
+    with pytest.raises(torch.fx.proxy.TraceError):
+        torch.fx.symbolic_trace(branching)
+    plain = nn.Sequential(branching.conv, branching.norm, nn.Flatten())
+    for backbone in (branching, plain):
+        model = to_onnx(Classifier(backbone), size=6)
+        ops = [node.op_type for node in model.graph.node]
+        assert "Conv" in ops
+        assert "BatchNormalization" not in ops
+    assert isinstance(plain[1], nn.BatchNorm2d)  # the network itself is as it was
+
+
 class Counting(nn.Module):
     """Adds to each logit the place of its image in the batch."""
 
