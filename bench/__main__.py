@@ -1,4 +1,4 @@
-"""``python -m bench run|report|load``: measure the artifacts, show it again, load a server."""
+"""``python -m bench run|report|layers|load``: what artifacts take, and a server under load."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from bench.rows import Sweep, read_sweep, write_sweep
 from bench.sweep import Grid, find_artifacts, run_sweep
 from bench.table import COLUMNS, MISSING, NUMERIC, measured_cells, ms, unmeasured
 from bench.timing import Plan
+from export.artifact import Artifact
 from models.cli import results, run
+from models.errors import UserError
 from models.files import write_whole
 
 # What a terminal has room for; the report has the rest.
@@ -82,6 +84,51 @@ class Report:
     def __call__(self) -> None:
         """Writes the report and prints the table."""
         _show(read_sweep(self.out), self.out)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layers:
+    """Show where the milliseconds of a network go, layer by layer, against where its MACs are."""
+
+    model: tyro.conf.Positional[str]
+    """Network, by its registry name."""
+    data: str | None = None
+    """The data of its artifact; left out: whatever there is."""
+    format: Literal["onnx-fp32", "onnx-fp16", "onnx-int8"] = "onnx-fp32"
+    """Which of its artifacts."""
+    artifacts: Path = Path("artifacts")
+    """Folder of all artifacts."""
+    out: Path = Path("reports")
+    """Folder for layers-<network>-<artifact>.md and .png."""
+    batch: int = 1
+    """Images per call."""
+    threads: int = 1
+    """CPU threads inside one call."""
+    runs: int = 100
+    """Calls that are looked at."""
+
+    def __call__(self) -> None:
+        """Prints the kinds of layers, the slowest ones and where the report is."""
+        from bench.layer_report import sentence, show_layers, title, write_layers
+        from bench.layers import measure_layers
+
+        grid = Grid(artifacts=self.artifacts, model=self.model, data=self.data)
+        folders = [folder for folder in find_artifacts(grid) if folder.name == self.format]
+        if len(folders) != 1:
+            found = ", ".join(map(str, folders)) or "none"
+            raise UserError(
+                f"{self.artifacts}: one {self.format} artifact of {self.model} is wanted, there is "
+                f"{found}; name its data with --data, or make it with: make export"
+            )
+        times = measure_layers(
+            Artifact.load(folders[0]), batch=self.batch, threads=self.threads, runs=self.runs
+        )
+        out = results()
+        out.print(title(times))
+        for table in show_layers(times):
+            out.print(table, "")
+        out.print(sentence(times))
+        print(write_layers(times, self.out))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,4 +280,4 @@ def _show(sweep: Sweep, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    run(lambda: tyro.cli(Run | Report | Load | Training | Study, prog="python -m bench")())
+    run(lambda: tyro.cli(Run | Report | Layers | Load | Training | Study, prog="python -m bench")())

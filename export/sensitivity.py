@@ -13,14 +13,16 @@ from models.preprocess import Pixels
 
 QUANTIZE = "QuantizeLinear"
 SINGLE, HALF = 1, 10  # float32 and float16 in ONNX
+_AXES = "axes of an image"
 
 
 def layer_errors(model: Any, rounded: Any, pixels: Pixels) -> dict[str, float]:
     """Returns noise power over signal power of each rounded layer's result, the largest first.
 
     Each layer is fed what it gets in the float32 graph, so the error is its own: of its rounded
-    input, weights and result, not of the layers before it. Keys are names of nodes; a result that
-    is not finite has an infinite error.
+    input, weights and result, not of the layers before it. It is the mean over all images, of each
+    at most 1: added up over them, one image of huge activations would hide that the others are
+    rounded to nothing. Keys are names of nodes; a result that is not finite has an infinite error.
 
     Args:
         model: float32 graph.
@@ -29,11 +31,12 @@ def layer_errors(model: Any, rounded: Any, pixels: Pixels) -> dict[str, float]:
         pixels: uint8 (n, H, W, 3) of real images.
     """
     both = _Both(model, rounded)
-    sums = np.zeros((len(both.layers), 2))
-    for values in run_probe(both.model, pixels):
-        sums += np.array(values, dtype=np.float64).reshape(sums.shape)
-    noises = np.nan_to_num(sums[:, 0], nan=np.inf, posinf=np.inf)
-    errors = np.divide(noises, sums[:, 1], out=np.zeros(len(sums)), where=sums[:, 1] > 0)
+    runs = [np.array(values, dtype=np.float64) for values in run_probe(both.model, pixels)]
+    powers = np.concatenate(runs, axis=1).reshape(len(both.layers), 2, len(pixels))
+    noises, signals = powers[:, 0], powers[:, 1]
+    ratios = np.divide(noises, signals, out=np.zeros_like(noises), where=signals > 0)
+    finite = np.isfinite(noises).all(axis=1)
+    errors = np.where(finite, np.minimum(ratios, 1).mean(axis=1), np.inf)
     order = np.argsort(-errors, kind="stable")
     return {both.layers[index]: float(errors[index]) for index in order}
 
@@ -41,12 +44,13 @@ def layer_errors(model: Any, rounded: Any, pixels: Pixels) -> dict[str, float]:
 class _Both:
     """The float32 graph, and every rounded layer beside its original, reading the same tensors.
 
-    Its outputs are two numbers for each of ``layers``: the sums of squares of the error and of the
-    float32 result.
+    Its outputs are two vectors for each of ``layers``, a number for each image: the sums of squares
+    of the error and of the float32 result.
     """
 
     def __init__(self, model: Any, rounded: Any) -> None:
         import onnx
+        from onnx.numpy_helper import from_array
 
         self.model = onnx.ModelProto()
         self.model.CopyFrom(model)
@@ -54,6 +58,7 @@ class _Both:
         del self._graph.output[:]
         self.layers: list[str] = []
         self._constants = {tensor.name for tensor in rounded.graph.initializer}
+        self._graph.initializer.append(from_array(np.array([1]), _AXES))
         for tensor in rounded.graph.initializer:
             self._graph.initializer.add().CopyFrom(tensor)
             self._graph.initializer[-1].name = self._under(tensor.name)
@@ -92,15 +97,13 @@ class _Both:
         self._add(node, inputs, result, "layer")
         if node.output[0] in self._rounds:
             result = self._rounded(result, node.output[0], "result")
-        error, noise, signal = (f"{node.name}/{what}" for what in ("error", "noise", "signal"))
-        self._graph.node.extend(
-            [
-                make_node("Sub", [result, truth], [error]),
-                make_node("ReduceSumSquare", [error], [noise], keepdims=0),
-                make_node("ReduceSumSquare", [truth], [signal], keepdims=0),
-            ]
-        )
-        for name in (noise, signal):
+        error = f"{node.name}/error"
+        self._graph.node.append(make_node("Sub", [result, truth], [error]))
+        for what, values in (("noise", error), ("signal", truth)):
+            name = f"{node.name}/{what}"
+            self._graph.node.append(make_node("Flatten", [values], [f"{name}/flat"]))
+            of_image = make_node("ReduceSumSquare", [f"{name}/flat", _AXES], [name], keepdims=0)
+            self._graph.node.append(of_image)
             self._graph.output.append(make_tensor_value_info(name, TensorProto.FLOAT, None))
         self.layers.append(node.name)
 

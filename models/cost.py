@@ -7,11 +7,18 @@ import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 _BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
 _MULTIPLY = ("Conv", "Gemm", "MatMul")  # the operators whose multiply-accumulates count
 _VIEWS = ("Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze")  # move nothing
+_COPIES = (
+    "Cast", "Concat", "DequantizeLinear", "QuantizeLinear", "Slice", "Split", "Transpose",
+    "ReorderInput", "ReorderOutput",  # between ONNX Runtime's own layout for a CPU and NCHW
+)  # fmt: skip
+Kind = Literal[
+    "convolution", "pointwise", "depthwise", "grouped", "linear", "pooling", "element-wise", "data"
+]
 COSTS_FILE = Path(__file__).with_name("costs.json")
 
 
@@ -21,7 +28,10 @@ class LayerCost:
 
     Attributes:
         name: of the node.
+        module: path of the torch module its weights are from; empty if it has none.
         op: ONNX operator.
+        kind: what papers call it: a convolution is depthwise with one input channel per group,
+            grouped with more, pointwise if 1x1; ``data`` is copied, cast or seen in another shape.
         macs: multiply-accumulates; of convolutions and matrix products only.
         parameters: elements of its weights and biases.
         outputs: elements of its output.
@@ -29,17 +39,22 @@ class LayerCost:
     """
 
     name: str
+    module: str
     op: str
+    kind: Kind
     macs: int
     parameters: int
     outputs: int
     inputs: int
 
-    def bytes_moved(self, precision: str = "fp32") -> int:
-        """Returns bytes of input, weights and output, once each (ShuffleNetV2's access cost)."""
+    def bytes_moved(self, precision: str = "fp32", batch: int = 1) -> int:
+        """Returns bytes of input, weights and output, once each (ShuffleNetV2's access cost).
+
+        Weights are read once for all images of a ``batch``.
+        """
         if self.op in _VIEWS:
             return 0
-        return (self.inputs + self.parameters + self.outputs) * _BYTES[precision]
+        return ((self.inputs + self.outputs) * batch + self.parameters) * _BYTES[precision]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,9 +81,10 @@ class NetworkCost:
 
 
 def layer_costs(model: Any) -> list[LayerCost]:
-    """Returns the cost of every node of an ONNX ``ModelProto`` with float weights, in order.
+    """Returns the cost of every node of an ONNX ``ModelProto``, in order.
 
-    The first dimension of the graph's input counts as one image.
+    Weights are floats, or dequantized from constants. The first dimension of the graph's input
+    counts as one image.
     """
     import onnx
 
@@ -85,6 +101,10 @@ def layer_costs(model: Any) -> list[LayerCost]:
         tensor.name for tensor in graph.initializer if tensor.dims and tensor.data_type in floating
     }
     constants = {tensor.name for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "DequantizeLinear" and node.input[0] in constants:
+            weights.add(node.output[0])
+            constants.add(node.output[0])
     return [_layer_cost(node, shapes, weights, constants) for node in graph.node]
 
 
@@ -116,18 +136,42 @@ def to_json(costs: dict[str, NetworkCost]) -> bytes:
     return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
 
 
+def kind_without_weights(op: str) -> Kind:
+    """Returns what an operator that has no weights does, by its ONNX or ONNX Runtime name."""
+    if "Pool" in op:
+        return "pooling"
+    return "data" if op in (*_VIEWS, *_COPIES) else "element-wise"
+
+
 def _layer_cost(
     node: Any, shapes: dict[str, tuple[int, ...]], weights: set[str], constants: set[str]
 ) -> LayerCost:
     outputs = math.prod(shapes[node.output[0]])
     return LayerCost(
         name=node.name,
+        module=_module(node),
         op=node.op_type,
+        kind=_kind(node, shapes),
         macs=outputs * _macs_per_output(node, shapes),
         parameters=sum(math.prod(shapes[name]) for name in node.input if name in weights),
         outputs=outputs,
         inputs=sum(math.prod(shapes[name]) for name in node.input if name not in constants),
     )
+
+
+def _module(node: Any) -> str:
+    # backbone.features.0.weight, and what the quantizer makes of it: ..._DequantizeLinear_Output
+    paths = [name.partition(".weight") for name in node.input if ".weight" in name]
+    return paths[0][0].removeprefix("backbone.") if paths else ""
+
+
+def _kind(node: Any, shapes: dict[str, tuple[int, ...]]) -> Kind:
+    if node.op_type == "Conv":
+        _, channels, *kernel = shapes[node.input[1]]
+        if any(a.name == "group" and a.i > 1 for a in node.attribute):
+            return "depthwise" if channels == 1 else "grouped"
+        return "pointwise" if set(kernel) == {1} else "convolution"
+    return "linear" if node.op_type in _MULTIPLY else kind_without_weights(node.op_type)
 
 
 def _macs_per_output(node: Any, shapes: dict[str, tuple[int, ...]]) -> int:
