@@ -11,12 +11,14 @@ import vl_convert
 from rich.table import Table
 
 from bench.layers import LayerTime, LayerTimes
-from bench.table import ms
+from bench.table import ms, pipe
 from models.files import write_whole
 
 SLOWEST = 15
+_TEXT = ("Layer", "Kernel", "Kind")
 _KIND_COLUMNS = ("Kind", "Kernels", "MACs", "Bytes", "Time", "ms", "GMACs/s", "GB/s")
 _LAYER_COLUMNS = ("Layer", "Kernel", "Kind", "M MACs", "MB", "ms", "Time", "GMACs/s", "GB/s")
+_NUMERIC = {*_KIND_COLUMNS, *_LAYER_COLUMNS}.difference(_TEXT)
 _ORDER = [
     "convolution", "pointwise", "depthwise", "grouped", "linear", "pooling", "element-wise", "data",
 ]  # fmt: skip
@@ -32,9 +34,9 @@ def write_layers(times: LayerTimes, folder: Path) -> Path:
     picture = page.with_suffix(".png")
     write_whole(picture, bytes(vl_convert.vegalite_to_png(chart(times).to_dict(), scale=2)))
     lines = [f"# {title(times)}", "", sentence(times), "", f"![{title(times)}]({picture.name})", ""]
-    lines += _pipe(_KIND_COLUMNS, kind_rows(times), left=1)
+    lines += pipe(_KIND_COLUMNS, kind_rows(times), _NUMERIC)
     lines += ["", "## Every layer, in the order they run", ""]
-    lines += _pipe(_LAYER_COLUMNS, layer_rows(times, times.layers), left=3)
+    lines += pipe(_LAYER_COLUMNS, layer_rows(times, times.layers), _NUMERIC)
     return write_whole(page, "\n".join([*lines, ""]).encode())
 
 
@@ -42,8 +44,8 @@ def show_layers(times: LayerTimes) -> list[Table]:
     """Returns the tables for a terminal: kinds of layers, and the 15 slowest layers."""
     slowest = layer_rows(times, times.slowest(SLOWEST))
     return [
-        _table(_KIND_COLUMNS, kind_rows(times), left=1),
-        _table(_LAYER_COLUMNS, slowest, left=3),
+        _table(_KIND_COLUMNS, kind_rows(times)),
+        _table(_LAYER_COLUMNS, slowest),
     ]
 
 
@@ -172,15 +174,10 @@ def _rate(amount: float, seconds: float) -> str:
     return f"{amount / seconds / 1e9:.1f}" if amount and seconds else "-"
 
 
-def _table(columns: tuple[str, ...], rows: list[list[str]], *, left: int) -> Table:
+def _table(columns: tuple[str, ...], rows: list[list[str]]) -> Table:
     table = Table(box=None, pad_edge=False)
-    for index, name in enumerate(columns):
-        table.add_column(name, justify="left" if index < left else "right", no_wrap=True)
+    for name in columns:
+        table.add_column(name, justify="right" if name in _NUMERIC else "left", no_wrap=True)
     for row in rows:
         table.add_row(*row)
     return table
-
-
-def _pipe(columns: tuple[str, ...], rows: list[list[str]], *, left: int) -> list[str]:
-    rule = ["---" if index < left else "---:" for index in range(len(columns))]
-    return ["| " + " | ".join(cells) + " |" for cells in (columns, rule, *rows)]

@@ -154,15 +154,15 @@ def join(
     Raises:
         UserError: layers with MACs that no kernel is named after, or fused with.
     """
-    fused = _fused(model.graph, kernels)
-    lost = [c.name for c in layer_costs(model) if c.macs and c.name not in fused]
+    costs, fused = layer_costs(model), _fused(model.graph, kernels)
+    lost = [cost.name for cost in costs if cost.macs and cost.name not in fused]
     if lost:
         raise UserError(
             f"this ONNX Runtime names no kernel after {', '.join(lost[:3])}: its profile cannot be "
             f"joined with the graph ({len(lost)} layers); please report its version"
         )
     parts: dict[int, list[LayerCost]] = {}
-    for cost in layer_costs(model):
+    for cost in costs:
         if cost.name in fused:
             parts.setdefault(fused[cost.name], []).append(cost)
     return [

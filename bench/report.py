@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from bench.charts import dots, poster, scatter, specification
 from bench.pick import Pick, pick_all
 from bench.prose import facts, headline, method, subtitle, summary
 from bench.rows import Sweep
-from bench.table import COLUMNS, NUMERIC, measured_cells, unmeasured
+from bench.table import COLUMNS, NUMERIC, measured_cells, pipe, unmeasured
 from models.files import write_whole
 
 HTML, PNG, MARKDOWN = "latency.html", "latency.png", "latency.md"
@@ -70,20 +69,12 @@ def _markdown(sweep: Sweep, picks: dict[str, Pick]) -> str:
     ]
     if groups := _cells(sweep, picks):
         lines += [f"![Latency of every candidate, and against MACs]({PNG})", ""]
-        lines += _pipe(COLUMNS, [list(cells.values()) for group in groups for cells in group])
+        lines += pipe(COLUMNS, [list(cells.values()) for group in groups for cells in group])
     if missing := unmeasured(sweep):
-        lines += ["", "## Not measured", "", *_pipe(_UNMEASURED, missing)]
-    lines += ["", "## Machine", "", *_pipe(("Fact", "Value"), facts(sweep))]
+        lines += ["", "## Not measured", "", *pipe(_UNMEASURED, missing)]
+    lines += ["", "## Machine", "", *pipe(("Fact", "Value"), facts(sweep))]
     lines += ["", "## How it was measured", "", *(f"- {line}" for line in method(sweep)), ""]
     return "\n".join(lines)
-
-
-def _pipe(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    rule = ["---:" if name in NUMERIC else "---" for name in header]
-    return [
-        "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-        for cells in (header, rule, *rows)
-    ]
 
 
 def _png(sweep: Sweep) -> bytes:

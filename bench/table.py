@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Sequence
+
 from bench.pick import Pick
 from bench.rows import Row, Sweep
 
@@ -71,6 +73,19 @@ def unmeasured(sweep: Sweep) -> list[tuple[str, str, str, str, str]]:
     return [
         (network, artifact, runtime, ", ".join(map(str, batches)), reason)
         for (network, artifact, runtime, reason), batches in lines.items()
+    ]
+
+
+def pipe(
+    header: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    numeric: Collection[str] = NUMERIC,
+) -> list[str]:
+    """Returns the lines of a Markdown table; columns in ``numeric`` are set to the right."""
+    rule = ["---:" if name in numeric else "---" for name in header]
+    return [
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+        for cells in (header, rule, *rows)
     ]
 
 
