@@ -92,6 +92,8 @@ def to_int8(
     _round_weights(result, prepared, weight_limit(symmetric=symmetric))
     _round_biases(result, prepared)
     _shield(result, fp32_layers)
+    if not symmetric:
+        _widen(result, _before_weights(prepared))
     return result
 
 
@@ -141,6 +143,21 @@ def _before_weights(prepared: Any) -> list[str]:
             names.append(node.name)
             made.update(node.output)
     return names
+
+
+def _widen(quantized: Any, layers: Collection[str]) -> None:
+    """Repeats the (1, 3, 1, 1) constants of ``layers``, which normalise pixels, along a row.
+
+    ONNX Runtime moves them in front of the Transpose, as int8 convolutions take NHWC. There it
+    would scale three values at a time; with (1, 1, W, 3) it scales a row at once.
+    """
+    from onnx.numpy_helper import from_array, to_array
+
+    width = quantized.graph.input[0].type.tensor_type.shape.dim[2].dim_value
+    read = {name for node in quantized.graph.node if node.name in layers for name in node.input}
+    for tensor in quantized.graph.initializer:
+        if tensor.name in read and len(tensor.dims) == 4:
+            tensor.CopyFrom(from_array(to_array(tensor).repeat(width, axis=3), tensor.name))
 
 
 def _round_weights(quantized: Any, prepared: Any, limit: int) -> None:

@@ -309,6 +309,8 @@ def test_pixels_are_normalised_in_float32(prepared: Any, pixels: Pixels) -> None
     for node in quantized.graph.node:
         if node.name in (mul, add):
             assert "DequantizeLinear" not in [makers.get(name) for name in node.input]
+            shapes = [t.dims for t in quantized.graph.initializer if t.name in node.input]
+            assert shapes == [[1, 3, 1, SIDE]]  # a row at once, not a pixel
     (residual,) = (n for n in quantized.graph.node if n.name == layer(quantized, "Add", 1))
     assert [makers[name] for name in residual.input] == ["DequantizeLinear"] * 2
 
