@@ -112,7 +112,13 @@ class Layers:
         from bench.layer_report import sentence, show_layers, title, write_layers
         from bench.layers import measure_layers
 
-        grid = Grid(artifacts=self.artifacts, model=self.model, data=self.data)
+        grid = Grid(
+            artifacts=self.artifacts,
+            model=self.model,
+            data=self.data,
+            batches=(self.batch,),
+            threads=self.threads,
+        )
         folders = [folder for folder in find_artifacts(grid) if folder.name == self.format]
         if len(folders) != 1:
             found = ", ".join(map(str, folders)) or "none"

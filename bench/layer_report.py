@@ -11,7 +11,7 @@ import vl_convert
 from rich.table import Table
 
 from bench.layers import LayerTime, LayerTimes
-from bench.table import ms, pipe
+from bench.table import ms, percent, pipe
 from models.files import write_whole
 
 SLOWEST = 15
@@ -62,31 +62,29 @@ def title(times: LayerTimes) -> str:
 def sentence(times: LayerTimes) -> str:
     """Returns where the time goes against where the MACs are, and what the figures add up to."""
     first, *others = times.shares()
-    where = [f"{_percent(first.time)} of the time is in {first.kind} layers"]
-    where[0] += f", with {_percent(first.macs)} of the MACs"
-    where += [f"{_percent(o.time)} in {o.kind} ({_percent(o.macs)})" for o in others[:3]]
+    where = [f"{percent(first.time)} of the time is in {first.kind} layers"]
+    where[0] += f", with {percent(first.macs)} of the MACs"
+    where += [f"{percent(o.time)} in {o.kind} ({percent(o.macs)})" for o in others[:3]]
     added = sum(layer.seconds for layer in times.layers if layer.added) / times.seconds
     return (
         f"{'; '.join(where)}. Kernels that ONNX Runtime added, such as changes of layout, take "
-        f"{_percent(added)}. All {len(times.layers)} kernels add up to {ms(times.seconds)} ms; a "
+        f"{percent(added)}. All {len(times.layers)} kernels add up to {ms(times.seconds)} ms; a "
         f"call without the profiler takes {ms(times.call.p50)} ms (p50 of {times.call.count:,})."
     )
 
 
 def kind_rows(times: LayerTimes) -> list[list[str]]:
     """Returns a row for each kind of layer, the one that takes longest first."""
-    macs = sum(layer.macs for layer in times.layers)
-    bytes_ = sum(layer.bytes for layer in times.layers)
     return [
         [
             share.kind,
             str(share.kernels),
-            _percent(share.macs),
-            _percent(share.bytes),
-            _percent(share.time),
+            percent(share.macs),
+            percent(share.bytes),
+            percent(share.time),
             ms(share.seconds),
-            _rate(share.macs * macs, share.seconds),
-            _rate(share.bytes * bytes_, share.seconds),
+            _rate(share.macs * times.macs, share.seconds),
+            _rate(share.bytes * times.bytes, share.seconds),
         ]
         for share in times.shares()
     ]
@@ -102,7 +100,7 @@ def layer_rows(times: LayerTimes, layers: Iterable[LayerTime]) -> list[list[str]
             f"{layer.macs / 1e6:.2f}",
             f"{layer.bytes / 1e6:.2f}",
             ms(layer.seconds),
-            _percent(layer.seconds / times.seconds),
+            percent(layer.seconds / times.seconds),
             _rate(layer.macs, layer.seconds),
             _rate(layer.bytes, layer.seconds),
         ]
@@ -137,7 +135,7 @@ def chart(times: LayerTimes) -> alt.VConcatChart:
         .properties(width=700, height=110)
     )
     slowest = times.slowest(SLOWEST)
-    macs = sum(layer.macs for layer in times.layers) or 1
+    macs = times.macs or 1
     bars: list[dict[str, Any]] = [
         {"layer": layer.name, "kind": layer.kind, "share": value, "what": what}
         for layer in slowest
@@ -164,10 +162,6 @@ def chart(times: LayerTimes) -> alt.VConcatChart:
         .configure_axis(gridColor="#e6e9ed", labelLimit=260)
     )
     return sheet
-
-
-def _percent(fraction: float) -> str:
-    return f"{fraction:.1%}".replace("%", " %")
 
 
 def _rate(amount: float, seconds: float) -> str:

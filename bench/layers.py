@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import onnx
 
 from bench.profiler import Kernel, profile
 from bench.timing import Latency, Plan, measure
 from export.artifact import Artifact
+from export.golden import golden_pixels
 from export.records import Precision
 from export.runtimes.base import load_runtime
 from models.cost import Kind, LayerCost, kind_without_weights, layer_costs
@@ -82,6 +82,16 @@ class LayerTimes:
         """Returns the sum of all kernels."""
         return sum(layer.seconds for layer in self.layers)
 
+    @property
+    def macs(self) -> int:
+        """Returns the multiply-accumulates of a call."""
+        return sum(layer.macs for layer in self.layers)
+
+    @property
+    def bytes(self) -> int:
+        """Returns the bytes that all layers move."""
+        return sum(layer.bytes for layer in self.layers)
+
     def slowest(self, count: int) -> list[LayerTime]:
         """Returns the layers that take longest."""
         return sorted(self.layers, key=lambda layer: -layer.seconds)[:count]
@@ -91,8 +101,7 @@ class LayerTimes:
         kinds: dict[Kind, list[LayerTime]] = {}
         for layer in self.layers:
             kinds.setdefault(layer.kind, []).append(layer)
-        macs = sum(layer.macs for layer in self.layers) or 1
-        bytes_ = sum(layer.bytes for layer in self.layers) or 1
+        macs, bytes_ = self.macs or 1, self.bytes or 1
         shares = [
             Share(
                 kind=kind,
@@ -125,8 +134,7 @@ def measure_layers(artifact: Artifact, *, batch: int, threads: int, runs: int) -
             f"{artifact.name} is no ONNX graph: layers are measured in ONNX Runtime; "
             "choose onnx-fp32, onnx-fp16 or onnx-int8"
         )
-    golden, _ = artifact.golden()
-    pixels = golden[np.arange(batch) % len(golden)]
+    pixels = golden_pixels(artifact, batch)
     with load_runtime("ort-cpu", artifact, threads=threads) as runtime:
         plan = Plan(count=runs, seconds=0.0)
         call = measure({"call": lambda: runtime(pixels)}, plan)["call"]

@@ -9,9 +9,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import onnxruntime
-
 from export.artifact import Artifact
+from export.runtimes.ort import cpu_session
 from models.preprocess import Pixels
 
 _KERNEL = "_kernel_time"
@@ -43,16 +42,8 @@ def profile(artifact: Artifact, pixels: Pixels, *, threads: int, runs: int) -> l
         threads: CPU threads inside a call.
         runs: calls that are looked at, after ten that are not.
     """
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # errors
-    options.enable_profiling = True
     with tempfile.TemporaryDirectory() as folder:
-        options.profile_file_prefix = str(Path(folder) / "profile")
-        session = onnxruntime.InferenceSession(
-            str(artifact.model_file), options, providers=["CPUExecutionProvider"]
-        )
+        session = cpu_session(artifact, threads=threads, profile=Path(folder) / "profile")
         for _ in range(_WARMUP + runs):
             session.run(None, {artifact.input.name: pixels})
         events = json.loads(Path(session.end_profiling()).read_text())

@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar, cast, get_args
 
-import numpy as np
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -25,7 +24,7 @@ from rich.progress import (
 from bench.rows import Row, Sweep
 from bench.timing import Call, Plan, measure
 from export.artifact import MODEL_FILES, Artifact
-from export.golden import check_golden
+from export.golden import check_golden, golden_pixels
 from export.records import Format, Precision
 from export.runtimes.base import Runtime, list_runtimes, load_runtime
 from models.cli import notes
@@ -172,8 +171,7 @@ def _open(name: str, artifact: Artifact, threads: int, stack: ExitStack) -> Runt
 
 def _first_call(runtime: Runtime, artifact: Artifact, batch: int) -> Call:
     """Returns a call on ``batch`` golden images, repeated as needed, that has worked once."""
-    golden, _ = artifact.golden()
-    pixels = golden[np.arange(batch) % len(golden)]
+    pixels = golden_pixels(artifact, batch)
     runtime(pixels)
     return partial(runtime, pixels)
 

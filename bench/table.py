@@ -96,11 +96,16 @@ def ms(seconds: float) -> str:
     return f"{value:,.{decimals}f}"
 
 
+def percent(fraction: float, *, decimals: int = 1) -> str:
+    """Returns ``fraction`` as ``98.3 %``."""
+    return f"{100 * fraction:.{decimals}f} %"
+
+
 def top1(row: Row) -> str:
     """Returns the artifact's own measured accuracy, with the number of images."""
     if row.metrics is None:
         return MISSING
-    return f"{row.metrics.top1:.1%} of {row.metrics.images:,}".replace("%", " %")
+    return f"{percent(row.metrics.top1)} of {row.metrics.images:,}"
 
 
 def macs(count: int) -> str:
@@ -118,7 +123,7 @@ def _notes(sweep: Sweep, row: Row, picks: dict[str, Pick]) -> list[str]:
     if row.unverified is not None:
         notes.append(f"unverified: {row.unverified}")
     if row.latency and row.latency.variation > NOISY:
-        notes.append(f"noisy ({row.latency.variation:.0%})".replace("%", " %"))
+        notes.append(f"noisy ({percent(row.latency.variation, decimals=0)})")
     first, ties = sweep.measured(row.network, row.batch)[0], sweep.tied(row)
     if row is first and ties:
         notes.append("tie with " + ", ".join(f"{tie.runtime} {tie.precision}" for tie in ties))

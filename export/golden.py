@@ -8,6 +8,7 @@ from export.artifact import Artifact
 from export.records import Logits
 from export.runtimes.base import Runtime, run_batches
 from models.errors import UserError, first_line
+from models.preprocess import Pixels
 
 
 class GoldenError(UserError):
@@ -34,6 +35,12 @@ def check_golden(runtime: Runtime, artifact: Artifact) -> None:
         raise _error(runtime, artifact, "logits that are not finite")
     if (far := relative_error(logits, golden)) > limit:
         raise _error(runtime, artifact, f"a relative error of {far:.2g}, over {limit:g}")
+
+
+def golden_pixels(artifact: Artifact, batch: int) -> Pixels:
+    """Returns uint8 (batch, H, W, 3): the golden images of ``artifact``, repeated as needed."""
+    pixels, _ = artifact.golden()
+    return pixels[np.arange(batch) % len(pixels)]
 
 
 def relative_error(logits: Logits, reference: Logits) -> float:

@@ -63,6 +63,7 @@ def to_int8(
     from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
     # What quantize_static does once it has calibrated; here the ranges are known already.
+    before = _before_weights(prepared)
     quantizer = QDQQuantizer(
         copy.deepcopy(prepared),
         per_channel=False,  # so _round_weights is left something to do
@@ -77,7 +78,7 @@ def to_int8(
             },
         ),
         nodes_to_quantize=[],
-        nodes_to_exclude=[*fp32_layers, *_before_weights(prepared)],
+        nodes_to_exclude=[*fp32_layers, *before],
         op_types_to_quantize=WEIGHTED if symmetric else sorted({*QLinearOpsRegistry, *QDQRegistry}),
         extra_options={
             # Logits of 8 bits tie, and a tie is decided by the order of the classes.
@@ -93,15 +94,14 @@ def to_int8(
     _round_biases(result, prepared)
     _shield(result, fp32_layers)
     if not symmetric:
-        _widen(result, _before_weights(prepared))
+        _widen(result, before)
     return result
 
 
 def with_ranges(quantized: Any, prepared: Any, ranges: Mapping[str, Range]) -> Any:
     """Returns a copy of a graph from :func:`to_int8`, all layers in int8, with other ranges.
 
-    Weights are as they were: to find and apply their scales, a channel at a time, is most of what
-    the quantizer takes.
+    Weights are as they were, and so are the nodes, which take the quantizer seconds.
 
     Args:
         quantized: graph whose ranges are replaced.

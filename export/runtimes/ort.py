@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import onnxruntime
@@ -46,9 +47,27 @@ def load_cpu(artifact: Artifact, *, threads: int | None = None) -> OrtRuntime:
         RuntimeUnavailable: this ONNX Runtime cannot run the graph. The digests of its file hold
             and it ran where it was made, so what is wrong is here, such as an older version.
     """
+    return OrtRuntime("ort-cpu", artifact, cpu_session(artifact, threads=threads))
+
+
+def cpu_session(
+    artifact: Artifact, *, threads: int | None = None, profile: Path | None = None
+) -> Any:
+    """Returns the ``InferenceSession`` of :func:`load_cpu`.
+
+    Args:
+        artifact: what to run.
+        threads: CPU threads inside one call; None for all cores.
+        profile: how the name of the file begins that each call is profiled into; None for none.
+
+    Raises:
+        RuntimeUnavailable: as :func:`load_cpu` does.
+    """
     options = _options()
     options.intra_op_num_threads = threads or 0
-    return OrtRuntime("ort-cpu", artifact, _session("ort-cpu", artifact, options, CPU))
+    if profile:
+        options.enable_profiling, options.profile_file_prefix = True, str(profile)
+    return _session("ort-cpu", artifact, options, CPU)
 
 
 def load_cuda(artifact: Artifact, *, threads: int | None = None) -> OrtRuntime:
