@@ -15,8 +15,9 @@ from bench.images import golden_images, read_images
 from bench.load import send_load
 from bench.pick import pick_all, write_pick
 from bench.report import write_report
-from bench.rows import Sweep, read_sweep, write_sweep
+from bench.rows import Sweep
 from bench.sweep import Grid, find_artifacts, run_sweep
+from bench.sweep_file import earlier_sweep, read_sweep, write_sweep
 from bench.table import COLUMNS, MISSING, NUMERIC, measured_cells, ms, unmeasured
 from bench.timing import Plan
 from export.artifact import Artifact
@@ -42,33 +43,53 @@ class Run:
     """Folder for latency.jsonl, .html, .png and .md."""
     batches: tuple[int, ...] = (1, 8)
     """Images per call."""
-    threads: int = 1
-    """CPU threads inside one call."""
+    threads: tuple[int, ...] = (1,)
+    """CPU threads inside one call; several are measured beside each other."""
+    compile: bool = False
+    """Measure torch-compile, too: it compiles each network for each batch size, for minutes."""
     count: int = 100
     """Least number of samples of a candidate."""
-    seconds: float = 1.0
+    seconds: float = 3.0
     """Least sum of a candidate's samples."""
+    limit: float = 4.0
+    """Sum of its samples at which a slow candidate stops with fewer."""
     rounds: int = 12
     """Turns of a candidate."""
     seed: int = 0
     """Decides the order of the turns."""
+    fresh: bool = False
+    """Measure all of it anew; else what was measured before of the same artifacts is reused."""
     quick: bool = False
-    """A first look: batch 1 only, 30 samples and 0.2 s a candidate, in 6 rounds; more ties."""
+    """A first look: batch 1 only, 30 samples, 0.1 s to 0.2 s a candidate in 5 rounds; more ties."""
 
     def __call__(self) -> None:
         """Measures, and prints a table and where the report is."""
-        plan = Plan(count=self.count, seconds=self.seconds, rounds=self.rounds, seed=self.seed)
+        plan = Plan(
+            count=self.count,
+            seconds=self.seconds,
+            limit=self.limit,
+            rounds=self.rounds,
+            seed=self.seed,
+        )
         if self.quick:
-            plan = dataclasses.replace(plan, count=30, seconds=0.2, rounds=6)
+            plan = dataclasses.replace(plan, count=30, seconds=0.1, limit=0.2, rounds=5)
         grid = Grid(
             artifacts=self.artifacts,
             model=self.model,
             data=self.data,
             batches=(1,) if self.quick else self.batches,
             threads=self.threads,
+            compile=self.compile,
         )
-        sweep = run_sweep(grid, plan)
+        sweep = run_sweep(
+            grid,
+            plan,
+            known=earlier_sweep(self.out, fresh=self.fresh),
+            fresh=self.fresh,
+            save=lambda sweep: write_sweep(sweep, self.out),
+        )
         write_sweep(sweep, self.out)
+        sweep = sweep.only(self.model, self.data)
         for chosen in pick_all(sweep).values():
             write_pick(sweep, chosen, self.artifacts)
         _show(sweep, self.out)
@@ -78,12 +99,16 @@ class Run:
 class Report:
     """Write the report again from what was measured."""
 
+    model: str | None = None
+    """Only this network; all if left out."""
+    data: str | None = None
+    """Only artifacts for this data; all if left out."""
     out: Path = Path("reports")
     """Folder that holds latency.jsonl."""
 
     def __call__(self) -> None:
         """Writes the report and prints the table."""
-        _show(read_sweep(self.out), self.out)
+        _show(read_sweep(self.out).only(self.model, self.data), self.out)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +142,7 @@ class Layers:
             model=self.model,
             data=self.data,
             batches=(self.batch,),
-            threads=self.threads,
+            threads=(self.threads,),
         )
         folders = [folder for folder in find_artifacts(grid) if folder.name == self.format]
         if len(folders) != 1:

@@ -7,7 +7,7 @@ from typing import Any
 import altair as alt
 
 from bench.rows import Row, Sweep
-from bench.table import macs, ms, top1
+from bench.table import macs, ms, threads, top1
 
 Panel = alt.LayerChart | alt.FacetChart
 
@@ -178,7 +178,8 @@ def _point(sweep: Sweep, row: Row) -> dict[str, Any]:
     return {
         "network": row.network,
         "model": row.model,
-        "candidate": f"{row.runtime} {row.precision}",
+        "candidate": f"{row.runtime} {row.precision}"
+        + (f", {threads(row)}" if len(sweep.threads()) > 1 else ""),
         "runtime": row.runtime,
         "precision": row.precision,
         "batch": row.batch,

@@ -49,7 +49,8 @@ def title(row: Row) -> str:
 
 def servable(row: Row) -> bool:
     """Returns whether a server may use what ``row`` measured: verified, and without torch."""
-    return row.latency is not None and row.unverified is None and row.runtime != "torch"
+    torch = row.runtime is None or row.runtime.startswith("torch")
+    return row.latency is not None and row.unverified is None and not torch
 
 
 def pick(sweep: Sweep, network: str) -> Pick | None:

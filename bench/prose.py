@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from statistics import geometric_mean
 
+from bench.conditions import Conditions
 from bench.pick import Pick, title
 from bench.rows import Sweep, p50
-from bench.table import NOISY, macs, ms
+from bench.table import NOISY, macs, ms, threads
 
 
 def headline(sweep: Sweep) -> str:
@@ -19,10 +20,9 @@ def headline(sweep: Sweep) -> str:
 def subtitle(sweep: Sweep) -> str:
     """Returns the line below the title: what was asked of which machine."""
     counts = sorted({row.macs for row in sweep.rows if row.macs is not None})
-    threads = sorted({row.threads for row in sweep.rows})
     parts = [f"{macs(counts[0])} MACs per image"] if len(counts) == 1 else []
     parts.append(sweep.machine.gpu or sweep.machine.cpu)
-    parts.append(f"{', '.join(map(str, threads))} thread{'s' if threads != [1] else ''}")
+    parts.append(_numbers(sweep.threads(), "thread"))
     if {row.weights for row in sweep.rows if row.weights} == {"random"}:
         parts.append("random weights: good for latency only")
     return " · ".join(parts)
@@ -49,17 +49,17 @@ def summary(sweep: Sweep, picks: dict[str, Pick]) -> list[str]:
 def method(sweep: Sweep) -> list[str]:
     """Returns how the figures came about, in sentences."""
     plan = sweep.plan
-    threads = sorted({row.threads for row in sweep.rows})
     return [
         "Latency is seconds per call, by wall clock, from uint8 pixels on the host to float32 "
         "logits on the host; shown in ms. The pixels are the artifact's golden images, repeated "
-        "to fill a batch. CPU threads inside one call: " + ", ".join(map(str, threads)) + ".",
+        f"to fill a batch. Inside one call: {_numbers(sweep.threads(), 'thread')} of the CPU.",
         "Before it is timed, a candidate must reproduce the artifact's golden answers. Nothing "
         "falls back to another runtime: what cannot run is listed with its reason.",
         f"All candidates take turns: {plan.rounds} rounds, a new random order in each (seed "
         f"{plan.seed}). A turn is two untimed calls, then timed ones; at least {plan.count} "
-        f"samples and {plan.seconds:g} s per candidate in all. Before the first round each is "
-        "called until the median of five calls is no longer 5 % below that of the five before, "
+        f"samples and {plan.seconds:g} s per candidate in all, but a slow one stops at "
+        f"{plan.limit:g} s with fewer: the column Calls counts them. Before the first round each "
+        "is called until the median of five calls is no longer 5 % below that of the five before, "
         "or for one second.",
         "p50, p95 and p99 are percentiles of all raw samples, none dropped. The interval is a "
         "95 % bootstrap interval of p50 that draws whole turns. Two candidates whose intervals "
@@ -79,31 +79,56 @@ def facts(sweep: Sweep) -> list[tuple[str, str]]:
     machine = sweep.machine
     memory = "unknown" if machine.memory is None else f"{machine.memory / 2**30:.1f} GiB"
     gpu = f"{machine.gpu}, driver {machine.driver}" if machine.gpu else "none found"
-    load = machine.load_average
+    before, after = sweep.before, sweep.after
     return [
         ("Processor", f"{machine.cpu}, {machine.cores} usable cores"),
         ("Memory", memory),
         ("GPU", gpu),
         ("System", f"{machine.os}, kernel {machine.kernel}"),
         ("Frequency governor", machine.governor or "not shown by the system"),
-        (
-            "Load average at start",
-            "unknown" if load is None else " / ".join(f"{x:.2f}" for x in load),
-        ),
+        ("Load average before and after", f"{_load(before)}; {_load(after)}"),
+        ("Clock before and after", f"{_clock(before)}; {_clock(after)}"),
         ("Versions", ", ".join(f"{name} {value}" for name, value in machine.versions.items())),
-        ("Measured", ", ".join(sorted({row.when for row in sweep.rows}))),
+        ("Measured", f"{before.when} to {after.when}{_reused(sweep)}"),
     ]
+
+
+def _numbers(values: list[int], noun: str) -> str:
+    return f"{', '.join(map(str, values))} {noun}{'s' if values != [1] else ''}"
+
+
+def _load(state: Conditions) -> str:
+    load = state.load_average
+    return "unknown" if load is None else " / ".join(f"{x:.2f}" for x in load)
+
+
+def _clock(state: Conditions) -> str:
+    clocks = [
+        f"{kind} {mhz:,.0f} MHz"
+        for kind, mhz in (("CPU", state.cpu_mhz), ("GPU", state.gpu_mhz))
+        if mhz is not None
+    ]
+    return ", ".join(clocks) or "not shown by the system"
+
+
+def _reused(sweep: Sweep) -> str:
+    """Returns which rows were not measured in the last run: they did not take turns with it."""
+    earlier = sorted(row.when for row in sweep.measured() if row.when < sweep.before.when)
+    if not earlier:
+        return ""
+    return f"; {len(earlier)} of {len(sweep.measured())} rows in earlier runs, from {earlier[0]} on"
 
 
 def _network_sentence(sweep: Sweep, best: Pick | None, network: str) -> str:
     if best is None:
         return f"{network}: no candidate that a server could use was measured at batch 1."
     row = best.row
-    gain = sweep.times_torch(row)
-    eager = [r for r in sweep.measured(network, 1) if r.runtime == "torch"]
+    gain, eager = sweep.times_torch(row), sweep.eager(row)
     text = f"On this machine {network} is best served as {title(row)}: {ms(p50(row))} ms an image"
+    if len(sweep.threads()) > 1:
+        text += f" with {threads(row)}"
     if gain and eager:
-        text += f", {gain:.1f} times faster than torch eager ({ms(p50(eager[0]))} ms)"
+        text += f", {gain:.1f} times faster than torch eager ({ms(p50(eager))} ms)"
     if best.ties:
         text += f". It ties with {best.tied}; among ties the highest precision is taken"
     return text + "."

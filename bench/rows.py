@@ -1,27 +1,15 @@
-"""What a sweep found: one row per candidate, and the file that keeps them. No torch here.
-
-`latency.jsonl` holds a header (schema, machine, plan) on its first line and a row on each other.
-"""
+"""What a sweep found: one row per candidate. No torch here."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TypeVar
+from dataclasses import dataclass, replace
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
-
+from bench.conditions import Conditions
 from bench.timing import Latency, Plan, overlap
 from export.records import Format, Metrics, Precision, Weights
 from models.errors import UserError
-from models.files import write_whole
 from models.machine import Machine
-
-T = TypeVar("T")
-
-SCHEMA = 1
-FILE = "latency.jsonl"
+from models.registry import canonical_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +55,11 @@ class Row:
     when: str
 
     @property
+    def key(self) -> tuple[str, str | None, int, int]:
+        """Returns what tells rows apart: the artifact's folder, runtime, batch and threads."""
+        return self.folder, self.runtime, self.batch, self.threads
+
+    @property
     def network(self) -> str:
         """Returns the folder of the network's artifacts: ``<model>-<data>``."""
         return self.folder.rpartition("/")[0]
@@ -79,30 +72,49 @@ class Row:
         return self.macs * self.batch / self.latency.p50
 
 
-@with_config(ConfigDict(extra="forbid"))
-@dataclass(frozen=True, kw_only=True)
-class Header:
-    """What all rows of a file share."""
-
-    schema: int
-    machine: Machine
-    plan: Plan
-
-
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """All rows of one run, the machine they were measured on and how much was measured."""
+    """What was measured on one machine.
+
+    Attributes:
+        machine: this machine.
+        plan: how much was measured in the last run.
+        rows: all candidates, those of earlier runs too.
+        before: state of the machine when the last run began.
+        after: likewise, when it ended.
+    """
 
     machine: Machine
     plan: Plan
     rows: tuple[Row, ...]
+    before: Conditions
+    after: Conditions
 
-    def measured(self, network: str | None = None, batch: int | None = None) -> list[Row]:
+    def only(self, model: str | None = None, data: str | None = None) -> Sweep:
+        """Returns the sweep without the networks that are not asked for.
+
+        Raises:
+            UserError: no row is left.
+        """
+        rows = tuple(row for row in self.rows if is_asked(row.network, model, data))
+        if self.rows and not rows:
+            raise UserError(
+                f"nothing of {model or 'any network'} on {data or 'any data'} was measured; there "
+                f"is {', '.join(self.networks())}"
+            )
+        return replace(self, rows=rows)
+
+    def measured(
+        self, network: str | None = None, batch: int | None = None, threads: int | None = None
+    ) -> list[Row]:
         """Returns the rows with a latency, the fastest per image first."""
         rows = [
             row
             for row in self.rows
-            if row.latency and network in (None, row.network) and batch in (None, row.batch)
+            if row.latency
+            and network in (None, row.network)
+            and batch in (None, row.batch)
+            and threads in (None, row.threads)
         ]
         return sorted(rows, key=lambda row: p50(row) / row.batch)
 
@@ -114,16 +126,28 @@ class Sweep:
         """Returns the batch sizes of all rows, ascending."""
         return sorted({row.batch for row in self.rows})
 
+    def threads(self) -> list[int]:
+        """Returns the numbers of threads of all rows, ascending."""
+        return sorted({row.threads for row in self.rows})
+
+    def peers(self, row: Row) -> list[Row]:
+        """Returns the measured rows of its network, batch size and threads, the fastest first."""
+        return self.measured(row.network, row.batch, row.threads)
+
+    def eager(self, row: Row) -> Row | None:
+        """Returns torch eager at the network, batch size and threads of ``row``, if measured."""
+        return next((peer for peer in self.peers(row) if peer.runtime == "torch"), None)
+
     def times_torch(self, row: Row) -> float | None:
-        """Returns how many times faster than torch eager ``row`` is, at its batch size, or None."""
-        eager = [r for r in self.measured(row.network, row.batch) if r.runtime == "torch"]
-        return p50(eager[0]) / p50(row) if eager and row.latency else None
+        """Returns how many times faster than torch eager ``row`` is, or None."""
+        eager = self.eager(row)
+        return p50(eager) / p50(row) if eager and row.latency else None
 
     def tied(self, row: Row) -> list[Row]:
-        """Returns the other rows of its network and batch size that ``row`` cannot be told from."""
+        """Returns the other rows of :meth:`peers` that ``row`` cannot be told from."""
         if row.latency is None:
             return []
-        others = self.measured(row.network, row.batch)
+        others = self.peers(row)
         return [r for r in others if r is not row and r.latency and overlap(r.latency, row.latency)]
 
 
@@ -133,47 +157,8 @@ def p50(row: Row) -> float:
     return row.latency.p50
 
 
-_HEADER = TypeAdapter(Header)
-_ROW = TypeAdapter(Row)
-
-
-def write_sweep(sweep: Sweep, folder: Path) -> Path:
-    """Returns the file in ``folder`` that now holds ``sweep``; it appears by rename, whole."""
-    header = Header(schema=SCHEMA, machine=sweep.machine, plan=sweep.plan)
-    lines = (_HEADER.dump_json(header), *map(_ROW.dump_json, sweep.rows))
-    return write_whole(folder / FILE, b"".join(line + b"\n" for line in lines))
-
-
-def read_sweep(folder: Path) -> Sweep:
-    """Returns the sweep that ``folder`` holds.
-
-    Raises:
-        UserError: there is none, or a line of it cannot be understood (its number is named).
-    """
-    path = folder / FILE
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; measure first with: make bench")
-    lines = path.read_bytes().splitlines()
-    try:
-        schema = json.loads(lines[0])["schema"] if lines else None
-    except (ValueError, TypeError, KeyError):
-        schema = None
-    if schema != SCHEMA:
-        raise UserError(
-            f"{path}: line 1 is no header of schema {SCHEMA} (found {schema!r}); "
-            "measure again with: make bench"
-        )
-    header = _parse(_HEADER, path, 1, lines[0])
-    rows = tuple(_parse(_ROW, path, number, line) for number, line in enumerate(lines[1:], start=2))
-    return Sweep(machine=header.machine, plan=header.plan, rows=rows)
-
-
-def _parse(adapter: TypeAdapter[T], path: Path, number: int, line: bytes) -> T:
-    try:
-        return adapter.validate_json(line)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UserError(
-            f"{path}: line {number}: {where}: {first['msg']}; measure again with: make bench"
-        ) from None
+def is_asked(network: str, model: str | None, data: str | None) -> bool:
+    """Returns whether ``<model>-<data>`` is of this model and data; None is any."""
+    start = "" if model is None else f"{canonical_name(model)}-"
+    end = "" if data is None else f"-{data}"
+    return network.startswith(start) and network.endswith(end)

@@ -5,14 +5,14 @@ What cannot run is a row with its reason: nothing falls back to something else.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TypeVar, cast, get_args
 
+import numpy as np
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -21,18 +21,21 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from bench.rows import Row, Sweep
-from bench.timing import Call, Plan, measure
+from bench.conditions import conditions
+from bench.rows import Row, Sweep, is_asked
+from bench.timing import Call, Latency, Plan, is_complete, measure
 from export.artifact import MODEL_FILES, Artifact
 from export.golden import check_golden, golden_pixels
 from export.records import Format, Precision
 from export.runtimes.base import Runtime, list_runtimes, load_runtime
 from models.cli import notes
+from models.cores import usable_cores
 from models.errors import UserError, closest
 from models.machine import this_machine
 from models.registry import canonical_name
 
 T = TypeVar("T")
+Key = tuple[str, str | None, int, int]
 
 _COLUMNS = (
     TextColumn("{task.description}"),
@@ -40,6 +43,7 @@ _COLUMNS = (
     MofNCompleteColumn(),
     TimeElapsedColumn(),
 )
+_NOT_COMPILED = "compiling takes minutes a network; ask for it with: make bench ARGS=--compile"
 _ARTIFACT_NAMES = {
     f"{form}-{precision}" for form in MODEL_FILES for precision in get_args(Precision)
 }
@@ -54,19 +58,26 @@ class Grid:
         model: only this network; None means all.
         data: only artifacts for this data; None means all.
         batches: images per call.
-        threads: CPU threads inside one call, the same for all: torch knows one number per process.
+        threads: CPU threads inside one call; each number is a candidate of its own.
+        compile: whether torch-compile is measured, which takes minutes to compile a network.
     """
 
     artifacts: Path
     model: str | None = None
     data: str | None = None
     batches: tuple[int, ...] = (1, 8)
-    threads: int = 1
+    threads: tuple[int, ...] = (1,)
+    compile: bool = False
 
     def __post_init__(self) -> None:
-        if not self.batches or min(self.batches) < 1 or self.threads < 1:
+        if not self.batches or not self.threads or min(*self.batches, *self.threads) < 1:
             raise UserError(
-                f"batches are {list(self.batches)}, threads {self.threads}: each must be at least 1"
+                f"batches are {list(self.batches)}, threads {list(self.threads)}: "
+                "each must be at least 1"
+            )
+        if max(self.threads) > usable_cores():
+            raise UserError(
+                f"threads are {list(self.threads)}: this machine has {usable_cores()} usable cores"
             )
 
 
@@ -84,12 +95,10 @@ def find_artifacts(grid: Grid) -> list[Path]:
             f"{grid.artifacts}: no artifacts here; "
             "make some with: make export MODEL=mobilenet_v3 DATA=digits"
         )
-    start = "" if grid.model is None else f"{canonical_name(grid.model)}-"
-    end = "" if grid.data is None else f"-{grid.data}"
     networks = {path: _network(grid.artifacts, path) for path in every}
-    chosen = [p for p, name in networks.items() if name.startswith(start) and name.endswith(end)]
+    chosen = [p for p, name in networks.items() if is_asked(name, grid.model, grid.data)]
     if not chosen:
-        wanted = f"{start or '*-'}{end.removeprefix('-') or '*'}"
+        wanted = f"{canonical_name(grid.model or '*')}-{grid.data or '*'}"
         near = closest(wanted, set(networks.values()))
         raise UserError(
             f"{grid.artifacts}: no artifacts of {wanted}: {near}; "
@@ -98,37 +107,96 @@ def find_artifacts(grid: Grid) -> list[Path]:
     return chosen
 
 
-def run_sweep(grid: Grid, plan: Plan) -> Sweep:
+def run_sweep(
+    grid: Grid,
+    plan: Plan,
+    *,
+    known: Sweep | None = None,
+    fresh: bool = False,
+    save: Callable[[Sweep], object] = lambda _: None,
+) -> Sweep:
     """Returns a row for every candidate of ``grid``; those that run are measured together.
+
+    Args:
+        grid: what to measure.
+        plan: how much.
+        known: earlier rows of this machine. Those of the same artifacts are reused, a measurement
+            that was cut off goes on, and what ``grid`` does not ask for stays.
+        fresh: measure all of ``grid`` anew.
+        save: called after each round with what there is by then.
 
     Raises:
         UserError: there are no artifacts (:func:`find_artifacts`).
     """
     folders = find_artifacts(grid)
-    machine = this_machine()
-    when = datetime.now(UTC).isoformat(timespec="seconds")
-    found: list[tuple[Row, Call | None]] = []
+    machine, before = this_machine(), conditions()
+    assert known is None or known.machine.key == machine.key, "rows of two machines do not mix"
+    earlier = {} if fresh or not known else {row.key: row for row in known.rows}
+    found: list[_Candidate] = []
     # Drawn only between turns: a refreshing thread would take its time out of the samples.
     with Progress(*_COLUMNS, console=notes(), auto_refresh=False) as progress, ExitStack() as stack:
         loading = progress.add_task("Loading", total=len(folders))
         for folder in folders:
-            row = _blank(folder, grid, machine.key, when)
+            row = _blank(folder, grid, machine.key, before.when)
             progress.update(loading, description=f"Loading {row.folder}", refresh=True)
-            found += _load(row, folder, grid, stack)
+            found += _load(row, folder, grid, plan, earlier, stack)
             progress.update(loading, advance=1, description="Loading", refresh=True)
-        calls = {index: call for index, (_, call) in enumerate(found) if call}
+        calls = {index: one.call for index, one in enumerate(found) if one.call}
+        begun = (
+            {index: one.row.latency for index, one in enumerate(found) if one.row.latency}
+            if known and known.plan == plan
+            else {}
+        )
+        rest = _others(known, found, grid)
+
+        def sweep(latencies: Mapping[int, Latency]) -> Sweep:
+            rows = [
+                replace(one.row, latency=latencies.get(index, one.row.latency))
+                for index, one in enumerate(found)
+            ]
+            return Sweep(
+                machine=machine,
+                plan=plan,
+                rows=tuple(sorted([*rows, *rest], key=lambda row: row.folder)),
+                before=before,
+                after=conditions(),
+            )
+
         measuring = progress.add_task("Measuring", total=len(calls) * (plan.rounds + 1))
-        tick = partial(progress.update, measuring, advance=1, refresh=True)
-        latencies = measure(calls, plan, tick=tick)
-    rows = [replace(row, latency=latencies.get(index)) for index, (row, _) in enumerate(found)]
-    return Sweep(machine=machine, plan=plan, rows=tuple(rows))
+        latencies = measure(
+            calls,
+            plan,
+            begun=begun,
+            tick=partial(progress.update, measuring, advance=1, refresh=True),
+            save=lambda latencies: save(sweep(latencies)),
+        )
+    return sweep(latencies)
 
 
-def _load(row: Row, folder: Path, grid: Grid, stack: ExitStack) -> list[tuple[Row, Call | None]]:
-    """Returns the rows of one artifact, each with what to time or, in the row, why nothing."""
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """A row, with what it knows from before, and what to time; no call where nothing is left."""
+
+    row: Row
+    call: Call | None = None
+
+
+def _load(
+    row: Row,
+    folder: Path,
+    grid: Grid,
+    plan: Plan,
+    earlier: Mapping[Key, Row],
+    stack: ExitStack,
+) -> list[_Candidate]:
+    """Returns the candidates of one artifact."""
     artifact = _attempt(lambda: Artifact.load(folder))
+    places = [(threads, batch) for threads in grid.threads for batch in grid.batches]
     if isinstance(artifact, str):
-        return [(replace(row, batch=batch, reason=artifact), None) for batch in grid.batches]
+        return [
+            _Candidate(replace(row, batch=batch, threads=threads, reason=artifact))
+            for threads, batch in places
+        ]
     row = replace(
         row,
         model=artifact.model,
@@ -141,23 +209,49 @@ def _load(row: Row, folder: Path, grid: Grid, stack: ExitStack) -> list[tuple[Ro
         metrics=artifact.metrics,
         unverified=artifact.unverified,
     )
-    found: list[tuple[Row, Call | None]] = []
+    found: list[_Candidate] = []
     for name in list_runtimes(artifact.format):
-        if name == "torch" and artifact.precision != "fp32":
+        if name.startswith("torch") and artifact.precision != "fp32":
             continue  # torch runs the network's source, which is the same behind every precision
-        runtime = _attempt(partial(_open, name, artifact, grid.threads, stack))
-        for batch in grid.batches:
-            call: Call | str
-            if isinstance(runtime, str):
-                call = runtime
-            else:
-                call = _attempt(partial(_first_call, runtime, artifact, batch))
-            here = replace(row, runtime=name, batch=batch)
-            if isinstance(call, str):
-                found.append((replace(here, reason=call), None))
-            else:
-                found.append((here, call))
+        for threads in grid.threads:
+            runtime: Runtime | str | None = None  # opened when a batch needs it
+            for batch in grid.batches:
+                here = replace(row, runtime=name, batch=batch, threads=threads)
+                before = earlier.get(here.key)
+                if before and before.latency and before.sha256 == row.sha256:
+                    here = replace(here, latency=before.latency, when=before.when)
+                    if is_complete(before.latency, plan):
+                        found.append(_Candidate(here))
+                        continue
+                if name == "torch-compile" and not grid.compile:
+                    found.append(_Candidate(replace(here, latency=None, reason=_NOT_COMPILED)))
+                    continue
+                if runtime is None:
+                    runtime = _attempt(partial(_open, name, artifact, threads, stack))
+                call: Call | str = (
+                    runtime
+                    if isinstance(runtime, str)
+                    else _attempt(partial(_first_call, runtime, artifact, batch))
+                )
+                if isinstance(call, str):
+                    found.append(_Candidate(replace(here, latency=None, reason=call)))
+                else:
+                    found.append(_Candidate(here, call))
     return found
+
+
+def _others(known: Sweep | None, found: Iterable[_Candidate], grid: Grid) -> list[Row]:
+    """Returns the rows of ``known`` that this run has nothing to say about."""
+    if known is None:
+        return []
+    digests = {one.row.folder: one.row.sha256 for one in found}
+    asked = {(batch, threads) for batch in grid.batches for threads in grid.threads}
+    return [
+        row
+        for row in known.rows
+        if row.folder not in digests
+        or ((row.batch, row.threads) not in asked and row.sha256 == digests[row.folder])
+    ]
 
 
 def _open(name: str, artifact: Artifact, threads: int, stack: ExitStack) -> Runtime:
@@ -170,9 +264,19 @@ def _open(name: str, artifact: Artifact, threads: int, stack: ExitStack) -> Runt
 
 
 def _first_call(runtime: Runtime, artifact: Artifact, batch: int) -> Call:
-    """Returns a call on ``batch`` golden images, repeated as needed, that has worked once."""
+    """Returns a call on ``batch`` golden images, repeated as needed, that has worked once.
+
+    Raises:
+        UserError: what it returns is no array on the host. Then the call may return before its
+            work is done, and its duration would say nothing.
+    """
     pixels = golden_pixels(artifact, batch)
-    runtime(pixels)
+    logits = runtime(pixels)
+    if type(logits) is not np.ndarray:
+        raise UserError(
+            f"{runtime.name} returned {type(logits).__name__}, not an array on the host: its call "
+            "may end before its work is done, so its duration says nothing"
+        )
     return partial(runtime, pixels)
 
 
@@ -200,7 +304,7 @@ def _blank(folder: Path, grid: Grid, machine: str, when: str) -> Row:
         precision=cast(Precision, precision),
         runtime=None,
         batch=grid.batches[0],
-        threads=grid.threads,
+        threads=grid.threads[0],
         machine=machine,
         when=when,
     )

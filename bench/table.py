@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 from bench.pick import Pick
 from bench.rows import Row, Sweep
+from bench.timing import is_complete
 
 # Standard deviation over mean above which a row is marked: its tail is the machine's, not its own.
 NOISY = 0.25
@@ -16,6 +17,7 @@ COLUMNS = (
     "Precision",
     "Runtime",
     "Batch",
+    "Threads",
     "p50 ms",
     "95 % interval",
     "p95 ms",
@@ -27,7 +29,7 @@ COLUMNS = (
     "File MB",
     "Notes",
 )
-NUMERIC = frozenset(COLUMNS[3:13])
+NUMERIC = frozenset(COLUMNS[3:14])
 
 
 def measured_cells(sweep: Sweep, row: Row, picks: dict[str, Pick]) -> dict[str, str]:
@@ -44,6 +46,7 @@ def measured_cells(sweep: Sweep, row: Row, picks: dict[str, Pick]) -> dict[str, 
                 row.precision,
                 str(row.runtime),
                 str(row.batch),
+                str(row.threads),
                 ms(latency.p50),
                 f"{ms(low)} to {ms(high)}",
                 ms(latency.p95),
@@ -108,6 +111,11 @@ def top1(row: Row) -> str:
     return f"{percent(row.metrics.top1)} of {row.metrics.images:,}"
 
 
+def threads(row: Row) -> str:
+    """Returns the CPU threads inside a call of ``row``: ``2 threads``."""
+    return f"{row.threads} thread{'s' if row.threads != 1 else ''}"
+
+
 def macs(count: int) -> str:
     """Returns MACs per image as ``17.8 M`` or ``4.09 G``."""
     return f"{count / 1e9:.2f} G" if count >= 1e9 else f"{count / 1e6:.1f} M"
@@ -124,7 +132,9 @@ def _notes(sweep: Sweep, row: Row, picks: dict[str, Pick]) -> list[str]:
         notes.append(f"unverified: {row.unverified}")
     if row.latency and row.latency.variation > NOISY:
         notes.append(f"noisy ({percent(row.latency.variation, decimals=0)})")
-    first, ties = sweep.measured(row.network, row.batch)[0], sweep.tied(row)
+    if row.latency and not is_complete(row.latency, sweep.plan):
+        notes.append(f"unfinished: {row.latency.count:,} of {sweep.plan.count:,} calls")
+    first, ties = sweep.peers(row)[0], sweep.tied(row)
     if row is first and ties:
         notes.append("tie with " + ", ".join(f"{tie.runtime} {tie.precision}" for tie in ties))
     elif first in ties:

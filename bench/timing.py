@@ -27,30 +27,36 @@ MIN_ROUNDS = 5  # the interval is drawn from turns: fewer say nothing about how 
 _WINDOW = 5  # calls per window of the warm-up rule
 _STEADY = 0.95
 _WARMUP_SECONDS = 1.0
-_REWARM = 2  # untimed calls at the start of a turn: the others have had the caches meanwhile
+# Untimed calls at the start of a turn: the others have had the caches meanwhile. A call of a
+# quarter of a second needs none: to fill the caches takes it a hundredth of that.
+_REWARM, _REWARM_SECONDS = 2, 0.25
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """How much to measure; both minima hold for every candidate.
+    """How much to measure: both minima hold for every candidate that can do so in ``limit``.
 
     Attributes:
         count: least number of samples.
         seconds: least sum of samples.
+        limit: sum of samples, in seconds, at which a candidate stops though it has too few: one
+            that takes a second a call sits rounds out, and has five samples, not a hundred.
         rounds: number of turns each candidate gets.
         seed: decides the order of the turns.
     """
 
     count: int = 100
-    seconds: float = 1.0
+    seconds: float = 3.0
+    limit: float = 4.0
     rounds: int = 12
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.count < 1 or self.rounds < MIN_ROUNDS or self.seconds < 0:
+        if self.count < 1 or self.rounds < MIN_ROUNDS or not 0 <= self.seconds <= self.limit:
             raise UserError(
-                f"count is {self.count}, rounds {self.rounds}, seconds {self.seconds}: count must "
-                f"be at least 1, rounds at least {MIN_ROUNDS}, seconds at least 0"
+                f"count is {self.count}, rounds {self.rounds}, seconds {self.seconds:g}, limit "
+                f"{self.limit:g}: count must be at least 1, rounds at least {MIN_ROUNDS}, seconds "
+                "at least 0 and at most the limit"
             )
 
 
@@ -59,7 +65,8 @@ class Latency:
     """Seconds per call, every sample kept, in the turns they were taken in.
 
     Attributes:
-        turns: for each round, the samples of this candidate's turn, in order.
+        turns: for each round, the samples of this candidate's turn, in order; none where it sat
+            the round out.
         warmup: number of untimed calls before the first round.
     """
 
@@ -70,6 +77,11 @@ class Latency:
     def samples(self) -> tuple[float, ...]:
         """Returns all samples, in the order they were taken."""
         return tuple(sample for turn in self.turns for sample in turn)
+
+    @cached_property
+    def seconds(self) -> float:
+        """Returns the sum of the samples."""
+        return sum(self.samples)
 
     @property
     def count(self) -> int:
@@ -110,16 +122,22 @@ class Latency:
         """
         samples = np.array(self.samples)
         order = np.argsort(samples)
-        turn_of = np.repeat(np.arange(len(self.turns)), [len(turn) for turn in self.turns])[order]
-        draws = np.random.default_rng(0).multinomial(
-            len(self.turns), np.full(len(self.turns), 1 / len(self.turns)), size=RESAMPLES
-        )
+        sizes = [len(turn) for turn in self.turns if turn]
+        count = len(sizes)
+        turn_of = np.repeat(np.arange(count), sizes)[order]
+        draws = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), RESAMPLES)
         # A drawn turn's samples weigh as often as it was drawn: the median is where half the
         # weight has been passed, walking up the sorted samples.
-        passed = draws[:, turn_of].cumsum(axis=1)
+        passed = draws.astype(np.int32)[:, turn_of].cumsum(axis=1, dtype=np.int32)
         medians = samples[order][(2 * passed >= passed[:, -1:]).argmax(axis=1)]
         low, high = np.percentile(medians, [2.5, 97.5])
         return float(low), float(high)
+
+
+def is_complete(latency: Latency, plan: Plan) -> bool:
+    """Returns whether ``latency`` is what ``plan`` asks for, or more."""
+    enough = latency.count >= plan.count or latency.seconds >= 0.75 * plan.limit
+    return len(latency.turns) >= plan.rounds and latency.seconds >= 0.99 * plan.seconds and enough
 
 
 def overlap(a: Latency, b: Latency) -> bool:
@@ -132,39 +150,58 @@ def measure(
     candidates: Mapping[K, Call],
     plan: Plan,
     *,
+    begun: Mapping[K, Latency] | None = None,
     clock: Clock = time.perf_counter,
     tick: Callable[[], object] = lambda: None,
+    save: Callable[[dict[K, Latency]], object] = lambda _: None,
 ) -> dict[K, Latency]:
     """Returns the latency of every candidate, measured by turns in rounds of random order.
 
     First each is warmed up (:func:`warm_up`). Then, in each round, each has one turn: two untimed
-    calls, then timed ones until the turn has its share of ``plan.count`` and ``plan.seconds``.
-    A call must return only when its work is done.
+    calls, then timed ones until the turn has its share of ``plan.count`` and ``plan.seconds``, or
+    of ``plan.limit``. A call must return only when its work is done.
 
     Args:
         candidates: what to time, by any name.
         plan: how much.
+        begun: turns that were taken before, by the same plan: these rounds are not repeated.
         clock: seconds, monotonic.
         tick: called after each warm-up and each turn: ``len(candidates) * (rounds + 1)`` times.
+        save: called after each round with what there is by then.
     """
-    warmups: dict[K, int] = {}
+    warm = {}
     for name, call in candidates.items():
-        warmups[name] = warm_up(call, clock=clock)
+        warm[name] = warm_up(call, clock=clock)
         tick()
-    turns: dict[K, list[tuple[float, ...]]] = {name: [] for name in candidates}
+    turns = {
+        name: list(begun[name].turns) if begun and name in begun else [] for name in candidates
+    }
     names = list(candidates)
     rng = np.random.default_rng(plan.seed)
-    count, seconds = -(-plan.count // plan.rounds), plan.seconds / plan.rounds
-    for _ in range(plan.rounds):
+    found: dict[K, Latency] = {}
+    for number in range(plan.rounds):
         for index in rng.permutation(len(names)):
             name = names[index]
-            turns[name].append(_turn(candidates[name], count, seconds, clock))
+            if len(turns[name]) <= number:
+                out = _sits_out(turns[name], plan)
+                expected = warm[name].seconds
+                turns[name].append(() if out else _turn(candidates[name], plan, expected, clock))
             tick()
-    return {name: Latency(turns=tuple(turns[name]), warmup=warmups[name]) for name in candidates}
+        found = {n: Latency(turns=tuple(turns[n]), warmup=warm[n].calls) for n in candidates}
+        save(found)
+    return found
 
 
-def warm_up(call: Call, *, clock: Clock = time.perf_counter) -> int:
-    """Returns after how many untimed calls ``call`` was steady.
+@dataclass(frozen=True, slots=True)
+class Warmth:
+    """What warming up showed: how many calls it took, and the seconds of one since."""
+
+    calls: int
+    seconds: float
+
+
+def warm_up(call: Call, *, clock: Clock = time.perf_counter) -> Warmth:
+    """Returns after how many untimed calls ``call`` was steady, and what it took then.
 
     Steady: the median of the last five calls is no longer 5 % below that of the five before.
     After one second it is taken as it is: what still varies then is seen in the samples.
@@ -172,22 +209,36 @@ def warm_up(call: Call, *, clock: Clock = time.perf_counter) -> int:
     calls, start = 0, clock()
     previous = float("inf")
     while True:
-        median = float(np.median([_time(call, clock) for _ in range(_WINDOW)]))
-        calls += _WINDOW
+        window: list[float] = []
+        while len(window) < _WINDOW and clock() - start < _WARMUP_SECONDS:
+            window.append(_time(call, clock))
+        calls += len(window)
+        median = float(np.median(window)) if window else previous
         if median >= _STEADY * previous or clock() - start >= _WARMUP_SECONDS:
-            return calls
+            return Warmth(calls, median)
         previous = median
 
 
-def _turn(call: Call, count: int, seconds: float, clock: Clock) -> tuple[float, ...]:
-    for _ in range(_REWARM):
+def _sits_out(turns: list[tuple[float, ...]], plan: Plan) -> bool:
+    """Returns whether a candidate has used up its share of the limit, and has turns to spare."""
+    rounds = len(turns) + 1
+    needed = MIN_ROUNDS - sum(map(bool, turns))
+    used = sum(map(sum, turns))
+    return used >= plan.limit * rounds / plan.rounds and needed <= plan.rounds - rounds
+
+
+def _turn(call: Call, plan: Plan, expected: float, clock: Clock) -> tuple[float, ...]:
+    count, seconds = -(-plan.count // plan.rounds), plan.seconds / plan.rounds
+    for _ in range(min(_REWARM, int(_REWARM_SECONDS / expected) if expected else _REWARM)):
         call()
     samples: list[float] = []
     total = 0.0
     collecting = gc.isenabled()
     gc.disable()  # a collection would be charged to whichever call it happens to fall into
     try:
-        while len(samples) < count or total < seconds:
+        while not samples or (
+            (len(samples) < count or total < seconds) and total < plan.limit / plan.rounds
+        ):
             sample = _time(call, clock)
             samples.append(sample)
             total += sample

@@ -42,7 +42,6 @@ class Machine:
         gpu: name of the first NVIDIA GPU.
         driver: version of its driver.
         versions: library to version; a library that is not installed is absent.
-        load_average: runnable tasks over the last 1, 5 and 15 minutes, when this was written.
     """
 
     cpu: str
@@ -54,14 +53,11 @@ class Machine:
     gpu: str | None
     driver: str | None
     versions: dict[str, str]
-    load_average: tuple[float, float, float] | None
 
     @property
     def key(self) -> str:
         """Returns 12 hex digits that stay the same while rows are comparable."""
-        facts = asdict(self)
-        del facts["load_average"]
-        text = json.dumps(facts, sort_keys=True)
+        text = json.dumps(asdict(self), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -78,7 +74,6 @@ def this_machine() -> Machine:
         gpu=gpu,
         driver=driver,
         versions=_versions(),
-        load_average=os.getloadavg() if hasattr(os, "getloadavg") else None,
     )
 
 

@@ -53,6 +53,7 @@ class _Entry:
 
 _RUNTIMES = {
     "torch": _Entry("export.runtimes.eager:load", ("onnx",)),
+    "torch-compile": _Entry("export.runtimes.eager:load_compiled", ("onnx",)),
     "ort-cpu": _Entry("export.runtimes.ort:load_cpu", ("onnx",)),
     "ort-cuda": _Entry("export.runtimes.ort:load_cuda", ("onnx",)),
     "openvino": _Entry("export.runtimes.openvino_cpu:load", ("onnx",)),

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
+from typing import Any
+
 import torch
 
 from export.artifact import Artifact
@@ -12,19 +16,22 @@ from models.classifier import Classifier
 from models.errors import UserError
 from models.preprocess import Pixels
 
+COMPILERS = ("c++", "g++", "clang++")
+
 
 class EagerRuntime(Runtime):
-    """A torch module on the CPU, called as it is.
+    """A torch module on the CPU.
 
     Torch's thread count belongs to the process: it is set for each call and holds until another
     sets it.
     """
 
-    name = "torch"
-
-    def __init__(self, artifact: Artifact, network: Classifier, threads: int) -> None:
+    def __init__(
+        self, name: str, artifact: Artifact, network: Callable[[Any], Any], threads: int
+    ) -> None:
+        self.name = name
         self._artifact = artifact
-        self._network: Classifier | None = network
+        self._network: Callable[[Any], Any] | None = network
         self._threads = threads
 
     @torch.inference_mode()
@@ -48,10 +55,32 @@ def load(artifact: Artifact, *, threads: int | None = None) -> EagerRuntime:
     Raises:
         RuntimeUnavailable: its weights are not on this machine.
     """
+    network = _network("torch", artifact)
+    return EagerRuntime("torch", artifact, network, threads or torch.get_num_threads())
+
+
+def load_compiled(artifact: Artifact, *, threads: int | None = None) -> EagerRuntime:
+    """Returns what ``torch.compile`` makes of the network of :func:`load`.
+
+    The first call at each batch size compiles, for up to a minute; torch keeps the result for the
+    next process.
+
+    Raises:
+        RuntimeUnavailable: its weights are not on this machine, or no C++ compiler is.
+    """
+    if not any(map(shutil.which, COMPILERS)):
+        raise RuntimeUnavailable(
+            "torch-compile: torch compiles C++ for a CPU, and no compiler is on the PATH "
+            f"({', '.join(COMPILERS)}); install one, such as: apt-get install g++"
+        )
+    network = torch.compile(_network("torch-compile", artifact), dynamic=False)
+    return EagerRuntime("torch-compile", artifact, network, threads or torch.get_num_threads())
+
+
+def _network(name: str, artifact: Artifact) -> Classifier:
     try:
         network = rebuild(artifact)
     except UserError as error:
-        raise RuntimeUnavailable(f"torch: {error}") from None
+        raise RuntimeUnavailable(f"{name}: {error}") from None
     # Pixels arrive channels last; weights in the same order spare a copy per convolution.
-    network.to(memory_format=torch.channels_last)
-    return EagerRuntime(artifact, network, threads or torch.get_num_threads())
+    return network.to(memory_format=torch.channels_last)

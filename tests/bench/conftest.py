@@ -10,6 +10,7 @@ import onnx
 import pytest
 from tiny_artifact import colour_means, tiny_artifact
 
+from bench.conditions import Conditions
 from bench.rows import Row, Sweep
 from bench.timing import Latency, Plan
 from export.artifact import Artifact, write_artifact
@@ -18,6 +19,7 @@ from models.files import staged
 from models.machine import Machine
 
 SIDE = 32
+PLAN = Plan(count=35, seconds=0, rounds=7)  # what the rows of make_row hold
 
 
 @pytest.fixture
@@ -60,8 +62,11 @@ MACHINE = Machine(
     gpu=None,
     driver=None,
     versions={"python": "3.11"},
-    load_average=None,
 )
+BEFORE = Conditions(
+    when="2026-11-22T00:00:00+00:00", load_average=(0.1, 0.2, 0.3), cpu_mhz=2000.0, gpu_mhz=None
+)
+AFTER = dataclasses.replace(BEFORE, when="2026-11-22T00:10:00+00:00", load_average=(1.0, 0.5, 0.3))
 
 
 @pytest.fixture(scope="session")
@@ -103,6 +108,6 @@ def make_sweep() -> Callable[..., Sweep]:
     """Makes a sweep of rows, on a made-up machine."""
 
     def make(*rows: Row) -> Sweep:
-        return Sweep(machine=MACHINE, plan=Plan(), rows=rows)
+        return Sweep(machine=MACHINE, plan=PLAN, rows=rows, before=BEFORE, after=AFTER)
 
     return make

@@ -82,7 +82,7 @@ def test_the_table_is_markdown(report: Report) -> None:
     header = next(number for number, line in enumerate(lines) if line.startswith("| Network"))
     widths = {len(re.split(r"(?<!\\)\|", line)) for line in lines[header : header + 7]}
     assert len(widths) == 1
-    assert lines[header + 2].startswith("| tiny-toy | int8 | ort-cpu | 1 | 1.00 |")
+    assert lines[header + 2].startswith("| tiny-toy | int8 | ort-cpu | 1 | 1 | 1.00 |")
     assert r"no <driver> \| here" in "\n".join(lines)
 
 

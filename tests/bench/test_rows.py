@@ -1,39 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
-from bench.rows import FILE, Row, Sweep, read_sweep, write_sweep
+from bench.rows import Row, Sweep
 from models.errors import UserError
 
 Rows = Callable[..., Row]
 Sweeps = Callable[..., Sweep]
-
-
-def test_what_is_written_is_read(tmp_path: Path, make_row: Rows, make_sweep: Sweeps) -> None:
-    sweep = make_sweep(make_row(ms=1.5), make_row(ms=None, reason="no driver", runtime="ort-cuda"))
-    path = write_sweep(sweep, tmp_path / "reports")
-    assert read_sweep(tmp_path / "reports") == sweep
-    assert len(path.read_text().splitlines()) == 3
-    assert [file.name for file in path.parent.iterdir()] == [FILE]
-
-
-def test_a_broken_file_is_named_with_its_line(
-    tmp_path: Path, make_row: Rows, make_sweep: Sweeps
-) -> None:
-    with pytest.raises(UserError, match="measure first with: make bench"):
-        read_sweep(tmp_path)
-    path = write_sweep(make_sweep(make_row()), tmp_path)
-    header = path.read_text().splitlines()[0]
-    path.write_text(header + '\n{"model": 3}\n')
-    with pytest.raises(UserError, match=r"line 2: model: .*measure again"):
-        read_sweep(tmp_path)
-    for text in ("", "[]\n", "no json\n", header.replace('"schema":1', '"schema":7')):
-        path.write_text(text)
-        with pytest.raises(UserError, match="line 1 is no header of schema 1"):
-            read_sweep(tmp_path)
 
 
 def test_comparisons_stay_within_a_network_and_batch(make_row: Rows, make_sweep: Sweeps) -> None:
@@ -45,6 +20,31 @@ def test_comparisons_stay_within_a_network_and_batch(make_row: Rows, make_sweep:
     assert sweep.measured(batch=1) == [fast, torch]
     assert sweep.tied(fast) == []
     assert fast.rate == pytest.approx(17.8e6 / 0.002)
+
+
+def test_threads_are_compared_with_the_same_number(make_row: Rows, make_sweep: Sweeps) -> None:
+    one, two = make_row(ms=4.0), make_row(ms=2.0, threads=2)
+    sweep = make_sweep(
+        one, two, make_row(ms=8.0, runtime="torch"), make_row(ms=6.0, runtime="torch", threads=2)
+    )
+    assert sweep.threads() == [1, 2]
+    assert sweep.times_torch(one) == pytest.approx(2.0)
+    assert sweep.times_torch(two) == pytest.approx(3.0)
+    assert sweep.peers(two)[0] is two
+
+
+def test_only_what_is_asked_for(make_row: Rows, make_sweep: Sweeps) -> None:
+    rows = [
+        make_row(folder=f"{network}/onnx-fp32")
+        for network in ("mobilenet_v3_large-digits", "mobilenet_v2-digits", "mobilenet_v2-toy")
+    ]
+    sweep = make_sweep(*rows)
+    assert sweep.only("mobilenet_v3").rows == (rows[0],)
+    assert sweep.only(data="digits").rows == tuple(rows[:2])
+    assert sweep.only("mobilenet_v2", "toy").rows == (rows[2],)
+    assert sweep.only() == sweep
+    with pytest.raises(UserError, match="nothing of resnet50 on any data was measured; there is"):
+        sweep.only("resnet50")
 
 
 def test_ties_are_by_interval(make_row: Rows, make_sweep: Sweeps) -> None:

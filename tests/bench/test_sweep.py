@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 
 import bench.sweep
-from bench.rows import Row
+from bench.rows import Row, Sweep
 from bench.sweep import Grid, find_artifacts, run_sweep
 from bench.timing import Plan
 from export.artifact import Artifact
@@ -123,6 +124,124 @@ def test_a_batch_the_artifact_does_not_take_is_a_reason(
     rows = rows_of(Grid(artifacts=tmp_path / "artifacts", batches=(1, 9)))
     assert "takes 1 to 8 images" in str(rows["tiny-toy/onnx-fp32", "ort-cpu", 9].reason)
     assert rows["tiny-toy/onnx-fp32", "ort-cpu", 1].latency is not None
+
+
+def test_a_call_that_may_not_have_ended_is_not_timed(
+    tmp_path: Path, make_artifact: Artifacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_artifact()
+
+    class Later:
+        """Logits that are computed when they are looked at, as a GPU's are."""
+
+        def __init__(self, work: Callable[[], Any]) -> None:
+            self.work = work
+
+        def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+            return self.work()
+
+    class Unsynchronised:
+        name = "unsynchronised"
+
+        def __init__(self, runtime: Runtime) -> None:
+            self.runtime = runtime
+
+        def __call__(self, pixels: Any) -> Any:
+            return Later(lambda: self.runtime(pixels))
+
+        def __enter__(self) -> Unsynchronised:
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            pass
+
+    monkeypatch.setattr(bench.sweep, "list_runtimes", lambda form: ["unsynchronised"])
+    monkeypatch.setattr(
+        bench.sweep, "load_runtime", lambda *a, **o: Unsynchronised(load_runtime("ort-cpu", a[1]))
+    )
+    monkeypatch.setattr(bench.sweep, "check_golden", lambda runtime, artifact: None)
+    (row,) = rows_of(Grid(artifacts=tmp_path / "artifacts", batches=(1,))).values()
+    assert row.latency is None
+    assert "returned Later, not an array on the host: its call may end before" in str(row.reason)
+
+
+def test_what_was_measured_before_is_reused_until_the_artifact_changes(
+    tmp_path: Path, make_artifact: Artifacts, runtimes: list[str]
+) -> None:
+    make_artifact()
+    make_artifact("other-toy")
+    whole = Grid(artifacts=tmp_path / "artifacts", batches=(1, 4))
+    first = run_sweep(whole, PLAN)
+    loaded = len(runtimes)
+    assert run_sweep(whole, PLAN, known=first).rows == first.rows
+    assert len(runtimes) == loaded  # nothing was even opened
+
+    one = dataclasses.replace(whole, model="tiny", batches=(1,))
+    again = run_sweep(one, PLAN, known=first, fresh=True)
+    old, new = ({row.key: row for row in sweep.rows} for sweep in (first, again))
+    assert old.keys() == new.keys()
+    changed = {key for key in old if old[key].latency != new[key].latency}
+    fp32 = "tiny-toy/onnx-fp32"
+    assert changed == {(fp32, "torch", 1, 1), (fp32, "ort-cpu", 1, 1)}
+
+    stale = [dataclasses.replace(row, sha256="0" * 64) for row in first.rows]
+    mended = run_sweep(one, PLAN, known=dataclasses.replace(first, rows=tuple(stale)))
+    assert {row.batch for row in mended.rows if row.folder == fp32} == {1}  # no stale batch 4
+    assert all(row.sha256 != "0" * 64 for row in mended.rows if row.folder == fp32)
+    assert len([row for row in mended.rows if row.model == "other"]) == 6
+
+    more = run_sweep(one, dataclasses.replace(PLAN, count=50), known=first)
+    (row,) = (row for row in more.rows if row.key == (fp32, "ort-cpu", 1, 1))
+    assert row.latency is not None
+    assert row.latency.count == 50
+
+
+def test_a_run_that_was_cut_off_goes_on(tmp_path: Path, make_artifact: Artifacts) -> None:
+    make_artifact()
+    grid = Grid(artifacts=tmp_path / "artifacts", batches=(1,))
+    saved: list[Sweep] = []
+
+    def stop(sweep: Sweep) -> None:
+        saved.append(sweep)
+        if len(saved) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(grid, PLAN, save=stop)
+    cut = [row.latency for row in saved[-1].measured()]
+    assert [len(latency.turns) for latency in cut if latency] == [3, 3]
+    whole = run_sweep(grid, PLAN, known=saved[-1])
+    for row in whole.measured():
+        assert row.latency is not None
+        assert len(row.latency.turns) == 5
+        assert row.latency.turns[:3] in [latency.turns for latency in cut if latency]
+
+
+def test_each_number_of_threads_is_a_candidate(
+    tmp_path: Path, make_artifact: Artifacts, runtimes: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_artifact()
+    monkeypatch.setattr(bench.sweep, "usable_cores", lambda: 2)
+    sweep = run_sweep(Grid(artifacts=tmp_path / "artifacts", batches=(1,), threads=(1, 2)), PLAN)
+    assert {(row.runtime, row.threads) for row in sweep.measured()} == {
+        (runtime, threads) for runtime in ("torch", "ort-cpu") for threads in (1, 2)
+    }
+    assert "ort-cpu onnx-fp32 {'threads': 2}" in runtimes
+    with pytest.raises(UserError, match="this machine has 2 usable cores"):
+        Grid(artifacts=tmp_path, threads=(3,))
+
+
+def test_compiling_is_asked_for(
+    tmp_path: Path, make_artifact: Artifacts, runtimes: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_artifact()
+    monkeypatch.setattr(bench.sweep, "list_runtimes", lambda form: ["torch-compile"])
+    grid = Grid(artifacts=tmp_path / "artifacts", batches=(1,))
+    (row,) = run_sweep(grid, PLAN).rows
+    assert "ask for it with: make bench ARGS=--compile" in str(row.reason)
+    assert runtimes == []
+    (row,) = run_sweep(dataclasses.replace(grid, compile=True), PLAN).rows
+    assert row.latency is not None
 
 
 def test_filters_choose_by_network_and_data(tmp_path: Path, make_artifact: Artifacts) -> None:

@@ -1,12 +1,25 @@
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
 
-from bench.timing import Latency, Plan, measure, overlap, warm_up
+from bench.timing import (
+    MIN_ROUNDS,
+    Latency,
+    Plan,
+    Warmth,
+    is_complete,
+    measure,
+    overlap,
+    warm_up,
+)
 from models.errors import UserError
 
 
@@ -76,23 +89,93 @@ def test_rounds_are_interleaved_in_seeded_random_order() -> None:
 
 def test_warm_up_ends_when_calls_stop_getting_faster() -> None:
     clock = Clock()
-    assert warm_up(clock.sleeper(0.01), clock=clock) == 10
+    assert warm_up(clock.sleeper(0.01), clock=clock) == Warmth(10, pytest.approx(0.01))
     falling = [0.010] * 5 + [0.008] * 5 + [0.006] * 5 + [0.006]
-    assert warm_up(clock.sleeper(*falling), clock=clock) == 20
+    assert warm_up(clock.sleeper(*falling), clock=clock) == Warmth(20, pytest.approx(0.006))
 
 
 def test_warm_up_gives_up_after_a_second() -> None:
     clock = Clock()
     for_ever = [0.5**power for power in range(200)]
-    assert warm_up(clock.sleeper(*for_ever), clock=clock) == 5
+    assert warm_up(clock.sleeper(*for_ever), clock=clock).calls == 1
+    assert warm_up(clock.sleeper(0.3), clock=clock).calls == 4
 
 
 def test_warm_up_calls_are_in_no_sample() -> None:
     clock = Clock()
-    call = clock.sleeper(*[5.0] * 5, 0.001)
+    call = clock.sleeper(*[0.3] * 4, 0.001)
     latency = measure({"a": call}, Plan(count=10, seconds=0, rounds=5), clock=clock)["a"]
     assert max(latency.samples) == pytest.approx(0.001)
-    assert latency.warmup == 5
+    assert latency.warmup == 4
+
+
+def test_a_slow_candidate_sits_rounds_out_and_stays_near_the_limit() -> None:
+    clock = Clock()
+    plan = Plan(count=100, seconds=3, limit=4, rounds=12)
+    calls = {"fast": clock.sleeper(0.01), "slow": clock.sleeper(0.5), "slower": clock.sleeper(1.5)}
+    found = measure(calls, plan, clock=clock)
+    assert found["fast"].count == 300
+    assert all(found["fast"].turns)
+    assert found["slow"].seconds == pytest.approx(4.0)
+    assert found["slower"].count == MIN_ROUNDS
+    for name in ("slow", "slower"):
+        taken = [number for number, turn in enumerate(found[name].turns) if turn]
+        assert len(taken) >= MIN_ROUNDS
+        assert len(found[name].turns) == 12
+        assert max(taken) >= 8  # spread over the run, not all at its start
+        assert found[name].interval == (found[name].p50, found[name].p50)
+    assert all(is_complete(latency, plan) for latency in found.values())
+
+
+def test_a_run_that_was_cut_off_goes_on_where_it_was() -> None:
+    plan = Plan(count=12, seconds=0, rounds=6)
+
+    def run(**options: Any) -> tuple[dict[str, Latency], list[dict[str, Latency]]]:
+        clock, saved = Clock(), list[dict[str, Latency]]()
+        calls = {name: clock.sleeper(0.01) for name in "ab"}
+        return measure(calls, plan, clock=clock, save=saved.append, **options), saved
+
+    whole, saved = run()
+    assert [len(latency["a"].turns) for latency in saved] == [1, 2, 3, 4, 5, 6]
+    assert not any(is_complete(latency["a"], plan) for latency in saved[:-1])
+    marked = {
+        name: Latency(turns=((0.09, 0.09),) * 4, warmup=latency.warmup)
+        for name, latency in saved[3].items()
+    }
+    resumed, rest = run(begun=marked)
+    assert resumed["a"].turns[:4] == ((0.09, 0.09),) * 4
+    assert resumed["b"].turns[4:] == whole["b"].turns[4:]
+    assert len(rest) == 6
+
+
+def test_more_than_was_asked_is_complete_and_less_is_not() -> None:
+    latency = Latency(turns=((0.01,) * 10,) * 12, warmup=10)
+    assert is_complete(latency, Plan(count=100, seconds=1))
+    assert is_complete(latency, Plan(count=30, seconds=0.2, rounds=6))
+    assert not is_complete(latency, Plan(count=100, seconds=3))
+    assert not is_complete(latency, Plan(count=200, seconds=1))
+    assert not is_complete(latency, Plan(count=100, seconds=1, rounds=20))
+
+
+def test_the_real_clock_sees_at_least_the_time_that_passed() -> None:
+    def call() -> None:
+        end = time.perf_counter() + 0.004
+        while time.perf_counter() < end:
+            pass
+
+    latency = measure({"a": call}, Plan(count=20, seconds=0, rounds=5))["a"]
+    assert min(latency.samples) >= 0.004
+
+
+def test_a_call_that_does_not_wait_looks_too_fast() -> None:
+    """What the timer cannot see, so that the sweep must refuse it (test_sweep)."""
+    with ThreadPoolExecutor(1) as pool:
+        work = partial(time.sleep, 0.01)
+        calls = {"waits": lambda: pool.submit(work).result(), "does not": lambda: pool.submit(work)}
+        found = measure({"waits": calls["waits"]}, Plan(count=5, seconds=0, rounds=5))
+        hasty = measure({"does not": calls["does not"]}, Plan(count=5, seconds=0, rounds=5))
+    assert min(found["waits"].samples) >= 0.01
+    assert hasty["does not"].p50 < min(found["waits"].samples)
 
 
 def test_percentiles_are_numpys() -> None:
@@ -154,3 +237,5 @@ def test_no_collection_runs_during_a_turn_and_the_setting_returns() -> None:
 def test_a_plan_that_proves_nothing_is_refused() -> None:
     with pytest.raises(UserError, match="rounds at least 5"):
         Plan(rounds=1)
+    with pytest.raises(UserError, match=r"seconds 9, limit 4: .* at most the limit"):
+        Plan(seconds=9)
