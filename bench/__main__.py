@@ -1,4 +1,4 @@
-"""``python -m bench run|report|layers|load``: what artifacts take, and a server under load."""
+"""``python -m bench run|report|compare|...``: what artifacts take, and a server under load."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from rich.table import Table
 
 from bench.images import golden_images, read_images
 from bench.load import send_load
-from bench.pick import pick_all, write_pick
+from bench.pick import pick_all, title, write_pick
 from bench.report import write_report
-from bench.rows import Sweep
+from bench.rows import Sweep, p50
 from bench.sweep import Grid, find_artifacts, run_sweep
 from bench.sweep_file import earlier_sweep, read_sweep, write_sweep
-from bench.table import COLUMNS, MISSING, NUMERIC, measured_cells, ms, unmeasured
+from bench.table import COLUMNS, MISSING, NUMERIC, measured_cells, ms, percent, unmeasured
 from bench.timing import Plan
 from export.artifact import Artifact
 from models.cli import results, run
@@ -109,6 +109,50 @@ class Report:
     def __call__(self) -> None:
         """Writes the report and prints the table."""
         _show(read_sweep(self.out).only(self.model, self.data), self.out)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare:
+    """Say what became faster or slower from one run to another, beyond noise."""
+
+    before: tyro.conf.Positional[Path]
+    """Folder with latency.jsonl, or such a file."""
+    after: tyro.conf.Positional[Path]
+    """Likewise."""
+    least: float = 0.05
+    """A smaller difference, as a fraction, never counts."""
+
+    def __call__(self) -> int:
+        """Prints what changed; returns 1 if anything became slower."""
+        from bench.compare import compare
+
+        found = compare(read_sweep(self.before), read_sweep(self.after), least=self.least)
+        out = results()
+        table = Table(box=None, pad_edge=False)
+        for name in ("Candidate", "Batch", "Threads", "before ms", "after ms", "ratio", ""):
+            table.add_column(name, justify="left" if name in ("Candidate", "") else "right")
+        for change in (*found.verdicts("slower"), *found.verdicts("faster")):
+            a, b = change.before, change.after
+            what = "artifact differs" if a.sha256 != b.sha256 else ""
+            cells = (str(a.batch), str(a.threads), ms(p50(a)), ms(p50(b)), f"{change.ratio:.2f}")
+            name = f"{a.network}: {title(a)}"
+            table.add_row(name, *cells, f"{change.verdict}{', ' * bool(what)}{what}")
+        if table.row_count:
+            out.print(table)
+        for name, rows in (("before", found.lost), ("after", found.new)):
+            if rows:
+                out.print(f"only {name}: {len(rows)} candidates, such as {rows[0].network}")
+        control = (
+            "torch eager cannot tell how far the machine itself moved"
+            if found.control is None
+            else f"nine in ten of torch eager's rows moved by at most {percent(found.control)}"
+        )
+        out.print(
+            f"{len(found.changes)} candidates: {len(found.verdicts('slower'))} slower, "
+            f"{len(found.verdicts('faster'))} faster, {len(found.verdicts('same'))} the same "
+            f"within {percent(found.noise)}; {control}"
+        )
+        return 1 if found.verdicts("slower") else 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -311,4 +355,8 @@ def _show(sweep: Sweep, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    run(lambda: tyro.cli(Run | Report | Layers | Load | Training | Study, prog="python -m bench")())
+    run(
+        lambda: tyro.cli(
+            Run | Report | Compare | Layers | Load | Training | Study, prog="python -m bench"
+        )()
+    )

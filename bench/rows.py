@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from bench.conditions import Conditions
+from bench.costs import Costs
 from bench.timing import Latency, Plan, overlap
 from export.records import Format, Metrics, Precision, Weights
 from models.errors import UserError
@@ -27,6 +28,7 @@ class Row:
         threads: CPU threads inside one call.
         latency: every sample, or None.
         reason: why there is no latency; None where there is one.
+        costs: what the float32 graph costs; on rows of the onnx-fp32 artifact, None on others.
         weights, macs, parameters, size, sha256, metrics, unverified: the artifact's own words
             (``size``: bytes of the model file, ``sha256``: its digest); None where it could not
             be read, and ``metrics`` also where no accuracy was measured.
@@ -45,6 +47,7 @@ class Row:
     latency: Latency | None = None
     reason: str | None = None
     weights: Weights | None = None
+    costs: Costs | None = None
     macs: int | None = None
     parameters: int | None = None
     size: int | None = None
@@ -151,10 +154,15 @@ class Sweep:
         return [r for r in others if r is not row and r.latency and overlap(r.latency, row.latency)]
 
 
+def latency(row: Row) -> Latency:
+    """Returns the latency of a row that was measured."""
+    assert row.latency is not None, "only measured rows have a latency"
+    return row.latency
+
+
 def p50(row: Row) -> float:
     """Returns the median latency, in seconds, of a row that was measured."""
-    assert row.latency is not None, "only measured rows have a median"
-    return row.latency.p50
+    return latency(row).p50
 
 
 def is_asked(network: str, model: str | None, data: str | None) -> bool:

@@ -22,6 +22,7 @@ from rich.progress import (
 )
 
 from bench.conditions import conditions
+from bench.costs import count_costs
 from bench.rows import Row, Sweep, is_asked
 from bench.timing import Call, Latency, Plan, is_complete, measure
 from export.artifact import MODEL_FILES, Artifact
@@ -207,6 +208,7 @@ def _load(
         size=artifact.size,
         sha256=artifact.sha256s[artifact.model_file.name],
         metrics=artifact.metrics,
+        costs=count_costs(artifact) if artifact.name == "onnx-fp32" else None,
         unverified=artifact.unverified,
     )
     found: list[_Candidate] = []
