@@ -134,7 +134,7 @@ def scatter(sweep: Sweep, batch: int) -> Panel:
     )
 
 
-def poster(sweep: Sweep, title: str, subtitle: list[str]) -> alt.VConcatChart:
+def poster(sweep: Sweep, title: str, subtitle: list[str]) -> Any:
     """Returns all charts on one sheet, for the PNG."""
     batches = [batch for batch in sweep.batches() if sweep.measured(batch=batch)]
     rows = []
@@ -149,7 +149,12 @@ def poster(sweep: Sweep, title: str, subtitle: list[str]) -> alt.VConcatChart:
         for row in rows
     ]
     chart = alt.vconcat(*lines, spacing=30).resolve_scale(color="independent", shape="independent")
-    poster: alt.VConcatChart = (
+    return titled(chart, title, subtitle)
+
+
+def titled(chart: Any, title: str, subtitle: list[str]) -> Any:
+    """Returns ``chart`` as a sheet for a PNG, with a title."""
+    return (
         chart.properties(
             title=alt.TitleParams(title, subtitle=subtitle, anchor="start", offset=20), padding=24
         )
@@ -167,7 +172,6 @@ def poster(sweep: Sweep, title: str, subtitle: list[str]) -> alt.VConcatChart:
         )
         .configure_legend(orient="bottom", columns=4, labelFontSize=12, symbolSize=90)
     )
-    return poster
 
 
 def _point(sweep: Sweep, row: Row) -> dict[str, Any]:

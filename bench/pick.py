@@ -9,7 +9,8 @@ from bench.rows import Row, Sweep, p50
 from bench.timing import overlap
 from export.choice import Choice, write_choice
 
-_PRECISIONS = ("fp32", "fp16", "int8")  # the one to prefer first, where speed does not decide
+PRECISIONS = ("fp32", "fp16", "int8")  # the one to prefer first, where speed does not decide
+_NAMED = 2  # ties that are named; more are counted
 _GPU_RUNTIMES = ("ort-cuda", "tensorrt", "tensorrt-rtx")
 
 
@@ -28,9 +29,10 @@ class Pick:
 
     @property
     def tied(self) -> str:
-        """Returns the ties in words: ``a, b and c``."""
-        *most, last = (title(tie) for tie in self.ties)
-        return f"{', '.join(most)} and {last}" if most else last
+        """Returns the ties in words: ``a and b``, or ``5 others``."""
+        if len(self.ties) > _NAMED:
+            return f"{len(self.ties)} others"
+        return " and ".join(title(tie) for tie in self.ties)
 
     @property
     def sentence(self) -> str:
@@ -64,7 +66,7 @@ def pick(sweep: Sweep, network: str) -> Pick | None:
         return None
     fastest = rows[0].latency
     tied = [row for row in rows if row.latency and fastest and overlap(row.latency, fastest)]
-    best = min(tied, key=lambda row: (_PRECISIONS.index(row.precision), p50(row)))
+    best = min(tied, key=lambda row: (PRECISIONS.index(row.precision), p50(row)))
     return Pick(row=best, ties=tuple(row for row in tied if row is not best))
 
 
@@ -75,16 +77,22 @@ def pick_all(sweep: Sweep) -> dict[str, Pick]:
 
 def write_pick(sweep: Sweep, chosen: Pick, artifacts: Path) -> Path:
     """Returns the file beside the artifacts that now tells the server what to use."""
-    row, machine = chosen.row, sweep.machine
+    row = chosen.row
+    return write_choice(
+        artifacts / row.network, choice_of(sweep, row, row.folder.rpartition("/")[2])
+    )
+
+
+def choice_of(sweep: Sweep, row: Row, artifact: str) -> Choice:
+    """Returns what a server must know of a measured row, with its ``artifact`` by this path."""
+    machine = sweep.machine
     processor = machine.gpu if row.runtime in _GPU_RUNTIMES else machine.cpu
     assert row.runtime is not None, "a measured row has a runtime"
-    return write_choice(
-        artifacts / row.network,
-        Choice(
-            artifact=f"{row.format}-{row.precision}",
-            runtime=row.runtime,
-            threads=row.threads,
-            p50_s=p50(row),
-            machine=processor or "an unknown GPU",
-        ),
+    return Choice(
+        artifact=artifact,
+        runtime=row.runtime,
+        batch=row.batch,
+        threads=row.threads,
+        p50_s=p50(row),
+        machine=processor or "an unknown GPU",
     )

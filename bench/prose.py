@@ -7,7 +7,8 @@ from statistics import geometric_mean
 from bench.conditions import Conditions
 from bench.pick import Pick, title
 from bench.rows import Sweep, p50
-from bench.table import NOISY, macs, ms, threads
+from bench.section import Table
+from bench.table import MISSING, NOISY, macs, ms, threads, top1
 
 
 def headline(sweep: Sweep) -> str:
@@ -33,17 +34,52 @@ def summary(sweep: Sweep, picks: dict[str, Pick]) -> list[str]:
     if not sweep.measured():
         return ["Nothing could be measured on this machine; the reasons are below."]
     networks = sweep.networks()
-    sentences = [_network_sentence(sweep, picks.get(network), network) for network in networks]
+    if len(networks) == 1:
+        sentence = _network_sentence(sweep, picks.get(networks[0]), networks[0])
+        return [sentence, *filter(None, [_spread(sweep)])]
     gains = [gain for best in picks.values() if (gain := sweep.times_torch(best.row))]
-    if len(networks) > 1 and gains:
-        sentences.insert(
-            0,
-            f"Over {len(gains)} networks, what was picked answers one image "
-            f"{geometric_mean(gains):.1f} times faster than torch eager (geometric mean).",
-        )
-    if len(networks) == 1 and (spread := _spread(sweep)):
-        sentences.append(spread)
-    return sentences
+    if not gains:
+        return ["No network was measured both in torch eager and in what a server could use."]
+    return [
+        f"Over {len(gains)} networks, what was picked answers one image "
+        f"{geometric_mean(gains):.1f} times faster than torch eager (geometric mean; "
+        f"{min(gains):.1f} to {max(gains):.1f})."
+    ]
+
+
+def picks_table(sweep: Sweep, picks: dict[str, Pick]) -> Table | None:
+    """Returns what to serve of each network, or None where the sentences say it of one."""
+    if len(sweep.networks()) == 1:
+        return None
+    rows: list[tuple[str, ...]] = []
+    for network in sweep.networks():
+        if best := picks.get(network):
+            gain, eager = sweep.times_torch(best.row), sweep.eager(best.row)
+            rows.append(
+                (
+                    network,
+                    title(best.row),
+                    str(best.row.threads),
+                    ms(p50(best.row)),
+                    ms(p50(eager)) if eager else MISSING,
+                    f"{gain:.1f}" if gain else MISSING,
+                    top1(best.row),
+                    best.tied if best.ties else "",
+                )
+            )
+        else:
+            rows.append((network, "nothing that a server could use was measured", *[""] * 6))
+    header = (
+        "Network",
+        "Serve",
+        "Threads",
+        "p50 ms",
+        "torch ms",
+        "x faster",
+        "Top-1",
+        "A tie with",
+    )
+    return Table(header=header, rows=tuple(rows), numeric=frozenset(header[2:7]))
 
 
 def method(sweep: Sweep) -> list[str]:

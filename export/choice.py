@@ -15,18 +15,21 @@ FILE = "choice.json"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Choice:
-    """The fastest verified artifact of one network and data set, as measured.
+    """A verified artifact, as measured: of one network, or of all of them.
 
     Attributes:
-        artifact: folder name beside the choice, such as ``onnx-int8``.
-        runtime: name of the runtime that was fastest with it.
+        artifact: its folder, under that of the choice: ``onnx-int8`` beside the choice of one
+            network, ``mobilenet_v2-digits/onnx-int8`` in the folder of all.
+        runtime: name of the runtime that it was measured in.
+        batch: images per call.
         threads: CPU threads inside one call.
-        p50_s: its median latency in seconds at batch 1.
+        p50_s: its median latency in seconds, of such a call.
         machine: the processor it was measured on.
     """
 
     artifact: str
     runtime: str
+    batch: int = 1
     threads: int
     p50_s: float
     machine: str
@@ -36,12 +39,12 @@ _ADAPTER = TypeAdapter(Choice)
 
 
 def write_choice(folder: Path, choice: Choice) -> Path:
-    """Returns the file that now holds ``choice``, beside the artifacts in ``folder``."""
+    """Returns the file in ``folder`` that now holds ``choice``."""
     return write_whole(folder / FILE, _ADAPTER.dump_json(choice, indent=1) + b"\n")
 
 
 def read_choice(folder: Path) -> Choice | None:
-    """Returns what was chosen for the artifacts in ``folder``, or None if nothing was yet.
+    """Returns what was chosen of the artifacts in ``folder``, or None if nothing was yet.
 
     Raises:
         UserError: the file is there and cannot be understood.

@@ -52,6 +52,8 @@ def main() -> int:
     selection = select(wanted, Settings.from_environment(environment))
     environment[PREFIX + "ARTIFACT"] = str(selection.artifact.absolute())
     environment[PREFIX + "RUNTIME"] = selection.runtime
+    if selection.call_threads is not None:
+        environment.setdefault(PREFIX + "CALL_THREADS", str(selection.call_threads))
     settings = Settings.from_environment(environment)
     open_artifact(settings)
     check_port(settings.host, settings.port)

@@ -43,12 +43,10 @@ def open_artifact(settings: Settings) -> Artifact:
 def open_runtime(settings: Settings, artifact: Artifact) -> Runtime:
     """Returns the runtime with ``artifact`` loaded, after it reproduced the golden batch.
 
-    One call takes one CPU thread: as many calls as cores run at once instead.
-
     Raises:
         UserError: this machine cannot run it, or it answers something else.
     """
-    runtime = load_runtime(settings.runtime, artifact, threads=1)
+    runtime = load_runtime(settings.runtime, artifact, threads=settings.call_threads)
     check_golden(runtime, artifact)
     return runtime
 

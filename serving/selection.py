@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from export.artifact import ARTIFACTS
-from export.choice import FILE, read_choice
+from export.choice import FILE, Choice, read_choice
 from models.errors import UserError, closest
 from serving.settings import CARRIED, Settings
 
@@ -21,7 +21,8 @@ class Wanted:
     """What the command line says of the artifact: its folder, or a network and its data."""
 
     artifact: Path | None = None
-    """Folder of the artifact. Without this and --model: what POCKETNETS_ARTIFACT names."""
+    """Folder of the artifact. Without this and --model: what POCKETNETS_ARTIFACT names, else what
+    python -m bench pick chose."""
     model: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """Network; of its artifacts the one that the benchmark chose, else onnx-fp32."""
     data: Annotated[str, tyro.conf.arg(metavar="NAME")] = "imagenet"
@@ -32,11 +33,19 @@ class Wanted:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Selection:
-    """An artifact's folder, the runtime for it, and the reason for both in words."""
+    """What to serve and how.
+
+    Attributes:
+        artifact: its folder.
+        runtime: what executes it.
+        why: the reason for both, in words.
+        call_threads: CPU threads inside one call, where a benchmark chose them; None elsewhere.
+    """
 
     artifact: Path
     runtime: str
     why: str
+    call_threads: int | None = None
 
 
 def select(wanted: Wanted, settings: Settings) -> Selection:
@@ -53,8 +62,11 @@ def select(wanted: Wanted, settings: Settings) -> Selection:
         return _of_model(wanted.model, wanted, settings)
     artifact = wanted.artifact or settings.artifact
     if artifact == CARRIED and not CARRIED.exists():
+        if choice := read_choice(ARTIFACTS):
+            return _chosen(ARTIFACTS, choice, wanted, "picked of all networks")
         raise UserError(
-            "no artifact to serve: pass --model mobilenet_v3 --data digits, or --artifact FOLDER"
+            "no artifact to serve: pass --model mobilenet_v3 --data digits, or --artifact FOLDER, "
+            "or let python -m bench pick choose"
         )
     why = "by --artifact" if wanted.artifact else "by the settings"
     return Selection(artifact=artifact, runtime=wanted.runtime or settings.runtime, why=why)
@@ -79,8 +91,14 @@ def _of_model(name: str, wanted: Wanted, settings: Settings) -> Selection:
             runtime=wanted.runtime or settings.runtime,
             why=f"there is no {FILE} beside it; make bench measures which is fastest",
         )
+    return _chosen(folder, choice, wanted, "the fastest measured")
+
+
+def _chosen(folder: Path, choice: Choice, wanted: Wanted, how: str) -> Selection:
+    threads = f", {choice.threads} threads a call" if choice.threads > 1 else ""
     return Selection(
         artifact=folder / choice.artifact,
         runtime=wanted.runtime or choice.runtime,
-        why=f"the fastest measured: {choice.p50_s * 1e3:.2f} ms on {choice.machine}",
+        why=f"{how}: {choice.p50_s * 1e3:.2f} ms on {choice.machine}{threads}",
+        call_threads=choice.threads,
     )

@@ -23,6 +23,7 @@ RUNTIMES = [name for name in list_runtimes() if not name.startswith("torch")]
 
 _RANGES = {
     "threads": (1, 1024),
+    "call_threads": (1, 1024),
     "max_bytes": (1, 2**31 - 1),
     "max_pixels": (1, MAX_PIXELS),
     "top_k": (1, 1_000_000),
@@ -38,7 +39,10 @@ class Settings:
     Attributes:
         artifact: folder of the artifact; beside this code if unset.
         runtime: what executes it, one of :data:`RUNTIMES`.
-        threads: requests that are decoded and inferred at once, one CPU thread each.
+        threads: requests that are decoded and inferred at once; by default as many as cores, or
+            as many as these hold of ``call_threads``.
+        call_threads: CPU threads inside one call of the runtime. With one, as many calls as cores
+            run at once, which gives the highest throughput; with more, a lone call is faster.
         max_bytes: largest image file taken.
         max_pixels: most pixels (width x height) taken, judged before decoding.
         top_k: predictions in an answer where the request asks for no number.
@@ -50,6 +54,7 @@ class Settings:
     artifact: Path = CARRIED
     runtime: str = "ort-cpu"
     threads: int = field(default_factory=usable_cores)
+    call_threads: int = 1
     max_bytes: int = 20_000_000
     max_pixels: int = 50_000_000
     top_k: int = 5
@@ -85,6 +90,9 @@ class Settings:
         for name in (each.name for each in dataclasses.fields(cls)):
             if text := environment.get(PREFIX + name.upper(), "").strip():
                 values[name] = _parse(name, text)
+        values.setdefault(
+            "threads", max(1, usable_cores() // max(1, values.get("call_threads", 1)))
+        )
         return cls(**values)
 
 

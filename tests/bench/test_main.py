@@ -25,7 +25,7 @@ def test_run_measures_picks_and_reports(
     artifacts, out = tmp_path / "artifacts", tmp_path / "reports"
     Run(artifacts=artifacts, out=out, count=5, seconds=0, rounds=5, batches=(1, 2))()
     printed = capsys.readouterr().out
-    assert "tiny-toy: serve onnx-fp32 in ort-cpu" in printed
+    assert "tiny-toy is best served as onnx-fp32 in ort-cpu" in printed
     assert printed.splitlines()[-1] == str(out / "latency.html")
     assert sorted(file.name for file in out.iterdir()) == [
         "latency.html",

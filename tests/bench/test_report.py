@@ -105,7 +105,9 @@ def test_several_networks_share_the_charts(
     )
     text = write_report(sweep, tmp_path).html.read_text(encoding="utf-8")
     assert "Over 2 networks" in text
-    assert "6.0 times faster than torch eager (geometric mean)" in text
+    assert "6.0 times faster than torch eager (geometric mean; 4.0 to 9.0)" in text
+    assert "<h2>What to serve</h2>" in text
+    assert "big-toy" in text.partition("<h2>What to serve</h2>")[2].partition("</table>")[0]
 
 
 def test_a_report_without_figures_has_no_charts(

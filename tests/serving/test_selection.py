@@ -31,6 +31,29 @@ def test_what_the_benchmark_chose(folder: Path) -> None:
     assert select(wanted, Settings()).runtime == "ort-cpu"
 
 
+def test_what_was_picked_of_all_networks(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(selection, "CARRIED", tmp_path / "missing")
+    write_choice(
+        folder.parent,
+        Choice(
+            artifact=f"{folder.name}/onnx-int8",
+            runtime="openvino",
+            batch=1,
+            threads=2,
+            p50_s=0.003,
+            machine="box",
+        ),
+    )
+    chosen = select(Wanted(), Settings(artifact=selection.CARRIED))
+    assert (chosen.artifact, chosen.runtime) == (folder / "onnx-int8", "openvino")
+    assert chosen.call_threads == 2
+    assert chosen.why == "picked of all networks: 3.00 ms on box, 2 threads a call"
+    # Whoever names a network gets what was chosen of that network.
+    assert select(Wanted(model="mobilenet_v3", data="digits"), Settings()).call_threads is None
+
+
 def test_fp32_where_nothing_was_chosen(folder: Path) -> None:
     chosen = select(Wanted(model="mobilenet_v3_large", data="digits"), Settings())
     assert (chosen.artifact, chosen.runtime) == (folder / "onnx-fp32", "ort-cpu")
