@@ -126,7 +126,7 @@ def scatter(sweep: Sweep, batch: int) -> Panel:
         layers.append(
             _chart("fastest", batch)
             .mark_text(align="center", baseline="top", dy=9, fontSize=10)
-            .encode(x=x, y=y, text="network:N")
+            .encode(x=x, y=y, text="name:N")
         )
     return alt.layer(*layers).properties(
         height=300,
@@ -181,7 +181,8 @@ def _point(sweep: Sweep, row: Row) -> dict[str, Any]:
     speed = "" if times is None or row.runtime == "torch" else f" · {times:.1f}x faster"
     return {
         "network": row.network,
-        "model": row.model,
+        # Where all answer for the same data, its name tells nothing.
+        "name": row.model if len({row.data for row in sweep.rows}) == 1 else row.network,
         "candidate": f"{row.runtime} {row.precision}"
         + (f", {threads(row)}" if len(sweep.threads()) > 1 else ""),
         "runtime": row.runtime,

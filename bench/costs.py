@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from export.artifact import Artifact
-from models.cost import Kind, layer_costs, network_cost
+from models.cost import Kind, layer_costs, sum_costs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +37,8 @@ def count_costs(artifact: Artifact) -> Costs:
     """Returns the costs of an ``onnx-fp32`` artifact, counted from its graph."""
     import onnx
 
-    model = onnx.load(artifact.model_file)
-    network, layers = network_cost(model), layer_costs(model)
+    layers = layer_costs(onnx.load(artifact.model_file))
+    network = sum_costs(layers)
 
     def share(kind: Kind) -> float:
         return sum(layer.macs for layer in layers if layer.kind == kind) / (network.macs or 1)

@@ -39,7 +39,10 @@ def summary(sweep: Sweep, picks: dict[str, Pick]) -> list[str]:
         return [sentence, *filter(None, [_spread(sweep)])]
     gains = [gain for best in picks.values() if (gain := sweep.times_torch(best.row))]
     if not gains:
-        return ["No network was measured both in torch eager and in what a server could use."]
+        return [
+            "Torch eager was not measured beside what a server could use: how much faster that is, "
+            "is not known."
+        ]
     return [
         f"Over {len(gains)} networks, what was picked answers one image "
         f"{geometric_mean(gains):.1f} times faster than torch eager (geometric mean; "

@@ -60,6 +60,7 @@ class Grid:
         data: only artifacts for this data; None means all.
         batches: images per call.
         threads: CPU threads inside one call; each number is a candidate of its own.
+        runtimes: only these; none means all.
         compile: whether torch-compile is measured, which takes minutes to compile a network.
     """
 
@@ -68,9 +69,13 @@ class Grid:
     data: str | None = None
     batches: tuple[int, ...] = (1, 8)
     threads: tuple[int, ...] = (1,)
+    runtimes: tuple[str, ...] = ()
     compile: bool = False
 
     def __post_init__(self) -> None:
+        for name in self.runtimes:
+            if name not in list_runtimes():
+                raise UserError(f"unknown runtime {name!r}: {closest(name, list_runtimes())}")
         if not self.batches or not self.threads or min(*self.batches, *self.threads) < 1:
             raise UserError(
                 f"batches are {list(self.batches)}, threads {list(self.threads)}: "
@@ -213,6 +218,8 @@ def _load(
     )
     found: list[_Candidate] = []
     for name in list_runtimes(artifact.format):
+        if grid.runtimes and name not in grid.runtimes:
+            continue
         if name.startswith("torch") and artifact.precision != "fp32":
             continue  # torch runs the network's source, which is the same behind every precision
         for threads in grid.threads:
@@ -252,7 +259,13 @@ def _others(known: Sweep | None, found: Iterable[_Candidate], grid: Grid) -> lis
         row
         for row in known.rows
         if row.folder not in digests
-        or ((row.batch, row.threads) not in asked and row.sha256 == digests[row.folder])
+        or (
+            row.sha256 == digests[row.folder]
+            and (
+                (row.batch, row.threads) not in asked
+                or (grid.runtimes and row.runtime not in grid.runtimes)
+            )
+        )
     ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -110,7 +111,11 @@ def layer_costs(model: Any) -> list[LayerCost]:
 
 def network_cost(model: Any) -> NetworkCost:
     """Returns the cost of an ONNX ``ModelProto``; see :func:`layer_costs`."""
-    layers = layer_costs(model)
+    return sum_costs(layer_costs(model))
+
+
+def sum_costs(layers: Sequence[LayerCost]) -> NetworkCost:
+    """Returns the cost of a network of these ``layers``."""
     return NetworkCost(
         macs=sum(layer.macs for layer in layers),
         # Per layer: the exporter keeps equal tensors, such as the zeros of fresh biases, only once.

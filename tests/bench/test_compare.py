@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.__main__ import Compare
+from bench.commands.compare import Compare
 from bench.compare import compare
 from bench.rows import Row, Sweep
 from bench.sweep_file import write_sweep

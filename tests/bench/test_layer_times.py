@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 from tiny_artifact import tiny_artifact
 from torch import nn
 
-from bench.__main__ import Layers
+from bench.commands.layers import Layers
 from bench.layer_report import kind_rows, sentence
 from bench.layers import LayerTimes, join, measure_layers
 from bench.profiler import Kernel, kernels

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import bench.sweep
-from bench.__main__ import Report, Run
+from bench.commands.run import Report, Run
 from export.artifact import Artifact
 from export.choice import read_choice
 

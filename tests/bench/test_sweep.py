@@ -231,6 +231,21 @@ def test_each_number_of_threads_is_a_candidate(
         Grid(artifacts=tmp_path, threads=(3,))
 
 
+def test_only_the_runtimes_that_are_asked_for(
+    tmp_path: Path, make_artifact: Artifacts, runtimes: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_artifact()
+    whole = Grid(artifacts=tmp_path / "artifacts", batches=(1,))
+    first = run_sweep(whole, PLAN)
+    monkeypatch.setattr(bench.sweep, "list_runtimes", lambda form=None: ["torch", "ort-cpu"])
+    some = dataclasses.replace(whole, runtimes=("ort-cpu",))
+    assert [row.runtime for row in run_sweep(some, PLAN).rows] == ["ort-cpu"]
+    again = run_sweep(some, PLAN, known=first, fresh=True)
+    assert {row.runtime for row in again.rows} == {"torch", "ort-cpu", "absent"}  # none is lost
+    with pytest.raises(UserError, match="unknown runtime 'ortcpu': did you mean ort-cpu"):
+        dataclasses.replace(whole, runtimes=("ortcpu",))
+
+
 def test_compiling_is_asked_for(
     tmp_path: Path, make_artifact: Artifacts, runtimes: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

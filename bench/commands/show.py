@@ -1,0 +1,68 @@
+"""A sweep in the terminal, with its report written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.table import Table
+
+from bench.correlation import correlation_section
+from bench.pick import Pick, pick_all
+from bench.prose import picks_table, summary
+from bench.report import write_report
+from bench.rows import Sweep
+from bench.table import COLUMNS, MISSING, NUMERIC, measured_cells, unmeasured
+from models.cli import results
+
+# What a terminal has room for; the report has the rest.
+_SHOWN = tuple(n for n in COLUMNS if n not in ("Network", "95 % interval", "File MB", "Notes"))
+
+
+def show(sweep: Sweep, folder: Path) -> None:
+    """Writes the report and prints the rows, the picks and where the report is."""
+    sections = [section for section in (correlation_section(sweep),) if section]
+    report = write_report(sweep, folder, sections)
+    picks = pick_all(sweep)
+    out = results()
+    if len(sweep.networks()) > 1:
+        _show_networks(sweep, picks)
+    else:
+        _show_network(sweep, picks)
+    lacking: dict[tuple[str, str], list[str]] = {}
+    for network, artifact, _, _, reason in unmeasured(sweep):
+        lacking.setdefault((reason, artifact), []).append(network)
+    for (reason, artifact), networks in lacking.items():
+        count = f"{networks[0]}" if len(networks) == 1 else f"{len(networks)} networks"
+        out.print(f"not measured: {count}, {artifact}: {reason}")
+    for sentence in (*summary(sweep, picks), *(s for part in sections for s in part.sentences)):
+        out.print(sentence)
+    out.print(report.html)
+
+
+def _show_network(sweep: Sweep, picks: dict[str, Pick]) -> None:
+    """Prints all measured rows."""
+    table = Table(box=None, pad_edge=False)
+    for name in _SHOWN:
+        table.add_column(name, justify="right" if name in NUMERIC else "left", no_wrap=True)
+    for batch in sweep.batches():
+        for row in sweep.measured(batch=batch):
+            cells = measured_cells(sweep, row, picks)
+            served = any(best.row is row for best in picks.values())
+            table.add_row(
+                *(cells[name].replace(MISSING, "-") for name in _SHOWN),
+                style="bold" if served else None,
+            )
+    if table.row_count:
+        results().print(table)
+
+
+def _show_networks(sweep: Sweep, picks: dict[str, Pick]) -> None:
+    """Prints what to serve of each network; the report has all rows."""
+    served = picks_table(sweep, picks)
+    assert served is not None, "there are several networks"
+    table = Table(box=None, pad_edge=False)
+    for name in served.header:
+        table.add_column(name, justify="right" if name in served.numeric else "left")
+    for cells in served.rows:
+        table.add_row(*cells)
+    results().print(table)
