@@ -10,10 +10,11 @@ from bench.commands.load import Load
 from bench.commands.pick import Pick
 from bench.commands.run import Report, Run
 from bench.commands.study import Study
+from bench.commands.timer import Timer
 from bench.commands.training import Training
 from models.cli import run
 
-Command = Run | Report | Compare | Pick | Layers | Load | Training | Study
+Command = Run | Report | Compare | Pick | Layers | Timer | Load | Training | Study
 
 if __name__ == "__main__":
     run(lambda: tyro.cli(Command, prog="python -m bench")())

@@ -70,15 +70,15 @@ def dots(sweep: Sweep, batch: int) -> Panel:
         sort=[point["candidate"] for point in data],
         axis=alt.Axis(ticks=False, domain=False, labelLimit=200, labelPadding=10),
     )
-    plain = _chart("points", batch).encode(y=y, tooltip=_tooltip())
-    base = plain.encode(color=_colour(data, legend=None))
+    plain = _chart("points", batch).encode(y=y, tooltip=tooltip())
+    base = plain.encode(color=colour(data, legend=None))
     tail = base.mark_rule(strokeWidth=1.5, opacity=0.7).encode(x=x, x2="p95:Q")
     end = base.mark_tick(thickness=1.5, size=10, opacity=0.7).encode(x="p95:Q")
     interval = base.mark_rule(strokeWidth=7, opacity=0.35, strokeCap="round").encode(
         x="low:Q", x2="high:Q"
     )
     mark = base.mark_point(size=110, filled=True, opacity=1).encode(
-        x=x, shape=_shape(data, legend=None)
+        x=x, shape=shape(data, legend=None)
     )
     text = plain.mark_text(align="left", dy=-11, fontSize=11).encode(x="p50:Q", text="label:N")
     return alt.layer(tail, end, interval, mark, text).properties(
@@ -119,7 +119,7 @@ def scatter(sweep: Sweep, batch: int) -> Panel:
     marks = (
         _chart("points", batch)
         .mark_point(size=90, filled=True, opacity=0.9)
-        .encode(x=x, y=y, color=_colour(data), shape=_shape(data), tooltip=_tooltip())
+        .encode(x=x, y=y, color=colour(data), shape=shape(data), tooltip=tooltip())
     )
     layers = [lines, names, marks]
     if len(sweep.networks()) > 1:
@@ -202,16 +202,19 @@ def _point(sweep: Sweep, row: Row) -> dict[str, Any]:
     }
 
 
-def _tooltip() -> list[str]:
+def tooltip() -> list[str]:
+    """Returns what is shown of a point under the pointer."""
     fields = ("network", "candidate", "p50, p95, p99 (ms)", "calls", "GMACs/s", "MACs per image")
     return [f"{field}:N" for field in (*fields, "top-1")]
 
 
-def _colour(data: list[dict[str, Any]], legend: Any = alt.Undefined) -> alt.Color:
+def colour(data: list[dict[str, Any]], legend: Any = alt.Undefined) -> alt.Color:
+    """Returns the colours of the runtimes that ``data`` holds."""
     return alt.Color("runtime:N", title=None, scale=_used(data, "runtime", COLOURS), legend=legend)
 
 
-def _shape(data: list[dict[str, Any]], legend: Any = alt.Undefined) -> alt.Shape:
+def shape(data: list[dict[str, Any]], legend: Any = alt.Undefined) -> alt.Shape:
+    """Returns the shapes of the precisions that ``data`` holds."""
     return alt.Shape(
         "precision:N", title=None, scale=_used(data, "precision", SHAPES), legend=legend
     )

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.pareto import Candidate, pareto_front, with_accuracy
+from bench.front import Candidate, pareto_front, with_accuracy
 from bench.pick import PRECISIONS, choice_of, servable
-from bench.rows import Sweep, latency
+from bench.rows import Sweep
 from bench.table import ms, percent
 from bench.timing import overlap
 from export.choice import write_choice
@@ -36,7 +36,7 @@ class Goal:
 
     def holds(self, candidate: Candidate) -> bool:
         """Returns whether ``candidate`` keeps to both limits."""
-        fast = self.p99 is None or latency(candidate.row).p99 <= self.p99
+        fast = self.p99 is None or candidate.latency.p99 <= self.p99
         return fast and (self.min_top1 is None or candidate.top1 >= self.min_top1)
 
 
@@ -127,13 +127,13 @@ def write_winner(sweep: Sweep, winner: Winner, artifacts: Path) -> Path:
 
 
 def _per_image(candidate: Candidate) -> float:
-    return latency(candidate.row).p50 / candidate.row.batch
+    return candidate.latency.p50 / candidate.row.batch
 
 
 def _tie(a: Candidate, b: Candidate) -> bool:
     # Calls of different batch sizes are not the same thing to time: only p50 per image compares.
     same = (a.row.batch, a.row.threads) == (b.row.batch, b.row.threads)
-    return same and overlap(latency(a.row), latency(b.row))
+    return same and overlap(a.latency, b.latency)
 
 
 def _nearest(able: Sequence[Candidate], goal: Goal) -> str:
@@ -142,7 +142,7 @@ def _nearest(able: Sequence[Candidate], goal: Goal) -> str:
         limits.append(f"p99 within {ms(goal.p99)} ms")
     if goal.min_top1 is not None:
         limits.append(f"top-1 of at least {percent(goal.min_top1)}")
-    fastest = min(able, key=lambda one: latency(one.row).p99)
+    fastest = min(able, key=lambda one: one.latency.p99)
     best = max(able, key=lambda one: one.top1)
     return (
         f"none of {len(able)} candidates has {' and '.join(limits)}: the fastest is "
@@ -151,4 +151,4 @@ def _nearest(able: Sequence[Candidate], goal: Goal) -> str:
 
 
 def _name(one: Candidate) -> str:
-    return f"{one.row.folder} (p99 {ms(latency(one.row).p99)} ms, {percent(one.top1)})"
+    return f"{one.row.folder} (p99 {ms(one.latency.p99)} ms, {percent(one.top1)})"

@@ -64,9 +64,17 @@ def _build(name: str, num_classes: int, **options: Any) -> nn.Module:
     return network
 
 
+WITH_WEIGHTS = tuple(name for sizes in _NATIVE_SIZE.values() for name in sizes)
+
+
+def default_weights(name: str) -> Any:
+    """Returns torchvision's entry of the weights that a network of :data:`WITH_WEIGHTS` gets."""
+    return torchvision.models.get_model_weights(name).DEFAULT
+
+
 def _imagenet(name: str) -> ImageNetWeights:
     """Returns torchvision's default weights; files under ``TORCH_HOME`` need no network."""
-    weights: Any = torchvision.models.get_model_weights(name).DEFAULT
+    weights = default_weights(name)
     try:
         state_dict = weights.get_state_dict(progress=True, check_hash=True)
     except (urllib.error.URLError, OSError, RuntimeError) as error:

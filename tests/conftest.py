@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from chromium import Browser, find_chromium
 from onnx import TensorProto, helper
 from tiny_artifact import tiny_artifact
 
@@ -70,6 +72,25 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(folder)
         fit("mobilenet_v3", load_data("digits"), recipe)
     return folder
+
+
+@pytest.fixture(scope="session")
+def _chromium() -> Iterator[Browser]:
+    path = find_chromium()
+    if path is None:
+        missing = "no Chromium on PATH; apt-get install chromium"
+        if os.environ.get("CI"):  # .ci/run installs it: without it pages would go unseen
+            pytest.fail(missing)
+        pytest.skip(missing)
+    with Browser(path) as started:
+        yield started
+
+
+@pytest.fixture
+def browser(_chromium: Browser) -> Iterator[Browser]:
+    """Returns a headless Chromium; see tests/browsing/chromium.py for what it can do."""
+    yield _chromium
+    _chromium.close_pages()
 
 
 @pytest.fixture

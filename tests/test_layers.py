@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "serving": {"models", "export", "serving"},
 }
 TORCH_FREE = (
+    "bench.pareto",
     "models.machine",
     "export.artifact",
     "export.choice",
@@ -28,6 +29,7 @@ TORCH_FREE = (
     "export.runtimes.tensorrt_engine",
     "models.cost",
     "models.preprocess",
+    "models.published",
     "serving.settings",
     "training.data",
     "training.datasets",

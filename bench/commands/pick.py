@@ -7,10 +7,9 @@ from pathlib import Path
 
 from rich.table import Table
 
+from bench.front import Candidate
 from bench.goal import Goal, choose, seconds, write_winner
-from bench.pareto import Candidate
 from bench.pick import title
-from bench.rows import latency
 from bench.sweep_file import read_sweep
 from bench.table import ms, percent
 from models.cli import results
@@ -50,7 +49,7 @@ class Pick:
         out.print(
             f"serve {best.row.network}: {title(best.row)}, batch {best.row.batch}, "
             f"{best.row.threads} thread{'s' if best.row.threads > 1 else ''}: "
-            f"p99 {ms(latency(best.row).p99)} ms, top-1 {percent(best.top1)} of {best.source}"
+            f"p99 {ms(best.latency.p99)} ms, top-1 {percent(best.top1)} of {best.source}"
         )
         for tie in winner.ties:
             out.print(f"a tie: {tie.row.network}, {title(tie.row)}")
@@ -61,5 +60,5 @@ class Pick:
 
 def _cells(one: Candidate) -> tuple[str, ...]:
     row = one.row
-    times = (ms(latency(row).p50), ms(latency(row).p99))
+    times = (ms(one.latency.p50), ms(one.latency.p99))
     return (row.network, title(row), str(row.batch), str(row.threads), *times, percent(one.top1))

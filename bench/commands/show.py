@@ -6,7 +6,10 @@ from pathlib import Path
 
 from rich.table import Table
 
+from bench import section
 from bench.correlation import correlation_section
+from bench.inversions import inversion_section
+from bench.pareto import pareto_section
 from bench.pick import Pick, pick_all
 from bench.prose import picks_table, summary
 from bench.report import write_report
@@ -20,12 +23,20 @@ _SHOWN = tuple(n for n in COLUMNS if n not in ("Network", "95 % interval", "File
 
 def show(sweep: Sweep, folder: Path) -> None:
     """Writes the report and prints the rows, the picks and where the report is."""
-    sections = [section for section in (correlation_section(sweep),) if section]
+    sections = [
+        part
+        for part in (
+            pareto_section(sweep),
+            correlation_section(sweep),
+            inversion_section(sweep, {}),
+        )
+        if part
+    ]
     report = write_report(sweep, folder, sections)
     picks = pick_all(sweep)
     out = results()
-    if len(sweep.networks()) > 1:
-        _show_networks(sweep, picks)
+    if served := picks_table(sweep, picks):
+        print_table(served)
     else:
         _show_network(sweep, picks)
     lacking: dict[tuple[str, str], list[str]] = {}
@@ -56,13 +67,11 @@ def _show_network(sweep: Sweep, picks: dict[str, Pick]) -> None:
         results().print(table)
 
 
-def _show_networks(sweep: Sweep, picks: dict[str, Pick]) -> None:
-    """Prints what to serve of each network; the report has all rows."""
-    served = picks_table(sweep, picks)
-    assert served is not None, "there are several networks"
-    table = Table(box=None, pad_edge=False)
-    for name in served.header:
-        table.add_column(name, justify="right" if name in served.numeric else "left")
-    for cells in served.rows:
-        table.add_row(*cells)
-    results().print(table)
+def print_table(table: section.Table) -> None:
+    """Prints a table of a report."""
+    shown = Table(box=None, pad_edge=False)
+    for name in table.header:
+        shown.add_column(name, justify="right" if name in table.numeric else "left")
+    for cells in table.rows:
+        shown.add_row(*cells)
+    results().print(shown)

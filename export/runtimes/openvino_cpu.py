@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from export.artifact import Artifact
@@ -32,6 +33,24 @@ class OpenvinoRuntime(Runtime):
         check_pixels(pixels, self._artifact)
         return (self._single if len(pixels) == 1 else self._batched)(pixels)
 
+    def preset(self, pixels: Pixels) -> Callable[[], None]:
+        """Returns a call that computes the logits of ``pixels`` and leaves them where they are.
+
+        The pixels are in place already: it is a call less handing pixels in and logits out, which
+        is what OpenVINO's own ``benchmark_app`` times.
+        """
+        check_pixels(pixels, self._artifact)
+        compiled = (self._single if len(pixels) == 1 else self._batched).compiled
+        request = compiled.create_infer_request()
+        tensor = request.get_input_tensor()
+        tensor.shape = pixels.shape
+        tensor.data[:] = pixels
+
+        def infer() -> None:
+            request.infer()
+
+        return infer
+
     def close(self) -> None:
         """Frees what the runtime holds; no call may follow."""
         del self._single, self._batched
@@ -41,17 +60,23 @@ class _Requests:
     """A compiled model and its idle requests; append and pop of a deque are atomic."""
 
     def __init__(self, compiled: Any) -> None:
-        self._compiled = compiled
+        self.compiled = compiled
         self._idle: deque[Any] = deque()
 
     def __call__(self, pixels: Pixels) -> Logits:
         try:
             request = self._idle.pop()
         except IndexError:
-            request = self._compiled.create_infer_request()
-        # Shared inputs spare a copy and, unlike copied ones, may grow from call to call. Outputs
-        # are copied (the default): the request's own buffer is overwritten by its next call.
-        logits: Logits = request.infer([pixels], share_inputs=True)[0]
+            request = self.compiled.create_infer_request()
+        # Copied into the request's own tensor: handing it another array costs about 0.1 ms a
+        # call, the copy of a small image 0.01 ms. Logits are copied out: the next call
+        # overwrites them.
+        tensor = request.get_input_tensor()
+        if tuple(tensor.shape) != pixels.shape:
+            tensor.shape = pixels.shape
+        tensor.data[:] = pixels
+        request.infer(share_outputs=True)
+        logits: Logits = request.get_output_tensor().data.copy()
         self._idle.append(request)
         return logits
 

@@ -45,6 +45,7 @@ def test_run_measures_picks_and_reports(
     [
         (["run"], "artifacts: no artifacts here; make some with: make export MODEL=mobilenet_v3"),
         (["report"], "reports/latency.jsonl: no such file; measure first with: make bench"),
+        (["timer", "nowhere"], "nowhere: not an artifact, it holds no manifest.json; make one"),
         (["load", "--url", "http://example.com/", "--images", "x.png"], "x.png: no image there"),
     ],
 )

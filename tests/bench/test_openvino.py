@@ -51,7 +51,7 @@ def test_fp32_is_computed_in_fp32(make_artifact: Artifacts) -> None:
     openvino = pytest.importorskip("openvino")
     with load_runtime("openvino", make_artifact(), threads=1) as runtime:
         for requests in (runtime._single, runtime._batched):  # type: ignore[attr-defined]
-            compiled = requests._compiled
+            compiled = requests.compiled
             assert compiled.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.f32
             assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
 

@@ -1,0 +1,160 @@
+"""Programs by others that time a graph: how they are called, and what they print. No torch here."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from export.artifact import Artifact
+from models.errors import UserError
+from models.files import write_whole
+from models.preprocess import Pixels
+
+_RESULT = "result.txt"  # what a tool does not print it may write
+_UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
+
+
+class ToolFailed(UserError):
+    """A tool that is there and gives no median."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """What all tools do.
+
+    Attributes:
+        artifact: its graph is run.
+        pixels: uint8 (batch, H, W, 3), the same for all.
+        threads: CPU threads inside one call.
+        seconds: of measuring, for each tool in each round; the tools take whole ones.
+    """
+
+    artifact: Artifact
+    pixels: Pixels
+    threads: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tool:
+    """A program that times a graph.
+
+    Attributes:
+        name: of the program.
+        runtime: of ours, which computes the same.
+        package: what brings it.
+        arguments: of the program, for a job in an empty folder, into which what it reads is put.
+        median: how it prints the median: a number and its unit.
+    """
+
+    name: str
+    runtime: str
+    package: str
+    arguments: Callable[[Job, Path], list[str]]
+    median: re.Pattern[str]
+
+
+def find_tool(name: str) -> str | None:
+    """Returns the program of this environment, or else the one on PATH, or None."""
+    here = str(Path(sys.executable).parent)
+    return shutil.which(name, path=os.pathsep.join([here, os.environ.get("PATH", "")]))
+
+
+def run_tool(tool: Tool, command: list[str], folder: Path, seconds: float) -> float:
+    """Returns the median that ``tool`` prints, in seconds.
+
+    Raises:
+        ToolFailed: it fails, hangs or prints something else.
+    """
+    try:
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=120 + 10 * seconds,
+        )
+    except subprocess.TimeoutExpired:
+        raise ToolFailed(f"it does not end; try it: {shlex.join(command)}") from None
+    report = folder / _RESULT
+    text = done.stdout + (report.read_text(errors="replace") if report.exists() else "")
+    found = tool.median.search(text)
+    if done.returncode or found is None:
+        last = (done.stderr or done.stdout).strip().rpartition("\n")[2] or "nothing"
+        raise ToolFailed(
+            f"it ends with {done.returncode} and says {last!r}; try it: {shlex.join(command)}"
+        )
+    return float(found[1]) * _UNITS[found[2]]
+
+
+def _benchmark_app(job: Job, folder: Path) -> list[str]:
+    """As export/runtimes/openvino_cpu.py has it: one request, no pinning, never bfloat16."""
+    pixels = folder / "pixels.npy"
+    np.save(pixels, job.pixels)
+    shape = "[" + ",".join(map(str, job.pixels.shape)) + "]"
+    options = {
+        "-m": str(job.artifact.model_file.resolve()),
+        "-i": str(pixels),
+        "-d": "CPU",
+        "-api": "sync",
+        "-hint": "none",
+        "-nstreams": "1",
+        "-nireq": "1",
+        "-nthreads": str(job.threads),
+        "-pin": "NO",
+        "-infer_precision": "f16" if job.artifact.precision == "fp16" else "f32",
+        # We compile a batch of one for its shape, and any other batch for all shapes.
+        "-shape" if len(job.pixels) == 1 else "-data_shape": shape,
+        "-t": str(math.ceil(job.seconds)),
+    }
+    return [word for option in options.items() for word in option]
+
+
+def _perf_test(job: Job, folder: Path) -> list[str]:
+    """As export/runtimes/ort.py has it; the input lies where this tool looks for it."""
+    import onnx
+
+    graph = folder / "model.onnx"
+    graph.symlink_to(job.artifact.model_file.resolve())
+    tensor = onnx.numpy_helper.from_array(job.pixels, job.artifact.input.name)
+    write_whole(folder / "test_data_set_0" / "input_0.pb", tensor.SerializeToString())
+    options = {
+        "-e": "cpu",
+        "-m": "duration",
+        "-t": str(math.ceil(job.seconds)),
+        "-x": str(job.threads),
+        "-y": "1",
+        "-o": "99",  # all optimizations, which is what a session does by itself
+    }
+    words = [word for option in options.items() for word in option]
+    return [*words, "-s", str(graph), str(folder / _RESULT)]
+
+
+TOOLS = (
+    Tool(
+        name="benchmark_app",
+        runtime="openvino",
+        package="pip install .[openvino]",
+        arguments=_benchmark_app,
+        median=re.compile(r"Median:\s+([\d.]+) (us|ms)"),
+    ),
+    Tool(
+        name="onnxruntime_perf_test",
+        runtime="ort-cpu",
+        package="it comes with a build of ONNX Runtime from source",
+        arguments=_perf_test,
+        median=re.compile(r"P50 Latency(?: is|:) ?([\d.e+-]+) ?(s)"),
+    ),
+)
