@@ -73,5 +73,5 @@ def print_table(table: section.Table) -> None:
     for name in table.header:
         shown.add_column(name, justify="right" if name in table.numeric else "left")
     for cells in table.rows:
-        shown.add_row(*cells)
+        shown.add_row(*(cell.replace(MISSING, "-") for cell in cells))
     results().print(shown)
