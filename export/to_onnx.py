@@ -1,4 +1,4 @@
-"""A Classifier to an ONNX graph without shape arithmetic."""
+"""A Classifier, or a piece of a network, to an ONNX graph without shape arithmetic."""
 
 from __future__ import annotations
 
@@ -23,15 +23,29 @@ SHAPE_ARITHMETIC = ("Expand", "Gather", "Range", "Shape", "Size", "Unsqueeze")
 def to_onnx(network: Classifier, *, size: int) -> Any:
     """Returns the ONNX ``ModelProto`` of ``network``: uint8 (batch, size, size, 3) to logits.
 
+    Raises:
+        UserError: the graph would compute with shapes at run time.
+    """
+    return to_graph(network, (size, size, 3), torch.uint8)
+
+
+def to_graph(network: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> Any:
+    """Returns the ONNX ``ModelProto`` of any module with one input and one output.
+
     The batch dimension is free; batch norm is folded; the graph passes the full checker. Traces of
     source files are left out of it.
+
+    Args:
+        network: what to export, put into evaluation mode.
+        shape: of the input, without the batch dimension; it is called :data:`INPUT`.
+        dtype: of the input.
 
     Raises:
         UserError: the graph would compute with shapes at run time.
     """
     import onnx
 
-    example = torch.zeros(EXAMPLE, size, size, 3, dtype=torch.uint8)
+    example = torch.zeros(EXAMPLE, *shape, dtype=dtype)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         # Deprecations inside torch's own exporter; nothing a caller could change.

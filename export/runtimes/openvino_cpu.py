@@ -98,9 +98,7 @@ def load(artifact: Artifact, *, threads: int | None = None) -> OpenvinoRuntime:
         raise RuntimeUnavailable(
             f"openvino: cannot be imported ({error}); pip install .[openvino]"
         ) from error
-    hint = properties.hint
     core = openvino.Core()
-    # Left alone, a CPU with AMX or AVX512-BF16 computes an fp32 graph in bfloat16 and says nothing.
     arithmetic = openvino.Type.f16 if artifact.precision == "fp16" else openvino.Type.f32
     if artifact.precision == "fp16":
         capabilities = core.get_property(DEVICE, properties.device.capabilities())
@@ -108,13 +106,7 @@ def load(artifact: Artifact, *, threads: int | None = None) -> OpenvinoRuntime:
             raise RuntimeUnavailable(
                 f"openvino: this CPU has no fp16 arithmetic (it has {', '.join(capabilities)})"
             )
-    config = {
-        hint.performance_mode(): hint.PerformanceMode.LATENCY,
-        hint.inference_precision(): arithmetic,
-        # Several server processes would all pin their threads to the same first cores.
-        hint.enable_cpu_pinning(): False,
-        properties.inference_num_threads(): threads or 0,
-    }
+    config = cpu_config(arithmetic, threads)
     try:
         model = core.read_model(artifact.model_file)
         batched = core.compile_model(model, DEVICE, config)
@@ -126,3 +118,23 @@ def load(artifact: Artifact, *, threads: int | None = None) -> OpenvinoRuntime:
             f"openvino: cannot run {artifact.model_file} ({reason})"
         ) from error
     return OpenvinoRuntime(artifact, single, batched)
+
+
+def cpu_config(arithmetic: Any, threads: int | None) -> dict[Any, Any]:
+    """Returns how a graph is compiled for low latency.
+
+    Args:
+        arithmetic: the ``openvino.Type`` to compute in. Left alone, a CPU with AMX or AVX512-BF16
+            computes an fp32 graph in bfloat16 and says nothing.
+        threads: CPU threads inside a call; None for all cores.
+    """
+    from openvino import properties
+
+    hint = properties.hint
+    return {
+        hint.performance_mode(): hint.PerformanceMode.LATENCY,
+        hint.inference_precision(): arithmetic,
+        # Several server processes would all pin their threads to the same first cores.
+        hint.enable_cpu_pinning(): False,
+        properties.inference_num_threads(): threads or 0,
+    }

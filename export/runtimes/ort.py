@@ -80,11 +80,17 @@ def cpu_session(
     Raises:
         RuntimeUnavailable: as :func:`load_cpu` does.
     """
-    options = _options()
-    options.intra_op_num_threads = threads or 0
+    options = cpu_options(threads)
     if profile:
         options.enable_profiling, options.profile_file_prefix = True, str(profile)
     return _session("ort-cpu", artifact, options, CPU)
+
+
+def cpu_options(threads: int | None) -> Any:
+    """Returns ``SessionOptions`` for ``threads`` to a call (all cores if None)."""
+    options = _options()
+    options.intra_op_num_threads = threads or 0
+    return options
 
 
 def load_cuda(artifact: Artifact, *, threads: int | None = None) -> OrtRuntime:

@@ -1,0 +1,184 @@
+"""A study: a question of a paper, asked again on this machine by turns of all variants."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.progress import Progress
+
+from bench.studies.rows import Results, Row, read_rows, write_rows
+from bench.studies.variants import (
+    BATCH,
+    Candidate,
+    Platform,
+    Variant,
+    digest,
+    platforms,
+    prepare,
+    runtimes,
+)
+from bench.studies.verdict import Claim
+from bench.timing import Plan, measure
+from models.cli import notes
+from models.cores import usable_cores
+from models.errors import UserError
+from models.machine import this_machine
+
+# A study has up to 150 candidates: a sample of one takes 0.5 ms to 200 ms.
+COUNT, SECONDS, LIMIT, ROUNDS = 16, 0.2, 4.0, 8
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Study:
+    """One question of a paper.
+
+    Attributes:
+        title: its heading.
+        question: what is asked, and where it is from.
+        paper: what the paper's figures were measured on, for each platform here.
+        variants: what is measured on a platform.
+        claims: what the paper says.
+        tolerance: by how much MACs may differ from those of a group's first variant, as a
+            fraction; None where they are meant to differ.
+        notes: how the variants were chosen.
+        chart: draws the results; None for times as multiples of each group's first variant.
+    """
+
+    title: str
+    question: str
+    paper: dict[Platform, str]
+    variants: Callable[[Platform], list[Variant]]
+    claims: tuple[Claim, ...]
+    tolerance: float | None = None
+    notes: tuple[str, ...] = ()
+    chart: Callable[[Results], Any] | None = None
+
+
+def find_study(name: str) -> Study:
+    """Returns the study of ``bench/studies/<name>.py``."""
+    study: Study = importlib.import_module(f"bench.studies.{name}").STUDY
+    return study
+
+
+def run_study(
+    name: str,
+    out: Path,
+    *,
+    batch: int | None = None,
+    threads: int = 1,
+    seconds: float = SECONDS,
+    fresh: bool = False,
+) -> dict[Platform, Results]:
+    """Returns what was measured on each platform of this machine, now or in an earlier run.
+
+    An earlier run in ``out/study-<name>.jsonl`` is reused if it was of the same variants, on the
+    same machine, with the same versions, batch, threads and plan; never a part of it, for rows are
+    comparable because they took turns.
+
+    Args:
+        name: of the study.
+        out: folder of the file that keeps the rows.
+        batch: images per call; None for 1 on a CPU and 8 on a GPU.
+        threads: CPU threads inside one call.
+        seconds: least sum of a candidate's samples.
+        fresh: measure again, and forget all that the file holds.
+
+    Raises:
+        UserError: batch or threads that cannot be, or a file that cannot be understood.
+    """
+    if (batch is not None and batch < 1) or not 1 <= threads <= usable_cores():
+        raise UserError(
+            f"batch is {batch}, threads {threads}: batch must be at least 1, threads 1 to "
+            f"{usable_cores()}, the usable cores of this machine"
+        )
+    study, file = find_study(name), out / f"study-{name}.jsonl"
+    plan = Plan(count=COUNT, seconds=seconds, limit=max(LIMIT, seconds), rounds=ROUNDS)
+    kept = [] if fresh else read_rows(file)
+    found = {}
+    for platform in platforms():
+        run = Run(study, platform, batch or BATCH[platform], threads, plan)
+        rows = run.known(kept)
+        if rows is None:
+            rows = run.measure()
+            replaced = {(row.runtime, row.batch, row.threads) for row in rows}
+            kept = [r for r in kept if (r.runtime, r.batch, r.threads) not in replaced] + rows
+            write_rows(file, kept)
+        found[platform] = Results(run.variants, rows)
+    return found
+
+
+class Run:
+    """A study on one platform with its settings."""
+
+    def __init__(
+        self, study: Study, platform: Platform, batch: int, threads: int, plan: Plan
+    ) -> None:
+        self.study, self.batch, self.threads, self.plan = study, batch, threads, plan
+        self.variants = study.variants(platform)
+        self.runtimes = runtimes(platform)
+        self.machine = this_machine()
+
+    def known(self, kept: list[Row]) -> list[Row] | None:
+        """Returns the rows of ``kept`` that are of this very run; None unless all are there."""
+        same = [
+            row
+            for row in kept
+            if (row.machine.key, row.batch, row.threads, row.plan)
+            == (self.machine.key, self.batch, self.threads, self.plan)
+        ]
+        rows = {(row.group, row.variant, row.digest, row.runtime): row for row in same}
+        wanted = [
+            (variant.group, variant.name, digest(variant), runtime)
+            for variant in self.variants
+            for runtime in self.runtimes
+        ]
+        return [rows[key] for key in wanted] if rows.keys() >= set(wanted) else None
+
+    def measure(self) -> list[Row]:
+        """Returns a row for every variant in every runtime, measured by turns."""
+        when = datetime.now(UTC).isoformat(timespec="seconds")
+        candidates: list[Candidate] = []
+        # Drawn only between turns: a refreshing thread would take its time out of the samples.
+        with Progress(console=notes(), auto_refresh=False) as progress:
+            task = progress.add_task("Exporting", total=len(self.variants))
+            for variant in self.variants:
+                candidates.append(
+                    prepare(variant, self.runtimes, batch=self.batch, threads=self.threads)
+                )
+                progress.update(task, advance=1, refresh=True)
+            calls = {
+                (index, runtime): call
+                for index, candidate in enumerate(candidates)
+                for runtime, call in candidate.calls.items()
+            }
+            task = progress.add_task("Measuring", total=len(calls) * (self.plan.rounds + 1))
+            tick = partial(progress.update, task, advance=1, refresh=True)
+            latencies = measure(calls, self.plan, tick=tick)
+        rows = [
+            Row(
+                group=candidates[index].variant.group,
+                variant=candidates[index].variant.name,
+                digest=digest(candidates[index].variant),
+                runtime=runtime,
+                batch=self.batch,
+                threads=self.threads,
+                macs=candidates[index].macs,
+                bytes=candidates[index].bytes,
+                latency=latency,
+                plan=self.plan,
+                machine=self.machine,
+                when=when,
+            )
+            for (index, runtime), latency in latencies.items()
+        ]
+        spread = Results(self.variants, rows).macs_spread()
+        assert self.study.tolerance is None or spread <= self.study.tolerance, (
+            f"MACs differ by {spread:.1%}"
+        )
+        return rows

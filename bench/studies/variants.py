@@ -1,0 +1,214 @@
+"""What a study measures: variants of a block or a network, and how each runtime calls them."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+import torch
+from torch import nn
+
+from bench.timing import Call
+from export.runtimes.openvino_cpu import DEVICE, cpu_config
+from export.runtimes.ort import CPU, cpu_options
+from export.to_onnx import to_graph
+from models.cost import layer_costs
+from models.errors import UserError
+
+Platform = Literal["CPU", "GPU"]
+Floats = npt.NDArray[np.float32]
+
+BATCH: dict[Platform, int] = {"CPU": 1, "GPU": 8}  # as in arXiv 1807.11164, Figure 1
+AGREEMENT = 1e-3  # of the largest value, between runtimes
+_SEED = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Variant:
+    """One of several ways to build the same thing.
+
+    Attributes:
+        group: what it is compared with; the first variant of a group is the measure of the others.
+        name: what sets it apart in its group.
+        build: float32 (N, C, H, W) -> float32 (N, ...), with random weights.
+        shape: C, H and W of the input.
+        paper: its time in the paper, as a multiple of the first variant's; None if not printed.
+        printed: what the paper prints of it, in words.
+    """
+
+    group: str
+    name: str
+    build: Callable[[], nn.Module]
+    shape: tuple[int, int, int]
+    paper: float | None = None
+    printed: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Candidate:
+    """A variant that is ready to be measured.
+
+    Attributes:
+        variant: what was built.
+        macs: multiply-accumulates per image, of the exported graph.
+        bytes: moved per call: input, weights and output of each layer, once each, float32.
+        calls: runtime to a call on the same batch; all have returned the same once.
+    """
+
+    variant: Variant
+    macs: int
+    bytes: int
+    calls: dict[str, Call]
+
+
+def platforms() -> list[Platform]:
+    """Returns what this machine can measure on."""
+    return ["CPU", "GPU"] if torch.cuda.is_available() else ["CPU"]
+
+
+def runtimes(platform: Platform) -> list[str]:
+    """Returns the runtimes of ``platform``: torch first, OpenVINO only where it is installed."""
+    if platform == "GPU":
+        return ["torch-cuda"]
+    return [
+        name
+        for name in _LOADERS
+        if name != "torch-cuda" and (name != "openvino" or importlib.util.find_spec("openvino"))
+    ]
+
+
+def prepare(variant: Variant, names: Sequence[str], *, batch: int, threads: int) -> Candidate:
+    """Returns ``variant``, exported, counted and loaded into the runtimes ``names``.
+
+    Raises:
+        UserError: a runtime computes something else than the first one.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_SEED)
+        network = variant.build().eval()
+        settle(network, torch.randn(1, *variant.shape))
+        example = torch.randn(batch, *variant.shape)
+    graph = to_graph(network, variant.shape, torch.float32)
+    inputs: Floats = example.numpy()
+    calls, expected = {}, None
+    for name in names:
+        call = _LOADERS[name](network, graph, inputs, threads)
+        outputs = _host(call())
+        expected = outputs if expected is None else expected
+        error = float(np.abs(outputs - expected).max() / np.abs(expected).max())
+        if not error < AGREEMENT:  # nor NaN
+            raise UserError(
+                f"{variant.group}, {variant.name}: {name} computes something else than {names[0]} "
+                f"(relative error {error:.1e}, allowed {AGREEMENT:g}); update {name}"
+            )
+        calls[name] = call
+    layers = layer_costs(graph)
+    return Candidate(
+        variant=variant,
+        macs=sum(layer.macs for layer in layers),
+        bytes=sum(layer.bytes_moved(batch=batch) for layer in layers),
+        calls=calls,
+    )
+
+
+def digest(variant: Variant) -> str:
+    """Returns 12 hex digits that stay the same while ``variant`` is built of the same layers."""
+    with torch.device("meta"):
+        layers = repr(variant.build())
+    text = f"{variant.group}/{variant.name}/{variant.shape}/{layers}"
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@torch.no_grad()
+def settle(network: nn.Module, example: torch.Tensor) -> None:
+    """Scales random weights: the output of a convolution, less its bias, has a deviation of 1.
+
+    Untrained activations vanish or grow layer by layer; denormal numbers slow a CPU down. Biases
+    get a deviation of 0.1: the exporter would leave zeros out, which no trained network has.
+
+    Args:
+        network: in evaluation mode.
+        example: float32 (1, C, H, W) with a standard deviation of 1.
+
+    Source: layer-sequential unit variance, arXiv 1511.06422, Section 3.
+    """
+    for name, parameter in network.named_parameters():
+        if name.endswith("bias"):
+            nn.init.normal_(parameter, std=0.1)
+
+    def scale(layer: nn.Conv2d, _: Any, output: torch.Tensor) -> torch.Tensor:
+        bias = 0 if layer.bias is None else layer.bias.view(-1, 1, 1)
+        factor = 1 / (output - bias).std()
+        layer.weight.mul_(factor)
+        return (output - bias) * factor + bias
+
+    layers = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
+    hooks = [layer.register_forward_hook(scale) for layer in layers]
+    network(example)
+    for hook in hooks:
+        hook.remove()
+
+
+def _host(outputs: Any) -> Floats:
+    array: Floats = outputs.cpu().numpy() if isinstance(outputs, torch.Tensor) else outputs
+    return array
+
+
+def _load_torch(network: nn.Module, graph: Any, inputs: Floats, threads: int) -> Call:
+    network.to(memory_format=torch.channels_last)
+    images = torch.from_numpy(inputs).contiguous(memory_format=torch.channels_last)
+
+    @torch.inference_mode()
+    def call() -> object:
+        if torch.get_num_threads() != threads:  # a number per process: others set it, too
+            torch.set_num_threads(threads)
+        return network(images)
+
+    return call
+
+
+def _load_ort(network: nn.Module, graph: Any, inputs: Floats, threads: int) -> Call:
+    session = onnxruntime.InferenceSession(
+        graph.SerializeToString(), cpu_options(threads), [CPU], enable_fallback=0
+    )
+    (source,) = session.get_inputs()
+    return lambda: session.run(None, {source.name: inputs})[0]
+
+
+def _load_openvino(network: nn.Module, graph: Any, inputs: Floats, threads: int) -> Call:
+    import openvino
+
+    core = openvino.Core()
+    model = core.read_model(graph.SerializeToString())
+    model.reshape(list(inputs.shape))
+    compiled = core.compile_model(model, DEVICE, cpu_config(openvino.Type.f32, threads))
+    request = compiled.create_infer_request()
+    return lambda: request.infer([inputs], share_inputs=True)[0]
+
+
+def _load_cuda(network: nn.Module, graph: Any, inputs: Floats, threads: int) -> Call:
+    """Returns a call of torch eager on the GPU. It was never run: there was no GPU to run it on."""
+    network.cuda().to(memory_format=torch.channels_last)
+    images = torch.from_numpy(inputs).cuda().to(memory_format=torch.channels_last)
+
+    @torch.inference_mode()
+    def call() -> object:
+        outputs = network(images)
+        torch.cuda.synchronize()
+        return outputs
+
+    return call
+
+
+_LOADERS: dict[str, Callable[[nn.Module, Any, Floats, int], Call]] = {
+    "torch": _load_torch,
+    "ort-cpu": _load_ort,
+    "openvino": _load_openvino,
+    "torch-cuda": _load_cuda,
+}
