@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.table import Table
@@ -28,6 +28,8 @@ class Pick:
     """Least top-1, a fraction, such as 0.95; left out: the best there is within --p99."""
     data: str | None = None
     """Only networks for this data; all if left out."""
+    batches: tuple[int, ...] = (1,)
+    """Images per call that may win; the server here sends one image a call."""
     out: Path = Path("reports")
     """Folder that holds latency.jsonl."""
     artifacts: Path = Path("artifacts")
@@ -37,7 +39,8 @@ class Pick:
         """Prints the front, the winner and the file that names it."""
         goal = Goal(p99=None if self.p99 is None else seconds(self.p99), min_top1=self.min_top1)
         sweep = read_sweep(self.out).only(data=self.data)
-        winner = choose(sweep, goal)
+        rows = tuple(row for row in sweep.rows if row.batch in self.batches)
+        winner = choose(replace(sweep, rows=rows), goal)
         out = results()
         table = Table(title="No other is faster and as accurate", box=None, pad_edge=False)
         for name in _COLUMNS:

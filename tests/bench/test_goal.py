@@ -121,7 +121,9 @@ def test_the_command_writes_what_the_server_reads(
     choice = read_choice(tmp_path)
     assert choice is not None
     assert (choice.artifact, choice.threads, choice.batch) == ("large-toy/onnx-fp32", 2, 1)
-    Pick(min_top1=0.9, out=tmp_path, artifacts=tmp_path)()
+    Pick(min_top1=0.9, batches=(1, 8), out=tmp_path, artifacts=tmp_path)()
     assert "the server here sends one image a call" in capsys.readouterr().out
+    Pick(min_top1=0.9, out=tmp_path, artifacts=tmp_path)()
+    assert "small-toy: onnx-fp32 in ort-cpu, batch 1" in capsys.readouterr().out
     with pytest.raises(UserError, match="nothing of any network on flowers was measured"):
         Pick(data="flowers", out=tmp_path, artifacts=tmp_path)()
