@@ -5,6 +5,9 @@ what it says is held against ``benchmark_app`` of OpenVINO and ``onnxruntime_per
 a call whose pixels are in place already; ours is timed so, too, and, beside it, as everywhere else
 in this house: from pixels on the host to logits on the host. No torch here.
 
+Each round gives a median. What else a machine does can only lengthen it, so the quietest round of
+each is compared: on two shared cores the medians of one tool lay 40 % apart from round to round.
+
 ``benchmark_app`` reads a clock inside OpenVINO, so it leaves out Python's binding, too: 0.05 ms a
 call where this was written (1.59 against 1.54 ms). Below about 2 ms that alone is 3 %; compare on
 a larger graph.
@@ -30,7 +33,7 @@ from export.runtimes.openvino_cpu import OpenvinoRuntime
 from export.runtimes.ort import OrtRuntime
 from models.errors import UserError
 
-AGREES = 0.03  # of the other tool's median
+AGREES = 0.03  # of the other tool's p50
 FEWEST = 3  # rounds
 _COUNT = 20  # least samples of ours in a round
 
@@ -57,8 +60,8 @@ class Check:
 
     @property
     def ratio(self) -> float:
-        """Returns our median over the tool's, of the same work."""
-        return median(self.infers) / median(self.theirs)
+        """Returns our p50 over the tool's, of the same work, each in its quietest round."""
+        return min(self.infers) / min(self.theirs)
 
     @property
     def agrees(self) -> bool:
@@ -71,11 +74,12 @@ class Check:
         name, runtime = self.tool.name, self.tool.runtime
         if self.reason is not None:
             return f"{runtime} is not held against {name}: {self.reason}."
-        ours, calls = median(self.infers), median(self.calls)
+        ours, calls = min(self.infers), min(self.calls)
         verdict = "they agree" if self.agrees else "they do not agree"
         text = (
             f"{runtime}: with the pixels in place our timer says {ms(ours)} ms, {name} "
-            f"{ms(median(self.theirs))} ms: a ratio of {self.ratio:.3f}, so {verdict} within "
+            f"{ms(min(self.theirs))} ms, each in its quietest round: a ratio of "
+            f"{self.ratio:.3f}, so {verdict} within "
             f"{percent(AGREES, decimals=0)}."
         )
         spread = max(_spread(self.infers), _spread(self.theirs))
@@ -136,10 +140,10 @@ def crosscheck_section(checks: list[Check]) -> Section:
             ("bench, pixels in place", check.infers),
             (name, check.theirs),
         ):
-            ratio = median(rounds) / median(check.theirs)
-            figures = (" ".join(map(ms, rounds)), ms(median(rounds)), percent(_spread(rounds)))
+            ratio = min(rounds) / min(check.theirs)
+            figures = (" ".join(map(ms, rounds)), ms(min(rounds)), percent(_spread(rounds)))
             rows.append((runtime, what, *figures, f"{ratio:.3f}"))
-    header = ("Runtime", "Timed by", "p50 ms of each round", "Median ms", "Spread", "Ratio")
+    header = ("Runtime", "Timed by", "p50 ms of each round", "Quietest ms", "Spread", "Ratio")
     return Section(
         title="The timer against other tools",
         sentences=tuple(check.sentence for check in checks),

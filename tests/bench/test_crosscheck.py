@@ -132,7 +132,7 @@ def test_a_tool_that_fails_is_no_agreement(fake: Fakes, make_artifact: Artifacts
 
 
 def check(ours: float, *, spread: float = 0.0) -> Check:
-    infers = tuple(ours * f / 1e3 for f in (1 - spread, 1, 1 + spread))
+    infers = tuple(ours * f / 1e3 for f in (1 + spread, 1, 1 + 2 * spread))
     return Check(
         tool=BENCHMARK_APP,
         calls=tuple(1.1 * seconds for seconds in infers),
@@ -153,8 +153,8 @@ def test_agreement_is_three_per_cent_either_way(ours: float, agrees: bool) -> No
 
 
 def test_a_noisy_machine_is_named() -> None:
-    assert "rounds of one tool alone differ by 60.0 %" in check(2.0, spread=0.3).sentence
-    assert "differ by" not in check(1.0, spread=0.3).sentence  # it agrees all the same
+    assert "rounds of one tool alone differ by 46.2 %" in check(2.0, spread=0.3).sentence
+    assert "differ by" not in check(1.0, spread=0.3).sentence  # its quietest round agrees
 
 
 def test_nothing_compared_is_nothing_passed() -> None:
