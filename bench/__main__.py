@@ -8,13 +8,16 @@ from bench.commands.compare import Compare
 from bench.commands.layers import Layers
 from bench.commands.load import Load
 from bench.commands.pick import Pick
+from bench.commands.roofline import Predict, Roofline
 from bench.commands.run import Report, Run
 from bench.commands.study import Study
 from bench.commands.timer import Timer
 from bench.commands.training import Training
 from models.cli import run
 
-Command = Run | Report | Compare | Pick | Layers | Timer | Load | Training | Study
+Command = (
+    Run | Report | Compare | Pick | Layers | Roofline | Predict | Study | Timer | Load | Training
+)
 
 if __name__ == "__main__":
     run(lambda: tyro.cli(Command, prog="python -m bench")())

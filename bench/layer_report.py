@@ -11,56 +11,85 @@ import vl_convert
 from rich.table import Table
 
 from bench.layers import LayerTime, LayerTimes
+from bench.roofline import LIMITS, Roof
 from bench.table import ms, percent, pipe
+from models.cost import Kind
 from models.files import write_whole
+from models.machine import Machine
 
 SLOWEST = 15
-_TEXT = ("Layer", "Kernel", "Kind")
+NOTES = (
+    "Layers are kernels of ONNX Runtime's profile, each with what was fused into it. A kernel's "
+    "time is the mean of the middle half of its runs. What the profiler itself takes for each "
+    "kernel is measured on kernels that do next to nothing, and taken off.",
+    "MB of a layer are what its kernel cannot but move, in the type that the runtime holds it in; "
+    "Bytes of a kind are those of the network as papers count them: input, weights and output of "
+    "each layer, as if none was fused.",
+    "A layer's bound is the least time for its operations at the peak of its precision, for its "
+    "bytes from the cache that holds them, or for the call of a kernel: whichever is longest. "
+    "Peaks are those of this machine, measured (python -m bench roofline).",
+)
+_TEXT = ("Layer", "Kernel", "Kind", "Bound by")
 _KIND_COLUMNS = ("Kind", "Kernels", "MACs", "Bytes", "Time", "ms", "GMACs/s", "GB/s")
-_LAYER_COLUMNS = ("Layer", "Kernel", "Kind", "M MACs", "MB", "ms", "Time", "GMACs/s", "GB/s")
+_LAYER_COLUMNS = (
+    "Layer", "Kernel", "Kind", "M MACs", "MB", "ms", "Time", "GMACs/s", "GB/s",
+    "Bound by", "x bound",
+)  # fmt: skip
 _NUMERIC = {*_KIND_COLUMNS, *_LAYER_COLUMNS}.difference(_TEXT)
-_ORDER = [
-    "convolution", "pointwise", "depthwise", "grouped", "linear", "pooling", "element-wise", "data",
-]  # fmt: skip
-_COLOURS = [
-    "#274b7a", "#3d86d6", "#e2803a", "#d65f93", "#9a6bd1", "#2fa36b", "#e0b93e", "#8b929c",
-]  # fmt: skip
+KIND_COLOURS: dict[Kind, str] = {
+    "convolution": "#274b7a",
+    "pointwise": "#3d86d6",
+    "depthwise": "#e2803a",
+    "grouped": "#d65f93",
+    "linear": "#9a6bd1",
+    "pooling": "#2fa36b",
+    "element-wise": "#e0b93e",
+    "data": "#8b929c",
+}
 
 
-def write_layers(times: LayerTimes, folder: Path) -> Path:
-    """Returns the Markdown file in ``folder`` that now shows ``times``, with a PNG beside it."""
-    network = f"{times.artifact.model}-{times.artifact.data}-{times.artifact.name}"
-    page = folder / f"layers-{network}.md"
+def write_layers(roof: Roof, machine: Machine, folder: Path) -> Path:
+    """Returns the Markdown file in ``folder`` that now shows ``roof``, with a PNG beside it."""
+    times = roof.times
+    page = folder / f"layers-{times.network}-onnx-{times.precision}.md"
     picture = page.with_suffix(".png")
-    write_whole(picture, bytes(vl_convert.vegalite_to_png(chart(times).to_dict(), scale=2)))
-    lines = [f"# {title(times)}", "", sentence(times), "", f"![{title(times)}]({picture.name})", ""]
+    sheet = chart(times, where(times, machine)).to_dict()
+    write_whole(picture, bytes(vl_convert.vegalite_to_png(sheet, scale=2)))
+    lines = [f"# {title(times)}", "", where(times, machine), "", sentence(times), ""]
+    lines += [limit_sentence(roof), "", f"![{title(times)}]({picture.name})", ""]
     lines += pipe(_KIND_COLUMNS, kind_rows(times), _NUMERIC)
     lines += ["", "## Every layer, in the order they run", ""]
-    lines += pipe(_LAYER_COLUMNS, layer_rows(times, times.layers), _NUMERIC)
+    lines += pipe(_LAYER_COLUMNS, layer_rows(roof, times.layers), _NUMERIC)
+    lines += ["", "## How it was measured", "", *(f"- {note}" for note in NOTES)]
     return write_whole(page, "\n".join([*lines, ""]).encode())
 
 
-def show_layers(times: LayerTimes) -> list[Table]:
+def show_layers(roof: Roof) -> list[Table]:
     """Returns the tables for a terminal: kinds of layers, and the 15 slowest layers."""
-    slowest = layer_rows(times, times.slowest(SLOWEST))
+    slowest = layer_rows(roof, roof.times.slowest(SLOWEST))
     return [
-        _table(_KIND_COLUMNS, kind_rows(times)),
+        _table(_KIND_COLUMNS, kind_rows(roof.times)),
         _table(_LAYER_COLUMNS, slowest),
     ]
 
 
 def title(times: LayerTimes) -> str:
     """Returns what was measured, in a line."""
-    artifact = times.artifact
     threads = "1 thread" if times.threads == 1 else f"{times.threads} threads"
-    return (
-        f"Layers of {artifact.model}-{artifact.data}, {artifact.name}, ort-cpu, "
-        f"batch {times.batch}, {threads}"
-    )
+    what = f"Layers of {times.network}, onnx-{times.precision}"
+    return f"{what}, ort-cpu, batch {times.batch}, {threads}"
+
+
+def where(times: LayerTimes, machine: Machine) -> str:
+    """Returns which machine it was measured on, by which version, and when."""
+    assert times.machine == machine.key, "measured on another machine"
+    cores = "1 core" if machine.cores == 1 else f"{machine.cores} cores"
+    version = machine.versions["onnxruntime"]
+    return f"{machine.cpu}, {cores}, ONNX Runtime {version}, {times.when.partition('T')[0]}"
 
 
 def sentence(times: LayerTimes) -> str:
-    """Returns where the time goes against where the MACs are, and what the figures add up to."""
+    """Returns where the time goes against where the MACs are, and what the kernels add up to."""
     first, *others = times.shares()
     where = [f"{percent(first.time)} of the time is in {first.kind} layers"]
     where[0] += f", with {percent(first.macs)} of the MACs"
@@ -70,6 +99,17 @@ def sentence(times: LayerTimes) -> str:
         f"{'; '.join(where)}. Kernels that ONNX Runtime added, such as changes of layout, take "
         f"{percent(added)}. All {len(times.layers)} kernels add up to {ms(times.seconds)} ms; a "
         f"call without the profiler takes {ms(times.call.p50)} ms (p50 of {times.call.count:,})."
+    )
+
+
+def limit_sentence(roof: Roof) -> str:
+    """Returns how far a call is from its lower limit, and what bounds its layers."""
+    shares = roof.shares()
+    ranked = sorted(LIMITS, key=lambda limit: -shares[limit])
+    return (
+        f"A call takes {roof.ratio:.1f} times its lower limit of {ms(roof.limit)} ms. Of the time, "
+        + ", ".join(f"{percent(shares[limit])} is in {limit}-bound layers" for limit in ranked)
+        + "."
     )
 
 
@@ -90,36 +130,40 @@ def kind_rows(times: LayerTimes) -> list[list[str]]:
     ]
 
 
-def layer_rows(times: LayerTimes, layers: Iterable[LayerTime]) -> list[list[str]]:
-    """Returns a row for each of ``layers``."""
+def layer_rows(roof: Roof, layers: Iterable[LayerTime]) -> list[list[str]]:
+    """Returns a row for each of ``layers``, which are of ``roof``."""
+    bounds = {id(layer): bound for layer, bound in roof.pairs()}
     return [
         [
             f"{layer.name} (added)" if layer.added else layer.name,
             layer.op,
             layer.kind,
             f"{layer.macs / 1e6:.2f}",
-            f"{layer.bytes / 1e6:.2f}",
+            f"{layer.traffic / 1e6:.2f}",
             ms(layer.seconds),
-            percent(layer.seconds / times.seconds),
+            percent(layer.seconds / roof.times.seconds),
             _rate(layer.macs, layer.seconds),
-            _rate(layer.bytes, layer.seconds),
+            _rate(layer.traffic, layer.seconds),
+            bounds[id(layer)].by,
+            f"{layer.seconds / bounds[id(layer)].seconds:.1f}",
         ]
         for layer in layers
     ]
 
 
-def chart(times: LayerTimes) -> alt.VConcatChart:
+def chart(times: LayerTimes, subtitle: str) -> alt.VConcatChart:
     """Returns where MACs, bytes and milliseconds are, by kind, and the slowest layers."""
+    order = list(KIND_COLOURS)
     shares = [
-        {"what": what, "share": value, "kind": share.kind, "order": _ORDER.index(share.kind)}
+        {"what": what, "share": value, "kind": share.kind, "order": order.index(share.kind)}
         for share in times.shares()
         for what, value in (("MACs", share.macs), ("bytes", share.bytes), ("time", share.time))
     ]
     colour = alt.Color(
         "kind:N",
         title=None,
-        sort=_ORDER,
-        scale=alt.Scale(domain=_ORDER, range=_COLOURS),
+        sort=order,
+        scale=alt.Scale(domain=order, range=list(KIND_COLOURS.values())),
         legend=alt.Legend(orient="bottom", columns=8),
     )
     share = alt.X("share:Q", title=None, axis=alt.Axis(format="%", tickCount=5))
@@ -156,7 +200,9 @@ def chart(times: LayerTimes) -> alt.VConcatChart:
     )
     sheet: alt.VConcatChart = (
         alt.vconcat(kinds, layers, spacing=30)
-        .properties(title=alt.TitleParams(title(times), anchor="start"), padding=20)
+        .properties(
+            title=alt.TitleParams(title(times), subtitle=subtitle, anchor="start"), padding=20
+        )
         .configure(background="white", font="sans-serif")
         .configure_view(stroke=None)
         .configure_axis(gridColor="#e6e9ed", labelLimit=260)

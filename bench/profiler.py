@@ -1,20 +1,36 @@
-"""Which kernels ONNX Runtime runs for an artifact, and how long each takes. No torch here."""
+"""Which kernels ONNX Runtime runs for a graph, and how long each takes. No torch here.
+
+The profiler writes down what a kernel was given while the kernel's clock still runs: microseconds,
+which is more than many kernels take. So its own time is measured on kernels that do next to
+nothing, and taken off.
+"""
 
 from __future__ import annotations
 
 import json
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from export.artifact import Artifact
-from export.runtimes.ort import cpu_session
-from models.preprocess import Pixels
+import numpy as np
+import numpy.typing as npt
+
+from bench.timing import Call, Latency, Plan, measure
+from export.runtimes.ort import CPU, cpu_options
+from models.errors import UserError
+
+ProbeKey = tuple[tuple[int, int], bool]  # a chain, and whether it is profiled
 
 _KERNEL = "_kernel_time"
-_WARMUP = 10
+_BLOCKED = "Nchwc"
+# Chains of kernels that do next to nothing: (kernels, inputs of each).
+_SHORT, _LONG, _MANY = (10, 1), (100, 1), (100, 8)
+_PLAN = Plan(count=50, seconds=0.0, limit=1.0, rounds=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,49 +39,215 @@ class Kernel:
 
     Attributes:
         name: of the node; ONNX Runtime makes it from that of a layer, unless it added the node.
-        op: its operator, such as ``FusedConv`` or ``ReorderInput``.
+        op: its operator, such as ``FusedConv`` or ``ReorderInput``. ``NchwcConv`` is ``Conv`` in a
+            layout of blocks of 8 or 16 channels, which is several times as fast: one whose channels
+            do not fill blocks stays a ``Conv``.
         seconds: of a run, the mean of the middle half: whole microseconds have too few digits for
             a median, and a mean of all has what the machine did meanwhile in it.
+        read: bytes of its inputs that other kernels made, as ONNX Runtime holds them.
+        written: bytes of its outputs.
     """
 
     name: str
     op: str
     seconds: float
+    read: int
+    written: int
 
 
-def profile(artifact: Artifact, pixels: Pixels, *, threads: int, runs: int) -> list[Kernel]:
-    """Returns the kernels of one call on the CPU, in the order they run.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Overhead:
+    """What a kernel's time holds besides its work.
+
+    Attributes:
+        launch: seconds that the call of a kernel takes at least, profiled or not.
+        profiler: seconds that the profiler adds to a kernel of one input.
+        per_input: seconds that it adds for each further input.
+    """
+
+    launch: float
+    profiler: float
+    per_input: float
+
+    def off(self, seconds: float, inputs: int) -> float:
+        """Returns the profiled ``seconds`` of a kernel without the profiler's part."""
+        return max(seconds - self.profiler - self.per_input * (inputs - 1), self.launch)
+
+
+def settle(kernels: Sequence[Kernel], call: float, overhead: Overhead) -> list[Kernel]:
+    """Returns ``kernels`` so that they add up to no more than a call, as far as that is known.
+
+    Between the kernels of a network the profiler's own code has left the caches, and takes longer
+    than in a chain: what they add up to over a call is taken off each alike, up to as much again.
 
     Args:
-        artifact: an ONNX one.
-        pixels: uint8 (n, H, W, 3), what every call is given.
-        threads: CPU threads inside a call.
-        runs: calls that are looked at, after ten that are not.
+        kernels: of a call, the profiler's part taken off.
+        call: seconds of a call without the profiler.
+        overhead: what was taken off.
+    """
+    over = (sum(kernel.seconds for kernel in kernels) - call) / len(kernels)
+    over = min(max(over, 0.0), overhead.profiler)
+    return [replace(one, seconds=max(one.seconds - over, overhead.launch)) for one in kernels]
+
+
+class Profiler:
+    """A graph of one input in a session that is profiled; see :func:`profiling`."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        self._input = session.get_inputs()[0].name
+        self._batches: list[int] = []
+        self._events: list[dict[str, Any]] | None = None
+
+    def __call__(self, pixels: npt.NDArray[Any]) -> None:
+        """Runs the graph once."""
+        self._session.run(None, {self._input: pixels})
+        self._batches.append(len(pixels))
+
+    def kernels(self, batch: int, overhead: Overhead, *, skip: int) -> list[Kernel]:
+        """Returns the kernels of the calls with ``batch`` images; no call may follow.
+
+        Args:
+            batch: images of a call.
+            overhead: what is taken off each.
+            skip: calls of that batch, at the start, that do not count.
+        """
+        calls = [index for index, size in enumerate(self._batches) if size == batch]
+        return kernels(self.end(), calls[skip:], overhead, count=len(self._batches))
+
+    def end(self) -> list[dict[str, Any]]:
+        """Returns the events of all calls; none may follow."""
+        if self._events is None:
+            self._events = json.loads(Path(self._session.end_profiling()).read_text())
+        return self._events
+
+
+@contextmanager
+def profiling(open_session: Callable[[Path], Any]) -> Iterator[Profiler]:
+    """Yields the profiler of a session.
+
+    Args:
+        open_session: returns it, given how the name of its profile begins.
     """
     with tempfile.TemporaryDirectory() as folder:
-        session = cpu_session(artifact, threads=threads, profile=Path(folder) / "profile")
-        for _ in range(_WARMUP + runs):
-            session.run(None, {artifact.input.name: pixels})
-        events = json.loads(Path(session.end_profiling()).read_text())
-    return kernels(events, skip=_WARMUP)
+        profiler = Profiler(open_session(Path(folder) / "profile"))
+        try:
+            yield profiler
+        finally:
+            profiler.end()  # else the file appears when the session is collected, somewhere
 
 
-def kernels(events: list[dict[str, Any]], *, skip: int) -> list[Kernel]:
-    """Returns the kernels of a profile, in the order of its first run.
+def kernels(
+    events: Iterable[dict[str, Any]], calls: list[int], overhead: Overhead, *, count: int
+) -> list[Kernel]:
+    """Returns the kernels of a profile, in the order of its first call.
 
     Args:
         events: of ONNX Runtime's profile; durations are whole microseconds.
-        skip: runs at the start that do not count.
+        calls: which calls count.
+        overhead: what is taken off each kernel.
+        count: calls in all.
+
+    Raises:
+        UserError: a kernel that did not run in each call, so that its calls cannot be told apart.
     """
-    durations: dict[tuple[str, str, str], list[int]] = {}
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for event in events:
         if event["cat"] == "Node" and event["name"].endswith(_KERNEL):
-            node = event["args"]["node_index"], event["name"], event["args"]["op_name"]
-            durations.setdefault(node, []).append(event["dur"])
+            node = event["args"]["node_index"], event["name"]
+            found.setdefault(node, []).append(event)
+    for (_, name), runs in found.items():
+        if len(runs) != count:
+            raise UserError(
+                f"ONNX Runtime's profile holds {len(runs)} runs of {name}, there were {count} "
+                "calls: it keeps a million events at most; ask for fewer runs"
+            )
     return [
-        Kernel(name.removesuffix(_KERNEL), op, _middle_mean(times[skip:]) / 1e6)
-        for (_, name, op), times in durations.items()
+        _kernel(name, [runs[index] for index in calls], overhead)
+        for (_, name), runs in found.items()
     ]
+
+
+class OverheadProbe:
+    """Chains of kernels that do next to nothing, timed whole and kernel by kernel.
+
+    They take turns with what is profiled: how long the profiler takes goes with the machine's mood.
+
+    Attributes:
+        calls: what to time; its latencies are what :meth:`overhead` wants.
+    """
+
+    def __init__(self, threads: int, stack: ExitStack) -> None:
+        self.calls: dict[ProbeKey, Call] = {}
+        self._profilers: dict[tuple[int, int], Profiler] = {}
+        one = np.ones(1, np.float32)
+        for chain in (_SHORT, _LONG, _MANY):
+            session = partial(_chain_session, *chain, threads)
+            self._profilers[chain] = stack.enter_context(profiling(session))
+            self.calls[chain, False] = partial(session().run, None, {"t0": one})
+            self.calls[chain, True] = partial(self._profilers[chain], one)
+
+    def overhead(self, taken: Mapping[ProbeKey, Latency]) -> Overhead:
+        """Returns what a kernel's time holds besides its work.
+
+        What a chain of 100 kernels takes longer than one of 10, without the profiler, is the
+        launch of 90. What the profiler says of each, over that, is the profiler's.
+        """
+        nothing = Overhead(launch=0.0, profiler=0.0, per_input=0.0)
+        added = {}
+        for chain in (_LONG, _MANY):
+            made = self._profilers[chain].kernels(1, nothing, skip=taken[chain, True].warmup)
+            plain = taken[chain, False].p50 / len(made)
+            added[chain] = mean(kernel.seconds for kernel in made) - plain
+        long, short = (min(taken[chain, False].samples) for chain in (_LONG, _SHORT))
+        return Overhead(
+            launch=max((long - short) / (_LONG[0] - _SHORT[0]), 0.0),
+            profiler=max(added[_LONG], 0.0),
+            per_input=max((added[_MANY] - added[_LONG]) / (_MANY[1] - _LONG[1]), 0.0),
+        )
+
+
+def measure_overhead(threads: int) -> Overhead:
+    """Returns what a kernel's time holds besides its work, on this machine, now."""
+    with ExitStack() as stack:
+        probe = OverheadProbe(threads, stack)
+        return probe.overhead(measure(probe.calls, _PLAN))
+
+
+def _chain_session(kernels: int, inputs: int, threads: int, profile: Path | None = None) -> Any:
+    """Returns a session of ``kernels`` maxima of one float, one after the other."""
+    import onnxruntime
+    from onnx import TensorProto, helper
+
+    nodes = [
+        helper.make_node(
+            "Max", [f"t{index}"] + ["t0"] * (inputs - 1), [f"t{index + 1}"], f"n{index}"
+        )
+        for index in range(kernels)
+    ]
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [1])
+        for name in ("t0", f"t{kernels}")
+    ]
+    graph = helper.make_graph(nodes, "chain", ends[:1], ends[1:])
+    opset = [helper.make_opsetid("", 20)]
+    model = helper.make_model(graph, opset_imports=opset, ir_version=10).SerializeToString()
+    options = cpu_options(threads=threads, profile=profile)
+    return onnxruntime.InferenceSession(model, options, [CPU])
+
+
+def _kernel(name: str, runs: list[dict[str, Any]], overhead: Overhead) -> Kernel:
+    facts = runs[-1]["args"]
+    name = name.removesuffix(_KERNEL)
+    return Kernel(
+        name=name,
+        op=f"{_BLOCKED if name.endswith('_nchwc') else ''}{facts['op_name']}",
+        seconds=overhead.off(
+            _middle_mean([run["dur"] for run in runs]) / 1e6, len(facts["input_type_shape"])
+        ),
+        read=int(facts["activation_size"]),
+        written=int(facts["output_size"]),
+    )
 
 
 def _middle_mean(values: list[int]) -> float:

@@ -7,14 +7,13 @@ each other. Rows of earlier runs on the same machine stay in it.
 from __future__ import annotations
 
 import itertools
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+from pydantic import ConfigDict, TypeAdapter, with_config
 
 from bench.conditions import Conditions
+from bench.kept import parse, schema_of
 from bench.rows import Row, Sweep
 from bench.timing import Plan
 from models.cli import notes
@@ -22,10 +21,9 @@ from models.errors import UserError
 from models.files import write_whole
 from models.machine import Machine, this_machine
 
-T = TypeVar("T")
-
 SCHEMA = 2
 FILE = "latency.jsonl"
+_REMEDY = "measure again with: make bench ARGS=--fresh"
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -67,17 +65,16 @@ def read_sweep(path: Path) -> Sweep:
     if not path.is_file():
         raise UserError(f"{path}: no such file; measure first with: make bench")
     lines = path.read_bytes().splitlines()
-    try:
-        schema = json.loads(lines[0])["schema"] if lines else None
-    except (ValueError, TypeError, KeyError):
-        schema = None
+    schema = schema_of(lines[0] if lines else b"")
     if schema != SCHEMA:
         raise UserError(
-            f"{path}: line 1 is no header of schema {SCHEMA} (found {schema!r}); "
-            "measure again with: make bench ARGS=--fresh"
+            f"{path}: line 1 is no header of schema {SCHEMA} (found {schema!r}); {_REMEDY}"
         )
-    header = _parse(_HEADER, path, 1, lines[0])
-    rows = tuple(_parse(_ROW, path, number, line) for number, line in enumerate(lines[1:], start=2))
+    header = parse(_HEADER, lines[0], f"{path}: line 1", remedy=_REMEDY)
+    rows = tuple(
+        parse(_ROW, line, f"{path}: line {number}", remedy=_REMEDY)
+        for number, line in enumerate(lines[1:], start=2)
+    )
     return Sweep(
         machine=header.machine,
         plan=header.plan,
@@ -114,15 +111,3 @@ def earlier_sweep(folder: Path, *, fresh: bool = False) -> Sweep | None:
     aside = path.rename(next(name for name in names if not name.exists()))
     notes().print(f"{path} is not of this machine and these versions: it is {aside.name} now")
     return None
-
-
-def _parse(adapter: TypeAdapter[T], path: Path, number: int, line: bytes) -> T:
-    try:
-        return adapter.validate_json(line)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UserError(
-            f"{path}: line {number}: {where}: {first['msg']}; "
-            "measure again with: make bench ARGS=--fresh"
-        ) from None

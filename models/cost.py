@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-_BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
+BYTES = {"fp32": 4, "fp16": 2, "int8": 1}  # of a value
 _MULTIPLY = ("Conv", "Gemm", "MatMul")  # the operators whose multiply-accumulates count
-_VIEWS = ("Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze")  # move nothing
+VIEWS = ("Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze")  # operators that move nothing
 _COPIES = (
     "Cast", "Concat", "DequantizeLinear", "QuantizeLinear", "Slice", "Split", "Transpose",
     "ReorderInput", "ReorderOutput",  # between ONNX Runtime's own layout for a CPU and NCHW
@@ -53,9 +53,9 @@ class LayerCost:
 
         Weights are read once for all images of a ``batch``.
         """
-        if self.op in _VIEWS:
+        if self.op in VIEWS:
             return 0
-        return ((self.inputs + self.outputs) * batch + self.parameters) * _BYTES[precision]
+        return ((self.inputs + self.outputs) * batch + self.parameters) * BYTES[precision]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -145,7 +145,7 @@ def kind_without_weights(op: str) -> Kind:
     """Returns what an operator that has no weights does, by its ONNX or ONNX Runtime name."""
     if "Pool" in op:
         return "pooling"
-    return "data" if op in (*_VIEWS, *_COPIES) else "element-wise"
+    return "data" if op in (*VIEWS, *_COPIES) else "element-wise"
 
 
 def _layer_cost(

@@ -8,12 +8,15 @@ from typing import Literal
 
 import tyro
 
-from bench.layer_report import sentence, show_layers, title, write_layers
-from bench.layers import measure_layers
+from bench.layer_report import limit_sentence, sentence, show_layers, title, where, write_layers
+from bench.layer_sweep import measure_layers
+from bench.peak_rows import load_peaks
+from bench.roofline import roof
 from bench.sweep import Grid, find_artifacts
 from export.artifact import Artifact
 from models.cli import results
 from models.errors import UserError
+from models.machine import this_machine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,9 +59,13 @@ class Layers:
         times = measure_layers(
             Artifact.load(folders[0]), batch=self.batch, threads=self.threads, runs=self.runs
         )
+        bounded = roof(times, load_peaks(self.out, "ort-cpu", self.threads))
+        machine = this_machine()
         out = results()
         out.print(title(times))
-        for table in show_layers(times):
+        out.print(where(times, machine))
+        for table in show_layers(bounded):
             out.print(table, "")
         out.print(sentence(times))
-        print(write_layers(times, self.out))
+        out.print(limit_sentence(bounded))
+        print(write_layers(bounded, machine, self.out))

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.commands.show import show
+from bench.explanation import RUNTIME, load_graphs, profile
+from bench.peak_rows import load_peaks
 from bench.pick import pick_all, write_pick
 from bench.sweep import Grid, run_sweep
 from bench.sweep_file import earlier_sweep, read_sweep, write_sweep
@@ -80,6 +82,9 @@ class Run:
         )
         write_sweep(sweep, self.out)
         sweep = sweep.only(self.model, self.data)
+        if not self.quick:
+            profile(load_graphs(grid), grid.batches, min(grid.threads), self.out)
+            load_peaks(self.out, RUNTIME, min(grid.threads), again=True)
         for chosen in pick_all(sweep).values():
             write_pick(sweep, chosen, self.artifacts)
         show(sweep, self.out)

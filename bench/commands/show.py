@@ -8,7 +8,9 @@ from rich.table import Table
 
 from bench import section
 from bench.correlation import correlation_section
+from bench.explanation import explain
 from bench.inversions import inversion_section
+from bench.layer_rows import known_layers
 from bench.pareto import pareto_section
 from bench.pick import Pick, pick_all
 from bench.prose import picks_table, summary
@@ -23,15 +25,7 @@ _SHOWN = tuple(n for n in COLUMNS if n not in ("Network", "95 % interval", "File
 
 def show(sweep: Sweep, folder: Path) -> None:
     """Writes the report and prints the rows, the picks and where the report is."""
-    sections = [
-        part
-        for part in (
-            pareto_section(sweep),
-            correlation_section(sweep),
-            inversion_section(sweep, {}),
-        )
-        if part
-    ]
+    sections = _sections(sweep, folder)
     report = write_report(sweep, folder, sections)
     picks = pick_all(sweep)
     out = results()
@@ -48,6 +42,20 @@ def show(sweep: Sweep, folder: Path) -> None:
     for sentence in (*summary(sweep, picks), *(s for part in sections for s in part.sentences)):
         out.print(sentence)
     out.print(report.html)
+
+
+def _sections(sweep: Sweep, folder: Path) -> list[section.Section]:
+    """Returns what explains ``sweep``, with the layers that ``folder`` holds of its networks."""
+    asked = set(sweep.networks())
+    layers = [row for row in known_layers(folder) if row.network in asked]
+    layers = [row for row in layers if row.threads == min(one.threads for one in layers)]
+    profiles = {(row.network, row.batch): row for row in layers if row.precision == "fp32"}
+    parts = (
+        pareto_section(sweep),
+        correlation_section(sweep),
+        inversion_section(sweep, profiles),
+    )
+    return [*filter(None, parts), *explain(layers, folder)]
 
 
 def _show_network(sweep: Sweep, picks: dict[str, Pick]) -> None:

@@ -80,16 +80,15 @@ def cpu_session(
     Raises:
         RuntimeUnavailable: as :func:`load_cpu` does.
     """
-    options = cpu_options(threads)
-    if profile:
-        options.enable_profiling, options.profile_file_prefix = True, str(profile)
-    return _session("ort-cpu", artifact, options, CPU)
+    return _session("ort-cpu", artifact, cpu_options(threads, profile=profile), CPU)
 
 
-def cpu_options(threads: int | None) -> Any:
-    """Returns ``SessionOptions`` for ``threads`` to a call (all cores if None)."""
+def cpu_options(threads: int | None = None, *, profile: Path | None = None) -> Any:
+    """Returns the ``SessionOptions`` of :func:`cpu_session`, for graphs that are no artifact."""
     options = _options()
     options.intra_op_num_threads = threads or 0
+    if profile:
+        options.enable_profiling, options.profile_file_prefix = True, str(profile)
     return options
 
 

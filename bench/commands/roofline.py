@@ -1,0 +1,81 @@
+"""``python -m bench roofline`` and ``predict``: what bounds networks, and what predicts them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.commands.show import print_table
+from bench.explanation import bound, load_graphs, predict, profile
+from bench.section import Section
+from bench.sweep import Grid
+from models.cli import results
+
+
+@dataclass(frozen=True, kw_only=True)
+class Roofline:
+    """Measure what this machine does at most, and how far networks are from it, and why."""
+
+    model: str | None = None
+    """Only this network; all if left out."""
+    data: str | None = None
+    """Only artifacts for this data; all if left out."""
+    artifacts: Path = Path("artifacts")
+    """Folder of all artifacts."""
+    out: Path = Path("reports")
+    """Folder that keeps layers.jsonl and peaks.json."""
+    batch: int = 1
+    """Images per call."""
+    threads: int = 1
+    """CPU threads inside one call."""
+
+    def __call__(self) -> None:
+        """Prints how far each network is from its lower limit, and the peaks."""
+        grid = Grid(
+            artifacts=self.artifacts,
+            model=self.model,
+            data=self.data,
+            batches=(self.batch,),
+            threads=(self.threads,),
+        )
+        found = profile(load_graphs(grid), grid.batches, self.threads, self.out)
+        _, section = bound(found, self.threads, self.out)
+        print_section(section)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predict:
+    """Predict each network from the layers of other families, and say how far off that is."""
+
+    data: str | None = None
+    """Only artifacts for this data; all if left out."""
+    artifacts: Path = Path("artifacts")
+    """Folder of all artifacts."""
+    out: Path = Path("reports")
+    """Folder that keeps layers.jsonl and peaks.json."""
+    batches: tuple[int, ...] = (1, 8)
+    """Images per call."""
+    threads: int = 1
+    """CPU threads inside one call."""
+
+    def __call__(self) -> None:
+        """Prints the errors, and each prediction."""
+        grid = Grid(
+            artifacts=self.artifacts,
+            data=self.data,
+            batches=self.batches,
+            threads=(self.threads,),
+        )
+        found = profile(load_graphs(grid), grid.batches, self.threads, self.out)
+        roofs, _ = bound(found, self.threads, self.out)
+        print_section(predict(roofs))
+        for one in found.missing:
+            results().print(f"left out: {one.network} {one.artifact}: {one.reason}")
+
+
+def print_section(section: Section) -> None:
+    """Prints the tables, then the sentences of ``section``."""
+    for table in section.tables:
+        print_table(table)
+    for sentence in section.sentences:
+        results().print(sentence)

@@ -1,0 +1,46 @@
+"""What is read back from files that a measurement left. No torch here."""
+
+from __future__ import annotations
+
+import json
+from typing import TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from models.errors import UserError
+
+T = TypeVar("T")
+
+
+def parse(
+    adapter: TypeAdapter[T],
+    text: bytes,
+    where: str,
+    *,
+    remedy: str = "delete the file, and it is measured again",
+) -> T:
+    """Returns what ``text`` holds.
+
+    Args:
+        adapter: of what it should hold.
+        text: JSON.
+        where: the file, and the line if there are several.
+        remedy: how to mend what is wrong.
+
+    Raises:
+        UserError: it holds something else; the first thing that is wrong is named.
+    """
+    try:
+        return adapter.validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        what = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"{where}: {f'{what}: ' if what else ''}{first['msg']}; {remedy}") from None
+
+
+def schema_of(text: bytes) -> object:
+    """Returns the schema that a JSON object names; None where there is none."""
+    try:
+        return json.loads(text)["schema"]
+    except (ValueError, TypeError, KeyError):
+        return None
