@@ -18,7 +18,7 @@ from rich.progress import Progress
 from bench.conditions import conditions
 from bench.join import join
 from bench.layers import LayerTimes
-from bench.profiler import Overhead, OverheadProbe, ProbeKey, Profiler, profiling, settle
+from bench.profiler import Overhead, OverheadProbe, ProbeKey, Profiler, profiling, without_profiler
 from bench.timing import Call, Latency, Plan, measure
 from export.artifact import Artifact
 from export.golden import golden_pixels
@@ -203,9 +203,9 @@ def _layer_times(
     profiled: Latency,
 ) -> LayerTimes:
     artifact = case.opened.artifact
-    kernels = case.opened.profiler.kernels(case.batch, overhead, skip=profiled.warmup)
-    settled = settle(kernels, call.p50, overhead)
-    layers = join(onnx.load(artifact.model_file), settled, artifact.precision, case.batch)
+    kernels = case.opened.profiler.kernels(case.batch, skip=profiled.warmup)
+    kernels = without_profiler(kernels, call.p50, overhead)
+    layers = join(onnx.load(artifact.model_file), kernels, artifact.precision, case.batch)
     return LayerTimes(
         model=artifact.model,
         data=artifact.data,

@@ -4,7 +4,7 @@ A layer takes its roofline's estimate (:class:`bench.roofline.Bound`, all of its
 times a factor that boosted trees learn from the layers of other networks: from its kind and
 operator, the bytes it reads and writes, its weights, its multiply-accumulates for each byte
 written, and what its estimate is made of. The layers of a network add up, and what a call takes
-over its layers is a factor learned from the same networks.
+over its layers is a factor learned from the same networks. Each batch size has a model of its own.
 
 What is known of the network: which kernels ONNX Runtime made of it, from one call, and no time.
 
@@ -22,8 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bench.layers import LayerTime
-from bench.roofline import Bound, Roof
+from bench.roofline import Roof
 from models.errors import UserError
 from models.registry import find_model
 
@@ -121,10 +120,14 @@ def leave_family_out(roofs: Sequence[Roof], families: Mapping[str, str]) -> list
     found: dict[int, Prediction] = {}
     for name in names:
         others = [roof for roof in roofs if families[roof.times.model] != name]
-        model = LatencyModel(others)
+        models: dict[int, LatencyModel] = {}
         for index, roof in enumerate(roofs):
             if families[roof.times.model] == name:
-                found[index] = model.predict(roof)
+                batch = roof.times.batch
+                if batch not in models:
+                    same = [other for other in others if other.times.batch == batch]
+                    models[batch] = LatencyModel(same or others)
+                found[index] = models[batch].predict(roof)
     return [found[index] for index in range(len(roofs))]
 
 
@@ -138,11 +141,10 @@ class LatencyModel:
         self._kinds = sorted({layer.kind for layer in layers})
         self._ops = sorted({layer.op for layer in layers})
         seconds = np.array([max(layer.seconds, _LEAST) for layer in layers])
-        weights = [
-            _BASE_WEIGHT + layer.seconds / roof.times.seconds
-            for roof in roofs
-            for layer in roof.times.layers
-        ]
+        weights: list[float] = []
+        for roof in roofs:
+            whole = roof.times.seconds
+            weights += [_BASE_WEIGHT + layer.seconds / whole for layer in roof.times.layers]
         estimates = np.concatenate([_estimates(roof) for roof in roofs])
         self._trees = HistGradientBoostingRegressor(**_TREES)
         self._trees.fit(
@@ -166,43 +168,30 @@ class LatencyModel:
         )
 
     def _features(self, roof: Roof) -> Floats:
-        return np.array(
-            [
-                [*_numbers(layer, bound), *self._one_hot(layer)]
-                for layer, bound in zip(roof.times.layers, roof.bounds, strict=True)
-            ]
-        )
-
-    def _one_hot(self, layer: LayerTime) -> list[float]:
-        """Returns the kind and operator; all zeros for one that was never seen."""
-        return [
-            *(float(layer.kind == kind) for kind in self._kinds),
-            *(float(layer.op == op) for op in self._ops),
-        ]
+        """Returns a row for each layer; no kind and no operator for one that was never seen."""
+        kinds = np.array([layer.kind for layer in roof.times.layers])
+        ops = np.array([layer.op for layer in roof.times.layers])
+        columns = [kinds == kind for kind in self._kinds] + [ops == op for op in self._ops]
+        return np.column_stack([_numbers(roof), *columns])
 
 
-def _numbers(layer: LayerTime, bound: Bound) -> list[float]:
-    estimate = _estimate(bound)
-    return [
-        float(np.log(estimate)),
-        bound.compute / estimate,
-        bound.activations / estimate,
-        bound.weights / estimate,
-        float(np.log1p(layer.read)),
-        float(np.log1p(layer.written)),
-        float(np.log1p(layer.weights)),
-        float(np.log1p(layer.macs / max(layer.written, 1))),
-        float(layer.precision == "int8"),
+def _numbers(roof: Roof) -> Floats:
+    estimates = _estimates(roof)
+    terms = [(bound.compute, bound.activations, bound.weights) for bound in roof.bounds]
+    sizes = [
+        (layer.read, layer.written, layer.weights, layer.macs / max(layer.written, 1))
+        for layer in roof.times.layers
     ]
+    integers = [layer.precision == "int8" for layer in roof.times.layers]
+    return np.column_stack(
+        [np.log(estimates), np.array(terms) / estimates[:, None], np.log1p(sizes), integers]
+    )
 
 
 def _estimates(roof: Roof) -> Floats:
-    return np.array([_estimate(bound) for bound in roof.bounds])
-
-
-def _estimate(bound: Bound) -> float:
-    """Returns the seconds of a layer if nothing in it took place at the same time."""
-    return max(bound.compute + bound.memory + bound.launch, _LEAST)
+    """Returns the seconds of each layer if nothing in it took place at the same time."""
+    sums = [bound.compute + bound.memory + bound.launch for bound in roof.bounds]
+    return np.maximum(sums, _LEAST)
 
 
 def _by_macs(roofs: Sequence[Roof], macs: int, *, constant: bool) -> float:

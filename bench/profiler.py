@@ -28,6 +28,7 @@ ProbeKey = tuple[tuple[int, int], bool]  # a chain, and whether it is profiled
 
 _KERNEL = "_kernel_time"
 _BLOCKED = "Nchwc"
+_COLD = 1.5  # how much more the profiler takes in a network than in a chain, at most
 # Chains of kernels that do next to nothing: (kernels, inputs of each).
 _SHORT, _LONG, _MANY = (10, 1), (100, 1), (100, 8)
 _PLAN = Plan(count=50, seconds=0.0, limit=1.0, rounds=5)
@@ -44,6 +45,7 @@ class Kernel:
             do not fill blocks stays a ``Conv``.
         seconds: of a run, the mean of the middle half: whole microseconds have too few digits for
             a median, and a mean of all has what the machine did meanwhile in it.
+        inputs: how many it has, weights and the like included.
         read: bytes of its inputs that other kernels made, as ONNX Runtime holds them.
         written: bytes of its outputs.
     """
@@ -51,6 +53,7 @@ class Kernel:
     name: str
     op: str
     seconds: float
+    inputs: int
     read: int
     written: int
 
@@ -69,25 +72,30 @@ class Overhead:
     profiler: float
     per_input: float
 
-    def off(self, seconds: float, inputs: int) -> float:
-        """Returns the profiled ``seconds`` of a kernel without the profiler's part."""
-        return max(seconds - self.profiler - self.per_input * (inputs - 1), self.launch)
+    def cost(self, inputs: int) -> float:
+        """Returns the seconds that the profiler adds to a kernel of so many inputs."""
+        return self.profiler + self.per_input * (inputs - 1)
 
 
-def settle(kernels: Sequence[Kernel], call: float, overhead: Overhead) -> list[Kernel]:
-    """Returns ``kernels`` so that they add up to no more than a call, as far as that is known.
+def without_profiler(kernels: Sequence[Kernel], call: float, overhead: Overhead) -> list[Kernel]:
+    """Returns ``kernels`` without the time that the profiler itself took for each.
 
     Between the kernels of a network the profiler's own code has left the caches, and takes longer
-    than in a chain: what they add up to over a call is taken off each alike, up to as much again.
+    than in a chain of nothing. So where kernels still add up to more than a call, it counts for up
+    to half as much again.
 
     Args:
-        kernels: of a call, the profiler's part taken off.
+        kernels: of a call, as profiled.
         call: seconds of a call without the profiler.
-        overhead: what was taken off.
+        overhead: measured on chains.
     """
-    over = (sum(kernel.seconds for kernel in kernels) - call) / len(kernels)
-    over = min(max(over, 0.0), overhead.profiler)
-    return [replace(one, seconds=max(one.seconds - over, overhead.launch)) for one in kernels]
+    costs = [overhead.cost(kernel.inputs) for kernel in kernels]
+    over = sum(kernel.seconds for kernel in kernels) - call
+    factor = min(max(over / sum(costs), 1.0), _COLD) if any(costs) else 1.0
+    return [
+        replace(kernel, seconds=max(kernel.seconds - factor * cost, overhead.launch))
+        for kernel, cost in zip(kernels, costs, strict=True)
+    ]
 
 
 class Profiler:
@@ -104,16 +112,15 @@ class Profiler:
         self._session.run(None, {self._input: pixels})
         self._batches.append(len(pixels))
 
-    def kernels(self, batch: int, overhead: Overhead, *, skip: int) -> list[Kernel]:
+    def kernels(self, batch: int, *, skip: int) -> list[Kernel]:
         """Returns the kernels of the calls with ``batch`` images; no call may follow.
 
         Args:
             batch: images of a call.
-            overhead: what is taken off each.
             skip: calls of that batch, at the start, that do not count.
         """
         calls = [index for index, size in enumerate(self._batches) if size == batch]
-        return kernels(self.end(), calls[skip:], overhead, count=len(self._batches))
+        return kernels(self.end(), calls[skip:], count=len(self._batches))
 
     def end(self) -> list[dict[str, Any]]:
         """Returns the events of all calls; none may follow."""
@@ -137,15 +144,12 @@ def profiling(open_session: Callable[[Path], Any]) -> Iterator[Profiler]:
             profiler.end()  # else the file appears when the session is collected, somewhere
 
 
-def kernels(
-    events: Iterable[dict[str, Any]], calls: list[int], overhead: Overhead, *, count: int
-) -> list[Kernel]:
+def kernels(events: Iterable[dict[str, Any]], calls: list[int], *, count: int) -> list[Kernel]:
     """Returns the kernels of a profile, in the order of its first call.
 
     Args:
         events: of ONNX Runtime's profile; durations are whole microseconds.
         calls: which calls count.
-        overhead: what is taken off each kernel.
         count: calls in all.
 
     Raises:
@@ -162,10 +166,7 @@ def kernels(
                 f"ONNX Runtime's profile holds {len(runs)} runs of {name}, there were {count} "
                 "calls: it keeps a million events at most; ask for fewer runs"
             )
-    return [
-        _kernel(name, [runs[index] for index in calls], overhead)
-        for (_, name), runs in found.items()
-    ]
+    return [_kernel(name, [runs[index] for index in calls]) for (_, name), runs in found.items()]
 
 
 class OverheadProbe:
@@ -193,10 +194,9 @@ class OverheadProbe:
         What a chain of 100 kernels takes longer than one of 10, without the profiler, is the
         launch of 90. What the profiler says of each, over that, is the profiler's.
         """
-        nothing = Overhead(launch=0.0, profiler=0.0, per_input=0.0)
         added = {}
         for chain in (_LONG, _MANY):
-            made = self._profilers[chain].kernels(1, nothing, skip=taken[chain, True].warmup)
+            made = self._profilers[chain].kernels(1, skip=taken[chain, True].warmup)
             plain = taken[chain, False].p50 / len(made)
             added[chain] = mean(kernel.seconds for kernel in made) - plain
         long, short = (min(taken[chain, False].samples) for chain in (_LONG, _SHORT))
@@ -236,15 +236,14 @@ def _chain_session(kernels: int, inputs: int, threads: int, profile: Path | None
     return onnxruntime.InferenceSession(model, options, [CPU])
 
 
-def _kernel(name: str, runs: list[dict[str, Any]], overhead: Overhead) -> Kernel:
+def _kernel(name: str, runs: list[dict[str, Any]]) -> Kernel:
     facts = runs[-1]["args"]
     name = name.removesuffix(_KERNEL)
     return Kernel(
         name=name,
         op=f"{_BLOCKED if name.endswith('_nchwc') else ''}{facts['op_name']}",
-        seconds=overhead.off(
-            _middle_mean([run["dur"] for run in runs]) / 1e6, len(facts["input_type_shape"])
-        ),
+        seconds=_middle_mean([run["dur"] for run in runs]) / 1e6,
+        inputs=len(facts["input_type_shape"]),
         read=int(facts["activation_size"]),
         written=int(facts["output_size"]),
     )

@@ -101,9 +101,9 @@ class Roof:
 
     def shares(self) -> dict[Limit, float]:
         """Returns the share of the kernels' time that is in layers bound by each reason."""
-        shares = dict.fromkeys(LIMITS, 0.0)
+        whole, shares = self.times.seconds, dict.fromkeys(LIMITS, 0.0)
         for layer, bound in self.pairs():
-            shares[bound.by] += layer.seconds / self.times.seconds
+            shares[bound.by] += layer.seconds / whole
         return shares
 
     def broken(self) -> list[tuple[LayerTime, Bound]]:

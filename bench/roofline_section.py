@@ -154,10 +154,11 @@ def _peaks_table(peaks: Peaks) -> Table:
 
 
 def _pictured(groups: Sequence[Sequence[Roof]]) -> list[Sequence[Roof]]:
-    """Returns, for each precision, the networks at the smallest batch."""
+    """Returns, for each precision, the networks at the smallest batch; some must multiply."""
     first: dict[str, Sequence[Roof]] = {}
     for group in groups:
-        first.setdefault(group[0].times.precision, group)
+        if any(roof.times.macs for roof in group):
+            first.setdefault(group[0].times.precision, group)
     return list(first.values())
 
 

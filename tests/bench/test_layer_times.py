@@ -13,9 +13,11 @@ from tiny_artifact import tiny_artifact
 from torch import nn
 
 from bench.commands.layers import Layers
+from bench.join import join
 from bench.layer_report import kind_rows, sentence
-from bench.layers import LayerTimes, join, measure_layers
-from bench.profiler import Kernel, kernels
+from bench.layer_sweep import measure_layers
+from bench.layers import LayerTimes
+from bench.profiler import Kernel, Overhead, kernels, without_profiler
 from bench.timing import Latency
 from export.artifact import Artifact, write_artifact
 from export.quantize import prepare, to_int8
@@ -84,7 +86,7 @@ def test_every_mac_has_its_kernel(small: Callable[[str], Artifact], precision: s
     assert sum(layer.macs for layer in times.layers) == 2 * cost.macs
     kinds = {layer.kind for layer in times.layers if layer.macs}
     assert kinds == {"convolution", "depthwise", "grouped", "pointwise", "linear"}
-    assert all(layer.seconds >= 0 for layer in times.layers)
+    assert all(layer.seconds > 0 for layer in times.layers)
     for what in ("macs", "bytes", "time"):
         assert sum(getattr(share, what) for share in times.shares()) == pytest.approx(1)
     (stem,) = (layer for layer in times.layers if layer.name == "stem.0")
@@ -116,9 +118,9 @@ def conv_and_relu() -> Any:
 
 def test_a_kernel_has_the_cost_of_what_was_fused_into_it() -> None:
     made = [
-        Kernel("ReorderInput", "ReorderInput", 1e-6),
-        Kernel("r_nchwc", "Conv", 4e-6),  # named after what the Relu makes
-        Kernel("second_token_7", "Conv", 3e-6),
+        Kernel("ReorderInput", "ReorderInput", 1e-6, 1, 1728, 1728),
+        Kernel("r_nchwc", "Conv", 4e-6, 1, 1728, 1728),  # named after what the Relu makes
+        Kernel("second_token_7", "Conv", 3e-6, 1, 1728, 1728),
     ]
     added, first, second = join(conv_and_relu(), made, batch=3)
     assert (added.name, added.added, added.kind, added.macs) == ("ReorderInput", True, "data", 0)
@@ -130,27 +132,67 @@ def test_a_kernel_has_the_cost_of_what_was_fused_into_it() -> None:
 
 def test_layers_that_no_kernel_is_named_after_are_no_zeros() -> None:
     with pytest.raises(UserError, match=r"names no kernel after second: .*\(1 layers\)"):
-        join(conv_and_relu(), [Kernel("first", "Conv", 1e-6)])
+        join(conv_and_relu(), [Kernel("first", "Conv", 1e-6, 1, 0, 0)])
+
+
+def event(index: int, microseconds: int, inputs: int = 1) -> dict[str, Any]:
+    """What ONNX Runtime writes of a run of a kernel: shapes of what it reads and writes."""
+    args = {
+        "op_name": "Conv",
+        "node_index": str(index),
+        "input_type_shape": [{"float": [1, 2, 3, 3]}] * inputs,
+        "output_type_shape": [{"float": [1, 4, 3, 3]}],
+        "activation_size": "72",
+        "parameter_size": "0",
+        "output_size": "144",
+    }
+    return {"cat": "Node", "name": "same_kernel_time", "dur": microseconds, "args": args}
 
 
 def test_a_kernel_takes_the_mean_of_the_middle_half() -> None:
-    def event(index: int, microseconds: int) -> dict[str, Any]:
-        args = {"op_name": "Conv", "node_index": str(index)}
-        return {"cat": "Node", "name": "same_kernel_time", "dur": microseconds, "args": args}
-
     events: list[dict[str, Any]] = [{"cat": "Session", "name": "model_run", "dur": 9}]
     for first in (900, 1, 2, 3, 500):  # the first one is the warm-up
         events += [event(0, first), event(1, 7)]
-    first, second = kernels(events, skip=1)  # two nodes, though of one name
-    assert first == Kernel("same", "Conv", pytest.approx(2.5e-6))
+    first, second = kernels(events, [1, 2, 3, 4], count=5)  # two nodes of one name
+    assert (first.name, first.op) == ("same", "Conv")
+    assert first.seconds == pytest.approx(2.5e-6)
     assert second.seconds == pytest.approx(7e-6)
+    with pytest.raises(UserError, match="holds 5 runs of same_kernel_time, there were 6 calls"):
+        kernels(events, [1], count=6)
 
 
-def test_the_report_says_where_the_time_goes(small: Callable[[str], Artifact]) -> None:
-    made = [Kernel("first", "Conv", 3e-3), Kernel("bound", "Relu", 5e-3)]
-    made += [Kernel("second", "Conv", 1e-3), Kernel("ReorderOutput", "ReorderOutput", 1e-3)]
+def test_what_the_profiler_takes_is_taken_off() -> None:
+    overhead = Overhead(launch=1e-6, profiler=2e-6, per_input=0.5e-6)
+    made = [Kernel("a", "Conv", 10e-6, 1, 0, 0), Kernel("b", "Conv", 10e-6, 3, 0, 0)]
+
+    def left(call: float) -> list[float]:
+        return [one.seconds for one in without_profiler(made, call, overhead)]
+
+    assert left(15e-6) == pytest.approx([8e-6, 7e-6])
+    assert left(14e-6) == pytest.approx([10e-6 - 2.4e-6, 10e-6 - 3.6e-6])  # to add up to a call
+    assert left(1e-6) == pytest.approx([7e-6, 5.5e-6])  # by half as much again at most
+    short = [Kernel("a", "Conv", 2e-6, 1, 0, 0)]
+    (one,) = without_profiler(short, 5e-6, overhead)
+    assert one.seconds == overhead.launch  # a kernel is called, whatever it does
+
+
+def test_the_report_says_where_the_time_goes() -> None:
+    made = [
+        Kernel(name, op, milliseconds / 1e3, 1, 576, 576)
+        for name, op, milliseconds in (
+            ("first", "Conv", 3),
+            ("bound", "Relu", 5),
+            ("second", "Conv", 1),
+            ("ReorderOutput", "ReorderOutput", 1),
+        )
+    ]
     times = LayerTimes(
-        artifact=small("fp32"),
+        model="small",
+        data="toy",
+        precision="fp32",
+        sha256="0" * 64,
+        machine="here",
+        when="2026-11-22T00:00:00+00:00",
         batch=1,
         threads=1,
         layers=tuple(join(conv_and_relu(), made)),
@@ -176,12 +218,20 @@ def test_the_command_prints_and_writes(
     assert printed[-1] == str(page)
     assert printed[0] == "Layers of small-toy, onnx-fp32, ort-cpu, batch 1, 1 thread"
     assert "| depthwise | " in page.read_text()
+    assert "ONNX Runtime 1." in page.read_text()  # which version, on which machine
+    assert "times its lower limit of" in page.read_text()
     assert page.with_suffix(".png").stat().st_size > 10_000
     with pytest.raises(UserError, match="one onnx-int8 artifact of tiny is wanted"):
         Layers(model="tiny", format="onnx-int8", artifacts=make_artifact().path.parents[1])()
 
 
 def test_an_engine_has_no_layers_here(tmp_path: Path) -> None:
-    engine = tiny_artifact(tmp_path, SIDE, format="tensorrt_rtx", precision="fp16")
+    engine = tiny_artifact(
+        tmp_path,
+        SIDE,
+        format="tensorrt_rtx",
+        precision="fp16",
+        sha256s={"model.engine": "0" * 64},
+    )
     with pytest.raises(UserError, match="tensorrt_rtx-fp16 is no ONNX graph"):
         measure_layers(engine, batch=1, threads=1, runs=5)

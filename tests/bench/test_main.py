@@ -32,6 +32,8 @@ def test_run_measures_picks_and_reports(
         "latency.jsonl",
         "latency.md",
         "latency.png",
+        "layers.jsonl",
+        "peaks.json",
     ]
     choice = read_choice(artifacts / "tiny-toy")
     assert choice is not None

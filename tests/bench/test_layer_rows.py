@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from made_layers import PEAKS, layer, times
+
+import bench.layer_sweep
+import bench.peak_rows
+from bench.explanation import explain
+from bench.layer_rows import FILE, keep_layers, known_layers
+from bench.layer_sweep import profile_all
+from bench.peak_rows import load_peaks
+from bench.peaks import Peaks
+from bench.timing import Plan
+from export.artifact import Artifact
+from models.errors import UserError
+from models.machine import this_machine
+
+Artifacts = Callable[..., Artifact]
+PLAN = Plan(count=5, seconds=0.0, rounds=5)
+
+
+def test_layers_are_kept_and_known_again(tmp_path: Path) -> None:
+    here = this_machine().key
+    assert known_layers(tmp_path) == []
+    first = times("a", layer(), machine=here)
+    second = times("b", layer(), machine=here)
+    keep_layers([first], tmp_path)
+    keep_layers([second], tmp_path)
+    assert known_layers(tmp_path) == [first, second]
+    newer = dataclasses.replace(first, sha256="1" * 64)
+    keep_layers([newer], tmp_path)
+    assert known_layers(tmp_path) == [newer, second]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("", "line 1 is no header of schema 1"),
+        ("no json", "line 1 is no header of schema 1"),
+        ("{header}\n{}", "line 2: model: "),
+    ],
+)
+def test_a_broken_file_is_named(tmp_path: Path, lines: str, message: str) -> None:
+    path = keep_layers([times("a", layer(), machine=this_machine().key)], tmp_path)
+    header = path.read_text().splitlines()[0]
+    path.write_text(lines.replace("{header}", header))
+    with pytest.raises(UserError, match=f"{FILE}: {message}.*delete the file"):
+        known_layers(tmp_path)
+
+
+def test_what_was_profiled_is_not_profiled_again(
+    make_artifact: Artifacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = make_artifact()
+    engine = dataclasses.replace(
+        graph, format="tensorrt_rtx", precision="fp16", sha256s={"model.engine": "0" * 64}
+    )
+    artifacts = [graph, engine]
+    found = profile_all(artifacts, batches=(1, 4), threads=1, plan=PLAN)
+    assert [(row.network, row.batch) for row in found.rows] == [("tiny-toy", 1), ("tiny-toy", 4)]
+    assert all(row.seconds > 0 for row in found.rows)
+    assert {(one.artifact, one.batch) for one in found.missing} == {
+        ("tensorrt_rtx-fp16", 1),
+        ("tensorrt_rtx-fp16", 4),
+    }
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise AssertionError("profiled again")
+
+    monkeypatch.setattr(bench.layer_sweep, "_open", refuse)
+    again = profile_all(artifacts[:1], batches=(1, 4), threads=1, known=found.rows, plan=PLAN)
+    assert again.rows == found.rows
+    stale = [dataclasses.replace(row, sha256="1" * 64) for row in found.rows]
+    missing = profile_all(artifacts[:1], batches=(1,), threads=1, known=stale, plan=PLAN).missing
+    assert "profiled again" in missing[0].reason
+
+
+def test_peaks_are_kept_and_only_grow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = dataclasses.replace(PEAKS, machine=this_machine().key)
+    rates = iter((100e9, 300e9, 200e9))
+
+    def measure(runtime: str, threads: int) -> Peaks:
+        return dataclasses.replace(made, flops={"fp32": next(rates)})
+
+    monkeypatch.setattr(bench.peak_rows, "measure_peaks", measure)
+    assert load_peaks(tmp_path, "ort-cpu", 1).flops["fp32"] == 100e9
+    assert load_peaks(tmp_path, "ort-cpu", 1).flops["fp32"] == 100e9  # not measured again
+    for _ in range(2):
+        assert load_peaks(tmp_path, "ort-cpu", 1, again=True).flops["fp32"] == 300e9
+    (tmp_path / "peaks.json").write_text("[]")
+    with pytest.raises(UserError, match="no peaks of schema 1"):
+        load_peaks(tmp_path, "ort-cpu", 1)
+
+
+def test_few_families_are_bounded_and_not_predicted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench.peak_rows, "measure_peaks", lambda runtime, threads: PEAKS)
+    assert explain([], tmp_path) == []
+    few = [times(model, layer()) for model in ("mobilenet_v2", "resnet50")]
+    assert [part.title for part in explain(few, tmp_path)] == ["What bounds the layers (1 thread)"]
+    more = [*few, times("shufflenet_v2_x1_0", layer())]
+    assert len(explain(more, tmp_path)) == 2
