@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from bench.grid import Grid, find_artifacts
 from bench.layer_rows import keep_layers, known_layers
 from bench.layer_sweep import Profiles, profile_all
 from bench.layers import LayerTimes
@@ -15,7 +16,6 @@ from bench.prediction_section import prediction_section
 from bench.roofline import Roof, roof
 from bench.roofline_section import roofline_section
 from bench.section import Section
-from bench.sweep import Grid, find_artifacts
 from export.artifact import Artifact
 from models.errors import UserError
 

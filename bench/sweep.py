@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar, cast, get_args
+from typing import TypeVar, cast
 
 import numpy as np
 from rich.progress import (
@@ -23,17 +23,16 @@ from rich.progress import (
 
 from bench.conditions import conditions
 from bench.costs import count_costs
-from bench.rows import Row, Sweep, is_asked
+from bench.grid import Grid, find_artifacts, network_of
+from bench.rows import Row, Sweep
 from bench.timing import Call, Latency, Plan, is_complete, measure
-from export.artifact import MODEL_FILES, Artifact
+from export.artifact import Artifact
 from export.golden import check_golden, golden_pixels
 from export.records import Format, Precision
 from export.runtimes.base import Runtime, list_runtimes, load_runtime
 from models.cli import notes
-from models.cores import usable_cores
-from models.errors import UserError, closest
+from models.errors import UserError
 from models.machine import this_machine
-from models.registry import canonical_name
 
 T = TypeVar("T")
 Key = tuple[str, str | None, int, int]
@@ -45,72 +44,6 @@ _COLUMNS = (
     TimeElapsedColumn(),
 )
 _NOT_COMPILED = "compiling takes minutes a network; ask for it with: make bench ARGS=--compile"
-_ARTIFACT_NAMES = {
-    f"{form}-{precision}" for form in MODEL_FILES for precision in get_args(Precision)
-}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Grid:
-    """What to measure.
-
-    Attributes:
-        artifacts: folder of all artifacts.
-        model: only this network; None means all.
-        data: only artifacts for this data; None means all.
-        batches: images per call.
-        threads: CPU threads inside one call; each number is a candidate of its own.
-        runtimes: only these; none means all.
-        compile: whether torch-compile is measured, which takes minutes to compile a network.
-    """
-
-    artifacts: Path
-    model: str | None = None
-    data: str | None = None
-    batches: tuple[int, ...] = (1, 8)
-    threads: tuple[int, ...] = (1,)
-    runtimes: tuple[str, ...] = ()
-    compile: bool = False
-
-    def __post_init__(self) -> None:
-        for name in self.runtimes:
-            if name not in list_runtimes():
-                raise UserError(f"unknown runtime {name!r}: {closest(name, list_runtimes())}")
-        if not self.batches or not self.threads or min(*self.batches, *self.threads) < 1:
-            raise UserError(
-                f"batches are {list(self.batches)}, threads {list(self.threads)}: "
-                "each must be at least 1"
-            )
-        if max(self.threads) > usable_cores():
-            raise UserError(
-                f"threads are {list(self.threads)}: this machine has {usable_cores()} usable cores"
-            )
-
-
-def find_artifacts(grid: Grid) -> list[Path]:
-    """Returns the folders named like an artifact that ``grid`` asks for, sound or not, sorted.
-
-    Raises:
-        UserError: there is none; the message says what there is, or how to make one.
-    """
-    every = sorted(
-        path for path in grid.artifacts.rglob("*") if path.is_dir() and path.name in _ARTIFACT_NAMES
-    )
-    if not every:
-        raise UserError(
-            f"{grid.artifacts}: no artifacts here; "
-            "make some with: make export MODEL=mobilenet_v3 DATA=digits"
-        )
-    networks = {path: _network(grid.artifacts, path) for path in every}
-    chosen = [p for p, name in networks.items() if is_asked(name, grid.model, grid.data)]
-    if not chosen:
-        wanted = f"{canonical_name(grid.model or '*')}-{grid.data or '*'}"
-        near = closest(wanted, set(networks.values()))
-        raise UserError(
-            f"{grid.artifacts}: no artifacts of {wanted}: {near}; "
-            f"make some with: make export MODEL={grid.model or '...'} DATA={grid.data or '...'}"
-        )
-    return chosen
 
 
 def run_sweep(
@@ -308,7 +241,7 @@ def _attempt(work: Callable[[], T]) -> T | str:
 
 def _blank(folder: Path, grid: Grid, machine: str, when: str) -> Row:
     """Returns what is known of an artifact before it is read: its place, and the run's facts."""
-    network = _network(grid.artifacts, folder)
+    network = network_of(grid.artifacts, folder)
     model, _, data = network.partition("-")
     form, _, precision = folder.name.rpartition("-")
     return Row(
@@ -323,7 +256,3 @@ def _blank(folder: Path, grid: Grid, machine: str, when: str) -> Row:
         machine=machine,
         when=when,
     )
-
-
-def _network(artifacts: Path, folder: Path) -> str:
-    return folder.parent.relative_to(artifacts).as_posix()

@@ -6,9 +6,9 @@ import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.grid import Grid, find_artifacts
 from bench.images import golden_images, read_images
 from bench.load import send_load
-from bench.sweep import Grid, find_artifacts
 from bench.table import ms
 from models.cli import results
 

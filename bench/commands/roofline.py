@@ -7,8 +7,8 @@ from pathlib import Path
 
 from bench.commands.show import print_table
 from bench.explanation import bound, load_graphs, predict, profile
+from bench.grid import Grid
 from bench.section import Section
-from bench.sweep import Grid
 from models.cli import results
 
 

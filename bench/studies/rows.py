@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
+from bench.kept import parse
 from bench.studies.variants import Variant
 from bench.timing import Latency, Plan
-from models.errors import UserError
 from models.files import write_whole
 from models.machine import Machine
 
@@ -135,17 +135,10 @@ def read_rows(file: Path) -> list[Row]:
         UserError: a line of it cannot be understood.
     """
     lines = file.read_bytes().splitlines() if file.exists() else []
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            rows.append(_ROW.validate_json(line))
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "the line"
-            raise UserError(
-                f"{file}: line {number}: {where}: {first['msg']}; measure again with --fresh"
-            ) from None
-    return rows
+    return [
+        parse(_ROW, line, f"{file}: line {number}", remedy="measure again with --fresh")
+        for number, line in enumerate(lines, start=1)
+    ]
 
 
 def write_rows(file: Path, rows: Iterable[Row]) -> Path:

@@ -169,7 +169,7 @@ def test_fresh_measures_again_and_forgets(quick: Callable[..., Results], tmp_pat
 @pytest.mark.parametrize(
     ("line", "what"),
     [
-        ("{", "line 5: the line: Invalid JSON"),
+        ("{", "line 5: Invalid JSON"),
         ('{"group": "g"}', "line 5: variant: Field required"),
     ],
 )

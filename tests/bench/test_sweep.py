@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+import bench.grid
 import bench.sweep
+from bench.grid import Grid, find_artifacts
 from bench.rows import Row, Sweep
-from bench.sweep import Grid, find_artifacts, run_sweep
+from bench.sweep import run_sweep
 from bench.timing import Plan
 from export.artifact import Artifact
 from export.runtimes.base import Runtime, RuntimeUnavailable, load_runtime
@@ -221,7 +223,7 @@ def test_each_number_of_threads_is_a_candidate(
     tmp_path: Path, make_artifact: Artifacts, runtimes: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_artifact()
-    monkeypatch.setattr(bench.sweep, "usable_cores", lambda: 2)
+    monkeypatch.setattr(bench.grid, "usable_cores", lambda: 2)
     sweep = run_sweep(Grid(artifacts=tmp_path / "artifacts", batches=(1,), threads=(1, 2)), PLAN)
     assert {(row.runtime, row.threads) for row in sweep.measured()} == {
         (runtime, threads) for runtime in ("torch", "ort-cpu") for threads in (1, 2)
@@ -237,7 +239,7 @@ def test_only_the_runtimes_that_are_asked_for(
     make_artifact()
     whole = Grid(artifacts=tmp_path / "artifacts", batches=(1,))
     first = run_sweep(whole, PLAN)
-    monkeypatch.setattr(bench.sweep, "list_runtimes", lambda form=None: ["torch", "ort-cpu"])
+    monkeypatch.setattr(bench.grid, "list_runtimes", lambda form=None: ["torch", "ort-cpu"])
     some = dataclasses.replace(whole, runtimes=("ort-cpu",))
     assert [row.runtime for row in run_sweep(some, PLAN).rows] == ["ort-cpu"]
     again = run_sweep(some, PLAN, known=first, fresh=True)
