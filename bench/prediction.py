@@ -136,6 +136,7 @@ class LatencyModel:
 
     def __init__(self, roofs: Sequence[Roof]) -> None:
         from sklearn.ensemble import HistGradientBoostingRegressor
+        from threadpoolctl import threadpool_limits
 
         layers = [layer for roof in roofs for layer in roof.times.layers]
         self._kinds = sorted({layer.kind for layer in layers})
@@ -147,11 +148,10 @@ class LatencyModel:
             weights += [_BASE_WEIGHT + layer.seconds / whole for layer in roof.times.layers]
         estimates = np.concatenate([_estimates(roof) for roof in roofs])
         self._trees = HistGradientBoostingRegressor(**_TREES)
-        self._trees.fit(
-            np.concatenate([self._features(roof) for roof in roofs]),
-            np.log(seconds / estimates),
-            sample_weight=weights,
-        )
+        features = np.concatenate([self._features(roof) for roof in roofs])
+        # Small trees: where cores are busy, threads wait for each other for longer than they work.
+        with threadpool_limits(limits=1):
+            self._trees.fit(features, np.log(seconds / estimates), sample_weight=weights)
         self._roofs = tuple(roofs)
 
     def predict(self, roof: Roof) -> Prediction:
