@@ -6,6 +6,7 @@ What cannot run is a row with its reason: nothing falls back to something else.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -75,11 +76,12 @@ def run_sweep(
     # Drawn only between turns: a refreshing thread would take its time out of the samples.
     with Progress(*_COLUMNS, console=notes(), auto_refresh=False) as progress, ExitStack() as stack:
         loading = progress.add_task("Loading", total=len(folders))
-        for folder in folders:
-            row = _blank(folder, grid, machine.key, before.when)
-            progress.update(loading, description=f"Loading {row.folder}", refresh=True)
-            found += _load(row, folder, grid, plan, earlier, stack)
-            progress.update(loading, advance=1, description="Loading", refresh=True)
+        blanks = [_blank(folder, grid, machine.key, before.when) for folder in folders]
+        # On a GPU one by one: CUDA forbids much in all threads while one captures a graph.
+        with ThreadPoolExecutor(1 if machine.gpu else machine.cores) as pool:
+            for some in pool.map(lambda row: _load(row, grid, plan, earlier, stack), blanks):
+                found += some
+                progress.update(loading, advance=1, refresh=True)
         calls = {index: one.call for index, one in enumerate(found) if one.call}
         begun = (
             {index: one.row.latency for index, one in enumerate(found) if one.row.latency}
@@ -122,14 +124,13 @@ class _Candidate:
 
 def _load(
     row: Row,
-    folder: Path,
     grid: Grid,
     plan: Plan,
     earlier: Mapping[Key, Row],
     stack: ExitStack,
 ) -> list[_Candidate]:
     """Returns the candidates of one artifact."""
-    artifact = _attempt(lambda: Artifact.load(folder))
+    artifact = _attempt(lambda: Artifact.load(grid.artifacts / row.folder))
     places = [(threads, batch) for threads in grid.threads for batch in grid.batches]
     if isinstance(artifact, str):
         return [

@@ -28,8 +28,8 @@ _WINDOW = 5  # calls per window of the warm-up rule
 _STEADY = 0.95
 _WARMUP_SECONDS = 1.0
 # Untimed calls at the start of a turn: the others have had the caches meanwhile. A call of a
-# quarter of a second needs none: to fill the caches takes it a hundredth of that.
-_REWARM, _REWARM_SECONDS = 2, 0.25
+# tenth of a second needs none: to fill the caches takes it a hundredth of that.
+_REWARM, _REWARM_SECONDS = 2, 0.1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,7 +47,7 @@ class Plan:
 
     count: int = 100
     seconds: float = 3.0
-    limit: float = 4.0
+    limit: float = 3.0
     rounds: int = 12
     seed: int = 0
 
@@ -157,9 +157,10 @@ def measure(
 ) -> dict[K, Latency]:
     """Returns the latency of every candidate, measured by turns in rounds of random order.
 
-    First each is warmed up (:func:`warm_up`). Then, in each round, each has one turn: two untimed
-    calls, then timed ones until the turn has its share of ``plan.count`` and ``plan.seconds``, or
-    of ``plan.limit``. A call must return only when its work is done.
+    First each is warmed up (:func:`warm_up`), for no longer than it is to be measured. Then, in
+    each round, each has one turn: two untimed calls, then timed ones until the turn has its share
+    of ``plan.count`` and ``plan.seconds``, or of ``plan.limit``. A call must return only when its
+    work is done.
 
     Args:
         candidates: what to time, by any name.
@@ -171,7 +172,7 @@ def measure(
     """
     warm = {}
     for name, call in candidates.items():
-        warm[name] = warm_up(call, clock=clock)
+        warm[name] = warm_up(call, clock=clock, limit=min(_WARMUP_SECONDS, plan.limit))
         tick()
     turns = {
         name: list(begun[name].turns) if begun and name in begun else [] for name in candidates
@@ -200,21 +201,23 @@ class Warmth:
     seconds: float
 
 
-def warm_up(call: Call, *, clock: Clock = time.perf_counter) -> Warmth:
+def warm_up(
+    call: Call, *, clock: Clock = time.perf_counter, limit: float = _WARMUP_SECONDS
+) -> Warmth:
     """Returns after how many untimed calls ``call`` was steady, and what it took then.
 
     Steady: the median of the last five calls is no longer 5 % below that of the five before.
-    After one second it is taken as it is: what still varies then is seen in the samples.
+    After ``limit`` seconds it is taken as it is: what still varies then is seen in the samples.
     """
     calls, start = 0, clock()
     previous = float("inf")
     while True:
         window: list[float] = []
-        while len(window) < _WINDOW and clock() - start < _WARMUP_SECONDS:
+        while len(window) < _WINDOW and clock() - start < limit:
             window.append(_time(call, clock))
         calls += len(window)
         median = float(np.median(window)) if window else previous
-        if median >= _STEADY * previous or clock() - start >= _WARMUP_SECONDS:
+        if median >= _STEADY * previous or clock() - start >= limit:
             return Warmth(calls, median)
         previous = median
 

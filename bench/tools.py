@@ -1,4 +1,7 @@
-"""Programs by others that time a graph: how they are called, and what they print. No torch here."""
+"""Programs by others that time a graph: how they are called, take turns, and what they print.
+
+No torch here.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,15 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -36,7 +43,7 @@ class Job:
         artifact: its graph is run.
         pixels: uint8 (batch, H, W, 3), the same for all.
         threads: CPU threads inside one call.
-        seconds: of measuring, for each tool in each round; the tools take whole ones.
+        seconds: of measuring, by the clock on the wall; the tools take whole ones.
     """
 
     artifact: Artifact
@@ -70,33 +77,65 @@ def find_tool(name: str) -> str | None:
     return shutil.which(name, path=os.pathsep.join([here, os.environ.get("PATH", "")]))
 
 
-def run_tool(tool: Tool, command: list[str], folder: Path, seconds: float) -> float:
-    """Returns the median that ``tool`` prints, in seconds.
+class Run:
+    """A run of a tool, which stands still until it is given its turn.
 
-    Raises:
-        ToolFailed: it fails, hangs or prints something else.
+    It is stopped and continued by signals. A call that is interrupted so is one slow sample among
+    many, which a median does not see; and both tools meet the same weather.
     """
-    try:
-        done = subprocess.run(
-            command,
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-            timeout=120 + 10 * seconds,
-        )
-    except subprocess.TimeoutExpired:
-        raise ToolFailed(f"it does not end; try it: {shlex.join(command)}") from None
-    report = folder / _RESULT
-    text = done.stdout + (report.read_text(errors="replace") if report.exists() else "")
-    found = tool.median.search(text)
-    if done.returncode or found is None:
-        last = (done.stderr or done.stdout).strip().rpartition("\n")[2] or "nothing"
-        raise ToolFailed(
-            f"it ends with {done.returncode} and says {last!r}; try it: {shlex.join(command)}"
-        )
-    return float(found[1]) * _UNITS[found[2]]
+
+    def __init__(self, tool: Tool, command: list[str], folder: Path, printed: IO[str]) -> None:
+        self._tool = tool
+        self._command = command
+        self._folder = folder
+        self._printed = printed
+        self._process = subprocess.Popen(command, cwd=folder, stdout=printed, stderr=printed)
+        self._process.send_signal(signal.SIGSTOP)
+
+    def turn(self, seconds: float) -> None:
+        """Lets it run for ``seconds``, if it has not ended."""
+        self._process.send_signal(signal.SIGCONT)
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+        self._process.send_signal(signal.SIGSTOP)
+
+    def median(self, patience: float) -> float:
+        """Returns the median that it prints, in seconds, after it ran to its end.
+
+        Raises:
+            ToolFailed: it fails, takes longer than ``patience``, or prints something else.
+        """
+        again = f"try it: {shlex.join(self._command)}"
+        self._process.send_signal(signal.SIGCONT)
+        try:
+            code = self._process.wait(patience)
+        except subprocess.TimeoutExpired:
+            raise ToolFailed(f"it does not end; {again}") from None
+        self._printed.seek(0)
+        text = self._printed.read()
+        report = self._folder / _RESULT
+        written = report.read_text(errors="replace") if report.exists() else ""
+        found = self._tool.median.search(text + written)
+        if code or found is None:
+            last = text.strip().rpartition("\n")[2] or "nothing"
+            raise ToolFailed(f"it ends with {code} and says {last!r}; {again}")
+        return float(found[1]) * _UNITS[found[2]]
+
+    def end(self) -> None:
+        """Ends it, whatever it does."""
+        self._process.kill()
+        self._process.wait()
+
+
+@contextmanager
+def started(tool: Tool, command: list[str], folder: Path) -> Iterator[Run]:
+    """Yields a run of ``tool`` in ``folder``; it is ended afterwards if it has not."""
+    with tempfile.TemporaryFile("w+", errors="replace") as printed:
+        run = Run(tool, command, folder, printed)
+        try:
+            yield run
+        finally:
+            run.end()
 
 
 def _benchmark_app(job: Job, folder: Path) -> list[str]:

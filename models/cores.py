@@ -1,8 +1,10 @@
-"""How many cores there are to use. No torch here."""
+"""How many cores there are to use, and how to use fewer. No torch here."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 def usable_cores() -> int:
@@ -10,3 +12,20 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):  # Linux: the process may be confined to some
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+@contextmanager
+def confined(count: int) -> Iterator[None]:
+    """Keeps this thread, and the threads and processes it starts, on ``count`` of its cores.
+
+    All that it may use if these are fewer, or if this is not Linux.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(cores)[-count:])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)

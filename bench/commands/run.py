@@ -42,7 +42,7 @@ class Run:
     """Least number of samples of a candidate."""
     seconds: float = 3.0
     """Least sum of a candidate's samples."""
-    limit: float = 4.0
+    limit: float = 3.0
     """Sum of its samples at which a slow candidate stops with fewer."""
     rounds: int = 12
     """Turns of a candidate."""

@@ -24,9 +24,9 @@ class Timer:
     threads: int = 1
     """CPU threads inside one call."""
     rounds: int = 5
-    """Turns of each tool."""
-    seconds: float = 2.0
-    """Of measuring, in each turn."""
+    """Runs of each tool; the median of their ratios counts."""
+    seconds: float = 4.0
+    """Of measuring with each timer in each round, by turns of a fraction of a second."""
 
     def __call__(self) -> int:
         """Prints every round; returns 1 unless there is a tool, and all there are agree."""

@@ -237,5 +237,5 @@ def test_no_collection_runs_during_a_turn_and_the_setting_returns() -> None:
 def test_a_plan_that_proves_nothing_is_refused() -> None:
     with pytest.raises(UserError, match="rounds at least 5"):
         Plan(rounds=1)
-    with pytest.raises(UserError, match=r"seconds 9, limit 4: .* at most the limit"):
+    with pytest.raises(UserError, match=r"seconds 9, limit 3: .* at most the limit"):
         Plan(seconds=9)
