@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
@@ -15,11 +16,22 @@ from PIL import Image
 
 from export.artifact import Artifact
 from export.golden import check_golden
+from export.records import Logits
 from export.runtimes.base import Runtime, load_runtime
 from models.errors import UserError
-from models.preprocess import ImageError, TooManyPixelsError, decode, encode_png
+from models.preprocess import (
+    FORMATS,
+    ImageError,
+    Pixels,
+    TooManyPixelsError,
+    decode,
+    encode_png,
+)
+from serving.batch_size import MOST_ON_CPU, MOST_ON_GPU, best_batch_size
+from serving.batcher import Batcher
+from serving.metrics import BATCHES, DEPTH, STAGES
 from serving.settings import PREFIX, Settings
-from serving.uploads import Refusal
+from serving.uploads import Refusal, check_size, other_type
 
 Answer = dict[str, Any]  # ready for JSON
 
@@ -51,8 +63,28 @@ def open_runtime(settings: Settings, artifact: Artifact) -> Runtime:
     return runtime
 
 
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """The bytes of one image, how many labels are asked for, and since when it waits."""
+
+    data: bytes
+    top_k: int
+    queued: float = field(default_factory=perf_counter)
+
+
+@dataclass(slots=True)
+class _Decoded:
+    """An image on its way: seconds of each stage, and what came of it."""
+
+    upload: Upload
+    pixels: Pixels | None = None
+    refusal: Refusal | None = None
+    decode: float = 0.0
+    resize: float = 0.0
+
+
 class Predictor:
-    """Decodes, resizes and infers; a request keeps one of ``settings.threads`` threads.
+    """Decodes, resizes and infers, in batches that an idle thread takes as they come.
 
     Decoding, resizing and ONNX Runtime release the GIL, so one process fills all cores and
     nothing is copied between processes. A context manager: ready inside it.
@@ -62,71 +94,140 @@ class Predictor:
         self.settings = settings
         self.artifact = artifact
         self.ready = False
+        self.batch_size = 1
         self._runtime: Runtime | None = None
-        self._pool: ThreadPoolExecutor | None = None
+        self._batcher: Batcher[Upload, Answer] | None = None
         self._turn: AbstractContextManager[Any] = nullcontext()
 
-    def __enter__(self) -> Predictor:
-        """Returns itself, warmed up: golden batch reproduced, one image taken the whole way."""
-        self._runtime = open_runtime(self.settings, self.artifact)
-        if not self._runtime.parallel:
+    def open(self) -> None:
+        """Returns once it is warm: golden batch reproduced, one image taken the whole way.
+
+        Raises:
+            UserError: this machine cannot run the artifact, or answers something else.
+        """
+        settings = self.settings
+        runtime = self._runtime = open_runtime(settings, self.artifact)
+        if not runtime.parallel:
             self._turn = threading.Lock()
-        self._pool = ThreadPoolExecutor(self.settings.threads, "predict")
         pixels, _ = self.artifact.golden()
-        self._answer(encode_png(Image.fromarray(pixels[0])), 1, perf_counter())
+        self._work([Upload(encode_png(Image.fromarray(pixels[0])), 1)])
+        self.batch_size = self._batch_size(runtime, pixels)
+        self._batcher = Batcher(
+            self._work,
+            threads=settings.threads,
+            size=self.batch_size,
+            capacity=settings.queue_size,
+            window=settings.batch_window_ms / 1e3,
+        )
         self.ready = True
+
+    def close(self) -> None:
+        """Returns when all that was accepted is answered; nothing may follow."""
+        self.ready = False
+        assert self._batcher is not None
+        assert self._runtime is not None
+        self._batcher.close()
+        self._runtime.close()
+
+    def __enter__(self) -> Predictor:
+        """Returns itself, open."""
+        if not self.ready:
+            self.open()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.ready = False
-        assert self._pool is not None
-        assert self._runtime is not None
-        self._pool.shutdown()
-        self._runtime.close()
+        self.close()
 
-    async def predict(self, data: bytes, top_k: int) -> Answer:
-        """Returns the ``top_k`` likeliest labels of the image in ``data``, with timings.
-
-        Raises:
-            Refusal: the bytes are not an image, or one with too many pixels.
-        """
-        assert self._pool is not None
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, self._answer, data, top_k, perf_counter())
-
-    def _answer(self, data: bytes, top_k: int, queued: float) -> Answer:
-        assert self._runtime is not None
-        started = perf_counter()
-        image = self._decode(data)
-        decoded = perf_counter()
-        pixels = self.artifact.preprocess(image)
-        resized = perf_counter()
-        with self._turn:
-            turn = perf_counter()
-            (logits,) = self._runtime(pixels[np.newaxis])
-        inferred = perf_counter()
+    @property
+    def name(self) -> dict[str, str]:
+        """Returns what answers: model, precision and runtime."""
         return {
-            "predictions": self._predictions(logits, top_k),
             "model": self.artifact.model,
             "precision": self.artifact.precision,
-            "runtime": self._runtime.name,
-            "timings_ms": {
-                "decode": _ms(decoded - started),
-                "resize": _ms(resized - decoded),
-                "queue": _ms(started - queued + turn - resized),
-                "inference": _ms(inferred - turn),
-            },
+            "runtime": self.settings.runtime,
         }
 
-    def _decode(self, data: bytes) -> Image.Image:
-        try:
-            return decode(data, max_pixels=self.settings.max_pixels)
-        except TooManyPixelsError as error:
-            raise Refusal(413, "too_many_pixels", str(error)) from None
-        except ImageError as error:
-            raise Refusal(400, "not_an_image", str(error)) from error
+    async def predict(self, uploads: Sequence[Upload]) -> list[Answer | Refusal]:
+        """Returns for each upload its likeliest labels and timings, or why there are none.
 
-    def _predictions(self, logits: npt.NDArray[np.float32], top_k: int) -> list[Answer]:
+        Cancelled, it gives up what is still queued.
+
+        Raises:
+            QueueFull: they do not all fit into the queue.
+        """
+        assert self._batcher is not None
+        futures = self._batcher.submit(uploads)
+        DEPTH.set(self._batcher.depth)
+        try:
+            found = await asyncio.gather(*futures, return_exceptions=True)
+        finally:
+            DEPTH.set(self._batcher.depth)
+        answers: list[Answer | Refusal] = []
+        for each in found:
+            if isinstance(each, BaseException) and not isinstance(each, Refusal):
+                raise each
+            answers.append(each)
+        return answers
+
+    def _batch_size(self, runtime: Runtime, pixels: Pixels) -> int:
+        most = self.artifact.batch_range[1]
+        if self.settings.batch_size:
+            return min(self.settings.batch_size, most)
+        usual = MOST_ON_CPU if runtime.parallel else MOST_ON_GPU
+        return best_batch_size(runtime, pixels, min(usual, most))
+
+    def _work(self, uploads: Sequence[Upload]) -> list[Answer | Exception]:
+        """Returns an answer or a refusal for each; what spoils one image spoils no other."""
+        assert self._runtime is not None
+        images = [self._decode(upload) for upload in uploads]
+        good = [image for image in images if image.pixels is not None]
+        logits: Iterator[Logits] = iter(())
+        inference = 0.0
+        if good:
+            batch = np.stack([image.pixels for image in good if image.pixels is not None])
+            with self._turn:
+                started = perf_counter()
+                logits = iter(self._runtime(batch))
+                inference = perf_counter() - started
+            BATCHES.observe(len(good))
+        return [image.refusal or self._answer(image, next(logits), inference) for image in images]
+
+    def _decode(self, upload: Upload) -> _Decoded:
+        image = _Decoded(upload)
+        started = perf_counter()
+        try:
+            check_size(upload.data, self.settings.max_bytes)
+            decoded = decode(upload.data, max_pixels=self.settings.max_pixels)
+        except Refusal as refusal:
+            image.refusal = refusal
+        except TooManyPixelsError as error:
+            image.refusal = Refusal(413, "too_many_pixels", str(error))
+        except ImageError as error:
+            if kind := other_type(upload.data):
+                detail = f"it is {kind}: send one of {', '.join(FORMATS)}"
+                image.refusal = Refusal(415, "unsupported_image", detail)
+            else:
+                image.refusal = Refusal(400, "not_an_image", str(error))
+        else:
+            between = perf_counter()
+            image.decode = between - started
+            image.pixels = self.artifact.preprocess(decoded)
+            image.resize = perf_counter() - between
+        return image
+
+    def _answer(self, image: _Decoded, logits: Logits, inference: float) -> Answer:
+        stages = {"decode": image.decode, "resize": image.resize}
+        # All that is neither: its own wait, and that for the others of its batch.
+        total = perf_counter() - image.upload.queued
+        stages |= {"queue": total - sum(stages.values()) - inference, "inference": inference}
+        for name, seconds in stages.items():
+            STAGES.labels(name).observe(seconds)
+        return {
+            "predictions": self._predictions(logits, image.upload.top_k),
+            "timings_ms": {name: round(seconds * 1e3, 3) for name, seconds in stages.items()},
+        }
+
+    def _predictions(self, logits: Logits, top_k: int) -> list[Answer]:
         scores = softmax(logits)
         return [
             {"label": self.artifact.labels[i], "index": int(i), "score": float(scores[i])}
@@ -134,11 +235,7 @@ class Predictor:
         ]
 
 
-def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+def softmax(logits: Logits) -> npt.NDArray[np.float64]:
     """Returns probabilities that sum to 1, in the order of ``logits`` (one image's)."""
     powers = np.exp(logits.astype(np.float64) - logits.max())
     return np.asarray(powers / powers.sum(), dtype=np.float64)
-
-
-def _ms(seconds: float) -> float:
-    return round(seconds * 1e3, 3)

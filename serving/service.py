@@ -1,7 +1,8 @@
 """The BentoML service: ``bentoml serve serving.service:Pocketnets``.
 
-The artifact is loaded and checked when this module is imported, and the golden batch reproduced
-before the first worker starts: a worker that fails to start would be started again for ever.
+The artifact is loaded and checked when this module is imported, and under BentoML's supervisor the
+golden batch is reproduced before the first worker starts: it would start a worker that fails to
+start again for ever.
 """
 
 from __future__ import annotations
@@ -41,11 +42,13 @@ predictor = _open()
 
 @bentoml.service(
     name="pocketnets",
-    workers=1,  # its threads fill the cores
+    workers=predictor.settings.workers,
     http={"host": predictor.settings.host, "port": predictor.settings.port},
-    # A span and a log line for each request cost more than everything else BentoML does for it.
+    # A span, a log line and BentoML's own counters for each request cost more than everything
+    # else it does for one; what we count ourselves is at /metrics.
     tracing={"excluded_urls": "predict"},
-    logging={"access": {"enabled": False}},
+    logging={"access": {"enabled": predictor.settings.access_log}},
+    metrics={"enabled": False},
 )
 @bentoml.asgi_app(create_app(predictor), path="/")
 class Pocketnets:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import ipaddress
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,56 +21,98 @@ CARRIED = Path(__file__).resolve().parent / "artifact"  # how a Bento carries it
 # A server must start without torch, so its runtimes are all the others.
 RUNTIMES = [name for name in list_runtimes() if not name.startswith("torch")]
 
-_RANGES = {
-    "threads": (1, 1024),
-    "call_threads": (1, 1024),
-    "max_bytes": (1, 2**31 - 1),
-    "max_pixels": (1, MAX_PIXELS),
-    "top_k": (1, 1_000_000),
-    "port": (1, 65535),
-}
 _SWITCH = {"0": False, "1": True}
+
+
+def _setting(
+    text: str,
+    default: Any = dataclasses.MISSING,
+    *,
+    range: tuple[int, int] | None = None,
+    factory: Callable[[], int] | None = None,
+    secret: bool = False,
+) -> Any:
+    """Returns a field with what ``--help`` and the README say of it."""
+    metadata = {"text": text, "range": range}
+    if factory:
+        return dataclasses.field(default_factory=factory, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata, repr=not secret)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
-    """How the service runs.
+    """How the service runs; what each field means stands beside it."""
 
-    Attributes:
-        artifact: folder of the artifact; beside this code if unset.
-        runtime: what executes it, one of :data:`RUNTIMES`.
-        threads: requests that are decoded and inferred at once; by default as many as cores, or
-            as many as these hold of ``call_threads``.
-        call_threads: CPU threads inside one call of the runtime. With one, as many calls as cores
-            run at once, which gives the highest throughput; with more, a lone call is faster.
-        max_bytes: largest image file taken.
-        max_pixels: most pixels (width x height) taken, judged before decoding.
-        top_k: predictions in an answer where the request asks for no number.
-        host: IP address to listen on; 127.0.0.1 is this machine only.
-        port: TCP port to listen on.
-        allow_unverified: serve an artifact that was never run where it was made.
-    """
-
-    artifact: Path = CARRIED
-    runtime: str = "ort-cpu"
-    threads: int = field(default_factory=usable_cores)
-    call_threads: int = 1
-    max_bytes: int = 20_000_000
-    max_pixels: int = 50_000_000
-    top_k: int = 5
-    host: str = "127.0.0.1"
-    port: int = 3000
-    allow_unverified: bool = False
+    artifact: Path = _setting(  # noqa: RUF009 - a field
+        "folder of the artifact; beside the code if unset", CARRIED
+    )
+    runtime: str = _setting(f"what executes it: {', '.join(RUNTIMES)}", "ort-cpu")
+    workers: int = _setting("processes; one fills all cores by its threads", 1, range=(1, 64))
+    threads: int = _setting(
+        "batches decoded and inferred at once in a worker; by default all cores together",
+        range=(1, 1024),
+        factory=usable_cores,
+    )
+    call_threads: int = _setting(
+        "CPU threads inside one call: 1 has the highest throughput, more a faster lone call",
+        1,
+        range=(1, 1024),
+    )
+    batch_size: int = _setting(
+        "most images in one call; 0 measures at start what pays", 0, range=(0, 1024)
+    )
+    batch_window_ms: int = _setting(
+        "how long a call waits for more images: only on a GPU can that pay", 0, range=(0, 1000)
+    )
+    queue_size: int = _setting(
+        "images that may wait; one more is answered 429", 64, range=(1, 100_000)
+    )
+    deadline_ms: int = _setting(
+        "time for the upload (then 408), and for the answer (then 504)",
+        10_000,
+        range=(1, 600_000),
+    )
+    max_bytes: int = _setting("largest image file", 20_000_000, range=(1, 2**31 - 1))
+    max_pixels: int = _setting(
+        "most pixels of an image, judged before decoding", 50_000_000, range=(1, MAX_PIXELS)
+    )
+    max_images: int = _setting("most images in a /predict_batch", 32, range=(1, 1024))
+    top_k: int = _setting(
+        "predictions in an answer if the request says nothing", 5, range=(1, 1_000_000)
+    )
+    token: str | None = _setting(
+        "if set, requests need the header Authorization: Bearer <token>", None, secret=True
+    )
+    host: str = _setting(
+        "IP address to listen on: 127.0.0.1 is this machine, 0.0.0.0 all", "127.0.0.1"
+    )
+    port: int = _setting("TCP port", 3000, range=(1, 65535))
+    access_log: bool = _setting("1 logs a line for each request", False)
+    allow_unverified: bool = _setting(
+        "1 serves an artifact that was never run where it was made", False
+    )
 
     def __post_init__(self) -> None:
-        for name, (low, high) in _RANGES.items():
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise _bad(name, value, f"a whole number in {low}..{high}")
+        for each in dataclasses.fields(self):
+            if allowed := each.metadata["range"]:
+                low, high = allowed
+                value = getattr(self, each.name)
+                if not low <= value <= high:
+                    raise _bad(each.name, value, _allowed(each))
         if self.runtime not in RUNTIMES:
             raise UserError(
                 f"runtime is {self.runtime!r}: {closest(self.runtime, RUNTIMES)} "
                 f"(set {PREFIX}RUNTIME)"
+            )
+        if self.max_images > self.queue_size:
+            raise UserError(
+                f"max_images is {self.max_images} and queue_size {self.queue_size}: a batch that "
+                f"never fits could be sent (set {PREFIX}MAX_IMAGES or {PREFIX}QUEUE_SIZE)"
+            )
+        if self.token is not None and not (self.token.isascii() and self.token.isprintable()):
+            raise UserError(
+                f"token holds characters that no header can carry: take printable ASCII "
+                f"(set {PREFIX}TOKEN)"
             )
         try:
             ipaddress.ip_address(self.host)
@@ -87,29 +129,50 @@ class Settings:
             UserError: a value that is not allowed; the message names the variable.
         """
         values: dict[str, Any] = {}
-        for name in (each.name for each in dataclasses.fields(cls)):
-            if text := environment.get(PREFIX + name.upper(), "").strip():
-                values[name] = _parse(name, text)
-        values.setdefault(
-            "threads", max(1, usable_cores() // max(1, values.get("call_threads", 1)))
-        )
+        for each in dataclasses.fields(cls):
+            if text := environment.get(PREFIX + each.name.upper(), "").strip():
+                values[each.name] = _parse(each, text)
+        inside = max(1, values.get("call_threads", 1) * values.get("workers", 1))
+        values.setdefault("threads", max(1, usable_cores() // inside))
         return cls(**values)
 
 
-def _parse(name: str, text: str) -> Path | int | bool | str:
-    if name == "artifact":
+def describe() -> list[tuple[str, str, str]]:
+    """Returns variable, default and meaning of every setting."""
+    rows = []
+    for each in dataclasses.fields(Settings):
+        default = each.default
+        if each.default_factory is not dataclasses.MISSING:
+            shown = "cores"
+        elif default is None or default is CARRIED:
+            shown = "-"
+        else:
+            shown = str(int(default)) if isinstance(default, bool) else str(default)
+        text = each.metadata["text"]
+        if allowed := each.metadata["range"]:
+            text += f" ({allowed[0]}..{allowed[1]})"
+        rows.append((PREFIX + each.name.upper(), shown, text))
+    return rows
+
+
+def _parse(each: dataclasses.Field[Any], text: str) -> Path | int | bool | str:
+    if each.type == "Path":
         return Path(text).expanduser().absolute()
-    if name == "allow_unverified":
+    if each.type == "bool":
         if text not in _SWITCH:
-            raise _bad(name, text, "0 or 1")
+            raise _bad(each.name, text, "0 or 1")
         return _SWITCH[text]
-    if name in _RANGES:
-        low, high = _RANGES[name]
+    if each.type == "int":
         try:
             return int(text)
         except ValueError:
-            raise _bad(name, text, f"a whole number in {low}..{high}") from None
+            raise _bad(each.name, text, _allowed(each)) from None
     return text
+
+
+def _allowed(each: dataclasses.Field[Any]) -> str:
+    low, high = each.metadata["range"]
+    return f"a whole number in {low}..{high}"
 
 
 def _bad(name: str, value: object, allowed: str) -> UserError:

@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import io
 import struct
+import time
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -16,7 +17,8 @@ from PIL import Image, ImageFile
 from starlette.applications import Starlette
 
 from export.artifact import Artifact
-from models.preprocess import decode
+from export.records import Logits
+from models.preprocess import Pixels, decode
 from serving.app import create_app
 from serving.predictor import Predictor
 from serving.settings import Settings
@@ -90,6 +92,8 @@ def test_form_and_raw_bytes_get_the_same_answer(
     )
     assert set(answer["timings_ms"]) == {"decode", "resize", "queue", "inference"}
     assert all(value >= 0 for value in answer["timings_ms"].values())
+    timing = [part.split(";dur=") for part in raw.headers["server-timing"].split(", ")]
+    assert {name: float(ms) for name, ms in timing} == answer["timings_ms"]
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
@@ -122,9 +126,21 @@ def test_empty(client: Client) -> None:
 
 def test_not_an_image(client: Client) -> None:
     check_error(post(client, b"<html>no</html>"), 400, "not_an_image")
-    check_error(
-        post(client, b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"), 400, "not_an_image"
-    )
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "PostScript"),
+        (b"\0\0\0\x18ftypheic" + bytes(40), "HEIC"),
+        (b"\0\0\0\x18ftypavif" + bytes(40), "AVIF"),
+        (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "SVG"),
+    ],
+)
+def test_an_image_of_another_type(client: Client, data: bytes, kind: str) -> None:
+    response = post(client, data)
+    check_error(response, 415, "unsupported_image")
+    assert response.json()["detail"].startswith(f"it is {kind}: send one of JPEG, PNG")
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "TIFF"])
@@ -195,7 +211,9 @@ def _huge_png() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
 
 
-@pytest.mark.parametrize("kind", ["text/plain", "application/json", "", "imagejpeg"])
+@pytest.mark.parametrize(
+    "kind", ["text/plain", "application/json", "", "imagejpeg", "image/heic", "image/svg+xml"]
+)
 def test_other_content_types(client: Client, encoded: Encoded, kind: str) -> None:
     check_error(post(client, encoded(), kind), 415, "unsupported_media_type")
 
@@ -239,6 +257,41 @@ def test_several_files(client: Client, encoded: Encoded) -> None:
     check_error(client.post("/predict", files=files), 400, "bad_form")
 
 
+def files(*images: bytes) -> list[tuple[str, tuple[str, bytes]]]:
+    return [("image", ("a", data)) for data in images]
+
+
+def test_a_bad_image_spoils_no_other(client: Client, encoded: Encoded) -> None:
+    images = [encoded("red"), b"no image", encoded("blue"), b"", encoded(size=(1001, 1000))]
+    response = client.post("/predict_batch?top_k=1", files=files(*images))
+    assert response.status_code == 200
+    body = response.json()
+    assert set(body) == {"results", "model", "precision", "runtime"}
+    good, bad = body["results"][::2][:2], [body["results"][i] for i in (1, 3, 4)]
+    assert [each["predictions"][0]["label"] for each in good] == ["red", "blue"]
+    assert [set(each) for each in bad] == [{"error", "detail"}] * 3
+    assert [each["error"] for each in bad] == ["not_an_image", "empty", "too_many_pixels"]
+
+
+def test_a_batch_of_forty_is_too_many(client: Client, encoded: Encoded) -> None:
+    check_error(client.post("/predict_batch", files=files(*[encoded()] * 33)), 400, "bad_form")
+    assert client.post("/predict_batch", files=files(*[encoded()] * 32)).status_code == 200
+
+
+def test_all_of_a_batch_is_bounded_together(client: Client) -> None:
+    large = client.post("/predict_batch", files=files(*[bytes(190_000)] * 6))
+    check_error(large, 413, "too_large")
+    one = client.post("/predict_batch", files=files(bytes(200_001)))
+    assert one.json()["results"][0]["error"] == "too_large"
+
+
+def test_a_batch_is_a_form(client: Client, encoded: Encoded) -> None:
+    headers = {"content-type": "image/png"}
+    response = client.post("/predict_batch", content=encoded(), headers=headers)
+    check_error(response, 415, "unsupported_media_type")
+    check_error(client.post("/predict_batch", files={"x": ("a", b"b")}), 400, "no_image")
+
+
 def test_methods(client: Client) -> None:
     response = client.get("/predict")
     check_error(response, 405, "method_not_allowed")
@@ -251,7 +304,7 @@ def test_model(client: Client, artifact_path: Path) -> None:
     assert facts["labels"] == ["red", "green", "blue"]
     assert facts["preprocess"] == {"resize": 32, "crop": 32, "interpolation": "bilinear"}
     assert (facts["model"], facts["data"], facts["precision"]) == ("channels", "colours", "fp32")
-    assert facts["limits"] == {"max_bytes": 200_000, "max_pixels": 1_000_000}
+    assert facts["limits"] == {"max_bytes": 200_000, "max_pixels": 1_000_000, "max_images": 32}
     assert str(artifact_path) not in response.text
     assert "secret" not in response.text
 
@@ -266,6 +319,140 @@ def test_a_failure_of_ours_is_500_without_a_trace(
         check_error(post(client, encoded()), 500, "internal")
         monkeypatch.undo()
         assert post(client, encoded()).status_code == 200
+
+
+@pytest.fixture
+def strict(artifact_path: Path) -> Iterator[Client]:
+    """A service that holds one image, waits a second, and wants a token."""
+    settings = Settings(
+        artifact=artifact_path,
+        threads=1,
+        queue_size=1,
+        max_images=1,
+        deadline_ms=500,
+        token="s3cret",
+    )
+    with Predictor(settings, Artifact.load(artifact_path)) as predictor:
+        yield Client(create_app(predictor))
+
+
+TOKEN = {"authorization": "Bearer s3cret", "content-type": "image/png"}
+
+
+@pytest.mark.parametrize("header", [None, "s3cret", "Bearer S3CRET", "Bearer s3cret ", "Bearer é"])
+def test_without_the_token_nobody_is_served(
+    strict: Client, encoded: Encoded, header: str | None
+) -> None:
+    headers = {"content-type": "image/png"}
+    if header:
+        headers["authorization"] = header  # type: ignore[assignment]
+    for method, path in (("POST", "/predict"), ("POST", "/predict_batch"), ("GET", "/model")):
+        sent = {k: v.encode("latin-1") for k, v in headers.items()}
+        response = strict.request(method, path, headers=sent)
+        check_error(response, 401, "unauthorized")
+        assert response.headers["www-authenticate"] == "Bearer"
+    assert strict.post("/predict", content=encoded(), headers=TOKEN).status_code == 200
+    assert strict.get("/openapi.json").status_code == 200
+
+
+def test_a_slow_upload_loses_its_place(strict: Client, encoded: Encoded) -> None:
+    async def slowly() -> AsyncIterator[bytes]:
+        yield encoded()
+        await asyncio.sleep(20)
+
+    check_error(strict.post("/predict", content=slowly(), headers=TOKEN), 408, "slow_upload")
+    assert strict.post("/predict", content=encoded(), headers=TOKEN).status_code == 200
+
+
+def test_what_does_not_fit_is_told_so_at_once(strict: Client, encoded: Encoded) -> None:
+    app = strict.transport.app
+
+    async def slowly() -> AsyncIterator[bytes]:
+        await asyncio.sleep(0.3)
+        yield encoded()
+
+    async def crowd() -> list[httpx.Response]:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            sends = [
+                client.post("/predict", content=slowly(), headers=TOKEN, timeout=5)
+                for _ in range(5)
+            ]
+            return await asyncio.gather(*sends)
+
+    answers = asyncio.run(crowd())
+    assert [answer.status_code for answer in answers] == [200, 200, 429, 429, 429]
+    check_error(answers[-1], 429, "busy")
+    assert answers[-1].headers["retry-after"] == "1"
+    assert strict.post("/predict", content=encoded(), headers=TOKEN).status_code == 200
+
+
+def test_past_the_deadline(
+    artifact_path: Path, encoded: Encoded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(artifact=artifact_path, threads=1, deadline_ms=100)
+    with Predictor(settings, Artifact.load(artifact_path)) as predictor:
+        client = Client(create_app(predictor))
+        runtime = predictor._runtime
+        assert runtime is not None
+
+        def stuck(pixels: Pixels) -> Logits:
+            time.sleep(0.5)
+            return runtime(pixels)
+
+        monkeypatch.setattr(predictor, "_runtime", stuck)
+        check_error(post(client, encoded()), 504, "too_late")
+        monkeypatch.undo()
+        time.sleep(0.5)  # the thread works on
+        assert post(client, encoded()).status_code == 200
+
+
+def test_who_hangs_up_is_not_worked_for(
+    artifact_path: Path, encoded: Encoded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    settings = Settings(artifact=artifact_path, threads=1, batch_size=1)
+    with Predictor(settings, Artifact.load(artifact_path)) as predictor:
+        app = create_app(predictor)
+        runtime = predictor._runtime
+        assert runtime is not None
+
+        def slow(pixels: Pixels) -> Logits:
+            seen.append(len(pixels))
+            time.sleep(0.2)
+            return runtime(pixels)
+
+        monkeypatch.setattr(predictor, "_runtime", slow)
+
+        async def ask(hang_up: bool) -> int:
+            messages = [{"type": "http.request", "body": encoded(), "more_body": False}]
+            sent: list[Any] = []
+
+            async def receive() -> Any:
+                if messages:
+                    return messages.pop()
+                await asyncio.sleep(0.05 if hang_up else 60)
+                return {"type": "http.disconnect"}
+
+            async def send(message: Any) -> None:
+                sent.append(message)
+
+            scope = {
+                "type": "http",
+                "method": "POST",
+                "path": "/predict",
+                "query_string": b"",
+                "headers": [(b"content-type", b"image/png")],
+            }
+            await app(scope, receive, send)
+            return int(sent[0]["status"])
+
+        async def crowd() -> list[int]:
+            return await asyncio.gather(ask(False), *(ask(True) for _ in range(3)), ask(False))
+
+        assert asyncio.run(crowd()) == [200, 400, 400, 400, 200]
+        monkeypatch.undo()
+        assert seen == [1, 1]  # the three that hung up were still waiting
 
 
 def test_it_is_ready_within_its_lifespan(artifact_path: Path) -> None:

@@ -17,7 +17,7 @@ from export.runtimes.ort import OrtRuntime
 from export.runtimes.tensorrt_engine import EngineRuntime
 from models.preprocess import Pixels
 from serving import predictor as predictor_module
-from serving.predictor import Predictor
+from serving.predictor import Predictor, Upload
 from serving.settings import Settings
 
 
@@ -55,9 +55,10 @@ def test_a_runtime_that_takes_one_call_at_a_time_gets_one(
     monkeypatch.setattr(predictor_module, "open_runtime", lambda *_: runtime)
 
     async def ask(predictor: Predictor) -> None:
-        await asyncio.gather(*(predictor.predict(encoded(), 1) for _ in range(8)))
+        await asyncio.gather(*(predictor.predict([Upload(encoded(), 1)]) for _ in range(8)))
 
-    with Predictor(Settings(threads=4), Artifact.load(artifact_path)) as predictor:
+    settings = Settings(threads=4, batch_size=1)
+    with Predictor(settings, Artifact.load(artifact_path)) as predictor:
         asyncio.run(ask(predictor))
     assert (runtime.most > 1) == parallel
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import signal
 import socket
@@ -13,8 +14,8 @@ import httpx
 import numpy as np
 import pytest
 
-import serving.__main__
 from models.errors import UserError
+from serving import command
 from serving.predictor import open_artifact
 from serving.settings import Settings
 
@@ -139,6 +140,17 @@ def test_bentoml_refuses_a_changed_artifact(
     assert "\n" not in message
 
 
+def test_refuses_an_artifact_that_answers_otherwise(
+    make_artifact: Callable[..., Path], port: int, environment: Environment
+) -> None:
+    path = make_artifact(logits=np.ones((3, 3), dtype=np.float32))
+    arguments = ["-m", "serving", "--artifact", str(path), "--port", str(port)]
+    announced, _, message = refused(*arguments, environment=environment).partition("\n")
+    assert announced.startswith("serving ")
+    assert "does not reproduce the golden batch" in message
+    assert "\n" not in message
+
+
 def test_bentoml_refuses_an_artifact_that_answers_otherwise(
     make_artifact: Callable[..., Path], port: int, environment: Environment
 ) -> None:
@@ -159,16 +171,35 @@ def test_an_unverified_artifact_is_served_only_on_demand(
 
 
 def test_the_command_line_demands_it(
-    make_artifact: Callable[..., Path], port: int, monkeypatch: pytest.MonkeyPatch
+    make_artifact: Callable[..., Path], environment: Environment
 ) -> None:
     path = make_artifact(unverified="no GPU was there", parity=None)
-    become: list[dict[str, str]] = []
-    monkeypatch.setattr("os.execve", lambda *arguments: become.append(arguments[2]))
-    arguments = ["serving", "--artifact", str(path), "--port", str(port)]
-    monkeypatch.setattr("sys.argv", arguments)
-    with pytest.raises(UserError, match="or pass --allow-unverified"):
-        serving.__main__.main()
-    assert become == []
-    monkeypatch.setattr("sys.argv", [*arguments, "--allow-unverified"])
-    serving.__main__.main()
-    assert become[0]["POCKETNETS_ALLOW_UNVERIFIED"] == "1"
+    message = refused("-m", "serving", "--artifact", str(path), environment=environment)
+    assert "or pass --allow-unverified" in message
+
+
+def test_the_command_line_outdoes_the_environment(
+    make_artifact: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_artifact()
+    monkeypatch.setenv("POCKETNETS_PORT", "1")
+    for name in ("HOST", "ALLOW_UNVERIFIED", "ARTIFACT", "RUNTIME"):
+        monkeypatch.setenv(f"POCKETNETS_{name}", "")  # restored afterwards
+    wanted = command.Serve(artifact=path, port=4000, host="127.0.0.2", allow_unverified=True)
+    settings, why = command.settle(wanted)
+    assert (settings.artifact, settings.port, settings.host) == (path, 4000, "127.0.0.2")
+    assert settings.allow_unverified
+    assert why == "by --artifact"
+    assert Settings.from_environment() == settings  # what the workers read
+
+
+def test_help_lists_every_setting(environment: Environment) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "serving", "--help"],
+        env={**environment, "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for field in dataclasses.fields(Settings):
+        assert f"POCKETNETS_{field.name.upper()} [" in done.stdout

@@ -1,0 +1,106 @@
+"""Serves one artifact over HTTP: POST an image to /predict, or open / in a browser.
+
+Limits, threads, queue and token are set by environment variables:
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import os
+import socket
+import sys
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from models.errors import UserError
+from serving.predictor import open_artifact
+from serving.selection import Wanted, select
+from serving.settings import PREFIX, Settings, describe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Serve(Wanted):
+    """What to serve, and where."""
+
+    host: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS")] = None
+    """IP address to listen on. Without it: POCKETNETS_HOST, else 127.0.0.1, this machine only."""
+    port: Annotated[int | None, tyro.conf.arg(metavar="NUMBER")] = None
+    """TCP port. Without it: POCKETNETS_PORT, else 3000."""
+    allow_unverified: bool = False
+    """Serve an artifact even if it was never run. Without it: POCKETNETS_ALLOW_UNVERIFIED."""
+
+
+def main() -> int:
+    """Returns the exit status once the server has ended."""
+    wanted = tyro.cli(Serve, prog="python -m serving", description=_description())
+    settings, why = settle(wanted)
+    artifact = open_artifact(settings)
+    with listen(settings.host, settings.port) as listening:
+        print(
+            f"serving {artifact.path} with {settings.runtime} ({why}) "
+            f"on http://{_shown(settings.host)}:{settings.port}",
+            file=sys.stderr,
+            flush=True,
+        )
+        os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")  # a server calls nobody by itself
+        from serving.supervisor import supervise
+
+        return supervise(settings, listening)
+
+
+def settle(wanted: Serve) -> tuple[Settings, str]:
+    """Returns the settings that ``wanted`` and the environment come to, and why this artifact.
+
+    The environment holds them all afterwards, for the workers.
+
+    Raises:
+        UserError: nothing to serve, or a setting that is not allowed.
+    """
+    if wanted.host is not None:
+        os.environ[PREFIX + "HOST"] = wanted.host
+    if wanted.port is not None:
+        os.environ[PREFIX + "PORT"] = str(wanted.port)
+    if wanted.allow_unverified:
+        os.environ[PREFIX + "ALLOW_UNVERIFIED"] = "1"
+    selection = select(wanted, Settings.from_environment())
+    os.environ[PREFIX + "ARTIFACT"] = str(selection.artifact.absolute())
+    os.environ[PREFIX + "RUNTIME"] = selection.runtime
+    if selection.call_threads is not None:
+        os.environ.setdefault(PREFIX + "CALL_THREADS", str(selection.call_threads))
+    return Settings.from_environment(), selection.why
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Returns a socket that listens on ``host``:``port``.
+
+    Raises:
+        UserError: it is in use, or not allowed; the message says how to choose another.
+    """
+    version = ipaddress.ip_address(host).version
+    listening = socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+        listening.listen(2048)
+    except OSError as error:
+        listening.close()
+        reason = "is in use" if error.errno == errno.EADDRINUSE else f"({error.strerror})"
+        raise UserError(
+            f"cannot listen on {host}: port {port} {reason}; "
+            f"choose another with PORT={port + 1} (make) or --port {port + 1}"
+        ) from None
+    return listening
+
+
+def _shown(host: str) -> str:
+    if host in ("0.0.0.0", "::"):
+        return "localhost"
+    return f"[{host}]" if ":" in host else host
+
+
+def _description() -> str:
+    rows = [f"{name} [{default}]: {text}" for name, default, text in describe()]
+    return "\n\n".join([(__doc__ or "").strip(), *rows])

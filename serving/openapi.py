@@ -1,0 +1,195 @@
+"""The OpenAPI document: what the service takes and answers, with its real limits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from export.artifact import Artifact
+from models.preprocess import FORMATS
+from serving.settings import Settings
+from serving.slots import BUSY_S
+from serving.uploads import ANY, BATCH, FIELD
+
+Schema = dict[str, Any]
+
+_TEXT: Schema = {"type": "string"}
+_MS: Schema = {"type": "number", "minimum": 0}
+_FILE: Schema = {"type": "string", "format": "binary"}
+
+
+def describe_api(settings: Settings, artifact: Artifact) -> Schema:
+    """Returns the OpenAPI 3.1 document of a service that runs ``artifact`` with ``settings``."""
+    labels = len(artifact.labels)
+    found = {
+        "predictions": [{"label": artifact.labels[0], "index": 0, "score": 0.93}],
+        "timings_ms": {"decode": 0.9, "resize": 0.6, "queue": 0.1, "inference": 6.5},
+    }
+    names = {
+        "model": artifact.model,
+        "precision": artifact.precision,
+        "runtime": settings.runtime,
+    }
+    bad = {"error": "not_an_image", "detail": "123 bytes: cannot be read as an image"}
+    single = _operation(
+        settings,
+        labels,
+        summary="Classify an image",
+        body=f"{_limits(settings)} As a form's file {FIELD!r}, or as the whole body.",
+        content={
+            "multipart/form-data": _form(_FILE),
+            "image/*": {"schema": _FILE},
+            ANY: {"schema": _FILE},
+        },
+        answer="Answer",
+        example={**found, **names},
+    )
+    timing = {
+        "description": "The stages' milliseconds, as browsers show them",
+        "schema": _TEXT,
+        "example": "decode;dur=0.9, resize;dur=0.6, queue;dur=0.1, inference;dur=6.5",
+    }
+    single["responses"]["200"]["headers"] = {"Server-Timing": timing}
+    several = _operation(
+        settings,
+        labels,
+        summary="Classify several images; a bad one spoils no other",
+        body=(
+            f"Up to {settings.max_images} files {FIELD!r}, together at most "
+            f"{BATCH * settings.max_bytes} bytes. {_limits(settings)}"
+        ),
+        content={"multipart/form-data": _form({"type": "array", "items": _FILE, "minItems": 1})},
+        answer="Answers",
+        example={"results": [found, bad], **names},
+    )
+    model: Schema = {
+        "summary": "What the service runs: manifest, labels, costs, gates, limits",
+        "responses": {"200": _json("The facts", {"type": "object"})},
+    }
+    if settings.token:
+        for operation in (single, several, model):
+            operation["security"] = [{"token": []}]
+            operation["responses"]["401"] = _error("The token is missing or wrong")
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Pocketnets",
+            "version": "1",
+            "description": f"{artifact.model} ({artifact.precision}, {settings.runtime}) gives an "
+            f"image the likeliest of {labels} labels.",
+        },
+        "paths": {
+            "/predict": {"post": single},
+            "/predict_batch": {"post": several},
+            "/model": {"get": model},
+            "/healthz": {"get": _plain("The process lives")},
+            "/readyz": {"get": _plain("The golden batch was reproduced; images are welcome")},
+            "/metrics": {"get": _plain("Figures for Prometheus")},
+        },
+        "components": {"schemas": _schemas(labels), "securitySchemes": _SECURITY},
+    }
+
+
+def _operation(
+    settings: Settings,
+    labels: int,
+    *,
+    summary: str,
+    body: str,
+    content: Schema,
+    answer: str,
+    example: Schema,
+) -> Schema:
+    seconds = settings.deadline_ms / 1e3
+    top_k = {
+        "name": "top_k",
+        "in": "query",
+        "description": "How many labels, the likeliest first",
+        "schema": {
+            "type": "integer",
+            "minimum": 1,
+            "maximum": labels,
+            "default": min(settings.top_k, labels),
+        },
+    }
+    busy = _error(f"The queue is full ({settings.queue_size} images)")
+    busy["headers"] = {"Retry-After": {"description": "Seconds", "schema": {"const": str(BUSY_S)}}}
+    return {
+        "summary": summary,
+        "parameters": [top_k],
+        "requestBody": {"required": True, "description": body, "content": content},
+        "responses": {
+            "200": _json("The likeliest labels", _reference(answer), example),
+            "400": _error("Not an image, a truncated one, a broken form, or nothing at all"),
+            "408": _error(f"The upload did not end within {seconds:g} s"),
+            "413": _error(f"Over {settings.max_bytes} bytes, or over {settings.max_pixels} pixels"),
+            "415": _error(f"Another content type, or another image type than {', '.join(FORMATS)}"),
+            "422": _error(f"top_k is no whole number in 1..{labels}"),
+            "429": busy,
+            "504": _error(f"No answer within {seconds:g} s"),
+        },
+    }
+
+
+def _limits(settings: Settings) -> str:
+    return (
+        f"{', '.join(FORMATS)}; up to {settings.max_bytes} bytes and {settings.max_pixels} pixels."
+    )
+
+
+def _schemas(labels: int) -> Schema:
+    prediction = _object(
+        label=_TEXT,
+        index={"type": "integer", "minimum": 0, "maximum": labels - 1},
+        score={"type": "number", "minimum": 0, "maximum": 1, "description": "softmax"},
+    )
+    parts: Schema = {
+        "predictions": {"type": "array", "items": prediction, "minItems": 1},
+        "timings_ms": _object(decode=_MS, resize=_MS, queue=_MS, inference=_MS),
+    }
+    names = {"model": _TEXT, "precision": _TEXT, "runtime": _TEXT}
+    either = {"oneOf": [_object(**parts), _reference("Error")]}
+    return {
+        "Answer": _object(**parts, **names),
+        "Answers": _object(results={"type": "array", "items": either, "minItems": 1}, **names),
+        "Error": _object(error=_TEXT, detail=_TEXT),
+    }
+
+
+_SECURITY: Schema = {"token": {"type": "http", "scheme": "bearer"}}
+
+
+def _object(**properties: Schema) -> Schema:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def _form(field: Schema) -> Schema:
+    schema = {"type": "object", "properties": {FIELD: field}, "required": [FIELD]}
+    return {"schema": schema}
+
+
+def _reference(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _json(description: str, schema: Schema, example: Schema | None = None) -> Schema:
+    content: Schema = {"schema": schema}
+    if example:
+        content["example"] = example
+    return {"description": description, "content": {"application/json": content}}
+
+
+def _error(description: str) -> Schema:
+    return _json(description, _reference("Error"))
+
+
+def _plain(description: str) -> Schema:
+    content = {"text/plain": {"schema": _TEXT}}
+    return {
+        "summary": description,
+        "responses": {"200": {"description": description, "content": content}},
+    }

@@ -1,0 +1,91 @@
+"""Processes that serve, and the one that watches them.
+
+It imports BentoML once and forks: BentoML's own supervisor lets each worker import it again, and
+looks after a dead one every ten seconds. uvicorn's, which this is, looks twice a second, and on
+SIGHUP starts new workers before it ends the old ones.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import multiprocessing
+import os
+import socket
+import sys
+import tempfile
+from typing import Any
+
+import uvicorn
+import uvicorn._subprocess
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.supervisors import Multiprocess
+
+from models.errors import UserError
+from serving.metrics import FOLDER
+from serving.predictor import open_artifact
+from serving.settings import Settings
+
+GRACE_S = 20  # what an unfinished request gets after SIGTERM
+_START_S = 60  # what a worker gets to answer: OpenVINO compiles some graphs for 10 s
+_IMPORTED = ("bentoml", "_bentoml_impl.server.app", "serving.app")
+
+
+def supervise(settings: Settings, listening: socket.socket) -> int:
+    """Returns the exit status after the last worker ended; serves on ``listening`` until then.
+
+    SIGTERM and SIGINT end it: what was accepted is answered first. SIGHUP replaces the workers,
+    each after its successor is ready, which reads the artifact anew.
+    """
+    for name in _IMPORTED:
+        importlib.import_module(name)
+    uvicorn._subprocess.spawn = multiprocessing.get_context("fork")  # type: ignore[assignment]
+    config = uvicorn.Config(
+        "serving.supervisor:create",
+        factory=True,
+        workers=settings.workers,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=GRACE_S,
+        timeout_worker_healthcheck=_START_S,
+    )
+    with tempfile.TemporaryDirectory(prefix="pocketnets-") as folder:
+        if settings.workers > 1:
+            os.environ[FOLDER] = folder
+        supervisor = _Supervisor(config, [listening])
+        supervisor.run()
+    return int(any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes))
+
+
+def create() -> Any:
+    """Returns the ASGI application of a worker, ready to answer; ends a worker that never will."""
+    from serving.service import Pocketnets, predictor
+
+    try:
+        predictor.open()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.exit(STARTUP_FAILURE)
+    return Pocketnets.to_asgi()  # type: ignore[attr-defined]
+
+
+class _Supervisor(Multiprocess):
+    """uvicorn's, which says of a worker that failed to start only what that has said."""
+
+    def keep_subprocess_alive(self) -> None:
+        log = logging.getLogger("uvicorn.error")
+        log.setLevel(logging.CRITICAL)
+        try:
+            super().keep_subprocess_alive()
+        finally:
+            log.setLevel(logging.WARNING)
+
+    def handle_hup(self) -> None:
+        """Replaces the workers, unless the artifact that is there now is no good."""
+        try:
+            open_artifact(Settings.from_environment())
+        except UserError as error:
+            print(f"error: {error}; the old workers go on", file=sys.stderr, flush=True)
+            return
+        super().handle_hup()
