@@ -24,6 +24,7 @@ from uvicorn.supervisors import Multiprocess
 from models.errors import UserError
 from serving.metrics import FOLDER
 from serving.predictor import open_artifact
+from serving.protocol import PoliteProtocol
 from serving.settings import Settings
 
 GRACE_S = 20  # what an unfinished request gets after SIGTERM
@@ -43,6 +44,7 @@ def supervise(settings: Settings, listening: socket.socket) -> int:
     config = uvicorn.Config(
         "serving.supervisor:create",
         factory=True,
+        http=PoliteProtocol,
         workers=settings.workers,
         log_config=None,
         access_log=False,

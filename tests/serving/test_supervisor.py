@@ -1,0 +1,217 @@
+"""What happens to requests when processes come, go and die."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+from models.preprocess import encode_png
+
+ROOT = Path(__file__).resolve().parents[2]
+Encoded = Callable[..., bytes]
+Serve = Callable[..., Any]  # yields conftest's Server
+Environment = dict[str, str]
+RAW = {"content-type": "image/png"}
+
+
+@pytest.fixture
+def noise() -> bytes:
+    """Returns an image that takes some milliseconds to decode."""
+    pixels = np.random.default_rng(0).integers(0, 256, (600, 600, 3), dtype=np.uint8)
+    return encode_png(Image.fromarray(pixels))
+
+
+class Crowd:
+    """Clients that ask one after the other, each request on a connection of its own."""
+
+    def __init__(self, url: str, image: bytes) -> None:
+        self.url = url
+        self.image = image
+        self.outcomes: list[tuple[float, int | str, Any]] = []
+        self.leave = threading.Event()
+
+    def ask(self) -> None:
+        """Asks until it is told to leave."""
+        headers = {**RAW, "connection": "close"}
+        with httpx.Client(base_url=self.url, headers=headers, timeout=30) as client:
+            while not self.leave.is_set():
+                body: Any = None
+                outcome: int | str
+                try:
+                    answer = client.post("/predict", content=self.image)
+                    outcome, body = answer.status_code, answer.json()
+                except httpx.TransportError as error:
+                    outcome = type(error).__name__
+                self.outcomes.append((time.monotonic(), outcome, body))
+
+    def wait_for(self, more: int, seconds: float = 30) -> None:
+        """Returns when ``more`` answers have come."""
+        count, end = len(self.outcomes) + more, time.monotonic() + seconds
+        while len(self.outcomes) < count:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+
+    @property
+    def counts(self) -> Counter[int | str]:
+        """Returns how often each outcome came."""
+        return Counter(outcome for _, outcome, _ in self.outcomes)
+
+
+@contextmanager
+def crowd(url: str, image: bytes, size: int) -> Iterator[Crowd]:
+    """Yields ``size`` clients at work."""
+    crowd = Crowd(url, image)
+    with ThreadPoolExecutor(size) as pool:
+        asking = [pool.submit(crowd.ask) for _ in range(size)]
+        try:
+            yield crowd
+        finally:
+            crowd.leave.set()
+    for each in asking:
+        each.result()
+
+
+def workers(server: Any) -> list[psutil.Process]:
+    return psutil.Process(server.process.pid).children()
+
+
+def test_one_of_two_workers_is_killed(
+    artifact_path: Path, encoded: Encoded, serve: Serve, environment: Environment
+) -> None:
+    environment["POCKETNETS_WORKERS"] = "2"
+    arguments = ["-m", "serving", "--artifact", str(artifact_path)]
+    with serve(*arguments, cwd=ROOT, environment=environment) as server:
+        before = workers(server)
+        assert len(before) == 2
+        with crowd(server.url, encoded(), 4) as clients:
+            clients.wait_for(50)
+            killed = time.monotonic()
+            before[0].kill()
+            while len([w for w in workers(server) if w.status() != psutil.STATUS_ZOMBIE]) < 2:
+                assert time.monotonic() - killed < 10
+                time.sleep(0.05)
+            clients.wait_for(50)
+        failed = [when for when, outcome, _ in clients.outcomes if outcome != 200]
+        assert len(failed) <= 4  # what it had in hand: one of each client at most
+        assert all(when - killed < 2 for when in failed)
+        after = {worker.pid for worker in workers(server)}
+        assert before[1].pid in after
+        assert before[0].pid not in after
+        assert server.stop(signal.SIGTERM) == 0
+
+
+def test_the_only_worker_is_killed(
+    artifact_path: Path, encoded: Encoded, serve: Serve, environment: Environment
+) -> None:
+    arguments = ["-m", "serving", "--artifact", str(artifact_path)]
+    with serve(*arguments, cwd=ROOT, environment=environment) as server:
+        (worker,) = workers(server)
+        worker.kill()
+        # The supervisor goes on listening: who comes meanwhile waits, and is answered.
+        answer = httpx.post(f"{server.url}/predict", content=encoded(), headers=RAW, timeout=30)
+        assert answer.status_code == 200
+        assert workers(server)[0].pid != worker.pid
+
+
+def test_an_end_loses_nothing_that_was_accepted(
+    artifact_path: Path, noise: bytes, serve: Serve, environment: Environment
+) -> None:
+    arguments = ["-m", "serving", "--artifact", str(artifact_path)]
+    with serve(*arguments, cwd=ROOT, environment=environment) as server:
+        batch = [("image", ("a.png", noise))] * 32
+
+        def ask() -> httpx.Response:
+            return httpx.post(f"{server.url}/predict_batch", files=batch, timeout=30)
+
+        with ThreadPoolExecutor(2) as pool:
+            asked = [pool.submit(ask) for _ in range(2)]
+            depth = 0.0
+            while not depth:  # both are accepted once images of the second wait
+                depth = _depth(server.url)
+            status = server.stop(signal.SIGTERM)
+            answers = [each.result() for each in asked]
+        assert [answer.status_code for answer in answers] == [200, 200]
+        results = [result for answer in answers for result in answer.json()["results"]]
+        assert len(results) == 64
+        assert all("predictions" in result for result in results)
+        assert status == 0
+        assert server.survivors() == []
+
+
+def _depth(url: str) -> float:
+    lines = httpx.get(f"{url}/metrics", timeout=30).text.splitlines()
+    (line,) = [line for line in lines if line.startswith("pocketnets_queue_depth")]
+    return float(line.split()[-1])
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_new_artifact_is_taken_without_a_lost_request(
+    make_artifact: Callable[..., Path],
+    encoded: Encoded,
+    serve: Serve,
+    environment: Environment,
+    count: int,
+) -> None:
+    path = make_artifact(scale=0.001)
+    environment["POCKETNETS_WORKERS"] = str(count)
+    arguments = ["-m", "serving", "--artifact", str(path)]
+    with serve(*arguments, cwd=ROOT, environment=environment) as server:
+        before = {worker.pid for worker in workers(server)}
+        with crowd(server.url, encoded("red"), 4) as clients:
+            clients.wait_for(20)
+            (path / "manifest.json").rename(path / "away.json")
+            os.kill(server.process.pid, signal.SIGHUP)  # broken: the old ones go on
+            time.sleep(2)  # it looks twice a second
+            clients.wait_for(20)
+            assert {worker.pid for worker in workers(server)} == before
+            make_artifact(scale=0.05)
+            os.kill(server.process.pid, signal.SIGHUP)
+            end = time.monotonic() + 30
+            while before & {worker.pid for worker in workers(server)}:
+                assert time.monotonic() < end
+                time.sleep(0.05)
+            clients.wait_for(50)
+        assert clients.counts.keys() == {200}
+        scores = [body["predictions"][0]["score"] for _, _, body in clients.outcomes]
+        assert max(scores[:20]) < 0.5 < 0.9 < min(scores[-20:])
+        assert len(workers(server)) == count
+        assert server.stop(signal.SIGTERM) == 0
+
+
+def test_ten_times_too_much(
+    artifact_path: Path, noise: bytes, serve: Serve, environment: Environment
+) -> None:
+    environment |= {"POCKETNETS_QUEUE_SIZE": "4", "POCKETNETS_MAX_IMAGES": "4"}
+    environment["POCKETNETS_DEADLINE_MS"] = "60000"
+    arguments = ["-m", "serving", "--artifact", str(artifact_path)]
+    with serve(*arguments, cwd=ROOT, environment=environment) as server:
+        with httpx.Client(base_url=server.url, headers=RAW, timeout=60) as client:
+
+            def ask(_: int) -> int:
+                answer = client.post("/predict", content=noise)
+                if answer.status_code == 429:
+                    assert answer.headers["retry-after"] == "1"
+                    assert answer.json()["error"] == "busy"
+                return answer.status_code
+
+            with ThreadPoolExecutor(60) as pool:
+                statuses = Counter(pool.map(ask, range(600)))
+            assert ask(0) == 200  # afterwards all is as before
+        assert statuses.keys() == {200, 429}
+        assert statuses[200] >= 10
+        assert _depth(server.url) == 0
+        assert server.stop(signal.SIGTERM) == 0
