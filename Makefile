@@ -39,7 +39,8 @@ bench: setup ## Measure artifacts (all, or those of MODEL and DATA) and write th
 report: setup ## Write the report again from the figures measured last
 	$(BIN)/python -m bench report $(ARGS)
 
-serve: setup ## Serve the fastest checked artifact of MODEL and DATA, or ARTIFACT
+serve: setup ## Serve the fastest checked artifact of MODEL and DATA, or ARTIFACT; alone, what pick chose
+	$(if $(ARTIFACT)$(MODEL)$(POCKETNETS_ARTIFACT),,@test -e artifacts/choice.json || test -d artifacts/efficientnet_lite0-imagenet || $(BIN)/python -m export run --model efficientnet_lite0 --weights imagenet)
 	$(BIN)/python -m serving $(if $(ARTIFACT),--artifact '$(ARTIFACT)') $(if $(MODEL),--model $(MODEL)) $(if $(DATA),--data '$(DATA)') $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT)) $(ARGS)
 
 load: setup ## Send images to a running service and report its latency

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +14,7 @@ from models.errors import UserError, closest
 from serving.settings import CARRIED, Settings
 
 FALLBACK = "onnx-fp32"  # runs everywhere, agrees best with torch
+FIRST = ("efficientnet_lite0", "imagenet")  # the one whose real weights come with a package
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,9 +65,12 @@ def select(wanted: Wanted, settings: Settings) -> Selection:
     if artifact == CARRIED and not CARRIED.exists():
         if choice := read_choice(ARTIFACTS):
             return _chosen(ARTIFACTS, choice, wanted, "picked of all networks")
+        model, data = FIRST
+        if (ARTIFACTS / f"{model}-{data}").is_dir():
+            return _of_model(model, replace(wanted, data=data), settings)
         raise UserError(
             "no artifact to serve: pass --model mobilenet_v3 --data digits, or --artifact FOLDER, "
-            "or let python -m bench pick choose"
+            f"or let python -m bench pick choose, or make one: make export MODEL={model}"
         )
     why = "by --artifact" if wanted.artifact else "by the settings"
     return Selection(artifact=artifact, runtime=wanted.runtime or settings.runtime, why=why)

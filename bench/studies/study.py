@@ -31,7 +31,7 @@ from models.errors import UserError
 from models.machine import this_machine
 
 # A study has up to 150 candidates: a sample of one takes 0.5 ms to 200 ms.
-COUNT, SECONDS, LIMIT, ROUNDS = 16, 0.2, 4.0, 8
+COUNT, SECONDS, LIMIT, ROUNDS = 48, 0.5, 4.0, 24
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

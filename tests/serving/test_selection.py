@@ -83,3 +83,13 @@ def test_nothing_at_all(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selection, "CARRIED", folder / "missing")
     with pytest.raises(UserError, match="no artifact to serve"):
         select(Wanted(), Settings(artifact=folder / "missing"))
+
+
+def test_the_network_that_comes_with_its_weights(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selection, "CARRIED", folder / "missing")
+    lite = folder.parent / "efficientnet_lite0-imagenet"
+    lite.mkdir()
+    chosen = select(Wanted(data="digits"), Settings(artifact=folder / "missing"))
+    assert chosen.artifact == lite / "onnx-fp32"
