@@ -104,12 +104,20 @@ def sentence(times: LayerTimes) -> str:
 
 def limit_sentence(roof: Roof) -> str:
     """Returns how far a call is from its lower limit, and what bounds its layers."""
+    return (
+        f"A call takes {roof.ratio:.1f} times its lower limit of {ms(roof.limit)} ms: "
+        f"{bound_shares(roof)}."
+    )
+
+
+def bound_shares(roof: Roof) -> str:
+    """Returns what share of a network's time is bound by what, the largest first."""
     shares = roof.shares()
     ranked = sorted(LIMITS, key=lambda limit: -shares[limit])
+    first, *others = (f"{percent(shares[limit], decimals=0)}" for limit in ranked)
     return (
-        f"A call takes {roof.ratio:.1f} times its lower limit of {ms(roof.limit)} ms. Of the time, "
-        + ", ".join(f"{percent(shares[limit])} is in {limit}-bound layers" for limit in ranked)
-        + "."
+        f"{first} of its time is in {ranked[0]}-bound layers, {others[0]} in {ranked[1]}-bound, "
+        f"{others[1]} in {ranked[2]}-bound ones"
     )
 
 

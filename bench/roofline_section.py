@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from statistics import median
 
+from bench.layer_report import bound_shares
 from bench.layer_sweep import Missing
 from bench.peaks import Peaks
 from bench.roofline import LIMITS, Roof
@@ -65,23 +66,13 @@ def _sentence(roofs: Sequence[Roof]) -> str:
     if len(roofs) == 1:
         return (
             f"{where}, a call of {far.times.network} takes {far.ratio:.1f} times its lower limit: "
-            f"{_shares(far)}. {_excess(far)}"
+            f"{bound_shares(far)}. {_excess(far)}"
         )
     return (
         f"{where}, calls of {len(roofs)} networks take {near.ratio:.1f} to {far.ratio:.1f} times "
         f"their lower limit (median {median(roof.ratio for roof in roofs):.1f}). "
-        f"{near.times.network} is nearest: {_shares(near)}. {far.times.network} is farthest: "
-        f"{_shares(far)}. {_excess(far)}"
-    )
-
-
-def _shares(roof: Roof) -> str:
-    shares = roof.shares()
-    ranked = sorted(LIMITS, key=lambda limit: -shares[limit])
-    first, *others = (f"{percent(shares[limit], decimals=0)}" for limit in ranked)
-    return (
-        f"{first} of its time is in {ranked[0]}-bound layers, {others[0]} in {ranked[1]}-bound, "
-        f"{others[1]} in {ranked[2]}-bound ones"
+        f"{near.times.network} is nearest: {bound_shares(near)}. {far.times.network} is farthest: "
+        f"{bound_shares(far)}. {_excess(far)}"
     )
 
 
