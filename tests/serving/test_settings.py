@@ -6,7 +6,7 @@ import pytest
 
 from models.cores import usable_cores
 from models.errors import UserError
-from serving.settings import CARRIED, Settings
+from serving.settings import CARRIED, Settings, describe
 
 
 def test_defaults() -> None:
@@ -60,3 +60,29 @@ def test_a_bad_value_is_named_with_its_variable(name: str, value: str) -> None:
     assert f"POCKETNETS_{name}" in message
     assert value in message
     assert "\n" not in message
+
+
+def test_the_readme_lists_every_setting() -> None:
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+    for name, default, text in describe():
+        shown = default if default in ("-", "cores") else f"`{default}`"
+        assert f"| `{name}` | {shown} | {text} |" in readme
+
+
+def test_the_token_is_not_shown() -> None:
+    assert "s3cret" not in repr(Settings(token="s3cret"))
+
+
+def test_threads_fill_the_cores_together() -> None:
+    settings = Settings.from_environment(
+        {"POCKETNETS_WORKERS": str(usable_cores()), "POCKETNETS_CALL_THREADS": "1"}
+    )
+    assert settings.threads == 1
+
+
+@pytest.mark.parametrize(
+    "values", [{"MAX_IMAGES": "65"}, {"QUEUE_SIZE": "31"}, {"TOKEN": "gehe\u00efm"}]
+)
+def test_settings_that_contradict_each_other(values: dict[str, str]) -> None:
+    with pytest.raises(UserError, match=f"POCKETNETS_{next(iter(values))}"):
+        Settings.from_environment({f"POCKETNETS_{k}": v for k, v in values.items()})
