@@ -10,7 +10,7 @@ from models.preprocess import Pixels
 
 MOST_ON_CPU = 4  # more only lets the others wait: a CPU gains nothing by it
 MOST_ON_GPU = 64
-_ROUNDS = 3
+_ROUNDS = 2
 _SECONDS = 0.3  # of measuring: a service has to get ready
 _WORTH = 1.05  # times the least cost of an image
 

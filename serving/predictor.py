@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -63,6 +64,17 @@ def open_runtime(settings: Settings, artifact: Artifact) -> Runtime:
     return runtime
 
 
+@functools.cache
+def the_predictor() -> Predictor:
+    """Returns the one of this process, for the settings in its environment; not open yet.
+
+    Raises:
+        UserError: a bad setting, or no artifact that may be served.
+    """
+    settings = Settings.from_environment()
+    return Predictor(settings, open_artifact(settings))
+
+
 @dataclass(frozen=True, slots=True)
 class Upload:
     """The bytes of one image, how many labels are asked for, and since when it waits."""
@@ -99,14 +111,24 @@ class Predictor:
         self._batcher: Batcher[Upload, Answer] | None = None
         self._turn: AbstractContextManager[Any] = nullcontext()
 
-    def open(self) -> None:
-        """Returns once it is warm: golden batch reproduced, one image taken the whole way.
+    def load(self) -> None:
+        """Returns once the artifact is loaded and has reproduced its golden batch.
 
         Raises:
             UserError: this machine cannot run the artifact, or answers something else.
         """
-        settings = self.settings
-        runtime = self._runtime = open_runtime(settings, self.artifact)
+        self._runtime = open_runtime(self.settings, self.artifact)
+
+    def open(self) -> None:
+        """Returns once it is warm: loaded, and one image taken the whole way.
+
+        Raises:
+            UserError: as :meth:`load`.
+        """
+        if self._runtime is None:
+            self.load()
+        settings, runtime = self.settings, self._runtime
+        assert runtime is not None
         if not runtime.parallel:
             self._turn = threading.Lock()
         pixels, _ = self.artifact.golden()
@@ -128,6 +150,7 @@ class Predictor:
         assert self._runtime is not None
         self._batcher.close()
         self._runtime.close()
+        self._batcher = self._runtime = None
 
     def __enter__(self) -> Predictor:
         """Returns itself, open."""

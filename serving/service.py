@@ -12,20 +12,11 @@ from bentoml.exceptions import BentoMLException
 
 from models.errors import UserError
 from serving.app import create_app
-from serving.predictor import Predictor, open_artifact, open_runtime
-from serving.settings import Settings
+from serving.predictor import open_runtime, the_predictor
 
 
 class ServiceError(UserError, BentoMLException):
     """The service does not start. BentoML prints its own exceptions on one line."""
-
-
-def _open() -> Predictor:
-    try:
-        settings = Settings.from_environment()
-        return Predictor(settings, open_artifact(settings))
-    except UserError as error:
-        raise ServiceError(str(error)) from None
 
 
 def _reproduce() -> None:
@@ -37,7 +28,10 @@ def _reproduce() -> None:
         raise ServiceError(str(error)) from None
 
 
-predictor = _open()
+try:
+    predictor = the_predictor()
+except UserError as error:
+    raise ServiceError(str(error)) from None
 
 
 @bentoml.service(

@@ -1,19 +1,19 @@
 """Processes that serve, and the one that watches them.
 
-It imports BentoML once and forks: BentoML's own supervisor lets each worker import it again, and
-looks after a dead one every ten seconds. uvicorn's, which this is, looks twice a second, and on
-SIGHUP starts new workers before it ends the old ones.
+BentoML's own supervisor takes a second to import what it needs, lets each worker import it again,
+and looks after a dead one every ten seconds. uvicorn's, which this is, looks twice a second, and on
+SIGHUP starts new workers before it ends the old ones. It stays small, and forks.
 """
 
 from __future__ import annotations
 
-import importlib
 import logging
 import multiprocessing
 import os
 import socket
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import uvicorn
@@ -23,13 +23,12 @@ from uvicorn.supervisors import Multiprocess
 
 from models.errors import UserError
 from serving.metrics import FOLDER
-from serving.predictor import open_artifact
+from serving.predictor import open_artifact, the_predictor
 from serving.protocol import PoliteProtocol
 from serving.settings import Settings
 
 GRACE_S = 20  # what an unfinished request gets after SIGTERM
 _START_S = 60  # what a worker gets to answer: OpenVINO compiles some graphs for 10 s
-_IMPORTED = ("bentoml", "_bentoml_impl.server.app", "serving.app")
 
 
 def supervise(settings: Settings, listening: socket.socket) -> int:
@@ -38,8 +37,6 @@ def supervise(settings: Settings, listening: socket.socket) -> int:
     SIGTERM and SIGINT end it: what was accepted is answered first. SIGHUP replaces the workers,
     each after its successor is ready, which reads the artifact anew.
     """
-    for name in _IMPORTED:
-        importlib.import_module(name)
     uvicorn._subprocess.spawn = multiprocessing.get_context("fork")  # type: ignore[assignment]
     config = uvicorn.Config(
         "serving.supervisor:create",
@@ -62,14 +59,19 @@ def supervise(settings: Settings, listening: socket.socket) -> int:
 
 def create() -> Any:
     """Returns the ASGI application of a worker, ready to answer; ends a worker that never will."""
-    from serving.service import Pocketnets, predictor
-
     try:
+        predictor = the_predictor()
+        with ThreadPoolExecutor(1) as pool:
+            loading = pool.submit(predictor.load)
+            from serving.service import Pocketnets  # imports BentoML meanwhile: most of a second
+
+            app = Pocketnets.to_asgi()  # type: ignore[attr-defined]
+            loading.result()
         predictor.open()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         sys.exit(STARTUP_FAILURE)
-    return Pocketnets.to_asgi()  # type: ignore[attr-defined]
+    return app
 
 
 class _Supervisor(Multiprocess):
