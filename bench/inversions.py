@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from bench.correlation import Inversion, Setting, inversions, settings
-from bench.layers import Share
+from bench.explain.layers import Share
 from bench.rows import Row, Sweep, p50
 from bench.section import Section, Table
 from bench.table import ms, percent, threads

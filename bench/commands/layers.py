@@ -8,11 +8,18 @@ from typing import Literal
 
 import tyro
 
+from bench.explain.layer_report import (
+    limit_sentence,
+    sentence,
+    show_layers,
+    title,
+    where,
+    write_layers,
+)
+from bench.explain.layer_sweep import measure_layers
+from bench.explain.peak_rows import load_peaks
+from bench.explain.roofline import roof
 from bench.grid import Grid, find_artifacts
-from bench.layer_report import limit_sentence, sentence, show_layers, title, where, write_layers
-from bench.layer_sweep import measure_layers
-from bench.peak_rows import load_peaks
-from bench.roofline import roof
 from export.artifact import Artifact
 from models.cli import results
 from models.errors import UserError

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.commands.show import print_table
-from bench.explanation import bound, load_graphs, predict, profile
+from bench.explain.explanation import bound, load_graphs, predict, profile
 from bench.grid import Grid
 from bench.section import Section
 from models.cli import results

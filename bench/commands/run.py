@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.commands.show import show
-from bench.explanation import RUNTIME, load_graphs, profile
+from bench.explain.explanation import RUNTIME, load_graphs, profile
+from bench.explain.peak_rows import load_peaks
 from bench.grid import Grid
-from bench.peak_rows import load_peaks
 from bench.pick import pick_all, write_pick
 from bench.sweep import run_sweep
 from bench.sweep_file import earlier_sweep, read_sweep, write_sweep

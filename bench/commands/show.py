@@ -8,9 +8,9 @@ from rich.table import Table
 
 from bench import section
 from bench.correlation import correlation_section
-from bench.explanation import explain
+from bench.explain.explanation import explain
+from bench.explain.layer_rows import known_layers
 from bench.inversions import inversion_section
-from bench.layer_rows import known_layers
 from bench.pareto import pareto_section
 from bench.pick import Pick, pick_all
 from bench.prose import picks_table, summary

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import pytest
 
 from bench.costs import Costs
+from bench.explain.layers import Share
 from bench.inversions import inversion_section
-from bench.layers import Share
 from bench.rows import Row, Sweep
 from models.cost import Kind
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench.layers import LayerTime, LayerTimes
-from bench.peaks import Peaks
+from bench.explain.layers import LayerTime, LayerTimes
+from bench.explain.peaks import Peaks
 from bench.timing import Latency
 
 PEAKS = Peaks(

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from pydantic import ConfigDict, TypeAdapter, with_config
 
+from bench.explain.layers import LayerTimes
 from bench.kept import parse, schema_of
-from bench.layers import LayerTimes
 from models.errors import UserError
 from models.files import write_whole
 from models.machine import Machine, this_machine

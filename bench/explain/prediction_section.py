@@ -9,7 +9,7 @@ from typing import Any
 import altair as alt
 
 from bench.charts import SHAPES
-from bench.prediction import Prediction, Score, score
+from bench.explain.prediction import Prediction, Score, score
 from bench.section import Figure, Section, Table
 from bench.table import ms, percent
 from models.cost import Kind
@@ -34,7 +34,7 @@ def prediction_section(predictions: Sequence[Prediction], unknown: Sequence[str]
     """Returns how far predictions are off, beside those by MACs alone.
 
     Args:
-        predictions: from :func:`bench.prediction.leave_family_out`, at least one.
+        predictions: from :func:`bench.explain.prediction.leave_family_out`, at least one.
         unknown: networks that are in no family that is known, and so were left out.
     """
     sentences = [_sentence(predictions), _farthest(predictions)]

@@ -1,7 +1,7 @@
 """What a network takes, predicted from its layers, without ever timing one of its family. No torch.
 
-A layer takes its roofline's estimate (:class:`bench.roofline.Bound`, all of its terms added up)
-times a factor that boosted trees learn from the layers of other networks: from its kind and
+A layer takes its roofline's estimate (:class:`bench.explain.roofline.Bound`, all of its terms added
+up) times a factor that boosted trees learn from the layers of other networks: from its kind and
 operator, the bytes it reads and writes, its weights, its multiply-accumulates for each byte
 written, and what its estimate is made of. The layers of a network add up, and what a call takes
 over its layers is a factor learned from the same networks. Each batch size has a model of its own.
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bench.roofline import Roof
+from bench.explain.roofline import Roof
 from models.errors import UserError
 from models.registry import find_model
 

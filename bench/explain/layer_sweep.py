@@ -16,9 +16,16 @@ import onnx
 from rich.progress import Progress
 
 from bench.conditions import conditions
-from bench.join import join
-from bench.layers import LayerTimes
-from bench.profiler import Overhead, OverheadProbe, ProbeKey, Profiler, profiling, without_profiler
+from bench.explain.join import join
+from bench.explain.layers import LayerTimes
+from bench.explain.profiler import (
+    Overhead,
+    OverheadProbe,
+    ProbeKey,
+    Profiler,
+    profiling,
+    without_profiler,
+)
 from bench.timing import Call, Latency, Plan, measure
 from export.artifact import Artifact
 from export.golden import golden_pixels

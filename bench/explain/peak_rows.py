@@ -7,8 +7,8 @@ from pathlib import Path
 
 from pydantic import ConfigDict, TypeAdapter, with_config
 
+from bench.explain.peaks import Peaks, best, measure_peaks
 from bench.kept import parse, schema_of
-from bench.peaks import Peaks, best, measure_peaks
 from models.errors import UserError
 from models.files import write_whole
 from models.machine import this_machine

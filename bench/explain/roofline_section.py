@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from itertools import groupby
 from statistics import median
 
-from bench.layer_report import bound_shares
-from bench.layer_sweep import Missing
-from bench.peaks import Peaks
-from bench.roofline import LIMITS, Roof
-from bench.roofline_chart import roofline_chart, size_name
+from bench.explain.layer_report import bound_shares
+from bench.explain.layer_sweep import Missing
+from bench.explain.peaks import Peaks
+from bench.explain.roofline import LIMITS, Roof
+from bench.explain.roofline_chart import roofline_chart, size_name
 from bench.section import Figure, Section, Table
 from bench.table import ms, percent
 from models.cost import Kind

@@ -7,9 +7,9 @@ from typing import Any
 
 import altair as alt
 
-from bench.layer_report import KIND_COLOURS
-from bench.peaks import Peaks
-from bench.roofline import Roof
+from bench.explain.layer_report import KIND_COLOURS
+from bench.explain.peaks import Peaks
+from bench.explain.roofline import Roof
 from bench.table import percent
 
 _QUIET = "#8b929c"

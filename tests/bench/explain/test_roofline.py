@@ -5,9 +5,9 @@ import dataclasses
 import pytest
 from made_layers import PEAKS, layer, times
 
-from bench.peaks import best, measure_peaks
-from bench.roofline import bounds, roof
-from bench.roofline_section import roofline_section
+from bench.explain.peaks import best, measure_peaks
+from bench.explain.roofline import bounds, roof
+from bench.explain.roofline_section import roofline_section
 from models.errors import UserError
 
 

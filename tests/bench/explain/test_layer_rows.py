@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from made_layers import PEAKS, layer, times
 
-import bench.layer_sweep
-import bench.peak_rows
-from bench.explanation import explain
-from bench.layer_rows import FILE, keep_layers, known_layers
-from bench.layer_sweep import profile_all
-from bench.peak_rows import load_peaks
-from bench.peaks import Peaks
+import bench.explain.layer_sweep
+import bench.explain.peak_rows
+from bench.explain.explanation import explain
+from bench.explain.layer_rows import FILE, keep_layers, known_layers
+from bench.explain.layer_sweep import profile_all
+from bench.explain.peak_rows import load_peaks
+from bench.explain.peaks import Peaks
 from bench.timing import Plan
 from export.artifact import Artifact
 from models.errors import UserError
@@ -71,7 +71,7 @@ def test_what_was_profiled_is_not_profiled_again(
     def refuse(*arguments: object, **options: object) -> None:
         raise AssertionError("profiled again")
 
-    monkeypatch.setattr(bench.layer_sweep, "_open", refuse)
+    monkeypatch.setattr(bench.explain.layer_sweep, "_open", refuse)
     again = profile_all(artifacts[:1], batches=(1, 4), threads=1, known=found.rows, plan=PLAN)
     assert again.rows == found.rows
     stale = [dataclasses.replace(row, sha256="1" * 64) for row in found.rows]
@@ -86,7 +86,7 @@ def test_peaks_are_kept_and_only_grow(tmp_path: Path, monkeypatch: pytest.Monkey
     def measure(runtime: str, threads: int) -> Peaks:
         return dataclasses.replace(made, flops={"fp32": next(rates)})
 
-    monkeypatch.setattr(bench.peak_rows, "measure_peaks", measure)
+    monkeypatch.setattr(bench.explain.peak_rows, "measure_peaks", measure)
     assert load_peaks(tmp_path, "ort-cpu", 1).flops["fp32"] == 100e9
     assert load_peaks(tmp_path, "ort-cpu", 1).flops["fp32"] == 100e9  # not measured again
     for _ in range(2):
@@ -99,7 +99,7 @@ def test_peaks_are_kept_and_only_grow(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_few_families_are_bounded_and_not_predicted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench.peak_rows, "measure_peaks", lambda runtime, threads: PEAKS)
+    monkeypatch.setattr(bench.explain.peak_rows, "measure_peaks", lambda runtime, threads: PEAKS)
     assert explain([], tmp_path) == []
     few = [times(model, layer()) for model in ("mobilenet_v2", "resnet50")]
     assert [part.title for part in explain(few, tmp_path)] == ["What bounds the layers (1 thread)"]

@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from bench.layers import LayerTime, computed_in
-from bench.profiler import Kernel
+from bench.explain.layers import LayerTime, computed_in
+from bench.explain.profiler import Kernel
 from export.records import Precision
 from models.cost import BYTES, VIEWS, LayerCost, kind_without_weights, layer_costs
 from models.errors import UserError
@@ -29,7 +29,7 @@ def join(
 
     Args:
         model: ``ModelProto`` that the kernels are of.
-        kernels: from :class:`bench.profiler.Profiler`.
+        kernels: from :class:`bench.explain.profiler.Profiler`.
         precision: of the values that are moved.
         batch: images of a call.
 

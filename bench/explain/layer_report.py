@@ -10,8 +10,8 @@ import altair as alt
 import vl_convert
 from rich.table import Table
 
-from bench.layers import LayerTime, LayerTimes
-from bench.roofline import LIMITS, Roof
+from bench.explain.layers import LayerTime, LayerTimes
+from bench.explain.roofline import LIMITS, Roof
 from bench.table import ms, percent, pipe
 from models.cost import Kind
 from models.files import write_whole

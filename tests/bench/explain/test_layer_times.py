@@ -13,11 +13,11 @@ from tiny_artifact import tiny_artifact
 from torch import nn
 
 from bench.commands.layers import Layers
-from bench.join import join
-from bench.layer_report import kind_rows, sentence
-from bench.layer_sweep import measure_layers
-from bench.layers import LayerTimes
-from bench.profiler import Kernel, Overhead, kernels, without_profiler
+from bench.explain.join import join
+from bench.explain.layer_report import kind_rows, sentence
+from bench.explain.layer_sweep import measure_layers
+from bench.explain.layers import LayerTimes
+from bench.explain.profiler import Kernel, Overhead, kernels, without_profiler
 from bench.timing import Latency
 from export.artifact import Artifact, write_artifact
 from export.quantize import prepare, to_int8

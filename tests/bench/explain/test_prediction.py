@@ -5,10 +5,10 @@ import dataclasses
 import pytest
 from made_layers import PEAKS, layer, times
 
-from bench.layers import LayerTime
-from bench.prediction import leave_family_out, score
-from bench.prediction_section import prediction_section
-from bench.roofline import Roof, roof
+from bench.explain.layers import LayerTime
+from bench.explain.prediction import leave_family_out, score
+from bench.explain.prediction_section import prediction_section
+from bench.explain.roofline import Roof, roof
 from bench.timing import Latency
 from models.errors import UserError
 

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from bench.explain.layer_rows import keep_layers, known_layers
+from bench.explain.layer_sweep import Profiles, profile_all
+from bench.explain.layers import LayerTimes
+from bench.explain.peak_rows import load_peaks
+from bench.explain.prediction import MIN_FAMILIES, family, leave_family_out
+from bench.explain.prediction_section import prediction_section
+from bench.explain.roofline import Roof, roof
+from bench.explain.roofline_section import roofline_section
 from bench.grid import Grid, find_artifacts
-from bench.layer_rows import keep_layers, known_layers
-from bench.layer_sweep import Profiles, profile_all
-from bench.layers import LayerTimes
-from bench.peak_rows import load_peaks
-from bench.prediction import MIN_FAMILIES, family, leave_family_out
-from bench.prediction_section import prediction_section
-from bench.roofline import Roof, roof
-from bench.roofline_section import roofline_section
 from bench.section import Section
 from export.artifact import Artifact
 from models.errors import UserError

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.conditions import conditions
-from bench.profiler import measure_overhead
+from bench.explain.profiler import measure_overhead
 from bench.timing import Call, Plan, measure
 from export.records import Precision
 from export.runtimes.ort import CPU, cpu_options

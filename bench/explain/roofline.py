@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from bench.layers import LayerTime, LayerTimes
-from bench.peaks import Peaks
+from bench.explain.layers import LayerTime, LayerTimes
+from bench.explain.peaks import Peaks
 from export.records import Precision
 from models.cost import Kind
 
