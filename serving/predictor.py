@@ -220,7 +220,11 @@ class Predictor:
         started = perf_counter()
         try:
             check_size(upload.data, self.settings.max_bytes)
-            decoded = decode(upload.data, max_pixels=self.settings.max_pixels)
+            decoded = decode(
+                upload.data,
+                max_pixels=self.settings.max_pixels,
+                shorter=self.artifact.preprocess.shorter,
+            )
         except Refusal as refusal:
             image.refusal = refusal
         except TooManyPixelsError as error:

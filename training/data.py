@@ -68,8 +68,15 @@ def load_data(data: str) -> ImageData:
 
 
 def open_image(source: Path | Image.Image) -> Image.Image:
-    """Returns the decoded image of a sample; ImageError names the file that cannot be read."""
+    """Returns all pixels of a sample; ImageError names the file that cannot be read."""
     return source if isinstance(source, Image.Image) else decode(source)
+
+
+def pixels_of(source: Path | Image.Image, preprocess: Preprocess) -> Pixels:
+    """Returns uint8 (crop, crop, 3) of a sample, the way a server makes them of its bytes."""
+    if isinstance(source, Path):
+        source = decode(source, shorter=preprocess.shorter)
+    return preprocess(source)
 
 
 def pixel_batches(
@@ -79,7 +86,7 @@ def pixel_batches(
     for start in range(0, len(samples), size):
         chunk = samples[start : start + size]
         sources, labels = zip(*chunk, strict=True)
-        pixels = np.stack([preprocess(open_image(source)) for source in sources])
+        pixels = np.stack([pixels_of(source, preprocess) for source in sources])
         yield pixels, np.array(labels, dtype=np.int64)
 
 

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from models.errors import UserError
 from models.preprocess import ImageError
 from training.augment import augmented
-from training.data import ImageData, Sample, open_image
+from training.data import ImageData, Sample, open_image, pixels_of
 from training.recipe import Recipe
 
 Key = tuple[int, int]  # epoch and index of a sample
@@ -119,13 +119,13 @@ class Samples(Dataset[Item]):
         epoch, index = key
         source, label = self._samples[index]
         try:
-            image = open_image(source)
+            if self._augment:
+                whole, seeds = open_image(source), (self._recipe.seed, epoch, index)
+                pixels = augmented(whole, self._recipe.at(epoch), seeds)
+            else:
+                pixels = pixels_of(source, self._recipe.preprocess)
         except ImageError as error:
             return error
-        if self._augment:
-            pixels = augmented(image, self._recipe.at(epoch), (self._recipe.seed, epoch, index))
-        else:
-            pixels = self._recipe.preprocess(image)
         return torch.from_numpy(pixels.copy()), label
 
 

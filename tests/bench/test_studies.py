@@ -22,7 +22,7 @@ from bench.studies.verdict import below
 from bench.timing import Latency, Plan, overlap
 from models.machine import this_machine
 
-NAMES = [name for name in get_args(StudyName) if name != "ablation"]
+NAMES = [name for name in get_args(StudyName) if name not in ("ablation", "decoding")]
 MACHINE = this_machine()
 PLATFORMS: tuple[Platform, ...] = ("CPU", "GPU")
 # Of the others, only what the papers print differs between platforms.

@@ -358,6 +358,10 @@ def test_command_still_runs_the_ablation(
             "--threads, --fresh: no option of the study ablation; it takes --data, --epochs and "
             "--out",
         ),
+        (
+            Command(name="decoding", batch=1),
+            "--batch: no option of the study decoding; it takes --images, --seconds and --out",
+        ),
     ],
 )
 def test_options_of_other_studies_are_refused(command: Command, line: str) -> None:

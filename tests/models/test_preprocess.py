@@ -6,15 +6,31 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.datasets import load_sample_images
 
 from models.errors import UserError
-from models.preprocess import ImageError, Preprocess, TooManyPixelsError, decode
+from models.preprocess import (
+    GAP,
+    ImageError,
+    Interpolation,
+    Preprocess,
+    TooManyPixelsError,
+    decode,
+)
+
+SMALL = Preprocess(resize=40, crop=32)
+FAR = round(2 * GAP * SMALL.resize)  # from this shorter side on, images are shrunk first
 
 
 def encode(image: Image.Image, format: str = "PNG", **options: object) -> bytes:
     file = io.BytesIO()
     image.save(file, format, **options)
     return file.getvalue()
+
+
+def noise(width: int, height: int) -> Image.Image:
+    bands = [Image.effect_noise((width, height), 80) for _ in range(3)]
+    return Image.merge("RGB", bands)
 
 
 def test_crops_the_centre_of_the_resized_image() -> None:
@@ -87,9 +103,12 @@ def test_cmyk_becomes_rgb() -> None:
     ],
     ids=["empty", "text", "cut JPEG", "cut PNG"],
 )
-def test_what_is_no_image_is_said_in_one_line(data: bytes, reason: str) -> None:
+@pytest.mark.parametrize("shorter", [None, 16])
+def test_what_is_no_image_is_said_in_one_line(
+    data: bytes, reason: str, shorter: int | None
+) -> None:
     with pytest.raises(ImageError, match=reason) as caught:
-        decode(data)
+        decode(data, shorter=shorter)
     assert "\n" not in str(caught.value)
 
 
@@ -98,6 +117,8 @@ def test_pixels_are_counted_before_they_are_decoded() -> None:
     assert decode(data, max_pixels=120_000).size == (400, 300)
     with pytest.raises(TooManyPixelsError, match="400x300 is 120000 pixels, the limit is 119999"):
         decode(data[:60], max_pixels=119_999)  # the header only
+    with pytest.raises(TooManyPixelsError, match="400x300 is 120000 pixels"):
+        decode(encode(Image.new("L", (400, 300)), "JPEG"), max_pixels=119_999, shorter=40)
 
 
 def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
@@ -112,3 +133,98 @@ def test_impossible_settings() -> None:
         Preprocess(resize=64, crop=65)
     with pytest.raises(UserError, match="interpolation is 'area'"):
         Preprocess(resize=64, crop=64, interpolation="area")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG"])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_only_images_far_larger_than_the_crop_are_shrunk_first(
+    format: str, interpolation: Interpolation
+) -> None:
+    preprocess = Preprocess(resize=40, crop=32, interpolation=interpolation)
+
+    def changes(width: int, height: int) -> bool:
+        data = encode(noise(width, height), format)
+        shrunk = preprocess(decode(data, shorter=preprocess.shorter))
+        return bool((shrunk != preprocess(decode(data), gap=None)).any())
+
+    assert not any(changes(*size) for size in ((28, 28), (64, 64), (FAR - 1, 2 * FAR)))
+    assert changes(FAR + 1, 2 * FAR)
+    assert changes(2 * FAR, FAR + 1)
+
+
+@pytest.mark.parametrize(
+    ("shorter", "size"),
+    [
+        (None, (400, 324)),
+        (400, (400, 324)),
+        (163, (400, 324)),
+        (162, (200, 162)),
+        (81, (100, 81)),
+        (41, (100, 81)),
+        (40, (50, 41)),
+        (1, (50, 41)),
+    ],
+)
+def test_a_jpeg_keeps_the_shorter_side_asked_for(
+    shorter: int | None, size: tuple[int, int]
+) -> None:
+    image = noise(400, 324)
+    assert decode(encode(image, "JPEG"), shorter=shorter).size == size
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert decode(encode(image, "JPEG", exif=exif), shorter=shorter).size == size[::-1]
+    assert decode(encode(image, "PNG"), shorter=shorter).size == (400, 324)
+
+
+@pytest.mark.parametrize(
+    ("mode", "format", "options"),
+    [
+        ("RGB", "JPEG", {}),
+        ("RGB", "JPEG", {"progressive": True}),
+        ("RGB", "JPEG", {"keep_rgb": True}),
+        ("L", "JPEG", {}),
+        ("CMYK", "JPEG", {}),
+        ("RGB", "MPO", {"save_all": True, "append_images": [Image.new("RGB", (160, 80))]}),
+    ],
+    ids=["colour", "progressive", "as RGB", "grey", "CMYK", "MPO"],
+)
+def test_every_kind_of_jpeg_comes_smaller_and_the_same(
+    mode: str, format: str, options: dict[str, object]
+) -> None:
+    image = Image.new("RGB", (160, 80), (20, 90, 250))
+    image.paste((250, 200, 30), (80, 0, 160, 80))
+    data = encode(image.convert(mode), format, quality=95, subsampling=0, **options)
+    whole, small = decode(data), decode(data, shorter=20)
+    assert (whole.mode, small.mode, small.size) == ("RGB", "RGB", (40, 20))
+    expected = np.asarray(whole.reduce(4)).astype(int)
+    assert np.abs(np.asarray(small) - expected).max() <= 2
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG"])
+def test_a_photo_shrunk_first_is_nearly_the_same(format: str) -> None:
+    photo = Image.fromarray(load_sample_images().images[0]).crop((0, 0, 640, 424))
+    data = encode(photo, format, quality=95)
+    full = SMALL(decode(data), gap=None).astype(int)
+    near = SMALL(decode(data, shorter=SMALL.shorter)).astype(int)
+    assert 0 < np.abs(near - full).mean() < 1
+    assert np.abs(near - full).max() < 10
+
+
+@pytest.mark.parametrize("angle", [0, 90])
+def test_a_jpeg_of_odd_size_moves_by_less_than_half_a_pixel(angle: int) -> None:
+    ramp = Image.linear_gradient("L").rotate(angle).resize((637, 417))
+    data = encode(ramp, "JPEG", quality=100)
+    full = SMALL(decode(data), gap=None)[..., 0].astype(int)
+    near = SMALL(decode(data, shorter=SMALL.shorter))[..., 0].astype(int)
+    step = np.abs(np.diff(full, axis=0)).mean() + np.abs(np.diff(full, axis=1)).mean()
+    assert step > 3  # grey levels from one pixel to the next
+    assert np.abs(near - full).max() <= step / 2 + 1  # 1: rounded
+
+
+def test_a_decoded_image_needs_its_file_no_more(tmp_path: Path) -> None:
+    for format in ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"):
+        file = tmp_path / "image"
+        noise(64, 48).save(file, format)
+        image, expected = decode(file), SMALL(decode(file.read_bytes()))
+        file.write_bytes(b"")
+        assert (SMALL(image) == expected).all(), format

@@ -479,13 +479,15 @@ def test_the_pixels_are_those_of_the_shared_preprocessing(
     class Watched:
         resize: int = 32
         crop: int = 32
+        shorter: int = 64
 
         def __call__(self, image: Image.Image) -> Any:
             seen.append(image)
             return artifact.preprocess(image)
 
     watched = dataclasses.replace(artifact, preprocess=Watched())  # type: ignore[arg-type]
-    data = encoded("red", "JPEG")
+    data = encoded("red", "JPEG", (300, 400))
     with Predictor(Settings(artifact=artifact_path, threads=1), watched) as predictor:
         assert post(Client(create_app(predictor)), data).status_code == 200
-    assert seen[-1].tobytes() == decode(data).tobytes()
+    assert seen[-1].size == (75, 100)
+    assert seen[-1].tobytes() == decode(data, shorter=64).tobytes()

@@ -19,6 +19,7 @@ from training.data import (
     pixel_batches,
     sample_photos,
 )
+from training.loader import Loaders
 from training.recipe import Recipe
 
 SMALL = Recipe(epochs=1, batch_size=4, learning_rate=1e-3, resize=32, crop=32)
@@ -365,6 +366,25 @@ def test_validation_sees_an_image_and_its_file_alike(tmp_path: Path, image: Imag
     pixels, labels = next(pixel_batches(samples, SMALL.preprocess, size=2))
     assert (pixels[0] == pixels[1]).all()
     assert labels.tolist() == [0, 1]
+
+
+def test_validation_sees_what_a_server_sees(tmp_path: Path) -> None:
+    file, preprocess = tmp_path / "large.jpg", SMALL.preprocess
+    sample_photos(1)[0].resize((500, 300)).save(file)
+    image = decode(file.read_bytes(), shorter=preprocess.shorter)
+    assert image.size == (125, 75)
+    served = preprocess(image)
+    pixels, _ = next(pixel_batches([(file, 0)], preprocess, size=1))
+    assert (pixels[0] == served).all()
+    held_out = ImageData(name="one", labels=("a",), train=[], val=[(file, 0)])
+    batch = next(iter(Loaders(held_out, SMALL).val_dataloader()))
+    assert (batch.pixels[0].numpy() == served).all()
+
+
+def test_augmentation_gets_all_pixels(tmp_path: Path) -> None:
+    file = tmp_path / "large.jpg"
+    Image.new("RGB", (500, 300)).save(file)
+    assert open_image(file).size == (500, 300)
 
 
 def test_sample_photos_are_real_and_repeatable() -> None:

@@ -1,0 +1,151 @@
+"""What shrinking large images first saves and changes: ``python -m bench study decoding``.
+
+Each gap (:data:`models.preprocess.GAP` is the one in use) is held against resampling all pixels:
+processor time on images of common sizes, and the answers of a network with ImageNet weights.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import time
+from collections.abc import Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import PIL
+import torch
+from PIL import Image
+
+from bench.images import read_images
+from bench.section import Section, Table
+from bench.table import ms, percent
+from bench.timing import Call, Plan, measure
+from export.network import Network, load_network
+from models.machine import this_machine
+from models.preprocess import GAP, Preprocess, decode
+from training.data import sample_photos
+
+NETWORK = "efficientnet_lite0"
+GAPS = (1.0, 1.5, 2.0, 3.0)
+TIMED = ((500, 375, "JPEG"), (1024, 768, "JPEG"), (1920, 1080, "JPEG"), (1920, 1080, "PNG"))
+PHOTOS, QUALITIES = 400, (75, 90, 95)
+LARGEST = 4.0  # times enlarged
+LIMIT = 0.005  # of all photos may get another answer
+SECONDS = 0.5
+
+Gap = float | None  # None: all pixels are resampled
+
+
+class Change(NamedTuple):
+    """What a gap changes of one photo: its pixels (of 255), the best score, the best class."""
+
+    mean: float
+    most: int
+    score: float
+    other: bool
+
+
+def decoding_section(images: Path | None, *, seconds: float = SECONDS) -> Section:
+    """Returns what each gap saves and changes.
+
+    Args:
+        images: an image file or a folder of them; None for :func:`shipped_photos`.
+        seconds: least processor time that each stage of each row is measured for.
+    """
+    network, machine = load_network(NETWORK, None, "imagenet"), this_machine()
+    preprocess = network.preprocess
+    changes = changes_of(read_images(images) if images else shipped_photos(PHOTOS), network)
+    count, others = len(changes[GAP]), sum(change.other for change in changes[GAP])
+    verdict = "within" if others <= LIMIT * count else "above"
+    return Section(
+        title="Shrinking large images before they are resampled",
+        sentences=(
+            f"With the gap in use, {GAP:g}, {others} of {count} photos get another top-1 answer "
+            f"than from all pixels: {percent(others / count, decimals=2)}, {verdict} the limit of "
+            f"{percent(LIMIT)}.",
+        ),
+        tables=(_times(preprocess, seconds), _answers(changes)),
+        notes=(
+            f"Photos: {images or 'crops of those in scikit-learn and scikit-image, enlarged'}. "
+            f"Network: {NETWORK}, ImageNet weights, torch; resize {preprocess.resize}, crop "
+            f"{preprocess.crop}, {preprocess.interpolation}.",
+            f"Times: p50 of processor time, by turns; {machine.cpu}, Pillow {PIL.__version__}.",
+            "Differences: of the photos that are shrunk first, the mean; max: of any pixel.",
+        ),
+    )
+
+
+def shipped_photos(count: int) -> Iterator[bytes]:
+    """Yields JPEGs: crops of real photos, enlarged by up to :data:`LARGEST`."""
+    random = np.random.default_rng(0)
+    for photo in sample_photos(count):
+        side = round(photo.width * random.uniform(1, LARGEST))
+        large = photo.resize((side, side), Image.Resampling.BICUBIC)
+        yield encode(large, "JPEG", quality=int(random.choice(QUALITIES)))
+
+
+def encode(image: Image.Image, format: str, **options: int) -> bytes:
+    """Returns ``image`` as the bytes of a file."""
+    file = io.BytesIO()
+    image.save(file, format, **options)
+    return file.getvalue()
+
+
+def changes_of(photos: Iterable[bytes], network: Network) -> dict[float, list[Change]]:
+    """Returns for each gap what it changes of each photo."""
+    preprocess = network.preprocess
+    changes: dict[float, list[Change]] = {gap: [] for gap in GAPS}
+    for data in photos:
+        images = {gap: _decode(data, preprocess, gap)() for gap in (None, *GAPS)}
+        pixels = np.stack([preprocess(image, gap=gap) for gap, image in images.items()])
+        with torch.inference_mode():
+            scores = network.module(torch.from_numpy(pixels)).softmax(dim=1).numpy()
+        best = scores[0].argmax()
+        for gap, mine, row in zip(GAPS, pixels[1:], scores[1:], strict=True):
+            by = np.abs(mine.astype(int) - pixels[0])
+            score, other = abs(row[best] - scores[0, best]), row.argmax() != best
+            changes[gap].append(Change(float(by.mean()), int(by.max()), float(score), bool(other)))
+    return changes
+
+
+def _decode(data: bytes, preprocess: Preprocess, gap: Gap) -> partial[Image.Image]:
+    shorter = None if gap is None else math.ceil(gap * preprocess.resize)
+    return partial(decode, data, shorter=shorter)
+
+
+def _answers(changes: dict[float, list[Change]]) -> Table:
+    header = ("gap", "shrunk first", "mean difference", "max", "score", "other top-1", "of all")
+    rows = []
+    for gap, all_photos in changes.items():
+        shrunk = [change for change in all_photos if change.most]
+        others = sum(change.other for change in shrunk)
+        share = percent(others / len(all_photos), decimals=2)
+        cells = ["-"] * 3
+        if shrunk:
+            mean, most, score, _ = zip(*shrunk, strict=True)
+            cells = [f"{np.mean(mean):.2f}", str(max(most)), f"{np.mean(score):.4f}"]
+        rows.append((f"{gap:g}", f"{len(shrunk)} of {len(all_photos)}", *cells, str(others), share))
+    return Table(header=header, rows=tuple(rows), numeric=frozenset(header))
+
+
+def _times(preprocess: Preprocess, seconds: float) -> Table:
+    (photo,) = sample_photos(1)
+    calls: dict[tuple[str, Gap, str], Call] = {}
+    for width, height, format in TIMED:
+        data, name = encode(photo.resize((width, height)), format), f"{width}x{height} {format}"
+        for gap in (None, *GAPS):
+            read = calls[name, gap, "decode"] = _decode(data, preprocess, gap)
+            calls[name, gap, "resize"] = partial(preprocess, read(), gap=gap)
+    plan = Plan(count=20, seconds=seconds, limit=max(seconds, 4.0))
+    found = measure(calls, plan, clock=time.process_time)
+    rows = []
+    for name, gap in dict.fromkeys((name, gap) for name, gap, _ in calls):
+        both = [found[name, gap, stage].p50 for stage in ("decode", "resize")]
+        plain = sum(found[name, None, stage].p50 for stage in ("decode", "resize"))
+        label = "all pixels" if gap is None else f"{gap:g}"
+        rows.append((name, label, *map(ms, both), ms(sum(both)), f"{sum(both) / plain:.2f}"))
+    header = ("image", "gap", "decode ms", "resize ms", "both ms", "x all pixels")
+    return Table(header=header, rows=tuple(rows), numeric=frozenset(header[1:]))
