@@ -21,7 +21,7 @@ from serving.selection import Wanted, select
 from serving.settings import CARRIED, PREFIX, Settings
 
 ROOT = Path(__file__).resolve().parents[1]
-RUNTIME = "ort-cpu"  # what the packages pinned in bentofile.yaml can run
+RUNTIME = "ort-cpu"  # what the packages in requirements.txt can run
 
 
 def build(artifact: Artifact) -> str:

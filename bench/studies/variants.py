@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 import torch
 from torch import nn
 
@@ -174,6 +173,8 @@ def _load_torch(network: nn.Module, graph: Any, inputs: Floats, threads: int) ->
 
 
 def _load_ort(network: nn.Module, graph: Any, inputs: Floats, threads: int) -> Call:
+    import onnxruntime
+
     session = onnxruntime.InferenceSession(
         graph.SerializeToString(), cpu_options(threads), [CPU], enable_fallback=0
     )

@@ -1,9 +1,10 @@
-"""Images as the bytes of a file, and real servers."""
+"""Images as the bytes of a file, a Bento, and real servers."""
 
 from __future__ import annotations
 
 import io
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,6 +18,8 @@ import httpx
 import psutil
 import pytest
 from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="session")
@@ -36,12 +39,42 @@ def encoded() -> Callable[..., bytes]:
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
     """Returns variables for a subprocess: this process's without ours, its own BentoML home."""
+    return _environment(tmp_path / "bentoml")
+
+
+def _environment(bentoml_home: Path) -> dict[str, str]:
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("POCKETNETS_", "BENTO"))}
     return {
         **inherited,
-        "BENTOML_HOME": str(tmp_path / "bentoml"),
+        "BENTOML_HOME": str(bentoml_home),
         "BENTOML_DO_NOT_TRACK": "True",
     }
+
+
+@pytest.fixture(scope="session")
+def bento(artifact_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns the folder of a Bento of the tiny artifact, in a BentoML home of its own.
+
+    What it was built from is gone: a Bento stands alone.
+    """
+    folder = tmp_path_factory.mktemp("bento")
+    source, home = folder / "source", folder / "bentoml"
+    ignore = shutil.ignore_patterns("__pycache__", "artifact")
+    for package in ("models", "export", "serving"):
+        shutil.copytree(ROOT / package, source / package, ignore=ignore)
+    shutil.copy(ROOT / "bentofile.yaml", source)
+    built = subprocess.run(
+        [sys.executable, "-m", "serving.bento", "--artifact", str(artifact_path)],
+        cwd=source,
+        env=_environment(home),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert built.returncode == 0, built.stderr
+    shutil.rmtree(source)
+    name, _, version = built.stdout.strip().partition(":")
+    return home / "bentos" / name / version
 
 
 @pytest.fixture

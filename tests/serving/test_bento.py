@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import re
-import shutil
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,9 +13,24 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
 CONSTRAINTS = ROOT / "constraints.txt"
+REQUIREMENTS = ROOT / "serving" / "requirements.txt"
+GPU_DOCKERFILE = ROOT / "serving" / "kubernetes" / "gpu" / "Dockerfile"
+IMPORTED = (
+    "httptools",
+    "numpy",
+    "onnxruntime",
+    "pillow",
+    "prometheus-client",
+    "pydantic",
+    "python-multipart",
+    "starlette",
+    "uvloop",
+)
 
 
 def bentofile() -> dict[str, Any]:
@@ -23,9 +39,39 @@ def bentofile() -> dict[str, Any]:
     return content
 
 
-def pins(lines: list[str]) -> dict[str, str]:
-    found = (re.match(r"([A-Za-z0-9_.-]+)==([^\s;#]+)", line) for line in lines)
-    return {match[1].lower().replace("_", "-"): match[2] for match in found if match}
+def pins(file: Path) -> dict[str, str]:
+    lines = [line for line in file.read_text().splitlines() if line and not line.startswith("#")]
+    found = [re.fullmatch(r"([A-Za-z0-9_.-]+)==([^\s;#]+)", line) for line in lines]
+    return {canonicalize_name(match[1]): match[2] for match in found if match}
+
+
+def needed(python: str, *requirements: str) -> set[str]:
+    """Returns the names of ``requirements`` and of all that they need, as installed here."""
+    names: set[str] = set()
+    open_ends = [Requirement(each) for each in requirements]
+    while open_ends:
+        wanted = open_ends.pop()
+        name = canonicalize_name(wanted.name)
+        if name in names:
+            continue
+        names.add(name)
+        # One release, two builds; here the one for GPUs is installed.
+        installed = "onnxruntime-gpu" if name == "onnxruntime" else name
+        for extra in wanted.extras or {""}:
+            facts = {"extra": extra, "python_version": python, "python_full_version": f"{python}.0"}
+            open_ends += [
+                each
+                for each in map(Requirement, importlib.metadata.requires(installed) or [])
+                if each.marker is None or each.marker.evaluate(facts)
+            ]
+    return names
+
+
+def instructions(dockerfile: Path) -> list[tuple[str, str]]:
+    """Returns name and text of each instruction in ``dockerfile``."""
+    lines = dockerfile.read_text().replace("\\\n", " ").splitlines()
+    stripped = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    return [(name, text) for name, _, text in (line.partition(" ") for line in stripped)]
 
 
 def test_it_holds_just_the_code_that_serving_loads(
@@ -54,54 +100,84 @@ def test_it_holds_just_the_code_that_serving_loads(
     assert set(bentofile()["include"]) - listed == {"serving/artifact/*"}
 
 
-def test_its_packages_are_pinned_and_without_torch() -> None:
-    packages = bentofile()["python"]["packages"]
-    assert len(pins(packages)) == len(packages)
-    assert not [name for name in pins(packages) if "torch" in name]
+def test_it_needs_what_is_pinned_and_no_torch() -> None:
+    assert ROOT / bentofile()["python"]["requirements_txt"] == REQUIREMENTS
+    python = bentofile()["docker"]["python_version"]
+    assert pins(REQUIREMENTS).keys() == needed(python, "bentoml", *IMPORTED) - {"bentoml"}
+    assert not [name for name in pins(REQUIREMENTS) if "torch" in name]
 
 
 @pytest.mark.skipif(not CONSTRAINTS.exists(), reason="there is no constraints.txt")
 def test_its_pins_are_those_of_the_project() -> None:
-    project = pins(CONSTRAINTS.read_text().splitlines())
+    project = pins(CONSTRAINTS)
     project.setdefault("onnxruntime", project["onnxruntime-gpu"])  # one release, two builds
-    for name, version in pins(bentofile()["python"]["packages"]).items():
+    for name, version in pins(REQUIREMENTS).items():
         assert project[name] == version, name
 
 
-def test_builds_and_serves_from_another_folder(
-    artifact_path: Path,
+def test_holds_the_listed_files(bento: Path) -> None:
+    held = {str(path.relative_to(bento / "src")) for path in (bento / "src").rglob("*.py")}
+    assert held == {pattern for pattern in bentofile()["include"] if pattern.endswith(".py")}
+
+
+def test_serves_from_another_folder(
+    bento: Path,
     encoded: Callable[..., bytes],
     serve: Callable[..., Any],
     environment: dict[str, str],
     tmp_path: Path,
 ) -> None:
-    source, elsewhere = tmp_path / "source", tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    ignore = shutil.ignore_patterns("__pycache__", "artifact")
-    for package in ("models", "export", "serving"):
-        shutil.copytree(ROOT / package, source / package, ignore=ignore)
-    shutil.copy(ROOT / "bentofile.yaml", source)
-    built = subprocess.run(
-        [sys.executable, "-m", "serving.bento", "--artifact", str(artifact_path)],
-        cwd=source,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert built.returncode == 0, built.stderr
-    tag = built.stdout.strip()
+    tag = f"{bento.parent.name}:{bento.name}"
     assert re.fullmatch(r"pocketnets:\w+", tag)
-    bento = tmp_path / "bentoml" / "bentos" / tag.replace(":", "/")
-    requirements = (bento / "env/python/requirements.txt").read_text()
-    assert "bentoml==" in requirements
-    assert "torch" not in requirements
-    held = {str(path.relative_to(bento / "src")) for path in (bento / "src").rglob("*.py")}
-    assert held == {pattern for pattern in bentofile()["include"] if pattern.endswith(".py")}
-    shutil.rmtree(source)  # the Bento stands alone
-    with serve("-m", "bentoml", "serve", tag, cwd=elsewhere, environment=environment) as server:
+    environment["BENTOML_HOME"] = str(bento.parents[2])
+    with serve("-m", "bentoml", "serve", tag, cwd=tmp_path, environment=environment) as server:
         image = {"image": ("a.png", encoded("blue"))}
         answer = httpx.post(f"{server.url}/predict", files=image).json()
         places = {process.cwd() for process in server.family[1:]}
     assert answer["predictions"][0]["label"] == "blue"
     assert places == {str(bento / "src")}
+
+
+def test_its_image_installs_just_the_pins(bento: Path) -> None:
+    python = bentofile()["docker"]["python_version"]
+    steps = instructions(bento / "env/docker/Dockerfile")
+    assert steps[0] == ("FROM", f"python:{python}-slim AS base-container")
+    runs = [shlex.split(text) for name, text in steps if name == "RUN"]
+    (venv,) = [words for words in runs if "venv" in words]
+    assert venv[venv.index("--python") + 1] == python
+    (install,) = [words for words in runs if "install" in words and "-r" in words]
+    assert install[install.index("-r") + 1] == "$BENTO_PATH/env/python/requirements.txt"
+    installed = pins(bento / "env/python/requirements.txt")
+    assert installed == {
+        **pins(REQUIREMENTS),
+        "bentoml": importlib.metadata.version("bentoml"),
+    }
+    lines = (bento / "env/python/requirements.txt").read_text().splitlines()
+    assert len([line for line in lines if line and not line.startswith("#")]) == len(installed)
+
+
+def test_its_image_serves_all_addresses_as_no_root(bento: Path) -> None:
+    steps = instructions(bento / "env/docker/Dockerfile")
+    arguments = dict(text.split("=", 1) for name, text in steps if name == "ARG")
+    variables = dict(text.split("=", 1) for name, text in steps if name == "ENV" and "=" in text)
+    for each in bentofile()["envs"]:
+        assert arguments[each["name"]] == each["value"]
+        assert variables[each["name"]] == "$" + each["name"]
+    names = [name for name, _ in steps]
+    last_user = len(names) - 1 - names[::-1].index("USER")
+    assert last_user < names.index("ENTRYPOINT")
+    assert steps[last_user][1] == arguments["BENTO_USER"] != "root"
+    assert int(arguments["BENTO_USER_UID"]) > 0
+    (entrypoint,) = json.loads(dict(steps)["ENTRYPOINT"])
+    place = Path(entrypoint).relative_to(arguments["BENTO_PATH"])
+    assert 'exec bentoml "$@" "$BENTO_PATH"' in (bento / place).read_text()
+
+
+@pytest.mark.skipif(not CONSTRAINTS.exists(), reason="there is no constraints.txt")
+def test_the_image_for_gpus_swaps_the_pinned_runtime() -> None:
+    steps = instructions(GPU_DOCKERFILE)
+    (words,) = [shlex.split(text) for name, text in steps if name == "RUN"]
+    assert words[words.index("uninstall") + 1] in pins(REQUIREMENTS)
+    python = bentofile()["docker"]["python_version"]
+    assert needed(python, words[-1]) <= pins(CONSTRAINTS).keys()
+    assert [text for name, text in steps if name == "USER"] == ["root", "bentoml"]

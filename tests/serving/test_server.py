@@ -31,9 +31,10 @@ def test_importing_the_service_loads_nothing_heavy(
     artifact_path: Path, environment: Environment
 ) -> None:
     code = (
-        "import json, sys, serving.service as s\n"
+        "import json, os, sys, serving.service as s\n"
         "with s.predictor: pass\n"
-        f"print(json.dumps([name for name in {HEAVY} if name in sys.modules]))"
+        f"print(json.dumps([name for name in {HEAVY} if name in sys.modules]))\n"
+        "print(os.environ['ORT_DISABLE_TELEMETRY'])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -43,7 +44,9 @@ def test_importing_the_service_loads_nothing_heavy(
         text=True,
         check=True,
     )
-    assert json.loads(done.stdout.splitlines()[-1]) == []
+    heavy, telemetry = done.stdout.splitlines()[-2:]
+    assert json.loads(heavy) == []
+    assert telemetry == "1"  # a server calls nobody by itself
 
 
 def test_answers_then_leaves_nothing_behind(
