@@ -43,8 +43,8 @@ serve: setup ## Serve the fastest checked artifact of MODEL and DATA, or ARTIFAC
 	$(if $(ARTIFACT)$(MODEL)$(POCKETNETS_ARTIFACT),,@test -e artifacts/choice.json || test -d artifacts/efficientnet_lite0-imagenet || $(BIN)/python -m export run --model efficientnet_lite0 --weights imagenet)
 	$(BIN)/python -m serving $(if $(ARTIFACT),--artifact '$(ARTIFACT)') $(if $(MODEL),--model $(MODEL)) $(if $(DATA),--data '$(DATA)') $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT)) $(ARGS)
 
-load: setup ## Send images to a running service and report its latency
-	$(BIN)/python -m bench load $(if $(PORT),--url http://127.0.0.1:$(PORT)/predict) $(ARGS)
+load: setup ## Measure the running service against the same work without HTTP
+	$(BIN)/python -m bench load $(if $(PORT),--url http://127.0.0.1:$(PORT)/predict) $(if $(ARTIFACT),--artifact '$(ARTIFACT)') $(ARGS)
 
 bento: setup ## Build a Bento of the fastest checked artifact of MODEL and DATA, or ARTIFACT
 	$(BIN)/python -m serving.bento $(if $(ARTIFACT),--artifact '$(ARTIFACT)') $(if $(MODEL),--model $(MODEL)) $(if $(DATA),--data '$(DATA)') $(ARGS)

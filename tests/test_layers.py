@@ -19,6 +19,8 @@ MAY_IMPORT = {
     "serving": {"models", "export", "serving"},
 }
 TORCH_FREE = (
+    "bench.limit",
+    "bench.load_file",
     "bench.pareto",
     "models.machine",
     "export.artifact",

@@ -2,58 +2,94 @@
 
 from __future__ import annotations
 
-import asyncio
+import dataclasses
+import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from bench.grid import Grid, find_artifacts
-from bench.images import golden_images, read_images
-from bench.load import send_load
-from bench.table import ms
-from models.cli import results
+from rich.progress import Progress
+
+from bench.commands.show import print_table
+from bench.conditions import conditions
+from bench.http_client import check_loopback
+from bench.images import SIZES, photos, read_images
+from bench.limit import Limit
+from bench.load_file import SCHEMA, Header, write_load
+from bench.load_run import check_requests, make_requests, measure_load
+from bench.load_section import load_section
+from bench.load_turns import QUICK, LoadPlan
+from bench.served import ask_server, find_artifact
+from bench.wrk import find_wrk
+from models.cli import notes, results
+from models.machine import this_machine
 
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """Post images to a server on this machine, as fast as it answers."""
+    """Measure a running server on this machine against the same work without HTTP."""
 
     url: str = "http://127.0.0.1:3000/predict"
-    """Where to post; this machine only."""
+    """Where to post; this machine only. With POCKETNETS_TOKEN set, that token is sent."""
     images: Path | None = None
-    """An image, or a folder of them; the golden images of an artifact if left out."""
+    """An image, or a folder of them; if left out, crops of two photos at 500x375 and 1920x1080."""
     artifacts: Path = Path("artifacts")
-    """Where to look for those."""
-    connections: int = 4
-    """Requests in flight at any time."""
-    count: int = 1000
-    """At most this many requests."""
-    seconds: float = 10.0
-    """At most this long."""
+    """Where to look for the server's artifact: the limit is measured with it."""
+    artifact: Path | None = None
+    """Its folder, if it is not there."""
+    rounds: int | None = None
+    """Turns of each closed loop; 5 if left out."""
+    seconds: float | None = None
+    """Length of such a turn; 0.8 if left out."""
+    quick: bool = False
+    """A first look in 20 s: raw bytes only, fewer and shorter turns."""
+    wrk: bool = True
+    """Send the closed loops with wrk, if it is installed; else with our own client."""
+    out: Path = Path("reports")
+    """Folder for load.jsonl and load.md."""
 
     def __call__(self) -> int:
         """Prints throughput, latency and statuses; returns 1 unless every answer was a 200."""
+        address = check_loopback(self.url)
+        plan = QUICK if self.quick else LoadPlan()
+        if self.rounds is not None:
+            plan = dataclasses.replace(plan, rounds=self.rounds)
+        if self.seconds is not None:
+            plan = dataclasses.replace(plan, seconds=self.seconds)
         images = (
-            golden_images(find_artifacts(Grid(artifacts=self.artifacts))[0])
+            {f"{width}x{height}": photos(width, height) for width, height in SIZES}
             if self.images is None
-            else read_images(self.images)
+            else {str(self.images): read_images(self.images)}
         )
-        load = asyncio.run(
-            send_load(
-                self.url,
-                images,
-                connections=self.connections,
-                count=self.count,
-                seconds=self.seconds,
-            )
+        token = os.environ.get("POCKETNETS_TOKEN")
+        served = ask_server(address, token)
+        artifact = find_artifact(served, self.artifacts, self.artifact)
+        requests = make_requests(address, images, plan.forms, token)
+        check_requests(address, requests)
+        before, wrk = conditions(), find_wrk() if self.wrk else None
+        # Drawn only between turns: a refreshing thread would take its time out of the samples.
+        with (
+            Limit(artifact.path, served.runtime, images) as limit,
+            Progress(console=notes(), auto_refresh=False) as progress,
+        ):
+            task = progress.add_task("Measuring", total=plan.count(len(images)))
+            tick = partial(progress.update, task, advance=1, refresh=True)
+            turns = measure_load(address, requests, limit, plan, wrk=wrk, tick=tick)
+        header = Header(
+            schema=SCHEMA,
+            served=served,
+            client="wrk" if wrk else "ours",
+            plan=plan,
+            machine=this_machine(),
+            before=before,
+            after=conditions(),
         )
-        out = results()
-        out.print(
-            f"{sum(load.statuses.values()):,} requests in {load.seconds:.1f} s over "
-            f"{self.connections} connections, {len(images)} different images"
-        )
-        out.print("statuses: " + ", ".join(f"{k} x {v:,}" for k, v in load.statuses.items()))
-        if load.latency:
-            p50, p95, p99 = (ms(load.latency.percentile(p)) for p in (50, 95, 99))
-            out.print(f"throughput: {load.throughput:,.1f} images/s")
-            out.print(f"latency: p50 {p50}, p95 {p95}, p99 {p99} ms (n={load.latency.count:,})")
-        return 0 if set(load.statuses) == {"200"} else 1
+        section = load_section(served, list(images), turns, plan, wrk)
+        page = write_load(header, turns, section, self.out)
+        results().print(section.title)
+        for table in section.tables:
+            print_table(table)
+        for sentence in (*section.sentences, section.notes[-1]):
+            results().print(sentence)
+        results().print(page)
+        return 1 if any(turn.load.errors for turn in turns.all) else 0

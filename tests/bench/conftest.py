@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import dataclasses
-from collections.abc import Callable
+import re
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +16,7 @@ import pytest
 from tiny_artifact import colour_means, tiny_artifact
 
 from bench.conditions import Conditions
+from bench.http_client import Address
 from bench.rows import Row, Sweep
 from bench.timing import Latency, Plan
 from export.artifact import Artifact, write_artifact
@@ -109,5 +115,69 @@ def make_sweep() -> Callable[..., Sweep]:
 
     def make(*rows: Row) -> Sweep:
         return Sweep(machine=MACHINE, plan=PLAN, rows=rows, before=BEFORE, after=AFTER)
+
+    return make
+
+
+# Takes a request's head and body and returns all bytes of the answer; None hangs up.
+Handler = Callable[[bytes, bytes], Awaitable[bytes | None]]
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Handler], Address]]:
+    """Starts HTTP servers in threads of their own; they end with the test."""
+    with ExitStack() as stack:
+        yield lambda handler: stack.enter_context(_served(handler))
+
+
+@contextmanager
+def _served(handler: Handler) -> Iterator[Address]:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = re.search(rb"content-length: (\d+)", head.lower())
+                body = await reader.readexactly(int(length[1]) if length else 0)
+                if (reply := await handler(head, body)) is None:
+                    return
+                writer.write(reply)
+                await writer.drain()
+                if b"connection: close" in reply:
+                    return
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass  # the client has left
+        finally:
+            writer.close()
+
+    async def main() -> None:
+        stop = asyncio.Event()
+        async with await asyncio.start_server(talk, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            started.set_result((asyncio.get_running_loop(), stop, port))
+            await stop.wait()
+        # What is being accepted ends by itself, what answers for ever does not.
+        while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(tasks, timeout=0.2)
+            for task in tasks:
+                task.cancel()
+
+    started: concurrent.futures.Future[Any] = concurrent.futures.Future()
+    thread = threading.Thread(target=asyncio.run, args=(main(),))
+    thread.start()
+    loop, stop, port = started.result(10)
+    try:
+        yield Address("127.0.0.1", port, "/predict")
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join()
+
+
+@pytest.fixture(scope="session")
+def reply() -> Callable[..., bytes]:
+    """Makes the bytes of an answer; ``lines`` are more header lines."""
+
+    def make(status: int = 200, body: bytes = b"{}", *lines: str) -> bytes:
+        head = [f"HTTP/1.1 {status} Said", *lines, f"Content-Length: {len(body)}", "", ""]
+        return "\r\n".join(head).encode() + body
 
     return make

@@ -48,7 +48,9 @@ def test_run_measures_picks_and_reports(
         (["run"], "artifacts: no artifacts here; make some with: make export MODEL=mobilenet_v3"),
         (["report"], "reports/latency.jsonl: no such file; measure first with: make bench"),
         (["timer", "nowhere"], "nowhere: not an artifact, it holds no manifest.json; make one"),
-        (["load", "--url", "http://example.com/", "--images", "x.png"], "x.png: no image there"),
+        (["load", "--images", "x.png"], "x.png: no image there"),
+        (["load", "--url", "http://example.com/"], "url is 'http://example.com/': load is sent"),
+        (["study", "servers"], "no artifact to serve: name its folder with --artifact"),
     ],
 )
 def test_a_mistake_ends_in_one_line(tmp_path: Path, arguments: list[str], line: str) -> None:

@@ -22,7 +22,8 @@ from bench.studies.verdict import below
 from bench.timing import Latency, Plan, overlap
 from models.machine import this_machine
 
-NAMES = [name for name in get_args(StudyName) if name not in ("ablation", "decoding")]
+OTHERS = ("ablation", "decoding", "servers")  # of other shapes
+NAMES = [name for name in get_args(StudyName) if name not in OTHERS]
 MACHINE = this_machine()
 PLATFORMS: tuple[Platform, ...] = ("CPU", "GPU")
 # Of the others, only what the papers print differs between platforms.

@@ -354,6 +354,11 @@ def test_command_still_runs_the_ablation(
             "--fresh and --out",
         ),
         (
+            Command(name="servers", batch=0, data="cifar10"),
+            "--batch, --data: no option of the study servers; it takes --artifact, --rounds, "
+            "--seconds and --out",
+        ),
+        (
             Command(name="ablation", threads=2, fresh=True),
             "--threads, --fresh: no option of the study ablation; it takes --data, --epochs and "
             "--out",

@@ -1,0 +1,38 @@
+"""What the plain services of ``bench study servers`` share: an artifact, and answers from it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from export.artifact import Artifact
+from export.runtimes.base import load_runtime
+
+RUNTIME = "ort-cpu"
+VARIABLE = "STUDY_ARTIFACT"  # the environment's: the artifact's folder
+PORT = "STUDY_PORT"
+TOP = 5
+
+
+class Classifier:
+    """The artifact, loaded: one single-threaded call for one image."""
+
+    def __init__(self) -> None:
+        self._artifact = Artifact.load(Path(os.environ[VARIABLE]))
+        self._runtime = load_runtime(RUNTIME, self._artifact, threads=1)
+
+    def __call__(self, image: Image.Image) -> dict[str, Any]:
+        """Returns the likeliest labels of ``image``, ready for JSON."""
+        (logits,) = self._runtime(self._artifact.preprocess(image)[np.newaxis])
+        powers = np.exp(logits - logits.max())
+        scores = powers / powers.sum()
+        return {
+            "predictions": [
+                {"label": self._artifact.labels[i], "index": int(i), "score": float(scores[i])}
+                for i in np.argsort(-scores)[:TOP]
+            ]
+        }

@@ -1,0 +1,25 @@
+"""A service as BentoML's quickstart shows it: a typed endpoint with a PIL image.
+
+``bentoml serve bench.studies.plain_bentoml:Plain``, with the artifact in the environment.
+"""
+
+from typing import Any
+
+import bentoml
+from PIL import Image
+
+from bench.studies.plain import Classifier
+from models.cores import usable_cores
+
+
+@bentoml.service(workers=usable_cores())
+class Plain:
+    """Classifies images: POST one to /predict, as the form field ``image``."""
+
+    def __init__(self) -> None:
+        self.classifier = Classifier()
+
+    @bentoml.api
+    def predict(self, image: Image.Image) -> dict[str, Any]:
+        """Returns the likeliest labels of ``image``."""
+        return self.classifier(image)
