@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from models.bombs import PatientFile, bomb_in_body, bomb_in_header
 from models.errors import UserError, first_line
 
 Pixels = npt.NDArray[np.uint8]
@@ -126,14 +127,18 @@ def decode(
     """
     name = str(source) if isinstance(source, Path) else f"{len(source)} bytes"
     try:
-        file = io.BytesIO(source) if isinstance(source, bytes) else source
-        with Image.open(file, formats=FORMATS) as image:
+        data = source if isinstance(source, bytes) else source.read_bytes()
+        if bomb := bomb_in_header(data, max_pixels):
+            raise TooManyPixelsError(f"{name}: {bomb}")
+        with Image.open(PatientFile(data), formats=FORMATS) as image:
             width, height = image.size
             if width * height > max_pixels:
                 raise TooManyPixelsError(
                     f"{name}: {width}x{height} is {width * height} pixels, "
                     f"the limit is {max_pixels}"
                 )
+            if bomb := bomb_in_body(image, data, max_pixels):
+                raise TooManyPixelsError(f"{name}: {bomb}")
             if shorter is not None:
                 image.draft(None, (shorter, shorter))
             ImageOps.exif_transpose(image, in_place=True)  # it loads; copies only to turn

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import logging
+import warnings
 from collections.abc import AsyncGenerator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeVar
@@ -25,13 +27,16 @@ from serving.metrics import exposition
 from serving.openapi import describe_api
 from serving.predictor import Answer, Predictor, Upload
 from serving.slots import Slots, busy
-from serving.uploads import Refusal, read_image, read_images
+from serving.uploads import BATCH, Refusal, read_image, read_images
 
 T = TypeVar("T")
 
 
 def create_app(predictor: Predictor) -> Starlette:
     """Returns the application that answers with ``predictor``; its lifespan opens and closes it."""
+    # What is odd about an upload is for its sender. Python even keeps each warning's text for ever.
+    warnings.filterwarnings("ignore", module="PIL")
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
     settings, artifact = predictor.settings, predictor.artifact
     labels, seconds = len(artifact.labels), settings.deadline_ms / 1e3
     slots = Slots(settings.queue_size + settings.threads)
@@ -49,7 +54,7 @@ def create_app(predictor: Predictor) -> Starlette:
 
     async def predict_batch(request: Request) -> Response:
         top_k = _top_k(request, settings.top_k, labels)
-        with slots.taken():
+        with slots.taken(BATCH):  # as many as it may hold bytes
             read = read_images(request, settings.max_bytes, settings.max_images)
             uploads = [Upload(data, top_k) for data in await _read(read, seconds)]
             found = await _predict(request, predictor, uploads, seconds)

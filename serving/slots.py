@@ -17,22 +17,23 @@ class Slots:
     """
 
     def __init__(self, count: int) -> None:
-        self._free = count
+        self._free = self._all = count
 
     @contextmanager
-    def taken(self) -> Iterator[None]:
-        """Yields while one slot is taken.
+    def taken(self, count: int = 1) -> Iterator[None]:
+        """Yields while ``count`` slots are taken, or all there are.
 
         Raises:
-            Refusal: none is free.
+            Refusal: fewer are free.
         """
-        if self._free <= 0:
+        count = min(count, self._all)
+        if self._free < count:
             raise busy()
-        self._free -= 1
+        self._free -= count
         try:
             yield
         finally:
-            self._free += 1
+            self._free += count
 
 
 def busy() -> Refusal:

@@ -1,0 +1,157 @@
+"""The OpenAPI document: valid, true of every answer, and no request it allows breaks anything."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jsonschema
+import pytest
+from schemathesis.specs.openapi.definitions import OPENAPI_31
+
+ROOT = Path(__file__).resolve().parents[2]
+Encoded = Callable[..., bytes]
+Environment = dict[str, str]
+Serve = Callable[..., Any]
+
+EXAMPLES = 8  # requests of each kind for each operation
+TOKEN = "s3cret"
+
+# Not asked: that a request with an unknown query parameter or an unlisted form field is refused,
+# and that any bytes in the field of an image are accepted.
+CHECKS = (
+    *("not_a_server_error", "status_code_conformance", "content_type_conformance"),
+    *("response_headers_conformance", "response_schema_conformance", "unsupported_method"),
+    *("allow_header_conformance", "ignored_auth"),
+)
+
+
+@pytest.fixture
+def server(
+    artifact_path: Path, serve: Serve, environment: Environment, request: pytest.FixtureRequest
+) -> Any:
+    """Yields a server that wants a token and takes little, so that every answer can be had."""
+    settings = {
+        "ARTIFACT": artifact_path,
+        "TOKEN": TOKEN,
+        "MAX_BYTES": 50_000,
+        "MAX_PIXELS": 10_000,
+        "DEADLINE_MS": 5000,
+        "THREADS": 1,
+        **getattr(request, "param", {}),
+    }
+    own = {f"POCKETNETS_{name}": str(value) for name, value in settings.items()}
+    with serve("-m", "serving", cwd=ROOT, environment={**environment, **own}) as started:
+        yield started
+
+
+def test_schemathesis_finds_nothing(server: Any, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "schemathesis.cli", "run", f"{server.url}/openapi.json"),
+            *("--checks", ",".join(CHECKS), "--phases", "examples,coverage,fuzzing"),
+            *("--max-examples", str(EXAMPLES), "--seed", "1", "--workers", "1", "--no-color"),
+            *("--header", f"Authorization: Bearer {TOKEN}", "--warnings", "off"),
+            *("--request-timeout", "30", "--continue-on-failure"),
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "SCHEMATHESIS_HOOKS": ""},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    print(done.stdout)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    tried = re.search(r"(\d+) generated", done.stdout)
+    assert tried, done.stdout
+    assert int(tried[1]) > 60
+
+
+class Described:
+    """What the document says of answers."""
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        self.document = document
+
+    def check(self, response: httpx.Response) -> None:
+        """Holds an answer to the schema of its path, method and status."""
+        operation = self.document["paths"][response.url.path][response.request.method.lower()]
+        described = operation["responses"][str(response.status_code)]
+        for name, header in described.get("headers", {}).items():
+            self._validate(response.headers[name], header["schema"])
+        kind = response.headers["content-type"].partition(";")[0]
+        schema = described["content"][kind]["schema"]
+        self._validate(response.json() if kind.endswith("json") else response.text, schema)
+
+    def check_examples(self) -> int:
+        """Returns how many examples there are; all are what they are examples of."""
+        count = 0
+        for operations in self.document["paths"].values():
+            for operation in operations.values():
+                for response in operation["responses"].values():
+                    for content in response["content"].values():
+                        if "example" in content:
+                            self._validate(content["example"], content["schema"])
+                            count += 1
+        return count
+
+    def _validate(self, value: object, schema: dict[str, Any]) -> None:
+        whole = {**schema, "components": self.document["components"]}
+        jsonschema.Draft202012Validator(whole).validate(value)
+
+
+def test_the_document_is_valid(server: Any) -> None:
+    document = httpx.get(f"{server.url}/openapi.json").json()
+    jsonschema.Draft202012Validator(OPENAPI_31).validate(document)
+    broken = json.loads(json.dumps(document))
+    del broken["paths"]["/predict"]["post"]["responses"]["200"]["description"]
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.Draft202012Validator(OPENAPI_31).validate(broken)
+    assert Described(document).check_examples() >= 2
+    found = json.dumps(document)
+    for reference in re.findall(r'"\$ref": "#/([^"]+)"', found):
+        target: Any = document
+        for name in reference.split("/"):
+            target = target[name]
+
+
+@pytest.mark.parametrize("server", [{"DEADLINE_MS": 300}], indirect=True)
+def test_every_answer_is_as_described(server: Any, encoded: Encoded) -> None:
+    described = Described(httpx.get(f"{server.url}/openapi.json").json())
+    image, kind = encoded(), {"content-type": "image/png"}
+    answers: list[httpx.Response] = []
+    with httpx.Client(base_url=server.url, headers={"authorization": f"Bearer {TOKEN}"}) as client:
+
+        def post(data: Any, path: str = "/predict", headers: Any = kind) -> None:
+            answers.append(client.post(path, content=data, headers=headers))
+
+        post(image)
+        post(b"no image")
+        post(bytes(50_001))
+        post(encoded(size=(200, 200)))
+        post(image, headers={"content-type": "text/plain"})
+        post(image, "/predict?top_k=0")
+        post(image, headers={**kind, "authorization": "Bearer wrong"})
+        post(_slowly(image))
+        several = [("image", ("a", image)), ("image", ("b", b"no image"))]
+        answers.append(client.post("/predict_batch", files=several))
+        answers += [client.get(path) for path in ("/model", "/healthz", "/readyz", "/metrics")]
+    found = [answer.status_code for answer in answers]
+    assert found == [200, 400, 413, 413, 415, 422, 401, 408, 200, 200, 200, 200, 200]
+    for answer in answers:
+        described.check(answer)
+
+
+def _slowly(data: bytes) -> Any:
+    import time
+
+    yield data
+    time.sleep(1)
+    yield data
