@@ -12,7 +12,7 @@ import logging
 import warnings
 from collections.abc import AsyncGenerator, Awaitable, Sequence
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -25,7 +25,7 @@ from serving.batcher import QueueFull
 from serving.guards import Counted, Guarded
 from serving.metrics import exposition
 from serving.openapi import describe_api
-from serving.predictor import Answer, Predictor, Upload
+from serving.predictor import Answer, Predictor, Upload, unwrap
 from serving.slots import Slots, busy
 from serving.uploads import BATCH, Refusal, read_image, read_images
 
@@ -92,7 +92,8 @@ def create_app(predictor: Predictor) -> Starlette:
 async def _read(body: Awaitable[T], seconds: float) -> T:
     """Returns what ``body`` reads, if it comes in time: a slow client must not keep its place."""
     try:
-        return await asyncio.wait_for(body, seconds)
+        async with asyncio.timeout(seconds):
+            return await body
     except TimeoutError:
         raise Refusal(408, "slow_upload", f"the upload did not end within {seconds:g} s") from None
 
@@ -101,16 +102,16 @@ async def _predict(
     request: Request, predictor: Predictor, uploads: Sequence[Upload], seconds: float
 ) -> list[Answer | Refusal]:
     """Returns the answers, unless time runs out or the client hangs up: then nobody waits."""
-    work = asyncio.ensure_future(predictor.predict(uploads))
-    gone = asyncio.ensure_future(_hung_up(request))
     try:
-        done, _ = await asyncio.wait(
-            {work, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
-        )
-        if work in done:
-            return work.result()
+        work = predictor.predict(uploads)
     except QueueFull:
         raise busy() from None
+    gone = asyncio.create_task(_hung_up(request))
+    either: set[asyncio.Future[Any]] = {work, gone}
+    try:
+        done, _ = await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if work in done:
+            return unwrap(work.result())
     finally:
         work.cancel()
         gone.cancel()

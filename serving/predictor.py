@@ -170,10 +170,10 @@ class Predictor:
             "runtime": self.settings.runtime,
         }
 
-    async def predict(self, uploads: Sequence[Upload]) -> list[Answer | Refusal]:
-        """Returns for each upload its likeliest labels and timings, or why there are none.
+    def predict(self, uploads: Sequence[Upload]) -> asyncio.Future[list[Any]]:
+        """Returns what will be an answer, or why there is none, for each upload.
 
-        Cancelled, it gives up what is still queued.
+        Cancelled, it gives up what is still queued. :func:`unwrap` has the rest to say.
 
         Raises:
             QueueFull: they do not all fit into the queue.
@@ -181,16 +181,7 @@ class Predictor:
         assert self._batcher is not None
         futures = self._batcher.submit(uploads)
         DEPTH.set(self._batcher.depth)
-        try:
-            found = await asyncio.gather(*futures, return_exceptions=True)
-        finally:
-            DEPTH.set(self._batcher.depth)
-        answers: list[Answer | Refusal] = []
-        for each in found:
-            if isinstance(each, BaseException) and not isinstance(each, Refusal):
-                raise each
-            answers.append(each)
-        return answers
+        return asyncio.gather(*futures, return_exceptions=True)
 
     def _batch_size(self, runtime: Runtime, pixels: Pixels) -> int:
         most = self.artifact.batch_range[1]
@@ -202,6 +193,8 @@ class Predictor:
     def _work(self, uploads: Sequence[Upload]) -> list[Answer | Exception]:
         """Returns an answer or a refusal for each; what spoils one image spoils no other."""
         assert self._runtime is not None
+        if self._batcher is not None:
+            DEPTH.set(self._batcher.depth)
         images = [self._decode(upload) for upload in uploads]
         good = [image for image in images if image.pixels is not None]
         logits: Iterator[Logits] = iter(())
@@ -260,6 +253,14 @@ class Predictor:
             {"label": self.artifact.labels[i], "index": int(i), "score": float(scores[i])}
             for i in np.argsort(-scores, kind="stable")[:top_k]
         ]
+
+
+def unwrap(found: Sequence[Any]) -> list[Answer | Refusal]:
+    """Returns ``found``, answers and refusals; raises what is neither: a failure of ours."""
+    for each in found:
+        if isinstance(each, BaseException) and not isinstance(each, Refusal):
+            raise each
+    return list(found)
 
 
 def softmax(logits: Logits) -> npt.NDArray[np.float64]:
