@@ -25,6 +25,7 @@ from serving.batcher import QueueFull
 from serving.guards import Counted, Guarded
 from serving.metrics import exposition
 from serving.openapi import describe_api
+from serving.pages import page_routes
 from serving.predictor import Answer, Predictor, Upload, unwrap
 from serving.slots import Slots, busy
 from serving.uploads import BATCH, Refusal, read_image, read_images
@@ -82,6 +83,7 @@ def create_app(predictor: Predictor) -> Starlette:
             Route("/model", model, methods=["GET"]),
             Route("/openapi.json", openapi, methods=["GET"]),
             Route("/metrics", metrics, methods=["GET"]),
+            *page_routes(),
         ],
         middleware=[Middleware(Counted), Middleware(Guarded, token=settings.token)],
         exception_handlers={Refusal: _refuse, HTTPException: _refuse_http, Exception: _fail},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 import shutil
@@ -17,7 +18,11 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from live_page import Site, served
 from PIL import Image
+
+from export.artifact import Artifact
+from export.records import Metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -154,3 +159,17 @@ def serve(port: int) -> Callable[..., object]:
                     left.kill()
 
     return served
+
+
+@pytest.fixture(scope="module")
+def _site(artifact_path: Path) -> Iterator[Site]:
+    metrics = Metrics(top1=0.75, torch_top1=0.75, images=16, runtime="ort-cpu")
+    with served(dataclasses.replace(Artifact.load(artifact_path), metrics=metrics)) as started:
+        yield started
+
+
+@pytest.fixture
+def site(_site: Site) -> Iterator[Site]:
+    """Returns the service of :func:`artifact_path` with its page; see tests/browsing/live_page."""
+    yield _site
+    _site.token, _site.broken = None, False

@@ -97,7 +97,7 @@ def test_it_holds_just_the_code_that_serving_loads(
     listed = {pattern for pattern in bentofile()["include"] if pattern.endswith(".py")}
     # Only the GPU's runtime asks for a GPU, but both runtimes are in one file.
     assert listed == loaded | {"export/runtimes/gpu.py"}
-    assert set(bentofile()["include"]) - listed == {"serving/artifact/*"}
+    assert set(bentofile()["include"]) - listed == {"serving/artifact/*", "serving/page/*"}
 
 
 def test_it_needs_what_is_pinned_and_no_torch() -> None:

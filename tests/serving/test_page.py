@@ -1,0 +1,246 @@
+"""The page for people, in a real browser, before a real server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from chromium import Browser, Page
+from live_page import (
+    ANSWERED,
+    DENIED,
+    FAILED,
+    FOCUSED,
+    MAX_BYTES,
+    READY,
+    Site,
+    bars,
+    choose,
+    give,
+    opened,
+    press,
+    seen,
+    served,
+)
+
+from export.artifact import Artifact
+
+Encoded = Callable[..., bytes]
+
+HOSTILE = "<img src=x onerror='window.broken = 1'><script>window.broken = 2</script>"
+
+PREDICT = "?top_k="  # in the address of a request that sends an image
+
+
+@pytest.fixture
+def page(browser: Browser, site: Site) -> Page:
+    return opened(browser, site)
+
+
+def test_a_chosen_image_is_seen_with_its_result(
+    page: Page, site: Site, encoded: Encoded, tmp_path: Path
+) -> None:
+    assert bars(page) == []
+    file = tmp_path / "a leaf.png"
+    file.write_bytes(encoded((100, 104, 96)))
+    choose(page, file)
+    page.wait(ANSWERED)
+    # The softmax of 0.05 times each channel.
+    assert bars(page) == [("green", "40.2\xa0%"), ("red", "32.9\xa0%"), ("blue", "26.9\xa0%")]
+    widths = "[...document.querySelectorAll('.fill')].map((e) => parseFloat(e.style.width))"
+    assert page.evaluate(widths) == pytest.approx([40.176, 32.893, 26.931], abs=0.01)
+    facts = [seen(page, name) for name in ("model", "precision", "runtime", "top1")]
+    assert facts == ["channels", "fp32", "ort-cpu", "75.0\xa0%"]
+    page.wait("document.getElementById('photo').naturalWidth === 40")
+    page.wait("document.getElementById('caption').textContent.includes('40 \xd7 50')")
+    assert "a leaf.png" in seen(page, "caption")
+    assert seen(page, "status").startswith("a leaf.png: green, 40.2")
+    assert page.errors == []
+    assert all(url.startswith((site.url, "blob:", "data:")) for url in page.requests)
+
+
+def test_timings_add_up(page: Page, encoded: Encoded) -> None:
+    give(page, "drop", image=encoded("red"))
+    page.wait(ANSWERED)
+    names = "[...document.querySelectorAll('#stages dt')].map((e) => e.textContent)"
+    values = "[...document.querySelectorAll('#stages dd')].map((e) => parseFloat(e.textContent))"
+    widths = "[...document.querySelectorAll('#stack div')].map((e) => e.clientWidth)"
+    assert page.evaluate(names) == ["decode", "resize", "queue", "inference"]
+    stages, parts = page.evaluate(values), page.evaluate(widths)
+    server = float(seen(page, "server").split()[0])
+    assert sum(stages) == pytest.approx(server, abs=0.06)  # rounded for reading
+    assert float(seen(page, "round-trip").split()[0]) >= server
+    gaps = 2 * (len(parts) - 1)
+    whole = page.evaluate("document.getElementById('stack').clientWidth")
+    assert sum(parts) == pytest.approx(whole - gaps, abs=len(parts))
+    assert parts[3] / sum(parts) == pytest.approx(stages[3] / sum(stages), abs=0.1)
+
+
+@pytest.mark.parametrize("event", ["drop", "paste"])
+def test_a_dropped_or_pasted_image_is_taken(page: Page, encoded: Encoded, event: str) -> None:
+    give(page, event, image=encoded("blue"))
+    page.wait(ANSWERED)
+    assert bars(page)[0] == ("blue", "> 99.9\xa0%")
+    assert bars(page)[1][1] == "< 0.1\xa0%"
+
+
+def test_what_is_no_file_is_answered_with_advice(page: Page) -> None:
+    give(page, "paste")  # text, say: not meant for us
+    assert seen(page, "notice") == ""
+    give(page, "drop")
+    assert "save the image" in seen(page, "notice")
+
+
+def test_an_error_takes_the_place_of_the_last_result(page: Page, encoded: Encoded) -> None:
+    give(page, "drop", good=encoded("red"))
+    page.wait(ANSWERED)
+    give(page, "drop", bad=b"no image")
+    page.wait(FAILED)
+    assert "not a JPEG" in seen(page, "failure")
+    assert page.evaluate("document.getElementById('failure').getAttribute('role')") == "alert"
+    assert bars(page) == []
+    assert seen(page, "stages") == seen(page, "status") == ""
+    page.wait("document.getElementById('no-preview').checkVisibility()")
+    give(page, "drop", good=encoded("red"))
+    page.wait(ANSWERED)
+    assert seen(page, "failure") == seen(page, "no-preview") == ""
+    assert bars(page)[0][0] == "red"
+
+
+def test_too_large_an_image_is_told_before_it_is_sent(page: Page, encoded: Encoded) -> None:
+    give(page, "drop", large=encoded().ljust(MAX_BYTES + 1, b"\0"))
+    page.wait(FAILED)
+    assert seen(page, "failure") == "large has 101\xa0kB; this server takes up to 100\xa0kB."
+    assert not [url for url in page.requests if PREDICT in url]
+    give(page, "drop", fits=encoded().ljust(MAX_BYTES, b"\0"))
+    page.wait(ANSWERED)
+
+
+def test_several_images_are_a_list(page: Page, encoded: Encoded) -> None:
+    give(page, "drop", one=encoded("red"), two=b"no image", three=encoded("blue"))
+    page.wait("document.getElementById('progress').textContent === '3 of 3'")
+    rows = "[...document.querySelectorAll('#list .label')].map((e) => e.innerText)"
+    assert page.evaluate(rows) == ["red, > 99.9\xa0%", "failed", "blue, > 99.9\xa0%"]
+    assert seen(page, "status") == "2 images classified, 1 failed"
+    assert bars(page)[0][0] == "red"
+    page.evaluate("document.querySelectorAll('#list button')[1].click()")
+    assert "not a JPEG" in seen(page, "failure")
+    assert bars(page) == []
+    page.evaluate("document.querySelectorAll('#list button')[2].click()")
+    assert seen(page, "failure") == ""
+    assert bars(page)[0][0] == "blue"
+    page.wait("document.querySelectorAll('#list img').length === 2")  # no sign of a broken one
+    current = "[...document.querySelectorAll('#list button')].map((e) => e.ariaCurrent)"
+    assert page.evaluate(current) == [None, None, "true"]
+    give(page, "drop", alone=encoded("red"))
+    page.wait(ANSWERED)
+    assert seen(page, "images") == ""
+
+
+def test_a_later_choice_ends_an_earlier_one(page: Page, encoded: Encoded) -> None:
+    give(page, "drop", **{f"image{i}": encoded("red") for i in range(20)})
+    give(page, "drop", last=encoded("blue"))
+    page.wait(ANSWERED)
+    assert bars(page)[0][0] == "blue"
+    assert sum(PREDICT in url for url in page.requests) < 20
+    assert seen(page, "failure") == ""
+
+
+def test_a_server_that_is_away_can_be_tried_again(page: Page, site: Site, encoded: Encoded) -> None:
+    site.broken = True
+    give(page, "drop", image=encoded("red"))
+    page.wait(FAILED)
+    assert seen(page, "failure") == "The server answered with status 502."
+    page.call("Network.emulateNetworkConditions", offline=True, latency=0,
+              downloadThroughput=-1, uploadThroughput=-1)  # fmt: skip
+    page.evaluate("document.getElementById('again').click()")
+    page.wait("document.getElementById('failure').textContent.includes('cannot be reached')")
+    page.call("Network.emulateNetworkConditions", offline=False, latency=0,
+              downloadThroughput=-1, uploadThroughput=-1)  # fmt: skip
+    site.broken = False
+    page.evaluate("document.getElementById('again').click()")
+    page.wait(ANSWERED)
+    assert seen(page, "failure") == ""
+
+
+def test_a_token_is_asked_for_and_kept_in_the_tab(
+    browser: Browser, site: Site, encoded: Encoded
+) -> None:
+    site.token = "a secret"
+    page = browser.open(site.url)
+    page.wait(FAILED)
+    assert seen(page, "failure") == DENIED
+    page.wait(f"({FOCUSED}) === 'token'")
+    for attempt in ("wrong", "a secret"):
+        page.call("Input.insertText", text=attempt)
+        press(page, "Enter")
+        page.wait(READY if attempt == site.token else f"({FOCUSED}) === 'token' && {FAILED}")
+    assert not page.evaluate("document.getElementById('access').checkVisibility()")
+    give(page, "drop", image=encoded("red"))
+    page.wait(ANSWERED)
+    assert page.evaluate("Object.values(sessionStorage)") == [site.token]
+    assert page.evaluate("localStorage.length + document.cookie.length") == 0
+    site.token = "another"
+    give(page, "drop", one=encoded("red"), two=encoded("blue"))
+    page.wait(FAILED)
+    page.wait(f"({FOCUSED}) === 'token'")
+    page.call("Input.insertText", text=site.token)
+    press(page, "Enter")
+    page.wait("document.getElementById('progress').textContent === '2 of 2'")
+    assert bars(page)[0][0] == "red"
+
+
+def test_a_label_is_text_whatever_it_holds(
+    browser: Browser, make_artifact: Callable[..., Path], encoded: Encoded
+) -> None:
+    path = make_artifact(labels=(HOSTILE, "green", "blue"), model=HOSTILE)
+    with served(Artifact.load(path)) as site:
+        page = opened(browser, site, width=320, mobile=True)
+        give(page, "drop", **{HOSTILE: encoded("red"), "two": encoded("red")})
+        page.wait("document.getElementById('progress').textContent === '2 of 2'")
+        assert bars(page)[0][0] == HOSTILE
+        assert seen(page, "model") == HOSTILE
+        assert page.evaluate("document.querySelector('#list .label').innerText").startswith(HOSTILE)
+        assert page.evaluate("document.querySelectorAll('[onerror], body script').length") == 0
+        assert page.evaluate("window.broken") is None
+        assert page.evaluate("document.documentElement.scrollWidth") == 320
+        assert page.errors == []
+        written = "document.getElementById('model').innerHTML = '<b>x</b>'"
+        with pytest.raises(Exception, match="TrustedHTML"):
+            page.evaluate(written)
+
+
+def test_a_picture_from_the_camera(page: Page) -> None:
+    page.evaluate(
+        """navigator.mediaDevices.getUserMedia = async () => {
+            const canvas = document.createElement("canvas");
+            const context = canvas.getContext("2d");
+            const paint = () => {
+                context.fillStyle = "lime";
+                context.fillRect(0, 0, canvas.width, canvas.height);
+            };
+            paint();  // or the first picture is black
+            setInterval(paint, 20);
+            return (window.stream = canvas.captureStream());
+        }"""
+    )
+    page.evaluate("document.getElementById('camera').click()")
+    page.wait(f"({FOCUSED}) === 'shoot' && document.getElementById('viewfinder').readyState >= 2")
+    press(page, "Escape")
+    assert page.evaluate(FOCUSED) == "camera"
+    assert page.evaluate("stream.active") is False
+    press(page, "Enter")
+    page.wait(f"({FOCUSED}) === 'shoot' && document.getElementById('viewfinder').readyState >= 2")
+    press(page, "Enter")
+    page.wait(ANSWERED)
+    assert bars(page)[0][0] == "green"
+    assert seen(page, "caption").startswith("camera.jpg")
+    assert page.evaluate("stream.active") is False
+    assert page.errors == []
+
+
+def test_a_camera_that_is_not_there_is_told(page: Page) -> None:
+    page.evaluate("document.getElementById('camera').click()")  # this machine has none
+    page.wait("document.getElementById('notice').textContent !== ''")
+    assert "camera" in seen(page, "notice")
