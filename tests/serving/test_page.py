@@ -139,12 +139,19 @@ def test_several_images_are_a_list(page: Page, encoded: Encoded) -> None:
 
 
 def test_a_later_choice_ends_an_earlier_one(page: Page, encoded: Encoded) -> None:
-    give(page, "drop", **{f"image{i}": encoded("red") for i in range(20)})
-    give(page, "drop", last=encoded("blue"))
+    page.evaluate(
+        """addEventListener("drop", ({ dataTransfer: { files } }) => {
+            const transfer = new DataTransfer();
+            transfer.items.add(files[5]);
+            dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, cancelable: true }));
+        }, { once: true })"""
+    )
+    images = {f"image{i}": encoded("red") for i in range(5)}
+    give(page, "drop", **images, last=encoded("blue"))
     page.wait(ANSWERED)
+    page.evaluate("new Promise((done) => setTimeout(done, 200))")  # for others, if there were any
     assert bars(page)[0][0] == "blue"
-    assert sum(PREDICT in url for url in page.requests) < 20
-    assert seen(page, "failure") == ""
+    assert sum(PREDICT in url for url in page.requests) == 1
 
 
 def test_a_server_that_is_away_can_be_tried_again(page: Page, site: Site, encoded: Encoded) -> None:
