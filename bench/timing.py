@@ -26,7 +26,7 @@ RESAMPLES = 1000
 MIN_ROUNDS = 5  # the interval is drawn from turns: fewer say nothing about how turns differ
 _WINDOW = 5  # calls per window of the warm-up rule
 _STEADY = 0.95
-_WARMUP_SECONDS = 1.0
+_WARMUP_SECONDS = 0.5
 # Untimed calls at the start of a turn: the others have had the caches meanwhile. A call of a
 # tenth of a second needs none: to fill the caches takes it a hundredth of that.
 _REWARM, _REWARM_SECONDS = 2, 0.1

@@ -36,9 +36,9 @@ from models.errors import UserError, first_line
 from models.machine import this_machine
 from models.preprocess import Pixels
 
-# Some 50 calls of a small network, of a large one as many as 0.5 s hold, in five turns: at least
+# Some 50 calls of a small network, of a large one as many as 0.3 s hold, in five turns: at least
 # five, with the profiler and as many without.
-PLAN = Plan(count=50, seconds=0.0, limit=0.5, rounds=5)
+PLAN = Plan(count=50, seconds=0.0, limit=0.3, rounds=5)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
