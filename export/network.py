@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import Literal
 
 import numpy as np
@@ -33,6 +35,7 @@ WeightsChoice = Literal["auto", "imagenet", "random"]
 RANDOM_SEED = 0
 CALIBRATION_IMAGES = 256
 SETTLING = 16  # photos that give random weights their batch norm statistics
+_DRAWING = Lock()  # torch's generator is one for all threads
 PHOTOS = 64  # real photos that stand in where there is no data set
 
 
@@ -185,13 +188,27 @@ def _random(model: str) -> Network:
 
 
 def _random_module(model: str, preprocess: Preprocess) -> Classifier:
-    with torch.random.fork_rng(devices=[]):
+    """Returns the same weights on every call: by one thread, and from a generator of its own.
+
+    Sums of several threads are added up in another order, and a deep network makes 0.5 % of it.
+    """
+    with _DRAWING, _one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(RANDOM_SEED)
         module = Classifier(build_model(model))
         calibration, _ = _photos()
         pixels = stack(calibration[:SETTLING], preprocess)
         settle_batch_norm(module, [torch.from_numpy(pixels)])
     return module
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @cache  # decoded once, and used for the weights as well as for the proof

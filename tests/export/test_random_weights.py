@@ -6,6 +6,7 @@ and int8 calibration has no range to work with.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pytest
@@ -94,3 +95,17 @@ def test_the_photos_looked_at_are_not_those_settled_on() -> None:
     settled, held_out = _photos()
     first = {id(photo) for photo, _ in settled[:SETTLING]}
     assert first.isdisjoint({id(photo) for photo, _ in held_out[:PHOTOS]})
+
+
+def test_they_are_the_same_however_many_threads_there_are() -> None:
+    def drawn(threads: int) -> dict[str, torch.Tensor]:
+        torch.set_num_threads(threads)
+        state = _random_module("mobilenet_v3_small", preprocess(224)).state_dict()
+        assert torch.get_num_threads() == threads
+        return state
+
+    one, two = drawn(1), drawn(2)
+    with ThreadPoolExecutor(2) as pool:  # and whoever else draws at the same time
+        others = [pool.submit(drawn, 1) for _ in range(2)]
+    for other in (two, *(each.result() for each in others)):
+        assert all(torch.equal(one[name], other[name]) for name in one)
