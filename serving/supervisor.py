@@ -71,6 +71,9 @@ def create() -> Any:
             app = Pocketnets.to_asgi()  # type: ignore[attr-defined]
             loading.result()
         predictor.open()
+        if predictor.settings.access_log:  # lines of BentoML's middleware, on stderr
+            logging.basicConfig(format="%(asctime)s %(message)s")
+            logging.getLogger("bentoml.access").setLevel(logging.INFO)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         sys.exit(STARTUP_FAILURE)

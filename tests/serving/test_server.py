@@ -76,6 +76,22 @@ def test_answers_then_leaves_nothing_behind(
         log = server.process.stdout.read()
     assert f"serving {artifact_path} with ort-cpu" in log
     assert "Traceback" not in log
+    assert "/predict" not in log  # a line for each request costs more than most of its answer
+
+
+def test_requests_are_logged_on_demand(
+    artifact_path: Path, encoded: Encoded, serve: Serve, environment: Environment
+) -> None:
+    environment["POCKETNETS_ACCESS_LOG"] = "1"
+    arguments = ["-m", "serving", "--artifact", str(artifact_path)]
+    with serve(*arguments, cwd=ROOT, environment=environment) as server:
+        httpx.post(f"{server.url}/predict", files={"image": ("secret.png", encoded("blue"))})
+        assert server.stop(signal.SIGTERM) == 0
+        log = server.process.stdout.read()
+    (line,) = [line for line in log.splitlines() if "/predict" in line]
+    assert "path=/predict" in line
+    assert "status=200" in line
+    assert "secret" not in log
 
 
 def test_an_interrupt_stops_it_too(
