@@ -23,10 +23,11 @@ from starlette.routing import Route
 
 from serving.batcher import QueueFull
 from serving.guards import Counted, Guarded
+from serving.images import Upload
 from serving.metrics import exposition
 from serving.openapi import describe_api
 from serving.pages import page_routes
-from serving.predictor import Answer, Predictor, Upload, unwrap
+from serving.predictor import Answer, Predictor, unwrap
 from serving.slots import Slots, busy
 from serving.uploads import BATCH, Refusal, read_image, read_images
 

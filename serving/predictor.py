@@ -7,7 +7,6 @@ import functools
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
@@ -20,19 +19,13 @@ from export.golden import check_golden
 from export.records import Logits
 from export.runtimes.base import Runtime, load_runtime
 from models.errors import UserError
-from models.preprocess import (
-    FORMATS,
-    ImageError,
-    Pixels,
-    TooManyPixelsError,
-    decode,
-    encode_png,
-)
+from models.preprocess import Pixels, encode_png
 from serving.batch_size import MOST_ON_CPU, MOST_ON_GPU, best_batch_size
 from serving.batcher import Batcher
+from serving.images import Decoded, Upload, read
 from serving.metrics import BATCHES, DEPTH, STAGES
 from serving.settings import PREFIX, Settings
-from serving.uploads import Refusal, check_size, other_type
+from serving.uploads import Refusal
 
 Answer = dict[str, Any]  # ready for JSON
 
@@ -73,26 +66,6 @@ def the_predictor() -> Predictor:
     """
     settings = Settings.from_environment()
     return Predictor(settings, open_artifact(settings))
-
-
-@dataclass(frozen=True, slots=True)
-class Upload:
-    """The bytes of one image, how many labels are asked for, and since when it waits."""
-
-    data: bytes
-    top_k: int
-    queued: float = field(default_factory=perf_counter)
-
-
-@dataclass(slots=True)
-class _Decoded:
-    """An image on its way: seconds of each stage, and what came of it."""
-
-    upload: Upload
-    pixels: Pixels | None = None
-    refusal: Refusal | None = None
-    decode: float = 0.0
-    resize: float = 0.0
 
 
 class Predictor:
@@ -195,7 +168,7 @@ class Predictor:
         assert self._runtime is not None
         if self._batcher is not None:
             DEPTH.set(self._batcher.depth)
-        images = [self._decode(upload) for upload in uploads]
+        images = [read(upload, self.settings, self.artifact.preprocess) for upload in uploads]
         good = [image for image in images if image.pixels is not None]
         logits: Iterator[Logits] = iter(())
         inference = 0.0
@@ -208,34 +181,7 @@ class Predictor:
             BATCHES.observe(len(good))
         return [image.refusal or self._answer(image, next(logits), inference) for image in images]
 
-    def _decode(self, upload: Upload) -> _Decoded:
-        image = _Decoded(upload)
-        started = perf_counter()
-        try:
-            check_size(upload.data, self.settings.max_bytes)
-            decoded = decode(
-                upload.data,
-                max_pixels=self.settings.max_pixels,
-                shorter=self.artifact.preprocess.shorter,
-            )
-        except Refusal as refusal:
-            image.refusal = refusal
-        except TooManyPixelsError as error:
-            image.refusal = Refusal(413, "too_many_pixels", str(error))
-        except ImageError as error:
-            if kind := other_type(upload.data):
-                detail = f"it is {kind}: send one of {', '.join(FORMATS)}"
-                image.refusal = Refusal(415, "unsupported_image", detail)
-            else:
-                image.refusal = Refusal(400, "not_an_image", str(error))
-        else:
-            between = perf_counter()
-            image.decode = between - started
-            image.pixels = self.artifact.preprocess(decoded)
-            image.resize = perf_counter() - between
-        return image
-
-    def _answer(self, image: _Decoded, logits: Logits, inference: float) -> Answer:
+    def _answer(self, image: Decoded, logits: Logits, inference: float) -> Answer:
         stages = {"decode": image.decode, "resize": image.resize}
         # All that is neither: its own wait, and that for the others of its batch.
         total = perf_counter() - image.upload.queued

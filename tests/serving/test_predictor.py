@@ -17,7 +17,8 @@ from export.runtimes.ort import OrtRuntime
 from export.runtimes.tensorrt_engine import EngineRuntime
 from models.preprocess import Pixels
 from serving import predictor as predictor_module
-from serving.predictor import Predictor, Upload
+from serving.images import Upload
+from serving.predictor import Predictor
 from serving.settings import Settings
 
 

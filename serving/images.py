@@ -1,0 +1,66 @@
+"""An upload to the pixels of one image, or to why there are none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from time import perf_counter
+
+from models.preprocess import (
+    FORMATS,
+    ImageError,
+    Pixels,
+    Preprocess,
+    TooManyPixelsError,
+    decode,
+)
+from serving.settings import Settings
+from serving.uploads import Refusal, check_size, other_type
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """The bytes of one image, how many labels are asked for, and since when it waits."""
+
+    data: bytes
+    top_k: int
+    queued: float = field(default_factory=perf_counter)
+
+
+@dataclass(slots=True)
+class Decoded:
+    """An image on its way: seconds of each stage, and what came of it."""
+
+    upload: Upload
+    pixels: Pixels | None = None
+    refusal: Refusal | None = None
+    decode: float = 0.0
+    resize: float = 0.0
+
+
+def read(upload: Upload, settings: Settings, preprocess: Preprocess) -> Decoded:
+    """Returns the image of ``upload``, or its refusal; never raises for what a client sent."""
+    image = Decoded(upload)
+    started = perf_counter()
+    try:
+        check_size(upload.data, settings.max_bytes)
+        decoded = decode(
+            upload.data,
+            max_pixels=settings.max_pixels,
+            shorter=preprocess.shorter,
+        )
+    except Refusal as refusal:
+        image.refusal = refusal
+    except TooManyPixelsError as error:
+        image.refusal = Refusal(413, "too_many_pixels", str(error))
+    except ImageError as error:
+        if kind := other_type(upload.data):
+            detail = f"it is {kind}: send one of {', '.join(FORMATS)}"
+            image.refusal = Refusal(415, "unsupported_image", detail)
+        else:
+            image.refusal = Refusal(400, "not_an_image", str(error))
+    else:
+        between = perf_counter()
+        image.decode = between - started
+        image.pixels = preprocess(decoded)
+        image.resize = perf_counter() - between
+    return image
