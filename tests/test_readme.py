@@ -115,7 +115,7 @@ def test_serve_curl_and_load(house: Path) -> None:
     digits = load_digits()
     grey = (digits.images[6] * (255 / 16)).astype("uint8")
     Image.fromarray(grey).save(house / "digit.png")
-    (serve,) = [command for command in COMMANDS if command.startswith("make serve")]
+    (serve,) = [command for command in COMMANDS if command.startswith("make serve MODEL")]
     with serving(serve, house) as address:
         # The README's port may be taken on this machine; everything else is as written.
         form, raw, model = (
