@@ -1,13 +1,16 @@
-"""What is read back from files that a measurement left. No torch here."""
+"""Files of JSON that a measurement leaves, written and read back. No torch here."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
+from pathlib import Path
 from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from models.errors import UserError
+from models.files import write_whole
 
 T = TypeVar("T")
 
@@ -36,6 +39,11 @@ def parse(
         first = error.errors()[0]
         what = ".".join(str(part) for part in first["loc"])
         raise UserError(f"{where}: {f'{what}: ' if what else ''}{first['msg']}; {remedy}") from None
+
+
+def write_lines(path: Path, lines: Iterable[bytes]) -> Path:
+    """Returns ``path``, which appears whole: ``lines``, each of them JSON."""
+    return write_whole(path, b"".join(line + b"\n" for line in lines))
 
 
 def schema_of(text: bytes) -> object:

@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from bench.conditions import Conditions
+from bench.kept import write_lines
 from bench.load_turns import LoadPlan, Turn, Turns
 from bench.section import Section, markdown
 from bench.served import Served
@@ -38,7 +39,7 @@ _TURN = TypeAdapter(Turn)
 def write_load(header: Header, turns: Turns, section: Section, folder: Path) -> Path:
     """Returns ``folder/load.md``; ``load.jsonl`` beside it holds the header and every turn."""
     lines = (_HEADER.dump_json(header), *map(_TURN.dump_json, turns.all))
-    write_whole(folder / f"{NAME}.jsonl", b"".join(line + b"\n" for line in lines))
+    write_lines(folder / f"{NAME}.jsonl", lines)
     machine, before = header.machine, header.before
     where = (
         f"Measured on {machine.cpu}, {machine.cores} usable cores, {machine.os}, {before.when}; "

@@ -13,12 +13,11 @@ from pathlib import Path
 from pydantic import ConfigDict, TypeAdapter, with_config
 
 from bench.conditions import Conditions
-from bench.kept import parse, schema_of
+from bench.kept import parse, schema_of, write_lines
 from bench.rows import Row, Sweep
 from bench.timing import Plan
 from models.cli import notes
 from models.errors import UserError
-from models.files import write_whole
 from models.machine import Machine, this_machine
 
 SCHEMA = 2
@@ -52,7 +51,7 @@ def write_sweep(sweep: Sweep, folder: Path) -> Path:
         after=sweep.after,
     )
     lines = (_HEADER.dump_json(header), *map(_ROW.dump_json, sweep.rows))
-    return write_whole(folder / FILE, b"".join(line + b"\n" for line in lines))
+    return write_lines(folder / FILE, lines)
 
 
 def read_sweep(path: Path) -> Sweep:

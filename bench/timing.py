@@ -59,6 +59,11 @@ class Plan:
                 "at least 0 and at most the limit"
             )
 
+    @property
+    def warmup_seconds(self) -> float:
+        """Returns the seconds after which a warm-up ends: no more than what is to be measured."""
+        return min(_WARMUP_SECONDS, self.limit)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Latency:
@@ -172,7 +177,7 @@ def measure(
     """
     warm = {}
     for name, call in candidates.items():
-        warm[name] = warm_up(call, clock=clock, limit=min(_WARMUP_SECONDS, plan.limit))
+        warm[name] = warm_up(call, clock=clock, limit=plan.warmup_seconds)
         tick()
     turns = {
         name: list(begun[name].turns) if begun and name in begun else [] for name in candidates

@@ -14,7 +14,7 @@ GUARDED = ("/predict", "/predict_batch", "/model")
 
 
 class Counted:
-    """Counts answers by path and status; paths of no interest are one."""
+    """Counts the answers of :data:`GUARDED` by path and status."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -169,11 +169,11 @@ class Predictor:
         if self._batcher is not None:
             DEPTH.set(self._batcher.depth)
         images = [read(upload, self.settings, self.artifact.preprocess) for upload in uploads]
-        good = [image for image in images if image.pixels is not None]
+        good = [image.pixels for image in images if image.pixels is not None]
         logits: Iterator[Logits] = iter(())
         inference = 0.0
         if good:
-            batch = np.stack([image.pixels for image in good if image.pixels is not None])
+            batch = np.stack(good)
             with self._turn:
                 started = perf_counter()
                 logits = iter(self._runtime(batch))

@@ -13,9 +13,8 @@ from pathlib import Path
 from pydantic import ConfigDict, TypeAdapter, with_config
 
 from bench.explain.layers import LayerTimes
-from bench.kept import parse, schema_of
+from bench.kept import parse, schema_of, write_lines
 from models.errors import UserError
-from models.files import write_whole
 from models.machine import Machine, this_machine
 
 SCHEMA = 1
@@ -69,4 +68,4 @@ def keep_layers(rows: Iterable[LayerTimes], folder: Path) -> Path:
         kept[row.key] = row
     header = _HEADER.dump_json(Header(schema=SCHEMA, machine=machine))
     lines = (header, *(_ROW.dump_json(kept[key]) for key in sorted(kept)))
-    return write_whole(folder / FILE, b"".join(line + b"\n" for line in lines))
+    return write_lines(folder / FILE, lines)

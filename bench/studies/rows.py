@@ -8,10 +8,9 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from bench.kept import parse
+from bench.kept import parse, write_lines
 from bench.studies.variants import Variant
 from bench.timing import Latency, Plan
-from models.files import write_whole
 from models.machine import Machine
 
 PAPER = "paper"
@@ -143,4 +142,4 @@ def read_rows(file: Path) -> list[Row]:
 
 def write_rows(file: Path, rows: Iterable[Row]) -> Path:
     """Returns ``file``, which now holds ``rows``, one a line."""
-    return write_whole(file, b"".join(_ROW.dump_json(row) + b"\n" for row in rows))
+    return write_lines(file, map(_ROW.dump_json, rows))

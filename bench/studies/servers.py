@@ -20,6 +20,7 @@ from rich.progress import Progress
 
 from bench.http_client import Address
 from bench.images import SIZES, photos
+from bench.kept import write_lines
 from bench.load import closed_loop, run_loop
 from bench.load_run import check_requests, make_requests
 from bench.load_section import percentiles, statuses
@@ -33,7 +34,6 @@ from export.artifact import Artifact
 from export.runtimes.base import list_runtimes
 from models.cli import notes
 from models.errors import UserError
-from models.files import write_whole
 from models.machine import Machine, this_machine
 
 NAME = "servers"
@@ -123,7 +123,7 @@ def run_servers(folder: Path, out: Path, *, rounds: int = ROUNDS, seconds: float
         machine=this_machine(),
     )
     lines = (_HEADER.dump_json(header), *map(_TURN.dump_json, turns.all))
-    write_whole(out / f"study-{NAME}.jsonl", b"".join(line + b"\n" for line in lines))
+    write_lines(out / f"study-{NAME}.jsonl", lines)
     return write_study(NAME, servers_section(header, turns), out)
 
 
