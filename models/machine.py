@@ -116,7 +116,8 @@ def _versions() -> dict[str, str]:
     versions = {"python": platform.python_version()}
     for package, name in _PACKAGES.items():
         try:
-            versions[name] = importlib.metadata.version(package)
+            # Where both ONNX Runtimes are installed, the one for GPUs was put over the other.
+            versions.setdefault(name, importlib.metadata.version(package))
         except importlib.metadata.PackageNotFoundError:
             continue
     return versions

@@ -34,11 +34,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     without_gpu = pytest.mark.skip(reason="there is no NVIDIA driver on this machine")
     with_gpu = pytest.mark.skip(reason="there is an NVIDIA driver on this machine")
     for item in items:
-        if "slow" in item.keywords and not config.getoption("--slow"):
+        # Not item.keywords: those hold the names of folders, too.
+        marks = {mark.name for mark in item.iter_markers()}
+        if "slow" in marks and not config.getoption("--slow"):
             item.add_marker(without_slow)
-        if "gpu" in item.keywords and not gpu:
+        if "gpu" in marks and not gpu:
             item.add_marker(without_gpu)
-        if "no_gpu" in item.keywords and gpu:
+        if "no_gpu" in marks and gpu:
             item.add_marker(with_gpu)
 
 

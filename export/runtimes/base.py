@@ -49,16 +49,19 @@ class Runtime(ABC):
 class _Entry:
     factory: str  # "module:callable", imported when first asked for
     formats: tuple[Format, ...]
+    gpu: bool = False
 
 
 _RUNTIMES = {
     "torch": _Entry("export.runtimes.eager:load", ("onnx",)),
     "torch-compile": _Entry("export.runtimes.eager:load_compiled", ("onnx",)),
+    "torch-cuda": _Entry("export.runtimes.torch_cuda:load", ("onnx",), gpu=True),
+    "torch-cuda-compile": _Entry("export.runtimes.torch_cuda:load_compiled", ("onnx",), gpu=True),
     "ort-cpu": _Entry("export.runtimes.ort:load_cpu", ("onnx",)),
-    "ort-cuda": _Entry("export.runtimes.ort:load_cuda", ("onnx",)),
+    "ort-cuda": _Entry("export.runtimes.ort_cuda:load", ("onnx",), gpu=True),
     "openvino": _Entry("export.runtimes.openvino_cpu:load", ("onnx",)),
-    "tensorrt": _Entry("export.runtimes.tensorrt_engine:load", ("tensorrt",)),
-    "tensorrt-rtx": _Entry("export.runtimes.tensorrt_engine:load", ("tensorrt_rtx",)),
+    "tensorrt": _Entry("export.runtimes.tensorrt_engine:load", ("tensorrt",), gpu=True),
+    "tensorrt-rtx": _Entry("export.runtimes.tensorrt_engine:load", ("tensorrt_rtx",), gpu=True),
 }
 
 # What proves an artifact of each format.
@@ -72,6 +75,11 @@ PROVING_RUNTIME: dict[Format, str] = {
 def list_runtimes(format: Format | None = None) -> list[str]:
     """Returns the names of all runtimes, or of those that take ``format``."""
     return [name for name, entry in _RUNTIMES.items() if format in (None, *entry.formats)]
+
+
+def runs_on_gpu(name: str) -> bool:
+    """Returns whether runtime ``name`` computes on an NVIDIA GPU; one of :func:`list_runtimes`."""
+    return _RUNTIMES[name].gpu
 
 
 def load_runtime(

@@ -55,7 +55,7 @@ def load(artifact: Artifact, *, threads: int | None = None) -> EagerRuntime:
     Raises:
         RuntimeUnavailable: its weights are not on this machine.
     """
-    network = _network("torch", artifact)
+    network = source_network("torch", artifact)
     return EagerRuntime("torch", artifact, network, threads or torch.get_num_threads())
 
 
@@ -73,11 +73,20 @@ def load_compiled(artifact: Artifact, *, threads: int | None = None) -> EagerRun
             "torch-compile: torch compiles C++ for a CPU, and no compiler is on the PATH "
             f"({', '.join(COMPILERS)}); install one, such as: apt-get install g++"
         )
-    network = torch.compile(_network("torch-compile", artifact), dynamic=False)
+    network = torch.compile(source_network("torch-compile", artifact), dynamic=False)
     return EagerRuntime("torch-compile", artifact, network, threads or torch.get_num_threads())
 
 
-def _network(name: str, artifact: Artifact) -> Classifier:
+def source_network(name: str, artifact: Artifact) -> Classifier:
+    """Returns the network ``artifact`` was made from, channels last, on the CPU.
+
+    Args:
+        name: of the runtime; it opens the error.
+        artifact: what was made from it.
+
+    Raises:
+        RuntimeUnavailable: its weights are not on this machine.
+    """
     try:
         network = rebuild(artifact)
     except UserError as error:

@@ -1,4 +1,4 @@
-"""ONNX Runtime on a CPU or an NVIDIA GPU, and never one in place of the other. No torch here."""
+"""ONNX Runtime on a CPU. No torch here."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ import onnxruntime
 from export.artifact import Artifact
 from export.records import Logits
 from export.runtimes.base import Runtime, RuntimeUnavailable, check_pixels
-from export.runtimes.gpu import require_gpu
 from models.errors import first_line
 from models.preprocess import Pixels
 
-CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
 
 
@@ -80,42 +78,30 @@ def cpu_session(
     Raises:
         RuntimeUnavailable: as :func:`load_cpu` does.
     """
-    return _session("ort-cpu", artifact, cpu_options(threads, profile=profile), CPU)
+    return open_session("ort-cpu", artifact, cpu_options(threads, profile=profile), CPU)
 
 
 def cpu_options(threads: int | None = None, *, profile: Path | None = None) -> Any:
     """Returns the ``SessionOptions`` of :func:`cpu_session`, for graphs that are no artifact."""
-    options = _options()
+    options = plain_options()
     options.intra_op_num_threads = threads or 0
     if profile:
         options.enable_profiling, options.profile_file_prefix = True, str(profile)
     return options
 
 
-def load_cuda(artifact: Artifact, *, threads: int | None = None) -> OrtRuntime:
-    """Returns ``artifact`` on the first NVIDIA GPU; ``threads`` is of no use there.
+def open_session(name: str, artifact: Artifact, options: Any, provider: Any) -> Any:
+    """Returns an ``InferenceSession`` of ``artifact`` in one provider alone.
+
+    Args:
+        name: of the runtime; it opens every error.
+        artifact: what to run.
+        options: ``SessionOptions``.
+        provider: the name of an execution provider, or (name, its options).
 
     Raises:
-        RuntimeUnavailable: no CUDA provider, no GPU, or a node that would run on the CPU.
+        RuntimeUnavailable: ONNX Runtime refuses.
     """
-    if CUDA not in onnxruntime.get_available_providers():
-        raise RuntimeUnavailable(
-            "ort-cuda: this ONNX Runtime has no CUDA provider; pip install onnxruntime-gpu"
-        )
-    require_gpu("ort-cuda")
-    onnxruntime.preload_dlls()
-    options = _options()
-    options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-    session = _session("ort-cuda", artifact, options, CUDA)
-    if session.get_providers()[0] != CUDA:
-        raise RuntimeUnavailable(
-            f"ort-cuda: ONNX Runtime chose {session.get_providers()[0]} instead; "
-            "is there a GPU, and a driver for CUDA 13?"
-        )
-    return OrtRuntime("ort-cuda", artifact, session)
-
-
-def _session(name: str, artifact: Artifact, options: Any, provider: str) -> Any:
     file = str(artifact.model_file)
     try:
         # Left on, the fallback prints to stdout and tries the CPU after some errors.
@@ -125,7 +111,8 @@ def _session(name: str, artifact: Artifact, options: Any, provider: str) -> Any:
         raise RuntimeUnavailable(what) from error
 
 
-def _options() -> Any:
+def plain_options() -> Any:
+    """Returns the ``SessionOptions`` that all sessions have in common."""
     options = onnxruntime.SessionOptions()
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors; a missing GPU is reported by the exception

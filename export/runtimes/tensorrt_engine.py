@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -13,13 +14,25 @@ from export.artifact import Artifact
 from export.fingerprint import EngineMismatch, mismatches
 from export.flavour import FlavourName, create, import_flavour, make_logger
 from export.records import Logits
-from export.runtimes.base import Runtime, RuntimeUnavailable, check_pixels
+from export.runtimes.base import RuntimeUnavailable, check_pixels
+from export.runtimes.cuda import Cuda
 from export.runtimes.gpu import require_gpu
+from export.runtimes.resident import GpuRuntime, Resident
 from export.to_tensorrt import rebuild_engine
 from models.preprocess import Pixels
 
 
-class EngineRuntime(Runtime):
+@dataclass(kw_only=True, slots=True)
+class _Place:
+    """An execution context and its buffers on the GPU."""
+
+    pixels: Any
+    logits: Any
+    context: Any
+    profile: int = 0  # what a context starts with
+
+
+class EngineRuntime(GpuRuntime):
     """An engine with one execution context, buffers for its largest batch, and one stream."""
 
     parallel = False  # a call fills the buffers
@@ -30,82 +43,106 @@ class EngineRuntime(Runtime):
         self.name = name
         self._artifact = artifact
         self._profiles = artifact.fingerprint.profiles
-        self._profile = 0  # what a first context starts with
-        self._cuda = _import_cuda(name)
+        self._cuda = Cuda(name)
         self._logger = make_logger(trt)
         with ExitStack() as own:  # what was acquired is freed if a later step fails
             self._runtime = self._need(create(trt.Runtime, self._logger), "cannot start TensorRT")
             self._engine = self._need(
                 self._runtime.deserialize_cuda_engine(engine), f"cannot load {artifact.model_file}"
             )
-            self._stream = self._do(self._cuda.cudaStreamCreate())
-            own.callback(lambda: self._do(self._cuda.cudaStreamDestroy(self._stream)))
-            largest = artifact.batch_range[1]
-            side, classes = artifact.preprocess.crop, len(artifact.labels)
-            self._pixels = self._allocate(own, largest * side * side * 3)
-            self._logits = self._allocate(own, largest * classes * 4)
-            self._context: Any = self._need(
-                self._engine.create_execution_context(), "cannot start an execution context"
-            )
-            self._set_addresses()
+            self._stream = self._cuda.stream(own)
+            self._place: _Place | None = self._make_place(artifact.batch_range[1], own)
             self._own = own.pop_all()
 
     def __call__(self, pixels: Pixels) -> Logits:
         """Returns float32 logits (N, C) of uint8 pixels (N, H, W, 3), one call at a time."""
-        assert self._context is not None, "called after the runtime was closed"
+        assert self._place is not None, "called after the runtime was closed"
         check_pixels(pixels, self._artifact)
-        pixels = np.ascontiguousarray(pixels)
         logits = np.empty((len(pixels), len(self._artifact.labels)), dtype=np.float32)
-        cuda, kinds, stream = self._cuda, self._cuda.cudaMemcpyKind, self._stream
-        up, down = kinds.cudaMemcpyHostToDevice, kinds.cudaMemcpyDeviceToHost
-        self._choose_profile(len(pixels))
-        shaped = self._context.set_input_shape(self._artifact.input.name, pixels.shape)
-        self._need(shaped, f"refuses pixels of {list(pixels.shape)}")
-        self._do(cuda.cudaMemcpyAsync(self._pixels, pixels.ctypes.data, pixels.nbytes, up, stream))
-        self._need(self._context.execute_async_v3(int(stream)), "cannot run the engine")
-        self._do(
-            cuda.cudaMemcpyAsync(logits.ctypes.data, self._logits, logits.nbytes, down, stream)
-        )
-        self._do(cuda.cudaStreamSynchronize(stream))
+        cuda, api, stream = self._cuda, self._cuda.api, self._stream
+        self._set_shape(self._place, pixels)
+        self._upload(self._place, pixels)
+        self._run(self._place)
+        down = api.cudaMemcpyKind.cudaMemcpyDeviceToHost
+        source = self._place.logits
+        cuda.do(api.cudaMemcpyAsync(logits.ctypes.data, source, logits.nbytes, down, stream))
+        cuda.do(api.cudaStreamSynchronize(stream))
         return logits
+
+    def resident(self, pixels: Pixels, *, graph: bool = False) -> Resident:
+        """Returns uint8 ``pixels`` (N, H, W, 3) on the GPU, ready to be inferred there.
+
+        It has an execution context and buffers of its own, and the runtime's stream.
+
+        Raises:
+            RuntimeUnavailable: CUDA or TensorRT refuses.
+        """
+        check_pixels(pixels, self._artifact)
+        with ExitStack() as own:
+            place = self._make_place(len(pixels), own)
+            self._set_shape(place, pixels)
+            self._upload(place, pixels)
+            launch: Callable[[], object] = partial(self._run, place)
+            if graph:
+                launch()  # the first run after a change of shape prepares what a capture must not
+                self._cuda.do(self._cuda.api.cudaStreamSynchronize(self._stream))
+                launch = self._cuda.graph(own, self._stream, launch)
+            shape = (len(pixels), len(self._artifact.labels))
+            resident = Resident(self._cuda, self._stream, launch, shape, lambda: place.logits, own)
+        return resident
 
     def close(self) -> None:
         """Frees what the runtime holds; no call may follow."""
-        self._context = self._engine = self._runtime = None  # each lives on the next one
+        self._place = self._engine = self._runtime = None  # each lives on the next one
         self._own.close()
 
-    def _choose_profile(self, batch: int) -> None:
+    def _make_place(self, batch: int, own: ExitStack) -> _Place:
+        """Returns a place for up to ``batch`` images; ``own`` will free its buffers."""
+        side, classes = self._artifact.preprocess.crop, len(self._artifact.labels)
+        place = _Place(
+            pixels=self._cuda.allocate(own, batch * side * side * 3),
+            logits=self._cuda.allocate(own, batch * classes * 4),
+            context=self._need(
+                self._engine.create_execution_context(), "cannot start an execution context"
+            ),
+        )
+        self._set_addresses(place)
+        return place
+
+    def _set_shape(self, place: _Place, pixels: Pixels) -> None:
+        self._choose_profile(place, len(pixels))
+        shaped = place.context.set_input_shape(self._artifact.input.name, pixels.shape)
+        self._need(shaped, f"refuses pixels of {list(pixels.shape)}")
+
+    def _upload(self, place: _Place, pixels: Pixels) -> None:
+        api, pixels = self._cuda.api, np.ascontiguousarray(pixels)
+        up, stream = api.cudaMemcpyKind.cudaMemcpyHostToDevice, self._stream
+        copied = api.cudaMemcpyAsync(place.pixels, pixels.ctypes.data, pixels.nbytes, up, stream)
+        self._cuda.do(copied)
+
+    def _run(self, place: _Place) -> None:
+        self._need(place.context.execute_async_v3(int(self._stream)), "cannot run the engine")
+
+    def _choose_profile(self, place: _Place, batch: int) -> None:
         """Switches to the profile of exactly ``batch``, or to the one for all batches."""
         fits = (i for i, (low, _, high) in enumerate(self._profiles) if low == high == batch)
         index = next(fits, 0)
-        if index == self._profile:
+        if index == place.profile:
             return
         # On the stream that runs the engine, so that the one waits for the other. The shape must
         # be set after it; that the addresses outlive it is promised nowhere.
-        switched = self._context.set_optimization_profile_async(index, int(self._stream))
+        switched = place.context.set_optimization_profile_async(index, int(self._stream))
         self._need(switched, f"cannot switch to profile {index}, {self._profiles[index]}")
-        self._profile = index
-        self._set_addresses()
+        place.profile = index
+        self._set_addresses(place)
 
-    def _set_addresses(self) -> None:
+    def _set_addresses(self, place: _Place) -> None:
         for end, buffer in (
-            (self._artifact.input, self._pixels),
-            (self._artifact.output, self._logits),
+            (self._artifact.input, place.pixels),
+            (self._artifact.output, place.logits),
         ):
-            bound = self._context.set_tensor_address(end.name, int(buffer))
+            bound = place.context.set_tensor_address(end.name, int(buffer))
             self._need(bound, f"has no tensor {end.name}")
-
-    def _allocate(self, own: ExitStack, size: int) -> Any:
-        """Returns ``size`` bytes on the GPU that ``own`` will free."""
-        buffer = self._do(self._cuda.cudaMalloc(size))
-        own.callback(lambda: self._do(self._cuda.cudaFree(buffer)))
-        return buffer
-
-    def _do(self, answer: tuple[Any, ...]) -> Any:
-        """Returns the value of a CUDA call's (status, value) answer."""
-        if answer[0] != self._cuda.cudaError_t.cudaSuccess:
-            raise RuntimeUnavailable(f"{self.name}: CUDA answers {answer[0]}")
-        return answer[1] if len(answer) > 1 else None
 
     def _need(self, answer: Any, otherwise: str) -> Any:
         """Returns ``answer``, unless it is how TensorRT says that it failed: None or False."""
@@ -137,10 +174,3 @@ def load(artifact: Artifact, *, threads: int | None = None, rebuild: bool = Fals
     if wrong := mismatches(artifact, version, gpu):
         raise RuntimeUnavailable(f"{name}: an engine built here does not run here: {wrong}")
     return EngineRuntime(name, artifact, engine)
-
-
-def _import_cuda(runtime: str) -> Any:
-    try:
-        return importlib.import_module("cuda.bindings.runtime")
-    except ImportError as error:
-        raise RuntimeUnavailable(f"{runtime}: {error}; pip install cuda-bindings") from None

@@ -12,7 +12,7 @@ from fake_machine import Machine, engine_artifact
 from fake_tensorrt import fake_trt
 
 from export.artifact import Artifact
-from export.build import DEFAULT_TARGETS, build_artifacts
+from export.build import DEFAULT_TARGETS, Options, build_artifacts
 from export.network import load_network
 
 
@@ -27,6 +27,18 @@ def artifacts(trained: Path) -> dict[str, Artifact]:
         assert [outcome.reason for outcome in outcomes] == [None] * 4
         folder = Path("artifacts/mobilenet_v3_large-digits").resolve()
         return {name: Artifact.load(folder / name) for name in DEFAULT_TARGETS}
+
+
+@pytest.fixture(scope="session")
+def graphs(trained: Path) -> dict[str, Artifact]:
+    """Returns the fp32 and fp16 artifacts of that network: they need no TensorRT to be built."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(trained)
+        network = load_network("mobilenet_v3", "digits")
+        outcomes = list(build_artifacts(network, DEFAULT_TARGETS[:2], Options(resume=True)))
+        assert [outcome.reason for outcome in outcomes] == [None] * 2
+        folder = Path("artifacts/mobilenet_v3_large-digits").resolve()
+        return {name: Artifact.load(folder / name) for name in DEFAULT_TARGETS[:2]}
 
 
 @pytest.fixture
@@ -78,6 +90,7 @@ def machine(
     """Returns a machine with a fake GPU and each fake TensorRT, and an engine that it built."""
     name, version = request.param
     trt, cuda = fake_trt(name, version), FakeCuda()
+    trt.put = cuda.put
     monkeypatch.setitem(sys.modules, name, trt)
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", cuda)
     artifact = engine_artifact(tmp_path / "engine", name)

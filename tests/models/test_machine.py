@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import subprocess
 import sys
+
+import pytest
 
 from models.machine import this_machine
 
@@ -22,3 +25,17 @@ def test_key_stays_until_a_fact_changes() -> None:
     newer = dataclasses.replace(machine, versions={**machine.versions, "onnxruntime": "99"})
     assert this_machine().key == machine.key
     assert newer.key != machine.key
+
+
+def test_of_two_onnx_runtimes_the_one_for_gpus_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    versions = {"onnxruntime-gpu": "2.0", "onnxruntime": "1.0", "numpy": "3.0"}
+
+    def version(package: str) -> str:
+        if package not in versions:
+            raise importlib.metadata.PackageNotFoundError
+        return versions[package]
+
+    monkeypatch.setattr("importlib.metadata.version", version)
+    named = this_machine().versions
+    assert named.pop("python")
+    assert named == {"onnxruntime": "2.0", "numpy": "3.0"}

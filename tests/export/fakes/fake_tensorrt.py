@@ -186,13 +186,18 @@ class IExecutionContext:
         (pixels,), (logits,) = self._session.get_inputs(), self._session.get_outputs()
         if self._shape is None or not self._addresses.keys() >= {pixels.name, logits.name}:
             return fail(self._trt, "the input has no shape or a tensor no address", False)
+        self._trt.put(self._run)
+        return True
+
+    def _run(self) -> None:
+        (pixels,), (logits,) = self._session.get_inputs(), self._session.get_outputs()
+        assert self._shape is not None
         self._trt.ran_profiles.append(self._profiles[self._profile])
         size = int(np.prod(self._shape))
         memory = (ctypes.c_uint8 * size).from_address(self._addresses[pixels.name])
         given = np.frombuffer(memory, np.uint8).reshape(self._shape)
         (answer,) = self._session.run(None, {pixels.name: given})
         ctypes.memmove(self._addresses[logits.name], answer.ctypes.data, answer.nbytes)
-        return True
 
 
 class ICudaEngine:
@@ -223,12 +228,13 @@ GENERATIONS = IntEnum("ComputeCapability", {"NONE": 0, "CURRENT": 1, "SM86": 86,
 def fake_trt(name: str, version: str) -> Any:
     """Returns a fresh module ``name`` of that version.
 
-    Beside the real names it has ``calls``, ``failing``, ``ran_profiles`` and ``strongly_typed``,
-    the flags that a network must be created with.
+    Beside the real names it has ``calls``, ``failing``, ``ran_profiles``, ``strongly_typed``, the
+    flags that a network must be created with, and ``put``, which is given what runs on a stream.
     """
     trt: Any = ModuleType(name)
     trt.__version__ = version
     trt.calls, trt.failing, trt.ran_profiles = [], set(), []
+    trt.put = lambda work: work()
     trt.strongly_typed = 1 << 1 if version.startswith("10.") else 0
     trt.NetworkDefinitionCreationFlag = FLAGS_10 if version.startswith("10.") else FLAGS_11
     for kind in (
