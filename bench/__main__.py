@@ -5,6 +5,7 @@ from __future__ import annotations
 import tyro
 
 from bench.commands.compare import Compare
+from bench.commands.gpu_check import GpuCheck
 from bench.commands.layers import Layers
 from bench.commands.load import Load
 from bench.commands.pick import Pick
@@ -16,7 +17,18 @@ from bench.commands.training import Training
 from models.cli import run
 
 Command = (
-    Run | Report | Compare | Pick | Layers | Roofline | Predict | Study | Timer | Load | Training
+    Run
+    | Report
+    | Compare
+    | Pick
+    | Layers
+    | Roofline
+    | Predict
+    | Study
+    | Timer
+    | Load
+    | Training
+    | GpuCheck
 )
 
 if __name__ == "__main__":

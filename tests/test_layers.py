@@ -28,6 +28,8 @@ TORCH_FREE = (
     "export.golden",
     "export.runtimes.base",
     "export.runtimes.ort",
+    "export.runtimes.ort_cuda",
+    "bench.on_gpu",
     "export.runtimes.tensorrt_engine",
     "models.cost",
     "models.preprocess",

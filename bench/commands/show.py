@@ -11,6 +11,7 @@ from bench.correlation import correlation_section
 from bench.explain.explanation import explain
 from bench.explain.layer_rows import known_layers
 from bench.inversions import inversion_section
+from bench.on_gpu import gpu_section
 from bench.pareto import pareto_section
 from bench.pick import Pick, pick_all
 from bench.prose import picks_table, summary
@@ -52,6 +53,7 @@ def _sections(sweep: Sweep, folder: Path) -> list[section.Section]:
     profiles = {(row.network, row.batch): row for row in layers if row.precision == "fp32"}
     parts = (
         pareto_section(sweep),
+        gpu_section(sweep),
         correlation_section(sweep),
         inversion_section(sweep, profiles),
     )

@@ -1,0 +1,57 @@
+"""``python -m bench.gpu <step>``: one step of a check, in the folder that holds ``artifacts``."""
+
+from __future__ import annotations
+
+import importlib
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from bench.gpu.budget import Budget
+from bench.gpu.process import RESULT
+from models.cli import run
+from models.errors import UserError, closest
+
+# Each is a module with run(folder, budget), which returns what it found in one line.
+MODULES = {
+    "tests": "bench.gpu.suite",
+    "training": "bench.gpu.training",
+    "exports": "bench.gpu.exports",
+    "latency": "bench.gpu.latency",
+    "study": "bench.gpu.study",
+    "parity": "bench.gpu.parity",
+    "roofline": "bench.gpu.limits",
+    "engine": "bench.gpu.engine",
+    "report": "bench.gpu.page",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepRun:
+    """Run one step of a check on a GPU."""
+
+    step: tyro.conf.Positional[str]
+    """Its name."""
+    out: Path
+    """Folder of the report."""
+    seconds: float
+    """How long it should take."""
+
+    def __call__(self) -> None:
+        """Prints what the step found, on a line of its own."""
+        if self.step not in MODULES:
+            raise UserError(f"unknown step {self.step!r}: {closest(self.step, MODULES)}")
+        signal.signal(signal.SIGTERM, _stop)
+        module = importlib.import_module(MODULES[self.step])
+        print(f"{RESULT}{module.run(self.out, Budget(self.seconds))}")
+
+
+def _stop(*_: object) -> None:
+    """Ends the piece of work that is going on: it is a row like any other that failed."""
+    raise UserError("stopped at its time limit")
+
+
+if __name__ == "__main__":
+    run(lambda: tyro.cli(StepRun, prog="python -m bench.gpu")())

@@ -1,0 +1,121 @@
+"""The step that builds engines of both TensorRTs, loads and runs them, or says why not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from bench.gpu.budget import Budget
+from bench.gpu.kept import now, rewrite, words
+from bench.gpu.process import RESULT
+from bench.table import ms
+from bench.timing import Plan, measure
+from export.artifact import ARTIFACTS, Artifact
+from export.fingerprint import EngineMismatch
+from export.flavour import FLAVOURS, FlavourName, import_flavour
+from export.golden import check_golden, golden_pixels
+from export.runtimes.base import Runtime, load_runtime
+from models.errors import UserError
+
+FILE = "engines.jsonl"
+MODEL = "mobilenet_v3_large"
+_PLAN = Plan(count=100, seconds=0.0, limit=1.0, rounds=5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """What became of an fp16 engine of one TensorRT.
+
+    Attributes:
+        flavour: which one.
+        version: of its Python module; None where that is not installed.
+        built: whether there is an engine.
+        p50: seconds of a call with one image, host to host; None where it does not run.
+        reason: why there is none, or why it does not run; None where it runs.
+        refusal: what the library itself says of an engine for other GPUs; None where it was not
+            asked.
+        when: UTC date and time, ISO 8601.
+    """
+
+    flavour: FlavourName
+    version: str | None = None
+    built: bool = False
+    p50: float | None = None
+    reason: str | None = None
+    refusal: str | None = None
+    when: str
+
+
+def run(folder: Path, budget: Budget, *, model: str = MODEL) -> str:
+    """Returns what became of each flavour's engine; ``folder`` has a row for each."""
+    rows: list[Engine] = []
+    flavours: list[FlavourName] = sorted(FLAVOURS, reverse=True)
+    for flavour in flavours:
+        last = None
+        for last in _try(flavour, model):
+            rewrite(folder / FILE, [*rows, last])  # asked for more, the library may end it all
+            print(f"{RESULT}{'; '.join(map(_in_short, [*rows, last]))}")
+        assert last is not None, "there is a row for each flavour"
+        rows.append(last)
+    return "; ".join(map(_in_short, rows))
+
+
+def _in_short(row: Engine) -> str:
+    name = row.flavour.replace("_", "-")
+    if row.p50:
+        return f"{name}: p50 {ms(row.p50)} ms"
+    said = f" (the library: {row.refusal})" if row.refusal else ""
+    return f"{name}: {(row.reason or '').removeprefix(f'{name}: ')}{said}"
+
+
+def _try(flavour: FlavourName, model: str) -> Iterator[Engine]:
+    """Yields the row of a flavour, whatever goes wrong, and perhaps a fuller one after it."""
+    row = Engine(flavour=flavour, when=now())
+    try:
+        row = replace(row, version=str(import_flavour(flavour).__version__))
+        artifact = _build(flavour, model)
+        row = replace(row, built=True)
+        with load_runtime(flavour.replace("_", "-"), artifact) as runtime:
+            yield replace(row, p50=_p50(runtime, artifact))
+    except EngineMismatch as error:
+        yield replace(row, reason=error.wrong)
+        yield replace(row, reason=error.wrong, refusal=_refusal(flavour, artifact))
+    except Exception as error:  # native libraries raise what they like
+        yield replace(row, reason=words(error))
+
+
+def _build(flavour: FlavourName, model: str) -> Artifact:
+    """Returns an artifact of random weights.
+
+    Raises:
+        UserError: it cannot be built, and why.
+    """
+    from export.build import Options, build_artifacts
+    from export.network import load_network
+
+    target, network = f"{flavour}-fp16", load_network(model, None, "random")
+    (outcome,) = build_artifacts(network, (target,), Options(batches=(1,)))
+    if outcome.artifact is None:
+        raise UserError(outcome.reason or f"{target}: no reason given")
+    return Artifact.load(ARTIFACTS / f"{network.model}-{network.data}" / target)
+
+
+def _refusal(flavour: FlavourName, artifact: Artifact) -> str:
+    """Returns what the library says when it is given an engine that we would refuse."""
+    from export.runtimes.tensorrt_engine import EngineRuntime
+
+    name = flavour.replace("_", "-")
+    try:
+        with EngineRuntime(name, artifact, artifact.model_file.read_bytes()) as runtime:
+            check_golden(runtime, artifact)
+    except Exception as error:
+        return words(error)
+    return "none: it loads the engine and answers rightly"
+
+
+def _p50(runtime: Runtime, artifact: Artifact) -> float:
+    check_golden(runtime, artifact)
+    pixels = golden_pixels(artifact, 1)
+    return measure({"call": partial(runtime, pixels)}, _PLAN)["call"].p50

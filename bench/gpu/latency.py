@@ -1,0 +1,162 @@
+"""The step that measures latency, network by network, by turns of all candidates of one."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import get_args
+
+from bench.conditions import conditions
+from bench.gpu.budget import Budget
+from bench.gpu.exports import DATA
+from bench.gpu.kept import now, words
+from bench.grid import Grid
+from bench.rows import Row, Sweep
+from bench.sweep import run_sweep
+from bench.sweep_file import earlier_sweep, write_sweep
+from bench.timing import Plan
+from export.artifact import ARTIFACTS
+from export.records import Precision
+from models.errors import UserError
+from models.machine import this_machine
+from models.registry import DEFAULT_NETWORKS
+
+RUNTIMES = ("torch-cuda", "ort-cuda", "tensorrt")
+COMPILED = "torch-cuda-compile"
+# The ends first: they show whether launches or the work itself is what takes time.
+BATCHES = ((1, 128), (8, 32))
+# A network takes 20 to 60 s to be compiled for a precision and a batch size.
+TO_COMPILE = (("mobilenet_v3_large", (1,)), ("resnet50", (1,)), ("mobilenet_v3_large", (128,)))
+_COMPILING = 45.0  # seconds, about
+PLAN = Plan(count=60, seconds=0.0, limit=0.15, rounds=6)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Piece:
+    """What is measured together: one network at some batch sizes in some runtimes."""
+
+    model: str
+    runtimes: tuple[str, ...]
+    batches: tuple[int, ...]
+
+    @property
+    def kind(self) -> str:
+        """Returns what it has in common with pieces that take about as long."""
+        return f"{', '.join(self.runtimes)} at batch {', '.join(map(str, self.batches))}"
+
+
+def pieces(
+    names: Sequence[str] = DEFAULT_NETWORKS,
+    runtimes: tuple[str, ...] = RUNTIMES,
+    batches: Sequence[tuple[int, ...]] = BATCHES,
+    to_compile: Sequence[tuple[str, tuple[int, ...]]] = TO_COMPILE,
+) -> list[Piece]:
+    """Returns all that is to be measured, in the order of its worth."""
+    found = [
+        Piece(model=name, runtimes=runtimes, batches=some) for some in batches for name in names
+    ]
+    return found + [
+        Piece(model=name, runtimes=(COMPILED,), batches=some) for name, some in to_compile
+    ]
+
+
+def run(
+    folder: Path,
+    budget: Budget,
+    *,
+    todo: Sequence[Piece] | None = None,
+    artifacts: Path = ARTIFACTS,
+    plan: Plan = PLAN,
+) -> str:
+    """Returns how much was measured; ``folder`` has a row for all of ``todo``, or for why not.
+
+    What an earlier run on this machine measured of the same artifacts is not measured again.
+
+    Raises:
+        UserError: nothing was measured, and why.
+    """
+    sweep = earlier_sweep(folder, fresh=True)
+    for piece in pieces() if todo is None else todo:
+        compiles = COMPILED in piece.runtimes
+        reason = budget.refusal(piece.kind, _COMPILING if compiles else 0.0)
+        if reason is None:
+            with budget.piece(piece.kind):
+                try:
+                    sweep = run_sweep(_grid(piece, artifacts), plan, known=sweep)
+                except Exception as error:  # of one network; the others may do better
+                    reason = words(error)
+        if reason is not None:
+            sweep = without(sweep, piece, reason, plan)
+        assert sweep is not None
+        write_sweep(sweep, folder)
+        print(f"{budget.used:6.1f} s  {piece.model}, {piece.kind}: {reason or 'measured'}")
+        _free()
+    assert sweep is not None, "there is something to do"
+    return _in_short(sweep)
+
+
+def _in_short(sweep: Sweep) -> str:
+    """Returns how much was measured, in one line; a UserError that says it if that is nothing."""
+    measured = sweep.measured()
+    networks = len({row.network for row in measured})
+    text = f"{len(measured)} of {len(sweep.rows)} candidates of {networks} networks measured"
+    reasons = list(dict.fromkeys(row.reason for row in sweep.rows if row.reason))
+    if reasons:
+        text += f"; not measured: {reasons[0]}"
+    if len(reasons) > 1:
+        text += f" and {len(reasons) - 1} other reasons"
+    if not measured:
+        raise UserError(text)
+    return text
+
+
+def without(sweep: Sweep | None, piece: Piece, reason: str, plan: Plan) -> Sweep:
+    """Returns ``sweep`` with a row for each candidate of ``piece`` that it lacks, and why."""
+    state = conditions()
+    if sweep is None:
+        sweep = Sweep(machine=this_machine(), plan=plan, rows=(), before=state, after=state)
+    rows = {row.key: row for row in sweep.rows}
+    precisions: tuple[Precision, ...] = tuple(p for p in get_args(Precision) if p != "int8")
+    for precision in precisions:
+        for runtime in piece.runtimes:
+            if runtime == "tensorrt":  # an engine is another artifact, and its step says why not
+                continue
+            for batch in piece.batches:
+                row = Row(
+                    model=piece.model,
+                    data=DATA,
+                    folder=f"{piece.model}-{DATA}/onnx-{precision}",
+                    format="onnx",
+                    precision=precision,
+                    runtime=runtime,
+                    batch=batch,
+                    threads=1,
+                    reason=reason,
+                    machine=sweep.machine.key,
+                    when=now(),
+                )
+                rows.setdefault(row.key, row)
+    ordered = tuple(sorted(rows.values(), key=lambda row: row.folder))
+    return replace(sweep, rows=ordered, after=state)
+
+
+def _grid(piece: Piece, artifacts: Path) -> Grid:
+    return Grid(
+        artifacts=artifacts,
+        model=piece.model,
+        data=DATA,
+        batches=piece.batches,
+        runtimes=piece.runtimes,
+        compile=COMPILED in piece.runtimes,
+    )
+
+
+def _free() -> None:
+    """Gives back what a network held on the GPU, before the next one."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,185 @@
+"""The step that finds what each network takes at least on this GPU. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from bench.explain.peak_rows import load_peaks
+from bench.explain.peaks import Peaks
+from bench.gpu.budget import Budget
+from bench.gpu.exports import DATA
+from bench.gpu.kept import add, now, rows_of, words
+from bench.rows import Place, Row, Sweep, latency
+from bench.section import Section, Table
+from bench.sweep_file import read_sweep
+from bench.table import MISSING, ms
+from export.artifact import ARTIFACTS, Artifact
+from export.records import Precision
+from models.cost import LayerCost, layer_costs
+from models.errors import UserError
+from models.registry import DEFAULT_NETWORKS
+
+FILE = "limits.jsonl"
+RUNTIME = "torch-cuda"
+BATCH = 128
+PRECISION: Precision = "fp16"
+PLACE: Place = "graph"
+# What a runtime can compute along with the layer before it, without going through memory.
+_FUSED = ("element-wise", "data")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limit:
+    """What a network takes at least, and what it takes.
+
+    Attributes:
+        model: registry name.
+        precision: what it is computed in.
+        batch: images per call.
+        layers: seconds of all its layers, each on its own through memory; None where its graph is
+            not there.
+        fused: likewise, but element-wise layers and copies take nothing.
+        measured: p50 in seconds, replayed as a CUDA graph, of the fastest runtime; None where it
+            was not measured.
+        runtime: which one that is.
+        reason: why ``layers`` or ``measured`` is None; None where both are there.
+        when: UTC date and time, ISO 8601.
+    """
+
+    model: str
+    precision: Precision
+    batch: int
+    layers: float | None = None
+    fused: float | None = None
+    measured: float | None = None
+    runtime: str | None = None
+    reason: str | None = None
+    when: str
+
+
+def lower_limit(
+    layers: Sequence[LayerCost], peaks: Peaks, *, precision: Precision, batch: int
+) -> float:
+    """Returns the seconds that ``layers`` take at least, one after the other.
+
+    Each takes as long as its operations at the peak of ``precision``, or as its bytes, once each,
+    at the most that is moved within a set of so many; whichever is longer.
+    """
+    total = 0.0
+    for layer in layers:
+        moved = layer.bytes_moved(precision, batch)
+        compute = 2 * layer.macs * batch / peaks.flops[precision]
+        total += max(compute, peaks.seconds(moved, within=moved))
+    return total
+
+
+def run(
+    folder: Path,
+    budget: Budget,
+    *,
+    names: Sequence[str] = DEFAULT_NETWORKS,
+    artifacts: Path = ARTIFACTS,
+    batch: int = BATCH,
+) -> str:
+    """Returns the peaks and how far networks are from their limits; ``folder`` has a row for each.
+
+    Raises:
+        RuntimeUnavailable: there is no GPU to measure the peaks of.
+    """
+    peaks = load_peaks(folder, RUNTIME, 1, again=True)
+    print(peaks)
+    try:
+        sweep = read_sweep(folder)
+    except UserError as error:
+        sweep, missing = None, str(error)
+    else:
+        missing = f"no fp16 CUDA graph of it was timed at batch {batch}"
+    for name in names:
+        row = Limit(model=name, precision=PRECISION, batch=batch, when=now())
+        add(folder / FILE, _limit(row, artifacts, peaks, sweep, missing))
+    return in_short(rows_of(folder / FILE, Limit), peaks)
+
+
+def _limit(row: Limit, artifacts: Path, peaks: Peaks, sweep: Sweep | None, missing: str) -> Limit:
+    import onnx
+
+    try:
+        artifact = Artifact.load(artifacts / f"{row.model}-{DATA}" / "onnx-fp32")
+        layers = layer_costs(onnx.load(artifact.model_file))
+    except Exception as error:  # of one network; the others have limits
+        return replace(row, reason=words(error))
+    apart = [layer for layer in layers if layer.kind not in _FUSED]
+    seconds, fused = (
+        lower_limit(some, peaks, precision=row.precision, batch=row.batch)
+        for some in (layers, apart)
+    )
+    row = replace(row, layers=seconds, fused=fused)
+    fastest = _fastest(sweep, row) if sweep else None
+    if fastest is None:
+        return replace(row, reason=missing)
+    return replace(row, measured=latency(fastest).p50, runtime=fastest.runtime)
+
+
+def _fastest(sweep: Sweep, row: Limit) -> Row | None:
+    rows = sweep.at(PLACE).measured(f"{row.model}-{DATA}", row.batch)
+    return next((one for one in rows if one.precision == row.precision), None)
+
+
+def limits_section(rows: Sequence[Limit], peaks: Peaks | None) -> Section | None:
+    """Returns what was measured over the limits; None where there are no peaks or no rows."""
+    if not rows or peaks is None:
+        return None
+    header = (
+        "Network", "Limit ms", "Fused ms", "Measured p50 ms", "Runtime", "Over limit", "Over fused",
+        "Why",
+    )  # fmt: skip
+    cells = tuple(
+        (
+            row.model,
+            *(MISSING if one is None else ms(one) for one in (row.layers, row.fused, row.measured)),
+            row.runtime or "",
+            *(_times(row.measured, limit) for limit in (row.layers, row.fused)),
+            row.reason or "",
+        )
+        for row in rows
+    )
+    sizes = ("Working set MB", "Copied GB/s")
+    copies = tuple((f"{s / 1e6:,.0f}", f"{rate / 1e9:,.0f}") for s, rate in peaks.bandwidth)
+    where = f"{rows[0].precision}, batch {rows[0].batch}"
+    return Section(
+        title=f"How far from what the GPU can do ({where})",
+        sentences=(f"{in_short(rows, peaks)}.",),
+        tables=(
+            Table(header=header, rows=cells, numeric=frozenset((*header[1:4], *header[5:7]))),
+            Table(header=sizes, rows=copies, numeric=frozenset(sizes)),
+        ),
+        notes=(
+            "Limit: the sum over all layers of operations at the peak or bytes at the most that is "
+            "copied within a set of so many, whichever takes longer. Fused: element-wise layers "
+            "and copies take nothing. Peaks, by CUDA events around a CUDA graph, are the best of "
+            "several shapes and repetitions: products of matrices in torch, on tensor cores in "
+            "fp16 and without TF32 in fp32; copies count bytes read and written. Measured: p50 of "
+            "a CUDA graph, the fastest runtime.",
+        ),
+    )
+
+
+def in_short(rows: Sequence[Limit], peaks: Peaks) -> str:
+    """Returns the peaks, and the least and the largest of measured over limit, in one line."""
+    flops = ", ".join(f"{name} {rate / 1e12:,.0f} TFLOP/s" for name, rate in peaks.flops.items())
+    text = f"{flops}, copies {peaks.bandwidth[-1][1] / 1e9:,.0f} GB/s"
+    found = [row for row in rows if row.measured and row.layers]
+    if not found:
+        reasons = [row.reason for row in rows if row.reason]
+        return f"{text}; no network was measured beside its limit" + "".join(
+            f" ({reason})" for reason in reasons[:1]
+        )
+    ratios = [(row.measured or 0.0) / (row.layers or 1.0) for row in found]
+    ends = f"{min(ratios):.1f} to {max(ratios):.1f} times"
+    return f"{text}; {len(found)} networks take {ends} their limit"
+
+
+def _times(measured: float | None, limit: float | None) -> str:
+    return f"{measured / limit:.2f}" if measured and limit else "-"

@@ -1,0 +1,93 @@
+"""The step that writes the report of all that the other steps found. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from PIL import Image
+
+from bench.conditions import conditions
+from bench.correlation import correlation_section
+from bench.explain.peak_rows import known_peaks
+from bench.gpu import limits, parity, rates
+from bench.gpu.budget import Budget
+from bench.gpu.kept import rows_of, words
+from bench.gpu.latency import PLAN
+from bench.gpu.summary import HTML
+from bench.inversions import inversion_section
+from bench.on_gpu import gpu_section
+from bench.pareto import pareto_section
+from bench.report import write_report
+from bench.rows import Sweep
+from bench.section import Section
+from bench.sweep_file import read_sweep
+from models.errors import UserError
+from models.machine import this_machine
+
+TRAINING = "training.jsonl"
+LARGEST = 3e6  # bytes of the whole folder: it is meant to be committed
+
+
+def run(folder: Path, budget: Budget) -> str:
+    """Returns where the report is, and how large all files together are.
+
+    A section that cannot be written is a sentence that says why.
+    """
+    sweep = _sweep(folder)
+    report = write_report(sweep, folder, sections(folder, sweep))
+    page = report.html.replace(folder / HTML)
+    for picture in folder.glob("*.png"):
+        shrink(picture)
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    text = f"{page.name}, {size / 1e6:.1f} MB in all"
+    return text if size <= LARGEST else f"{text}: more than the {LARGEST / 1e6:.0f} MB it should be"
+
+
+def _sweep(folder: Path) -> Sweep:
+    """Returns what was measured of latency, which may be nothing: the rest is a report, too."""
+    try:
+        return read_sweep(folder)
+    except UserError as error:
+        print(error)
+    state = conditions()
+    return Sweep(machine=this_machine(), plan=PLAN, rows=(), before=state, after=state)
+
+
+def sections(folder: Path, sweep: Sweep) -> list[Section]:
+    """Returns what explains ``sweep``, and what the other steps left in ``folder``."""
+    makers: dict[str, Callable[[], Section | None]] = {
+        "Training on the GPU": lambda: rates.training_section(
+            rows_of(folder / TRAINING, rates.Trained)
+        ),
+        "On the GPU": lambda: gpu_section(sweep),
+        "What tells latency": lambda: correlation_section(sweep),
+        "Fewer MACs, more time": lambda: inversion_section(sweep, {}),
+        "Accuracy against latency": lambda: pareto_section(sweep),
+        "How far from what the GPU can do": lambda: limits.limits_section(
+            rows_of(folder / limits.FILE, limits.Limit),
+            max(known_peaks(folder), key=lambda one: one.when, default=None),
+        ),
+        "fp16 against fp32": lambda: parity.parity_section(
+            rows_of(folder / parity.FILE, parity.Parity)
+        ),
+    }
+    found = []
+    for title, make in makers.items():
+        try:
+            section = make()
+        except Exception as error:  # the other sections are worth reading without it
+            section = Section(title=title, sentences=(f"Not written: {words(error)}.",))
+        if section is not None:
+            # Of figures by batch size the ends: they differ most, and pictures are large.
+            first, rest = section.figures[:1], section.figures[1:]
+            found.append(replace(section, figures=(*first, *rest[-1:])))
+    return found
+
+
+def shrink(picture: Path) -> None:
+    """Makes a PNG of a chart one of 256 colours, which is a third as large."""
+    with Image.open(picture) as image:
+        small = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    small.save(picture, optimize=True)

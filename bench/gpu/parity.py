@@ -1,0 +1,183 @@
+"""The step that sets fp16 against fp32, on the arithmetic of this GPU. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bench.gpu.budget import Budget
+from bench.gpu.exports import DATA
+from bench.gpu.kept import add, now, rows_of, words
+from bench.section import Section, Table
+from bench.table import percent
+from export.artifact import ARTIFACTS, Artifact
+from export.golden import relative_error
+from export.runtimes.base import load_runtime
+from models.errors import UserError
+from models.preprocess import Pixels
+from models.registry import DEFAULT_NETWORKS
+
+FILE = "parity.jsonl"
+RUNTIMES = ("torch-cuda", "ort-cuda")
+BATCHES = (1, 8, 32, 128)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parity:
+    """How fp16 logits of a batch agree with the fp32 ones of the same runtime.
+
+    Attributes:
+        model: registry name.
+        runtime: what computed both.
+        batch: images per call; the artifact's golden ones first, then random pixels.
+        relative_error: largest absolute difference over the largest absolute fp32 logit; None
+            where there is none, or where logits are not finite.
+        agreement: fraction of images whose largest logit is the same; None where there is none.
+        finite: whether all fp16 logits are; None where there are none.
+        reason: why there are no figures; None where there are.
+        when: UTC date and time, ISO 8601.
+    """
+
+    model: str
+    runtime: str
+    batch: int
+    relative_error: float | None = None
+    agreement: float | None = None
+    finite: bool | None = None
+    reason: str | None = None
+    when: str
+
+
+def run(
+    folder: Path,
+    budget: Budget,
+    *,
+    names: Sequence[str] = DEFAULT_NETWORKS,
+    runtimes: Sequence[str] = RUNTIMES,
+    batches: Sequence[int] = BATCHES,
+    artifacts: Path = ARTIFACTS,
+) -> str:
+    """Returns the largest error of all networks; ``folder`` has a row for each batch size.
+
+    Raises:
+        UserError: nothing was compared, and why.
+    """
+    for name in names:
+        for runtime in runtimes:
+            if reason := budget.refusal(runtime):
+                rows = _without(name, runtime, batches, reason)
+            else:
+                with budget.piece(runtime):
+                    rows = list(compare(artifacts / f"{name}-{DATA}", name, runtime, batches))
+            for row in rows:
+                add(folder / FILE, row)
+                print(row)
+    rows = rows_of(folder / FILE, Parity)
+    if all(row.reason for row in rows):
+        raise UserError(_in_short(rows))
+    return _in_short(rows)
+
+
+def compare(folder: Path, model: str, runtime: str, batches: Sequence[int]) -> Iterator[Parity]:
+    """Yields a row for each of ``batches``: figures, or why there are none.
+
+    Args:
+        folder: of the network's artifacts, ``onnx-fp32`` and ``onnx-fp16``.
+        model: its registry name.
+        runtime: what runs both.
+        batches: images per call.
+    """
+    left = list(batches)
+    try:
+        with ExitStack() as stack:
+            exact, half = (Artifact.load(folder / f"onnx-{p}") for p in ("fp32", "fp16"))
+            reference, tried = (
+                stack.enter_context(load_runtime(runtime, one)) for one in (exact, half)
+            )
+            for batch in batches:
+                pixels = fill(exact, batch)
+                expected, logits = reference(pixels), tried(pixels)
+                finite = bool(np.isfinite(logits).all())
+                left.remove(batch)
+                yield Parity(
+                    model=model,
+                    runtime=runtime,
+                    batch=batch,
+                    relative_error=relative_error(logits, expected) if finite else None,
+                    agreement=float(np.mean(logits.argmax(axis=1) == expected.argmax(axis=1))),
+                    finite=finite,
+                    when=now(),
+                )
+    except Exception as error:  # native runtimes raise what they like; the others may do better
+        yield from _without(model, runtime, left, words(error))
+
+
+def fill(artifact: Artifact, batch: int) -> Pixels:
+    """Returns uint8 (batch, H, W, 3): the golden images of ``artifact``, then random pixels."""
+    golden, _ = artifact.golden()
+    count = max(0, batch - len(golden))
+    noise = np.random.default_rng(1).integers(0, 256, (count, *golden.shape[1:]), dtype=np.uint8)
+    return np.concatenate([golden[:batch], noise])
+
+
+def parity_section(rows: Sequence[Parity]) -> Section | None:
+    """Returns all of ``rows`` in a table, the largest error in words; None where there are none."""
+    if not rows:
+        return None
+    header = ("Network", "Runtime", "Batch", "Relative error", "Top-1 agreement", "Finite", "Why")
+    cells = tuple(
+        (
+            row.model,
+            row.runtime,
+            str(row.batch),
+            "-" if row.relative_error is None else f"{row.relative_error:.1e}",
+            "-" if row.agreement is None else percent(row.agreement),
+            "-" if row.finite is None else "yes" if row.finite else "no",
+            "" if row.reason is None else f"not measured: {row.reason}",
+        )
+        for row in rows
+    )
+    return Section(
+        title="fp16 against fp32, computed here",
+        sentences=(f"{_in_short(rows)}.",),
+        tables=(Table(header=header, rows=cells, numeric=frozenset(header[2:5])),),
+        notes=(
+            "fp16 against fp32: logits of the same pixels in the same runtime, the golden images "
+            "first and then random pixels. The error is the largest absolute difference over the "
+            "largest absolute fp32 logit. With random weights the two largest logits can be close, "
+            "so the top-1 of random pixels differs sooner than that of a trained network.",
+        ),
+    )
+
+
+def _in_short(rows: Sequence[Parity]) -> str:
+    found = [row for row in rows if row.finite]
+    wrong = [row for row in rows if row.finite is False]
+    missing = [row for row in rows if row.reason]
+    parts = []
+    if found:
+        worst = max(found, key=lambda row: row.relative_error or 0.0)
+        least = min(row.agreement or 0.0 for row in found)
+        parts.append(
+            f"largest relative error {worst.relative_error:.1e} ({worst.model}, {worst.runtime}, "
+            f"batch {worst.batch}), top-1 agreement at least {percent(least)}, {len(found)} batches"
+        )
+    if wrong:
+        first = wrong[0]
+        parts.append(
+            f"not finite in {len(wrong)} ({first.model}, {first.runtime}, batch {first.batch})"
+        )
+    if missing:
+        parts.append(f"{len(missing)} not measured ({missing[0].reason})")
+    return "; ".join(parts) or "nothing to compare"
+
+
+def _without(model: str, runtime: str, batches: Sequence[int], reason: str) -> list[Parity]:
+    return [
+        Parity(model=model, runtime=runtime, batch=batch, reason=reason, when=now())
+        for batch in batches
+    ]

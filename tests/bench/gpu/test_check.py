@@ -1,0 +1,185 @@
+"""A whole check with steps that are played, and on a machine without a GPU none at all."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+import bench.commands.gpu_check
+from bench.commands.gpu_check import GpuCheck
+from bench.gpu.__main__ import MODULES
+from bench.gpu.budget import Budget
+from bench.gpu.check import ROOT, choose, folder_name, run_check, step_command
+from bench.gpu.kept import rows_of
+from bench.gpu.parity import Parity
+from bench.gpu.steps import FILE, STEPS, Outcome, Step
+from bench.gpu.summary import summary_table
+from export.runtimes.gpu import Gpu
+from models.cli import results
+from models.errors import UserError
+
+PLAYED = (
+    Step("tests", "Works", 1, ("mine.jsonl",)),
+    Step("training", "Crashes", 1),
+    Step("latency", "Hangs", 0.15),
+    Step("engine", "Dies", 1),
+    Step("report", "Works, too", 1),
+)
+CODE = {
+    "tests": "print('result: all is well')",
+    "training": "raise ValueError('no such kernel')",
+    "latency": "import time; print('result: 1 of 9', flush=True); time.sleep(60)",
+    "engine": "import os; os.abort()",
+    "report": "import os; print('result:', os.environ['POCKETNETS_DATA'])",
+}
+
+
+def played(step: Step, folder: Path, seconds: float) -> Sequence[str]:
+    return (sys.executable, "-c", CODE[step.name])
+
+
+def test_no_step_ends_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POCKETNETS_DATA", "/somewhere/data")
+    folder = tmp_path / "reports" / "gpu" / "a-gpu"
+    folder.mkdir(parents=True)
+    (folder / "mine.jsonl").write_text("old\n")
+    found = run_check(folder, Budget(120), PLAYED, played)
+    assert [one.state for one in found] == ["done", "failed", "stopped", "failed", "done"]
+    results_ = [one.result for one in found]
+    assert results_[0] == "all is well"
+    assert results_[1] == "ValueError: no such kernel"
+    assert results_[2].startswith("1 of 9; stopped after ")
+    assert results_[3].startswith("killed by SIGABRT")
+    assert results_[4] == "/somewhere/data"
+    assert not (folder / "mine.jsonl").exists()
+    assert rows_of(folder / FILE, Outcome) == found
+    assert "no such kernel" in (folder / "training.log").read_text()
+    text = (folder / "summary.md").read_text()
+    assert "| Crashes | failed: ValueError: no such kernel | " in text
+    assert "| Works | all is well | " in text
+    assert found[0].machine.cpu in text
+    assert found[0].when in text
+
+
+def test_what_no_time_is_left_for_is_not_begun(tmp_path: Path) -> None:
+    found = run_check(tmp_path, Budget(6), PLAYED, played)
+    assert {one.state for one in found[:3]} == {"not measured"}
+    assert found[0].result == "not measured: no time left (0 s of 6)"
+    assert not (tmp_path / "tests.log").exists()
+
+
+def test_the_other_steps_keep_their_rows(tmp_path: Path) -> None:
+    first = run_check(tmp_path, Budget(60), PLAYED[:2], played)
+    second = run_check(tmp_path, Budget(60), PLAYED[1:2], played)
+    assert rows_of(tmp_path / FILE, Outcome) == [first[0], second[0]]
+
+
+def test_the_table_has_a_line_for_each_step(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = run_check(tmp_path, Budget(60), PLAYED[:2], played)
+    results().print(summary_table(found))
+    header, works, crashes = capsys.readouterr().out.splitlines()
+    assert header.split() == ["Step", "Result", "Seconds"]
+    assert "Works" in works
+    assert "all is well" in works
+    assert "failed: ValueError: no such kernel" in crashes
+
+
+def test_steps_are_chosen_with_what_they_need() -> None:
+    names = lambda steps: [step.name for step in steps]  # noqa: E731
+    assert choose(()) == list(STEPS)
+    assert names(choose(("parity",))) == ["exports", "parity", "report"]
+    assert names(choose(("engine", "tests"))) == ["tests", "engine", "report"]
+    with pytest.raises(UserError, match="unknown step 'latencies': did you mean latency"):
+        choose(("latencies",))
+
+
+def test_every_step_has_a_module_and_a_command() -> None:
+    assert [step.name for step in STEPS] == list(MODULES)
+    assert sum(step.weight for step in STEPS) == 510
+    command = step_command(STEPS[0], Path("/out"), 12.34)
+    assert command[1:] == ("-m", "bench.gpu", "tests", "--out", "/out", "--seconds", "12.3")
+
+
+def test_the_name_of_a_folder() -> None:
+    assert folder_name("NVIDIA H100 80GB HBM3") == "nvidia-h100-80gb-hbm3"
+
+
+def test_a_step_without_its_files_fails_in_one_line(tmp_path: Path) -> None:
+    steps = [step for step in STEPS if step.name == "parity"]
+    commands = lambda step, folder, seconds: (  # noqa: E731
+        sys.executable, "-m", "bench.gpu", "no_step", "--out", str(folder), "--seconds", "1",
+    )  # fmt: skip
+    (found,) = run_check(tmp_path, Budget(60), steps, commands)
+    assert found.state == "failed"
+    assert found.result.startswith("unknown step 'no_step'")
+
+
+def test_the_command_prints_the_table_last(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gpu = Gpu(name="NVIDIA Made-Up 1", capability="9.0", driver="13.0")
+    monkeypatch.setattr(bench.commands.gpu_check, "require_gpu", lambda name: gpu)
+    monkeypatch.setattr(bench.commands.gpu_check, "choose", lambda names: PLAYED[:1])
+    real = run_check
+    monkeypatch.setattr(
+        bench.commands.gpu_check, "run_check", lambda *given: real(*given, commands=played)
+    )
+    assert GpuCheck(budget="1m")() == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "all is well" in lines[-2]
+    assert lines[-1] == "reports/gpu/nvidia-made-up-1"
+    monkeypatch.setattr(bench.commands.gpu_check, "choose", lambda names: PLAYED[:2])
+    assert GpuCheck(budget="1m")() == 1
+
+
+def test_a_step_that_is_stopped_writes_down_what_it_did_not_do(tmp_path: Path) -> None:
+    code = (
+        "import pathlib, sys, time, bench.gpu.kept as kept, bench.gpu.parity as parity\n"
+        "from bench.gpu import __main__ as main\n"
+        "def compare(*_):\n"
+        "    try:\n"
+        "        time.sleep(60)\n"
+        "    except Exception as error:\n"
+        "        yield parity.Parity(model='a', runtime='b', batch=1,\n"
+        "                            reason=kept.words(error), when='')\n"
+        "parity.compare = compare\n"
+        "main.StepRun(step='parity', out=pathlib.Path(sys.argv[1]), seconds=3)()\n"
+    )
+    commands = lambda step, folder, seconds: (sys.executable, "-c", code, str(folder))  # noqa: E731
+    (found,) = run_check(tmp_path, Budget(8), [Step("parity", "Parity", 1)], commands)
+    assert found.state == "stopped"
+    rows = rows_of(tmp_path / "parity.jsonl", Parity)
+    assert rows[0].reason == "stopped at its time limit"
+    assert len(rows) > 10
+    assert {str(row.reason)[:12] for row in rows[1:]} == {"no time left"}
+    assert found.result.startswith("stopped after ")
+    assert found.result.endswith(f": {len(rows)} not measured (stopped at its time limit)")
+
+
+@pytest.mark.no_gpu
+def test_without_a_gpu_it_ends_at_once(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bench", "gpu-check"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr == (
+        "error: gpu-check: no NVIDIA driver on this machine (libcuda.so.1 not found)\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_make_runs_it_without_a_virtual_environment() -> None:
+    command = ["make", "-n", "gpu-check", "BIN=nowhere", "PYTHON=some-python", "ARGS=--only study"]
+    # Not those of the make that may run the tests.
+    outside = {k: v for k, v in os.environ.items() if "MAKE" not in k and k != "MFLAGS"}
+    done = subprocess.run(
+        command, cwd=ROOT, env=outside, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "some-python -m bench gpu-check --only study\n"

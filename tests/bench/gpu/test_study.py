@@ -1,0 +1,42 @@
+"""The guidelines as a step; they are asked of a CPU here, of few variants."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+import bench.gpu.study
+import bench.studies.study
+from bench.gpu.budget import Budget
+from bench.gpu.study import run
+from bench.studies import guidelines
+from bench.studies.variants import Platform, Variant
+
+
+def few(platform: Platform) -> list[Variant]:
+    """Returns two variants of each guideline, on 4x4 inputs."""
+    groups: dict[str, list[Variant]] = {}
+    for variant in guidelines.variants(platform):
+        groups.setdefault(variant.group, []).append(variant)
+    chosen = [variant for group in groups.values() for variant in (group[0], group[-1])]
+    return [dataclasses.replace(v, shape=(v.shape[0], 4, 4)) for v in chosen if "x1" in v.group]
+
+
+def test_claims_are_judged_and_the_page_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = dataclasses.replace(guidelines.STUDY, variants=few)
+    for module in (bench.gpu.study, bench.studies.study):
+        monkeypatch.setattr(module, "find_study", lambda name: study)
+    monkeypatch.setattr(bench.studies.study, "runtimes", lambda platform: ["torch"])
+    monkeypatch.setattr(bench.gpu.study, "_SECONDS", 0.0)
+    monkeypatch.setattr(bench.studies.study, "COUNT", 24)
+    said = run(tmp_path, Budget(60), on="CPU")
+    names, verdicts = zip(*(part.split(maxsplit=1) for part in said.split(", ")), strict=True)
+    assert names == ("G1", "G2", "G3", "G4")
+    assert set(verdicts) <= {"holds", "does not hold", "a tie"}
+    page = (tmp_path / "study-guidelines.md").read_text()
+    assert "As a CUDA graph" not in page
+    assert (tmp_path / "study-guidelines.jsonl").exists()
