@@ -60,6 +60,7 @@ def study_section(study: Study, found: Mapping[Platform, Results]) -> Section:
         notes=(
             *(_conditions(platform, results) for platform, results in found.items()),
             *_missing(found),
+            *_on_gpu(found),
             "Verdicts of comparisons: in how many the claim holds; p50 of what should be slower "
             "over p50 of what should be faster. Overlapping 95 % intervals are a tie.",
             "x: p50 over that of the group's first variant; from the lower end of one 95 % "
@@ -176,6 +177,16 @@ def _missing(found: Mapping[Platform, Results]) -> list[str]:
     if "CPU" not in found or "openvino" in found["CPU"].runtimes:
         return []
     return ["OpenVINO was not measured: it is not installed here; pip install .[openvino]."]
+
+
+def _on_gpu(found: Mapping[Platform, Results]) -> list[str]:
+    if "GPU" not in found:
+        return []
+    return [
+        "On the GPU each network was captured once as a CUDA graph, on images that stay there, and "
+        "the time is that between two CUDA events around a replay: launched kernel by kernel, "
+        "small layers would take what the processor takes to launch them. TF32 is off."
+    ]
 
 
 def _sheet(figure: Figure) -> dict[str, Any]:

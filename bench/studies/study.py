@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -74,6 +74,7 @@ def run_study(
     threads: int = 1,
     seconds: float = SECONDS,
     fresh: bool = False,
+    on: Sequence[Platform] | None = None,
 ) -> dict[Platform, Results]:
     """Returns what was measured on each platform of this machine, now or in an earlier run.
 
@@ -88,6 +89,7 @@ def run_study(
         threads: CPU threads inside one call.
         seconds: least sum of a candidate's samples.
         fresh: measure again, and forget all that the file holds.
+        on: what to measure on; None for all that this machine has.
 
     Raises:
         UserError: batch or threads that cannot be, or a file that cannot be understood.
@@ -101,7 +103,7 @@ def run_study(
     plan = Plan(count=COUNT, seconds=seconds, limit=max(LIMIT, seconds), rounds=ROUNDS)
     kept = [] if fresh else read_rows(file)
     found = {}
-    for platform in platforms():
+    for platform in platforms() if on is None else on:
         run = Run(study, platform, batch or BATCH[platform], threads, plan)
         rows = run.known(kept)
         if rows is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -48,13 +49,14 @@ def test_a_gap_changes_what_is_twice_as_large_and_no_more() -> None:
         assert 0 < change.mean < 5
         assert 0 <= change.score < 0.02
         assert not change.other
-    assert changes[3.0][0] == (0, 0, 0, False)
+    assert changes[3.0][0] == (0, 0, 0, False, 0)
 
 
 def test_other_answers_are_counted() -> None:
     (small, large) = changes_of([photo(100), photo(300)], network(exact_sum))[GAP]
     assert (small.most, small.score, small.other) == (0, 0, False)
     assert large.other
+    assert (small.points, large.points) == pytest.approx((0, -100 * large.score))
     assert large.score == pytest.approx((np.e - 1) / (np.e + 96), abs=1e-6)
 
 
@@ -88,7 +90,10 @@ def test_the_page_holds_times_and_answers(
     assert [row[1] for row in timed] == 2 * ["all pixels", "1", "1.5", "2", "3"]
     assert all(float(cell) > 0 for row in timed for cell in row[2:5])
     assert [row[-1] for row in timed if row[1] == "all pixels"] == ["1.00 |"] * 2
-    assert [row[1] for row in rows[-4:]] == ["4 of 4"] * 4
+    assert [row[1] for row in rows[-5:]] == ["4 of 4"] * 5
+    assert rows[-1][0] == "| one pixel off"
+    assert "moved by one of them, give 0 of 4 another one: 0.00 %" in printed
+    assert "changes its top-1 by +0.00 points" in printed
 
 
 def test_images_of_a_folder_take_the_place_of_the_photos(
@@ -103,4 +108,6 @@ def test_images_of_a_folder_take_the_place_of_the_photos(
     printed = capsys.readouterr().out
     assert "1 of 3 photos get another top-1 answer" in printed
     assert "33.33 %, above the limit of 0.5 %" in printed
+    assert re.search(r"moved by one of them, give [1-3] of 3 another one", printed)
+    assert re.search(r"changes its top-1 by -0\.\d+ points", printed)
     assert f"Photos: {folder}." in printed

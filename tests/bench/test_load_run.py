@@ -121,8 +121,9 @@ def closed(throughputs: list[float], form: Form, connections: int) -> list[Turn]
     ]
 
 
-def test_what_is_said_follows_from_the_figures() -> None:
-    plan = LoadPlan(rounds=3, arrivals=("fixed",), shares=(0.5, 0.7))
+def test_what_is_said_follows_from_the_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.load_section.usable_cores", lambda: 2)
+    plan = LoadPlan(rounds=3, shares=(0.5, 0.7))
     turns = Turns(
         (
             turn("before", ms=10.0),
@@ -136,6 +137,7 @@ def test_what_is_said_follows_from_the_figures() -> None:
             *closed([90.0, 90.0, 90.0], "multipart", 32),
             *closed([40.0, 40.0, 40.0], "multipart", 1),
             turn("open", arrivals="fixed", share=0.5, tail=9.0),
+            turn("open", arrivals="poisson", share=0.7, tail=300.0),
             turn("open", arrivals="fixed", share=0.7, tail=300.0, statuses={"200": 9, "429": 1}),
         )
     )
@@ -149,13 +151,16 @@ def test_what_is_said_follows_from_the_figures() -> None:
         "at least 0.95 is asked: undecided.",
         "500x375, multipart, 8 connections: 0.80 (0.70 to 0.80) of the in-process limit; "
         "at least 0.90 is asked: missed.",
-        "At 70 % load, fixed arrivals: p99 is 3.99 times p50; at most 2 is asked: missed.",
+        "At 70 % load, fixed arrivals: p99 is 3.99 times p50, and 1.00 times in the best server "
+        "there can be; at most 2 is asked: missed.",
+        "At 70 % load, poisson arrivals: p99 is 3.99 times p50, and 3.34 times in the best "
+        "server there can be; at most 2 is out of reach.",
         "A lone client: p50 10.0 ms before a burst of 32 connections, 13.0 ms after it, "
         "1.30 times; at most 1.2 is asked: missed.",
     ):
         assert sentence in said
     assert "1920x1080" not in said
-    assert said.endswith("Answers: 200 x 97, 429 x 1.")
+    assert said.endswith("Answers: 200 x 101, 429 x 1.")
     limits, loops, opened = section.tables
     assert limits.rows == (("500x375", "100.0", "100.0", "100.0"),)
     assert [row[:5] for row in loops.rows] == [
@@ -166,7 +171,12 @@ def test_what_is_said_follows_from_the_figures() -> None:
         ("500x375", "multipart", "8", "80.0", "0.80 (0.70 to 0.80)"),
         ("500x375", "multipart", "32", "90.0", "0.90 (0.90 to 0.90)"),
     ]
-    assert [row[:3] for row in opened.rows] == [("fixed", "50 %", "0.8"), ("fixed", "70 %", "2.0")]
+    assert [row[:3] for row in opened.rows] == [
+        ("fixed", "50 %", "0.8"),
+        ("fixed", "70 %", "2.0"),
+        ("poisson", "50 %", "0.0"),
+        ("poisson", "70 %", "0.8"),
+    ]
     assert opened.rows[1][-1] == "200 x 9, 429 x 1"
 
 

@@ -251,7 +251,10 @@ def test_a_gpu_is_measured_beside_the_cpu(
     page = write_study("made_up", study_section(STUDY, found), tmp_path)
     assert "torch-cuda: " in page.read_text()
     assert "the paper (a GPU): holds" in page.read_text()
+    assert "captured once as a CUDA graph" in page.read_text()
     assert (tmp_path / "study-made_up-2.png").exists()
+    alone = run_study("made_up", tmp_path, seconds=0.0, on=["GPU"])
+    assert [samples(r) for r in alone.values()] == [samples(found["GPU"])]
 
 
 def test_runtimes_are_those_that_are_installed(monkeypatch: pytest.MonkeyPatch) -> None:
