@@ -12,8 +12,9 @@ import logging
 import warnings
 from collections.abc import AsyncGenerator, Awaitable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import TypeVar
 
+from pydantic_core import to_json
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -22,6 +23,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from serving.batcher import QueueFull
+from serving.endpoint import Endpoint, body, failure
 from serving.guards import Counted, Guarded
 from serving.images import Upload
 from serving.metrics import exposition
@@ -35,7 +37,11 @@ T = TypeVar("T")
 
 
 def create_app(predictor: Predictor) -> Starlette:
-    """Returns the application that answers with ``predictor``; its lifespan opens and closes it."""
+    """Returns the application that answers with ``predictor``; its lifespan opens and closes it.
+
+    Its ``state.posts`` are the paths that take images, each an application of its own, with all
+    that it passes here but the routing.
+    """
     # What is odd about an upload is for its sender. Python even keeps each warning's text for ever.
     warnings.filterwarnings("ignore", module="PIL")
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
@@ -52,7 +58,11 @@ def create_app(predictor: Predictor) -> Starlette:
         if isinstance(found, Refusal):
             raise found
         timing = ", ".join(f"{stage};dur={ms}" for stage, ms in found["timings_ms"].items())
-        return JSONResponse({**found, **predictor.name}, headers={"server-timing": timing})
+        return Response(
+            to_json({**found, **predictor.name}),  # a tenth of the time of the standard library's
+            media_type="application/json",
+            headers={"server-timing": timing},
+        )
 
     async def predict_batch(request: Request) -> Response:
         top_k = _top_k(request, settings.top_k, labels)
@@ -60,7 +70,7 @@ def create_app(predictor: Predictor) -> Starlette:
             read = read_images(request, settings.max_bytes, settings.max_images)
             uploads = [Upload(data, top_k) for data in await _read(read, seconds)]
             found = await _predict(request, predictor, uploads, seconds)
-        results = [_body(each) if isinstance(each, Refusal) else each for each in found]
+        results = [body(each) if isinstance(each, Refusal) else each for each in found]
         return JSONResponse({"results": results, **predictor.name})
 
     async def model(request: Request) -> Response:
@@ -77,19 +87,23 @@ def create_app(predictor: Predictor) -> Starlette:
         with predictor:
             yield
 
-    return Starlette(
+    posts = {"/predict": Endpoint(predict), "/predict_batch": Endpoint(predict_batch)}
+    app = Starlette(
         routes=[
-            Route("/predict", predict, methods=["POST"]),
-            Route("/predict_batch", predict_batch, methods=["POST"]),
+            *(Route(path, endpoint, methods=["POST"]) for path, endpoint in posts.items()),
             Route("/model", model, methods=["GET"]),
             Route("/openapi.json", openapi, methods=["GET"]),
             Route("/metrics", metrics, methods=["GET"]),
             *page_routes(),
         ],
         middleware=[Middleware(Counted), Middleware(Guarded, token=settings.token)],
-        exception_handlers={Refusal: _refuse, HTTPException: _refuse_http, Exception: _fail},
+        exception_handlers={HTTPException: _refuse_http, Exception: _fail},
         lifespan=lifespan,
     )
+    app.state.posts = {
+        path: Counted(Guarded(endpoint, token=settings.token)) for path, endpoint in posts.items()
+    }
+    return app
 
 
 async def _read(body: Awaitable[T], seconds: float) -> T:
@@ -109,18 +123,24 @@ async def _predict(
         work = predictor.predict(uploads)
     except QueueFull:
         raise busy() from None
+    # Two things that cancel the work, and one that waits for it: asyncio.wait takes twice as long.
+    late = asyncio.get_running_loop().call_later(seconds, work.cancel)
     gone = asyncio.create_task(_hung_up(request))
-    either: set[asyncio.Future[Any]] = {work, gone}
+    gone.add_done_callback(lambda _: work.cancel())
     try:
-        done, _ = await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        if work in done:
-            return unwrap(work.result())
+        return unwrap(await work)
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise  # not the work alone: the server ends
+        if gone.done():
+            detail = "the connection closed before the answer"
+            raise Refusal(400, "incomplete", detail) from None
+        detail = f"no answer within {seconds:g} s; the service is overloaded"
+        raise Refusal(504, "too_late", detail) from None
     finally:
-        work.cancel()
+        late.cancel()
         gone.cancel()
-    if gone in done:
-        raise Refusal(400, "incomplete", "the connection closed before the answer")
-    raise Refusal(504, "too_late", f"no answer within {seconds:g} s; the service is overloaded")
 
 
 async def _hung_up(request: Request) -> None:
@@ -153,15 +173,6 @@ def _top_k(request: Request, default: int, labels: int) -> int:
     return int(text)
 
 
-def _body(refusal: Refusal) -> dict[str, str]:
-    return {"error": refusal.code, "detail": refusal.detail}
-
-
-async def _refuse(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Refusal)
-    return JSONResponse(_body(error), error.status, error.headers)
-
-
 async def _refuse_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     code = error.detail.lower().replace(" ", "_")
@@ -173,7 +184,4 @@ async def _refuse_http(request: Request, error: Exception) -> Response:
 
 
 async def _fail(request: Request, error: Exception) -> Response:
-    # Starlette raises the exception again after this answer, so the server's log has it all.
-    return JSONResponse(
-        {"error": "internal", "detail": "the service failed; its log says why"}, 500
-    )
+    return failure()  # Starlette raises the error again after this, for the log

@@ -28,6 +28,7 @@ from serving.settings import PREFIX, Settings
 from serving.uploads import Refusal
 
 Answer = dict[str, Any]  # ready for JSON
+_STAGES = {name: STAGES.labels(name) for name in ("decode", "resize", "queue", "inference")}
 
 
 def open_artifact(settings: Settings) -> Artifact:
@@ -181,13 +182,15 @@ class Predictor:
             BATCHES.observe(len(good))
         return [image.refusal or self._answer(image, next(logits), inference) for image in images]
 
-    def _answer(self, image: Decoded, logits: Logits, inference: float) -> Answer:
+    def _answer(self, image: Decoded, logits: Logits, inference: float) -> Answer | Exception:
+        if not np.isfinite(logits).all():
+            return ValueError(f"{self.artifact.path} answers logits that are not finite")
         stages = {"decode": image.decode, "resize": image.resize}
         # All that is neither: its own wait, and that for the others of its batch.
         total = perf_counter() - image.upload.queued
         stages |= {"queue": total - sum(stages.values()) - inference, "inference": inference}
         for name, seconds in stages.items():
-            STAGES.labels(name).observe(seconds)
+            _STAGES[name].observe(seconds)
         return {
             "predictions": self._predictions(logits, image.upload.top_k),
             "timings_ms": {name: round(seconds * 1e3, 3) for name, seconds in stages.items()},

@@ -34,6 +34,9 @@ except UserError as error:
     raise ServiceError(str(error)) from None
 
 
+app = create_app(predictor)
+
+
 @bentoml.service(
     name="pocketnets",
     workers=predictor.settings.workers,
@@ -44,7 +47,7 @@ except UserError as error:
     logging={"access": {"enabled": predictor.settings.access_log}},
     metrics={"enabled": False},
 )
-@bentoml.asgi_app(create_app(predictor), path="/")
+@bentoml.asgi_app(app, path="/")
 class Pocketnets:
     """Classifies images: POST one to /predict."""
 

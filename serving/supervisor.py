@@ -23,6 +23,7 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from models.errors import UserError
+from serving.front import Front
 from serving.metrics import FOLDER
 from serving.predictor import open_artifact, the_predictor
 from serving.protocol import PoliteProtocol
@@ -66,18 +67,19 @@ def create() -> Any:
         predictor = the_predictor()
         with ThreadPoolExecutor(1) as pool:
             loading = pool.submit(predictor.load)
-            from serving.service import Pocketnets  # imports BentoML meanwhile: most of a second
+            from serving.service import Pocketnets, app  # imports BentoML meanwhile
 
-            app = Pocketnets.to_asgi()  # type: ignore[attr-defined]
+            service = Pocketnets.to_asgi()  # type: ignore[attr-defined]
             loading.result()
         predictor.open()
         if predictor.settings.access_log:  # lines of BentoML's middleware, on stderr
             logging.basicConfig(format="%(asctime)s %(message)s")
             logging.getLogger("bentoml.access").setLevel(logging.INFO)
+            return service
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         sys.exit(STARTUP_FAILURE)
-    return app
+    return Front(app.state.posts, service)
 
 
 def _give_back_memory() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from export.artifact import Artifact
 from export.records import Logits
@@ -15,7 +16,7 @@ from export.runtimes.base import Runtime
 from export.runtimes.openvino_cpu import OpenvinoRuntime
 from export.runtimes.ort import OrtRuntime
 from export.runtimes.tensorrt_engine import EngineRuntime
-from models.preprocess import Pixels
+from models.preprocess import Pixels, encode_png
 from serving import predictor as predictor_module
 from serving.images import Upload
 from serving.predictor import Predictor
@@ -67,3 +68,29 @@ def test_a_runtime_that_takes_one_call_at_a_time_gets_one(
 def test_only_an_engine_takes_one_call_at_a_time() -> None:
     assert (OrtRuntime.parallel, OpenvinoRuntime.parallel) == (True, True)
     assert EngineRuntime.parallel is False
+
+
+class Spoilt(Counting):
+    """Answers each image with its brightest pixel, and a white one with what is no number."""
+
+    def __call__(self, pixels: Pixels) -> Logits:
+        logits = pixels.max(axis=(1, 2)).astype(np.float32)
+        logits[logits.max(axis=1) == 255] = np.nan
+        return logits
+
+
+def test_logits_that_are_not_finite_fail_their_own_image_only(
+    artifact_path: Path, encoded: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predictor_module, "open_runtime", lambda *_: Spoilt(parallel=True))
+    white = Image.new("RGB", (40, 40), "white")
+    uploads = [Upload(encode_png(image), 1) for image in (Image.new("RGB", (40, 40)), white)]
+
+    async def ask(predictor: Predictor) -> list[object]:
+        return await predictor.predict(uploads)
+
+    with Predictor(Settings(threads=1, batch_size=2), Artifact.load(artifact_path)) as predictor:
+        good, bad = asyncio.run(ask(predictor))
+    assert isinstance(good, dict)
+    assert isinstance(bad, ValueError)
+    assert "logits that are not finite" in str(bad)

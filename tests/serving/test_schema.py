@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -155,3 +157,39 @@ def _slowly(data: bytes) -> Any:
     yield data
     time.sleep(1)
     yield data
+
+
+@pytest.mark.parametrize(
+    "server", [{"DEADLINE_MS": 2, "MAX_PIXELS": 10**6, "MAX_BYTES": 10**7}], indirect=True
+)
+def test_an_answer_that_is_late_is_as_described(server: Any, encoded: Encoded) -> None:
+    described = Described(httpx.get(f"{server.url}/openapi.json").json())
+    headers = {"content-type": "image/png", "authorization": f"Bearer {TOKEN}"}
+    image = encoded(size=(1000, 1000))  # takes many times the deadline
+    answers = [httpx.post(f"{server.url}/predict", content=image, headers=headers) for _ in "12345"]
+    late = [answer for answer in answers if answer.status_code == 504]
+    assert late
+    for answer in late:
+        described.check(answer)
+
+
+@pytest.mark.parametrize("server", [{"QUEUE_SIZE": 1, "MAX_IMAGES": 1}], indirect=True)
+def test_a_refusal_of_what_does_not_fit_is_as_described(server: Any, encoded: Encoded) -> None:
+    described = Described(httpx.get(f"{server.url}/openapi.json").json())
+    headers = {"content-type": "image/png", "authorization": f"Bearer {TOKEN}"}
+    address = httpx.URL(server.url)
+    with ExitStack() as stack:
+        for _ in range(2):  # all there is room for: uploads that have begun
+            begun = socket.create_connection((address.host, address.port))
+            stack.callback(begun.close)
+            lines = ["POST /predict HTTP/1.1", "Host: x", "Content-Length: 100"]
+            lines += [f"{name}: {value}" for name, value in headers.items()]
+            begun.sendall("\r\n".join([*lines, "", "x"]).encode())
+        refused = None
+        for _ in range(100):  # until the server has read both
+            refused = httpx.post(f"{server.url}/predict", content=encoded(), headers=headers)
+            if refused.status_code != 200:
+                break
+    assert refused is not None
+    assert refused.status_code == 429
+    described.check(refused)

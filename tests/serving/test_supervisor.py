@@ -103,7 +103,7 @@ def test_one_of_two_workers_is_killed(
             killed = time.monotonic()
             before[0].kill()
             while before[0] in workers(server) or len(workers(server)) < 2:
-                assert time.monotonic() - killed < 10
+                assert time.monotonic() - killed < 60
                 time.sleep(0.05)
             clients.wait_for(50)
         failed = [when for when, outcome, _ in clients.outcomes if outcome != 200]

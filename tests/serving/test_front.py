@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.types import ASGIApp, Message, Scope
+
+from serving.endpoint import Endpoint
+from serving.front import Front
+from serving.uploads import Refusal
+
+
+def send(app: ASGIApp, **scope: Any) -> list[Message]:
+    """Returns what ``app`` sends in answer to a request."""
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def collect(message: Message) -> None:
+        sent.append(message)
+
+    defaults: Scope = {"type": "http", "method": "POST", "path": "/", "headers": []}
+    try:
+        asyncio.run(app({**defaults, **scope}, receive, collect))  # type: ignore[arg-type]
+    except LookupError:
+        sent.append({"type": "raised"})
+    return sent
+
+
+@pytest.mark.parametrize(
+    ("scope", "who"),
+    [
+        ({"path": "/predict"}, b"ours"),
+        ({"path": "/predict", "method": "GET"}, b"service"),
+        ({"path": "/predict/"}, b"service"),
+        ({"path": "/readyz", "method": "GET"}, b"service"),
+    ],
+)
+def test_images_take_the_short_way(scope: dict[str, Any], who: bytes) -> None:
+    front = Front({"/predict": PlainTextResponse("ours")}, PlainTextResponse("service"))
+    assert send(front, **scope)[1]["body"] == who
+
+
+def test_the_lifespan_is_the_services() -> None:
+    seen: list[str] = []
+
+    async def service(scope: Scope, receive: Any, send: Any) -> None:
+        seen.append(scope["type"])
+
+    async def start() -> None:
+        await Front({}, service)({"type": "lifespan"}, None, None)  # type: ignore[arg-type]
+
+    asyncio.run(start())
+    assert seen == ["lifespan"]
+
+
+def test_what_an_endpoint_raises_is_answered() -> None:
+    async def refuse(request: Request) -> Response:
+        raise Refusal(429, "busy", "come again", {"retry-after": "1"})
+
+    async def fail(request: Request) -> Response:
+        raise LookupError("/a/path")
+
+    start, answer = send(Endpoint(refuse))
+    assert start["status"] == 429
+    assert (b"retry-after", b"1") in start["headers"]
+    assert answer["body"] == b'{"error":"busy","detail":"come again"}'
+    start, answer, raised = send(Endpoint(fail))
+    assert start["status"] == 500
+    assert answer["body"] == b'{"error":"internal","detail":"the service failed; its log says why"}'
+    assert raised == {"type": "raised"}  # for the server's log
