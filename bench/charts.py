@@ -6,6 +6,7 @@ from typing import Any
 
 import altair as alt
 
+from bench.labels import place_labels
 from bench.rows import Row, Sweep
 from bench.table import macs, ms, threads, top1
 
@@ -15,6 +16,8 @@ Panel = alt.LayerChart | alt.FacetChart
 COLOURS = {
     "torch": "#8b929c",
     "torch-compile": "#b58a5b",
+    "torch-cuda": "#6f8f3f",
+    "torch-cuda-compile": "#c9a227",
     "ort-cpu": "#3d86d6",
     "openvino": "#e2803a",
     "ort-cuda": "#2fa36b",
@@ -46,7 +49,7 @@ def specification(chart: Any, sweep: Sweep, batches: list[int]) -> dict[str, Any
             f"points {batch}": data,
             f"rates {batch}": rates,
             f"labels {batch}": labels,
-            f"fastest {batch}": list(fastest.values()),
+            f"names {batch}": place_labels(fastest.values(), *_ranges(data)),
         }
     return spec
 
@@ -124,7 +127,7 @@ def scatter(sweep: Sweep, batch: int) -> Panel:
     layers = [lines, names, marks]
     if len(sweep.networks()) > 1:
         layers.append(
-            _chart("fastest", batch)
+            _chart("names", batch)
             .mark_text(align="center", baseline="top", dy=9, fontSize=10)
             .encode(x=x, y=y, text="name:N")
         )

@@ -9,7 +9,7 @@ from itertools import combinations
 from scipy import stats
 
 from bench.costs import Costs
-from bench.rows import Row, Sweep, latency, p50
+from bench.rows import PLACES, Place, Row, Sweep, latency, p50
 from bench.section import Section, Table
 from bench.timing import overlap
 
@@ -31,14 +31,24 @@ class Setting:
     precision: str
     batch: int
     threads: int
+    place: Place = "host"
 
     @classmethod
-    def of(cls, row: Row) -> Setting:
-        """Returns the setting a measured row is of."""
+    def of(cls, row: Row, place: Place = "host") -> Setting:
+        """Returns the setting that a row was measured in at ``place``."""
         assert row.runtime is not None, "a measured row has a runtime"
         return cls(
-            runtime=row.runtime, precision=row.precision, batch=row.batch, threads=row.threads
+            runtime=row.runtime,
+            precision=row.precision,
+            batch=row.batch,
+            threads=row.threads,
+            place=place,
         )
+
+    @property
+    def title(self) -> str:
+        """Returns the runtime, and where not host to host, the place: ``ort-cuda (graph)``."""
+        return self.runtime if self.place == "host" else f"{self.runtime} ({self.place})"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,9 +85,10 @@ def settings(sweep: Sweep) -> dict[Setting, list[tuple[Row, Costs]]]:
     """Returns the measured rows of each setting that holds enough networks, with their costs."""
     costs = {row.network: row.costs for row in sweep.rows if row.costs}
     found: dict[Setting, list[tuple[Row, Costs]]] = {}
-    for row in sorted(sweep.measured(), key=lambda row: (row.batch, row.threads)):
-        if cost := costs.get(row.network):
-            found.setdefault(Setting.of(row), []).append((row, cost))
+    for place in PLACES:
+        for row in sorted(sweep.at(place).measured(), key=lambda row: (row.batch, row.threads)):
+            if cost := costs.get(row.network):
+                found.setdefault(Setting.of(row, place), []).append((row, cost))
     return {setting: rows for setting, rows in found.items() if len(rows) >= MIN_NETWORKS}
 
 
@@ -130,7 +141,7 @@ def correlation_section(sweep: Sweep) -> Section | None:
             for one in found[setting].values()
         ]
         pairs = len(rows) * (len(rows) - 1) // 2
-        where = (setting.runtime, setting.precision, str(setting.batch), str(setting.threads))
+        where = (setting.title, setting.precision, str(setting.batch), str(setting.threads))
         table.append((*where, str(len(rows)), *cells, f"{len(inversions(rows))} of {pairs}"))
     header = ("Runtime", "Precision", "Batch", "Threads", "Networks", *COSTS, "Inversions")
     return Section(

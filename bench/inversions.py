@@ -43,9 +43,7 @@ def inversion_section(sweep: Sweep, profiles: Mapping[tuple[str, int], Profile])
         return None
     setting = next((one for one in found if _is_explained(one)), next(iter(found)))
     pairs = found[setting]
-    where = (
-        f"{setting.runtime} {setting.precision}, batch {setting.batch}, {threads(pairs[0].slow)}"
-    )
+    where = f"{setting.title} {setting.precision}, batch {setting.batch}, {threads(pairs[0].slow)}"
     costs = {row.network: row.costs for row in sweep.rows if row.costs is not None}
     rows = []
     for one in pairs[:_ROWS]:

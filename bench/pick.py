@@ -8,10 +8,10 @@ from pathlib import Path
 from bench.rows import Row, Sweep, p50
 from bench.timing import overlap
 from export.choice import Choice, write_choice
+from export.runtimes.base import runs_on_gpu
 
 PRECISIONS = ("fp32", "fp16", "int8")  # the one to prefer first, where speed does not decide
 _NAMED = 2  # ties that are named; more are counted
-_GPU_RUNTIMES = ("ort-cuda", "tensorrt", "tensorrt-rtx")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,8 +86,8 @@ def write_pick(sweep: Sweep, chosen: Pick, artifacts: Path) -> Path:
 def choice_of(sweep: Sweep, row: Row, artifact: str) -> Choice:
     """Returns what a server must know of a measured row, with its ``artifact`` by this path."""
     machine = sweep.machine
-    processor = machine.gpu if row.runtime in _GPU_RUNTIMES else machine.cpu
     assert row.runtime is not None, "a measured row has a runtime"
+    processor = machine.gpu if runs_on_gpu(row.runtime) else machine.cpu
     return Choice(
         artifact=artifact,
         runtime=row.runtime,

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 from bench.conditions import Conditions
 from bench.costs import Costs
 from bench.timing import Latency, Plan, overlap
 from export.records import Format, Metrics, Precision, Weights
+from export.runtimes.base import runs_on_gpu
 from models.errors import UserError
 from models.machine import Machine
 from models.registry import canonical_name
+
+# Where a call begins and ends: in the host's memory, timed by wall clock; or, pixels and logits
+# staying on a GPU, between two CUDA events, launched kernel by kernel or replayed as a CUDA graph.
+Place = Literal["host", "device", "graph"]
+PLACES: tuple[Place, ...] = get_args(Place)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +33,11 @@ class Row:
         runtime: what executed it; None where the artifact itself could not be read.
         batch: images per call.
         threads: CPU threads inside one call.
-        latency: every sample, or None.
+        latency: every sample from host to host, by wall clock, or None.
         reason: why there is no latency; None where there is one.
+        device: every sample of what stays on the GPU, by CUDA events; in words, why there is
+            none; None where nothing is on a GPU.
+        graph: likewise, replayed as a CUDA graph.
         costs: what the float32 graph costs; on rows of the onnx-fp32 artifact, None on others.
         weights, macs, parameters, size, sha256, metrics, unverified: the artifact's own words
             (``size``: bytes of the model file, ``sha256``: its digest); None where it could not
@@ -46,6 +56,8 @@ class Row:
     threads: int
     latency: Latency | None = None
     reason: str | None = None
+    device: Latency | str | None = None
+    graph: Latency | str | None = None
     weights: Weights | None = None
     costs: Costs | None = None
     macs: int | None = None
@@ -66,6 +78,21 @@ class Row:
     def network(self) -> str:
         """Returns the folder of the network's artifacts: ``<model>-<data>``."""
         return self.folder.rpartition("/")[0]
+
+    def at(self, place: Place) -> Latency | None:
+        """Returns the latency at ``place``, or None."""
+        found = self.latency if place == "host" else getattr(self, place)
+        return found if isinstance(found, Latency) else None
+
+    def with_latency(self, place: Place, found: Latency | str | None) -> Row:
+        """Returns the row with the latency at ``place``, or, in words, why there is none."""
+        if place == "device":
+            return replace(self, device=found)
+        if place == "graph":
+            return replace(self, graph=found)
+        if isinstance(found, str):
+            return replace(self, latency=None, reason=found)
+        return replace(self, latency=found, reason=None)
 
     @property
     def rate(self) -> float | None:
@@ -121,6 +148,10 @@ class Sweep:
         ]
         return sorted(rows, key=lambda row: p50(row) / row.batch)
 
+    def at(self, place: Place) -> Sweep:
+        """Returns the sweep of what was measured at ``place``, as if only that had been."""
+        return replace(self, rows=tuple(replace(r, latency=r.at(place)) for r in self.rows))
+
     def networks(self) -> list[str]:
         """Returns the networks of all rows, measured or not, in the order of the rows."""
         return list(dict.fromkeys(row.network for row in self.rows))
@@ -138,8 +169,14 @@ class Sweep:
         return self.measured(row.network, row.batch, row.threads)
 
     def eager(self, row: Row) -> Row | None:
-        """Returns torch eager at the network, batch size and threads of ``row``, if measured."""
-        return next((peer for peer in self.peers(row) if peer.runtime == "torch"), None)
+        """Returns torch eager at the network, batch size and threads of ``row``, if measured.
+
+        It is that in fp32, on the GPU for what runs there.
+        """
+        on_gpu = row.runtime is not None and runs_on_gpu(row.runtime)
+        eager = ("torch-cuda" if on_gpu else "torch", "fp32")
+        peers = self.peers(row)
+        return next((peer for peer in peers if (peer.runtime, peer.precision) == eager), None)
 
     def times_torch(self, row: Row) -> float | None:
         """Returns how many times faster than torch eager ``row`` is, or None."""

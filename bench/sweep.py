@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar, cast
@@ -25,12 +25,13 @@ from rich.progress import (
 from bench.conditions import conditions
 from bench.costs import count_costs
 from bench.grid import Grid, find_artifacts, network_of
-from bench.rows import Row, Sweep
-from bench.timing import Call, Latency, Plan, is_complete, measure
+from bench.rows import PLACES, Place, Row, Sweep
+from bench.timing import Call, Latency, Plan, Timed, is_complete, measure
 from export.artifact import Artifact
 from export.golden import check_golden, golden_pixels
 from export.records import Format, Precision
 from export.runtimes.base import Runtime, list_runtimes, load_runtime
+from export.runtimes.resident import GpuRuntime, Resident, check_resident
 from models.cli import notes
 from models.errors import UserError
 from models.machine import this_machine
@@ -44,6 +45,15 @@ _COLUMNS = (
     MofNCompleteColumn(),
     TimeElapsedColumn(),
 )
+# Torch runs the network's source, which is the same behind every precision: on a GPU it can be cast
+# to half, where it is as fast as that; on a CPU it is fp32.
+_EVERY = ("fp32", "fp16", "int8")
+_PRECISIONS = {
+    "torch": ("fp32",),
+    "torch-compile": ("fp32",),
+    "torch-cuda": ("fp32", "fp16"),
+    "torch-cuda-compile": ("fp32", "fp16"),
+}
 _NOT_COMPILED = "compiling takes minutes a network; ask for it with: make bench ARGS=--compile"
 
 
@@ -53,7 +63,7 @@ def run_sweep(
     *,
     known: Sweep | None = None,
     fresh: bool = False,
-    save: Callable[[Sweep], object] = lambda _: None,
+    save: Callable[[Sweep], object] | None = None,
 ) -> Sweep:
     """Returns a row for every candidate of ``grid``; those that run are measured together.
 
@@ -82,19 +92,27 @@ def run_sweep(
             for some in pool.map(lambda row: _load(row, grid, plan, earlier, stack), blanks):
                 found += some
                 progress.update(loading, advance=1, refresh=True)
-        calls = {index: one.call for index, one in enumerate(found) if one.call}
+        calls = {
+            (index, place): call
+            for index, one in enumerate(found)
+            for place, call in one.calls.items()
+        }
         begun = (
-            {index: one.row.latency for index, one in enumerate(found) if one.row.latency}
+            {
+                (index, place): latency
+                for index, one in enumerate(found)
+                for place in one.calls
+                if (latency := one.row.at(place))
+            }
             if known and known.plan == plan
             else {}
         )
         rest = _others(known, found, grid)
 
-        def sweep(latencies: Mapping[int, Latency]) -> Sweep:
-            rows = [
-                replace(one.row, latency=latencies.get(index, one.row.latency))
-                for index, one in enumerate(found)
-            ]
+        def sweep(latencies: Mapping[tuple[int, Place], Latency]) -> Sweep:
+            rows = [one.row for one in found]
+            for (index, place), latency in latencies.items():
+                rows[index] = rows[index].with_latency(place, latency)
             return Sweep(
                 machine=machine,
                 plan=plan,
@@ -109,17 +127,18 @@ def run_sweep(
             plan,
             begun=begun,
             tick=partial(progress.update, measuring, advance=1, refresh=True),
-            save=lambda latencies: save(sweep(latencies)),
+            # To ask a GPU for its clock takes a tenth of a second: only where it is kept.
+            save=(lambda latencies: save(sweep(latencies))) if save else lambda _: None,
         )
     return sweep(latencies)
 
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
-    """A row, with what it knows from before, and what to time; no call where nothing is left."""
+    """A row, with what it knows from before, and what is left to time at which places."""
 
     row: Row
-    call: Call | None = None
+    calls: Mapping[Place, Call | Timed] = field(default_factory=dict)
 
 
 def _load(
@@ -154,33 +173,56 @@ def _load(
     for name in list_runtimes(artifact.format):
         if grid.runtimes and name not in grid.runtimes:
             continue
-        if name.startswith("torch") and artifact.precision != "fp32":
-            continue  # torch runs the network's source, which is the same behind every precision
+        if artifact.precision not in _PRECISIONS.get(name, _EVERY):
+            continue
         for threads in grid.threads:
             runtime: Runtime | str | None = None  # opened when a batch needs it
             for batch in grid.batches:
                 here = replace(row, runtime=name, batch=batch, threads=threads)
                 before = earlier.get(here.key)
                 if before and before.latency and before.sha256 == row.sha256:
-                    here = replace(here, latency=before.latency, when=before.when)
-                    if is_complete(before.latency, plan):
+                    here = replace(
+                        here,
+                        latency=before.latency,
+                        device=before.device,
+                        graph=before.graph,
+                        when=before.when,
+                    )
+                    if _is_done(here, plan):
                         found.append(_Candidate(here))
                         continue
-                if name == "torch-compile" and not grid.compile:
-                    found.append(_Candidate(replace(here, latency=None, reason=_NOT_COMPILED)))
+                if name.endswith("-compile") and not grid.compile:
+                    found.append(_Candidate(here.with_latency("host", _NOT_COMPILED)))
                     continue
                 if runtime is None:
                     runtime = _attempt(partial(_open, name, artifact, threads, stack))
-                call: Call | str = (
-                    runtime
-                    if isinstance(runtime, str)
-                    else _attempt(partial(_first_call, runtime, artifact, batch))
-                )
-                if isinstance(call, str):
-                    found.append(_Candidate(replace(here, latency=None, reason=call)))
+                if isinstance(runtime, str):
+                    found.append(_Candidate(here.with_latency("host", runtime)))
                 else:
-                    found.append(_Candidate(here, call))
+                    found.append(_prepare(here, runtime, artifact, stack))
     return found
+
+
+def _is_done(row: Row, plan: Plan) -> bool:
+    """Returns whether all that was begun of ``row`` was measured as ``plan`` asks."""
+    return all(is_complete(done, plan) for place in PLACES if (done := row.at(place)))
+
+
+def _prepare(row: Row, runtime: Runtime, artifact: Artifact, stack: ExitStack) -> _Candidate:
+    """Returns what is to be timed of ``row``; ``stack`` will free what it keeps on a GPU."""
+    call = _attempt(partial(_first_call, runtime, artifact, row.batch))
+    if isinstance(call, str):
+        return _Candidate(row.with_latency("host", call))
+    calls: dict[Place, Call | Timed] = {"host": call}
+    if isinstance(runtime, GpuRuntime):
+        for place in PLACES[1:]:
+            make = partial(_first_resident, runtime, artifact, row.batch, place == "graph", stack)
+            resident = _attempt(make)
+            if isinstance(resident, str):
+                row = row.with_latency(place, resident)
+            else:
+                calls[place] = resident
+    return _Candidate(row, calls)
 
 
 def _others(known: Sweep | None, found: Iterable[_Candidate], grid: Grid) -> list[Row]:
@@ -227,6 +269,18 @@ def _first_call(runtime: Runtime, artifact: Artifact, batch: int) -> Call:
             "may end before its work is done, so its duration says nothing"
         )
     return partial(runtime, pixels)
+
+
+def _first_resident(
+    runtime: GpuRuntime, artifact: Artifact, batch: int, graph: bool, stack: ExitStack
+) -> Resident:
+    """Returns the same images on the GPU, whose answers there were found right."""
+    pixels = golden_pixels(artifact, batch)
+    with ExitStack() as own:
+        resident = own.enter_context(closing(runtime.resident(pixels, graph=graph)))
+        check_resident(resident, runtime.name, runtime(pixels), artifact.limits.golden_error)
+        stack.enter_context(own.pop_all())
+    return resident
 
 
 def _attempt(work: Callable[[], T]) -> T | str:

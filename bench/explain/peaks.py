@@ -114,8 +114,13 @@ def _ort_cpu(threads: int) -> Peaks:
     )
 
 
-# A GPU's peaks come in here: its own products through its own runtime, and its own copies.
-_RUNTIMES: dict[str, Callable[[int], Peaks]] = {"ort-cpu": _ort_cpu}
+def _torch_cuda(threads: int) -> Peaks:
+    from bench.gpu.peaks import gpu_peaks
+
+    return gpu_peaks(threads)
+
+
+_RUNTIMES: dict[str, Callable[[int], Peaks]] = {"ort-cpu": _ort_cpu, "torch-cuda": _torch_cuda}
 
 
 def _flops(threads: int) -> dict[Precision, float]:

@@ -52,6 +52,19 @@ def test_known_duration_is_what_is_measured() -> None:
     assert found["fast"].variation == pytest.approx(0, abs=1e-6)
 
 
+def test_what_tells_its_own_time_is_believed() -> None:
+    class Gpu:
+        def elapse(self) -> float:
+            clock.now += 1.0  # the wall clock goes on meanwhile, and is not asked
+            return 0.0025
+
+    clock = Clock()
+    calls = {"gpu": Gpu(), "cpu": clock.sleeper(0.005)}
+    found = measure(calls, Plan(count=10, seconds=0.0, rounds=5), clock=clock)
+    assert found["gpu"].samples == (0.0025,) * 10
+    assert found["cpu"].samples == pytest.approx([0.005] * 10)
+
+
 @pytest.mark.parametrize(("count", "seconds"), [(7, 0.0), (1, 0.31), (30, 0.1)])
 def test_both_minima_hold(count: int, seconds: float) -> None:
     clock = Clock()
