@@ -6,7 +6,7 @@ from typing import Any
 
 import altair as alt
 
-from bench.labels import place_labels
+from bench.labels import HEIGHT, WIDTH, place_labels
 from bench.rows import Row, Sweep
 from bench.table import macs, ms, threads, top1
 
@@ -132,7 +132,7 @@ def scatter(sweep: Sweep, batch: int) -> Panel:
             .encode(x=x, y=y, text="name:N")
         )
     return alt.layer(*layers).properties(
-        height=300,
+        height=HEIGHT,
         description=f"Latency against MACs per image at batch {batch}, on log scales.",
     )
 
@@ -146,7 +146,7 @@ def poster(sweep: Sweep, title: str, subtitle: list[str]) -> Any:
     rows.append([scatter(sweep, batch) for batch in batches])
     # Scales are shared along a line of charts, not across lines: the first has no legend.
     lines = [
-        alt.hconcat(*(panel.properties(width=430) for panel in row), spacing=40).resolve_scale(
+        alt.hconcat(*(panel.properties(width=WIDTH) for panel in row), spacing=40).resolve_scale(
             color="shared", shape="shared"
         )
         for row in rows

@@ -30,10 +30,15 @@ class Conditions:
     gpu_mhz: float | None
 
 
+def now() -> str:
+    """Returns the UTC date and time, ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
 def conditions() -> Conditions:
     """Returns the state of this machine now."""
     return Conditions(
-        when=datetime.now(UTC).isoformat(timespec="seconds"),
+        when=now(),
         load_average=os.getloadavg() if hasattr(os, "getloadavg") else None,
         cpu_mhz=_cpu_mhz(),
         gpu_mhz=_gpu_mhz(),

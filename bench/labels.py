@@ -7,7 +7,7 @@ from math import log
 from typing import Any
 
 # Pixels, of the sheet's charts; a page gives them more room across.
-_WIDTH, _HEIGHT = 430, 300
+WIDTH, HEIGHT = 430, 300
 _LETTER, _LINE = 5.6, 11.5
 _STEP = 2.0
 
@@ -26,19 +26,19 @@ def place_labels(
         y_range: ends of the axis of ``p50``.
     """
     placed: list[tuple[float, float, float]] = []  # middle, half of the width, top
+    low, high = y_range
     found = []
     for point in sorted(points, key=lambda point: -float(point["p50"])):
-        middle = _share(point["macs"], x_range) * _WIDTH
-        top = (1 - _share(point["p50"], y_range)) * _HEIGHT
+        middle = _share(point["macs"], x_range) * WIDTH
+        top = (1 - _share(point["p50"], y_range)) * HEIGHT
         half = _LETTER * len(point["name"]) / 2
-        while top < _HEIGHT - 2 * _LINE and any(
+        while top < HEIGHT - 2 * _LINE and any(
             abs(middle - other) < half + width and abs(top - taken) < _LINE
             for other, width, taken in placed
         ):
             top += _STEP
         placed.append((middle, half, top))
-        low, high = y_range
-        found.append({**point, "p50": low * (high / low) ** (1 - top / _HEIGHT)})
+        found.append({**point, "p50": low * (high / low) ** (1 - top / HEIGHT)})
     return found
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import altair as alt
 
-from bench.charts import COLOURS
+from bench.charts import colour
 from bench.rows import PLACES, Place, Row, Sweep
 from bench.section import Figure, Section, Table
 from bench.table import MISSING, ms
@@ -18,7 +18,7 @@ _NAMES: dict[Place, str] = {
     "device": "on the GPU",
     "graph": "as a CUDA graph",
 }
-_SHAPES = {"host to host": "circle", "on the GPU": "square", "as a CUDA graph": "triangle-up"}
+_SHAPES = ["circle", "square", "triangle-up"]  # of the places, in their order
 _HEADER = (
     "Network",
     "Precision",
@@ -110,24 +110,16 @@ def _figure(rows: Iterable[Row], batch: int) -> Figure:
         for place in PLACES
         if (found := row.at(place))
     ]
-    used = [name for name in COLOURS if any(point["runtime"] == name for point in data)]
     log = alt.Scale(type="log", nice=False, padding=12)
+    shapes = alt.Scale(domain=[_NAMES[place] for place in PLACES], range=_SHAPES)
     chart = (
         alt.Chart(alt.Data(values=data))
         .mark_point(size=70, filled=True, opacity=0.85)
         .encode(
             x=alt.X("macs:Q", title="MACs per image (M)", scale=log, axis=alt.Axis(format="~s")),
             y=alt.Y("p50:Q", title=f"p50 of a call at batch {batch} (ms)", scale=log),
-            color=alt.Color(
-                "runtime:N",
-                title=None,
-                scale=alt.Scale(domain=used, range=[COLOURS[name] for name in used]),
-            ),
-            shape=alt.Shape(
-                "place:N",
-                title=None,
-                scale=alt.Scale(domain=list(_SHAPES), range=list(_SHAPES.values())),
-            ),
+            color=colour(data),
+            shape=alt.Shape("place:N", title=None, scale=shapes),
             tooltip=[f"{name}:N" for name in ("network", "runtime", "precision", "place", "p50")],
         )
         .properties(height=320)

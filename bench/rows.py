@@ -18,6 +18,7 @@ from models.registry import canonical_name
 # staying on a GPU, between two CUDA events, launched kernel by kernel or replayed as a CUDA graph.
 Place = Literal["host", "device", "graph"]
 PLACES: tuple[Place, ...] = get_args(Place)
+Key = tuple[str, str | None, int, int]  # folder, runtime, batch, threads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +71,7 @@ class Row:
     when: str
 
     @property
-    def key(self) -> tuple[str, str | None, int, int]:
+    def key(self) -> Key:
         """Returns what tells rows apart: the artifact's folder, runtime, batch and threads."""
         return self.folder, self.runtime, self.batch, self.threads
 

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
-from dataclasses import dataclass, field, replace
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import cast
 
-import numpy as np
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -22,22 +20,14 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from bench.candidates import Candidate, load_candidates
 from bench.conditions import conditions
-from bench.costs import count_costs
 from bench.grid import Grid, find_artifacts, network_of
-from bench.rows import PLACES, Place, Row, Sweep
-from bench.timing import Call, Latency, Plan, Timed, is_complete, measure
-from export.artifact import Artifact
-from export.golden import check_golden, golden_pixels
+from bench.rows import Place, Row, Sweep
+from bench.timing import Latency, Plan, measure
 from export.records import Format, Precision
-from export.runtimes.base import Runtime, list_runtimes, load_runtime
-from export.runtimes.resident import GpuRuntime, Resident, check_resident
 from models.cli import notes
-from models.errors import UserError
 from models.machine import this_machine
-
-T = TypeVar("T")
-Key = tuple[str, str | None, int, int]
 
 _COLUMNS = (
     TextColumn("{task.description}"),
@@ -45,16 +35,6 @@ _COLUMNS = (
     MofNCompleteColumn(),
     TimeElapsedColumn(),
 )
-# Torch runs the network's source, which is the same behind every precision: on a GPU it can be cast
-# to half, where it is as fast as that; on a CPU it is fp32.
-_EVERY = ("fp32", "fp16", "int8")
-_PRECISIONS = {
-    "torch": ("fp32",),
-    "torch-compile": ("fp32",),
-    "torch-cuda": ("fp32", "fp16"),
-    "torch-cuda-compile": ("fp32", "fp16"),
-}
-_NOT_COMPILED = "compiling takes minutes a network; ask for it with: make bench ARGS=--compile"
 
 
 def run_sweep(
@@ -82,14 +62,16 @@ def run_sweep(
     machine, before = this_machine(), conditions()
     assert known is None or known.machine.key == machine.key, "rows of two machines do not mix"
     earlier = {} if fresh or not known else {row.key: row for row in known.rows}
-    found: list[_Candidate] = []
+    found: list[Candidate] = []
     # Drawn only between turns: a refreshing thread would take its time out of the samples.
     with Progress(*_COLUMNS, console=notes(), auto_refresh=False) as progress, ExitStack() as stack:
         loading = progress.add_task("Loading", total=len(folders))
         blanks = [_blank(folder, grid, machine.key, before.when) for folder in folders]
         # On a GPU one by one: CUDA forbids much in all threads while one captures a graph.
         with ThreadPoolExecutor(1 if machine.gpu else machine.cores) as pool:
-            for some in pool.map(lambda row: _load(row, grid, plan, earlier, stack), blanks):
+            for some in pool.map(
+                lambda row: load_candidates(row, grid, plan, earlier, stack), blanks
+            ):
                 found += some
                 progress.update(loading, advance=1, refresh=True)
         calls = {
@@ -133,99 +115,7 @@ def run_sweep(
     return sweep(latencies)
 
 
-@dataclass(frozen=True, slots=True)
-class _Candidate:
-    """A row, with what it knows from before, and what is left to time at which places."""
-
-    row: Row
-    calls: Mapping[Place, Call | Timed] = field(default_factory=dict)
-
-
-def _load(
-    row: Row,
-    grid: Grid,
-    plan: Plan,
-    earlier: Mapping[Key, Row],
-    stack: ExitStack,
-) -> list[_Candidate]:
-    """Returns the candidates of one artifact."""
-    artifact = _attempt(lambda: Artifact.load(grid.artifacts / row.folder))
-    places = [(threads, batch) for threads in grid.threads for batch in grid.batches]
-    if isinstance(artifact, str):
-        return [
-            _Candidate(replace(row, batch=batch, threads=threads, reason=artifact))
-            for threads, batch in places
-        ]
-    row = replace(
-        row,
-        model=artifact.model,
-        data=artifact.data,
-        weights=artifact.weights,
-        macs=artifact.macs,
-        parameters=artifact.parameters,
-        size=artifact.size,
-        sha256=artifact.sha256s[artifact.model_file.name],
-        metrics=artifact.metrics,
-        costs=count_costs(artifact) if artifact.name == "onnx-fp32" else None,
-        unverified=artifact.unverified,
-    )
-    found: list[_Candidate] = []
-    for name in list_runtimes(artifact.format):
-        if grid.runtimes and name not in grid.runtimes:
-            continue
-        if artifact.precision not in _PRECISIONS.get(name, _EVERY):
-            continue
-        for threads in grid.threads:
-            runtime: Runtime | str | None = None  # opened when a batch needs it
-            for batch in grid.batches:
-                here = replace(row, runtime=name, batch=batch, threads=threads)
-                before = earlier.get(here.key)
-                if before and before.latency and before.sha256 == row.sha256:
-                    here = replace(
-                        here,
-                        latency=before.latency,
-                        device=before.device,
-                        graph=before.graph,
-                        when=before.when,
-                    )
-                    if _is_done(here, plan):
-                        found.append(_Candidate(here))
-                        continue
-                if name.endswith("-compile") and not grid.compile:
-                    found.append(_Candidate(here.with_latency("host", _NOT_COMPILED)))
-                    continue
-                if runtime is None:
-                    runtime = _attempt(partial(_open, name, artifact, threads, stack))
-                if isinstance(runtime, str):
-                    found.append(_Candidate(here.with_latency("host", runtime)))
-                else:
-                    found.append(_prepare(here, runtime, artifact, stack))
-    return found
-
-
-def _is_done(row: Row, plan: Plan) -> bool:
-    """Returns whether all that was begun of ``row`` was measured as ``plan`` asks."""
-    return all(is_complete(done, plan) for place in PLACES if (done := row.at(place)))
-
-
-def _prepare(row: Row, runtime: Runtime, artifact: Artifact, stack: ExitStack) -> _Candidate:
-    """Returns what is to be timed of ``row``; ``stack`` will free what it keeps on a GPU."""
-    call = _attempt(partial(_first_call, runtime, artifact, row.batch))
-    if isinstance(call, str):
-        return _Candidate(row.with_latency("host", call))
-    calls: dict[Place, Call | Timed] = {"host": call}
-    if isinstance(runtime, GpuRuntime):
-        for place in PLACES[1:]:
-            make = partial(_first_resident, runtime, artifact, row.batch, place == "graph", stack)
-            resident = _attempt(make)
-            if isinstance(resident, str):
-                row = row.with_latency(place, resident)
-            else:
-                calls[place] = resident
-    return _Candidate(row, calls)
-
-
-def _others(known: Sweep | None, found: Iterable[_Candidate], grid: Grid) -> list[Row]:
+def _others(known: Sweep | None, found: Iterable[Candidate], grid: Grid) -> list[Row]:
     """Returns the rows of ``known`` that this run has nothing to say about."""
     if known is None:
         return []
@@ -243,55 +133,6 @@ def _others(known: Sweep | None, found: Iterable[_Candidate], grid: Grid) -> lis
             )
         )
     ]
-
-
-def _open(name: str, artifact: Artifact, threads: int, stack: ExitStack) -> Runtime:
-    """Returns a runtime that reproduced the golden batch; ``stack`` will close it."""
-    with ExitStack() as own:
-        runtime = own.enter_context(load_runtime(name, artifact, threads=threads))
-        check_golden(runtime, artifact)
-        stack.enter_context(own.pop_all())
-    return runtime
-
-
-def _first_call(runtime: Runtime, artifact: Artifact, batch: int) -> Call:
-    """Returns a call on ``batch`` golden images, repeated as needed, that has worked once.
-
-    Raises:
-        UserError: what it returns is no array on the host. Then the call may return before its
-            work is done, and its duration would say nothing.
-    """
-    pixels = golden_pixels(artifact, batch)
-    logits = runtime(pixels)
-    if type(logits) is not np.ndarray:
-        raise UserError(
-            f"{runtime.name} returned {type(logits).__name__}, not an array on the host: its call "
-            "may end before its work is done, so its duration says nothing"
-        )
-    return partial(runtime, pixels)
-
-
-def _first_resident(
-    runtime: GpuRuntime, artifact: Artifact, batch: int, graph: bool, stack: ExitStack
-) -> Resident:
-    """Returns the same images on the GPU, whose answers there were found right."""
-    pixels = golden_pixels(artifact, batch)
-    with ExitStack() as own:
-        resident = own.enter_context(closing(runtime.resident(pixels, graph=graph)))
-        check_resident(resident, runtime.name, runtime(pixels), artifact.limits.golden_error)
-        stack.enter_context(own.pop_all())
-    return resident
-
-
-def _attempt(work: Callable[[], T]) -> T | str:
-    """Returns what ``work`` returns, or in words why it could not."""
-    try:
-        return work()
-    except UserError as error:
-        return str(error)
-    except Exception as error:  # native runtimes raise what they like; one must not end the sweep
-        first = (str(error).strip() or "no message").splitlines()[0]
-        return f"{type(error).__name__}: {first}"
 
 
 def _blank(folder: Path, grid: Grid, machine: str, when: str) -> Row:

@@ -13,7 +13,7 @@ from multiprocessing import get_context
 from export.build import Options, Outcome, build_artifacts
 from export.network import WeightsChoice, load_network
 from models.cores import usable_cores
-from models.errors import UserError, first_line
+from models.errors import UserError, in_words
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,14 +70,11 @@ def _run(job: Job) -> list[Outcome]:
 def _outcomes(done: Future[list[Outcome]]) -> list[Outcome]:
     try:
         return done.result()
-    except UserError as error:
-        return [Outcome("all", reason=str(error), failed=True)]
     except BrokenProcessPool:
         reason = "its process was killed; was there too little memory? Try fewer --workers"
         return [Outcome("all", reason=reason, failed=True)]
     except Exception as error:  # one network's own trouble, whatever it is, is one row
-        reason = f"{type(error).__name__}: {first_line(error)}"
-        return [Outcome("all", reason=reason, failed=True)]
+        return [Outcome("all", reason=in_words(error), failed=True)]
 
 
 def _shares(workers: int) -> list[set[int]]:

@@ -27,3 +27,11 @@ def first_line(error: BaseException) -> str:
     """Returns the first line of another library's message, or its kind if it has none."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def in_words(error: BaseException) -> str:
+    """Returns in one line why something could not be done: a reason, where a result would be."""
+    if isinstance(error, UserError):
+        return str(error)
+    kind, first = type(error).__name__, first_line(error)
+    return kind if first == kind else f"{kind}: {first}"

@@ -32,7 +32,7 @@ from export.golden import golden_pixels
 from export.runtimes.base import Runtime, load_runtime
 from export.runtimes.ort import cpu_session
 from models.cli import notes
-from models.errors import UserError, first_line
+from models.errors import UserError, in_words
 from models.machine import this_machine
 from models.preprocess import Pixels
 
@@ -228,12 +228,11 @@ def _layer_times(
 
 
 def _missing(artifact: Artifact, batch: int, error: Exception) -> Missing:
-    said = str(error) if isinstance(error, UserError) else first_line(error)
     return Missing(
         network=f"{artifact.model}-{artifact.data}",
         artifact=artifact.name,
         batch=batch,
-        reason=said,
+        reason=in_words(error),
     )
 
 

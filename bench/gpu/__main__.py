@@ -11,21 +11,9 @@ import tyro
 
 from bench.gpu.budget import Budget
 from bench.gpu.process import RESULT
+from bench.gpu.steps import STEPS
 from models.cli import run
 from models.errors import UserError, closest
-
-# Each is a module with run(folder, budget), which returns what it found in one line.
-MODULES = {
-    "tests": "bench.gpu.suite",
-    "training": "bench.gpu.training",
-    "exports": "bench.gpu.exports",
-    "latency": "bench.gpu.latency",
-    "study": "bench.gpu.study",
-    "parity": "bench.gpu.parity",
-    "roofline": "bench.gpu.limits",
-    "engine": "bench.gpu.engine",
-    "report": "bench.gpu.page",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,10 +29,11 @@ class StepRun:
 
     def __call__(self) -> None:
         """Prints what the step found, on a line of its own."""
-        if self.step not in MODULES:
-            raise UserError(f"unknown step {self.step!r}: {closest(self.step, MODULES)}")
+        modules = {step.name: step.module for step in STEPS}
+        if self.step not in modules:
+            raise UserError(f"unknown step {self.step!r}: {closest(self.step, modules)}")
         signal.signal(signal.SIGTERM, _stop)
-        module = importlib.import_module(MODULES[self.step])
+        module = importlib.import_module(modules[self.step])
         print(f"{RESULT}{module.run(self.out, Budget(self.seconds))}")
 
 

@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from bench.conditions import now
 from bench.gpu.budget import Budget
-from bench.gpu.kept import now, rewrite, rows_of
+from bench.gpu.kept import rewrite, rows_of
 from bench.gpu.process import run_limited
 from bench.gpu.steps import FILE, STEPS, Outcome, Step, state_of
 from bench.gpu.summary import write_summary

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from bench.conditions import now
 from bench.gpu.budget import Budget
-from bench.gpu.kept import now, rewrite, words
+from bench.gpu.kept import rewrite
 from bench.gpu.process import RESULT
 from bench.table import ms
 from bench.timing import Plan, measure
@@ -17,7 +18,7 @@ from export.fingerprint import EngineMismatch
 from export.flavour import FLAVOURS, FlavourName, import_flavour
 from export.golden import check_golden, golden_pixels
 from export.runtimes.base import Runtime, load_runtime
-from models.errors import UserError
+from models.errors import UserError, in_words
 
 FILE = "engines.jsonl"
 MODEL = "mobilenet_v3_large"
@@ -83,7 +84,7 @@ def _try(flavour: FlavourName, model: str) -> Iterator[Engine]:
         yield replace(row, reason=error.wrong)
         yield replace(row, reason=error.wrong, refusal=_refusal(flavour, artifact))
     except Exception as error:  # native libraries raise what they like
-        yield replace(row, reason=words(error))
+        yield replace(row, reason=in_words(error))
 
 
 def _build(flavour: FlavourName, model: str) -> Artifact:
@@ -111,7 +112,7 @@ def _refusal(flavour: FlavourName, artifact: Artifact) -> str:
         with EngineRuntime(name, artifact, artifact.model_file.read_bytes()) as runtime:
             check_golden(runtime, artifact)
     except Exception as error:
-        return words(error)
+        return in_words(error)
     return "none: it loads the engine and answers rightly"
 
 

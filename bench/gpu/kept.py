@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
 from bench.kept import parse, write_lines
-from models.errors import UserError, first_line
 
 T = TypeVar("T")
-
-
-def now() -> str:
-    """Returns the UTC date and time, ISO 8601, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def words(error: BaseException) -> str:
-    """Returns in one line why something could not be done: a reason, where a figure would be."""
-    if isinstance(error, UserError):
-        return str(error)
-    return f"{type(error).__name__}: {first_line(error)}"
 
 
 def add(path: Path, row: object) -> None:

@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
-from bench.conditions import conditions
+from bench.conditions import conditions, now
 from bench.gpu.budget import Budget
 from bench.gpu.exports import DATA
-from bench.gpu.kept import now, words
 from bench.grid import Grid
 from bench.rows import Row, Sweep
 from bench.sweep import run_sweep
@@ -19,7 +18,7 @@ from bench.sweep_file import earlier_sweep, write_sweep
 from bench.timing import Plan
 from export.artifact import ARTIFACTS
 from export.records import Precision
-from models.errors import UserError
+from models.errors import UserError, in_words
 from models.machine import this_machine
 from models.registry import DEFAULT_NETWORKS
 
@@ -86,7 +85,7 @@ def run(
                 try:
                     sweep = run_sweep(_grid(piece, artifacts), plan, known=sweep)
                 except Exception as error:  # of one network; the others may do better
-                    reason = words(error)
+                    reason = in_words(error)
         if reason is not None:
             sweep = without(sweep, piece, reason, plan)
         assert sweep is not None

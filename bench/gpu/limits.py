@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from bench.conditions import now
 from bench.explain.peak_rows import load_peaks
 from bench.explain.peaks import Peaks
 from bench.gpu.budget import Budget
 from bench.gpu.exports import DATA
-from bench.gpu.kept import add, now, rows_of, words
+from bench.gpu.kept import add, rows_of
 from bench.rows import Place, Row, Sweep, latency
 from bench.section import Section, Table
 from bench.sweep_file import read_sweep
@@ -18,7 +19,7 @@ from bench.table import MISSING, ms
 from export.artifact import ARTIFACTS, Artifact
 from export.records import Precision
 from models.cost import LayerCost, layer_costs
-from models.errors import UserError
+from models.errors import UserError, in_words
 from models.registry import DEFAULT_NETWORKS
 
 FILE = "limits.jsonl"
@@ -109,7 +110,7 @@ def _limit(row: Limit, artifacts: Path, peaks: Peaks, sweep: Sweep | None, missi
         artifact = Artifact.load(artifacts / f"{row.model}-{DATA}" / "onnx-fp32")
         layers = layer_costs(onnx.load(artifact.model_file))
     except Exception as error:  # of one network; the others have limits
-        return replace(row, reason=words(error))
+        return replace(row, reason=in_words(error))
     apart = [layer for layer in layers if layer.kind not in _FUSED]
     seconds, fused = (
         lower_limit(some, peaks, precision=row.precision, batch=row.batch)

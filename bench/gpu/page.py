@@ -13,7 +13,7 @@ from bench.correlation import correlation_section
 from bench.explain.peak_rows import known_peaks
 from bench.gpu import limits, parity, rates
 from bench.gpu.budget import Budget
-from bench.gpu.kept import rows_of, words
+from bench.gpu.kept import rows_of
 from bench.gpu.latency import PLAN
 from bench.gpu.summary import HTML
 from bench.inversions import inversion_section
@@ -23,10 +23,9 @@ from bench.report import write_report
 from bench.rows import Sweep
 from bench.section import Section
 from bench.sweep_file import read_sweep
-from models.errors import UserError
+from models.errors import UserError, in_words
 from models.machine import this_machine
 
-TRAINING = "training.jsonl"
 LARGEST = 3e6  # bytes of the whole folder: it is meant to be committed
 
 
@@ -59,7 +58,7 @@ def sections(folder: Path, sweep: Sweep) -> list[Section]:
     """Returns what explains ``sweep``, and what the other steps left in ``folder``."""
     makers: dict[str, Callable[[], Section | None]] = {
         "Training on the GPU": lambda: rates.training_section(
-            rows_of(folder / TRAINING, rates.Trained)
+            rows_of(folder / rates.FILE, rates.Trained)
         ),
         "On the GPU": lambda: gpu_section(sweep),
         "What tells latency": lambda: correlation_section(sweep),
@@ -78,7 +77,7 @@ def sections(folder: Path, sweep: Sweep) -> list[Section]:
         try:
             section = make()
         except Exception as error:  # the other sections are worth reading without it
-            section = Section(title=title, sentences=(f"Not written: {words(error)}.",))
+            section = Section(title=title, sentences=(f"Not written: {in_words(error)}.",))
         if section is not None:
             # Of figures by batch size the ends: they differ most, and pictures are large.
             first, rest = section.figures[:1], section.figures[1:]

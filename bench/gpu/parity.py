@@ -9,15 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
+from bench.conditions import now
 from bench.gpu.budget import Budget
 from bench.gpu.exports import DATA
-from bench.gpu.kept import add, now, rows_of, words
+from bench.gpu.kept import add, rows_of
 from bench.section import Section, Table
 from bench.table import percent
 from export.artifact import ARTIFACTS, Artifact
 from export.golden import relative_error
 from export.runtimes.base import load_runtime
-from models.errors import UserError
+from models.errors import UserError, in_words
 from models.preprocess import Pixels
 from models.registry import DEFAULT_NETWORKS
 
@@ -113,7 +114,7 @@ def compare(folder: Path, model: str, runtime: str, batches: Sequence[int]) -> I
                     when=now(),
                 )
     except Exception as error:  # native runtimes raise what they like; the others may do better
-        yield from _without(model, runtime, left, words(error))
+        yield from _without(model, runtime, left, in_words(error))
 
 
 def fill(artifact: Artifact, batch: int) -> Pixels:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from bench.section import Section, Table
 from bench.table import percent
 
+FILE = "training.jsonl"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:

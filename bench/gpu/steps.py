@@ -19,6 +19,7 @@ class Step:
     Attributes:
         name: for the command line and its files.
         title: a few words.
+        module: has run(folder, budget), which returns what it found in one line.
         weight: its share of the time, among the weights of all steps that are still to come.
         files: what an earlier run left of it in the folder, deleted when it begins anew.
         needs: names of steps whose artifacts it takes.
@@ -26,6 +27,7 @@ class Step:
 
     name: str
     title: str
+    module: str
     weight: float
     files: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
@@ -35,15 +37,15 @@ _EXPORTS = ("exports",)
 # In the order of their worth; latency and what follows need the exports. An export of twelve
 # networks keeps 16 cores busy for about a minute and a half.
 STEPS = (
-    Step("tests", "Tests marked gpu", 60),
-    Step("training", "Training", 120, ("training.jsonl",)),
-    Step("exports", "Exports", 85, ("exports.jsonl",)),
-    Step("latency", "Latency against MACs", 105, needs=_EXPORTS),
-    Step("study", "ShuffleNetV2's guidelines", 40),
-    Step("parity", "fp16 against fp32", 35, ("parity.jsonl",), _EXPORTS),
-    Step("roofline", "Lower limits", 20, ("limits.jsonl",), _EXPORTS),
-    Step("engine", "Engines of TensorRT", 15, ("engines.jsonl",)),
-    Step("report", "The report", 30),
+    Step("tests", "Tests marked gpu", "bench.gpu.suite", 60),
+    Step("training", "Training", "bench.gpu.training", 120, ("training.jsonl",)),
+    Step("exports", "Exports", "bench.gpu.exports", 85, ("exports.jsonl",)),
+    Step("latency", "Latency against MACs", "bench.gpu.latency", 105, needs=_EXPORTS),
+    Step("study", "ShuffleNetV2's guidelines", "bench.gpu.study", 40),
+    Step("parity", "fp16 against fp32", "bench.gpu.parity", 35, ("parity.jsonl",), _EXPORTS),
+    Step("roofline", "Lower limits", "bench.gpu.limits", 20, ("limits.jsonl",), _EXPORTS),
+    Step("engine", "Engines of TensorRT", "bench.gpu.engine", 15, ("engines.jsonl",)),
+    Step("report", "The report", "bench.gpu.page", 30),
 )
 
 

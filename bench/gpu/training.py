@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from bench.conditions import now
 from bench.gpu.budget import Budget
-from bench.gpu.kept import add, now, rows_of, words
-from bench.gpu.rates import Trained, in_short
+from bench.gpu.kept import add, rows_of
+from bench.gpu.rates import FILE, Trained, in_short
 from bench.gpu.utilisation import watched
-from models.errors import UserError
+from models.errors import UserError, in_words
 from training.data import ImageData, load_data
 from training.datasets import DEBIAN_FASHION, FASHION_FILES
 from training.fetch import data_folder
 from training.recipe import Recipe
 from training.recipes import RECIPES, default_recipe
 
-FILE = "training.jsonl"
 NETWORKS = (
     "mobilenet_v3_large",
     "shufflenet_v2_x1_0",
@@ -114,7 +114,7 @@ def run(
                 try:
                     row = _measure(row, piece, data, recipe, steps)
                 except Exception as error:  # of one network; the others may do better
-                    row = dataclasses.replace(row, reason=words(error))
+                    row = dataclasses.replace(row, reason=in_words(error))
             row = dataclasses.replace(row, seconds=round(budget.used - before, 1))
         add(folder / FILE, row)
         print(row)

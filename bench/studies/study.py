@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.progress import Progress
 
+from bench.conditions import now
 from bench.studies.rows import Results, Row, read_rows, write_rows
 from bench.studies.variants import (
     BATCH,
@@ -144,7 +144,7 @@ class Run:
 
     def measure(self) -> list[Row]:
         """Returns a row for every variant in every runtime, measured by turns."""
-        when = datetime.now(UTC).isoformat(timespec="seconds")
+        when = now()
         candidates: list[Candidate] = []
         # Drawn only between turns: a refreshing thread would take its time out of the samples.
         with Progress(console=notes(), auto_refresh=False) as progress:

@@ -10,6 +10,9 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from export.runtimes.base import RuntimeUnavailable
 
 # cudaEventElapsedTime answers in milliseconds.
@@ -43,6 +46,17 @@ class Cuda:
     def allocate(self, own: ExitStack, size: int) -> Any:
         """Returns ``size`` bytes on the GPU that ``own`` will free."""
         return self._hold(own, self.api.cudaMalloc(size), self.api.cudaFree)
+
+    def download(self, stream: Any, source: Any, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """Returns a copy on the host of float32 at ``source`` on the GPU, after what is before it.
+
+        It waits until ``stream`` has done all of its work.
+        """
+        copy = np.empty(shape, dtype=np.float32)
+        down = self.api.cudaMemcpyKind.cudaMemcpyDeviceToHost
+        self.do(self.api.cudaMemcpyAsync(copy.ctypes.data, source, copy.nbytes, down, stream))
+        self.do(self.api.cudaStreamSynchronize(stream))
+        return copy
 
     def stream(self, own: ExitStack) -> Any:
         """Returns a stream that ``own`` will destroy."""

@@ -59,14 +59,7 @@ class Resident:
 
     def logits(self) -> Logits:
         """Returns a copy on the host of what the last run answered, float32 (N, C)."""
-        logits = np.empty(self._shape, dtype=np.float32)
-        cuda, api = self._cuda, self._cuda.api
-        down = api.cudaMemcpyKind.cudaMemcpyDeviceToHost
-        source = self._address()
-        copied = api.cudaMemcpyAsync(logits.ctypes.data, source, logits.nbytes, down, self._stream)
-        cuda.do(copied)
-        cuda.do(api.cudaStreamSynchronize(self._stream))
-        return logits
+        return self._cuda.download(self._stream, self._address(), self._shape)
 
     def spoil(self) -> None:
         """Fills the logits with what no run answers, so that an old answer passes for no new one.

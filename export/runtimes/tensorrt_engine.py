@@ -58,16 +58,11 @@ class EngineRuntime(GpuRuntime):
         """Returns float32 logits (N, C) of uint8 pixels (N, H, W, 3), one call at a time."""
         assert self._place is not None, "called after the runtime was closed"
         check_pixels(pixels, self._artifact)
-        logits = np.empty((len(pixels), len(self._artifact.labels)), dtype=np.float32)
-        cuda, api, stream = self._cuda, self._cuda.api, self._stream
         self._set_shape(self._place, pixels)
         self._upload(self._place, pixels)
         self._run(self._place)
-        down = api.cudaMemcpyKind.cudaMemcpyDeviceToHost
-        source = self._place.logits
-        cuda.do(api.cudaMemcpyAsync(logits.ctypes.data, source, logits.nbytes, down, stream))
-        cuda.do(api.cudaStreamSynchronize(stream))
-        return logits
+        shape = (len(pixels), len(self._artifact.labels))
+        return self._cuda.download(self._stream, self._place.logits, shape)
 
     def resident(self, pixels: Pixels, *, graph: bool = False) -> Resident:
         """Returns uint8 ``pixels`` (N, H, W, 3) on the GPU, ready to be inferred there.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import bench.sweep
+import bench.candidates
 from bench.commands.run import Report, Run
 from export.artifact import Artifact
 from export.choice import read_choice
@@ -20,7 +20,7 @@ def test_run_measures_picks_and_reports(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     make_artifact()
-    monkeypatch.setattr(bench.sweep, "list_runtimes", lambda form: ["ort-cpu"])
+    monkeypatch.setattr(bench.candidates, "list_runtimes", lambda form: ["ort-cpu"])
     monkeypatch.setenv("COLUMNS", "200")
     artifacts, out = tmp_path / "artifacts", tmp_path / "reports"
     Run(artifacts=artifacts, out=out, count=5, seconds=0, rounds=5, batches=(1, 2))()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-import bench.sweep
+import bench.candidates
 from bench.correlation import settings
 from bench.costs import Costs
 from bench.grid import Grid
@@ -79,9 +79,9 @@ class PlayedGpu(GpuRuntime):
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[PlayedResident]:
     """Makes ort-cuda the only runtime; what it has on the GPU is listed."""
     opened: list[PlayedResident] = []
-    monkeypatch.setattr(bench.sweep, "list_runtimes", lambda form: ["ort-cuda"])
+    monkeypatch.setattr(bench.candidates, "list_runtimes", lambda form: ["ort-cuda"])
     monkeypatch.setattr(
-        bench.sweep, "load_runtime", lambda name, artifact, **_: PlayedGpu(artifact, opened)
+        bench.candidates, "load_runtime", lambda name, artifact, **_: PlayedGpu(artifact, opened)
     )
     return opened
 

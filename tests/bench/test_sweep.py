@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+import bench.candidates
 import bench.grid
-import bench.sweep
 from bench.grid import Grid, find_artifacts
 from bench.rows import Row, Sweep
 from bench.sweep import run_sweep
@@ -32,8 +32,10 @@ def runtimes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         loaded.append(f"{name} {artifact.name} {options}")
         return load_runtime("ort-cpu", artifact, **options)
 
-    monkeypatch.setattr(bench.sweep, "list_runtimes", lambda form: ["torch", "ort-cpu", "absent"])
-    monkeypatch.setattr(bench.sweep, "load_runtime", load)
+    monkeypatch.setattr(
+        bench.candidates, "list_runtimes", lambda form: ["torch", "ort-cpu", "absent"]
+    )
+    monkeypatch.setattr(bench.candidates, "load_runtime", load)
     return loaded
 
 
@@ -108,8 +110,8 @@ def test_wrong_answers_and_crashes_are_not_timed(
         return Wrong(load_runtime("ort-cpu", artifact, **options))
 
     closed: list[bool] = []
-    monkeypatch.setattr(bench.sweep, "list_runtimes", lambda form: ["wrong", "crash"])
-    monkeypatch.setattr(bench.sweep, "load_runtime", load)
+    monkeypatch.setattr(bench.candidates, "list_runtimes", lambda form: ["wrong", "crash"])
+    monkeypatch.setattr(bench.candidates, "load_runtime", load)
     rows = rows_of(Grid(artifacts=tmp_path / "artifacts", batches=(1,)))
     assert "does not reproduce the golden batch" in str(
         rows["tiny-toy/onnx-fp32", "wrong", 1].reason
@@ -157,11 +159,13 @@ def test_a_call_that_may_not_have_ended_is_not_timed(
         def __exit__(self, *error: object) -> None:
             pass
 
-    monkeypatch.setattr(bench.sweep, "list_runtimes", lambda form: ["unsynchronised"])
+    monkeypatch.setattr(bench.candidates, "list_runtimes", lambda form: ["unsynchronised"])
     monkeypatch.setattr(
-        bench.sweep, "load_runtime", lambda *a, **o: Unsynchronised(load_runtime("ort-cpu", a[1]))
+        bench.candidates,
+        "load_runtime",
+        lambda *a, **o: Unsynchronised(load_runtime("ort-cpu", a[1])),
     )
-    monkeypatch.setattr(bench.sweep, "check_golden", lambda runtime, artifact: None)
+    monkeypatch.setattr(bench.candidates, "check_golden", lambda runtime, artifact: None)
     (row,) = rows_of(Grid(artifacts=tmp_path / "artifacts", batches=(1,))).values()
     assert row.latency is None
     assert "returned Later, not an array on the host: its call may end before" in str(row.reason)
@@ -252,7 +256,7 @@ def test_compiling_is_asked_for(
     tmp_path: Path, make_artifact: Artifacts, runtimes: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_artifact()
-    monkeypatch.setattr(bench.sweep, "list_runtimes", lambda form: ["torch-compile"])
+    monkeypatch.setattr(bench.candidates, "list_runtimes", lambda form: ["torch-compile"])
     grid = Grid(artifacts=tmp_path / "artifacts", batches=(1,))
     (row,) = run_sweep(grid, PLAN).rows
     assert "ask for it with: make bench ARGS=--compile" in str(row.reason)
@@ -288,7 +292,7 @@ def test_nothing_that_runs_is_still_a_sweep(
     tmp_path: Path, make_artifact: Artifacts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_artifact()
-    monkeypatch.setattr(bench.sweep, "list_runtimes", lambda form: ["absent"])
+    monkeypatch.setattr(bench.candidates, "list_runtimes", lambda form: ["absent"])
     rows = rows_of(Grid(artifacts=tmp_path / "artifacts"))
     assert {row.latency for row in rows.values()} == {None}
 

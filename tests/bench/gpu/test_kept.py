@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.gpu.kept import add, rewrite, rows_of, words
+from bench.gpu.kept import add, rewrite, rows_of
 from bench.gpu.parity import Parity
-from models.errors import UserError
+from models.errors import UserError, in_words
 
 ROW = Parity(model="a", runtime="ort-cpu", batch=1, reason="no GPU", when="2026-11-22T00:00:00")
 
@@ -39,5 +39,5 @@ def test_a_line_that_says_something_else_is_named(tmp_path: Path) -> None:
 
 
 def test_reasons_in_words() -> None:
-    assert words(UserError("no GPU here")) == "no GPU here"
-    assert words(RuntimeError("CUDA error: 700\nand more")) == "RuntimeError: CUDA error: 700"
+    assert in_words(UserError("no GPU here")) == "no GPU here"
+    assert in_words(RuntimeError("CUDA error: 700\nand more")) == "RuntimeError: CUDA error: 700"

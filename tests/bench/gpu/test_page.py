@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.gpu import page
+from bench.gpu import page, rates
 from bench.gpu.budget import Budget
 from bench.gpu.kept import add
 from bench.gpu.parity import FILE, Parity
@@ -36,7 +36,7 @@ def test_every_step_has_its_section(
 ) -> None:
     row = make_row(runtime="ort-cuda", device=make_row(ms=0.5).latency)
     write_sweep(make_sweep(row), tmp_path)
-    add(tmp_path / page.TRAINING, TRAINED)
+    add(tmp_path / rates.FILE, TRAINED)
     add(tmp_path / FILE, Parity(model="a", runtime="ort-cuda", batch=8, reason="why", when=WHEN))
     said = page.run(tmp_path, Budget(60))
     assert said.startswith("report.html, ")
@@ -49,7 +49,7 @@ def test_every_step_has_its_section(
 
 
 def test_without_latencies_the_rest_is_a_report(tmp_path: Path) -> None:
-    add(tmp_path / page.TRAINING, TRAINED)
+    add(tmp_path / rates.FILE, TRAINED)
     page.run(tmp_path, Budget(60))
     html = (tmp_path / "report.html").read_text()
     assert "Training on the GPU" in html
@@ -62,7 +62,7 @@ def test_a_section_that_fails_says_why(
     make_sweep: Callable[..., Sweep],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    (tmp_path / page.TRAINING).write_text('{"model": 1}\n')
+    (tmp_path / rates.FILE).write_text('{"model": 1}\n')
     found = page.sections(tmp_path, make_sweep(make_row()))
     assert found[0].title == "Training on the GPU"
     assert found[0].sentences[0].startswith("Not written: ")
