@@ -57,5 +57,5 @@ lint: setup ## Check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: setup ## Run the tests; ARGS=--slow runs the long ones too
-	$(BIN)/pytest $(ARGS)
+test: setup ## Run the tests; ARGS=--slow runs the long ones too, ARGS="-n 0" one after the other
+	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)

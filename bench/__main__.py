@@ -14,7 +14,7 @@ from bench.commands.run import Report, Run
 from bench.commands.study import Study
 from bench.commands.timer import Timer
 from bench.commands.training import Training
-from models.cli import run
+from models import cli
 
 Command = (
     Run
@@ -31,5 +31,11 @@ Command = (
     | GpuCheck
 )
 
+
+def main() -> int | None:
+    """Does what the command line asks for, and returns its exit status."""
+    return tyro.cli(Command, prog="python -m bench")()
+
+
 if __name__ == "__main__":
-    run(lambda: tyro.cli(Command, prog="python -m bench")())
+    cli.run(main)

@@ -184,5 +184,10 @@ def _export_all(job: Job, workers: int, progress: Progress) -> Exported:
     return [(name, exported[name]) for name in DEFAULT_NETWORKS]
 
 
+def main() -> int | None:
+    """Does what the command line asks for, and returns its exit status."""
+    return tyro.cli(Run | List | Show | Verify | Push, prog="python -m export")()
+
+
 if __name__ == "__main__":
-    cli.run(lambda: tyro.cli(Run | List | Show | Verify | Push, prog="python -m export")())
+    cli.run(main)

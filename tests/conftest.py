@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import os
+
+# Before torch starts its threads. They wait for each other in a busy loop, and where other work,
+# such as a second test, takes one of their cores, all of them wait.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import ctypes
 import dataclasses
-import os
+import gc
+import importlib
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,6 +26,7 @@ from tiny_artifact import tiny_artifact
 
 from export.artifact import write_artifact
 from export.records import Logits, Source
+from models import cli
 from models.files import staged
 from models.preprocess import Pixels
 
@@ -74,6 +84,31 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(folder)
         fit("mobilenet_v3", load_data("digits"), recipe)
     return folder
+
+
+@pytest.fixture
+def command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Returns what does as ``python -m PACKAGE ARGUMENTS`` here: a process takes seconds to start.
+
+    Logs of what ran before are not part of its answer.
+    """
+
+    def run(package: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        main = importlib.import_module(f"{package}.__main__").main
+        monkeypatch.setattr(sys, "argv", [package, *arguments])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.run(main)
+        gc.unfreeze()
+        out, err = capsys.readouterr()
+        code = ended.value.code
+        if isinstance(code, int):
+            return subprocess.CompletedProcess(sys.argv, code, out, err)
+        return subprocess.CompletedProcess(sys.argv, 1, out, f"{err}{code}\n")  # as Python does
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -53,11 +52,15 @@ def test_run_measures_picks_and_reports(
         (["study", "servers"], "no artifact to serve: name its folder with --artifact"),
     ],
 )
-def test_a_mistake_ends_in_one_line(tmp_path: Path, arguments: list[str], line: str) -> None:
-    command = [sys.executable, "-m", "bench", *arguments]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+def test_a_mistake_ends_in_one_line(
+    here: Path,
+    command: Callable[..., subprocess.CompletedProcess[str]],
+    arguments: list[str],
+    line: str,
+) -> None:
+    done = command("bench", *arguments)
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr.startswith(f"error: {line}")
     assert done.stderr.count("\n") == 1
-    assert list(tmp_path.iterdir()) == []
+    assert list(here.iterdir()) == []

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 
 import numpy as np
 import onnx
@@ -13,6 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from models.cost import known_costs, layer_costs, network_cost
 from models.registry import build_model, find_model, list_models
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def graph_of(nodes: list[onnx.NodeProto], weights: dict[str, tuple[int, ...]]) -> onnx.ModelProto:
@@ -78,14 +81,10 @@ def test_activations_of_resnet50_are_those_timm_prints() -> None:
     assert round(known_costs()["resnet50"].activations / 1e6, 2) == 11.11
 
 
-def models(*flags: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "models", *flags], capture_output=True, text=True, timeout=120
+def test_table_filtered_and_sorted(command: Command) -> None:
+    rows = json.loads(
+        command("models", "--family", "vgg", "mobilenet_v2", "--sort", "macs", "--json").stdout
     )
-
-
-def test_table_filtered_and_sorted() -> None:
-    rows = json.loads(models("--family", "vgg", "mobilenet_v2", "--sort", "macs", "--json").stdout)
     names = [row["name"] for row in rows]
     assert names[0] == "mobilenet_v2_x0_35"
     assert names[-1] == "vgg16"
@@ -94,8 +93,8 @@ def test_table_filtered_and_sorted() -> None:
     assert rows[-1]["size"] == 224
 
 
-def test_table_as_text_and_markdown_hold_every_network() -> None:
-    text, markdown = models().stdout, models("--markdown").stdout
+def test_table_as_text_and_markdown_hold_every_network(command: Command) -> None:
+    text, markdown = command("models").stdout, command("models", "--markdown").stdout
     for name in list_models():
         assert f" {name} " in text
         assert f"| {name} |" in markdown
@@ -103,7 +102,8 @@ def test_table_as_text_and_markdown_hold_every_network() -> None:
 
 
 def test_unknown_family_is_one_line() -> None:
-    ended = models("--family", "mobilenet")
+    line = [sys.executable, "-m", "models", "--family", "mobilenet"]
+    ended = subprocess.run(line, capture_output=True, text=True, timeout=120)
     assert ended.returncode == 1
     assert ended.stderr.startswith("error: unknown family 'mobilenet': did you mean mobilenet_v")
     assert ended.stderr.count("\n") == 1

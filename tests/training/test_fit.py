@@ -3,7 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,8 @@ from models.errors import UserError
 from training.checkpoint import checkpoint_path, load_checkpoint, run_folder
 from training.data import load_data, pixel_batches
 from training.recipes import RECIPES
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
 
 RUN = run_folder("mobilenet_v3", "digits")
 
@@ -67,13 +69,6 @@ def test_a_checkpoint_of_others_is_refused(tmp_path: Path) -> None:
         load_checkpoint(path)
 
 
-def train(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Returns the end of ``python -m training`` in the current folder."""
-    return subprocess.run(
-        [sys.executable, "-m", "training", *arguments], capture_output=True, text=True
-    )
-
-
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
@@ -104,9 +99,9 @@ def train(*arguments: str) -> subprocess.CompletedProcess[str]:
     ],
 )
 def test_a_mistake_on_the_command_line_ends_in_one_line(
-    here: Path, arguments: list[str], reason: str
+    here: Path, command: Command, arguments: list[str], reason: str
 ) -> None:
-    ran = train(*arguments)
+    ran = command("training", *arguments)
     assert ran.returncode == 1
     assert ran.stdout == ""
     line = ran.stderr.strip().splitlines()[-1]
@@ -116,7 +111,7 @@ def test_a_mistake_on_the_command_line_ends_in_one_line(
     assert not list(here.rglob("*.ckpt"))
 
 
-def test_help_shows_the_fields_of_the_recipe() -> None:
-    ran = train("--help")
+def test_help_shows_the_fields_of_the_recipe(command: Command) -> None:
+    ran = command("training", "--help")
     assert "--recipe.learning-rate" in ran.stdout
     assert str(RECIPES["scratch"](224).learning_rate) in ran.stdout

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,14 @@ FLAGS = shlex.split(
     "--recipe.ema 0.9 --recipe.optimizer sgd --recipe.learning-rate 0.05 --recipe.workers 0"
 )
 
+# Small steps of one thread keep differences of rounding small; two epochs are enough of them.
+GENTLE = shlex.split(
+    "--recipe.epochs 2 --recipe.ema None --recipe.mixup 0 --recipe.cutmix 0 "
+    "--recipe.learning-rate 0.01 --machine.accelerator cpu"
+)
 
-def command(*more: str) -> list[str]:
+
+def line(*more: str) -> list[str]:
     return [sys.executable, "-m", "training", *FLAGS, *more]
 
 
@@ -48,12 +55,14 @@ def curve(run: Path) -> list[dict[str, float]]:
 def never_killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Returns the folder of a run from start to end."""
     folder = tmp_path_factory.mktemp("whole")
-    subprocess.run(command(), cwd=folder, check=True, capture_output=True)
+    subprocess.run(line(), cwd=folder, check=True, capture_output=True)
     return folder / RUN
 
 
-def test_a_killed_run_resumes_to_the_same_weights(here: Path, never_killed: Path) -> None:
-    with subprocess.Popen(command(), stderr=subprocess.DEVNULL) as training:
+def test_a_killed_run_resumes_to_the_same_weights(
+    here: Path, never_killed: Path, command: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    with subprocess.Popen(line(), stderr=subprocess.DEVNULL) as training:
         while not PARTIAL.last.exists():
             assert training.poll() is None, "it ended before it was killed"
             time.sleep(0.01)
@@ -63,19 +72,15 @@ def test_a_killed_run_resumes_to_the_same_weights(here: Path, never_killed: Path
     saved = torch.load(PARTIAL.last, weights_only=True)
     assert saved["epoch"] < 3
 
-    refused = subprocess.run(command(), capture_output=True, text=True)
+    refused = command("training", *FLAGS)
     assert "RESUME=1 goes on with it, FRESH=1 drops it" in refused.stderr
-    other = subprocess.run(
-        command("--resume", "--recipe.momentum", "0.5"), capture_output=True, text=True
-    )
+    other = command("training", *FLAGS, "--resume", "--recipe.momentum", "0.5")
     assert other.returncode != 0
-    other = subprocess.run(
-        command("--resume", "--recipe.seed", "1"), capture_output=True, text=True
-    )
+    other = command("training", *FLAGS, "--resume", "--recipe.seed", "1")
     assert "cannot be resumed as something else: recipe.seed was 0, is 1" in other.stderr
     assert PARTIAL.last.exists()
 
-    subprocess.run(command("--resume"), check=True, capture_output=True)
+    subprocess.run(line("--resume"), check=True, capture_output=True)
     assert not PARTIAL.folder.exists()
     resumed, whole = (load_checkpoint(checkpoint_path(run)) for run in (RUN, never_killed))
     assert resumed.state_dict.keys() == whole.state_dict.keys()
@@ -86,31 +91,35 @@ def test_a_killed_run_resumes_to_the_same_weights(here: Path, never_killed: Path
             assert mine[name] == theirs[name], name
 
 
-def test_two_processes_learn_as_one_does(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Threads would add in another order, and small steps keep differences of rounding small.
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    flags = ["--recipe.ema", "None", "--recipe.mixup", "0", "--recipe.cutmix", "0"]
-    flags += ["--recipe.learning-rate", "0.01"]
-    flags += ["--machine.accelerator", "cpu"]
-    # Batch norm sees a process's part of the batch: one process takes the same two parts in turn.
-    subprocess.run(command(*flags, "--recipe.accumulate", "2"), check=True, capture_output=True)
-    one = curve(RUN)
-    ran = subprocess.run(
-        command(*flags, "--machine.devices", "2"), capture_output=True, text=True, timeout=300
-    )
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, float]]:
+    """Returns the curve of one process that takes the parts of two in turn, for batch norm."""
+    folder = tmp_path_factory.mktemp("one")
+    alone = line(*GENTLE, "--recipe.accumulate", "2")
+    subprocess.run(alone, cwd=folder, check=True, capture_output=True)
+    return curve(folder / RUN)
+
+
+@pytest.mark.parametrize(
+    ("starter", "flags"),
+    [
+        pytest.param(("training",), ("--machine.devices", "2"), id="ours"),
+        pytest.param(  # as on several hosts
+            shlex.split("torch.distributed.run --standalone --nproc-per-node 2 -m training"),
+            (),
+            id="torchrun",
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_two_processes_learn_as_one_does(
+    here: Path, one_process: list[dict[str, float]], starter: list[str], flags: tuple[str, ...]
+) -> None:
+    started = [sys.executable, "-m", *starter, *FLAGS, *GENTLE, *flags]
+    ran = subprocess.run(started, capture_output=True, text=True, timeout=300)
     assert ran.returncode == 0, ran.stderr
     assert ran.stderr.count("1,438 images to learn from") == 1  # the other process is silent
-    assert_same_curve(one)
-    # As on several hosts, where torchrun starts the processes.
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    torchrun += ["--nproc-per-node", "2", "-m", "training", *FLAGS, *flags]
-    ran = subprocess.run(torchrun, capture_output=True, text=True, timeout=300)
-    assert ran.returncode == 0, ran.stderr
-    assert_same_curve(one)
-
-
-def assert_same_curve(one: list[dict[str, float]]) -> None:
-    for mine, theirs in zip(curve(RUN), one, strict=True):
+    for mine, theirs in zip(curve(RUN), one_process, strict=True):
         assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-3)
         assert mine["learning_rate"] == theirs["learning_rate"]
     assert load_checkpoint(checkpoint_path(RUN)).metrics["images"] == 359
