@@ -60,17 +60,17 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy
 
 
-def run(command: str, house: Path, *, limit_s: float = 600) -> str:
-    """Returns what ``command`` printed on stdout; on failure shows all it printed."""
+def run(command: str, house: Path, *, allowed: tuple[int, ...] = (0,)) -> str:
+    """Returns what ``command`` printed on stdout; on another status than ``allowed``, shows all."""
     done = subprocess.run(
         ["bash", "-c", command],
         cwd=house,
         env={**ENVIRONMENT, "BENTOML_HOME": str(house / "bentoml")},
         capture_output=True,
         text=True,
-        timeout=limit_s,
+        timeout=600,
     )
-    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    assert done.returncode in allowed, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
 
@@ -122,11 +122,16 @@ def test_serve_curl_and_load(house: Path) -> None:
             run(f"{curl} --silent --fail".replace("127.0.0.1:3000", address), house)
             for curl in CURLS
         )
-        printed = run(f"make load PORT={address.split(':')[1]} {SHORTER['make load']}", house)
+        # It fails where a target is missed, which is a matter of time: that it ends is asked here.
+        load = f"make load PORT={address.split(':')[1]} {SHORTER['make load']}"
+        printed = run(load, house, allowed=(0, 2))
     assert f'"label":"{digits.target[6]}"' in form
     assert f'"label":"{digits.target[6]}"' in raw
     assert '"model":"mobilenet_v3_large"' in model
-    assert re.search(r"^Answers: 200 x [\d,]+\.$", printed, flags=re.MULTILINE)
+    # Beside other work its open loop may send more than there is room for.
+    answers = r"^Answers: 200 x [\d,]+(, 429 x [\d,]+)?\.$"
+    assert re.search(answers, printed, flags=re.MULTILINE)
+    assert printed.splitlines()[-1] == "reports/load.md"
     assert left_over(house) == []
 
 
