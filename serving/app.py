@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import logging
 import warnings
 from collections.abc import AsyncGenerator, Awaitable, Sequence
 from contextlib import asynccontextmanager
@@ -32,6 +31,7 @@ from serving.pages import page_routes
 from serving.predictor import Answer, Predictor, unwrap
 from serving.slots import Slots, busy
 from serving.uploads import BATCH, Refusal, read_image, read_images
+from serving.waiting import wait_for
 
 T = TypeVar("T")
 
@@ -44,7 +44,6 @@ def create_app(predictor: Predictor) -> Starlette:
     """
     # What is odd about an upload is for its sender. Python even keeps each warning's text for ever.
     warnings.filterwarnings("ignore", module="PIL")
-    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
     settings, artifact = predictor.settings, predictor.artifact
     labels, seconds = len(artifact.labels), settings.deadline_ms / 1e3
     slots = Slots(settings.queue_size + settings.threads)
@@ -118,34 +117,11 @@ async def _read(body: Awaitable[T], seconds: float) -> T:
 async def _predict(
     request: Request, predictor: Predictor, uploads: Sequence[Upload], seconds: float
 ) -> list[Answer | Refusal]:
-    """Returns the answers, unless time runs out or the client hangs up: then nobody waits."""
     try:
-        work = predictor.predict(uploads)
+        answers = predictor.predict(uploads)
     except QueueFull:
         raise busy() from None
-    # Two things that cancel the work, and one that waits for it: asyncio.wait takes twice as long.
-    late = asyncio.get_running_loop().call_later(seconds, work.cancel)
-    gone = asyncio.create_task(_hung_up(request))
-    gone.add_done_callback(lambda _: work.cancel())
-    try:
-        return unwrap(await work)
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            raise  # not the work alone: the server ends
-        if gone.done():
-            detail = "the connection closed before the answer"
-            raise Refusal(400, "incomplete", detail) from None
-        detail = f"no answer within {seconds:g} s; the service is overloaded"
-        raise Refusal(504, "too_late", detail) from None
-    finally:
-        late.cancel()
-        gone.cancel()
-
-
-async def _hung_up(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+    return unwrap(await wait_for(answers, request, seconds))
 
 
 def _facts(predictor: Predictor) -> Answer:
@@ -163,7 +139,8 @@ def _facts(predictor: Predictor) -> Answer:
 
 
 def _top_k(request: Request, default: int, labels: int) -> int:
-    text = request.query_params.get("top_k")
+    # Parsing what is not there would take longer than asking.
+    text = request.query_params.get("top_k") if request.scope["query_string"] else None
     if text is None:
         return min(default, labels)
     if not (text.isascii() and text.isdecimal() and len(text) < 10 and 1 <= int(text) <= labels):

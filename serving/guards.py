@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hmac
 
 from starlette.datastructures import Headers
@@ -11,6 +12,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serving.metrics import REQUESTS
 
 GUARDED = ("/predict", "/predict_batch", "/model")
+
+_counter = functools.cache(lambda path, status: REQUESTS.labels(path, str(status)))
 
 
 class Counted:
@@ -27,7 +30,7 @@ class Counted:
 
         async def counted(message: Message) -> None:
             if message["type"] == "http.response.start":
-                REQUESTS.labels(scope["path"], str(message["status"])).inc()
+                _counter(scope["path"], message["status"]).inc()
             await send(message)
 
         await self._app(scope, receive, counted)

@@ -6,9 +6,10 @@ from typing import Any
 
 from export.artifact import Artifact
 from models.preprocess import FORMATS
+from serving.forms import FIELD
 from serving.settings import Settings
 from serving.slots import BUSY_S
-from serving.uploads import ANY, BATCH, FIELD
+from serving.uploads import ANY, BATCH
 
 Schema = dict[str, Any]
 

@@ -144,10 +144,10 @@ class Predictor:
             "runtime": self.settings.runtime,
         }
 
-    def predict(self, uploads: Sequence[Upload]) -> asyncio.Future[list[Any]]:
-        """Returns what will be an answer, or why there is none, for each upload.
+    def predict(self, uploads: Sequence[Upload]) -> list[asyncio.Future[Any]]:
+        """Returns for each upload what will be an answer, or raises why there is none.
 
-        Cancelled, it gives up what is still queued. :func:`unwrap` has the rest to say.
+        One that is cancelled is given up, if it is still queued.
 
         Raises:
             QueueFull: they do not all fit into the queue.
@@ -155,7 +155,7 @@ class Predictor:
         assert self._batcher is not None
         futures = self._batcher.submit(uploads)
         DEPTH.set(self._batcher.depth)
-        return asyncio.gather(*futures, return_exceptions=True)
+        return futures
 
     def _batch_size(self, runtime: Runtime, pixels: Pixels) -> int:
         most = self.artifact.batch_range[1]

@@ -48,6 +48,7 @@ def supervise(settings: Settings, listening: socket.socket) -> int:
         workers=settings.workers,
         log_config=None,
         access_log=False,
+        proxy_headers=settings.access_log,  # nobody else asks who the client is
         server_header=False,
         timeout_graceful_shutdown=GRACE_S,
         timeout_worker_healthcheck=_START_S,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 
-from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import ClientDisconnect, Request
+from multipart import MultipartError
+from starlette.requests import Request
 
-FIELD = "image"
+from serving.forms import FIELD, Form
+
 TYPES = ("jpeg", "jpg", "pjpeg", "png", "webp", "gif", "bmp", "x-ms-bmp", "tiff", "*")
 ANY = "application/octet-stream"
 
@@ -57,8 +57,7 @@ async def read_image(request: Request, max_bytes: int) -> bytes:
     if kind == "multipart/form-data":
         (data,) = await _read_form(request, max_bytes, max_images=1)
     elif kind == ANY or (kind.startswith("image/") and kind.removeprefix("image/") in TYPES):
-        chunks = [chunk async for chunk in _bounded(request, max_bytes, max_bytes)]
-        data = b"".join(chunks)
+        data = b"".join([chunk async for chunk in _chunks(request, max_bytes, max_bytes)])
     else:
         raise _unsupported(
             kind, f"send multipart/form-data with a field {FIELD!r}, or the bytes as image/*"
@@ -106,43 +105,35 @@ def _unsupported(kind: str, allowed: str) -> Refusal:
 
 
 async def _read_form(request: Request, max_bytes: int, max_images: int) -> list[bytes]:
-    limit = max_bytes + _ENVELOPE
-    parser = MultiPartParser(
-        request.headers,
-        _bounded(request, limit, max_bytes),
-        max_files=max_images,
-        max_fields=16,
-        max_part_size=_ENVELOPE,
-    )
-    parser.spool_max_size = limit  # stays in memory: the stream is bounded
     try:
-        form = await parser.parse()
-    except (MultiPartException, UnicodeError) as error:
-        reason = error.message if isinstance(error, MultiPartException) else "bad encoding"
+        form = Form(request.headers["content-type"], max_images)
+        async for chunk in _chunks(request, max_bytes + _ENVELOPE, max_bytes):
+            form.feed(chunk)
+        images = form.images()
+    except MultipartError as error:
+        reason = error.args[0]  # of some, what follows are all the bytes
         raise Refusal(400, "bad_form", f"the multipart form is broken: {reason}") from None
-    try:
-        images = [image for image in form.getlist(FIELD) if isinstance(image, UploadFile)]
-        if not images:
-            raise Refusal(400, "no_image", f"the form needs a file in a field {FIELD!r}")
-        return [await image.read() for image in images]
-    finally:
-        await form.close()
+    if not images:
+        raise Refusal(400, "no_image", f"the form needs a file in a field {FIELD!r}")
+    return images
 
 
-async def _bounded(request: Request, limit: int, max_bytes: int) -> AsyncGenerator[bytes, None]:
-    """Yields the body's chunks, and refuses it as soon as it is known to exceed ``limit``."""
+async def _chunks(request: Request, limit: int, max_bytes: int) -> AsyncGenerator[bytes, None]:
+    """Yields the body as it comes, and refuses it as soon as it is known to exceed ``limit``."""
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
         raise _too_large(max_bytes)
-    size = 0
-    try:
-        async for chunk in request.stream():
+    size, more = 0, True
+    while more:  # what Request.stream() does, in half the time
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise Refusal(400, "incomplete", "the connection closed before the end")
+        more = message.get("more_body", False)
+        if chunk := message.get("body"):
             size += len(chunk)
             if size > limit:
                 raise _too_large(max_bytes)
             yield chunk
-    except ClientDisconnect:
-        raise Refusal(400, "incomplete", "the connection closed before the end") from None
 
 
 def _too_large(max_bytes: int) -> Refusal:

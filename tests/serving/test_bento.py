@@ -22,12 +22,12 @@ REQUIREMENTS = ROOT / "serving" / "requirements.txt"
 GPU_DOCKERFILE = ROOT / "serving" / "kubernetes" / "gpu" / "Dockerfile"
 IMPORTED = (
     "httptools",
+    "multipart",
     "numpy",
     "onnxruntime",
     "pillow",
     "prometheus-client",
     "pydantic",
-    "python-multipart",
     "starlette",
     "uvloop",
 )

@@ -57,7 +57,7 @@ def test_a_runtime_that_takes_one_call_at_a_time_gets_one(
     monkeypatch.setattr(predictor_module, "open_runtime", lambda *_: runtime)
 
     async def ask(predictor: Predictor) -> None:
-        await asyncio.gather(*(predictor.predict([Upload(encoded(), 1)]) for _ in range(8)))
+        await asyncio.gather(*predictor.predict([Upload(encoded(), 1)] * 8))
 
     settings = Settings(threads=4, batch_size=1)
     with Predictor(settings, Artifact.load(artifact_path)) as predictor:
@@ -87,7 +87,7 @@ def test_logits_that_are_not_finite_fail_their_own_image_only(
     uploads = [Upload(encode_png(image), 1) for image in (Image.new("RGB", (40, 40)), white)]
 
     async def ask(predictor: Predictor) -> list[object]:
-        return await predictor.predict(uploads)
+        return await asyncio.gather(*predictor.predict(uploads), return_exceptions=True)
 
     with Predictor(Settings(threads=1, batch_size=2), Artifact.load(artifact_path)) as predictor:
         good, bad = asyncio.run(ask(predictor))
