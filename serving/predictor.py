@@ -200,7 +200,7 @@ class Predictor:
         scores = softmax(logits)
         return [
             {"label": self.artifact.labels[i], "index": int(i), "score": float(scores[i])}
-            for i in np.argsort(-scores, kind="stable")[:top_k]
+            for i in largest(scores, top_k)
         ]
 
 
@@ -210,6 +210,16 @@ def unwrap(found: Sequence[Any]) -> list[Answer | Refusal]:
         if isinstance(each, BaseException) and not isinstance(each, Refusal):
             raise each
     return list(found)
+
+
+def largest(scores: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.intp]:
+    """Returns the indices of the ``count`` largest of ``scores``, in order; of equals the first.
+
+    As a stable sort of them all would, in less than half of its time for a thousand.
+    """
+    least = np.partition(scores, -count)[-count]
+    found = np.flatnonzero(scores >= least)
+    return found[np.argsort(-scores[found], kind="stable")][:count]
 
 
 def softmax(logits: Logits) -> npt.NDArray[np.float64]:

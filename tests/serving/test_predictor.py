@@ -19,7 +19,7 @@ from export.runtimes.tensorrt_engine import EngineRuntime
 from models.preprocess import Pixels, encode_png
 from serving import predictor as predictor_module
 from serving.images import Upload
-from serving.predictor import Predictor
+from serving.predictor import Predictor, largest
 from serving.settings import Settings
 
 
@@ -94,3 +94,12 @@ def test_logits_that_are_not_finite_fail_their_own_image_only(
     assert isinstance(good, dict)
     assert isinstance(bad, ValueError)
     assert "logits that are not finite" in str(bad)
+
+
+@pytest.mark.parametrize("labels", [1, 3, 1000])
+@pytest.mark.parametrize("different", [1, 2, 50, 10_000])
+def test_the_largest_scores_are_those_of_a_stable_sort(labels: int, different: int) -> None:
+    scores = np.random.default_rng(0).integers(0, different, labels) / different
+    for count in {1, min(5, labels), labels}:
+        expected = np.argsort(-scores, kind="stable")[:count]
+        assert largest(scores, count).tolist() == expected.tolist()
