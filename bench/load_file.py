@@ -15,7 +15,7 @@ from bench.served import Served
 from models.files import write_whole
 from models.machine import Machine
 
-SCHEMA = 1
+SCHEMA = 2
 NAME = "load"
 
 

@@ -147,8 +147,9 @@ def measure_load(
         for arrivals in plan.arrivals
         for share in plan.shares
     ]
-    for case in rng.sample(cases, len(cases)):
-        take(case, partial(opened, case, case["share"] * most))
+    for round in range(plan.open_rounds):
+        for case in rng.sample(cases, len(cases)):
+            take(case, partial(opened, case, case["share"] * most), round)
     return Turns(tuple(turns))
 
 

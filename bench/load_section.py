@@ -51,7 +51,9 @@ def load_section(
             f"Closed loops and the in-process limit took turns of {plan.seconds:g} s in random "
             f"order, {plan.rounds} rounds. Throughput is the median of the rounds, the ratio the "
             "median of each round's ratio (least to greatest); percentiles are of all rounds.",
-            "Open loop: latency counts from when a request was due, whenever it could be sent. "
+            f"Open loops took {plan.open_rounds} turns of {plan.open_seconds:g} s in random order; "
+            "p99/p50 is the median of the turns' (least to greatest). "
+            "Latency counts from when a request was due, whenever it could be sent. "
             "fixed: due evenly; poisson: at random times, as from many clients, so that requests "
             "wait for each other even in a server without any cost of its own. The best server "
             f"there can be is simulated: {usable_cores()} cores that take the same time for every "
@@ -77,18 +79,18 @@ def _ratios(turns: Turns) -> list[str]:
 def _tails(turns: Turns, plan: LoadPlan) -> list[str]:
     sentences = []
     for arrivals in plan.arrivals:
-        latency = turns.latency(what="open", arrivals=arrivals, share=TAIL_SHARE)
-        if latency is not None:
-            tail = latency.p99 / latency.p50
+        case = {"what": "open", "arrivals": arrivals, "share": TAIL_SHARE}
+        if turns.latency(**case) is not None:
+            tail = Spread.of(turns.tails(**case))
             ideal = ideal_tail(arrivals, TAIL_SHARE, usable_cores())
             verdict = (
-                f"at most {TAIL:g} is asked: {'met' if tail <= TAIL else 'missed'}"
+                f"at most {TAIL:g} is asked: {tail.at_most(TAIL)}"
                 if ideal <= TAIL
                 else f"at most {TAIL:g} is out of reach"
             )
             sentences.append(
                 f"At {percent(TAIL_SHARE, decimals=0)} load, {arrivals} arrivals: p99 is "
-                f"{tail:.2f} times p50, and {ideal:.2f} times in the best server there can be; "
+                f"{tail} times p50, and {ideal:.2f} times in the best server there can be; "
                 f"{verdict}."
             )
     return sentences
@@ -137,8 +139,8 @@ def _open(turns: Turns, plan: LoadPlan) -> Table:
     for arrivals, share in product(plan.arrivals, plan.shares):
         case = {"what": "open", "arrivals": arrivals, "share": share}
         latency, loads = turns.latency(**case), turns.loads(**case)
-        rate = sum(sum(load.statuses.values()) for load in loads) / plan.open_seconds
-        tail = "-" if latency is None else f"{latency.p99 / latency.p50:.2f}"
+        rate = sum(sum(load.statuses.values()) for load in loads) / (plan.open_seconds * len(loads))
+        tail = "-" if latency is None else str(Spread.of(turns.tails(**case)))
         cells = (arrivals, percent(share, decimals=0), f"{rate:,.1f}")
         rows.append((*cells, *percentiles(latency, 50, 99), tail, statuses(loads)))
     return Table(header=header, rows=tuple(rows), numeric=frozenset(header[1:6]))

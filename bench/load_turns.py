@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,7 +26,8 @@ class LoadPlan:
         seconds: of one turn.
         connections: of the closed loops.
         forms: how images are sent.
-        open_seconds: of one open loop.
+        open_rounds: turns of each open loop.
+        open_seconds: of one such turn.
         shares: of the throughput found, which the open loops ask for.
         arrivals: when requests of the open loops are due.
         lone_seconds: of the lone client before the burst, of the burst, and of the client after.
@@ -36,31 +38,35 @@ class LoadPlan:
     seconds: float = 0.8
     connections: tuple[int, ...] = (1, 8, 32)
     forms: tuple[Form, ...] = ("raw", "multipart")
-    open_seconds: float = 5.0
+    open_rounds: int = 5
+    open_seconds: float = 1.5
     shares: tuple[float, ...] = (0.5, 0.7, 0.9)
     arrivals: tuple[Arrivals, ...] = ("fixed", "poisson")
     lone_seconds: float = 2.0
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.rounds < FEWEST or min(self.seconds, self.open_seconds, self.lone_seconds) <= 0:
+        rounds = min(self.rounds, self.open_rounds)
+        if rounds < FEWEST or min(self.seconds, self.open_seconds, self.lone_seconds) <= 0:
             raise UserError(
-                f"rounds are {self.rounds}, seconds {self.seconds:g}, open_seconds "
-                f"{self.open_seconds:g}, lone_seconds {self.lone_seconds:g}: at least {FEWEST} "
-                "rounds and more than 0 s are needed"
+                f"rounds are {self.rounds}, open_rounds {self.open_rounds}, seconds "
+                f"{self.seconds:g}, open_seconds {self.open_seconds:g}, lone_seconds "
+                f"{self.lone_seconds:g}: at least {FEWEST} rounds and more than 0 s are needed"
             )
 
     def count(self, images: int) -> int:
         """Returns the number of turns for so many sets of images."""
         inside, closed = images, images * len(self.forms) * len(self.connections)
-        return 3 + self.rounds * (inside + closed) + len(self.arrivals) * len(self.shares)
+        opened = len(self.arrivals) * len(self.shares)
+        return 3 + self.rounds * (inside + closed) + self.open_rounds * opened
 
 
 QUICK = LoadPlan(
     rounds=3,
     seconds=0.4,
     forms=("raw",),
-    open_seconds=1.5,
+    open_rounds=3,
+    open_seconds=0.5,
     arrivals=("fixed",),
     lone_seconds=1.0,
 )
@@ -107,6 +113,14 @@ class Turns:
     def throughputs(self, **wanted: object) -> list[float]:
         """Returns the throughput in each round."""
         return [load.throughput for load in self.loads(**wanted)]
+
+    def tails(self, **wanted: object) -> list[float]:
+        """Returns p99 over p50 in each round; infinite in one without a good answer."""
+        found = []
+        for load in self.loads(**wanted):
+            latency = Latency(turns=(load.latencies,), warmup=0)
+            found.append(latency.p99 / latency.p50 if load.latencies else math.inf)
+        return found
 
     def latency(self, **wanted: object) -> Latency | None:
         """Returns the latencies of all rounds; None if no answer was good."""

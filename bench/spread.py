@@ -45,5 +45,11 @@ class Spread:
             return "met"
         return "missed" if self.high < target else "undecided"
 
+    def at_most(self, target: float) -> Verdict:
+        """Returns whether the figure is ``target`` or less: undecided where the rounds differ."""
+        if self.high <= target:
+            return "met"
+        return "missed" if self.low > target else "undecided"
+
     def __str__(self) -> str:
         return f"{self.median:.2f} ({self.low:.2f} to {self.high:.2f})"

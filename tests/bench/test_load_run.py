@@ -97,11 +97,11 @@ def test_a_plan_of_nothing_is_refused(wrong: dict[str, Any]) -> None:
 
 def test_plans_are_bounded() -> None:
     def seconds(plan: LoadPlan) -> float:
-        opened = len(plan.arrivals) * len(plan.shares)
+        opened = plan.open_rounds * len(plan.arrivals) * len(plan.shares)
         rounds = plan.count(images=2) - 3 - opened
         return 3 * plan.lone_seconds + rounds * plan.seconds + opened * plan.open_seconds
 
-    assert seconds(LoadPlan()) < 100
+    assert seconds(LoadPlan()) < 120
     assert seconds(QUICK) < 18
 
 
@@ -121,6 +121,13 @@ def closed(throughputs: list[float], form: Form, connections: int) -> list[Turn]
     ]
 
 
+def opened(arrivals: str, share: float, tails: list[float]) -> list[Turn]:
+    return [
+        turn("open", arrivals=arrivals, share=share, tail=tail, round=round)
+        for round, tail in enumerate(tails)
+    ]
+
+
 def test_what_is_said_follows_from_the_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bench.load_section.usable_cores", lambda: 2)
     plan = LoadPlan(rounds=3, shares=(0.5, 0.7))
@@ -136,9 +143,11 @@ def test_what_is_said_follows_from_the_figures(monkeypatch: pytest.MonkeyPatch) 
             *closed([80.0, 80.0, 70.0], "multipart", 8),
             *closed([90.0, 90.0, 90.0], "multipart", 32),
             *closed([40.0, 40.0, 40.0], "multipart", 1),
-            turn("open", arrivals="fixed", share=0.5, tail=9.0),
-            turn("open", arrivals="poisson", share=0.7, tail=300.0),
-            turn("open", arrivals="fixed", share=0.7, tail=300.0, statuses={"200": 9, "429": 1}),
+            *opened("fixed", 0.5, [9.0] * 3),
+            *opened("fixed", 0.7, [300.0, 9.0]),
+            turn("open", arrivals="fixed", share=0.7, tail=300.0, statuses={"429": 1}, round=2),
+            *opened("poisson", 0.5, [200.0] * 3),
+            *opened("poisson", 0.7, [300.0] * 3),
         )
     )
     section = load_section(SERVED, ["500x375"], turns, plan)
@@ -151,17 +160,17 @@ def test_what_is_said_follows_from_the_figures(monkeypatch: pytest.MonkeyPatch) 
         "at least 0.95 is asked: undecided.",
         "500x375, multipart, 8 connections: 0.80 (0.70 to 0.80) of the in-process limit; "
         "at least 0.90 is asked: missed.",
-        "At 70 % load, fixed arrivals: p99 is 3.99 times p50, and 1.00 times in the best server "
-        "there can be; at most 2 is asked: missed.",
-        "At 70 % load, poisson arrivals: p99 is 3.99 times p50, and 3.34 times in the best "
-        "server there can be; at most 2 is out of reach.",
+        "At 70 % load, fixed arrivals: p99 is 3.99 (1.08 to 3.99) times p50, and 1.00 times in the "
+        "best server there can be; at most 2 is asked: undecided.",
+        "At 70 % load, poisson arrivals: p99 is 3.99 (3.99 to 3.99) times p50, and 3.34 times in "
+        "the best server there can be; at most 2 is out of reach.",
         "A lone client: p50 10.0 ms before a burst of 32 connections, 13.0 ms after it, "
         "1.30 times; at most 1.2 is asked: missed.",
     ):
         assert sentence in said
     assert "1920x1080" not in said
-    assert said.endswith("Answers: 200 x 101, 429 x 1.")
-    limits, loops, opened = section.tables
+    assert said.endswith("Answers: 200 x 128, 429 x 1.")
+    limits, loops, queued = section.tables
     assert limits.rows == (("500x375", "100.0", "100.0", "100.0"),)
     assert [row[:5] for row in loops.rows] == [
         ("500x375", "raw", "1", "50.0", "0.50 (0.50 to 0.50)"),
@@ -171,13 +180,13 @@ def test_what_is_said_follows_from_the_figures(monkeypatch: pytest.MonkeyPatch) 
         ("500x375", "multipart", "8", "80.0", "0.80 (0.70 to 0.80)"),
         ("500x375", "multipart", "32", "90.0", "0.90 (0.90 to 0.90)"),
     ]
-    assert [row[:3] for row in opened.rows] == [
-        ("fixed", "50 %", "0.8"),
+    assert [row[:3] for row in queued.rows] == [
+        ("fixed", "50 %", "2.7"),
         ("fixed", "70 %", "2.0"),
-        ("poisson", "50 %", "0.0"),
-        ("poisson", "70 %", "0.8"),
+        ("poisson", "50 %", "2.7"),
+        ("poisson", "70 %", "2.7"),
     ]
-    assert opened.rows[1][-1] == "200 x 9, 429 x 1"
+    assert queued.rows[1][-2:] == ("3.99 (1.08 to 3.99)", "200 x 8, 429 x 1")
 
 
 def test_every_target_is_of_something_that_is_measured() -> None:

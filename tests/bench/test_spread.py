@@ -23,3 +23,8 @@ def test_a_target_between_the_rounds_is_undecided(target: float, verdict: str) -
 
 def test_nothing_under_a_ratio_is_infinite() -> None:
     assert Spread.ratio([1.0], [0.0]).median == math.inf
+
+
+@pytest.mark.parametrize(("target", "verdict"), [(0.89, "missed"), (0.9, "undecided"), (1, "met")])
+def test_at_most_is_the_other_way_round(target: float, verdict: str) -> None:
+    assert Spread.of([0.95, 0.9, 0.99]).at_most(target) == verdict
