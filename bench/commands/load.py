@@ -20,7 +20,7 @@ from bench.load_run import check_requests, make_requests, measure_load
 from bench.load_section import load_section
 from bench.load_turns import QUICK, LoadPlan
 from bench.served import ask_server, find_artifact
-from bench.wrk import find_wrk
+from bench.wrk import LONG_ENOUGH, find_wrk
 from models.cli import notes, results
 from models.machine import this_machine
 
@@ -40,7 +40,7 @@ class Load:
     rounds: int | None = None
     """Turns of each closed loop; 5 if left out."""
     seconds: float | None = None
-    """Length of such a turn; 0.8 if left out."""
+    """Length of such a turn; if left out 0.8, and 3 with wrk."""
     quick: bool = False
     """A first look in 20 s: raw bytes only, fewer and shorter turns."""
     wrk: bool = True
@@ -51,11 +51,8 @@ class Load:
     def __call__(self) -> int:
         """Prints throughput, latency and statuses; returns 1 unless every answer was a 200."""
         address = check_loopback(self.url)
-        plan = QUICK if self.quick else LoadPlan()
-        if self.rounds is not None:
-            plan = dataclasses.replace(plan, rounds=self.rounds)
-        if self.seconds is not None:
-            plan = dataclasses.replace(plan, seconds=self.seconds)
+        wrk = find_wrk() if self.wrk else None
+        plan = self.plan(wrk)
         images = (
             {f"{width}x{height}": photos(width, height) for width, height in SIZES}
             if self.images is None
@@ -66,7 +63,7 @@ class Load:
         artifact = find_artifact(served, self.artifacts, self.artifact)
         requests = make_requests(address, images, plan.forms, token)
         check_requests(address, requests)
-        before, wrk = conditions(), find_wrk() if self.wrk else None
+        before = conditions()
         # Drawn only between turns: a refreshing thread would take its time out of the samples.
         with (
             Limit(artifact.path, served.runtime, images) as limit,
@@ -93,3 +90,14 @@ class Load:
             results().print(sentence)
         results().print(page)
         return 1 if any(turn.load.errors for turn in turns.all) else 0
+
+    def plan(self, wrk: str | None) -> LoadPlan:
+        """Returns how much is measured, with ``wrk`` or, if that is None, with our own client."""
+        plan = QUICK if self.quick else LoadPlan()
+        if self.rounds is not None:
+            plan = dataclasses.replace(plan, rounds=self.rounds)
+        if self.seconds is not None:
+            plan = dataclasses.replace(plan, seconds=self.seconds)
+        elif wrk and not self.quick:
+            plan = dataclasses.replace(plan, seconds=LONG_ENOUGH)
+        return plan

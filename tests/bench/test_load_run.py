@@ -22,6 +22,7 @@ from bench.load_run import check_requests, make_requests, measure_load
 from bench.load_section import TARGETS, load_section
 from bench.load_turns import QUICK, Form, LoadPlan, Turn, Turns
 from bench.served import Served
+from bench.wrk import LONG_ENOUGH
 from export.artifact import Artifact
 from models.errors import UserError
 from models.preprocess import encode_png
@@ -260,3 +261,12 @@ def test_the_command_measures_and_keeps_every_turn(
     assert len(rows) == dataclasses.replace(TINY, forms=("raw",)).count(images=1)
     good = [row["load"]["statuses"].get("200", 0) for row in rows]
     assert good == [len(row["load"]["latencies"]) for row in rows]
+
+
+def test_turns_are_longer_with_wrk_unless_told_otherwise() -> None:
+    ours = Command().plan(None)
+    assert ours == LoadPlan()
+    assert Command().plan("wrk").seconds == LONG_ENOUGH > ours.seconds
+    assert Command(quick=True).plan("wrk") == QUICK
+    told = Command(rounds=7, seconds=0.5).plan("wrk")
+    assert (told.rounds, told.seconds) == (7, 0.5)
