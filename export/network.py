@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from threading import Lock
@@ -16,6 +16,7 @@ from PIL import Image
 
 from export.artifact import Artifact
 from export.records import Source, Weights
+from models import cli
 from models.classifier import Classifier
 from models.errors import UserError
 from models.files import sha256
@@ -27,8 +28,17 @@ from models.weights import (
     load_imagenet_weights,
     settle_batch_norm,
 )
-from training.checkpoint import checkpoint_path, load_checkpoint, run_folder
-from training.data import Sample, load_data, pixel_batches, sample_photos
+from training.checkpoint import Checkpoint, checkpoint_path, load_checkpoint, run_folder
+from training.data import (
+    ImageData,
+    Sample,
+    data_name,
+    load_data,
+    pixel_batches,
+    sample_photos,
+)
+from training.identity import unseen
+from training.look import look
 
 WeightsChoice = Literal["auto", "imagenet", "random"]
 
@@ -111,19 +121,21 @@ def rebuild(artifact: Artifact) -> Classifier:
 
 
 def _trained(model: str, data: str) -> Network:
-    images = load_data(data)
-    path = checkpoint_path(run_folder(model, images.name))
+    path = checkpoint_path(run_folder(model, data_name(data)))
     if not path.is_file():
         raise UserError(
             f"no run of {model} on {data}: {path} is not there; make train MODEL={model} "
             f"DATA={data}, or WEIGHTS=imagenet, or, for latency only, WEIGHTS=random"
         )
     checkpoint = load_checkpoint(path)
+    images = load_data(data, checkpoint.options)
     if images.labels != checkpoint.labels:
         raise UserError(
             f"{path} knows the classes {', '.join(checkpoint.labels)}, but {data} holds "
             f"{', '.join(images.labels)}; train again"
         )
+    calibration = _spread(images.train, CALIBRATION_IMAGES)
+    images = look(replace(images, train=calibration), checkpoint.options, refuse=False)
     return Network(
         model=model,
         # "imagenet" is where published weights are filed.
@@ -138,10 +150,42 @@ def _trained(model: str, data: str) -> Network:
             sha256=sha256(path),
             data=images.name,
         ),
-        calibration=_spread(images.train, CALIBRATION_IMAGES),
-        held_out=images.val,
+        calibration=images.train,
+        held_out=_held_out(images, checkpoint, path),
         labelled=True,
     )
+
+
+def _held_out(images: ImageData, checkpoint: Checkpoint, path: Path) -> Sequence[Sample]:
+    """Returns the images of the final figures, without those that were trained on.
+
+    A folder may have changed since, and what was learned from then be held out now.
+
+    Raises:
+        UserError: none is left.
+    """
+    held_out = images.test or images.val
+    if checkpoint.trained_on is None:
+        _note(
+            f"{path} was written by an earlier version and does not say which images it was "
+            f"trained on: some of the {len(held_out):,} held-out ones may be among them"
+        )
+        return held_out
+    left = unseen(held_out, images.digests, checkpoint.trained_on)
+    if not left:
+        raise UserError(
+            f"{path} was trained on all of the {len(held_out):,} held-out images; train again"
+        )
+    if count := len(held_out) - len(left):
+        _note(
+            f"{count:,} of {len(held_out):,} held-out images are not used, as {path} was trained "
+            "on them"
+        )
+    return left
+
+
+def _note(text: str) -> None:
+    cli.notes().print(f"note: {text}", soft_wrap=True, markup=False)
 
 
 def _imagenet(model: str) -> Network:

@@ -42,6 +42,8 @@ MAX_PIXELS = 89_478_485  # 1 GiB as RGBA in 24 bits: from here on Pillow warns
 # What it saves and changes: python -m bench study decoding. Not in the manifest: it is no property
 # of a network, and the golden batch starts from pixels.
 GAP = 2.0
+_START = 16  # bytes that tell a format
+_HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # ISO 23008-12
 
 
 class ImageError(UserError):
@@ -154,6 +156,41 @@ def decode(
     except Exception as error:  # its parsers let many other kinds escape on broken bytes
         kind = type(error).__name__
         raise ImageError(f"{name}: cannot be read as an image ({kind})") from error
+
+
+def check_header(file: Path, *, max_pixels: int = MAX_PIXELS) -> None:
+    """Raises what :func:`decode` would, as far as the header of a file tells; reads no pixels.
+
+    Raises:
+        ImageError: it cannot be opened, or its first bytes are none of :data:`FORMATS`.
+        TooManyPixelsError: its header promises more than ``max_pixels``.
+    """
+    start = b""
+    try:
+        with file.open("rb") as source:
+            start = source.read(_START)
+            tiff = start[:2] in (b"II", b"MM")
+            if tiff and (bomb := bomb_in_header(start + source.read(), max_pixels)):
+                raise TooManyPixelsError(f"{file}: {bomb}")
+            source.seek(0)
+            with Image.open(source, formats=FORMATS) as image:
+                width, height = image.size
+        if width * height > max_pixels:
+            raise TooManyPixelsError(f"{file}: {width}x{height} is more than {max_pixels} pixels")
+    except ImageError:
+        raise
+    except UnidentifiedImageError:
+        if start[4:8] == b"ftyp" and start[8:12] in _HEIC:
+            raise ImageError(f"{file}: HEIC, which needs pip install '.[heic]'") from None
+        raise ImageError(f"{file}: not an image") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise TooManyPixelsError(f"{file}: more than {max_pixels} pixels") from None
+    except OSError as error:
+        raise ImageError(
+            f"{file}: cannot be read ({error.strerror or first_line(error)})"
+        ) from error
+    except Exception as error:  # Pillow's parsers let many kinds escape on broken bytes
+        raise ImageError(f"{file}: cannot be read as an image ({type(error).__name__})") from error
 
 
 def encode_png(image: Image.Image) -> bytes:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shlex
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import tyro
+from rich.console import Console
 
 from models import cli
 from models.errors import UserError, closest
@@ -14,6 +15,8 @@ from models.registry import canonical_name, find_model
 from training.checkpoint import load_checkpoint, run_folder
 from training.data import ImageData, load_data
 from training.fit import fit
+from training.look import look
+from training.options import FolderOptions
 from training.recipe import Recipe
 from training.recipes import RECIPES, default_recipe
 from training.run import PartialRun
@@ -21,22 +24,21 @@ from training.trainer import Machine, is_first_process
 
 
 @dataclass(frozen=True, kw_only=True)
-class Train:
+class Train(FolderOptions):
     """Train a network on images and write runs/<model>-<data>/."""
 
     model: str
     """Network, by its registry name."""
     data: str
     """Data set by name (digits, fashion_mnist, cifar10, cifar100, flowers102, imagenet), or a
-    folder: one folder of images per class, or train/ and val/ that hold them."""
+    folder: one folder of images per class, or train/, val/ and test/ that hold them, or images
+    that --labels names."""
     recipe_name: str
     """Where the fields of the recipe below start from."""
     resume: bool = False
     """Go on with the unfinished run of this network and data, from its last whole epoch."""
     fresh: bool = False
     """Drop an unfinished run of this network and data, and start anew."""
-    skip_unreadable: bool = False
-    """Leave out images that cannot be read, after naming them, instead of stopping."""
     machine: Machine = field(default_factory=Machine)
     """What to compute on."""
     recipe: Recipe
@@ -44,7 +46,7 @@ class Train:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Start:
+class _Start(FolderOptions):
     """The flags that decide what the others start from."""
 
     model: str = ""
@@ -56,7 +58,7 @@ class _Start:
 def _parse() -> tuple[Train, ImageData | None]:
     """Returns the flags and the data; a resumed run takes what it saved for the flags left out."""
     start, _ = tyro.cli(_Start, return_unknown_args=True, add_help=False)
-    data = load_data(start.data) if start.data else None
+    data = _load(start) if start.data else None
     name = start.recipe_name
     recipe: Recipe | None = None
     if start.resume and start.model and data:
@@ -74,6 +76,23 @@ def _parse() -> tuple[Train, ImageData | None]:
     return tyro.cli(Train, default=default, prog="python -m training"), data
 
 
+def _load(start: _Start) -> ImageData:
+    """Returns the data, after every file of it was looked at."""
+    options, console = _options(start), _notes()
+    return look(load_data(start.data, options, console), options, console)
+
+
+def _options(flags: FolderOptions) -> FolderOptions:
+    names = [field.name for field in fields(FolderOptions)]
+    return FolderOptions(**{name: getattr(flags, name) for name in names})
+
+
+def _notes() -> Console:
+    console = cli.notes()
+    console.quiet = not is_first_process()
+    return console
+
+
 def _without_restarts(arguments: list[str]) -> list[str]:
     return [argument for argument in arguments if argument not in ("--resume", "--fresh")]
 
@@ -82,13 +101,15 @@ def main() -> None:
     """Trains, then prints what the network reached and the checkpoint's path."""
     args, data = _parse()
     assert data is not None
-    notes = cli.notes()
-    notes.quiet = not is_first_process()
-    notes.print(
+    tested = f"{len(data.test):,} to test on, " if data.test else ""
+    notes = _notes()
+    for line in (
+        *data.scan.lines(),
         f"{canonical_name(args.model)} on {data.name}: {len(data.train):,} images to learn from, "
-        f"{len(data.val):,} held out, {len(data.labels)} classes, recipe {args.recipe_name}",
-        soft_wrap=True,
-    )
+        f"{len(data.val):,} held out, {tested}{len(data.labels)} classes, recipe "
+        f"{args.recipe_name}",
+    ):
+        notes.print(line, soft_wrap=True, markup=False)  # [a] in a name is no style
     path = fit(
         args.model,
         data,
@@ -98,15 +119,19 @@ def main() -> None:
         machine=args.machine,
         resume=args.resume,
         fresh=args.fresh,
-        skip_unreadable=args.skip_unreadable,
+        options=_options(args),
     )
     if not is_first_process():
         return
     checkpoint = load_checkpoint(path)
+    metrics = checkpoint.metrics
+    test = ""
+    if "test_top1" in metrics:
+        test = f", test top-1 {metrics['test_top1']:.1%} on {metrics['test_images']:,}"
     print(
         f"epoch {len(checkpoint.history)}/{args.recipe.epochs}: loss "
-        f"{checkpoint.metrics['loss']:.3f}, held-out top-1 {checkpoint.metrics['top1']:.1%} on "
-        f"{checkpoint.metrics['images']:,} images"
+        f"{metrics['loss']:.3f}, held-out top-1 {metrics['top1']:.1%} on "
+        f"{metrics['images']:,} images{test}"
     )
     print(path)
 

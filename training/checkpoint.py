@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,13 @@ from models.errors import UserError, first_line
 from models.preprocess import Preprocess
 from models.registry import build_model, canonical_name
 from training.history import Epoch
+from training.identity import DIGEST_BYTES
+from training.options import FolderOptions
 
 KEY = "pocketnets"  # our block inside Lightning's checkpoint
 PREFIX = "network."  # of the weights, as Lightning saves the module that holds the network
-SCHEMA = 2
+SCHEMA = 3
+_READ = (2, SCHEMA)  # 2 does not say which images it was trained on
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,6 +40,8 @@ class Checkpoint:
         history: what each epoch reached.
         confusion: int64 (C, C) held-out images: rows the true class, columns the one answered.
         state_dict: weights of the Classifier, normalisation included.
+        trained_on: digests of the images it was trained on; None where it does not say.
+        options: how the folder was read that it was trained on.
     """
 
     model: str
@@ -48,6 +53,8 @@ class Checkpoint:
     history: tuple[Epoch, ...]
     confusion: torch.Tensor
     state_dict: dict[str, torch.Tensor]
+    trained_on: frozenset[bytes] | None = None
+    options: FolderOptions = field(default_factory=FolderOptions)
 
     def network(self) -> Classifier:
         """Returns the trained network in evaluation mode: uint8 (N, H, W, 3) -> (N, C)."""
@@ -75,7 +82,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     with _damaged(path):
         saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         schema = saved[KEY]["schema"]
-    if schema != SCHEMA:
+    if schema not in _READ:
         raise UserError(f"{path}: schema is {schema}, this version reads {SCHEMA}")
     return saved
 
@@ -99,7 +106,20 @@ def load_checkpoint(path: Path) -> Checkpoint:
                 for key, value in saved["state_dict"].items()
                 if key.startswith(PREFIX)  # not the state of metrics
             },
+            trained_on=_digests(block["trained_on"]) if "trained_on" in block else None,
+            options=FolderOptions(**block.get("options", {})),
         )
+
+
+def facts_of_data(digests: Iterable[bytes], options: FolderOptions) -> dict[str, Any]:
+    """Returns what a checkpoint says of its data, in types that ``weights_only`` loading takes."""
+    content = bytearray(b"".join(sorted(digests)))
+    trained_on = torch.frombuffer(content, dtype=torch.uint8).reshape(-1, DIGEST_BYTES)
+    return {"trained_on": trained_on, "options": asdict(options)}
+
+
+def _digests(trained_on: torch.Tensor) -> frozenset[bytes]:
+    return frozenset(row.tobytes() for row in trained_on.numpy())
 
 
 @contextmanager

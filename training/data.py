@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from shlex import quote
 
 import numpy as np
 from PIL import Image
+from rich.console import Console
 
 from models.errors import UserError, closest
 from models.preprocess import Pixels, Preprocess, decode
+from training.options import FolderOptions
+from training.scan import Scan
 
 Sample = tuple[Path | Image.Image, int]
 
@@ -28,34 +31,41 @@ class ImageData:
         name: what runs and artifacts on this data are filed under.
         labels: class names, in the order of the class indices.
         train: samples to learn from.
-        val: samples held out; no image is in both.
+        val: samples held out: what each epoch is judged by.
+        test: samples for the final figures, where the data set has a part for them.
         folder: where it was read from, if it is a folder of the user's.
+        scan: what was noticed while it was read.
+        digests: of the contents of files that were looked at; see :mod:`training.look`.
     """
 
     name: str
     labels: tuple[str, ...]
     train: Sequence[Sample]
     val: Sequence[Sample]
+    test: Sequence[Sample] = ()
     folder: str | None = None
+    scan: Scan = field(default_factory=Scan)
+    digests: Mapping[Path, bytes] = field(default_factory=dict)
+
+    @property
+    def parts(self) -> dict[str, Sequence[Sample]]:
+        """Returns the parts it has, by name."""
+        parts = {"train": self.train, "val": self.val, "test": self.test}
+        return {name: samples for name, samples in parts.items() if samples}
 
 
-def load_data(data: str) -> ImageData:
-    """Returns a data set by name, or a folder of images by path.
-
-    The names are those of :data:`training.datasets.DATASETS`; a name means the data set even where
-    a folder is called so, and ``./name`` the folder. What a folder must hold stands at
-    :func:`training.folder.read_folder`.
+def data_name(data: str) -> str:
+    """Returns what runs on a data set or a folder are filed under.
 
     Raises:
-        UserError: neither a known name nor a folder, a folder that is no data set or whose name
-            is taken, or a data set that cannot be fetched.
+        UserError: neither a known name nor a folder, or a folder whose name is taken.
     """
     from training.datasets import DATASETS  # here, since these files import ImageData from this one
-    from training.folder import folder_name, read_folder
+    from training.folder import folder_name
 
     if data in DATASETS:
-        return DATASETS[data]()
-    folder = Path(os.path.expanduser(data))  # not every shell expands the ~ of DATA=~/pets
+        return data
+    folder = _folder(data)
     if not data or not os.path.isdir(folder):
         raise _not_found(data, folder, DATASETS)
     name = folder_name(folder)
@@ -64,7 +74,44 @@ def load_data(data: str) -> ImageData:
             f"{data}: the name {name} is taken, and its run would stand in the same place, runs/"
             f"<model>-{name}; rename it, or link to it: ln -s {quote(str(folder))} my_{name}"
         )
-    return replace(read_folder(folder, name=name), folder=data)
+    return name
+
+
+def load_data(
+    data: str, options: FolderOptions | None = None, console: Console | None = None
+) -> ImageData:
+    """Returns a data set by name, or a folder of images by path.
+
+    The names are those of :data:`training.datasets.DATASETS`; a name means the data set even where
+    a folder is called so, and ``./name`` the folder. What a folder must hold stands at
+    :func:`training.folder.read_folder`.
+
+    Args:
+        data: name or path.
+        options: how a folder is read.
+        console: where a progress bar is shown if files have to be read; left out, nowhere.
+
+    Raises:
+        UserError: what :func:`data_name` raises, a folder that is no data set, options for a
+            folder where there is none, or a data set that cannot be fetched.
+    """
+    from training.datasets import DATASETS
+    from training.folder import read_folder
+
+    name = data_name(data)
+    if data in DATASETS:
+        if options and (options.labels is not None or options.split_folders):
+            raise UserError(
+                f"{data} has labels and parts of its own; --labels and --split-folders "
+                "are for folders"
+            )
+        return DATASETS[data]()
+    images = read_folder(_folder(data), name=name, options=options, console=console)
+    return replace(images, folder=data)
+
+
+def _folder(data: str) -> Path:
+    return Path(os.path.expanduser(data))  # not every shell expands the ~ of DATA=~/pets
 
 
 def open_image(source: Path | Image.Image) -> Image.Image:

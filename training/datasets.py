@@ -18,8 +18,10 @@ from models.errors import UserError, first_line
 from models.preprocess import Pixels
 from training.data import ImageData, Sample
 from training.fetch import data_folder, fetching
-from training.folder import HELD_OUT, SPLIT_SEED, read_folder
+from training.folder import read_folder
+from training.identity import HELD_OUT
 
+SPLIT_SEED = 0  # of the digits
 DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")  # of the package dataset-fashion-mnist
 FASHION_FILES = (
     "train-images-idx3-ubyte.gz",
@@ -188,7 +190,7 @@ def imagenet() -> ImageData:
                 "folder that holds such an imagenet/"
             )
     images = read_folder(root, name="imagenet")
-    return replace(images, labels=imagenet_labels())
+    return replace(images, labels=imagenet_labels(), folder=None)  # published, not the user's own
 
 
 def _fetch_fashion() -> Path:

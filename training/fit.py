@@ -20,15 +20,19 @@ from models.preprocess import ImageError
 from models.registry import canonical_name, check_input_size
 from training.checkpoint import (
     checkpoint_path,
+    facts_of_data,
     load_checkpoint,
     read_checkpoint,
     run_folder,
 )
 from training.data import ImageData
+from training.evaluate import evaluate
 from training.first import first_network
 from training.history import to_csv
+from training.identity import digests_of, image_list
 from training.loader import Loaders
 from training.module import ClassifierModule
+from training.options import FolderOptions
 from training.recipe import Recipe
 from training.run import PartialRun, make_plan
 from training.summary.facts import RunFacts
@@ -46,7 +50,7 @@ def fit(
     machine: Machine | None = None,
     resume: bool = False,
     fresh: bool = True,
-    skip_unreadable: bool = False,
+    options: FolderOptions | None = None,
 ) -> Path:
     """Returns the checkpoint of a finished run in ``runs/<model>-<data>/``.
 
@@ -62,7 +66,7 @@ def fit(
         machine: what to compute on; left out, the GPUs of this host, or its CPU.
         resume: go on with the unfinished run of the same network, data and recipe.
         fresh: drop an unfinished run instead of refusing to start.
-        skip_unreadable: leave out images that cannot be read, after naming them.
+        options: how the data was read, and whether images that cannot be decoded are left out.
 
     Raises:
         UserError: an unknown network or one that cannot take the size, an image that cannot be
@@ -77,21 +81,24 @@ def fit(
         )
     model = canonical_name(model)
     partial = PartialRun(run_folder(model, data.name))
+    options = options or FolderOptions()
     plan = make_plan(model, data, recipe_name, recipe)
+    digests = {part: digests_of(samples, data.digests) for part, samples in data.parts.items()}
+    images = image_list(data, digests)
     if resume:
-        partial.check_same(plan)
+        partial.check_same(plan, images)
     elif is_first_process():
-        partial.start(plan, fresh=fresh)
+        partial.start(plan, images, fresh=fresh)
     last = str(partial.last) if resume and partial.last.exists() else None
     if last:
         read_checkpoint(partial.last)  # refuses a damaged one in our words
     with quiet(), _one_line(recipe, partial):
         torch.manual_seed(recipe.seed)
-        skipped = _Skipped() if skip_unreadable else None
+        skipped = _Skipped() if options.skip_unreadable else None
         network, origin = first_network(model, data.labels, recipe)
         module = ClassifierModule(
             network,
-            {"model": model, "data": data.name},
+            {"model": model, "data": data.name, **facts_of_data(digests["train"], options)},
             data.labels,
             recipe,
             report=skipped,
@@ -103,6 +110,11 @@ def fit(
         if not trainer.is_global_zero:
             return checkpoint_path(run_folder(model, data.name))
         checkpoint = load_checkpoint(partial.save_final())
+        tested = None
+        if data.test:
+            kept = checkpoint.network().to(trainer.strategy.root_device)
+            tested = evaluate(kept, data.test, recipe, report=skipped)
+            partial.save_final({"test_top1": tested.top1, "test_images": tested.images})
         facts = RunFacts(
             model=model,
             data=data.name,
@@ -114,6 +126,7 @@ def fit(
             origin=origin,
             train_images=len(data.train),
             val_images=int(checkpoint.metrics["images"]),
+            tested=tested,
             kept_epoch=len(checkpoint.history),
             parameters=sum(parameter.numel() for parameter in network.parameters()),
             device=device_name(trainer),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ from training.recipe import Recipe
 
 Key = tuple[int, int]  # epoch and index of a sample
 Item = tuple[torch.Tensor, int] | ImageError
+Report = Callable[[ImageError], None]
 
 
 class Batch(NamedTuple):
@@ -51,12 +52,28 @@ class Loaders(lightning.LightningDataModule):
     def val_dataloader(self) -> DataLoader[Item]:
         """Returns this process's share of the held-out images; no image is seen twice."""
         rank, world = self._place()
-        order = [(0, index) for index in range(rank, len(self._data.val), world)]
-        samples = Samples(self._data.val, self._recipe, augment=False)
-        return _loader(samples, order, part_size(self._recipe, world), self._recipe.workers)
+        return plain_batches(self._data.val, self._recipe, rank, world)
 
     def _place(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+
+def plain_batches(
+    samples: Sequence[Sample], recipe: Recipe, rank: int = 0, world: int = 1
+) -> DataLoader[Item]:
+    """Returns one process's share of ``samples``, not augmented, in their order."""
+    order = [(0, index) for index in range(rank, len(samples), world)]
+    plain = Samples(samples, recipe, augment=False)
+    return _loader(plain, order, part_size(recipe, world), recipe.workers)
+
+
+def read(batch: Batch, report: Report | None) -> Batch:
+    """Returns ``batch`` after its unreadable images were reported; without ``report`` raises."""
+    for error in batch.unreadable:
+        if report is None:
+            raise ImageError(f"{error}; mend it, or --skip-unreadable leaves such images out")
+        report(error)
+    return batch
 
 
 def part_size(recipe: Recipe, world: int) -> int:

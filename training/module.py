@@ -6,7 +6,6 @@ import dataclasses
 import math
 import resource
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as lightning
@@ -17,11 +16,10 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from models.classifier import Classifier
 from models.errors import UserError
-from models.preprocess import ImageError
 from training.augment import mixed, seed_of
 from training.checkpoint import KEY, SCHEMA
 from training.history import Epoch
-from training.loader import Batch
+from training.loader import Batch, Report, read
 from training.optimizer import make_optimizer, rate_factor
 from training.recipe import Recipe
 from training.teacher import DistillationLoss, load_teacher
@@ -34,7 +32,7 @@ class ClassifierModule(lightning.LightningModule):
 
     Args:
         network: uint8 (N, H, W, 3) -> logits (N, C).
-        facts: what the checkpoint says of the network: its ``model`` and ``data``, by name.
+        facts: what else the checkpoint says: its ``model`` and ``data``, by name, and of its data.
         labels: the class names.
         recipe: what to do.
         report: gets the error of each image that cannot be read; left out, it ends the run.
@@ -43,10 +41,10 @@ class ClassifierModule(lightning.LightningModule):
     def __init__(
         self,
         network: Classifier,
-        facts: dict[str, str],
+        facts: dict[str, Any],
         labels: tuple[str, ...],
         recipe: Recipe,
-        report: Callable[[ImageError], None] | None = None,
+        report: Report | None = None,
     ) -> None:
         super().__init__()
         self.network = network
@@ -79,11 +77,7 @@ class ClassifierModule(lightning.LightningModule):
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Returns the batch; an image that cannot be read is reported, or ends the run."""
-        for error in batch.unreadable:
-            if self._report is None:
-                raise ImageError(f"{error}; mend it, or --skip-unreadable leaves such images out")
-            self._report(error)
-        if not len(batch.labels):
+        if not len(read(batch, self._report).labels):
             raise UserError(f"no image of a whole batch can be read, such as {batch.unreadable[0]}")
         return batch
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,15 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from models.errors import UserError
 from models.files import replace_folder, whole_file, write_whole
 from training.checkpoint import KEY, checkpoint_path, read_checkpoint
+from training.data import ImageData
+from training.identity import changes
 from training.module import ClassifierModule
 from training.recipe import Recipe
+from training.scan import NAMED, some
 
 LAST, BEST = "last.ckpt", "best.ckpt"
 _PLAN = "run.json"
+_IMAGES = "images.csv"
 _KEPT = ("state_dict", "epoch", "global_step", "pytorch-lightning_version", KEY)
 
 
@@ -43,8 +49,8 @@ class PartialRun:
         """The checkpoint of the last whole epoch; not there before the first is done."""
         return self.folder / LAST
 
-    def start(self, plan: dict[str, Any], *, fresh: bool) -> None:
-        """Makes the folder, with what the run is made of.
+    def start(self, plan: dict[str, Any], images: bytes, *, fresh: bool) -> None:
+        """Makes the folder, with what the run is made of: its plan and the list of its images.
 
         Raises:
             UserError: an unfinished run stands there, and ``fresh`` does not say to drop it.
@@ -56,6 +62,7 @@ class PartialRun:
             )
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
+        write_whole(self.folder / _IMAGES, images)
         write_whole(self.folder / _PLAN, (json.dumps(plan, indent=1) + "\n").encode())
 
     def drop_if_empty(self) -> None:
@@ -75,28 +82,46 @@ class PartialRun:
         plan: dict[str, Any] = json.loads((self.folder / _PLAN).read_text())
         return plan
 
-    def check_same(self, plan: dict[str, Any]) -> None:
-        """Raises UserError if the unfinished run is made of something else than ``plan``."""
+    def check_same(self, plan: dict[str, Any], images: bytes) -> None:
+        """Raises UserError if the unfinished run is made of something else.
+
+        Args:
+            plan: of :func:`make_plan`.
+            images: of :func:`training.identity.image_list`.
+        """
+        list_file = self.folder / _IMAGES
+        if not list_file.exists():
+            raise UserError(
+                f"{self.folder} does not say which images it was started with, as an earlier "
+                "version wrote it; FRESH=1 starts anew"
+            )
         saved = _flat(self.saved_plan())
         asked = _flat(json.loads(json.dumps(plan)))
         differing = [
             f"{key} was {saved.get(key)!r}, is {asked.get(key)!r}"
             for key in sorted(saved.keys() | asked.keys())
-            if saved.get(key) != asked.get(key)
+            if saved.get(key) != asked.get(key) and key != "labels"
         ]
+        if saved["labels"] != asked["labels"]:
+            differing.append(_relabelled(saved["labels"], asked["labels"]))
+        differing += changes(list_file.read_bytes(), images)
         if differing:
             raise UserError(
                 f"{self.folder} cannot be resumed as something else: {'; '.join(differing)}; "
-                "leave those flags out, or FRESH=1 starts anew"
+                "go back to what it was, or FRESH=1 starts anew"
             )
 
-    def save_final(self) -> Path:
+    def save_final(self, metrics: Mapping[str, float] | None = None) -> Path:
         """Writes the checkpoint people use, without the optimiser's state, and returns its path.
 
         Its weights are those of the best epoch where the run kept one, else of the last.
+
+        Args:
+            metrics: what else it says of them.
         """
         best = self.folder / BEST
         saved = read_checkpoint(best if best.exists() else self.last)
+        saved[KEY]["metrics"] |= metrics or {}
         path = checkpoint_path(self.folder)
         WholeFileIO().save_checkpoint({key: saved[key] for key in _KEPT}, path)
         return path
@@ -141,17 +166,24 @@ class WholeFileIO(TorchCheckpointIO):
             os.fsync(file.fileno())
 
 
-def make_plan(model: str, data: Any, recipe_name: str, recipe: Recipe) -> dict[str, Any]:
-    """Returns what decides a run's result, as plain values."""
+def make_plan(model: str, data: ImageData, recipe_name: str, recipe: Recipe) -> dict[str, Any]:
+    """Returns what decides a run's result, but for the images, as plain values."""
     return {
         "model": model,
         "data": data.name,
-        "classes": len(data.labels),
-        "train_images": len(data.train),
-        "val_images": len(data.val),
+        "labels": list(data.labels),
         "recipe_name": recipe_name,
         "recipe": asdict(recipe),
     }
+
+
+def _relabelled(before: Sequence[str], now: Sequence[str]) -> str:
+    """Returns which labels changed, in words: all if there are few, else the first that differ."""
+    if max(len(before), len(now)) <= NAMED:
+        return f"labels were {', '.join(before)}, are {', '.join(now)}"
+    at = next(index for index in count() if before[index : index + 1] != now[index : index + 1])
+    were, are = (some(labels[at:]) or "none" for labels in (before, now))
+    return f"labels from number {at} on were {were}, are {are}"
 
 
 def _flat(plan: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
+
+
+class Answers(NamedTuple):
+    """How many of some images were named rightly."""
+
+    right: int
+    images: int
+
+    @property
+    def top1(self) -> float:
+        """Returns the share named rightly, in [0, 1]."""
+        return self.right / self.images
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,6 +41,8 @@ class RunFacts:
         date: when it ended, ISO 8601.
         seconds: wall clock of the training; None where not measured.
         images_per_second: median over epochs of training images per second, or None.
+        tested: what the kept weights answered for images that no epoch was judged by; None where
+            the data has no part for them.
         data_path: the folder of images, where ``data`` is only its name.
     """
 
@@ -49,4 +63,5 @@ class RunFacts:
     date: str
     seconds: float | None = None
     images_per_second: float | None = None
+    tested: Answers | None = None
     data_path: str | None = None

@@ -56,7 +56,7 @@ def readme(facts: RunFacts, epochs: Sequence[Epoch], confusion: Matrix) -> str:
     first = [(name, facts.recipe[name]) for name in _FIRST_FIELDS if name in facts.recipe]
     known_first = [f"- {line}" for line in findings(facts.kept_epoch, epochs, results)]
     lines = [
-        f"# {escape(facts.model)} on {escape(facts.data)}: {reached(results)}",
+        f"# {escape(facts.model)} on {escape(facts.data)}: {_final(facts, results)}",
         "",
         *_opening(facts, results),
         "",
@@ -121,12 +121,20 @@ def readme(facts: RunFacts, epochs: Sequence[Epoch], confusion: Matrix) -> str:
 
 def reached(results: Sequence[ClassResult]) -> str:
     """Returns the held-out top-1 with its interval and number of images, in words."""
-    right, images = _totals(results)
+    return _top1(*_totals(results), "held-out image")
+
+
+def _final(facts: RunFacts, results: Sequence[ClassResult]) -> str:
+    """Returns the figure to quote: of the test images where there are some."""
+    return _top1(*facts.tested, "test image") if facts.tested else reached(results)
+
+
+def _top1(right: int, images: int, of: str) -> str:
     if not images:
         return f"top-1 {MISSING}"
     low, high = wilson(right, images)
     return (
-        f"{percent(right / images)} top-1 on {plural(images, 'held-out image')} "
+        f"{percent(right / images)} top-1 on {plural(images, of)} "
         f"(95 % interval {low * 100:.1f} to {percent(high)})"
     )
 
@@ -149,8 +157,21 @@ def _opening(facts: RunFacts, results: Sequence[ClassResult]) -> list[str]:
         f"{what} It names {right:,} of {plural(images, 'held-out image')} rightly. To answer the "
         f"largest class every time would get {percent(largest / images)}.",
         "",
+        *_tested(facts),
         "The interval (Wilson's) covers the chance of which images were held out, nothing else: "
         "images from another camera or place can do worse.",
+    ]
+
+
+def _tested(facts: RunFacts) -> list[str]:
+    """Returns what the figure in the title is of, where it is not of the held-out images."""
+    if not facts.tested:
+        return []
+    return [
+        f"The figure in the title is of {plural(facts.tested.images, 'test image')}, by which "
+        "nothing was chosen; all others are of the held-out images, by which each epoch was "
+        "judged.",
+        "",
     ]
 
 

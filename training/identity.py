@@ -1,0 +1,108 @@
+"""Images by their content: whichever name they have, and wherever they stand."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+if TYPE_CHECKING:
+    from training.data import ImageData, Sample
+
+HELD_OUT = 0.2
+DIGEST_BYTES = 16
+
+Digests = Mapping[Path, bytes]  # of files that were read already
+
+
+def digest_of(source: Path | Image.Image) -> bytes:
+    """Returns BLAKE2b of a file's bytes, or of an image's mode, size and pixels."""
+    digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    if isinstance(source, Path):
+        with source.open("rb") as file:
+            hashlib.file_digest(file, lambda: digest)
+    else:
+        digest.update(f"{source.mode} {source.size}".encode())
+        digest.update(source.tobytes())
+    return digest.digest()
+
+
+def digests_of(samples: Iterable[Sample], known: Digests) -> list[bytes]:
+    """Returns the digest of each sample; of files in ``known`` without reading them."""
+    return [
+        known[source] if isinstance(source, Path) and source in known else digest_of(source)
+        for source, _ in samples
+    ]
+
+
+def hold_out(samples: Sequence[Sample], known: Digests) -> tuple[list[Sample], list[Sample]]:
+    """Returns samples to learn from and held-out ones: of each class about a fifth, at least one.
+
+    Of a class those with the smallest digests are held out, which is a draw by lot that follows
+    the image: under another name it stays where it is, and one image more or less moves at most
+    one other of its class. Equal images stand on one side.
+    """
+    digests = digests_of(samples, known)
+    classes: dict[int, set[bytes]] = {}
+    for digest, (_, label) in zip(digests, samples, strict=True):
+        classes.setdefault(label, set()).add(digest)
+    chosen: set[bytes] = set()
+    for images in classes.values():
+        chosen.update(sorted(images)[: max(1, round(HELD_OUT * len(images)))])
+    parts: tuple[list[Sample], list[Sample]] = [], []
+    for digest, sample in zip(digests, samples, strict=True):
+        parts[digest in chosen].append(sample)
+    return parts
+
+
+def unseen(
+    samples: Sequence[Sample], known: Digests, trained_on: Collection[bytes]
+) -> Sequence[Sample]:
+    """Returns the samples that a network was not trained on."""
+    digests = digests_of(samples, known)
+    pairs = zip(digests, samples, strict=True)
+    return [sample for digest, sample in pairs if digest not in trained_on]
+
+
+def image_list(data: ImageData, digests: Mapping[str, Sequence[bytes]]) -> bytes:
+    """Returns a CSV file with a line per image: its part, label, digest and file.
+
+    Args:
+        data: whose images.
+        digests: of the samples of each part, in their order.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("part", "label", "digest", "file"))
+    for part, samples in data.parts.items():
+        for digest, (source, label) in zip(digests[part], samples, strict=True):
+            file = source if isinstance(source, Path) else ""
+            writer.writerow((part, data.labels[label], digest.hex(), file))
+    return text.getvalue().encode(errors="surrogateescape")
+
+
+def changes(before: bytes, now: bytes) -> list[str]:
+    """Returns what differs between two image lists, part by part, in words; files may move."""
+    old, new = (_images(content) for content in (before, now))
+    said = []
+    for part in dict.fromkeys((*old, *new)):
+        were, are = old.get(part, Counter()), new.get(part, Counter())
+        counts = {"added": (are - were).total(), "removed": (were - are).total()}
+        words = [f"{count:,} {what}" for what, count in counts.items() if count]
+        if words:
+            said.append(f"images of {part}: {' and '.join(words)}")
+    return said
+
+
+def _images(content: bytes) -> dict[str, Counter[tuple[str, str]]]:
+    parts: dict[str, Counter[tuple[str, str]]] = {}
+    text = content.decode(errors="surrogateescape")
+    for row in csv.DictReader(io.StringIO(text, newline="")):
+        parts.setdefault(row["part"], Counter())[row["label"], row["digest"]] += 1
+    return parts

@@ -1,0 +1,158 @@
+"""Looks at every file of a data set before anything is trained: is it an image, and which one?"""
+
+from __future__ import annotations
+
+import stat
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from models.cores import usable_cores
+from models.errors import UserError
+from models.preprocess import ImageError, TooManyPixelsError, check_header
+from training.data import ImageData, Sample
+from training.identity import digest_of, digests_of
+from training.options import FolderOptions
+from training.scan import NAMED, in_words
+
+MAY_LOSE = 0.1  # of the files of a class, without being asked
+
+_AT_ONCE = 2000  # files handed to the threads, between two looks at the bar
+
+
+def look(
+    data: ImageData,
+    options: FolderOptions,
+    console: Console | None = None,
+    *,
+    refuse: bool = True,
+) -> ImageData:
+    """Returns ``data`` without the files that are no images, and with the digests of the others.
+
+    Files that were looked at already are not read again.
+
+    Args:
+        data: images that are not in files stay as they are.
+        options: what may be left out, and whether images may stand twice.
+        console: where a progress bar is shown; left out, nowhere.
+        refuse: whether anything is refused; not where that was done when it was trained on.
+
+    Raises:
+        UserError: a class loses more than a tenth of its files, or all of them; the same image is
+            in two parts or two classes.
+    """
+    files = [
+        source
+        for source, _ in chain.from_iterable(data.parts.values())
+        if isinstance(source, Path) and source not in data.digests
+    ]
+    if not files:
+        return data
+    looks = look_at(files, console)
+    scan = deepcopy(data.scan)
+    digests = {**data.digests, **{f: d for f, d in looks.items() if isinstance(d, bytes)}}
+    reasons = {file: reason for file, reason in looks.items() if isinstance(reason, str)}
+    if refuse:
+        for samples in data.parts.values():
+            _check_losses(samples, reasons, data.labels, skip=options.skip_unreadable)
+    for file, reason in reasons.items():
+        scan.leave_out(reason, [file])
+    train, val, test = (
+        [sample for sample in samples if sample[0] not in reasons]
+        for samples in (data.train, data.val, data.test)
+    )
+    data = replace(data, train=train, val=val, test=test, digests=digests, scan=scan)
+    if refuse:
+        published = data.folder is None  # figures compare with others', known duplicates and all
+        _check_duplicates(data, allowed=options.allow_duplicates or published)
+    return data
+
+
+def look_at(files: Sequence[Path], console: Console | None = None) -> dict[Path, bytes | str]:
+    """Returns the digest of each file that is an image, and for others the reason why not."""
+    looks: dict[Path, bytes | str] = {}
+    columns = (TextColumn("looking at the images"), BarColumn(), MofNCompleteColumn())
+    hidden = console is None or not console.is_terminal
+    progress = Progress(
+        *columns, TimeRemainingColumn(), console=console, disable=hidden, transient=True
+    )
+    threads = min(32, 4 * usable_cores())  # they wait for the disk
+    with progress, ThreadPoolExecutor(threads) as pool:
+        task = progress.add_task("", total=len(files))
+        for start in range(0, len(files), _AT_ONCE):
+            chunk = files[start : start + _AT_ONCE]
+            for file, seen in zip(chunk, pool.map(_look, chunk), strict=True):
+                looks[file] = seen
+                progress.advance(task)
+    return looks
+
+
+def _look(file: Path) -> bytes | str:
+    try:
+        status = file.stat()
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+            return "not a regular file"
+        if not status.st_size:
+            return "empty"
+        check_header(file)
+        return digest_of(file)
+    except TooManyPixelsError:
+        return "with too many pixels"
+    except ImageError as error:
+        return str(error).removeprefix(f"{file}: ")
+    except FileNotFoundError:
+        return "not there"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+
+
+def _check_losses(
+    samples: Sequence[Sample], reasons: Mapping[Path, str], labels: Sequence[str], *, skip: bool
+) -> None:
+    """Raises UserError if a class loses more files than it may, or all of them."""
+    totals = Counter(label for _, label in samples)
+    lost: dict[int, dict[str, list[Path]]] = {}
+    for file, label in samples:
+        if isinstance(file, Path) and file in reasons:
+            lost.setdefault(label, {}).setdefault(reasons[file], []).append(file)
+    for label, by_reason in lost.items():
+        total, count = totals[label], sum(map(len, by_reason.values()))
+        words = ", ".join(in_words(reason, files) for reason, files in by_reason.items())
+        said = f"class {labels[label]}: {count:,} of its {total:,} files cannot be used: {words}"
+        if count == total:
+            raise UserError(f"{said}; add images or remove the class")
+        if count > MAY_LOSE * total and not skip:
+            raise UserError(f"{said}; mend them, or --skip-unreadable leaves them out")
+
+
+def _check_duplicates(data: ImageData, *, allowed: bool) -> None:
+    """Notes images that stand in two parts or in two classes.
+
+    Raises:
+        UserError: there are some, and they are not allowed.
+    """
+    first: dict[bytes, tuple[str, int, object]] = {}
+    twice: list[str] = []
+    for part, samples in data.parts.items():
+        for digest, (source, label) in zip(digests_of(samples, data.digests), samples, strict=True):
+            seen = first.setdefault(digest, (part, label, source))
+            if seen[:2] != (part, label):
+                twice.append(f"{seen[2]} = {source}")
+    if not twice:
+        return
+    said = (
+        f"{len(twice):,} {'image is' if len(twice) == 1 else 'images are'} in two classes, or both "
+        f"learned from and held out: {', '.join(twice[:NAMED])}"
+    )
+    if len(twice) > NAMED:
+        said += ", ..."
+    if not allowed:
+        raise UserError(f"{data.name}: {said}; remove one of each, or --allow-duplicates goes on")
+    data.scan.note(f"warning: {said}")

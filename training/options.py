@@ -1,0 +1,24 @@
+"""How a folder of images is read; the command line and a checkpoint hold the same fields."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderOptions:
+    """What to do where a folder of images does not say it itself."""
+
+    split_folders: tuple[str, ...] = ()
+    """What folders inside DATA are for, where their names leave it open: train=Fit val=Check, and
+    test=Final; or none: each folder is a class, whatever its name."""
+    labels: str | None = None
+    """CSV file that names the class of each image of DATA, which then needs no class folders."""
+    labels_columns: tuple[str, ...] = ()
+    """Its columns of the file and of the label, by name or by number from 1: file label, or 1 2;
+    needed where it has more than two columns, and none that are called so."""
+    skip_unreadable: bool = False
+    """Leave out images that cannot be read, after naming them, instead of stopping; also where a
+    class loses more than a tenth of its files."""
+    allow_duplicates: bool = False
+    """Go on where the same image is both learned from and held out, or stands in two classes."""

@@ -1,0 +1,224 @@
+"""What a folder holds: class folders, files that may be images, and what machines left there."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from models.errors import UserError
+from models.preprocess import ImageError, check_header
+
+# Of file systems, archives, network drives, desktops and notebooks; compared without case.
+_BY_MACHINES = (
+    "$recycle.bin",
+    "#recycle",
+    "@eadir",
+    "__macosx",
+    "__pycache__",
+    "desktop.ini",
+    "lost+found",
+    "system volume information",
+    "thumbs.db",
+)
+# Beside images stand labels, notes and code; what Pillow makes of them is not asked.
+_NOT_MEANT = (".csv", ".db", ".json", ".md", ".py", ".tsv", ".txt", ".xml", ".yaml", ".yml")
+NAMED = 5  # so many of a long list are written out
+
+
+@dataclass
+class Scan:
+    """What was noticed while a data set was read.
+
+    Attributes:
+        notes: what was taken for what, one line each.
+        unused: files that are not used, by reason.
+    """
+
+    notes: list[str] = field(default_factory=list)
+    unused: dict[str, list[Path]] = field(default_factory=dict)
+
+    def note(self, text: str) -> None:
+        """Adds a line, once."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+    def leave_out(self, reason: str, files: Iterable[Path]) -> None:
+        """Counts ``files`` as not used."""
+        if files := list(files):
+            self.unused.setdefault(reason, []).extend(files)
+
+    def use(self, file: Path) -> None:
+        """Takes back that ``file`` is not used: it is, though not as an image."""
+        for reason, files in list(self.unused.items()):
+            if not (left := [other for other in files if not other.samefile(file)]):
+                del self.unused[reason]
+            else:
+                self.unused[reason] = left
+
+    def lines(self) -> list[str]:
+        """Returns the notes, and one line that counts the files not used, by reason."""
+        if not self.unused:
+            return self.notes
+        count = sum(map(len, self.unused.values()))
+        reasons = ", ".join(in_words(reason, files) for reason, files in self.unused.items())
+        return [*self.notes, f"not used: {count:,} {'file' if count == 1 else 'files'}: {reasons}"]
+
+
+def in_words(reason: str, files: Sequence[Path]) -> str:
+    """Returns how many files have a reason not to be used, with one of them."""
+    return f"{len(files):,} {reason} ({'' if len(files) == 1 else 'such as '}{files[0]})"
+
+
+def some(names: Collection[str]) -> str:
+    """Returns the first names of a list, and how many more there are."""
+    rest = len(names) - NAMED
+    return ", ".join(list(names)[:NAMED]) + (f" and {rest:,} more" if rest > 0 else "")
+
+
+def is_by_machines(name: str) -> bool:
+    """Returns whether an entry is hidden, or was left behind by a machine."""
+    return name.startswith(".") or name.casefold() in _BY_MACHINES
+
+
+def is_meant(name: str) -> bool:
+    """Returns whether a file may be meant as an image; its content has the last word."""
+    return not is_by_machines(name) and not name.lower().endswith(_NOT_MEANT)
+
+
+def subfolders(root: Path, scan: Scan) -> list[Path]:
+    """Returns the folders in ``root`` that hold files, sorted; others are noted.
+
+    Raises:
+        UserError: a link that leads nowhere.
+    """
+    found: list[Path] = []
+    empty: list[Path] = []
+    for entry in sorted(root.iterdir()):
+        if is_by_machines(entry.name):
+            scan.leave_out("hidden or left by machines", [entry])
+        elif entry.is_symlink() and not entry.exists():
+            raise UserError(f"{entry}: a link to {os.readlink(entry)}, which is not there; mend it")
+        elif entry.is_dir():
+            (found if _holds_files(entry) else empty).append(entry)
+    if empty:
+        scan.note(f"empty, so no class: {some([str(folder) for folder in empty])}")
+    return found
+
+
+def direct_files(root: Path) -> list[Path]:
+    """Returns the files right in ``root`` that may be meant as images, sorted."""
+    return sorted(entry for entry in root.iterdir() if is_meant(entry.name) and entry.is_file())
+
+
+def holds_images(folder: Path) -> bool:
+    """Returns whether any file right in ``folder`` is an image, by its header."""
+    return any(is_image(file) for file in direct_files(folder))
+
+
+def is_image(file: Path) -> bool:
+    """Returns whether the header of a file is one of an image."""
+    try:
+        check_header(file)
+    except ImageError:
+        return False
+    return True
+
+
+def find_files(folder: Path, scan: Scan) -> list[Path]:
+    """Returns every file below ``folder`` that may be an image, sorted; the others are counted."""
+    found: list[str] = []
+    for here, folders, files in _walk(folder):
+        machines = [name for name in (*folders, *files) if is_by_machines(name)]
+        others = [name for name in files if not is_by_machines(name) and not is_meant(name)]
+        scan.leave_out("hidden or left by machines", (Path(here, name) for name in machines))
+        scan.leave_out("not meant as an image", (Path(here, name) for name in others))
+        found += [os.path.join(here, name) for name in files if is_meant(name)]
+    return [Path(file) for file in sorted(found)]
+
+
+def class_files(root: Path, scan: Scan) -> dict[str, list[Path]]:
+    """Returns the files of each class of a folder of class folders, by sorted class name.
+
+    Names are NFC, so that a folder made on a Mac and one made on Linux are one class.
+
+    Raises:
+        UserError: fewer than two classes, a class without any file that may be an image, a name
+            that is not UTF-8.
+    """
+    folders = subfolders(root, scan)
+    classes: dict[str, list[Path]] = {}
+    for folder in folders:
+        files = find_files(folder, scan)
+        if not files:
+            raise UserError(f"{folder}: it holds no images; add some or remove the folder")
+        classes.setdefault(class_name(folder.name, folder), []).extend(files)
+    loose = direct_files(root)
+    if len(classes) < 2:
+        raise _no_classes(root, folders, loose)
+    scan.leave_out("in no class folder", loose)
+    note_similar(classes, root, scan)
+    return dict(sorted(classes.items()))
+
+
+def class_name(name: str, place: Path) -> str:
+    """Returns a class name in NFC; UserError if ``name``, read at ``place``, is not UTF-8."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(place).decode(errors="backslashreplace")
+        raise UserError(
+            f"{shown}: its name is not UTF-8, as labels must be; rename it (convmv renames many)"
+        ) from None
+    return unicodedata.normalize("NFC", name)
+
+
+def note_similar(classes: Iterable[str], place: Path, scan: Scan) -> None:
+    """Notes class names that differ only in case or outer blanks."""
+    first: dict[str, str] = {}
+    for name in sorted(classes):
+        other = first.setdefault(name.strip().casefold(), name)
+        if other != name:
+            scan.note(
+                f"warning: {place}: the classes {other!r} and {name!r} differ only in case or "
+                "outer blanks; they are learned as two"
+            )
+
+
+def _holds_files(folder: Path) -> bool:
+    """Returns whether there is any file below, but those of machines."""
+    return any(not all(map(is_by_machines, files)) for _, _, files in _walk(folder))
+
+
+def _walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Yields each folder from ``folder`` down, with the names of folders and files in it.
+
+    Those of machines are named, but not entered; a link into a loop is followed once.
+    """
+    seen: set[str] = set()
+    for here, folders, files in os.walk(folder, onerror=_raise, followlinks=True):
+        real = os.path.realpath(here)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        yield here, folders, files
+        folders[:] = sorted(name for name in folders if not is_by_machines(name))
+
+
+def _no_classes(root: Path, folders: Sequence[Path], loose: Sequence[Path]) -> UserError:
+    names = ", ".join(folder.name for folder in folders)
+    found = f"one class folder ({names})" if folders else "no class folders"
+    if loose:
+        found = f"images (such as {loose[0].name}, {len(loose)} in all) but {found}"
+    return UserError(
+        f"{root}: it holds {found}; an image folder holds at least two folders of images, one per "
+        f"class, such as {root.name}/cat/1.jpg and {root.name}/dog/1.jpg, or comes with a CSV file "
+        "of labels (--labels FILE)"
+    )
+
+
+def _raise(error: OSError) -> None:
+    raise error  # os.walk would pass over what it may not list

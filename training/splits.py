@@ -1,0 +1,184 @@
+"""Which folders of a data set are learned from, held out and tested on, by their names."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal, get_args
+
+from models.errors import UserError
+from training.scan import Scan, find_files, holds_images, some, subfolders
+
+Role = Literal["train", "val", "test"]
+ROLES: tuple[Role, ...] = get_args(Role)
+
+_SPELLINGS: Mapping[str, Role] = {
+    "train": "train",
+    "training": "train",
+    "trn": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+}
+# Words that may stand beside the spellings, as in seg_train, training_set and train_images.
+_BESIDE = {"data", "dataset", "folder", "image", "images", "img", "imgs", "photos", "pictures"}
+_BESIDE |= {"samples", "seg", "split"}
+_WORD = re.compile(r"[^\W\d_]+")  # years and numbers, as in train2017, say nothing
+_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
+_DONE = {"train": "learned from", "val": "held out", "test": "tested on"}
+
+
+def find_parts(folder: Path, chosen: Sequence[str], scan: Scan) -> dict[Role, Path]:
+    """Returns the folder of class folders of each part; there is always one to learn from.
+
+    A folder that holds nothing but one folder is entered, as archives unpack. Without a part that
+    is held out, part of the one to learn from has to be.
+
+    Args:
+        folder: of the user.
+        chosen: ``("none",)`` or ``("train=FOLDER", "val=FOLDER", ...)``, below ``folder``; empty:
+            by the names.
+        scan: gets a line of what was taken for what.
+
+    Raises:
+        UserError: names that leave it open, or choices that are not there.
+    """
+    if chosen and tuple(chosen) != ("none",):
+        return _described(folder, _chosen_parts(folder, chosen), scan)
+    root = _entered(folder)
+    parts: dict[Role, Path] = {} if chosen else _parts_by_name(root, scan)
+    if parts:
+        return _described(root, parts, scan)
+    if root != folder:
+        scan.note(f"{folder}: its classes are the folders in {root}")
+    return {"train": root}
+
+
+def role_of(name: str) -> tuple[Role, frozenset[str]] | None:
+    """Returns what a folder of this name is for, and its other words; None: it does not say.
+
+    >>> role_of("seg_Train2017")
+    ('train', frozenset({'seg'}))
+    """
+    words = [
+        word.casefold().removesuffix("set")  # trainset, or a train_set
+        for word in _WORD.findall(_CAMEL.sub(" ", unicodedata.normalize("NFC", name)))
+    ]
+    roles = {_SPELLINGS[word] for word in words if word in _SPELLINGS}
+    if len(roles) != 1:
+        return None
+    return roles.pop(), frozenset(word for word in words if word and word not in _SPELLINGS)
+
+
+def _parts_by_name(root: Path, scan: Scan) -> dict[Role, Path]:
+    """Returns the parts that names in ``root`` tell; none if they are class folders.
+
+    Where a name might be either, what the folder holds decides: a class holds images, a part
+    holds folders of them. What then is still open is refused.
+    """
+    folders = subfolders(root, Scan())
+    named = _named(folders)
+    if not named:
+        return {}
+    twice = [paths for paths in named.values() if len(paths) > 1]
+    if twice:
+        raise _open(root, named, f"{_listed(twice[0])} are both for the same")
+    only = {role: paths[0] for role, paths in named.items()}
+    if set(only) == {"train"}:
+        if not holds_images(only["train"]):
+            raise _open(root, named, "there is none beside it to hold out or to test on")
+        scan.note(f"{only['train']}: a class, as it holds images and no part is beside it")
+        return {}
+    parts = {role: path for role, path in only.items() if _holds_classes(path)}
+    if "train" not in parts:
+        raise _open(root, named, "none to learn from holds folders of images")
+    if "val" in only:
+        parts["val"] = only["val"]  # without class folders it is refused
+    unlabelled = only.get("test") if "test" not in parts else None
+    used = set(parts.values())
+    for other in folders:
+        if other not in used:
+            reason = "in no class folder" if other == unlabelled else "beside the parts"
+            scan.leave_out(reason, find_files(other, scan))
+    return parts
+
+
+def _named(folders: Sequence[Path]) -> dict[Role, list[Path]]:
+    """Returns the folders whose names say what they are for.
+
+    Other words in a name are usual ones, or those of another part: pets_train and pets_test, but
+    not train_station.
+    """
+    marked = {path: told for path in folders if (told := role_of(path.name))}
+    named: dict[Role, list[Path]] = {}
+    for path, (role, words) in marked.items():
+        pair = any(words == others and role != other for other, others in marked.values())
+        if words <= _BESIDE or pair:
+            named.setdefault(role, []).append(path)
+    return named
+
+
+def _holds_classes(folder: Path) -> bool:
+    """Returns whether a folder holds folders of images rather than images."""
+    inner = _entered(folder)
+    count = len(subfolders(inner, Scan()))
+    return count > 1 or (count == 1 and not holds_images(inner))
+
+
+def _entered(folder: Path) -> Path:
+    """Returns the folder that holds class folders or parts, as deep as it lies.
+
+    A folder is entered if it holds nothing else, and holds folders itself.
+    """
+    inside = subfolders(folder, Scan())
+    if len(inside) != 1 or holds_images(folder) or not subfolders(inside[0], Scan()):
+        return folder
+    return _entered(inside[0])
+
+
+def _described(root: Path, parts: Mapping[Role, Path], scan: Scan) -> dict[Role, Path]:
+    """Returns the parts, each entered as deep as its class folders lie, and notes them."""
+    entered = {role: _entered(parts[role]) for role in ROLES if role in parts}
+    said = [f"{_DONE[role]} {path.relative_to(root)}/" for role, path in entered.items()]
+    if "val" not in entered:
+        said.insert(1, "20 % of it held out")
+    scan.note(f"{root}: {', '.join(said)}")
+    return entered
+
+
+def _chosen_parts(folder: Path, chosen: Sequence[str]) -> dict[Role, Path]:
+    parts: dict[Role, Path] = {}
+    for choice in chosen:
+        role, _, name = choice.partition("=")
+        if role not in ROLES or not name or role in parts:
+            raise UserError(
+                f"--split-folders {' '.join(chosen)}: it takes train=FOLDER and any of val=FOLDER "
+                "and test=FOLDER, once each, or none if each folder is a class"
+            )
+        if not (folder / name).is_dir():
+            raise UserError(f"--split-folders {choice}: there is no folder {folder / name}")
+        parts[role] = folder / name
+    if "train" not in parts or len(set(parts.values())) < len(parts):
+        raise UserError(
+            f"--split-folders {' '.join(chosen)}: it needs train=FOLDER, and another folder for "
+            "each part"
+        )
+    return parts
+
+
+def _open(root: Path, named: Mapping[Role, Sequence[Path]], why: str) -> UserError:
+    paths = [path for role in ROLES for path in named.get(role, ())]
+    example = " ".join(f"{role}={named[role][0].name}" for role in ROLES if role in named)
+    return UserError(
+        f"{root}: {_listed(paths)} may be for training, validation and test, or be classes: {why}; "
+        f"say which: --split-folders {example}, or --split-folders none if each folder is a class"
+    )
+
+
+def _listed(paths: Sequence[Path]) -> str:
+    return some([f"{path.name}/" for path in paths])
