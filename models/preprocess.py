@@ -180,7 +180,7 @@ def check_header(file: Path, *, max_pixels: int = MAX_PIXELS) -> None:
     except ImageError:
         raise
     except UnidentifiedImageError:
-        if start[4:8] == b"ftyp" and start[8:12] in _HEIC:
+        if start[4:8] == b"ftyp" and start[8:12] in _HEIC and "HEIF" not in FORMATS:
             raise ImageError(f"{file}: HEIC, which needs pip install '.[heic]'") from None
         raise ImageError(f"{file}: not an image") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):

@@ -31,6 +31,7 @@ from training.first import first_network
 from training.history import to_csv
 from training.identity import digests_of, image_list
 from training.loader import Loaders
+from training.look import look
 from training.module import ClassifierModule
 from training.options import FolderOptions
 from training.recipe import Recipe
@@ -73,6 +74,8 @@ def fit(
             read, too few images for a batch, a run that cannot be resumed, no memory or no space.
     """
     recipe.check()
+    options = options or FolderOptions()
+    data = look(data, options)
     check_input_size(model, min(recipe.at(0).train_crop or recipe.crop, recipe.crop))
     if len(data.train) < recipe.batch_size:
         raise UserError(
@@ -81,7 +84,6 @@ def fit(
         )
     model = canonical_name(model)
     partial = PartialRun(run_folder(model, data.name))
-    options = options or FolderOptions()
     plan = make_plan(model, data, recipe_name, recipe)
     digests = {part: digests_of(samples, data.digests) for part, samples in data.parts.items()}
     images = image_list(data, digests)
@@ -140,7 +142,8 @@ def fit(
         write_whole(partial.folder / "metrics.csv", to_csv(module.history))
         if skipped and skipped.paths:
             names = "".join(f"{path}\n" for path in sorted(skipped.paths))
-            write_whole(partial.folder / "unreadable.txt", names.encode())
+            content = names.encode(errors="surrogateescape")  # a name need not be UTF-8
+            write_whole(partial.folder / "unreadable.txt", content)
         return checkpoint_path(partial.finish())
 
 

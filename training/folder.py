@@ -15,7 +15,7 @@ from training.identity import digests_of, hold_out
 from training.labels_file import labelled_files
 from training.look import look
 from training.options import FolderOptions
-from training.scan import Scan, class_files, some
+from training.scan import Scan, class_files, similar_names, some
 from training.splits import Role, find_parts
 
 
@@ -85,7 +85,10 @@ def _classes(folder: Path, options: FolderOptions, scan: Scan) -> dict[Role, dic
     """Returns the files of each class in each part."""
     if options.labels is None:
         parts = find_parts(folder, options.split_folders, scan)
-        return {role: class_files(path, scan) for role, path in parts.items()}
+        return {
+            role: class_files(path, scan, least=2 if role == "train" else 1)
+            for role, path in parts.items()
+        }
     if options.split_folders:
         raise UserError("--split-folders is for class folders, --labels for a folder without them")
     return {"train": labelled_files(folder, options.labels, options.labels_columns, scan)}
@@ -100,19 +103,20 @@ def _same_labels(
         UserError: a part has others.
     """
     labels = classes["train"]
+    similar = similar_names({name for names in classes.values() for name in names})
     for role, others in classes.items():
         new = sorted(others.keys() - labels.keys())
         lacking = sorted(labels.keys() - others.keys())
         if new or (lacking and role == "val"):
-            lacks = {"train": new, role: lacking}
-            said = " and ".join(
-                f"{part} lacks {some(names)}" for part, names in lacks.items() if names
+            lacks = {part: names for part, names in (("train", new), (role, lacking)) if names}
+            said = " and ".join(f"{part} lacks {some(names)}" for part, names in lacks.items())
+            raise UserError(
+                "; ".join([f"{folder}: {said}", *similar, "they need the same classes"])
             )
-            raise UserError(f"{folder}: {said}; they need the same classes")
         if lacking:
-            scan.note(
-                f"warning: {role} lacks {some(lacking)}, so its figures are not of all classes"
-            )
+            scan.note(f"warning: {role} lacks {some(lacking)}: its figures are not of all classes")
+    for pair in similar:
+        scan.note(f"warning: {folder}: the classes {pair}, and are learned as two")
     return tuple(labels)
 
 
@@ -121,14 +125,16 @@ def _labelled(classes: Mapping[str, Sequence[Path]], labels: Sequence[str]) -> l
 
 
 def _check_both(folder: Path, data: ImageData) -> None:
-    """Raises UserError if a class has no image to learn from: one alone was held out."""
+    """Raises UserError if all images of a class were held out, and none is left to learn from."""
     learned = {label for _, label in data.train}
     for index, label in enumerate(data.labels):
-        if index not in learned:
-            held_out = [sample for sample in data.val if sample[1] == index]
-            copies = len(held_out) - len(set(digests_of(held_out, data.digests)))
-            also = f" and {copies} of the same" if copies else ""
-            raise UserError(
-                f"{folder}: class {label} holds 1 image{also}, and one to learn from and one to "
-                "hold out are needed; add another or remove the class"
-            )
+        if index in learned:
+            continue
+        images = [sample for sample in data.val if sample[1] == index]
+        different = len(set(digests_of(images, data.digests)))
+        same = f", {len(images)} times" if different < len(images) else ""
+        said = f"holds 1 image{same}" if different == 1 else "has all its images in others, too"
+        raise UserError(
+            f"{folder}: class {label} {said}, and one to learn from and one to hold out are "
+            "needed; add another or remove the class"
+        )

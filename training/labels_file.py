@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from models.errors import UserError, first_line
-from training.scan import Scan, class_name, find_files, note_similar, some
+from training.scan import Scan, class_name, find_files, some
 
 _SEPARATORS = ",;\t|"
 
@@ -57,12 +57,9 @@ def labelled_files(
     scan.leave_out(f"not named in {path.name}", [file for file in files if file not in label_of])
     classes: dict[str, list[Path]] = {label: [] for label in sorted(set(label_of.values()))}
     if len(classes) < 2:
-        raise UserError(
-            f"{path}: it names {len(classes)} classes ({some(classes)}), not two or more"
-        )
+        raise UserError(f"{path}: it names no two classes ({some(classes)}), and two are needed")
     for file in sorted(label_of):
         classes[label_of[file]].append(file)
-    note_similar(classes, path, scan)
     return classes
 
 

@@ -53,7 +53,8 @@ class Scan:
     def use(self, file: Path) -> None:
         """Takes back that ``file`` is not used: it is, though not as an image."""
         for reason, files in list(self.unused.items()):
-            if not (left := [other for other in files if not other.samefile(file)]):
+            left = [other for other in files if other.resolve() != file.resolve()]
+            if not left:
                 del self.unused[reason]
             else:
                 self.unused[reason] = left
@@ -139,14 +140,14 @@ def find_files(folder: Path, scan: Scan) -> list[Path]:
     return [Path(file) for file in sorted(found)]
 
 
-def class_files(root: Path, scan: Scan) -> dict[str, list[Path]]:
+def class_files(root: Path, scan: Scan, *, least: int = 2) -> dict[str, list[Path]]:
     """Returns the files of each class of a folder of class folders, by sorted class name.
 
     Names are NFC, so that a folder made on a Mac and one made on Linux are one class.
 
     Raises:
-        UserError: fewer than two classes, a class without any file that may be an image, a name
-            that is not UTF-8.
+        UserError: fewer than ``least`` classes, a class without any file that may be an image, a
+            name that is not UTF-8.
     """
     folders = subfolders(root, scan)
     classes: dict[str, list[Path]] = {}
@@ -156,10 +157,9 @@ def class_files(root: Path, scan: Scan) -> dict[str, list[Path]]:
             raise UserError(f"{folder}: it holds no images; add some or remove the folder")
         classes.setdefault(class_name(folder.name, folder), []).extend(files)
     loose = direct_files(root)
-    if len(classes) < 2:
+    if len(classes) < least:
         raise _no_classes(root, folders, loose)
     scan.leave_out("in no class folder", loose)
-    note_similar(classes, root, scan)
     return dict(sorted(classes.items()))
 
 
@@ -175,16 +175,15 @@ def class_name(name: str, place: Path) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def note_similar(classes: Iterable[str], place: Path, scan: Scan) -> None:
-    """Notes class names that differ only in case or outer blanks."""
+def similar_names(names: Iterable[str]) -> list[str]:
+    """Returns which of ``names`` differ only in case or outer blanks, in words."""
     first: dict[str, str] = {}
-    for name in sorted(classes):
+    said = []
+    for name in sorted(names):
         other = first.setdefault(name.strip().casefold(), name)
         if other != name:
-            scan.note(
-                f"warning: {place}: the classes {other!r} and {name!r} differ only in case or "
-                "outer blanks; they are learned as two"
-            )
+            said.append(f"{other!r} and {name!r} differ only in case or outer blanks")
+    return said
 
 
 def _holds_files(folder: Path) -> bool:
@@ -204,6 +203,7 @@ def _walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
             folders.clear()
             continue
         seen.add(real)
+        files.sort()
         yield here, folders, files
         folders[:] = sorted(name for name in folders if not is_by_machines(name))
 

@@ -22,6 +22,7 @@ from training.data import (
 from training.loader import Loaders
 from training.recipe import Recipe
 
+MakeImages = Callable[..., list[Path]]
 SMALL = Recipe(epochs=1, batch_size=4, learning_rate=1e-3, resize=32, crop=32)
 
 
@@ -54,17 +55,6 @@ def test_a_split_folder_is_taken_as_it_is(folder: Path) -> None:
     assert (len(data.train), len(data.val)) == (14, 6)
 
 
-def test_beside_train_and_val_a_test_folder_is_not_read(folder: Path) -> None:
-    for part in ("train", "val", "test"):
-        shutil.copytree(folder, folder.parent / "split" / part)
-    (folder.parent / "split" / "val" / "cat" / "0.png").unlink()
-    data = load_data(str(folder.parent / "split"))
-    assert data.labels == ("cat", "dog")
-    assert {str(file).split("/split/")[1].split("/")[0] for file in _files(data.train)} == {"train"}
-    assert {str(file).split("/split/")[1].split("/")[0] for file in _files(data.val)} == {"val"}
-    assert (len(data.train), len(data.val)) == (20, 19)
-
-
 def test_one_held_out_image_of_a_class_is_enough_where_the_split_is_given(folder: Path) -> None:
     shutil.copytree(folder, folder.parent / "split" / "train")
     for label in ("cat", "dog"):
@@ -73,11 +63,11 @@ def test_one_held_out_image_of_a_class_is_enough_where_the_split_is_given(folder
     assert len(load_data(str(folder.parent / "split")).val) == 2
 
 
-def test_every_class_is_learned_from_and_held_out_however_rare(folder: Path) -> None:
+def test_every_class_is_learned_from_and_held_out_however_rare(
+    folder: Path, make_images: MakeImages
+) -> None:
     for label, count in (("ant", 2), ("bee", 3), ("eel", 100)):
-        (folder / label).mkdir()
-        for index in range(count):
-            (folder / label / f"{index}.jpg").touch()
+        make_images(folder / label, count)
     data = load_data(str(folder))
     assert data.labels == ("ant", "bee", "cat", "dog", "eel")
     counts = [np.bincount([label for _, label in part]).tolist() for part in (data.train, data.val)]
@@ -96,12 +86,10 @@ def test_a_class_may_be_called_train(folder: Path) -> None:
     assert load_data(str(folder)).labels == ("dog", "train")
 
 
-def test_images_are_found_at_any_depth_and_by_any_suffix(folder: Path) -> None:
-    (folder / "dog" / "2026" / "may").mkdir(parents=True)
-    (folder / "dog" / "2026" / "may" / "deep.JPEG").touch()
-    (folder / "dog" / "notes.txt").touch()
-    assert "deep.JPEG" in _names(load_data(str(folder)))
-    assert "notes.txt" not in _names(load_data(str(folder)))
+def test_images_are_found_at_any_depth(folder: Path, make_images: MakeImages) -> None:
+    (deep,) = make_images(folder / "dog" / "2026" / "may", 1)
+    data = load_data(str(folder))
+    assert deep in _files([*data.train, *data.val])
 
 
 @pytest.mark.parametrize(
@@ -125,13 +113,18 @@ def test_what_machines_leave_behind_is_no_image_and_no_class(folder: Path, junk:
     assert list(after.val) == list(before.val)
 
 
-def test_links_to_classes_folders_and_images_are_followed(folder: Path) -> None:
+def test_links_to_classes_folders_and_images_are_followed(
+    folder: Path, make_images: MakeImages
+) -> None:
+    others = make_images(folder.parent / "others", 3)
+    make_images(folder.parent / "more", 8)
     (folder.parent / "linked").mkdir()
     for label in ("cat", "dog"):
         (folder.parent / "linked" / label).symlink_to(folder / label)
     (folder.parent / "linked" / "eel").mkdir()
-    (folder.parent / "linked" / "eel" / "image.png").symlink_to(folder / "cat" / "0.png")
-    (folder.parent / "linked" / "eel" / "more").symlink_to(folder / "dog")
+    for file in others:
+        (folder.parent / "linked" / "eel" / f"image{file.name}").symlink_to(file)
+    (folder.parent / "linked" / "eel" / "more").symlink_to(folder.parent / "more")
     data = load_data(str(folder.parent / "linked"))
     assert data.labels == ("cat", "dog", "eel")
     counts = np.bincount([label for _, label in (*data.train, *data.val)])
@@ -156,7 +149,12 @@ def _no_classes(folder: Path) -> None:
 
 def _no_images(folder: Path) -> None:
     for file in (folder / "dog").iterdir():
-        file.rename(file.with_suffix(".heic"))
+        file.rename(file.with_suffix(".txt"))
+
+
+def _copies(folder: Path) -> None:
+    for index in range(1, 10):
+        shutil.copy(folder / "dog" / "0.png", folder / "dog" / f"{index}.png")
 
 
 def _one_image(folder: Path) -> None:
@@ -169,11 +167,13 @@ def _broken_link(folder: Path) -> None:
 
 
 def _only_train(folder: Path) -> None:
-    (folder / "train" / "cat").mkdir(parents=True)
+    shutil.copytree(folder, folder.parent / "copy")
+    (folder.parent / "copy").rename(folder / "train")
 
 
 def _only_val(folder: Path) -> None:
-    (folder / "val" / "cat").mkdir(parents=True)
+    shutil.copytree(folder, folder.parent / "copy")
+    (folder.parent / "copy").rename(folder / "val")
 
 
 def _other_classes(folder: Path) -> None:
@@ -184,9 +184,9 @@ def _other_classes(folder: Path) -> None:
 
 def _many_other_classes(folder: Path) -> None:
     for index in range(9):
-        (folder / "train" / f"class{index}").mkdir(parents=True)
+        shutil.copytree(folder / "cat", folder / "train" / f"class{index}")
     for index in range(2):
-        (folder / "val" / f"class{index}").mkdir(parents=True)
+        shutil.copytree(folder / "cat", folder / "val" / f"class{index}")
 
 
 def _no_held_out_image(folder: Path) -> None:
@@ -212,14 +212,15 @@ def _no_held_out_classes(folder: Path) -> None:
             _no_classes,
             r"pets: it holds images \(such as cat0\.png, 20 in all\) but no class",
         ),
-        (_no_images, r"pets/dog: it holds no images \(bmp, gif, .*\); add some or remove"),
-        (_one_image, r"pets/dog: it holds 1 image, and one to learn from and one to hold out"),
+        (_no_images, r"pets/dog: it holds no images; add some or remove"),
+        (_one_image, r"pets: class dog holds 1 image, and one to learn from and one to hold out"),
+        (_copies, r"pets: class dog holds 1 image, 10 times, and one to learn from and one"),
         (_broken_link, r"pets/eel: a link to /nowhere/eel, which is not there"),
-        (_only_train, r"pets: it holds only one of train/ and val/; add val/"),
-        (_only_val, r"pets: it holds only one of train/ and val/; add train/"),
-        (_other_classes, r"pets: train/ lacks bee and val/ lacks eel; both need the same classes"),
-        (_many_other_classes, r"val/ lacks class2, .*, class6 and 2 more; both need"),
-        (_no_held_out_image, r"pets/val/dog: it holds no images"),
+        (_only_train, r"pets: train/ may be .*: there is none beside it to hold out"),
+        (_only_val, r"pets: val/ may be .*: none to learn from holds folders"),
+        (_other_classes, r"pets: train lacks bee and val lacks eel; they need the same classes"),
+        (_many_other_classes, r"val lacks class2, .*, class6 and 2 more; they need"),
+        (_no_held_out_image, r"pets: val lacks dog; they need the same classes"),
         (
             _no_held_out_classes,
             r"pets/val: it holds images .*1 in all\) but no class",

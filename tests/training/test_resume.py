@@ -7,6 +7,7 @@ import dataclasses
 import errno
 import math
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,11 +21,12 @@ import torch
 
 from models.errors import UserError
 from training.checkpoint import checkpoint_path, load_checkpoint, run_folder
-from training.data import load_data
+from training.data import ImageData, load_data
 from training.first import first_network
 from training.fit import fit
+from training.identity import digests_of, image_list
 from training.recipe import Recipe
-from training.run import PartialRun, WholeFileIO
+from training.run import PartialRun, WholeFileIO, make_plan
 
 RUN = run_folder("resnet14", "digits")
 PARTIAL = PartialRun(RUN)
@@ -161,24 +163,57 @@ def test_no_memory_is_one_line(here: Path, monkeypatch: pytest.MonkeyPatch) -> N
         fit("resnet14", load_data("digits"), tiny())
 
 
+def made_of(data: ImageData, recipe: Recipe) -> tuple[dict[str, Any], bytes]:
+    digests = {part: digests_of(samples, data.digests) for part, samples in data.parts.items()}
+    return make_plan("resnet14", data, "custom", recipe), image_list(data, digests)
+
+
+def start(data: ImageData, recipe: Recipe) -> PartialRun:
+    """Returns an unfinished run on ``data``, as it stands before its first epoch."""
+    partial = PartialRun(run_folder("resnet14", data.name))
+    partial.start(*made_of(data, recipe), fresh=False)
+    return partial
+
+
 def test_a_damaged_checkpoint_is_not_resumed(here: Path) -> None:
-    recipe = tiny()
-    data = load_data("digits")
-    PARTIAL.start(
-        {
-            "model": "resnet14",
-            "data": "digits",
-            "classes": 10,
-            "train_images": 1438,
-            "val_images": 359,
-            "recipe_name": "custom",
-            "recipe": {key: getattr(recipe, key) for key in recipe.__dataclass_fields__},
-        },
-        fresh=False,
-    )
-    PARTIAL.last.write_bytes(b"half of a file")
+    recipe, data = tiny(), load_data("digits")
+    start(data, recipe).last.write_bytes(b"half of a file")
     with pytest.raises(UserError, match=r"last.ckpt: not a checkpoint .* or damaged"):
         fit("resnet14", data, recipe, resume=True)
+
+
+def test_a_run_is_resumed_with_the_same_images_only(
+    here: Path, folder: Path, make_images: Callable[..., list[Path]]
+) -> None:
+    recipe = dataclasses.replace(tiny(), batch_size=4)
+    partial = start(load_data(str(folder)), recipe)
+
+    def resume(reason: str) -> None:
+        with pytest.raises(UserError, match=reason) as caught:
+            fit("resnet14", load_data(str(folder)), recipe, resume=True)
+        assert len(str(caught.value)) < 500
+
+    (folder / "cat").rename(folder / "zebra")  # as many classes, and as many images of each
+    resume(r"labels were cat, dog, are dog, zebra; .*; go back to what it was, or FRESH=1")
+    (folder / "zebra").rename(folder / "cat")
+    (folder / "cat" / "0.png").rename(folder / "cat" / "another.png")
+    partial.check_same(*made_of(load_data(str(folder)), recipe))
+    moved, kept = folder / "cat" / "3.png", folder / "dog" / "4.png"
+    kept.write_bytes(moved.read_bytes() + b" ")  # another image, as many of them
+    resume(r"as something else: images of \w+: ")
+    shutil.rmtree(folder / "cat")
+    make_images(folder / "cat", 10)
+    resume(r"images of train: \d added and \d removed; images of val: ")
+    (partial.folder / "images.csv").unlink()
+    resume(r"does not say which images it was started with, .* earlier version .* FRESH=1")
+
+
+def test_of_many_labels_those_that_changed_are_named(here: Path) -> None:
+    data, recipe = load_data("digits"), tiny()
+    partial = start(data, recipe)
+    other = dataclasses.replace(data, labels=(*"0123456", "8", "7", "9"))
+    with pytest.raises(UserError, match=r"labels from number 7 on were 7, 8, 9, are 8, 7, 9"):
+        partial.check_same(*made_of(other, recipe))
 
 
 def test_a_loss_that_is_no_number_ends_the_run(here: Path) -> None:

@@ -17,7 +17,7 @@ from training.summary.confusion import (
     shown_classes,
     wilson,
 )
-from training.summary.facts import RunFacts
+from training.summary.facts import Answers, RunFacts
 from training.summary.prose import duration, escape, fenced
 from training.summary.readme import readme
 from training.summary.write import write_summary
@@ -161,3 +161,10 @@ def test_a_thousand_classes_show_the_most_confused(tmp_path: Path) -> None:
 
 def test_many_classes_and_no_confusion() -> None:
     assert shown_classes(np.eye(40, dtype=np.int64)) == list(range(20))
+
+
+def test_the_title_is_of_the_test_images_where_there_are_some() -> None:
+    text = readme(facts(tested=Answers(right=9, images=12)), epochs(0.5, 0.6, 0.7), CONFUSION)
+    assert "75.0 % top-1 on 12 test images" in text.splitlines()[0]
+    assert "The figure in the title is of 12 test images" in text
+    assert "It names 19 of 24 held-out images rightly" in text

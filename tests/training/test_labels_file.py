@@ -1,0 +1,153 @@
+"""A folder of images beside a CSV file of labels."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from models.errors import UserError
+from training.data import ImageData, load_data
+from training.options import FolderOptions
+
+MakeImages = Callable[..., list[Path]]
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+TINY = shlex.split(
+    "--model resnet14 --recipe-name scratch --recipe.epochs 1 --recipe.crop 8 --recipe.resize 8 "
+    "--recipe.batch-size 4 --recipe.workers 0"
+)
+
+
+@pytest.fixture
+def photos(tmp_path: Path, make_images: MakeImages) -> Path:
+    """Returns a folder of twenty images without class folders."""
+    make_images(tmp_path / "photos" / "images", 20)
+    return tmp_path / "photos"
+
+
+def label(index: int) -> str:
+    return "dog" if index % 2 else "cat"
+
+
+def write(folder: Path, head: str, row: str, name: str = "labels.csv", end: str = "") -> Path:
+    rows = [row.format(index=index, label=label(index)) for index in range(20)]
+    (folder / name).write_text("\n".join([head, *rows]) + end)
+    return folder / name
+
+
+def load(folder: Path, file: Path | str, *columns: str, **options: bool) -> ImageData:
+    flags = FolderOptions(labels=str(file), labels_columns=columns, **options)
+    return load_data(str(folder), flags)
+
+
+def check(data: ImageData) -> None:
+    assert data.labels == ("cat", "dog")
+    assert (len(data.train), len(data.val)) == (16, 4)
+    for source, index in (*data.train, *data.val):
+        assert data.labels[index] == label(int(Path(str(source)).stem))
+
+
+@pytest.mark.parametrize(
+    ("head", "row", "columns"),
+    [
+        ("file,label", "images/{index}.png,{label}", ()),
+        ("label,x,file", "{label},0,{index}.png", ()),
+        ("id,breed", "{index},{label}", ()),
+        ("id;breed", "{index};{label}", ()),
+        ("id\tbreed", "{index}\t{label}", ()),
+        ('"id","breed"', '"{index}.png","{label}"', ()),
+        ("\ufeffid,breed", "{index}.png, {label} ", ("id", "breed")),
+        ("n,id,breed", "0,{index},{label}", ("id", "breed")),
+        ("breed,n,id", "{label},0,{index}", ("3", "1")),
+        ("id,breed\r", "{index}.png,{label}\r", ()),
+    ],
+)
+def test_labels_come_from_a_csv_file(
+    photos: Path, head: str, row: str, columns: tuple[str, ...]
+) -> None:
+    data = load(photos, write(photos, head, row), *columns)
+    check(data)
+    assert data.scan.lines() == []
+
+
+def test_the_file_may_stand_beside_the_folder_or_in_it(photos: Path) -> None:
+    check(load(photos / "images", write(photos, "a,b", "images/{index}.png,{label}")))
+    check(load(photos, "labels.csv"))
+
+
+def test_images_without_a_line_are_counted(photos: Path, make_images: MakeImages) -> None:
+    make_images(photos / "test", 3, suffix=".jpg")
+    data = load(
+        photos, write(photos, "file,label", "images/{index}.png,{label}", end="\n,\n,cat\n")
+    )
+    check(data)
+    assert data.scan.lines() == [
+        f"not used: 4 files: 1 in a line without file or label ({photos}/labels.csv, line 23), "
+        f"3 not named in labels.csv (such as {photos}/test/0.jpg)"
+    ]
+
+
+def test_lines_without_an_image_are_a_loss(photos: Path) -> None:
+    file = write(photos, "file,label", "images/{index}.png,{label}", end="\nlost1.png,dog")
+    check(load(photos, file))
+    file.write_text(file.read_text() + "\nlost2.png,dog")
+    with pytest.raises(UserError, match=r"class dog: 2 of its 12 files .* 2 not there \(such as"):
+        load(photos, file)
+    data = load(photos, file, skip_unreadable=True)
+    check(data)
+    assert "2 not there" in data.scan.lines()[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "columns", "reason"),
+    [
+        ("a,b,c\n1,2,3", (), r"columns a, b, c; say which .*--labels-columns a c"),
+        ("a,b\n1,2", ("a", "x"), r"--labels-columns x: .* has the columns a, b"),
+        ("a,b\n1,2", ("0", "1"), r"--labels-columns 0: "),
+        ("a,b\n1,2", ("a",), r"--labels-columns a: it takes two"),
+        ("file,label\n0.png,cat\n0.png,dog", (), r"line 3: 0.png is dog, and was cat before"),
+        ("file,label\n0.png,cat\n1.png,cat", (), r"it names no two classes \(cat\), and"),
+        ("file,label\n0.png,cat\n1.png", (), r"line 3: 1 columns, the first line has more"),
+        ("file,label\n", (), r"it holds no lines below the names"),
+        ("", (), r"it holds no lines below the names"),
+        ('file,label\n"0.png,cat', (), r"not a CSV file in UTF-8"),
+        (b"file,label\n0.png,\xff", (), r"not a CSV file in UTF-8"),
+        (None, (), r"labels.csv: not a CSV file in UTF-8 \(.*No such file"),
+    ],
+)
+def test_a_labels_file_that_cannot_be_used(
+    photos: Path, content: str | bytes | None, columns: tuple[str, ...], reason: str
+) -> None:
+    file = photos / "labels.csv"
+    if content is not None:
+        file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UserError, match=reason) as caught:
+        load(photos, file, *columns)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_name_that_could_be_several_files(photos: Path, make_images: MakeImages) -> None:
+    make_images(photos / "more", 1)
+    file = write(photos, "id,label", "{index}.png,{label}")
+    with pytest.raises(UserError, match=r"line 2: 0.png may be .*images/0.png, .*more/0.png; give"):
+        load(photos, file)
+
+
+def test_class_folders_and_a_labels_file_do_not_go_together(photos: Path) -> None:
+    flags = FolderOptions(labels="labels.csv", split_folders=("train=a",))
+    with pytest.raises(UserError, match="--labels for a folder without them"):
+        load_data(str(photos), flags)
+
+
+def test_the_command_line_takes_it(photos: Path, here: Path, command: Command) -> None:
+    write(photos, "n,id,breed", "0,{index},{label}", "train.csv")
+    shutil.move(photos / "train.csv", here / "train.csv")
+    flags = ("--labels", "train.csv", "--labels-columns", "id", "breed")
+    ran = command("training", *TINY, "--data", str(photos), *flags)
+    assert ran.returncode == 0, ran.stderr
+    assert "16 images to learn from, 4 held out, 2 classes" in ran.stderr
