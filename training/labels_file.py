@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,7 +45,8 @@ def labelled_files(
     for number, row in rows:
         if max(at_file, at_label) >= len(row):
             raise UserError(f"{path}, line {number}: {len(row)} columns, the first line has more")
-        name, label = row[at_file].strip(), class_name(row[at_label].strip(), path)
+        name = row[at_file].strip().replace("\\", "/")  # from Windows
+        label = class_name(row[at_label].strip(), path)
         if not name or not label:
             scan.leave_out("in a line without file or label", [Path(f"{path}, line {number}")])
             continue
@@ -68,7 +70,7 @@ class _Places:
 
     def __init__(self, roots: Sequence[Path], files: Sequence[Path]) -> None:
         self._roots = roots
-        self._files = set(files)
+        self._files = {os.path.abspath(file): file for file in files}
         self._named: dict[str, list[Path]] = {}
         for file in files:
             for name in {file.name, file.stem}:
@@ -82,8 +84,8 @@ class _Places:
         """
         paths = [root / name for root in self._roots]
         for path in paths:
-            if path in self._files:
-                return path
+            if file := self._files.get(os.path.abspath(path)):
+                return file
         found = self._named.get(name, [])
         if len(found) > 1:
             raise UserError(
@@ -99,7 +101,7 @@ def _read(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
         text = path.read_text(encoding="utf-8-sig")
         head = text.partition("\n")[0]
         separator = max(_SEPARATORS, key=head.count)
-        reader = csv.reader(text.splitlines(), delimiter=separator, strict=True)
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
         lines = [(reader.line_num, row) for row in reader if any(row)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: not a CSV file in UTF-8 ({first_line(error)})") from error

@@ -133,26 +133,27 @@ def _check_losses(
 
 
 def _check_duplicates(data: ImageData, *, allowed: bool) -> None:
-    """Notes images that stand in two parts or in two classes.
+    """Notes images that are in two parts or in two classes.
 
     Raises:
         UserError: there are some, and they are not allowed.
     """
     first: dict[bytes, tuple[str, int, object]] = {}
     twice: list[str] = []
+    counts: Counter[str] = Counter()
     for part, samples in data.parts.items():
-        for digest, (source, label) in zip(digests_of(samples, data.digests), samples, strict=True):
-            seen = first.setdefault(digest, (part, label, source))
-            if seen[:2] != (part, label):
-                twice.append(f"{seen[2]} = {source}")
+        digests = digests_of(samples, data.digests)
+        for digest, (source, label) in zip(digests, samples, strict=True):
+            other_part, other_label, other = first.setdefault(digest, (part, label, source))
+            if (other_part, other_label) != (part, label):
+                both = f"{other_part} and {part}" if other_label == label else "two classes"
+                counts[both] += 1
+                twice.append(f"{other} = {source}")
     if not twice:
         return
-    said = (
-        f"{len(twice):,} {'image is' if len(twice) == 1 else 'images are'} in two classes, or both "
-        f"learned from and held out: {', '.join(twice[:NAMED])}"
-    )
-    if len(twice) > NAMED:
-        said += ", ..."
+    where = ", ".join(f"{count:,} in {both}" for both, count in counts.items())
+    more = ", ..." if len(twice) > NAMED else ""
+    said = f"{data.name}: the same images twice: {where}: {', '.join(twice[:NAMED])}{more}"
     if not allowed:
-        raise UserError(f"{data.name}: {said}; remove one of each, or --allow-duplicates goes on")
+        raise UserError(f"{said}; remove one of each, or --allow-duplicates goes on")
     data.scan.note(f"warning: {said}")

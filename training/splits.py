@@ -96,7 +96,7 @@ def _parts_by_name(root: Path, scan: Scan) -> dict[Role, Path]:
         return {}
     parts = {role: path for role, path in only.items() if _holds_classes(path)}
     if "train" not in parts:
-        raise _open(root, named, "none to learn from holds folders of images")
+        raise _open(root, named, "none to learn from holds class folders")
     if "val" in only:
         parts["val"] = only["val"]  # without class folders it is refused
     unlabelled = only.get("test") if "test" not in parts else None
@@ -175,7 +175,7 @@ def _open(root: Path, named: Mapping[Role, Sequence[Path]], why: str) -> UserErr
     paths = [path for role in ROLES for path in named.get(role, ())]
     example = " ".join(f"{role}={named[role][0].name}" for role in ROLES if role in named)
     return UserError(
-        f"{root}: {_listed(paths)} may be for training, validation and test, or be classes: {why}; "
+        f"{root}: {_listed(paths)} may be parts of a data set or classes ({why}); "
         f"say which: --split-folders {example}, or --split-folders none if each folder is a class"
     )
 

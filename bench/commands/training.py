@@ -32,6 +32,8 @@ class Training:
         from bench.training import REFERENCE, training_rates
         from models.registry import find_model
         from training.data import load_data
+        from training.look import look
+        from training.options import FolderOptions
         from training.recipes import RECIPES, default_recipe
 
         name = self.recipe_name or default_recipe(self.model, self.data)
@@ -43,7 +45,8 @@ class Training:
             batch_size=self.batch_size or recipe.batch_size,
         )
         recipe.check()
-        rates = training_rates(self.model, load_data(self.data), recipe, steps=self.steps)
+        data = look(load_data(self.data), FolderOptions())
+        rates = training_rates(self.model, data, recipe, steps=self.steps)
         slower = min(rates.loader, rates.step)
         table = Table(title=f"{self.model} on {self.data}, recipe {name}, {rates.device}")
         table.add_column("what")

@@ -58,6 +58,8 @@ def check(data: ImageData) -> None:
         ("file,label", "images/{index}.png,{label}", ()),
         ("label,x,file", "{label},0,{index}.png", ()),
         ("id,breed", "{index},{label}", ()),
+        ("path,breed", "images\\{index}.png,{label}", ()),
+        ("id,note,label", '{index},"two\nlines",{label}', ("id", "label")),
         ("id;breed", "{index};{label}", ()),
         ("id\tbreed", "{index}\t{label}", ()),
         ('"id","breed"', '"{index}.png","{label}"', ()),
@@ -75,9 +77,14 @@ def test_labels_come_from_a_csv_file(
     assert data.scan.lines() == []
 
 
-def test_the_file_may_stand_beside_the_folder_or_in_it(photos: Path) -> None:
+def test_the_file_may_stand_beside_the_folder_or_in_it(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     check(load(photos / "images", write(photos, "a,b", "images/{index}.png,{label}")))
     check(load(photos, "labels.csv"))
+    monkeypatch.chdir(photos.parent)
+    check(load(Path("photos/images"), photos / "labels.csv"))
+    check(load(photos / "images", "photos/labels.csv"))
 
 
 def test_images_without_a_line_are_counted(photos: Path, make_images: MakeImages) -> None:

@@ -188,18 +188,18 @@ def test_an_image_in_train_and_val_is_refused(split: Path) -> None:
     with pytest.raises(UserError) as caught:
         look(data, FolderOptions())
     said = str(caught.value)
-    assert said.startswith("split: 7 images are in two classes, or both learned from and held out")
+    assert said.startswith("split: the same images twice: 7 in train and val: ")
     assert f"{split}/train/cat/0.png = {split}/val/cat/c0" in said
     assert said.count(" = ") == 5
     assert said.endswith("remove one of each, or --allow-duplicates goes on")
     looked = look(data, FolderOptions(allow_duplicates=True))
     assert len(looked.val) == 27
-    assert looked.scan.notes[-1].startswith("warning: 7 images are in two classes, or both")
+    assert looked.scan.notes[-1].startswith("warning: split: the same images twice: 7")
 
 
 def test_an_image_in_two_classes_is_refused(folder: Path) -> None:
     shutil.copy(folder / "cat" / "3.png", folder / "dog" / "other.png")
-    with pytest.raises(UserError, match="1 image is in two classes, or both learned from and held"):
+    with pytest.raises(UserError, match="pets: the same images twice: 1 in two classes: "):
         load_data(str(folder))
     data = load_data(str(folder), FolderOptions(allow_duplicates=True))
     parts = [{str(source) for source, _ in part} for part in (data.train, data.val)]
@@ -225,4 +225,4 @@ def test_published_sets_keep_the_duplicates_they_have(split: Path) -> None:
     published = ImageData(name="imagenet", labels=data.labels, train=data.train, val=data.val)
     looked = look(published, FolderOptions())
     assert len(looked.val) == 21
-    assert looked.scan.notes[0].startswith("warning: 1 image is")
+    assert looked.scan.notes[0].startswith("warning: imagenet: the same images twice: 1 in")
