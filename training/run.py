@@ -17,7 +17,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from models.errors import UserError
-from models.files import replace_folder, whole_file, write_whole
+from models.files import replace_folder, sha256, whole_file, write_whole
 from training.checkpoint import KEY, checkpoint_path, read_checkpoint
 from training.data import ImageData
 from training.identity import changes
@@ -168,10 +168,12 @@ class WholeFileIO(TorchCheckpointIO):
 
 def make_plan(model: str, data: ImageData, recipe_name: str, recipe: Recipe) -> dict[str, Any]:
     """Returns what decides a run's result, but for the images, as plain values."""
+    teacher = checkpoint_path(Path(recipe.teacher or ""))  # by content: the folder may change
     return {
         "model": model,
         "data": data.name,
         "labels": list(data.labels),
+        "teacher_sha256": sha256(teacher) if recipe.teacher and teacher.is_file() else None,
         "recipe_name": recipe_name,
         "recipe": asdict(recipe),
     }

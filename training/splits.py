@@ -173,7 +173,8 @@ def _chosen_parts(folder: Path, chosen: Sequence[str]) -> dict[Role, Path]:
 
 def _open(root: Path, named: Mapping[Role, Sequence[Path]], why: str) -> UserError:
     paths = [path for role in ROLES for path in named.get(role, ())]
-    example = " ".join(f"{role}={named[role][0].name}" for role in ROLES if role in named)
+    given = {"train": "FOLDER", **{role: named[role][0].name for role in ROLES if role in named}}
+    example = " ".join(f"{role}={name}" for role, name in given.items())
     return UserError(
         f"{root}: {_listed(paths)} may be parts of a data set or classes ({why}); "
         f"say which: --split-folders {example}, or --split-folders none if each folder is a class"

@@ -208,6 +208,17 @@ def test_a_run_is_resumed_with_the_same_images_only(
     resume(r"does not say which images it was started with, .* earlier version .* FRESH=1")
 
 
+def test_another_teacher_in_the_same_place_is_another_run(here: Path) -> None:
+    data, recipe = load_data("digits"), tiny(teacher="runs/teacher")
+    (here / "runs" / "teacher").mkdir(parents=True)
+    checkpoint_path(Path("runs/teacher")).write_bytes(b"one")
+    partial = start(data, recipe)
+    partial.check_same(*made_of(data, recipe))
+    checkpoint_path(Path("runs/teacher")).write_bytes(b"another")
+    with pytest.raises(UserError, match="teacher_sha256 was '7692c3ad3540"):
+        partial.check_same(*made_of(data, recipe))
+
+
 def test_of_many_labels_those_that_changed_are_named(here: Path) -> None:
     data, recipe = load_data("digits"), tiny()
     partial = start(data, recipe)

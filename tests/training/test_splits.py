@@ -186,7 +186,9 @@ def test_names_that_leave_it_open_are_asked_for(
 
 def test_two_folders_for_the_same_part_are_asked_for(split: Callable[..., Path]) -> None:
     folder = split("train", "val", "validation")
-    with pytest.raises(UserError, match=r"val/, validation/ are both for the same; .*train=train"):
+    with pytest.raises(
+        UserError, match=r"val/, validation/ are both for the same\); .*train=train"
+    ):
         load(folder)
     data = load(folder, "train=train", "val=validation")
     assert (origin(data, "train"), origin(data, "val")) == ({"train"}, {"validation"})
