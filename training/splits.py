@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from models.errors import UserError
-from training.scan import Scan, find_files, holds_images, some, subfolders
+from training.scan import Scan, direct_files, find_files, holds_images, some, subfolders
 
 Role = Literal["train", "val", "test"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -62,8 +62,7 @@ def find_parts(folder: Path, chosen: Sequence[str], scan: Scan) -> dict[Role, Pa
 def role_of(name: str) -> tuple[Role, frozenset[str]] | None:
     """Returns what a folder of this name is for, and its other words; None: it does not say.
 
-    >>> role_of("seg_Train2017")
-    ('train', frozenset({'seg'}))
+    ``seg_Train2017`` is to learn from, and has the other word ``seg``.
     """
     words = [
         word.casefold().removesuffix("set")  # trainset, or a train_set
@@ -100,9 +99,9 @@ def _parts_by_name(root: Path, scan: Scan) -> dict[Role, Path]:
     if "val" in only:
         parts["val"] = only["val"]  # without class folders it is refused
     unlabelled = only.get("test") if "test" not in parts else None
-    used = set(parts.values())
-    for other in folders:
-        if other not in used:
+    scan.leave_out("in no class folder", direct_files(root))
+    for other in subfolders(root, scan):
+        if other not in parts.values():
             reason = "in no class folder" if other == unlabelled else "beside the parts"
             scan.leave_out(reason, find_files(other, scan))
     return parts

@@ -110,9 +110,15 @@ def test_what_is_beside_the_parts_is_counted(
 ) -> None:
     folder = split("seg_train", "seg_val")
     make_images(folder / "seg_pred", 3)
+    make_images(folder, 2)
+    (folder / ".git").mkdir()
     data = load(folder)
     assert len(data.train) == len(data.val) == 10
-    assert "not used: 3 files: 3 beside the parts" in data.scan.lines()[1]
+    assert data.scan.lines()[1] == (
+        f"not used: 6 files: 2 in no class folder (such as {folder}/0.png), "
+        f"1 hidden or left by machines ({folder}/.git), "
+        f"3 beside the parts (such as {folder}/seg_pred/0.png)"
+    )
 
 
 def test_test_images_without_classes_are_counted(
