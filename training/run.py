@@ -89,13 +89,13 @@ class PartialRun:
             plan: of :func:`make_plan`.
             images: of :func:`training.identity.image_list`.
         """
+        saved = _flat(self.saved_plan())
         list_file = self.folder / _IMAGES
         if not list_file.exists():
             raise UserError(
                 f"{self.folder} does not say which images it was started with, as an earlier "
                 "version wrote it; FRESH=1 starts anew"
             )
-        saved = _flat(self.saved_plan())
         asked = _flat(json.loads(json.dumps(plan)))
         differing = [
             f"{key} was {saved.get(key)!r}, is {asked.get(key)!r}"
@@ -104,7 +104,8 @@ class PartialRun:
         ]
         if saved["labels"] != asked["labels"]:
             differing.append(_relabelled(saved["labels"], asked["labels"]))
-        differing += changes(list_file.read_bytes(), images)
+        else:
+            differing += changes(list_file.read_bytes(), images)
         if differing:
             raise UserError(
                 f"{self.folder} cannot be resumed as something else: {'; '.join(differing)}; "

@@ -194,7 +194,7 @@ def test_a_run_is_resumed_with_the_same_images_only(
         assert len(str(caught.value)) < 500
 
     (folder / "cat").rename(folder / "zebra")  # as many classes, and as many images of each
-    resume(r"labels were cat, dog, are dog, zebra; .*; go back to what it was, or FRESH=1")
+    resume(r"labels were cat, dog, are dog, zebra; go back to what it was, or FRESH=1")
     (folder / "zebra").rename(folder / "cat")
     (folder / "cat" / "0.png").rename(folder / "cat" / "another.png")
     partial.check_same(*made_of(load_data(str(folder)), recipe))
