@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from collections.abc import Callable
 from typing import NoReturn, TypeVar
@@ -12,12 +13,19 @@ from rich.console import Console
 from models.errors import UserError
 
 T = TypeVar("T")
+_UNCUT = 10_000  # columns: more than any line has
 
 
 def results() -> Console:
-    """Returns the console for results (stdout): tables and paths, wide enough when piped."""
-    console = Console(markup=False)  # [tensorrt] is the name of an extra, not a style
-    return console if console.is_terminal else Console(markup=False, width=120)
+    """Returns the console for results (stdout): tables and paths.
+
+    It is as wide as the terminal, or as ``COLUMNS`` says. Piped without it, nothing is cut or
+    wrapped: who reads a pipe has no width.
+    """
+    columns = os.environ.get("COLUMNS", "")
+    given = columns.isdecimal() and int(columns) > 0
+    width = int(columns) if given else None if sys.stdout.isatty() else _UNCUT
+    return Console(markup=False, width=width)  # [tensorrt] is the name of an extra, not a style
 
 
 def notes() -> Console:

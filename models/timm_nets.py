@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from types import ModuleType
 from typing import Any
 
@@ -29,7 +30,19 @@ def timm_entry(name: str) -> Entry:
         return network
 
     size = timm.get_pretrained_cfg(name).input_size[-1]
-    return Entry(build, "timm", size, 1000, lambda: _imagenet(name))
+    return Entry(build, _family(timm, name), size, 1000, lambda: _imagenet(name))
+
+
+def _family(timm: ModuleType, name: str) -> str:
+    """Returns the file of timm that builds ``name``, such as ``vision_transformer``.
+
+    Networks of one file are one family. Its files of MobileNets hold several generations and, for
+    some, EfficientNets beside them: these go by their name, as the same networks do in this house.
+    """
+    if found := re.match(r"(?:tf_)?mobilenetv(\d)", name):
+        return f"mobilenet_v{found[1]}"
+    module: str = timm.models.model_entrypoint(name).__module__
+    return module.rpartition(".")[2]
 
 
 def import_timm() -> ModuleType:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bench.commands.show import print_table
 from bench.explain.explanation import bound, load_graphs, predict, profile
+from bench.explain.prediction import check_families, family
 from bench.grid import Grid
 from bench.section import Section
 from models.cli import results
@@ -66,7 +67,9 @@ class Predict:
             batches=self.batches,
             threads=(self.threads,),
         )
-        found = profile(load_graphs(grid), grid.batches, self.threads, self.out)
+        graphs = load_graphs(grid)
+        check_families(family(graph.model) for graph in graphs)  # before minutes of profiling
+        found = profile(graphs, grid.batches, self.threads, self.out)
         roofs, _ = bound(found, self.threads, self.out)
         print_section(predict(roofs))
         for one in found.missing:

@@ -14,7 +14,7 @@ trees that predict seconds without the roofline; both erred by about half as muc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -101,6 +101,21 @@ def family(model: str) -> str | None:
         return None
 
 
+def check_families(families: Iterable[str | None]) -> None:
+    """Returns None where ``families``, of networks, are enough to predict one from the others.
+
+    Raises:
+        UserError: fewer than three; None is no family.
+    """
+    names = sorted({name for name in families if name})
+    if len(names) < MIN_FAMILIES:
+        raise UserError(
+            f"there are networks of {len(names)} families ({', '.join(names) or 'none'}): to "
+            f"predict one from the others takes at least {MIN_FAMILIES}; make more with: make "
+            "export"
+        )
+
+
 def leave_family_out(roofs: Sequence[Roof], families: Mapping[str, str]) -> list[Prediction]:
     """Returns a prediction of each of ``roofs``, in their order, from those of other families.
 
@@ -112,11 +127,7 @@ def leave_family_out(roofs: Sequence[Roof], families: Mapping[str, str]) -> list
         UserError: fewer than three families.
     """
     names = sorted({families[roof.times.model] for roof in roofs})
-    if len(names) < MIN_FAMILIES:
-        raise UserError(
-            f"networks of {len(names)} families were measured ({', '.join(names)}): to predict one "
-            f"from the others takes at least {MIN_FAMILIES}; make more with: make export"
-        )
+    check_families(names)
     found: dict[int, Prediction] = {}
     for name in names:
         others = [roof for roof in roofs if families[roof.times.model] != name]

@@ -17,6 +17,21 @@ def test_whatever_timm_knows_goes_by_its_name() -> None:
     assert find_model("timm/mobilenetv4_conv_small").native_size == 224
 
 
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [
+        ("mobilenetv4_conv_small", "mobilenet_v4"),
+        ("tf_mobilenetv3_large_075", "mobilenet_v3"),
+        ("mobilenetv2_100", "mobilenet_v2"),  # timm builds these in its file of EfficientNets
+        ("efficientnet_b0.ra_in1k", "efficientnet"),
+        ("resnet18", "resnet"),
+        ("vit_tiny_patch16_224", "vision_transformer"),
+    ],
+)
+def test_networks_of_timm_are_of_many_families(name: str, family: str) -> None:
+    assert find_model(f"timm/{name}").family == family
+
+
 def test_unknown_to_timm() -> None:
     with pytest.raises(UserError, match=r"unknown model 'timm/mobilenetv2_10': did you mean"):
         build_model("timm/mobilenetv2_10")

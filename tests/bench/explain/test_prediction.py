@@ -81,5 +81,5 @@ def test_a_kind_that_no_other_family_has_is_still_predicted(roofs: list[Roof]) -
 
 
 def test_two_families_are_too_few(roofs: list[Roof]) -> None:
-    with pytest.raises(UserError, match=r"networks of 2 families were measured \(a, b\)"):
+    with pytest.raises(UserError, match=r"there are networks of 2 families \(a, b\)"):
         leave_family_out(roofs[:6], FAMILIES)
