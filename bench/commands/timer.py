@@ -18,7 +18,7 @@ class Timer:
     """Hold our timer against the runtimes' own tools, by turns on one artifact."""
 
     artifact: tyro.conf.Positional[Path]
-    """Folder of an onnx artifact; below 2 ms a call, Python's own part is over the 3 % allowed."""
+    """Folder of an onnx artifact; a network of a few tenths of a ms is too short to judge by."""
     batch: int = 1
     """Images per call."""
     threads: int = 1
@@ -29,7 +29,10 @@ class Timer:
     """Of measuring with each timer in each round, by turns of a fraction of a second."""
 
     def __call__(self) -> int:
-        """Prints every round; returns 1 unless there is a tool, and all there are agree."""
+        """Prints every round; returns 0 where a tool was compared and all that were agree.
+
+        Else it is 1, with what does not agree, what failed, or why nothing could be judged.
+        """
         checks = crosscheck(
             Artifact.load(self.artifact),
             batch=self.batch,

@@ -13,6 +13,8 @@ import numpy as np
 import onnx
 import pytest
 
+import bench.crosscheck
+from bench.binding import EmptyCall
 from bench.crosscheck import Check, crosscheck, crosscheck_section, passed
 from bench.tools import TOOLS, Job, Tool, ToolFailed, find_tool, started
 from export.artifact import Artifact
@@ -125,7 +127,7 @@ def test_a_tool_stands_still_until_its_turn(fake: Fakes, tmp_path: Path) -> None
 
 
 def test_the_turns_of_ours_and_of_a_tool(
-    fake: Fakes, make_artifact: Artifacts, tmp_path: Path
+    fake: Fakes, make_artifact: Artifacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("openvino")
     log = tmp_path / "log"
@@ -133,10 +135,11 @@ def test_the_turns_of_ours_and_of_a_tool(
         "benchmark_app",
         f"open({str(log)!r}, 'a').write(' '.join(sys.argv[1:]) + '\\n')\nprint('Median: 2.00 ms')",
     )
+    monkeypatch.setattr(bench.crosscheck, "SHORT", 100)
     theirs, missing = crosscheck(make_artifact(), batch=2, rounds=3, seconds=0.01)
     assert theirs.theirs == (0.002, 0.002, 0.002)
-    assert len(theirs.calls) == len(theirs.infers) == 3
-    assert min(*theirs.calls, *theirs.infers) > 0
+    assert len(theirs.calls) == len(theirs.infers) == len(theirs.empties) == 3
+    assert min(*theirs.calls, *theirs.infers, *theirs.empties) > 0
     calls = log.read_text().splitlines()
     assert len(calls) == 3
     assert "-data_shape [2,32,32,3]" in calls[0]
@@ -147,7 +150,10 @@ def test_the_turns_of_ours_and_of_a_tool(
     assert passed([theirs, missing]) == theirs.agrees
 
 
-def test_a_tool_that_fails_is_no_agreement(fake: Fakes, make_artifact: Artifacts) -> None:
+def test_a_tool_that_fails_is_no_agreement(
+    fake: Fakes, make_artifact: Artifacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench.crosscheck, "SHORT", 100)
     fake(PERF_TEST.name, "sys.exit('unknown option')")
     _, failing = crosscheck(make_artifact(), rounds=3, seconds=0.01)
     assert failing.failed
@@ -156,13 +162,14 @@ def test_a_tool_that_fails_is_no_agreement(fake: Fakes, make_artifact: Artifacts
     assert "unknown option" in crosscheck_section([failing]).sentences[0]
 
 
-def check(ours: float) -> Check:
+def check(ours: float, empty: float = 0.0) -> Check:
     theirs = (1e-3, 3e-3, 1.5e-3)  # a machine that is now fast, now slow: for both
     infers = tuple(ours * factor * each for factor, each in zip((1, 1.2, 0.7), theirs, strict=True))
     return Check(
         tool=BENCHMARK_APP,
         calls=tuple(1.1 * seconds for seconds in infers),
         infers=infers,
+        empties=tuple(empty * seconds for seconds in theirs),
         theirs=theirs,
     )
 
@@ -174,8 +181,34 @@ def test_agreement_is_three_per_cent_either_way(ours: float, agrees: bool) -> No
     found = check(ours)
     assert found.agrees is agrees
     assert passed([found]) is agrees
-    assert ("they agree within 3 %" in found.sentence) is agrees
+    assert ("they agree within 3 % and" in found.sentence) is agrees
     assert f"(rounds: {0.7 * ours:.3f} to {1.2 * ours:.3f})" in found.sentence
+
+
+def test_what_the_binding_adds_is_allowed_above_and_not_below() -> None:
+    demo = check(1.037, empty=0.02)  # a sound timer, a call of 1.5 ms
+    assert demo.allowance == pytest.approx(0.02)
+    assert passed([demo])
+    assert "the 2.0 % that the call of an empty graph takes" in demo.sentence
+    assert not passed([check(1.037, empty=0.006)])
+    assert not passed([check(0.963, empty=0.02)])
+
+
+def test_an_empty_call_takes_longer_after_a_network(make_artifact: Artifacts) -> None:
+    pytest.importorskip("openvino")
+    called: list[str] = []
+    for name in ("openvino", "ort-cpu"):
+        assert 0 < EmptyCall(name, lambda: called.append("network"), 1).median() < 0.1
+    assert len(called) > 2
+
+
+def test_what_is_mostly_binding_is_not_judged(fake: Fakes, make_artifact: Artifacts) -> None:
+    pytest.importorskip("openvino")
+    fake("benchmark_app", "sys.exit('not to be run')")
+    short, _ = crosscheck(make_artifact(), rounds=3, seconds=0.01)
+    assert not short.failed
+    assert "over 10 % of it is binding" in str(short.reason)
+    assert not passed([short])
 
 
 def test_nothing_compared_is_nothing_passed() -> None:
@@ -185,7 +218,7 @@ def test_nothing_compared_is_nothing_passed() -> None:
 
 
 def test_the_section_shows_every_round() -> None:
-    section = crosscheck_section([check(1.01), Check(tool=PERF_TEST, reason="it is absent")])
+    section = crosscheck_section([check(1.01, 0.01), Check(tool=PERF_TEST, reason="it is absent")])
     (table,) = section.tables
     assert table.rows == (
         (
@@ -196,6 +229,7 @@ def test_the_section_shows_every_round() -> None:
             "1.111",
         ),
         ("openvino", "bench, pixels in place", "1.01 3.64 1.06", "1.010 1.212 0.707", "1.010"),
+        ("openvino", "bench, an empty graph", "0.010 0.030 0.015", "0.010 0.010 0.010", "0.010"),
         ("openvino", "benchmark_app", "1.00 3.00 1.50", "1.000 1.000 1.000", "1.000"),
         ("ort-cpu", "onnxruntime_perf_test", "-", "-", "-"),
     )
