@@ -48,9 +48,7 @@ def _empty_graph() -> bytes:
     node = helper.make_node("Relu", ["x"], ["y"])
     graph = helper.make_graph([node], "empty", ends[:1], ends[1:])
     opset = [helper.make_opsetid("", 20)]
-    model: bytes = helper.make_model(
-        graph, opset_imports=opset, ir_version=10
-    ).SerializeToString()
+    model: bytes = helper.make_model(graph, opset_imports=opset, ir_version=10).SerializeToString()
     return model
 
 

@@ -52,7 +52,15 @@ def load_candidates(
     earlier: Mapping[Key, Row],
     stack: ExitStack,
 ) -> list[Candidate]:
-    """Returns the candidates of one artifact."""
+    """Returns the candidates of one artifact.
+
+    Args:
+        row: what is known of it before it is read.
+        grid: what to measure.
+        plan: how much.
+        earlier: rows to reuse where the artifact is the same, or to go on with.
+        stack: closes what is opened.
+    """
     artifact = _attempt(lambda: Artifact.load(grid.artifacts / row.folder))
     places = [(threads, batch) for threads in grid.threads for batch in grid.batches]
     if isinstance(artifact, str):
@@ -92,7 +100,7 @@ def load_candidates(
                         graph=before.graph,
                         when=before.when,
                     )
-                    if _is_done(here, plan):
+                    if is_done(here, plan):
                         found.append(Candidate(here))
                         continue
                 if name.endswith("-compile") and not grid.compile:
@@ -107,8 +115,8 @@ def load_candidates(
     return found
 
 
-def _is_done(row: Row, plan: Plan) -> bool:
-    """Returns whether all that was begun of ``row`` was measured as ``plan`` asks."""
+def is_done(row: Row, plan: Plan) -> bool:
+    """Returns whether all that was begun of ``row`` was measured as ``plan`` asks, or more."""
     return all(is_complete(done, plan) for place in PLACES if (done := row.at(place)))
 
 

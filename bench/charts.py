@@ -8,6 +8,7 @@ import altair as alt
 
 from bench.labels import HEIGHT, WIDTH, place_labels
 from bench.rows import Row, Sweep
+from bench.spread import Spread
 from bench.table import macs, ms, threads, top1
 
 Panel = alt.LayerChart | alt.FacetChart
@@ -181,7 +182,9 @@ def _point(sweep: Sweep, row: Row) -> dict[str, Any]:
     latency, times, rate = row.latency, sweep.times_torch(row), row.rate
     assert latency is not None, "only measured rows are drawn"
     low, high = latency.interval
-    speed = "" if times is None or row.runtime == "torch" else f" · {times:.1f}x faster"
+    speed = ""
+    if isinstance(times, Spread) and row.runtime != "torch":
+        speed = f" · {times.median:.1f}x faster"
     return {
         "network": row.network,
         # Where all answer for the same data, its name tells nothing.

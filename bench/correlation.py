@@ -9,8 +9,9 @@ from itertools import combinations
 from scipy import stats
 
 from bench.costs import Costs
-from bench.rows import PLACES, Place, Row, Sweep, latency, p50
+from bench.rows import PLACES, Place, Row, Sweep, latency, p50, times
 from bench.section import Section, Table
+from bench.spread import Spread
 from bench.timing import overlap
 
 MIN_NETWORKS = 4  # fewer make any order look like a law
@@ -72,13 +73,13 @@ class Inversion:
         slow: the row with fewer MACs and the higher p50.
         fast: the row with more MACs and the lower p50.
         macs: MACs of ``slow`` over those of ``fast``: below 1.
-        latency: p50 of ``slow`` over that of ``fast``: above 1.
+        latency: how many times as long ``slow`` takes, turn by turn; in words, why not known.
     """
 
     slow: Row
     fast: Row
     macs: float
-    latency: float
+    latency: Spread | str
 
 
 def settings(sweep: Sweep) -> dict[Setting, list[tuple[Row, Costs]]]:
@@ -122,10 +123,10 @@ def inversions(rows: list[tuple[Row, Costs]]) -> list[Inversion]:
         if inverted and not overlap(latency(slow), latency(fast)):
             found.append(
                 Inversion(
-                    slow=slow, fast=fast, macs=few.macs / many.macs, latency=p50(slow) / p50(fast)
+                    slow=slow, fast=fast, macs=few.macs / many.macs, latency=times(slow, fast)
                 )
             )
-    return sorted(found, key=lambda one: one.macs / one.latency)
+    return sorted(found, key=lambda one: one.macs * p50(one.fast) / p50(one.slow))
 
 
 def correlation_section(sweep: Sweep) -> Section | None:

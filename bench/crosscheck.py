@@ -102,8 +102,8 @@ class Check:
             f"{runtime}: with the pixels in place our timer says {ms(median(self.infers))} ms, "
             f"{name} {ms(median(self.theirs))} ms. By turns on the same cores the ratio is "
             f"{self.ratio:.3f} (rounds: {min(self.ratios):.3f} to {max(self.ratios):.3f}), so "
-            f"{verdict} within {percent(AGREES, decimals=0)} and the {percent(self.allowance)} that "
-            f"the call of an empty graph takes ({1e3 * median(self.empties):.3f} ms)."
+            f"{verdict} within {percent(AGREES, decimals=0)} and the {percent(self.allowance)} "
+            f"that the call of an empty graph takes ({ms(median(self.empties))} ms)."
         )
         handing = median(call / infer for call, infer in zip(self.calls, self.infers, strict=True))
         return (

@@ -53,7 +53,7 @@ def inversion_section(sweep: Sweep, profiles: Mapping[tuple[str, int], Profile])
                 one.slow.network,
                 one.fast.network,
                 f"{one.macs:.2f}",
-                f"{one.latency:.2f}",
+                "-" if isinstance(one.latency, str) else str(one.latency),
                 f"{slow.bytes_moved / fast.bytes_moved:.2f}",
                 f"{slow.kernels} / {fast.kernels}",
                 f"{ms(p50(one.slow))} / {ms(p50(one.fast))}",
@@ -69,7 +69,8 @@ def inversion_section(sweep: Sweep, profiles: Mapping[tuple[str, int], Profile])
         tables=(Table(header=header, rows=tuple(rows), numeric=frozenset(header[2:])),),
         notes=(
             "Columns MACs, Latency and Bytes moved of an inversion are ratios, the slower network "
-            "over the faster one. Where the time of its layers goes is from ONNX Runtime's "
+            "over the faster one; of latencies turn by turn, and only within a run. Where the time "
+            "of its layers goes is from ONNX Runtime's "
             "profiler, which itself slows small networks down; shares are of the profiled time.",
         ),
     )
@@ -88,14 +89,19 @@ def _distinct(pairs: Sequence[Inversion]) -> list[Inversion]:
 
 
 def _sentence(one: Inversion, profiles: Mapping[tuple[str, int], Profile]) -> str:
-    text = (
-        f"{one.slow.model} has {one.macs:.2f}x the MACs of {one.fast.model} and takes "
-        f"{one.latency:.1f}x as long"
-    )
+    slow, fast = one.slow.model, one.fast.model
+    text = f"{slow} has {one.macs:.2f}x the MACs of {fast} and takes {_longer(one)}"
     profile = profiles.get((one.slow.network, one.slow.batch))
     if profile is None:
         return f"{text}."
     return f"{text}: {_where(profile, profiles.get((one.fast.network, one.fast.batch)), one.fast)}."
+
+
+def _longer(one: Inversion) -> str:
+    if isinstance(one.latency, str):
+        return f"longer ({ms(p50(one.slow))} and {ms(p50(one.fast))} ms, in different runs)"
+    turns = f"turns from {one.latency.low:.1f} to {one.latency.high:.1f}"
+    return f"{one.latency.median:.1f}x as long ({turns})"
 
 
 def _where(profile: Profile, other: Profile | None, fast: Row) -> str:

@@ -8,6 +8,7 @@ from bench.conditions import Conditions
 from bench.pick import Pick, title
 from bench.rows import Sweep, p50
 from bench.section import Table
+from bench.spread import Spread
 from bench.table import MISSING, NOISY, macs, ms, threads, top1
 
 
@@ -36,18 +37,22 @@ def summary(sweep: Sweep, picks: dict[str, Pick]) -> list[str]:
     networks = sweep.networks()
     if len(networks) == 1:
         sentence = _network_sentence(sweep, picks.get(networks[0]), networks[0])
-        return [sentence, *filter(None, [_spread(sweep)])]
-    gains = [gain for best in picks.values() if (gain := sweep.times_torch(best.row))]
-    if not gains:
-        return [
-            "Torch eager was not measured beside what a server could use: how much faster that is, "
-            "is not known."
-        ]
-    return [
-        f"Over {len(gains)} networks, what was picked answers one image "
-        f"{geometric_mean(gains):.1f} times faster than torch eager (geometric mean; "
-        f"{min(gains):.1f} to {max(gains):.1f})."
+        return [sentence, *filter(None, [_spread(sweep), _runs(sweep)])]
+    found = [sweep.times_torch(best.row) for best in picks.values()]
+    gains = [gain for gain in found if isinstance(gain, Spread)]
+    sentences = [
+        "Torch eager was not measured beside what a server could use: how much faster that is, "
+        "is not known."
     ]
+    if gains:
+        values = [gain.median for gain in gains]
+        turns = f"{min(g.low for g in gains):.1f} to {max(g.high for g in gains):.1f}"
+        sentences = [
+            f"Over {len(gains)} networks, what was picked answers one image "
+            f"{geometric_mean(values):.1f} times faster than torch eager (geometric mean; "
+            f"{min(values):.1f} to {max(values):.1f}; single turns {turns})."
+        ]
+    return [*sentences, *filter(None, [_runs(sweep)])]
 
 
 def picks_table(sweep: Sweep, picks: dict[str, Pick]) -> Table | None:
@@ -65,7 +70,7 @@ def picks_table(sweep: Sweep, picks: dict[str, Pick]) -> Table | None:
                     str(best.row.threads),
                     ms(p50(best.row)),
                     ms(p50(eager)) if eager else MISSING,
-                    f"{gain:.1f}" if gain else MISSING,
+                    MISSING if isinstance(gain, str) else str(gain),
                     top1(best.row),
                     best.tied if best.ties else "",
                 )
@@ -104,7 +109,9 @@ def method(sweep: Sweep) -> list[str]:
         "95 % bootstrap interval of p50 that draws whole turns. Two candidates whose intervals "
         "overlap are a tie. A row is noisy where the standard deviation exceeds "
         f"{NOISY * 100:g} % of the mean.",
-        "x faster: p50 of torch eager over p50 of the row, at the same batch size. "
+        "x faster: p50 of torch eager over p50 of the row at the same batch size, turn by turn: "
+        "the median, and the least and the greatest of the turns. Only rows of one run are divided "
+        "by each other, as a machine is faster in one run than in another. "
         "GMACs/s is MACs per image x batch / p50: the rate that was reached. MACs are those of the "
         "fp32 network; FLOPs = 2 x MACs. On a CPU, OpenVINO computes fp32 and int8 graphs in fp32 "
         "where they are not quantised (never bfloat16), and ONNX Runtime has no fp16 "
@@ -158,6 +165,18 @@ def _reused(sweep: Sweep) -> str:
     return f"; {len(earlier)} of {len(sweep.measured())} rows in earlier runs, from {earlier[0]} on"
 
 
+def _runs(sweep: Sweep) -> str | None:
+    """Returns the sentence on rows of several runs, or None where all are of one."""
+    runs = {row.when for row in sweep.measured()}
+    if len(runs) < 2:
+        return None
+    return (
+        f"The rows are of {len(runs)} runs. A machine is faster in one run than in another, by a "
+        "third here and there: ratios are of rows of one run only, and order between runs may be "
+        "the machine's. ARGS=--fresh measures all in one run."
+    )
+
+
 def _network_sentence(sweep: Sweep, best: Pick | None, network: str) -> str:
     if best is None:
         return f"{network}: no candidate that a server could use was measured at batch 1."
@@ -166,8 +185,9 @@ def _network_sentence(sweep: Sweep, best: Pick | None, network: str) -> str:
     text = f"On this machine {network} is best served as {title(row)}: {ms(p50(row))} ms an image"
     if len(sweep.threads()) > 1:
         text += f" with {threads(row)}"
-    if gain and eager:
-        text += f", {gain:.1f} times faster than torch eager ({ms(p50(eager))} ms)"
+    if eager and isinstance(gain, Spread):
+        turns = f"; turns from {gain.low:.1f} to {gain.high:.1f}"
+        text += f", {gain.median:.1f} times faster than torch eager ({ms(p50(eager))} ms{turns})"
     if best.ties:
         text += f". It ties with {best.tied}; among ties the highest precision is taken"
     return text + "."

@@ -7,7 +7,8 @@ from typing import Literal, get_args
 
 from bench.conditions import Conditions
 from bench.costs import Costs
-from bench.timing import Latency, Plan, overlap
+from bench.spread import FEWEST, Spread
+from bench.timing import Latency, Plan, overlap, turn_ratios
 from export.records import Format, Metrics, Precision, Weights
 from export.runtimes.base import runs_on_gpu
 from models.errors import UserError
@@ -44,7 +45,8 @@ class Row:
             (``size``: bytes of the model file, ``sha256``: its digest); None where it could not
             be read, and ``metrics`` also where no accuracy was measured.
         machine: key of the machine in the header.
-        when: UTC date and time, ISO 8601.
+        when: UTC date and time at which the run began that measured it, ISO 8601. Only rows of one
+            run took turns beside each other.
     """
 
     model: str
@@ -179,10 +181,12 @@ class Sweep:
         peers = self.peers(row)
         return next((peer for peer in peers if (peer.runtime, peer.precision) == eager), None)
 
-    def times_torch(self, row: Row) -> float | None:
-        """Returns how many times faster than torch eager ``row`` is, or None."""
+    def times_torch(self, row: Row) -> Spread | str:
+        """Returns how many times faster than torch eager ``row`` is; in words, why not."""
         eager = self.eager(row)
-        return p50(eager) / p50(row) if eager and row.latency else None
+        if eager is None or row.latency is None:
+            return "torch eager was not measured beside it"
+        return times(eager, row)
 
     def tied(self, row: Row) -> list[Row]:
         """Returns the other rows of :meth:`peers` that ``row`` cannot be told from."""
@@ -201,6 +205,23 @@ def latency(row: Row) -> Latency:
 def p50(row: Row) -> float:
     """Returns the median latency, in seconds, of a row that was measured."""
     return latency(row).p50
+
+
+def times(over: Row, under: Row) -> Spread | str:
+    """Returns how many times as long ``over`` takes as ``under``, turn by turn.
+
+    In words, why there is no such figure: a machine is faster in one run than in another, so only
+    rows of one run are divided by each other.
+    """
+    if over.when != under.when:
+        return (
+            f"{over.runtime} was measured in another run ({over.when} and {under.when}); "
+            "ARGS=--fresh measures both in one"
+        )
+    ratios = turn_ratios(latency(over), latency(under))
+    if len(ratios) < FEWEST:
+        return f"it and {over.runtime} took {len(ratios)} turns beside each other, too few to tell"
+    return Spread.of(ratios)
 
 
 def is_asked(network: str, model: str | None, data: str | None) -> bool:

@@ -20,10 +20,10 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from bench.candidates import Candidate, load_candidates
+from bench.candidates import Candidate, is_done, load_candidates
 from bench.conditions import conditions
 from bench.grid import Grid, find_artifacts, network_of
-from bench.rows import Place, Row, Sweep
+from bench.rows import Key, Place, Row, Sweep
 from bench.timing import Latency, Plan, measure
 from export.records import Format, Precision
 from models.cli import notes
@@ -61,7 +61,7 @@ def run_sweep(
     folders = find_artifacts(grid)
     machine, before = this_machine(), conditions()
     assert known is None or known.machine.key == machine.key, "rows of two machines do not mix"
-    earlier = {} if fresh or not known else {row.key: row for row in known.rows}
+    earlier = {} if fresh or not known else _reusable(known, plan, grid, folders)
     found: list[Candidate] = []
     # Drawn only between turns: a refreshing thread would take its time out of the samples.
     with Progress(*_COLUMNS, console=notes(), auto_refresh=False) as progress, ExitStack() as stack:
@@ -79,16 +79,12 @@ def run_sweep(
             for index, one in enumerate(found)
             for place, call in one.calls.items()
         }
-        begun = (
-            {
-                (index, place): latency
-                for index, one in enumerate(found)
-                for place in one.calls
-                if (latency := one.row.at(place))
-            }
-            if known and known.plan == plan
-            else {}
-        )
+        begun = {
+            (index, place): latency
+            for index, one in enumerate(found)
+            for place in one.calls
+            if (latency := one.row.at(place))
+        }
         rest = _others(known, found, grid)
 
         def sweep(latencies: Mapping[tuple[int, Place], Latency]) -> Sweep:
@@ -115,23 +111,38 @@ def run_sweep(
     return sweep(latencies)
 
 
+def _reusable(known: Sweep, plan: Plan, grid: Grid, folders: Iterable[Path]) -> dict[Key, Row]:
+    """Returns the rows of ``known`` that are as ``plan`` asks, or go on from where they stopped.
+
+    A run goes on as a whole or not at all: if some of its rows went on without the others, the
+    turns of one would be of another hour than those of the other, under the name of one run.
+    """
+    names = {folder.relative_to(grid.artifacts).as_posix() for folder in folders}
+    begun = [row for row in known.rows if row.latency and not is_done(row, plan)]
+    parted = {row.when for row in begun if row.folder not in names or not _is_asked(row, grid)}
+    return {
+        row.key: row
+        for row in known.rows
+        if is_done(row, plan) or (known.plan == plan and row.when not in parted)
+    }
+
+
+def _is_asked(row: Row, grid: Grid) -> bool:
+    """Returns whether ``grid`` asks for the batch, threads and runtime of ``row``."""
+    here = row.batch in grid.batches and row.threads in grid.threads
+    return here and (not grid.runtimes or row.runtime in grid.runtimes)
+
+
 def _others(known: Sweep | None, found: Iterable[Candidate], grid: Grid) -> list[Row]:
     """Returns the rows of ``known`` that this run has nothing to say about."""
     if known is None:
         return []
     digests = {one.row.folder: one.row.sha256 for one in found}
-    asked = {(batch, threads) for batch in grid.batches for threads in grid.threads}
     return [
         row
         for row in known.rows
         if row.folder not in digests
-        or (
-            row.sha256 == digests[row.folder]
-            and (
-                (row.batch, row.threads) not in asked
-                or (grid.runtimes and row.runtime not in grid.runtimes)
-            )
-        )
+        or (row.sha256 == digests[row.folder] and not _is_asked(row, grid))
     ]
 
 

@@ -52,7 +52,7 @@ def measured_cells(sweep: Sweep, row: Row, picks: dict[str, Pick]) -> dict[str, 
                 ms(latency.p95),
                 ms(latency.p99),
                 f"{latency.count:,}",
-                MISSING if times is None else f"{times:.2f}",
+                MISSING if isinstance(times, str) else str(times),
                 MISSING if rate is None else f"{rate / 1e9:.1f}",
                 top1(row),
                 MISSING if row.size is None else f"{row.size / 1e6:.1f}",
@@ -134,6 +134,8 @@ def _notes(sweep: Sweep, row: Row, picks: dict[str, Pick]) -> list[str]:
         notes.append(f"noisy ({percent(row.latency.variation, decimals=0)})")
     if row.latency and not is_complete(row.latency, sweep.plan):
         notes.append(f"unfinished: {row.latency.count:,} of {sweep.plan.count:,} calls")
+    if sweep.eager(row) and isinstance(times := sweep.times_torch(row), str):
+        notes.append(times)
     first, ties = sweep.peers(row)[0], sweep.tied(row)
     if row is first and ties:
         notes.append("tie with " + ", ".join(f"{tie.runtime} {tie.precision}" for tie in ties))

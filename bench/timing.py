@@ -155,6 +155,16 @@ def is_complete(latency: Latency, plan: Plan) -> bool:
     return len(latency.turns) >= plan.rounds and latency.seconds >= 0.99 * plan.seconds and enough
 
 
+def turn_ratios(over: Latency, under: Latency) -> list[float]:
+    """Returns the median of ``over`` over that of ``under``, for each round both had a turn in.
+
+    Only where they took these turns beside each other does it tell the two apart, and not what the
+    machine did meanwhile.
+    """
+    pairs = zip(over.turns, under.turns, strict=False)
+    return [float(np.median(a) / np.median(b)) for a, b in pairs if a and b]
+
+
 def overlap(a: Latency, b: Latency) -> bool:
     """Returns whether the confidence intervals of both medians overlap: a tie."""
     (a_low, a_high), (b_low, b_high) = a.interval, b.interval

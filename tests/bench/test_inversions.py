@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -70,20 +70,42 @@ def test_the_sentence_says_where_the_time_goes(sweep: Sweep) -> None:
     assert section is not None
     assert section.title == "Fewer MACs, more time (ort-cpu fp32, batch 1, 1 thread)"
     assert section.sentences == (
-        "shuffler has 0.50x the MACs of plain and takes 2.5x as long: 70 % of its time is in data "
-        "and depthwise layers, which do 10 % of its MACs and move 8.0 MB; in plain they take 10 %.",
+        "shuffler has 0.50x the MACs of plain and takes 2.5x as long (turns from 2.5 to 2.5): 70 % "
+        "of its time is in data and depthwise layers, which do 10 % of its MACs and move 8.0 MB; "
+        "in plain they take 10 %.",
     )
     (table,) = section.tables
     assert table.rows == (
-        ("shuffler-toy", "plain-toy", "0.50", "2.50", "1.12", "100 / 200", "5.00 / 2.00"),
+        (
+            "shuffler-toy",
+            "plain-toy",
+            "0.50",
+            "2.50 (2.50 to 2.50)",
+            "1.12",
+            "100 / 200",
+            "5.00 / 2.00",
+        ),
     )
 
 
 def test_without_a_profile_the_ratio_still_stands(sweep: Sweep) -> None:
     section = inversion_section(sweep, {})
     assert section is not None
-    assert section.sentences == ("shuffler has 0.50x the MACs of plain and takes 2.5x as long.",)
+    assert section.sentences == (
+        "shuffler has 0.50x the MACs of plain and takes 2.5x as long (turns from 2.5 to 2.5).",
+    )
 
 
 def test_no_inversion_no_section(make_row: Rows, make_sweep: Sweeps) -> None:
     assert inversion_section(make_sweep(make_row()), {}) is None
+
+
+def test_different_runs_have_an_order_and_no_ratio(sweep: Sweep) -> None:
+    rows = [replace(row, when=f"2026-11-22T0{index}:00") for index, row in enumerate(sweep.rows)]
+    section = inversion_section(replace(sweep, rows=tuple(rows)), {})
+    assert section is not None
+    assert section.sentences == (
+        "shuffler has 0.50x the MACs of plain and takes longer (5.00 and 2.00 ms, in different "
+        "runs).",
+    )
+    assert section.tables[0].rows[0][3] == "-"

@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import pytest
 
+from bench.pick import pick_all
+from bench.prose import summary
 from bench.rows import Row, Sweep
+from bench.spread import Spread
+from bench.table import measured_cells
+from bench.timing import Latency
 from models.errors import UserError
 
 Rows = Callable[..., Row]
@@ -15,8 +21,8 @@ def test_comparisons_stay_within_a_network_and_batch(make_row: Rows, make_sweep:
     fast, torch = make_row(ms=2.0), make_row(ms=8.0, runtime="torch")
     batched = make_row(ms=9.0, batch=8)
     sweep = make_sweep(fast, torch, batched)
-    assert sweep.times_torch(fast) == pytest.approx(4.0)
-    assert sweep.times_torch(batched) is None
+    assert sweep.times_torch(fast) == Spread(4.0, 4.0, 4.0)
+    assert sweep.times_torch(batched) == "torch eager was not measured beside it"
     assert sweep.measured(batch=1) == [fast, torch]
     assert sweep.tied(fast) == []
     assert fast.rate == pytest.approx(17.8e6 / 0.002)
@@ -28,8 +34,8 @@ def test_threads_are_compared_with_the_same_number(make_row: Rows, make_sweep: S
         one, two, make_row(ms=8.0, runtime="torch"), make_row(ms=6.0, runtime="torch", threads=2)
     )
     assert sweep.threads() == [1, 2]
-    assert sweep.times_torch(one) == pytest.approx(2.0)
-    assert sweep.times_torch(two) == pytest.approx(3.0)
+    assert sweep.times_torch(one) == Spread(2.0, 2.0, 2.0)
+    assert sweep.times_torch(two) == Spread(3.0, 3.0, 3.0)
     assert sweep.peers(two)[0] is two
 
 
@@ -52,3 +58,35 @@ def test_ties_are_by_interval(make_row: Rows, make_sweep: Sweeps) -> None:
     sweep = make_sweep(a, b, c)
     assert sweep.tied(a) == [b]
     assert sweep.tied(c) == []
+
+
+def test_a_ratio_is_of_turns_beside_each_other(make_row: Rows, make_sweep: Sweeps) -> None:
+    weather = (1.0, 2.0, 1.0, 1.5, 3.0)  # of the machine: both candidates meet it
+
+    def taken(*ms: float) -> Latency:
+        turns = tuple((each * factor / 1e3,) * 5 for each, factor in zip(ms, weather, strict=True))
+        return Latency(turns=turns, warmup=1)
+
+    torch = make_row(runtime="torch", latency=taken(8.0, 8.0, 8.0, 8.0, 7.0))
+    fast = make_row(latency=taken(1.0, 1.0, 1.0, 1.1, 1.0))
+    found = make_sweep(torch, fast).times_torch(fast)
+    assert isinstance(found, Spread)
+    assert (found.median, found.low, found.high) == pytest.approx((8.0, 7.0, 8.0))
+
+    few = dataclasses.replace(taken(8.0, 8.0, 8.0, 8.0, 8.0), turns=((8e-3,), (), (8e-3,), (), ()))
+    sweep = make_sweep(dataclasses.replace(torch, latency=few), fast)
+    assert "2 turns beside each other, too few" in str(sweep.times_torch(fast))
+
+
+def test_rows_of_different_runs_are_not_divided(make_row: Rows, make_sweep: Sweeps) -> None:
+    torch = make_row(ms=8.0, runtime="torch", when="2026-11-22T00:00:00+00:00")
+    fast = make_row(ms=1.0, when="2026-11-22T01:00:00+00:00")
+    sweep = make_sweep(torch, fast)
+    assert "measured in another run (2026-11-22T00:00:00" in str(sweep.times_torch(fast))
+    cells = measured_cells(sweep, fast, {})
+    assert cells["x faster"] == "not measured"
+    assert "ARGS=--fresh measures both" in cells["Notes"]
+    text = " ".join(summary(sweep, pick_all(sweep)))
+    assert "times faster" not in text
+    assert "The rows are of 2 runs" in text
+    assert "The rows are of" not in " ".join(summary(make_sweep(fast), {}))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,11 @@ import pytest
 
 import bench.candidates
 import bench.grid
+import bench.sweep
+from bench.conditions import Conditions
 from bench.grid import Grid, find_artifacts
 from bench.rows import Row, Sweep
+from bench.spread import Spread
 from bench.sweep import run_sweep
 from bench.timing import Plan
 from export.artifact import Artifact
@@ -221,6 +225,62 @@ def test_a_run_that_was_cut_off_goes_on(tmp_path: Path, make_artifact: Artifacts
         assert row.latency is not None
         assert len(row.latency.turns) == 5
         assert row.latency.turns[:3] in [latency.turns for latency in cut if latency]
+
+
+@pytest.fixture
+def hours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets an hour pass between one look at the clock and the next."""
+    looks = itertools.count()
+    real = bench.sweep.conditions()
+
+    def conditions() -> Conditions:
+        return dataclasses.replace(real, when=f"2026-11-22T{next(looks):02}:00:00+00:00")
+
+    monkeypatch.setattr(bench.sweep, "conditions", conditions)
+
+
+@pytest.mark.usefixtures("hours")
+def test_rows_say_which_run_they_are_of(tmp_path: Path, make_artifact: Artifacts) -> None:
+    make_artifact()
+    grid = Grid(artifacts=tmp_path / "artifacts", batches=(1,))
+    first = run_sweep(grid, PLAN)
+    assert {row.when for row in first.measured()} == {first.before.when}
+    torch, ours = sorted(first.measured(), key=lambda row: row.runtime == "ort-cpu")
+    assert isinstance(first.times_torch(ours), Spread)
+
+    only = dataclasses.replace(grid, batches=(1, 4))
+    more = run_sweep(only, PLAN, known=first)
+    assert {row.when for row in more.measured(batch=1)} == {first.before.when}  # reused
+    assert {row.when for row in more.measured(batch=4)} == {more.before.when}
+    longer = run_sweep(grid, dataclasses.replace(PLAN, count=50), known=first)
+    assert {row.when for row in longer.measured()} == {longer.before.when}  # measured anew
+
+    later = dataclasses.replace(torch, when="2026-11-22T23:00:00+00:00")
+    mixed = dataclasses.replace(first, rows=(later, ours))
+    assert "in another run" in str(mixed.times_torch(ours))
+
+
+@pytest.mark.usefixtures("hours")
+def test_a_run_goes_on_as_a_whole_or_not_at_all(tmp_path: Path, make_artifact: Artifacts) -> None:
+    make_artifact()
+    make_artifact("other-toy")
+    whole = Grid(artifacts=tmp_path / "artifacts", batches=(1,))
+    saved: list[Sweep] = []
+
+    def stop(sweep: Sweep) -> None:
+        saved.append(sweep)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(whole, PLAN, save=stop)
+    (cut,) = saved
+    assert {row.when for row in run_sweep(whole, PLAN, known=cut).measured()} == {cut.before.when}
+    part = run_sweep(dataclasses.replace(whole, model="tiny"), PLAN, known=cut)
+    old, new = ([r for r in part.measured() if r.model == model] for model in ("other", "tiny"))
+    assert {row.when for row in old} == {cut.before.when}
+    assert {row.when for row in new} == {part.before.when}
+    turns = [row.latency.turns for row in cut.measured() if row.latency]
+    assert all(row.latency and row.latency.turns[0] != turn[0] for row in new for turn in turns)
 
 
 def test_each_number_of_threads_is_a_candidate(
