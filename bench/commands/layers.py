@@ -8,6 +8,7 @@ from typing import Literal
 
 import tyro
 
+from bench.explain.agreement import doubt
 from bench.explain.layer_report import (
     limit_sentence,
     sentence,
@@ -17,7 +18,7 @@ from bench.explain.layer_report import (
     write_layers,
 )
 from bench.explain.layer_sweep import measure_layers
-from bench.explain.peak_rows import load_peaks
+from bench.explain.peaks import measure_peaks
 from bench.explain.roofline import roof
 from bench.grid import Grid, find_artifacts
 from export.artifact import Artifact
@@ -66,7 +67,7 @@ class Layers:
         times = measure_layers(
             Artifact.load(folders[0]), batch=self.batch, threads=self.threads, runs=self.runs
         )
-        bounded = roof(times, load_peaks(self.out, "ort-cpu", self.threads))
+        bounded = roof(times, measure_peaks("ort-cpu", self.threads))
         machine = this_machine()
         out = results()
         out.print(title(times))
@@ -75,4 +76,6 @@ class Layers:
             out.print(table, "")
         out.print(sentence(times))
         out.print(limit_sentence(bounded))
+        if reason := doubt(times):
+            out.print(f"Do not rely on these: {reason}.")
         print(write_layers(bounded, machine, self.out))

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.commands.show import print_table
-from bench.explain.explanation import bound, load_graphs, predict, profile
+from bench.explain.explanation import load_graphs, predict, profile
 from bench.explain.prediction import check_families, family
+from bench.explain.roofline_section import roofline_section
 from bench.grid import Grid
 from bench.section import Section
 from models.cli import results
@@ -29,6 +30,8 @@ class Roofline:
     """Images per call."""
     threads: int = 1
     """CPU threads inside one call."""
+    fresh: bool = False
+    """Profile all of it anew; else what was profiled before of the same artifacts is reused."""
 
     def __call__(self) -> None:
         """Prints how far each network is from its lower limit, and the peaks."""
@@ -39,9 +42,8 @@ class Roofline:
             batches=(self.batch,),
             threads=(self.threads,),
         )
-        found = profile(load_graphs(grid), grid.batches, self.threads, self.out)
-        _, section = bound(found, self.threads, self.out)
-        print_section(section)
+        found = profile(load_graphs(grid), grid.batches, self.threads, self.out, fresh=self.fresh)
+        print_section(roofline_section(found.roofs, found.missing))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +60,8 @@ class Predict:
     """Images per call."""
     threads: int = 1
     """CPU threads inside one call."""
+    fresh: bool = False
+    """Profile all of it anew; else what was profiled before of the same artifacts is reused."""
 
     def __call__(self) -> None:
         """Prints the errors, and each prediction."""
@@ -69,11 +73,10 @@ class Predict:
         )
         graphs = load_graphs(grid)
         check_families(family(graph.model) for graph in graphs)  # before minutes of profiling
-        found = profile(graphs, grid.batches, self.threads, self.out)
-        roofs, _ = bound(found, self.threads, self.out)
-        print_section(predict(roofs))
+        found = profile(graphs, grid.batches, self.threads, self.out, fresh=self.fresh)
         for one in found.missing:
             results().print(f"left out: {one.network} {one.artifact}: {one.reason}")
+        print_section(predict(found.roofs))
 
 
 def print_section(section: Section) -> None:

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.commands.show import show
-from bench.explain.explanation import RUNTIME, load_graphs, profile
-from bench.explain.peak_rows import load_peaks
+from bench.explain.explanation import load_graphs, profile
 from bench.grid import Grid
 from bench.pick import pick_all, write_pick
 from bench.sweep import run_sweep
@@ -84,8 +83,8 @@ class Run:
         write_sweep(sweep, self.out)
         sweep = sweep.only(self.model, self.data)
         if not self.quick:
-            profile(load_graphs(grid), grid.batches, min(grid.threads), self.out)
-            load_peaks(self.out, RUNTIME, min(grid.threads), again=True)
+            graphs, threads = load_graphs(grid), min(grid.threads)
+            profile(graphs, grid.batches, threads, self.out, sweep=sweep, fresh=self.fresh)
         for chosen in pick_all(sweep).values():
             write_pick(sweep, chosen, self.artifacts)
         show(sweep, self.out)

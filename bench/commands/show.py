@@ -9,7 +9,6 @@ from rich.table import Table
 from bench import section
 from bench.correlation import correlation_section
 from bench.explain.explanation import explain
-from bench.explain.layer_rows import known_layers
 from bench.inversions import inversion_section
 from bench.on_gpu import gpu_section
 from bench.pareto import pareto_section
@@ -47,17 +46,19 @@ def show(sweep: Sweep, folder: Path) -> None:
 
 def _sections(sweep: Sweep, folder: Path) -> list[section.Section]:
     """Returns what explains ``sweep``, with the layers that ``folder`` holds of its networks."""
-    asked = set(sweep.networks())
-    layers = [row for row in known_layers(folder) if row.network in asked]
-    layers = [row for row in layers if row.threads == min(one.threads for one in layers)]
-    profiles = {(row.network, row.batch): row for row in layers if row.precision == "fp32"}
+    bounded = explain(folder, sweep)
+    profiles = {
+        (roof.times.network, roof.times.batch): roof.times
+        for roof in bounded.roofs
+        if roof.times.precision == "fp32"
+    }
     parts = (
         pareto_section(sweep),
         gpu_section(sweep),
         correlation_section(sweep),
         inversion_section(sweep, profiles),
     )
-    return [*filter(None, parts), *explain(layers, folder)]
+    return [*filter(None, parts), *bounded.sections()]
 
 
 def _show_network(sweep: Sweep, picks: dict[str, Pick]) -> None:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from bench.explain.agreement import doubt
 from bench.explain.layer_rows import keep_layers, known_layers
-from bench.explain.layer_sweep import Profiles, profile_all
+from bench.explain.layer_sweep import Missing, profile_all
 from bench.explain.layers import LayerTimes
-from bench.explain.peak_rows import load_peaks
+from bench.explain.peak_rows import keep_peaks, known_peaks
+from bench.explain.peaks import measure_peaks
 from bench.explain.prediction import MIN_FAMILIES, family, leave_family_out
 from bench.explain.prediction_section import prediction_section
 from bench.explain.roofline import Roof, roof
 from bench.explain.roofline_section import roofline_section
 from bench.grid import Grid, find_artifacts
+from bench.rows import Row, Sweep
 from bench.section import Section
 from export.artifact import Artifact
 from models.errors import UserError
@@ -23,26 +27,39 @@ RUNTIME = "ort-cpu"  # whose kernels are profiled, and whose peaks are measured
 PRECISIONS = ("fp32", "int8")  # ONNX Runtime computes an fp16 graph in fp32 on a CPU
 
 
-def explain(rows: Sequence[LayerTimes], out: Path) -> list[Section]:
-    """Returns what bounds the layers of ``rows``, and how well their latency is predicted.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bounded:
+    """Networks under the peaks that were measured beside their layers, and what has none."""
 
-    Nothing comes of no rows, and no section on prediction of fewer than three families of networks.
+    roofs: tuple[Roof, ...]
+    missing: tuple[Missing, ...]
 
-    Args:
-        rows: measured layers, all with the same number of threads.
-        out: folder that keeps ``peaks.json``; they are measured where it holds none.
+    def sections(self) -> list[Section]:
+        """Returns what bounds the layers, and how well their latency is predicted.
+
+        Nothing comes of nothing, and no section on prediction of fewer than three families.
+        """
+        if not self.roofs and not self.missing:
+            return []
+        sections = [roofline_section(self.roofs, self.missing)]
+        families = {family(roof.times.model) for roof in self.roofs}
+        if len(families - {None}) >= MIN_FAMILIES:
+            sections.append(predict(self.roofs))
+        return sections
+
+
+def explain(out: Path, sweep: Sweep) -> Bounded:
+    """Returns the layers that ``out`` holds of the networks of ``sweep``, at the fewest threads.
+
+    Where the two show the same call they must agree, and then it is that of ``sweep``.
 
     Raises:
         UserError: a file there that cannot be understood.
     """
-    if not rows:
-        return []
-    peaks = load_peaks(out, RUNTIME, rows[0].threads)
-    roofs = [roof(times, peaks) for times in rows]
-    sections = [roofline_section(roofs, peaks)]
-    if len({family(row.model) for row in rows} - {None}) >= MIN_FAMILIES:
-        sections.append(predict(roofs))
-    return sections
+    asked = set(sweep.networks())
+    layers = [times for times in known_layers(out) if times.network in asked]
+    threads = min((times.threads for times in layers), default=1)
+    return _Judge(out, sweep).bound(times for times in layers if times.threads == threads)
 
 
 def load_graphs(grid: Grid) -> list[Artifact]:
@@ -60,21 +77,84 @@ def load_graphs(grid: Grid) -> list[Artifact]:
 
 
 def profile(
-    artifacts: Sequence[Artifact], batches: Sequence[int], threads: int, out: Path
-) -> Profiles:
-    """Returns the layers of the fp32 and int8 graphs among ``artifacts``, kept in ``out``."""
+    artifacts: Sequence[Artifact],
+    batches: Sequence[int],
+    threads: int,
+    out: Path,
+    *,
+    sweep: Sweep | None = None,
+    fresh: bool = False,
+) -> Bounded:
+    """Returns the fp32 and int8 graphs among ``artifacts`` under the peaks of this machine.
+
+    Layers are profiled by turns with the calls they explain, peaks measured right after; both are
+    kept in ``out``. What is there already is taken, if it was measured so and explains its call.
+
+    Args:
+        artifacts: sound ones.
+        batches: images of a call.
+        threads: CPU threads inside a call.
+        out: for ``layers.jsonl`` and ``peaks.json``.
+        sweep: rows of the same artifacts that the layers must agree with.
+        fresh: profile all of them anew.
+    """
     graphs = [one for one in artifacts if one.format == "onnx" and one.precision in PRECISIONS]
-    known = known_layers(out)
+    judge = _Judge(out, sweep)
+    known = [] if fresh else [t for t in known_layers(out) if isinstance(judge(t), Roof)]
     found = profile_all(graphs, batches=batches, threads=threads, known=known)
-    keep_layers(found.rows, out)
-    return found
+    if found.when is not None:
+        keep_layers(found.rows, out)
+        beside = {times.when for times in known_layers(out)}
+        keep_peaks(replace(measure_peaks(RUNTIME, threads), when=found.when), out, beside)
+        judge = _Judge(out, sweep)
+    bounded = judge.bound(found.rows)
+    return replace(bounded, missing=(*bounded.missing, *found.missing))
 
 
-def bound(found: Profiles, threads: int, out: Path) -> tuple[list[Roof], Section]:
-    """Returns what was profiled under the peaks of this machine, which are measured anew."""
-    peaks = load_peaks(out, RUNTIME, threads, again=True)
-    roofs = [roof(times, peaks) for times in found.rows]
-    return roofs, roofline_section(roofs, peaks, found.missing)
+class _Judge:
+    """Puts layers under the peaks beside them, or aside, where they do not explain a call."""
+
+    def __init__(self, out: Path, sweep: Sweep | None) -> None:
+        rows = sweep.measured() if sweep else []
+        self._rows: dict[tuple[str, str, int, int], Row] = {
+            (row.network, row.precision, row.batch, row.threads): row
+            for row in rows
+            if row.runtime == RUNTIME
+        }
+        self._peaks = {
+            (one.machine, one.threads, one.when): one
+            for one in known_peaks(out)
+            if one.runtime == RUNTIME
+        }
+
+    def __call__(self, times: LayerTimes) -> Roof | str:
+        """Returns ``times`` with the call that the report shows, or in words why not."""
+        row = self._rows.get(times.key)
+        peaks = self._peaks.get((times.machine, times.threads, times.when))
+        if peaks is None:
+            return "no peaks of this machine were measured beside its layers"
+        if (reason := doubt(times, row)) is not None:
+            return reason
+        call = row.latency if row and row.latency else times.call
+        return roof(replace(times, call=call), peaks)
+
+    def bound(self, rows: Iterable[LayerTimes]) -> Bounded:
+        """Returns all of ``rows``."""
+        roofs, missing = [], []
+        for times in rows:
+            found = self(times)
+            if isinstance(found, Roof):
+                roofs.append(found)
+                continue
+            missing.append(
+                Missing(
+                    network=times.network,
+                    artifact=f"onnx-{times.precision}",
+                    batch=times.batch,
+                    reason=f"{found}; make bench profiles it again",
+                )
+            )
+        return Bounded(roofs=tuple(roofs), missing=tuple(missing))
 
 
 def predict(roofs: Sequence[Roof]) -> Section:

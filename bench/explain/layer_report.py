@@ -27,7 +27,7 @@ NOTES = (
     "each layer, as if none was fused.",
     "A layer's bound is the least time for its operations at the peak of its precision, for its "
     "bytes from the cache that holds them, or for the call of a kernel: whichever is longest. "
-    "Peaks are those of this machine, measured (python -m bench roofline).",
+    "Peaks are those of this machine, measured right after the layers.",
 )
 _TEXT = ("Layer", "Kernel", "Kind", "Bound by")
 _KIND_COLUMNS = ("Kind", "Kernels", "MACs", "Bytes", "Time", "ms", "GMACs/s", "GB/s")

@@ -60,10 +60,17 @@ class Missing:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Profiles:
-    """What was profiled, in the order that was asked for, and what could not be."""
+    """What was profiled, in the order that was asked for, and what could not be.
+
+    Attributes:
+        rows: all that was asked for and has layers, known from before or profiled now.
+        missing: what has none.
+        when: the date of the rows that were profiled now, UTC, ISO 8601; None where none was.
+    """
 
     rows: tuple[LayerTimes, ...]
     missing: tuple[Missing, ...]
+    when: str | None
 
 
 def measure_layers(artifact: Artifact, *, batch: int, threads: int, runs: int) -> LayerTimes:
@@ -107,7 +114,7 @@ def profile_all(
             same.
         plan: how many calls of each.
     """
-    machine = this_machine().key
+    machine, when = this_machine().key, conditions().when
     kept = {(row.key, row.sha256): row for row in known if row.machine == machine}
     rows: list[LayerTimes | _Case] = []
     missing: list[Missing] = []
@@ -125,6 +132,9 @@ def profile_all(
                 except Exception as error:  # native runtimes raise what they like
                     missing.append(_missing(artifact, batch, error))
         cases = [row for row in rows if isinstance(row, _Case)]
+        if not cases:
+            known_rows = tuple(row for row in rows if isinstance(row, LayerTimes))
+            return Profiles(rows=known_rows, missing=tuple(missing), when=None)
         taken, overhead = _take_turns(cases, OverheadProbe(threads, stack), plan)
         found: list[LayerTimes] = []
         for row in rows:
@@ -132,10 +142,10 @@ def profile_all(
                 found.append(row)
                 continue
             try:
-                found.append(_layer_times(row, threads, machine, overhead, *taken[row]))
+                found.append(_layer_times(row, threads, (machine, when), overhead, *taken[row]))
             except Exception as error:
                 missing.append(_missing(row.opened.artifact, row.batch, error))
-    return Profiles(rows=tuple(found), missing=tuple(missing))
+    return Profiles(rows=tuple(found), missing=tuple(missing), when=when)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +214,7 @@ def _take_turns(
 def _layer_times(
     case: _Case,
     threads: int,
-    machine: str,
+    where: tuple[str, str],
     overhead: Overhead,
     call: Latency,
     profiled: Latency,
@@ -222,8 +232,8 @@ def _layer_times(
         threads=threads,
         layers=tuple(layers),
         call=call,
-        machine=machine,
-        when=conditions().when,
+        machine=where[0],
+        when=where[1],
     )
 
 

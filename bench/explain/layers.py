@@ -80,7 +80,8 @@ class LayerTimes:
         layers: in the order they run.
         call: latency of whole calls, without the profiler, taken by turns with those with it.
         machine: key of the machine, with the versions of its libraries.
-        when: UTC date and time, ISO 8601.
+        when: UTC date and time at which the run began that profiled it, ISO 8601; the peaks that
+            were measured beside it have the same.
     """
 
     model: str

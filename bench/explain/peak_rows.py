@@ -1,17 +1,17 @@
-"""The file that keeps the peaks of a machine, for each number of threads. No torch here."""
+"""The file that keeps the peaks of machines, as measured beside layers. No torch here."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ConfigDict, TypeAdapter, with_config
 
-from bench.explain.peaks import Peaks, best, measure_peaks
+from bench.explain.peaks import Peaks
 from bench.kept import parse, schema_of
 from models.errors import UserError
 from models.files import write_whole
-from models.machine import this_machine
 
 SCHEMA = 1
 FILE = "peaks.json"
@@ -45,22 +45,20 @@ def known_peaks(folder: Path) -> tuple[Peaks, ...]:
     return parse(_DOCUMENT, text, str(path)).peaks
 
 
-def load_peaks(folder: Path, runtime: str, threads: int, *, again: bool = False) -> Peaks:
-    """Returns the peaks of this machine, from ``folder`` or measured now and kept there.
+def keep_peaks(peaks: Peaks, folder: Path, beside: Collection[str] = ()) -> Path:
+    """Returns the file in ``folder`` that now holds ``peaks``, and earlier ones that are needed.
 
     Args:
+        peaks: measured now.
         folder: for the file.
-        runtime: what the peaks are of.
-        threads: CPU threads inside a call.
-        again: measure in any case. A peak that was higher before stays: the machine can do it.
+        beside: dates of layers that are still explained by the peaks measured beside them; others
+            of the same machine, runtime and threads are dropped.
     """
-    every = {(one.machine, one.runtime, one.threads): one for one in known_peaks(folder)}
-    key = this_machine().key, runtime, threads
-    before = every.get(key)
-    if before and not again:
-        return before
-    now = measure_peaks(runtime, threads)
-    every[key] = best(now, before) if before else now
-    document = _Document(schema=SCHEMA, peaks=tuple(every.values()))
-    write_whole(folder / FILE, _DOCUMENT.dump_json(document, indent=1) + b"\n")
-    return every[key]
+    place, needed = (peaks.machine, peaks.runtime, peaks.threads), set(beside) - {peaks.when}
+    kept = [
+        one
+        for one in known_peaks(folder)
+        if (one.machine, one.runtime, one.threads) != place or one.when in needed
+    ]
+    document = _Document(schema=SCHEMA, peaks=(*kept, peaks))
+    return write_whole(folder / FILE, _DOCUMENT.dump_json(document, indent=1) + b"\n")

@@ -1,6 +1,7 @@
 """The most that this machine does in a second: operations, and bytes by where they lie. No torch.
 
-A peak is a maximum: the best of several shapes and of all repetitions, now and in earlier runs.
+A peak is the best of several shapes and of all repetitions, measured once: a machine that is slower
+today bounds what runs today.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class Peaks:
             multiply-accumulate is two.
         bandwidth: (bytes of a working set, bytes per second read and written), ascending.
         launch: seconds that the call of a kernel takes at least.
-        when: UTC date and time, ISO 8601.
+        when: UTC date and time, ISO 8601; that of the layers they were measured beside, if any.
     """
 
     machine: str
@@ -86,20 +87,6 @@ def measure_peaks(runtime: str, threads: int) -> Peaks:
             f"the peaks of {runtime} are not measured here: there are {', '.join(_RUNTIMES)}"
         )
     return _RUNTIMES[runtime](threads)
-
-
-def best(one: Peaks, other: Peaks) -> Peaks:
-    """Returns the higher of each peak of two measurements of one machine, dated as ``one`` is."""
-    sizes = dict(other.bandwidth)
-    return Peaks(
-        machine=one.machine,
-        runtime=one.runtime,
-        threads=one.threads,
-        flops={name: max(rate, other.flops.get(name, 0.0)) for name, rate in one.flops.items()},
-        bandwidth=tuple((size, max(rate, sizes.get(size, 0.0))) for size, rate in one.bandwidth),
-        launch=min(one.launch, other.launch),
-        when=one.when,
-    )
 
 
 def _ort_cpu(threads: int) -> Peaks:

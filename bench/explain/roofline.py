@@ -74,10 +74,12 @@ class Roof:
 
     Attributes:
         times: its layers, as measured.
+        peaks: of the machine, measured beside them.
         bounds: of each layer.
     """
 
     times: LayerTimes
+    peaks: Peaks
     bounds: tuple[Bound, ...]
 
     @property
@@ -121,4 +123,4 @@ class Roof:
 def roof(times: LayerTimes, peaks: Peaks) -> Roof:
     """Returns ``times`` under the roofline of ``peaks``, measured with as many threads."""
     assert times.threads == peaks.threads, "peaks of another number of threads bound nothing"
-    return Roof(times=times, bounds=tuple(bounds(times, peaks)))
+    return Roof(times=times, peaks=peaks, bounds=tuple(bounds(times, peaks)))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from statistics import median
 
+from bench.explain.agreement import AGREES
 from bench.explain.layer_report import bound_shares
 from bench.explain.layer_sweep import Missing
 from bench.explain.peaks import Peaks
@@ -23,40 +24,54 @@ _NOTES = (
     "Bytes are those that a kernel cannot but move, in the type that the runtime holds them in: "
     "input and output at the bandwidth of a set of their size, weights at that of all weights of "
     "the network, as the others have passed since they were read last.",
-    "Peaks are maxima: of several matrix products and convolutions in ONNX Runtime, and of copying "
-    "and reading memory in NumPy within sets from 64 KB to 256 MB for each thread, the best of all "
-    "repetitions, in this run and in earlier ones. The bandwidth of a set is that of the largest "
-    "measured set that is no larger. The call of a kernel is what a chain of 100 kernels of one "
-    "float takes longer than one of 10.",
+    "Peaks are the best of all repetitions, measured right after the layers they bound: of several "
+    "matrix products and convolutions in ONNX Runtime, and of copying and reading memory in NumPy "
+    "within sets from 64 KB to 256 MB for each thread. The bandwidth of a set is that of the "
+    "largest measured set that is no larger. The call of a kernel is what a chain of 100 kernels "
+    "of one float takes longer than one of 10.",
     "The time of a kernel is the mean of the middle half of its runs in ONNX Runtime's profile, "
     "without what the profiler itself takes, which is measured on such chains; it is never "
-    "less than the call of a kernel. Calls are timed without the profiler, by turns with profiled "
-    "ones, on the golden images of each artifact.",
+    "less than the call of a kernel. Profiled calls take turns with calls without the profiler, on "
+    f"the golden images of each artifact: where the two, or these and the call that the table of "
+    f"latencies shows, are more than {percent(AGREES, decimals=0)} apart, the layers explain "
+    "nothing and are left out. What is left shows the p50 of that table.",
 )
 
 
-def roofline_section(
-    roofs: Sequence[Roof], peaks: Peaks, missing: Sequence[Missing] = ()
-) -> Section:
+def roofline_section(roofs: Sequence[Roof], missing: Sequence[Missing] = ()) -> Section:
     """Returns what bounds the networks, how far each is from its limit, and what is missing."""
     ordered = sorted(roofs, key=lambda roof: (*roof.setting, roof.ratio))
     groups = [list(group) for _, group in groupby(ordered, key=lambda roof: roof.setting)]
     sentences = [_sentence(group) for group in groups]
-    tables = [_peaks_table(peaks)]
-    if ordered:
+    tables = []
+    latest = max((roof.peaks for roof in ordered), key=lambda peaks: peaks.when, default=None)
+    if latest:
         sentences.append(_validity(ordered))
-        tables.insert(0, _table(ordered))
+        tables += [_table(ordered), _peaks_table(latest)]
+        if others := {roof.peaks.when for roof in ordered} - {latest.when}:
+            sentences.append(
+                f"The layers are of {len(others) + 1} runs, each under the peaks that were "
+                f"measured in it; those below are of {latest.when}."
+            )
     if missing:
+        sentences.append(f"Without layers: {_reasons(missing)}.")
         header = ("Network", "Artifact", "Batch", "Why it has no layers")
         lines = tuple((one.network, one.artifact, str(one.batch), one.reason) for one in missing)
         tables.append(Table(header=header, rows=lines, numeric=frozenset({"Batch"})))
     return Section(
-        title=f"What bounds the layers ({_threads(peaks.threads)})",
+        title="What bounds the layers" + (f" ({_threads(latest.threads)})" if latest else ""),
         sentences=tuple(sentences),
-        figures=tuple(_figure(group, peaks) for group in _pictured(groups)),
+        figures=tuple(_figure(group, latest) for group in _pictured(groups) if latest),
         tables=tuple(tables),
         notes=_NOTES,
     )
+
+
+def _reasons(missing: Sequence[Missing]) -> str:
+    """Returns how many have no layers, and why not the first of them."""
+    first = missing[0]
+    text = f"{first.network} {first.artifact}, batch {first.batch} ({first.reason})"
+    return f"{text}, and {len(missing) - 1} more" if len(missing) > 1 else text
 
 
 def _sentence(roofs: Sequence[Roof]) -> str:

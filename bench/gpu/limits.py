@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.conditions import now
-from bench.explain.peak_rows import load_peaks
-from bench.explain.peaks import Peaks
+from bench.explain.peak_rows import keep_peaks
+from bench.explain.peaks import Peaks, measure_peaks
 from bench.gpu.budget import Budget
 from bench.gpu.exports import DATA
 from bench.gpu.kept import add, rows_of
@@ -89,7 +89,8 @@ def run(
     Raises:
         RuntimeUnavailable: there is no GPU to measure the peaks of.
     """
-    peaks = load_peaks(folder, RUNTIME, 1, again=True)
+    peaks = measure_peaks(RUNTIME, 1)
+    keep_peaks(peaks, folder)
     print(peaks)
     try:
         sweep = read_sweep(folder)

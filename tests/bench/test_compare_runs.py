@@ -20,7 +20,8 @@ def test_real_runs_of_the_same_artifacts_seldom_alarm_and_a_slower_one_is_found(
 ) -> None:
     for model in ("mobilenet_v3_small", "mobilenet_v2"):
         formats = ("--formats", "onnx-fp32", "onnx-int8")
-        assert command("export", "run", "--model", model, "--weights", "random", *formats)
+        exported = command("export", "run", "--model", model, "--weights", "random", *formats)
+        assert exported.returncode == 0
     for run in range(RUNS):
         command("bench", "run", "--quick", "--fresh", "--out", str(run))
     sweeps = [read_sweep(here / str(run)) for run in range(RUNS)]

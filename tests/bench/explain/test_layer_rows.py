@@ -8,12 +8,9 @@ import pytest
 from made_layers import PEAKS, layer, times
 
 import bench.explain.layer_sweep
-import bench.explain.peak_rows
-from bench.explain.explanation import explain
 from bench.explain.layer_rows import FILE, keep_layers, known_layers
 from bench.explain.layer_sweep import profile_all
-from bench.explain.peak_rows import load_peaks
-from bench.explain.peaks import Peaks
+from bench.explain.peak_rows import keep_peaks, known_peaks
 from bench.timing import Plan
 from export.artifact import Artifact
 from models.errors import UserError
@@ -79,29 +76,20 @@ def test_what_was_profiled_is_not_profiled_again(
     assert "profiled again" in missing[0].reason
 
 
-def test_peaks_are_kept_and_only_grow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = dataclasses.replace(PEAKS, machine=this_machine().key)
-    rates = iter((100e9, 300e9, 200e9))
-
-    def measure(runtime: str, threads: int) -> Peaks:
-        return dataclasses.replace(made, flops={"fp32": next(rates)})
-
-    monkeypatch.setattr(bench.explain.peak_rows, "measure_peaks", measure)
-    assert load_peaks(tmp_path, "ort-cpu", 1).flops["fp32"] == 100e9
-    assert load_peaks(tmp_path, "ort-cpu", 1).flops["fp32"] == 100e9  # not measured again
-    for _ in range(2):
-        assert load_peaks(tmp_path, "ort-cpu", 1, again=True).flops["fp32"] == 300e9
+def test_peaks_are_kept_while_layers_beside_them_are(tmp_path: Path) -> None:
+    first, second, third = (
+        dataclasses.replace(PEAKS, when=f"2026-11-2{day}T00:00:00+00:00") for day in (2, 3, 4)
+    )
+    other = dataclasses.replace(first, threads=2)
+    for peaks in (other, first):
+        keep_peaks(peaks, tmp_path)
+    keep_peaks(second, tmp_path, beside={first.when, second.when})
+    assert known_peaks(tmp_path) == (other, first, second)
+    keep_peaks(third, tmp_path, beside={third.when})
+    assert known_peaks(tmp_path) == (other, third)
+    slower = dataclasses.replace(third, launch=2e-6)
+    keep_peaks(slower, tmp_path, beside={third.when})
+    assert known_peaks(tmp_path) == (other, slower)  # no maximum of the two
     (tmp_path / "peaks.json").write_text("[]")
     with pytest.raises(UserError, match="no peaks of schema 1"):
-        load_peaks(tmp_path, "ort-cpu", 1)
-
-
-def test_few_families_are_bounded_and_not_predicted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(bench.explain.peak_rows, "measure_peaks", lambda runtime, threads: PEAKS)
-    assert explain([], tmp_path) == []
-    few = [times(model, layer()) for model in ("mobilenet_v2", "resnet50")]
-    assert [part.title for part in explain(few, tmp_path)] == ["What bounds the layers (1 thread)"]
-    more = [*few, times("shufflenet_v2_x1_0", layer())]
-    assert len(explain(more, tmp_path)) == 2
+        known_peaks(tmp_path)

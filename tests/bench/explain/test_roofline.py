@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 from made_layers import PEAKS, layer, times
 
-from bench.explain.peaks import best, measure_peaks
+from bench.explain.layer_sweep import Missing
+from bench.explain.peaks import measure_peaks
 from bench.explain.roofline import bounds, roof
 from bench.explain.roofline_section import roofline_section
 from models.errors import UserError
@@ -60,22 +61,38 @@ def test_shares_and_what_breaks_a_bound() -> None:
 def test_the_section_names_the_farthest_and_what_is_wrong() -> None:
     near = times("near", layer(macs=4_000_000))
     far = times("far", layer(macs=1_000_000), layer("wrong", macs=10_000_000, seconds=150e-6))
-    section = roofline_section([roof(near, PEAKS), roof(far, PEAKS)], PEAKS)
+    section = roofline_section([roof(near, PEAKS), roof(far, PEAKS)])
     text = " ".join(section.sentences)
     assert "calls of 2 networks take" in text
     assert "1 of 3 kernels" in text
     assert "wrong of far-toy" in text
     assert len(section.figures) == 1
     nothing = times("n", layer(macs=0, kind="data", op="Slice"))
-    assert roofline_section([roof(nothing, PEAKS)], PEAKS).figures == ()
+    assert roofline_section([roof(nothing, PEAKS)]).figures == ()
 
 
-def test_peaks_are_measured_and_only_grow() -> None:
+def test_each_run_has_peaks_of_its_own() -> None:
+    later = dataclasses.replace(PEAKS, when="2026-11-23T00:00:00+00:00", flops={"fp32": 50e9})
+    first, second = roof(times("a", layer()), PEAKS), roof(times("b", layer()), later)
+    assert second.limit == pytest.approx(2 * first.limit)
+    section = roofline_section([first, second])
+    assert "The layers are of 2 runs, each under the peaks" in " ".join(section.sentences)
+    assert section.tables[1].rows[0][1] == "50 G/s"
+
+
+def test_what_explains_nothing_is_named() -> None:
+    missing = [Missing(network=n, artifact="onnx-fp32", batch=1, reason="busy") for n in "ab"]
+    section = roofline_section([roof(times("c", layer()), PEAKS)], missing)
+    assert "Without layers: a onnx-fp32, batch 1 (busy), and 1 more." in section.sentences
+    assert [row[0] for row in section.tables[-1].rows] == ["a", "b"]
+    (table,) = roofline_section([], missing).tables
+    assert len(table.rows) == 2
+
+
+def test_peaks_are_measured() -> None:
     peaks = measure_peaks("ort-cpu", 1)
     assert min(peaks.flops.values()) > 1e8
     assert peaks.launch > 0
     assert [size for size, _ in peaks.bandwidth] == sorted(size for size, _ in peaks.bandwidth)
-    higher = dataclasses.replace(peaks, flops={k: 2 * v for k, v in peaks.flops.items()})
-    assert best(peaks, higher).flops == best(higher, peaks).flops == higher.flops
     with pytest.raises(UserError, match="the peaks of tensorrt are not measured here"):
         measure_peaks("tensorrt", 1)

@@ -73,7 +73,7 @@ def test_each_network_is_held_against_its_limit(
 ) -> None:
     make_artifact("tiny-random")
     make_artifact("other-random")
-    monkeypatch.setattr(bench.gpu.limits, "load_peaks", lambda *_, again: PEAKS)
+    monkeypatch.setattr(bench.gpu.limits, "measure_peaks", lambda *_: PEAKS)
     place = make_row(ms=3.0).latency
     same = {"model": "tiny", "folder": "tiny-random/onnx-fp16", "precision": "fp16", "batch": 8}
     rows = [
@@ -113,7 +113,7 @@ def test_limits_without_latencies(
     tmp_path: Path, make_artifact: Callable[..., Artifact], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_artifact("tiny-random")
-    monkeypatch.setattr(bench.gpu.limits, "load_peaks", lambda *_, again: PEAKS)
+    monkeypatch.setattr(bench.gpu.limits, "measure_peaks", lambda *_: PEAKS)
     said = run(tmp_path, Budget(60), names=("tiny",), artifacts=tmp_path / "artifacts")
     assert "no network was measured beside its limit" in said
     (row,) = rows_of(tmp_path / FILE, Limit)
