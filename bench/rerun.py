@@ -37,7 +37,7 @@ class Again:
     Attributes:
         change: between the two runs.
         times: how many times as long it takes after, turn by turn; in words, why not known.
-        verdict: of the turns; ``look again`` where they were not measured.
+        verdict: of the turns; that of the change where there are none.
     """
 
     change: Change
@@ -133,12 +133,12 @@ def _holds(root: Path, row: Row) -> bool:
 def _again(change: Change, before: Row | str, after: Row | str, least: float) -> Again:
     for row in (before, after):
         if isinstance(row, str):
-            return Again(change=change, times=row, verdict="look again")
+            return Again(change=change, times=row, verdict=change.verdict)
     assert isinstance(before, Row), "both were measured"
     assert isinstance(after, Row), "both were measured"
     ratio = times(after, before)
     if isinstance(ratio, str):
-        return Again(change=change, times=ratio, verdict="look again")
+        return Again(change=change, times=ratio, verdict=change.verdict)
     assert before.latency is not None, "both were measured"
     assert after.latency is not None, "both were measured"
     low, high = sure_ends(turn_ratios(after.latency, before.latency))

@@ -37,7 +37,7 @@ def measured_cells(sweep: Sweep, row: Row, picks: dict[str, Pick]) -> dict[str, 
     latency = row.latency
     assert latency is not None, "rows without a latency have other columns"
     low, high = latency.interval
-    times, rate = sweep.times_torch(row), row.rate
+    eager, times, rate = sweep.eager(row), sweep.times_torch(row), row.rate
     return dict(
         zip(
             COLUMNS,
@@ -52,7 +52,7 @@ def measured_cells(sweep: Sweep, row: Row, picks: dict[str, Pick]) -> dict[str, 
                 ms(latency.p95),
                 ms(latency.p99),
                 f"{latency.count:,}",
-                MISSING if isinstance(times, str) else str(times),
+                MISSING if isinstance(times, str) else "1.00" if row is eager else str(times),
                 MISSING if rate is None else f"{rate / 1e9:.1f}",
                 top1(row),
                 MISSING if row.size is None else f"{row.size / 1e6:.1f}",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from bench.grid import Grid, find_artifacts
 from bench.rows import Row, Sweep
 from bench.section import Section
 from export.artifact import Artifact
+from models.cli import notes
 from models.errors import UserError
 
 RUNTIME = "ort-cpu"  # whose kernels are profiled, and whose peaks are measured
@@ -65,14 +65,16 @@ def explain(out: Path, sweep: Sweep) -> Bounded:
 def load_graphs(grid: Grid) -> list[Artifact]:
     """Returns the artifacts of ``grid`` that ONNX Runtime runs on a CPU in their own precision.
 
-    Those that cannot be read are left out: the sweep has their reasons.
+    Those that cannot be read are left out, with a line that says why.
     """
     names = [f"onnx-{precision}" for precision in PRECISIONS]
     found = []
     for folder in find_artifacts(grid):
         if folder.name in names:
-            with suppress(UserError):
+            try:
                 found.append(Artifact.load(folder))
+            except UserError as error:
+                notes().print(f"left out: {error}", soft_wrap=True, markup=False)
     return found
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -164,3 +165,16 @@ def test_artifacts_that_are_not_at_hand_are_named(
     change = only(two_versions)
     with pytest.raises(UserError, match=r"tiny-toy/onnx-fp32 as it was measured .* not at hand"):
         rerun([change], tmp_path / "artifacts", tmp_path / "artifacts", plan=PLAN)
+
+
+def test_what_cannot_be_measured_again_keeps_its_verdict(
+    tmp_path: Path, machine: Machine, two_versions: tuple[Sweep, Sweep]
+) -> None:
+    change = only(two_versions)
+    lost = replace(
+        change, verdict="slower", before=replace(change.before, folder="lost-toy/onnx-fp32")
+    )
+    first, second = rerun([change, lost], tmp_path / "before", tmp_path / "artifacts", plan=PLAN)
+    assert isinstance(first.times, Spread)
+    assert "not at hand" in str(second.times)
+    assert second.verdict == "slower"
