@@ -28,6 +28,7 @@ FEWEST = 2  # controls: with fewer, what is the machine's cannot be told
 # What is known beforehand of how far a candidate lies from the others between two runs on a machine
 # that is quiet, and as how many controls it counts.
 _SPREAD, _KNOWN = 0.06, 4
+_ARTIFACT = "artifact differs"
 _NORMAL = 1.96  # standard errors of a 95 % interval
 
 # Runtime -> its library in Machine.versions: the longest name that a runtime's begins with.
@@ -67,6 +68,11 @@ class Change:
     def own(self) -> float:
         """Returns how many times slower it became, without the machine's part."""
         return self.ratio / self.drift
+
+    @property
+    def repeatable(self) -> bool:
+        """Returns whether one process can run both versions: two of a library it cannot."""
+        return self.why in (None, _ARTIFACT)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -235,7 +241,7 @@ def _why(old: Row, new: Row, before: Sweep, after: Sweep) -> str | None:
     alike = (old.macs, old.parameters) == (new.macs, new.parameters)
     if old.sha256 == new.sha256 or (name == "torch" and alike):
         return None
-    return "artifact differs"
+    return _ARTIFACT
 
 
 def _is_new(change: Change) -> bool:

@@ -58,7 +58,17 @@ class Compare:
             results().print(sentence)
         if not self.rerun:
             return 1 if found.verdicts("slower") else 0
-        chosen = [change for change in found.changes if change in moved or change.why is not None]
+        wanted = [change for change in found.changes if change in moved or change.why is not None]
+        chosen = [change for change in wanted if change.repeatable]
+        left = [change for change in wanted if not change.repeatable]
+        if left:
+            results().print(
+                f"not measured again: {len(left)} candidates, such as {_name(left[0])[0]} "
+                f"({left[0].why}): one process runs one version of a library"
+            )
+        status = 1 if any(change.verdict == "slower" for change in left) else 0
+        if not chosen and left:
+            return status
         if not chosen:
             results().print("nothing moved and nothing changed: there is nothing to measure again")
             return 0
@@ -70,7 +80,7 @@ class Compare:
             least=self.least,
         )
         print_table(_again_table(again))
-        return 1 if any(one.verdict == "slower" for one in again) else 0
+        return 1 if any(one.verdict == "slower" for one in again) else status
 
 
 def _name(change: Change) -> tuple[str, str, str]:

@@ -178,3 +178,25 @@ def test_what_cannot_be_measured_again_keeps_its_verdict(
     assert isinstance(first.times, Spread)
     assert "not at hand" in str(second.times)
     assert second.verdict == "slower"
+
+
+def test_two_versions_of_a_library_are_not_measured_again(
+    tmp_path: Path,
+    make_row: Callable[..., Row],
+    make_sweep: Callable[..., Sweep],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    controls = [make_row(ms=3.0, runtime="torch", batch=batch) for batch in (1, 2, 4)]
+    moved = [replace(row, latency=make_row(ms=3.001).latency) for row in controls]
+    for name, rows, version in (
+        ("a", [*controls, make_row(ms=2.0)], "1"),
+        ("b", [*moved, make_row(ms=4.0)], "2"),
+    ):
+        sweep = make_sweep(*rows)
+        versions = {"torch": "2", "onnxruntime": version}
+        machine = replace(sweep.machine, versions=versions)
+        write_sweep(replace(sweep, machine=machine), tmp_path / name)
+    assert Compare(before=tmp_path / "a", after=tmp_path / "b", rerun=True)() == 1
+    printed = capsys.readouterr().out
+    assert "not measured again: 1 candidates, such as tiny-toy: onnx-fp32 in ort-cpu" in printed
+    assert "onnxruntime 1, then 2" in printed
