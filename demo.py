@@ -18,9 +18,9 @@ import httpx
 from PIL import Image
 from rich.table import Table
 
-from models import cli
-from models.errors import UserError
-from models.preprocess import encode_png
+from core import cli
+from core.errors import UserError
+from core.preprocess import encode_png
 from training.data import ImageData, load_data
 
 MODEL, DATA = "mobilenet_v3", "digits"

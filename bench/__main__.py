@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import tyro
 
-from bench.commands.compare import Compare
-from bench.commands.gpu_check import GpuCheck
-from bench.commands.layers import Layers
-from bench.commands.load import Load
-from bench.commands.pick import Pick
-from bench.commands.roofline import Predict, Roofline
-from bench.commands.run import Report, Run
-from bench.commands.study import Study
-from bench.commands.timer import Timer
-from bench.commands.training import Training
-from models import cli
+from bench.gpu.command import GpuCheck
+from bench.latency.command import Report, Run
+from bench.latency.compare_command import Compare
+from bench.latency.pick_command import Pick
+from bench.layers.command import Layers
+from bench.layers.roofline_command import Predict, Roofline
+from bench.load.command import Load
+from bench.studies.command import Study
+from bench.timer.command import Timer
+from bench.training.command import Training
+from core import cli
 
 Command = (
     Run

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Literal
 import tyro
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from export.artifact import ARTIFACTS, Artifact
-from export.shelf import shelved
+from artifact.artifact import ARTIFACTS, Artifact
+from artifact.shelf import shelved
+from core import cli
 from export.table import calibration, gate_table, outcome_table, shelf_table, show_tables
-from models import cli
 from models.registry import DEFAULT_NETWORKS
 
 if TYPE_CHECKING:
@@ -50,9 +50,9 @@ class Run:
 
     def __call__(self) -> int:
         """Exports, prints a row per artifact, and returns 1 if one of them failed."""
+        from core.cores import usable_cores
         from export.build import DEFAULT_TARGETS, Options, check_targets
         from export.jobs import Job
-        from models.cores import usable_cores
 
         check_targets(self.formats)
         job = Job(

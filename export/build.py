@@ -8,18 +8,18 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
-from export.artifact import ARTIFACTS, Artifact, write_artifact
-from export.fingerprint import EngineMismatch
-from export.flavour import FlavourName, find_target
-from export.gates import GateError, check_gates
+from artifact.artifact import ARTIFACTS, Artifact, write_artifact
+from artifact.fingerprint import EngineMismatch
+from artifact.gates import GateError, check_gates
+from artifact.integrity import MAX_BATCH, ArtifactError
+from artifact.records import Format
+from artifact.runtimes.base import RuntimeUnavailable
+from artifact.runtimes.tensorrt_builder import build_engine, profiles_for
+from artifact.runtimes.tensorrt_flavours import FlavourName, find_target
+from core.errors import UserError, closest
+from core.files import staged
 from export.graphs import Graphs, Scheme
-from export.integrity import MAX_BATCH, ArtifactError
 from export.network import Network
-from export.records import Format
-from export.runtimes.base import RuntimeUnavailable
-from export.to_tensorrt import build_engine, profiles_for
-from models.errors import UserError, closest
-from models.files import staged
 
 TARGETS: dict[str, tuple[Format, Scheme]] = {
     "onnx-fp32": ("onnx", "fp32"),

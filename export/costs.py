@@ -10,12 +10,12 @@ import torch
 import tyro
 from torch import nn
 
+from core import cli
+from core.cores import usable_cores
+from core.files import write_whole
 from export.to_onnx import to_onnx
-from models import cli
 from models.classifier import Classifier
-from models.cores import usable_cores
 from models.cost import COSTS_FILE, NetworkCost, known_costs, network_cost, to_json
-from models.files import write_whole
 from models.registry import build_model, canonical_name, find_model, list_models
 
 

@@ -8,18 +8,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, NamedTuple
 
-from export.artifact import Artifact
-from export.calibration import Labels, int8_candidates
-from export.candidate import Candidate
-from export.gates import GateError, check_gates, limits_for
+from artifact.artifact import Artifact
+from artifact.gates import GateError, check_gates, limits_for
+from artifact.records import Limits, Logits, Precision, TensorSpec
+from artifact.runtimes.base import RuntimeUnavailable
+from core.preprocess import Pixels
 from export.network import Network
-from export.proof import Prover
-from export.records import Limits, Logits, Precision, TensorSpec
-from export.runtimes.base import RuntimeUnavailable
-from export.to_fp16 import fp16_candidates
+from export.prover import Prover
+from export.quantization.candidate import Candidate
+from export.quantization.int8 import Labels, int8_candidates
+from export.quantization.to_fp16 import fp16_candidates
 from export.to_onnx import INPUT, OUTPUT, to_onnx
 from models.cost import NetworkCost, network_cost
-from models.preprocess import Pixels
 from training.data import pixel_batches
 
 # TensorRT takes int8 activations around zero only; a CPU is faster with uint8 ones.

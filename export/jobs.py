@@ -10,10 +10,10 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 
+from core.cores import usable_cores
+from core.errors import UserError, in_words
 from export.build import Options, Outcome, build_artifacts
 from export.network import WeightsChoice, load_network
-from models.cores import usable_cores
-from models.errors import UserError, in_words
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

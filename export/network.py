@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from export.artifact import Artifact
-from export.records import Source, Weights
-from models import cli
+from artifact.artifact import Artifact
+from artifact.records import Source, Weights
+from core import cli
+from core.errors import UserError
+from core.files import sha256
+from core.preprocess import Pixels, Preprocess
 from models.classifier import Classifier
-from models.errors import UserError
-from models.files import sha256
-from models.preprocess import Pixels, Preprocess
 from models.registry import build_model, canonical_name, find_model
 from models.weights import (
     WeightsUnavailable,

@@ -8,8 +8,8 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-from export.artifact import MANIFEST, Artifact
-from models.files import sha256
+from artifact.artifact import MANIFEST, Artifact
+from core.files import sha256
 
 
 class Pushed(NamedTuple):

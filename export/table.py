@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from export.artifact import Artifact
-from export.gates import Gate
-from export.shelf import Shelved, graph_facts
+from artifact.artifact import Artifact
+from artifact.gates import Gate
+from artifact.shelf import Shelved, graph_facts
 
 if TYPE_CHECKING:
     from export.build import Outcome

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from torch.fx.experimental.optimization import fuse
 
+from core.errors import UserError, first_line
 from models.classifier import Classifier
-from models.errors import UserError, first_line
 
 OPSET = 20
 INPUT, OUTPUT, BATCH = "pixels", "logits", "batch"

@@ -6,12 +6,12 @@ import shutil
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from export.artifact import Artifact, write_artifact, write_manifest
-from export.gates import Gate, check_gates
-from export.parity import measure_parity
-from export.runtimes.base import PROVING_RUNTIME, load_runtime
-from models.errors import UserError
-from models.files import staged
+from artifact.artifact import Artifact, write_artifact, write_manifest
+from artifact.gates import Gate, check_gates
+from artifact.parity import measure_parity
+from artifact.runtimes.base import PROVING_RUNTIME, load_runtime
+from core.errors import UserError
+from core.files import staged
 
 if TYPE_CHECKING:
     from export.network import Network
@@ -56,7 +56,7 @@ def verify(artifact: Artifact, *, data: str | None = None) -> Verified:
         measured = _against_golden(artifact)
         against = f"its golden batch (not with torch: {str(error).partition(';')[0]})"
     else:
-        from export.proof import Prover
+        from export.prover import Prover
 
         prover = Prover(network, max_batch=artifact.batch_range[1], macs=artifact.macs)
         measured, _ = prover.prove(artifact, artifact.golden())
@@ -78,7 +78,7 @@ def rebuild(artifact: Artifact, *, data: str | None = None) -> Verified:
     Raises:
         UserError: it is no engine.
     """
-    from export.to_tensorrt import rebuild_engine
+    from artifact.runtimes.tensorrt_builder import rebuild_engine
 
     engine, fingerprint = rebuild_engine(artifact)
     with staged(artifact.path) as new:  # the old engine stays until the new one has passed

@@ -9,9 +9,9 @@ from typing import Any, Literal
 import tyro
 from rich.table import Table
 
-from models import cli
+from core import cli
+from core.errors import UserError, closest
 from models.cost import known_costs
-from models.errors import UserError, closest
 from models.registry import find_model, list_families, list_models
 
 _HEADS = ["network", "family", "input", "classes", "params M", "MACs M", "activ. M", "moved MB"]

@@ -15,10 +15,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from models.errors import UserError
-from models.files import sha256
+from core.errors import UserError
+from core.files import sha256
+from core.preprocess import Preprocess
 from models.imagenet import imagenet_labels
-from models.preprocess import Preprocess
 from models.registry import register_model
 from models.timm_nets import import_timm
 from models.weights import ImageNetWeights, WeightsUnavailable

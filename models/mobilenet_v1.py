@@ -11,7 +11,7 @@ import functools
 import torch
 from torch import nn
 
-from models.errors import UserError
+from core.errors import UserError
 from models.registry import register_model
 
 # The paper's Table 1: n blocks of c channels, of which the first has stride s. Its last depthwise

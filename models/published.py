@@ -12,7 +12,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from models.files import write_whole
+from core.files import write_whole
 from models.registry import canonical_name
 
 PUBLISHED_FILE = Path(__file__).with_name("published.json")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from models.errors import UserError, closest
+from core.errors import UserError, closest
 
 if TYPE_CHECKING:
     from torch import nn

@@ -6,8 +6,8 @@ from torch import nn
 from torchvision.models import mobilenetv2, mobilenetv3, resnet
 from torchvision.models.efficientnet import FusedMBConv, MBConv
 
+from core.errors import UserError
 from models import resnet14, resnet_tweaks
-from models.errors import UserError
 
 
 def zero_last_gammas(network: nn.Module) -> int:

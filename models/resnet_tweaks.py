@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from models.errors import UserError
+from core.errors import UserError
 from models.registry import register_model
 
 _STAGES = (

@@ -20,7 +20,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from models.errors import UserError
+from core.errors import UserError
 
 
 class GroupedForm(nn.Module):

@@ -14,7 +14,7 @@ import math
 import torch
 from torch import nn
 
-from models.errors import UserError
+from core.errors import UserError
 from models.registry import register_model
 
 # The paper's Table 1: stages of n units, of which the first has stride s; each stage has twice the

@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import nn
 
-from models.errors import UserError, closest, first_line
+from core.errors import UserError, closest, first_line
+from core.preprocess import Preprocess
 from models.imagenet import imagenet_labels
-from models.preprocess import Preprocess
 from models.registry import TIMM, Entry
 from models.weights import ImageNetWeights, WeightsUnavailable
 

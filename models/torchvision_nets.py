@@ -12,7 +12,7 @@ from typing import Any
 import torchvision
 from torch import nn
 
-from models.preprocess import Preprocess
+from core.preprocess import Preprocess
 from models.registry import register_model
 from models.weights import ImageNetWeights, WeightsUnavailable
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from core.errors import UserError
+from core.preprocess import Preprocess
 from models.classifier import Classifier
-from models.errors import UserError
-from models.preprocess import Preprocess
 from models.registry import build_model, canonical_name, find_model
 
 

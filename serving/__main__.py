@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from models import cli
+from core import cli
 from serving.command import main
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from time import perf_counter
 
-from export.runtimes.base import Runtime
-from models.preprocess import Pixels
+from artifact.runtimes.base import Runtime
+from core.preprocess import Pixels
 
 MOST_ON_CPU = 4  # more only lets the others wait: a CPU gains nothing by it
 MOST_ON_GPU = 64

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import tyro
 
-from export.artifact import Artifact
-from models import cli
-from models.errors import UserError
-from models.files import staged
+from artifact.artifact import Artifact
+from core import cli
+from core.errors import UserError
+from core.files import staged
 from serving.predictor import open_artifact, open_runtime
 from serving.selection import Wanted, select
 from serving.settings import CARRIED, PREFIX, Settings

@@ -15,7 +15,7 @@ from typing import Annotated
 
 import tyro
 
-from models.errors import UserError
+from core.errors import UserError
 from serving.predictor import open_artifact
 from serving.selection import Wanted, select
 from serving.settings import PREFIX, Settings, describe

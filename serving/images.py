@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from time import perf_counter
 
-from models.preprocess import (
+from core.preprocess import (
     FORMATS,
     ImageError,
     Pixels,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from export.artifact import Artifact
-from models.preprocess import FORMATS
+from artifact.artifact import Artifact
+from core.preprocess import FORMATS
 from serving.forms import FIELD
 from serving.settings import Settings
 from serving.slots import BUSY_S

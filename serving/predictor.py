@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from export.artifact import Artifact
-from export.golden import check_golden
-from export.records import Logits
-from export.runtimes.base import Runtime, load_runtime
-from models.errors import UserError
-from models.preprocess import Pixels, encode_png
+from artifact.artifact import Artifact
+from artifact.golden import check_golden
+from artifact.records import Logits
+from artifact.runtimes.base import Runtime, load_runtime
+from core.errors import UserError
+from core.preprocess import Pixels, encode_png
 from serving.batch_size import MOST_ON_CPU, MOST_ON_GPU, best_batch_size
 from serving.batcher import Batcher
 from serving.images import Decoded, Upload, read

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import tyro
 
-from export.artifact import ARTIFACTS
-from export.choice import FILE, Choice, read_choice
-from models.errors import UserError, closest
+from artifact.artifact import ARTIFACTS
+from artifact.choice import FILE, Choice, read_choice
+from core.errors import UserError, closest
 from serving.settings import CARRIED, Settings
 
 FALLBACK = "onnx-fp32"  # runs everywhere, agrees best with torch

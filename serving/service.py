@@ -10,7 +10,7 @@ from __future__ import annotations
 import bentoml
 from bentoml.exceptions import BentoMLException
 
-from models.errors import UserError
+from core.errors import UserError
 from serving.app import create_app
 from serving.predictor import open_runtime, the_predictor
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from export.runtimes.base import list_runtimes
-from models.cores import usable_cores
-from models.errors import UserError, closest
-from models.preprocess import MAX_PIXELS
+from artifact.runtimes.base import list_runtimes
+from core.cores import usable_cores
+from core.errors import UserError, closest
+from core.preprocess import MAX_PIXELS
 
 PREFIX = "POCKETNETS_"
 CARRIED = Path(__file__).resolve().parent / "artifact"  # how a Bento carries its artifact

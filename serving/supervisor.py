@@ -22,7 +22,7 @@ import uvicorn._subprocess
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
-from models.errors import UserError
+from core.errors import UserError
 from serving.front import Front
 from serving.metrics import FOLDER
 from serving.predictor import open_artifact, the_predictor

@@ -24,11 +24,11 @@ from chromium import Browser, find_chromium
 from onnx import TensorProto, helper
 from tiny_artifact import tiny_artifact
 
-from export.artifact import write_artifact
-from export.records import Logits, Source
-from models import cli
-from models.files import staged
-from models.preprocess import Pixels
+from artifact.artifact import write_artifact
+from artifact.records import Logits, Source
+from core import cli
+from core.files import staged
+from core.preprocess import Pixels
 
 SIDE = 32
 SCALE = 0.05

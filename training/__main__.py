@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, fields
 import tyro
 from rich.console import Console
 
-from models import cli
-from models.errors import UserError, closest
+from core import cli
+from core.errors import UserError, closest
 from models.registry import canonical_name, find_model
 from training.checkpoint import load_checkpoint, run_folder
 from training.data import ImageData, load_data

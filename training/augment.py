@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
 
-from models.preprocess import Pixels, Preprocess, to_rgb
+from core.preprocess import Pixels, Preprocess, to_rgb
 from training.recipe import Recipe
 
 

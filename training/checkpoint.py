@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
+from core.errors import UserError, first_line
+from core.preprocess import Preprocess
 from models.classifier import Classifier
-from models.errors import UserError, first_line
-from models.preprocess import Preprocess
 from models.registry import build_model, canonical_name
 from training.history import Epoch
 from training.identity import DIGEST_BYTES

@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 from rich.console import Console
 
-from models.errors import UserError, closest
-from models.preprocess import Pixels, Preprocess, decode
+from core.errors import UserError, closest
+from core.preprocess import Pixels, Preprocess, decode
 from training.options import FolderOptions
 from training.scan import Scan
 

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from models.errors import UserError, first_line
-from models.preprocess import Pixels
+from core.errors import UserError, first_line
+from core.preprocess import Pixels
 from training.data import ImageData, Sample
 from training.fetch import data_folder, fetching
 from training.folder import read_folder

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
+from core.errors import UserError
 from models.classifier import Classifier
-from models.errors import UserError
 from training.data import Sample
 from training.loader import Report, plain_batches, read
 from training.recipe import Recipe

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
 
-from models.errors import UserError, first_line
+from core.errors import UserError, first_line
 
 
 def data_folder() -> Path:

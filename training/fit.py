@@ -12,11 +12,11 @@ from statistics import median
 
 import torch
 
-from models import cli
-from models.errors import UserError
-from models.files import write_whole
-from models.machine import this_machine
-from models.preprocess import ImageError
+from core import cli
+from core.errors import UserError
+from core.files import write_whole
+from core.machine import this_machine
+from core.preprocess import ImageError
 from models.registry import canonical_name, check_input_size
 from training.checkpoint import (
     checkpoint_path,
@@ -27,9 +27,9 @@ from training.checkpoint import (
 )
 from training.data import ImageData
 from training.evaluate import evaluate
-from training.first import first_network
 from training.history import to_csv
 from training.identity import digests_of, image_list
+from training.initial import first_network
 from training.loader import Loaders
 from training.look import look
 from training.module import ClassifierModule

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from models.errors import UserError
+from core.errors import UserError
 from training.data import ImageData, Sample
 from training.identity import digests_of, hold_out
 from training.labels_file import labelled_files

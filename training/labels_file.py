@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from models.errors import UserError, first_line
+from core.errors import UserError, first_line
 from training.scan import Scan, class_name, find_files, some
 
 _SEPARATORS = ",;\t|"

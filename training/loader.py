@@ -10,8 +10,8 @@ import pytorch_lightning as lightning
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from models.errors import UserError
-from models.preprocess import ImageError
+from core.errors import UserError
+from core.preprocess import ImageError
 from training.augment import augmented
 from training.data import ImageData, Sample, open_image, pixels_of
 from training.recipe import Recipe

@@ -14,9 +14,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from models.cores import usable_cores
-from models.errors import UserError
-from models.preprocess import ImageError, TooManyPixelsError, check_header
+from core.cores import usable_cores
+from core.errors import UserError
+from core.preprocess import ImageError, TooManyPixelsError, check_header
 from training.data import ImageData, Sample
 from training.identity import digest_of, digests_of
 from training.options import FolderOptions

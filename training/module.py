@@ -14,8 +14,8 @@ from torch import nn
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+from core.errors import UserError
 from models.classifier import Classifier
-from models.errors import UserError
 from training.augment import mixed, seed_of
 from training.checkpoint import KEY, SCHEMA
 from training.history import Epoch

@@ -7,9 +7,9 @@ import typing
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from models.cores import usable_cores
-from models.errors import UserError
-from models.preprocess import Interpolation, Preprocess
+from core.cores import usable_cores
+from core.errors import UserError
+from core.preprocess import Interpolation, Preprocess
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -16,8 +16,8 @@ import torch
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from models.errors import UserError
-from models.files import replace_folder, sha256, whole_file, write_whole
+from core.errors import UserError
+from core.files import replace_folder, sha256, whole_file, write_whole
 from training.checkpoint import KEY, checkpoint_path, read_checkpoint
 from training.data import ImageData
 from training.identity import changes

@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from models.errors import UserError
-from models.preprocess import ImageError, check_header
+from core.errors import UserError
+from core.preprocess import ImageError, check_header
 
 # Of file systems, archives, network drives, desktops and notebooks; compared without case.
 _BY_MACHINES = (

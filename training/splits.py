@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
-from models.errors import UserError
+from core.errors import UserError
 from training.scan import Scan, direct_files, find_files, holds_images, some, subfolders
 
 Role = Literal["train", "val", "test"]

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from core.errors import UserError
 from models.classifier import Classifier
-from models.errors import UserError
 from models.weights import imagenet_classifier, load_imagenet_weights
 from training.checkpoint import checkpoint_path, load_checkpoint
 

@@ -15,8 +15,8 @@ import torch
 from pytorch_lightning.callbacks import EarlyStopping, EMAWeightAveraging
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from models import cli
-from models.machine import this_machine
+from core import cli
+from core.machine import this_machine
 from training.progress import ProgressBar
 from training.recipe import Recipe
 from training.run import KeepEpochs, PartialRun, WholeFileIO

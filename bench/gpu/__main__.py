@@ -12,8 +12,8 @@ import tyro
 from bench.gpu.budget import Budget
 from bench.gpu.process import RESULT
 from bench.gpu.steps import STEPS
-from models.cli import run
-from models.errors import UserError, closest
+from core.cli import run
+from core.errors import UserError, closest
 
 
 @dataclass(frozen=True, kw_only=True)

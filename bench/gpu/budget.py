@@ -7,8 +7,8 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from bench.timing import Clock
-from models.errors import UserError
+from bench.measure.timing import Clock
+from core.errors import UserError
 
 _SECONDS = re.compile(r"(?:(\d+)m)?(?:(\d+)s?)?")
 

@@ -12,15 +12,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from bench.conditions import now
 from bench.gpu.budget import Budget
-from bench.gpu.kept import rewrite, rows_of
 from bench.gpu.process import run_limited
 from bench.gpu.steps import FILE, STEPS, Outcome, Step, state_of
 from bench.gpu.summary import write_summary
-from models.cli import notes
-from models.errors import UserError, closest
-from models.machine import Machine, this_machine
+from core.cli import notes
+from core.conditions import now
+from core.errors import UserError, closest
+from core.machine import Machine, this_machine
+from core.rows_file import rewrite, rows_of
 from training.fetch import data_folder
 
 ROOT = Path(__file__).resolve().parents[2]

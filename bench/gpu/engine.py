@@ -7,18 +7,18 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from bench.conditions import now
+from artifact.artifact import ARTIFACTS, Artifact
+from artifact.fingerprint import EngineMismatch
+from artifact.golden import check_golden, golden_pixels
+from artifact.runtimes.base import Runtime, load_runtime
+from artifact.runtimes.tensorrt_flavours import FLAVOURS, FlavourName, import_flavour
 from bench.gpu.budget import Budget
-from bench.gpu.kept import rewrite
 from bench.gpu.process import RESULT
-from bench.table import ms
-from bench.timing import Plan, measure
-from export.artifact import ARTIFACTS, Artifact
-from export.fingerprint import EngineMismatch
-from export.flavour import FLAVOURS, FlavourName, import_flavour
-from export.golden import check_golden, golden_pixels
-from export.runtimes.base import Runtime, load_runtime
-from models.errors import UserError, in_words
+from bench.latency.table import ms
+from bench.measure.timing import Plan, measure
+from core.conditions import now
+from core.errors import UserError, in_words
+from core.rows_file import rewrite
 
 FILE = "engines.jsonl"
 MODEL = "mobilenet_v3_large"
@@ -105,7 +105,7 @@ def _build(flavour: FlavourName, model: str) -> Artifact:
 
 def _refusal(flavour: FlavourName, artifact: Artifact) -> str:
     """Returns what the library says when it is given an engine that we would refuse."""
-    from export.runtimes.tensorrt_engine import EngineRuntime
+    from artifact.runtimes.tensorrt_engine import EngineRuntime
 
     name = flavour.replace("_", "-")
     try:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from artifact.artifact import ARTIFACTS
 from bench.gpu.budget import Budget
-from bench.gpu.kept import add
-from export.artifact import ARTIFACTS
+from core.errors import UserError
+from core.rows_file import add
 from models.cost import known_costs
-from models.errors import UserError
 from models.registry import DEFAULT_NETWORKS
 
 FILE = "exports.jsonl"
@@ -45,9 +45,9 @@ def run(
     Raises:
         UserError: there is none.
     """
+    from core.cores import usable_cores
     from export.build import Options
     from export.jobs import Job, run_jobs
-    from models.cores import usable_cores
 
     formats = FORMATS + (("tensorrt-fp16",) if find_spec("tensorrt") else ())
     costs = known_costs()

@@ -8,18 +8,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
-from bench.conditions import conditions, now
+from artifact.artifact import ARTIFACTS
+from artifact.records import Precision
 from bench.gpu.budget import Budget
 from bench.gpu.exports import DATA
-from bench.grid import Grid
-from bench.rows import Row, Sweep
-from bench.sweep import run_sweep
-from bench.sweep_file import earlier_sweep, write_sweep
-from bench.timing import Plan
-from export.artifact import ARTIFACTS
-from export.records import Precision
-from models.errors import UserError, in_words
-from models.machine import this_machine
+from bench.latency.grid import Grid
+from bench.latency.rows import Row, Sweep
+from bench.latency.sweep import run_sweep
+from bench.latency.sweep_file import earlier_sweep, write_sweep
+from bench.measure.timing import Plan
+from core.conditions import conditions, now
+from core.errors import UserError, in_words
+from core.machine import this_machine
 from models.registry import DEFAULT_NETWORKS
 
 RUNTIMES = ("torch-cuda", "ort-cuda", "tensorrt")

@@ -6,21 +6,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bench.conditions import now
-from bench.explain.peak_rows import keep_peaks
-from bench.explain.peaks import Peaks, measure_peaks
+from artifact.artifact import ARTIFACTS, Artifact
+from artifact.records import Precision
 from bench.gpu.budget import Budget
 from bench.gpu.exports import DATA
-from bench.gpu.kept import add, rows_of
-from bench.rows import Place, Row, Sweep, latency
-from bench.section import Section, Table
-from bench.sweep_file import read_sweep
-from bench.table import MISSING, ms
-from export.artifact import ARTIFACTS, Artifact
-from export.records import Precision
+from bench.latency.rows import Place, Row, Sweep, latency
+from bench.latency.sweep_file import read_sweep
+from bench.latency.table import MISSING, ms
+from bench.layers.peak_rows import keep_peaks
+from bench.layers.peaks import Peaks, measure_peaks
+from core.conditions import now
+from core.errors import UserError, in_words
+from core.rows_file import add, rows_of
 from models.cost import LayerCost, layer_costs
-from models.errors import UserError, in_words
 from models.registry import DEFAULT_NETWORKS
+from report.section import Section, Table
 
 FILE = "limits.jsonl"
 RUNTIME = "torch-cuda"

@@ -8,23 +8,23 @@ from pathlib import Path
 
 from PIL import Image
 
-from bench.conditions import conditions
-from bench.correlation import correlation_section
-from bench.explain.peak_rows import known_peaks
 from bench.gpu import limits, parity, rates
 from bench.gpu.budget import Budget
-from bench.gpu.kept import rows_of
 from bench.gpu.latency import PLAN
 from bench.gpu.summary import HTML
-from bench.inversions import inversion_section
-from bench.on_gpu import gpu_section
-from bench.pareto import pareto_section
-from bench.report import write_report
-from bench.rows import Sweep
-from bench.section import Section
-from bench.sweep_file import read_sweep
-from models.errors import UserError, in_words
-from models.machine import this_machine
+from bench.latency.correlation import correlation_section
+from bench.latency.inversions import inversion_section
+from bench.latency.pareto_section import pareto_section
+from bench.latency.report import write_report
+from bench.latency.rows import Sweep
+from bench.latency.sweep_file import read_sweep
+from bench.latency.timing_scopes import gpu_section
+from bench.layers.peak_rows import known_peaks
+from core.conditions import conditions
+from core.errors import UserError, in_words
+from core.machine import this_machine
+from core.rows_file import rows_of
+from report.section import Section
 
 LARGEST = 3e6  # bytes of the whole folder: it is meant to be committed
 

@@ -9,18 +9,18 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.conditions import now
+from artifact.artifact import ARTIFACTS, Artifact
+from artifact.golden import relative_error
+from artifact.runtimes.base import load_runtime
 from bench.gpu.budget import Budget
 from bench.gpu.exports import DATA
-from bench.gpu.kept import add, rows_of
-from bench.section import Section, Table
-from bench.table import percent
-from export.artifact import ARTIFACTS, Artifact
-from export.golden import relative_error
-from export.runtimes.base import load_runtime
-from models.errors import UserError, in_words
-from models.preprocess import Pixels
+from bench.latency.table import percent
+from core.conditions import now
+from core.errors import UserError, in_words
+from core.preprocess import Pixels
+from core.rows_file import add, rows_of
 from models.registry import DEFAULT_NETWORKS
+from report.section import Section, Table
 
 FILE = "parity.jsonl"
 RUNTIMES = ("torch-cuda", "ort-cuda")

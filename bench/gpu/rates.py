@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from bench.section import Section, Table
-from bench.table import percent
+from bench.latency.table import percent
+from report.section import Section, Table
 
 FILE = "training.jsonl"
 

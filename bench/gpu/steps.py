@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bench.gpu.process import Ended
-from models.machine import Machine
+from core.machine import Machine
 
 FILE = "steps.jsonl"
 State = Literal["done", "failed", "stopped", "not measured"]

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from bench.gpu.budget import Budget
-from models.errors import UserError
+from core.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 _MARK = "pytest.mark.gpu"

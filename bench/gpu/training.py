@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from bench.conditions import now
 from bench.gpu.budget import Budget
-from bench.gpu.kept import add, rows_of
 from bench.gpu.rates import FILE, Trained, in_short
 from bench.gpu.utilisation import watched
-from models.errors import UserError, in_words
+from core.conditions import now
+from core.errors import UserError, in_words
+from core.rows_file import add, rows_of
 from training.data import ImageData, load_data
 from training.datasets import DEBIAN_FASHION, FASHION_FILES
 from training.fetch import data_folder
@@ -142,7 +142,7 @@ def recipe_for(piece: Piece, data: str, epochs: int) -> Recipe:
 def _measure(row: Trained, piece: Piece, data: ImageData, recipe: Recipe, steps: int) -> Trained:
     if piece.kind == "run":
         return _short_run(row, data, recipe)
-    from bench.training import training_rates
+    from bench.training.rates import training_rates
 
     rates = training_rates(piece.model, data, recipe, steps=steps)
     return dataclasses.replace(row, loader=rates.loader, step=rates.step, both=rates.both)

@@ -12,10 +12,10 @@ from pathlib import Path
 from statistics import median_high
 from typing import Any
 
+from core.errors import UserError
+from core.files import write_whole
+from core.machine import this_machine
 from models.cost import known_costs
-from models.errors import UserError
-from models.files import write_whole
-from models.machine import this_machine
 from training.checkpoint import checkpoint_path, load_checkpoint, run_folder
 from training.run import PartialRun
 
@@ -54,7 +54,7 @@ class Row:
         train_seconds: of all epochs, loading included.
         test_seconds: of one pass over the held-out images: median over the epochs.
         top1: of the held-out images after the last epoch, in [0, 1].
-        machine: the fields of :class:`models.machine.Machine`.
+        machine: the fields of :class:`core.machine.Machine`.
         date: ISO 8601.
     """
 

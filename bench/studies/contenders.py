@@ -15,12 +15,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.http_client import Address, Connection, NoAnswer
-from bench.load import run_loop
-from bench.load_run import make_requests
-from bench.load_turns import Form
+from bench.load.http_client import Address, Connection, NoAnswer
+from bench.load.loops import run_loop
+from bench.load.run import make_requests
+from bench.load.turns import Form
 from bench.studies.plain import PORT, RUNTIME, VARIABLE
-from models.errors import UserError
+from core.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 _HOST, _PATH = "127.0.0.1", "/predict"

@@ -1,6 +1,6 @@
 """What shrinking large images first saves and changes: ``python -m bench study decoding``.
 
-Each gap (:data:`models.preprocess.GAP` is the one in use) is held against resampling all pixels:
+Each gap (:data:`core.preprocess.GAP` is the one in use) is held against resampling all pixels:
 processor time on images of common sizes, and the answers of a network with ImageNet weights.
 """
 
@@ -19,13 +19,13 @@ import PIL
 import torch
 from PIL import Image
 
-from bench.images import read_images
-from bench.section import Section, Table
-from bench.table import ms, percent
-from bench.timing import Call, Plan, measure
+from bench.latency.table import ms, percent
+from bench.load.images import read_images
+from bench.measure.timing import Call, Plan, measure
+from core.machine import this_machine
+from core.preprocess import GAP, Preprocess, decode
 from export.network import Network, load_network
-from models.machine import this_machine
-from models.preprocess import GAP, Preprocess, decode
+from report.section import Section, Table
 from training.data import sample_photos
 
 NETWORK = "efficientnet_lite0"

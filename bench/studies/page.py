@@ -9,13 +9,13 @@ from typing import Any
 import altair as alt
 import vl_convert
 
-from bench.charts import COLOURS, Panel
-from bench.section import Figure, Section, Table, markdown
+from bench.latency.charts import COLOURS, Panel
+from bench.latency.table import ms, percent
 from bench.studies.rows import PAPER, Results
 from bench.studies.study import Study
 from bench.studies.variants import Platform, Variant
-from bench.table import ms, percent
-from models.files import write_whole
+from core.files import write_whole
+from report.section import Figure, Section, Table, markdown
 
 _COLOURS = COLOURS | {"torch-cuda": "#2fa36b", PAPER: "#20242b", "MACs": "#b8bfc8"}
 _SHAPES = {

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from export.artifact import Artifact
-from export.runtimes.base import load_runtime
+from artifact.artifact import Artifact
+from artifact.runtimes.base import load_runtime
 
 RUNTIME = "ort-cpu"
 VARIABLE = "STUDY_ARTIFACT"  # the environment's: the artifact's folder

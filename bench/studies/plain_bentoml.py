@@ -9,7 +9,7 @@ import bentoml
 from PIL import Image
 
 from bench.studies.plain import Classifier
-from models.cores import usable_cores
+from core.cores import usable_cores
 
 
 @bentoml.service(workers=usable_cores())

@@ -11,7 +11,7 @@ from fastapi import Request
 from PIL import Image
 
 from bench.studies.plain import PORT, Classifier
-from models.cores import usable_cores
+from core.cores import usable_cores
 
 
 class Plain(litserve.LitAPI):

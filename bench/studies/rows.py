@@ -8,10 +8,10 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from bench.kept import parse, write_lines
+from bench.measure.timing import Latency, Plan
 from bench.studies.variants import Variant
-from bench.timing import Latency, Plan
-from models.machine import Machine
+from core.machine import Machine
+from core.record_file import parse, write_lines
 
 PAPER = "paper"
 

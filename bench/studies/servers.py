@@ -18,23 +18,23 @@ from pathlib import Path
 from pydantic import TypeAdapter
 from rich.progress import Progress
 
-from bench.http_client import Address
-from bench.images import SIZES, photos
-from bench.kept import write_lines
-from bench.load import closed_loop, run_loop
-from bench.load_run import check_requests, make_requests
-from bench.load_section import percentiles, statuses
-from bench.load_turns import Form, Turn, Turns
-from bench.section import Section, Table
-from bench.spread import FEWEST, Spread
+from artifact.artifact import Artifact
+from artifact.runtimes.base import list_runtimes
+from bench.load.http_client import Address
+from bench.load.images import SIZES, photos
+from bench.load.loops import closed_loop, run_loop
+from bench.load.run import check_requests, make_requests
+from bench.load.section import percentiles, statuses
+from bench.load.turns import Form, Turn, Turns
+from bench.measure.spread import FEWEST, Spread
 from bench.studies.contenders import CONTENDERS, OURS, started
 from bench.studies.page import write_study
 from bench.studies.plain import RUNTIME
-from export.artifact import Artifact
-from export.runtimes.base import list_runtimes
-from models.cli import notes
-from models.errors import UserError
-from models.machine import Machine, this_machine
+from core.cli import notes
+from core.errors import UserError
+from core.machine import Machine, this_machine
+from core.record_file import write_lines
+from report.section import Section, Table
 
 NAME = "servers"
 CONNECTIONS = (8, 32)

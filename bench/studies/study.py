@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.progress import Progress
 
-from bench.conditions import now
+from bench.measure.timing import Plan, measure
 from bench.studies.rows import Results, Row, read_rows, write_rows
 from bench.studies.variants import (
     BATCH,
@@ -24,11 +24,11 @@ from bench.studies.variants import (
     runtimes,
 )
 from bench.studies.verdict import Claim
-from bench.timing import Plan, measure
-from models.cli import notes
-from models.cores import usable_cores
-from models.errors import UserError
-from models.machine import this_machine
+from core.cli import notes
+from core.conditions import now
+from core.cores import usable_cores
+from core.errors import UserError
+from core.machine import this_machine
 
 # A study has up to 150 candidates: a sample of one takes 0.5 ms to 200 ms.
 COUNT, SECONDS, LIMIT, ROUNDS = 48, 0.5, 4.0, 24

@@ -13,12 +13,12 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from bench.timing import Call
-from export.runtimes.openvino_cpu import DEVICE, cpu_config
-from export.runtimes.ort import CPU, cpu_options
+from artifact.runtimes.openvino_cpu import DEVICE, cpu_config
+from artifact.runtimes.ort import CPU, cpu_options
+from bench.measure.timing import Call
+from core.errors import UserError
 from export.to_onnx import to_graph
 from models.cost import layer_costs
-from models.errors import UserError
 
 Platform = Literal["CPU", "GPU"]
 Floats = npt.NDArray[np.float32]
@@ -198,8 +198,8 @@ def _load_cuda(network: nn.Module, graph: Any, inputs: Floats, threads: int) -> 
 
     Launched kernel by kernel, small layers would take what the processor takes to launch them.
     """
-    from bench.replay import Replay
-    from export.runtimes.torch_cuda import only_fp32
+    from bench.measure.cuda_graph import Replay
+    from export.torch_cuda import only_fp32
 
     only_fp32()
     network.cuda().to(memory_format=torch.channels_last)

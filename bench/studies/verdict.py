@@ -91,7 +91,7 @@ def summary(outcomes: Mapping[str, Outcome]) -> Verdict:
 def below(ratio: Ratio, limit: float) -> Outcome:
     """Returns whether ``ratio`` is below ``limit``: a tie where its interval holds it.
 
-    Of a limit of 1 that is :func:`bench.timing.overlap` of both latencies.
+    Of a limit of 1 that is :func:`bench.measure.timing.overlap` of both latencies.
     """
     if ratio.low > limit:
         return "does not hold"

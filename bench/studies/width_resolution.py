@@ -13,7 +13,7 @@ from typing import Any
 
 import altair as alt
 
-from bench.charts import Panel
+from bench.latency.charts import Panel
 from bench.studies.page import colours
 from bench.studies.rows import Ratio, Results
 from bench.studies.study import Study

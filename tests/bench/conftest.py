@@ -15,14 +15,14 @@ import onnx
 import pytest
 from tiny_artifact import colour_means, tiny_artifact
 
-from bench.conditions import Conditions
-from bench.http_client import Address
-from bench.rows import Row, Sweep
-from bench.timing import Latency, Plan
-from export.artifact import Artifact, write_artifact
-from export.records import Metrics
-from models.files import staged
-from models.machine import Machine
+from artifact.artifact import Artifact, write_artifact
+from artifact.records import Metrics
+from bench.latency.rows import Row, Sweep
+from bench.load.http_client import Address
+from bench.measure.timing import Latency, Plan
+from core.conditions import Conditions
+from core.files import staged
+from core.machine import Machine
 
 SIDE = 32
 PLAN = Plan(count=35, seconds=0, rounds=7)  # what the rows of make_row hold

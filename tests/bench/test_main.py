@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-import bench.candidates
-from bench.commands.run import Report, Run
-from export.artifact import Artifact
-from export.choice import read_choice
+import bench.latency.candidates
+from artifact.artifact import Artifact
+from artifact.choice import read_choice
+from bench.latency.command import Report, Run
 
 
 def test_run_measures_picks_and_reports(
@@ -19,7 +19,7 @@ def test_run_measures_picks_and_reports(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     make_artifact()
-    monkeypatch.setattr(bench.candidates, "list_runtimes", lambda form: ["ort-cpu"])
+    monkeypatch.setattr(bench.latency.candidates, "list_runtimes", lambda form: ["ort-cpu"])
     monkeypatch.setenv("COLUMNS", "200")
     artifacts, out = tmp_path / "artifacts", tmp_path / "reports"
     Run(artifacts=artifacts, out=out, count=5, seconds=0, rounds=5, batches=(1, 2))()

@@ -14,7 +14,7 @@ import uvicorn
 from chromium import Browser, Page
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from export.artifact import Artifact
+from artifact.artifact import Artifact
 from serving.app import create_app
 from serving.predictor import Predictor
 from serving.settings import Settings

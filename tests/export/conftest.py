@@ -11,7 +11,7 @@ from fake_cuda import FakeCuda, FakeDriver
 from fake_machine import Machine, engine_artifact
 from fake_tensorrt import fake_trt
 
-from export.artifact import Artifact
+from artifact.artifact import Artifact
 from export.build import DEFAULT_TARGETS, Options, build_artifacts
 from export.network import load_network
 

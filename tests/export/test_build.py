@@ -10,16 +10,17 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from export import build, gates
-from export.artifact import Artifact
+from artifact import gates
+from artifact.artifact import Artifact
+from artifact.golden import check_golden
+from artifact.records import Limits
+from artifact.runtimes.base import load_runtime
+from core.errors import UserError
+from export import build
 from export.build import Options, build_artifacts
-from export.golden import check_golden
 from export.network import load_network, rebuild
-from export.records import Limits
-from export.runtimes.base import load_runtime
 from export.to_onnx import SHAPE_ARITHMETIC
 from models.cost import network_cost
-from models.errors import UserError
 from training.data import load_data, pixel_batches
 
 ONNX = ("onnx-fp32", "onnx-fp16", "onnx-int8")

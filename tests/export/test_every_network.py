@@ -9,10 +9,10 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from artifact.runtimes.tensorrt_builder import build_engine
 from export.costs import countable
-from export.to_fp16 import to_fp16
+from export.quantization.to_fp16 import to_fp16
 from export.to_onnx import to_onnx
-from export.to_tensorrt import build_engine
 from models.cost import known_costs, layer_costs, network_cost
 from models.registry import find_model, list_models
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
+from core.errors import UserError
 from export.network import load_network
-from models.errors import UserError
 from training.checkpoint import KEY, checkpoint_path, load_checkpoint, run_folder
 from training.data import ImageData, Sample, load_data
 from training.fit import fit

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from fake_jobs import broken, cores, killed
 
+from core.errors import UserError
 from export import jobs
 from export.build import Options
 from export.jobs import Job, run_jobs
-from models.errors import UserError
 
 TARGETS = ("onnx-fp32", "onnx-fp16")
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from artifact.artifact import Artifact
+from core.errors import UserError
 from export.__main__ import List, Run, Show, Verify
-from export.artifact import Artifact
-from models.errors import UserError
 
 Copy = Callable[..., Path]
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import nn
 
+from core.preprocess import Preprocess
 from export.network import SETTLING, _photos, _random_module, load_network, stack
 from models.classifier import Classifier
-from models.preprocess import Preprocess
 from models.registry import DEFAULT_NETWORKS, build_model, find_model
 
 SMALLEST, LARGEST = 1e-3, 1e3  # standard deviation of an activation

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from core.errors import UserError
 from export.to_onnx import EXAMPLE, to_onnx
 from models.classifier import Classifier
-from models.errors import UserError
 
 
 def pooled(out: int) -> Classifier:

@@ -10,9 +10,9 @@ import pytest
 from fake_machine import Machine, graph
 from fake_tensorrt import fake_trt
 
-from export.runtimes.base import RuntimeUnavailable
-from export.to_tensorrt import build_engine, rebuild_engine
-from models.errors import UserError
+from artifact.runtimes.base import RuntimeUnavailable
+from artifact.runtimes.tensorrt_builder import build_engine, rebuild_engine
+from core.errors import UserError
 
 
 def test_the_fingerprint_says_what_an_engine_is_tied_to(machine: Machine) -> None:

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from artifact.artifact import Artifact, write_artifact, write_manifest
+from artifact.gates import GateError
+from artifact.runtimes.base import RuntimeUnavailable
+from core.errors import UserError
 from export import verify as module
-from export.artifact import Artifact, write_artifact, write_manifest
-from export.gates import GateError
-from export.runtimes.base import RuntimeUnavailable
 from export.verify import verify
-from models.errors import UserError
 
 Copy = Callable[..., Path]
 
@@ -101,7 +101,9 @@ def test_the_old_engine_stays_until_the_new_one_has_passed(
     assert engine.fingerprint is not None
     here = replace(engine.fingerprint, capabilities=("8.9",))
     monkeypatch.setattr(
-        "export.to_tensorrt.rebuild_engine", lambda _: (b"a new engine", here), raising=False
+        "artifact.runtimes.tensorrt_builder.rebuild_engine",
+        lambda _: (b"a new engine", here),
+        raising=False,
     )
 
     def passes(artifact: Artifact, *, data: str | None) -> module.Verified:

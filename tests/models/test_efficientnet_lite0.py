@@ -10,8 +10,8 @@ import skimage.data
 import torch
 from PIL import Image
 
+from core.errors import UserError
 from models.classifier import Classifier
-from models.errors import UserError
 from models.registry import build_model
 from models.weights import ImageNetWeights, load_imagenet_weights
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from models.errors import UserError
+from core.errors import UserError
 from models.mobilenet_v1 import MobileNetV1
 from models.registry import build_model, list_models
 

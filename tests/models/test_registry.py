@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from models.errors import UserError
+from core.errors import UserError
 from models.registry import build_model, canonical_name, find_model, list_models
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from models.errors import UserError
+from core.errors import UserError
 from models.registry import build_model
 from models.residual import zero_last_gammas
 from models.resnet_tweaks import Bottleneck

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from core.errors import UserError
 from export.to_onnx import to_onnx
 from models.classifier import Classifier
-from models.errors import UserError
 from models.registry import build_model, find_model
 from models.resnet14 import (
     BasicBlock,

@@ -10,9 +10,9 @@ import torchvision
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from core.errors import UserError
 from export.to_onnx import to_onnx
 from models.classifier import Classifier
-from models.errors import UserError
 from models.registry import build_model, find_model
 from models.resnet_tweaks import Bottleneck, ResNet50, SqueezeExcite, kaiming_
 

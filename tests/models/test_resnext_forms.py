@@ -7,7 +7,7 @@ import torch
 import torchvision
 from torch import nn
 
-from models.errors import UserError
+from core.errors import UserError
 from models.resnext_forms import ConcatForm, GroupedForm, SumForm, to_concat, to_sum
 
 

@@ -7,9 +7,9 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
+from core.errors import UserError
 from export.to_onnx import to_onnx
 from models.classifier import Classifier
-from models.errors import UserError
 from models.registry import build_model, list_models
 from models.shufflenet_v1 import ShuffleNetV1, ShuffleUnit, channel_shuffle
 

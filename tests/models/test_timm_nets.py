@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from models.errors import UserError
+from core.errors import UserError
 from models.registry import build_model, find_model
 from models.weights import load_imagenet_weights
 

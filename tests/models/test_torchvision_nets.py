@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from models.errors import UserError
+from core.errors import UserError
 from models.registry import build_model, check_input_size, find_model
 
 # shared figures, counted exactly: name, parameters, input side, MACs in M to the digit printed.

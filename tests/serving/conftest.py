@@ -21,8 +21,8 @@ import pytest
 from live_page import Site, served
 from PIL import Image
 
-from export.artifact import Artifact
-from export.records import Metrics
+from artifact.artifact import Artifact
+from artifact.records import Metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 

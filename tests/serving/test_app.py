@@ -16,9 +16,9 @@ import pytest
 from PIL import Image, ImageFile
 from starlette.applications import Starlette
 
-from export.artifact import Artifact
-from export.records import Logits
-from models.preprocess import Pixels, decode
+from artifact.artifact import Artifact
+from artifact.records import Logits
+from core.preprocess import Pixels, decode
 from serving.app import create_app
 from serving.predictor import Predictor
 from serving.settings import Settings

@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from export.records import Logits
-from export.runtimes.base import Runtime
-from models.preprocess import Pixels
+from artifact.records import Logits
+from artifact.runtimes.base import Runtime
+from core.preprocess import Pixels
 from serving import batch_size
 from serving.batch_size import best_batch_size
 

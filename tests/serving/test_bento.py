@@ -79,7 +79,7 @@ def test_it_holds_just_the_code_that_serving_loads(
 ) -> None:
     code = (
         "import json, sys, serving.service as s\n"
-        "import export.runtimes.ort_cuda\n"  # which it imports where that is the runtime
+        "import artifact.runtimes.ort_cuda\n"  # which it imports where that is the runtime
         "with s.predictor: pass\n"
         "print(json.dumps([m.__file__ for n, m in sys.modules.items()"
         " if n.partition('.')[0] in ('models', 'export', 'serving', 'training', 'bench')]))"

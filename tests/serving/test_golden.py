@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.artifact import Artifact
-from export.gates import DEFAULTS
-from export.golden import GoldenError, check_golden
-from export.records import Logits
-from export.runtimes.base import load_runtime
-from models.preprocess import Pixels
+from artifact.artifact import Artifact
+from artifact.gates import DEFAULTS
+from artifact.golden import GoldenError, check_golden
+from artifact.records import Logits
+from artifact.runtimes.base import load_runtime
+from core.preprocess import Pixels
 
 
 class Off:

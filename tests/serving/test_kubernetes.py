@@ -17,8 +17,8 @@ import pytest
 import yaml
 from kubernetes_validate import ValidationError, latest_version, validate
 
-from export.runtimes.base import list_runtimes
-from models.errors import UserError
+from artifact.runtimes.base import list_runtimes
+from core.errors import UserError
 from serving.metrics import QUEUE_DEPTH
 from serving.settings import PREFIX, Settings
 from serving.supervisor import GRACE_S

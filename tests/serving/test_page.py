@@ -24,7 +24,7 @@ from live_page import (
     served,
 )
 
-from export.artifact import Artifact
+from artifact.artifact import Artifact
 
 Encoded = Callable[..., bytes]
 

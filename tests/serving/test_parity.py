@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
+from core.preprocess import Preprocess, decode
 from export.build import build_artifacts
 from export.network import Network, load_network
-from models.preprocess import Preprocess, decode
 
 ROOT = Path(__file__).resolve().parents[2]
 TOLERANCE = 1e-3  # of a score

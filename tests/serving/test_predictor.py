@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from export.artifact import Artifact
-from export.records import Logits
-from export.runtimes.base import Runtime
-from export.runtimes.openvino_cpu import OpenvinoRuntime
-from export.runtimes.ort import OrtRuntime
-from export.runtimes.tensorrt_engine import EngineRuntime
-from models.preprocess import Pixels, encode_png
+from artifact.artifact import Artifact
+from artifact.records import Logits
+from artifact.runtimes.base import Runtime
+from artifact.runtimes.openvino_cpu import OpenvinoRuntime
+from artifact.runtimes.ort import OrtRuntime
+from artifact.runtimes.tensorrt_engine import EngineRuntime
+from core.preprocess import Pixels, encode_png
 from serving import predictor as predictor_module
 from serving.images import Upload
 from serving.predictor import Predictor, largest

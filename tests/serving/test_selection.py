@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from export.choice import Choice, write_choice
-from models.errors import UserError
+from artifact.choice import Choice, write_choice
+from core.errors import UserError
 from serving import selection
 from serving.selection import Wanted, select
 from serving.settings import Settings

@@ -14,7 +14,7 @@ import httpx
 import numpy as np
 import pytest
 
-from models.errors import UserError
+from core.errors import UserError
 from serving import command
 from serving.predictor import open_artifact
 from serving.settings import Settings

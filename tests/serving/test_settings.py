@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from models.cores import usable_cores
-from models.errors import UserError
+from core.cores import usable_cores
+from core.errors import UserError
 from serving.settings import CARRIED, Settings, describe
 
 

@@ -19,7 +19,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from models.preprocess import encode_png
+from core.preprocess import encode_png
 
 ROOT = Path(__file__).resolve().parents[2]
 Encoded = Callable[..., bytes]

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from models.errors import UserError
-from models.preprocess import decode
+from core.errors import UserError
+from core.preprocess import decode
 from training.data import (
     ImageData,
     Sample,

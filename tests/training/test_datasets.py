@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.errors import UserError
+from core.errors import UserError
 from models.imagenet import imagenet_labels
 from training import datasets
 from training.data import Sample, load_data

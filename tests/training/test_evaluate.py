@@ -11,9 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
+from core.errors import UserError
+from core.preprocess import ImageError
 from models.classifier import Classifier
-from models.errors import UserError
-from models.preprocess import ImageError
 from training.checkpoint import checkpoint_path, load_checkpoint, run_folder
 from training.data import Sample, load_data
 from training.evaluate import evaluate

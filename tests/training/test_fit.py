@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.errors import UserError
+from core.errors import UserError
 from training.checkpoint import checkpoint_path, load_checkpoint, run_folder
 from training.data import load_data, pixel_batches
 from training.recipes import RECIPES

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from models.errors import UserError
+from core.errors import UserError
 from training.data import ImageData, load_data
 from training.options import FolderOptions
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from models.errors import UserError
-from models.preprocess import ImageError
+from core.errors import UserError
+from core.preprocess import ImageError
 from training.augment import augmented, mixed
 from training.checkpoint import load_checkpoint
 from training.data import load_data

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from models.errors import UserError
-from models.preprocess import FORMATS, MAX_PIXELS, ImageError, check_header
+from core.errors import UserError
+from core.preprocess import FORMATS, MAX_PIXELS, ImageError, check_header
 from training.data import ImageData, load_data
 from training.look import look, look_at
 from training.options import FolderOptions
@@ -102,7 +102,7 @@ def test_a_class_without_any_image_is_refused_in_any_case(folder: Path) -> None:
 
 def test_heic_names_the_extra(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     formats = tuple(name for name in FORMATS if name != "HEIF")
-    monkeypatch.setattr("models.preprocess.FORMATS", formats)
+    monkeypatch.setattr("core.preprocess.FORMATS", formats)
     for index in range(5):
         (folder / "dog" / f"{index}.heic").write_bytes(HEIC)
     with pytest.raises(

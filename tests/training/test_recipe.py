@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from models.errors import UserError
+from core.errors import UserError
 from training.optimizer import make_optimizer, rate_factor
 from training.papers import efficientnet_v2
 from training.recipe import Recipe

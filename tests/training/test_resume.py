@@ -19,12 +19,12 @@ from typing import Any
 import pytest
 import torch
 
-from models.errors import UserError
+from core.errors import UserError
 from training.checkpoint import checkpoint_path, load_checkpoint, run_folder
 from training.data import ImageData, load_data
-from training.first import first_network
 from training.fit import fit
 from training.identity import digests_of, image_list
+from training.initial import first_network
 from training.recipe import Recipe
 from training.run import PartialRun, WholeFileIO, make_plan
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from models.errors import UserError
+from core.errors import UserError
 from training.data import load_data
 
 MakeImages = Callable[..., list[Path]]

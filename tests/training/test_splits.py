@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from models.errors import UserError
+from core.errors import UserError
 from training.data import ImageData, load_data
 from training.options import FolderOptions
 from training.splits import role_of

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from models.errors import UserError
+from core.errors import UserError
 from training.checkpoint import checkpoint_path, load_checkpoint, run_folder
 from training.data import load_data
 from training.fit import fit

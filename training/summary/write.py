@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from models.files import write_whole
+from core.files import write_whole
 from training.history import Epoch
 from training.summary.confusion import Matrix, class_results, shown_classes
 from training.summary.facts import RunFacts

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bench.gpu.budget import Budget, seconds_of
-from models.errors import UserError
+from core.errors import UserError
 
 
 class Clock:

@@ -11,17 +11,17 @@ from pathlib import Path
 
 import pytest
 
-import bench.commands.gpu_check
-from bench.commands.gpu_check import GpuCheck
+import bench.gpu.command
+from artifact.runtimes.gpu import Gpu
 from bench.gpu.budget import Budget
 from bench.gpu.check import ROOT, choose, folder_name, run_check, step_command
-from bench.gpu.kept import rows_of
+from bench.gpu.command import GpuCheck
 from bench.gpu.parity import Parity
 from bench.gpu.steps import FILE, STEPS, Outcome, Step
 from bench.gpu.summary import summary_table
-from export.runtimes.gpu import Gpu
-from models.cli import results
-from models.errors import UserError
+from core.cli import results
+from core.errors import UserError
+from core.rows_file import rows_of
 
 PLAYED = (
     Step("tests", "Works", "no.module", 1, ("mine.jsonl",)),
@@ -126,24 +126,24 @@ def test_the_command_prints_the_table_last(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     gpu = Gpu(name="NVIDIA Made-Up 1", capability="9.0", driver="13.0")
-    monkeypatch.setattr(bench.commands.gpu_check, "require_gpu", lambda name: gpu)
-    monkeypatch.setattr(bench.commands.gpu_check, "choose", lambda names: PLAYED[:1])
+    monkeypatch.setattr(bench.gpu.command, "require_gpu", lambda name: gpu)
+    monkeypatch.setattr(bench.gpu.command, "choose", lambda names: PLAYED[:1])
     real = run_check
     monkeypatch.setattr(
-        bench.commands.gpu_check, "run_check", lambda *given: real(*given, commands=played)
+        bench.gpu.command, "run_check", lambda *given: real(*given, commands=played)
     )
     assert GpuCheck(budget="1m")() == 0
     lines = capsys.readouterr().out.splitlines()
     assert "all is well" in lines[-2]
     assert lines[-1] == "reports/gpu/nvidia-made-up-1"
-    monkeypatch.setattr(bench.commands.gpu_check, "choose", lambda names: PLAYED[:2])
+    monkeypatch.setattr(bench.gpu.command, "choose", lambda names: PLAYED[:2])
     assert GpuCheck(budget="1m")() == 1
 
 
 def test_a_step_that_is_stopped_writes_down_what_it_did_not_do(tmp_path: Path) -> None:
     code = (
         "import pathlib, sys, time, bench.gpu.parity as parity\n"
-        "from models.errors import in_words\n"
+        "from core.errors import in_words\n"
         "from bench.gpu import __main__ as main\n"
         "def compare(*_):\n"
         "    try:\n"

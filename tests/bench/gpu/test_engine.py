@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
+from artifact.artifact import Artifact
+from artifact.fingerprint import EngineMismatch
+from artifact.runtimes.base import RuntimeUnavailable, load_runtime
 from bench.gpu import engine
 from bench.gpu.budget import Budget
 from bench.gpu.engine import FILE, Engine, run
-from bench.gpu.kept import rows_of
 from bench.gpu.process import RESULT
-from export.artifact import Artifact
-from export.fingerprint import EngineMismatch
-from export.runtimes.base import RuntimeUnavailable, load_runtime
-from models.errors import UserError
+from core.errors import UserError
+from core.rows_file import rows_of
 
 WRONG = "built for compute capability 8.6, here is 9.0 (NVIDIA Made-Up 1)"
 
@@ -111,7 +111,7 @@ def test_what_cannot_be_built_is_a_reason(
 def test_what_the_library_says_is_asked_of_it(
     artifact: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import export.runtimes.tensorrt_engine as module
+    import artifact.runtimes.tensorrt_engine as module
 
     def refuse(*_: Any) -> None:
         raise RuntimeUnavailable("tensorrt-rtx cannot load it: SM90 is not supported")

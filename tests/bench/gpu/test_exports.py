@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 import export.jobs
+from artifact.artifact import Artifact
 from bench.gpu.budget import Budget
 from bench.gpu.exports import FILE, Export, run
-from bench.gpu.kept import rows_of
-from export.artifact import Artifact
+from core.errors import UserError
+from core.rows_file import rows_of
 from export.build import Outcome
 from export.jobs import Job
 from models.cost import known_costs
-from models.errors import UserError
 from models.registry import DEFAULT_NETWORKS
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 import bench.gpu.latency
+from artifact.artifact import Artifact
 from bench.gpu.budget import Budget
 from bench.gpu.latency import COMPILED, Piece, pieces, run
-from bench.rows import Sweep
-from bench.sweep_file import read_sweep
-from bench.timing import Plan
-from export.artifact import Artifact
-from models.errors import UserError
+from bench.latency.rows import Sweep
+from bench.latency.sweep_file import read_sweep
+from bench.measure.timing import Plan
+from core.errors import UserError
 from models.registry import DEFAULT_NETWORKS
 
 PLAN = Plan(count=5, seconds=0, limit=0.1, rounds=5)

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 import bench.gpu.limits
-from bench.explain.peaks import Peaks
+from artifact.artifact import Artifact
 from bench.gpu.budget import Budget
-from bench.gpu.kept import rows_of
 from bench.gpu.limits import FILE, Limit, limits_section, lower_limit, run
-from bench.rows import Row, Sweep
-from bench.sweep_file import write_sweep
-from export.artifact import Artifact
+from bench.latency.rows import Row, Sweep
+from bench.latency.sweep_file import write_sweep
+from bench.layers.peaks import Peaks
+from core.rows_file import rows_of
 from models.cost import Kind, LayerCost
 
 PEAKS = Peaks(

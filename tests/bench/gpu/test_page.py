@@ -9,11 +9,11 @@ import pytest
 
 from bench.gpu import page, rates
 from bench.gpu.budget import Budget
-from bench.gpu.kept import add
 from bench.gpu.parity import FILE, Parity
 from bench.gpu.rates import Trained
-from bench.rows import Row, Sweep
-from bench.sweep_file import write_sweep
+from bench.latency.rows import Row, Sweep
+from bench.latency.sweep_file import write_sweep
+from core.rows_file import add
 
 WHEN = "2026-11-22T00:00:00+00:00"
 TRAINED = Trained(

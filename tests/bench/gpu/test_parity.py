@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 import bench.gpu.parity
+from artifact.artifact import Artifact
+from artifact.runtimes.base import RuntimeUnavailable
 from bench.gpu.budget import Budget
-from bench.gpu.kept import rows_of
 from bench.gpu.parity import FILE, Parity, fill, parity_section, run
-from export.artifact import Artifact
-from export.runtimes.base import RuntimeUnavailable
-from models.errors import UserError
+from core.errors import UserError
+from core.rows_file import rows_of
 
 PAIR = ("onnx-fp32", "onnx-fp16")
 

@@ -8,7 +8,7 @@ import pytest
 
 from bench.gpu.budget import Budget
 from bench.gpu.suite import run
-from models.errors import UserError
+from core.errors import UserError
 
 TEST = """
 import pytest

@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-import bench.training
+import bench.training.rates
 from bench.gpu import training
 from bench.gpu.budget import Budget
-from bench.gpu.kept import rows_of
 from bench.gpu.rates import Trained, in_short, training_section
 from bench.gpu.training import (
     FILE,
@@ -22,8 +21,9 @@ from bench.gpu.training import (
     recipe_for,
     run,
 )
-from bench.training import Rates
-from models.errors import UserError
+from bench.training.rates import Rates
+from core.errors import UserError
+from core.rows_file import rows_of
 from training.recipe import Recipe
 
 
@@ -47,7 +47,7 @@ def played(monkeypatch: pytest.MonkeyPatch) -> None:
             raise RuntimeError("Triton cannot find a compiler")
         return Rates(loader=3000.0, step=2000.0, both=1900.0, loops={}, device="GPU")
 
-    monkeypatch.setattr(bench.training, "training_rates", rates)
+    monkeypatch.setattr(bench.training.rates, "training_rates", rates)
 
 
 @pytest.mark.usefixtures("digits", "here", "played")

@@ -1,0 +1,65 @@
+"""Whether an engine fits this machine, told from its fingerprint before TensorRT reads it.
+
+TensorRT itself names neither side, nor what mends it. No torch here.
+"""
+
+from __future__ import annotations
+
+from artifact.artifact import Artifact
+from artifact.runtimes.base import RuntimeUnavailable
+from artifact.runtimes.gpu import Gpu
+from core.files import sha256
+
+
+class EngineMismatch(RuntimeUnavailable):
+    """An engine that was built for something else than what is here, and how to mend that.
+
+    Attributes:
+        wrong: the part that says what differs.
+    """
+
+    def __init__(self, artifact: Artifact, wrong: str) -> None:
+        self.wrong = wrong
+        super().__init__(
+            f"{artifact.model_file} does not fit this machine: {wrong}; rebuild it from the graph "
+            f"beside it with: python -m export verify --rebuild {artifact.path} (or "
+            f"load_runtime(..., rebuild=True)), or export it again with: "
+            f"{artifact.rebuild_command}"
+        )
+
+
+def mismatches(artifact: Artifact, version: str, gpu: Gpu) -> str:
+    """Returns every way in which an engine does not fit, both sides named; empty if it fits.
+
+    The version of TensorRT and the graph must be those it was built with, the compute capability
+    one of those it was built for. Its driver must not be newer than the one here: NVIDIA promises
+    that newer drivers run what was built with older ones, not the reverse.
+
+    Args:
+        artifact: the engine's.
+        version: of the TensorRT flavour that is to load it.
+        gpu: what is to run it.
+    """
+    built = artifact.fingerprint
+    assert built is not None, "an engine has a fingerprint"
+    wrong = []
+    if built.version != version:
+        wrong.append(f"built by {artifact.format} {built.version}, here is {version}")
+    if gpu.capability not in built.capabilities:
+        wrong.append(
+            f"built for compute capability {', '.join(built.capabilities)}, here is "
+            f"{gpu.capability} ({gpu.name})"
+        )
+    if built.driver is not None and _numbers(gpu.driver) < _numbers(built.driver):
+        wrong.append(
+            f"built with a driver for CUDA {built.driver}, here is an older one, for {gpu.driver}"
+        )
+    if (beside := sha256(artifact.graph_file)) != built.onnx_sha256:
+        wrong.append(
+            f"built from the graph of sha256 {built.onnx_sha256[:12]}, beside it lies {beside[:12]}"
+        )
+    return "; ".join(wrong)
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(part) for part in version.split(".")]

@@ -1,0 +1,120 @@
+"""The gates: what an artifact must reach before it appears. No torch here: a server imports it."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Literal
+
+from artifact.records import Limits, Metrics, Parity, Precision, Weights
+from core.errors import UserError
+
+# int8 moves logits by a quarter without changing an answer: what counts is the answers.
+DEFAULTS: dict[Precision, Limits] = {
+    "fp32": Limits(top1_agreement=1.0, top1_drop=0.001, golden_error=1e-3),
+    "fp16": Limits(top1_agreement=0.99, top1_drop=0.001, golden_error=5e-2),
+    "int8": Limits(top1_agreement=0.95, top1_drop=0.01, golden_error=1e-1),
+}
+
+
+_TITLES = {
+    "agreement": "top-1 agreement",
+    "drop": "top-1 lost",
+    "finite": "finite logits",
+    "batches": "relative error between batch sizes",
+    "golden": "relative error of the golden batch",
+}
+
+
+class GateError(UserError):
+    """An artifact that must not appear; the message names the figure and the limit it missed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """One figure of an artifact beside its limit.
+
+    Attributes:
+        name: of the figure.
+        value: as measured.
+        limit: what it must reach: at least for ``agreement`` and ``finite``, else at most.
+        measured: on what, in words.
+    """
+
+    name: Literal["agreement", "batches", "drop", "finite", "golden"]
+    value: float
+    limit: float
+    measured: str
+
+    @property
+    def holds(self) -> bool:
+        """Returns whether the figure reaches its limit; a NaN never does."""
+        if self.name in ("agreement", "finite"):
+            return self.value >= self.limit
+        return self.value <= self.limit + 1e-9  # a drop is a difference of two fractions
+
+    @property
+    def figure(self) -> str:
+        """Returns the value as it is shown."""
+        return self._show(self.value)
+
+    @property
+    def bound(self) -> str:
+        """Returns the limit as it is shown."""
+        least = "at least " if self.name == "agreement" else "at most "
+        return self._show(self.limit) if self.name == "finite" else least + self._show(self.limit)
+
+    def _show(self, value: float) -> str:
+        if self.name == "agreement":
+            return f"{value:.1%}"
+        if self.name == "drop":
+            return f"{100 * value:.2f} points"
+        if self.name == "finite":
+            return "all" if value else "not all"
+        return f"{value:.2g}"
+
+    def __str__(self) -> str:
+        return f"{_TITLES[self.name]}: {self.figure} {self.measured}, must be {self.bound}"
+
+
+def limits_for(
+    precision: Precision, *, weights: Weights, labelled: bool, max_drop: float | None = None
+) -> Limits:
+    """Returns the limits of an artifact.
+
+    Args:
+        precision: of its graph.
+        weights: random ones have no classes to agree on or to lose.
+        labelled: whether there are images whose class is known.
+        max_drop: most top-1 it may lose, in [0, 1]; None is the default of its precision.
+    """
+    default = DEFAULTS[precision]
+    if weights == "random":
+        return dataclasses.replace(default, top1_agreement=None, top1_drop=None)
+    drop = default.top1_drop if max_drop is None else max_drop
+    return dataclasses.replace(default, top1_drop=drop if labelled else None)
+
+
+def gates_of(parity: Parity, metrics: Metrics | None, limits: Limits) -> tuple[Gate, ...]:
+    """Returns the gates that apply: where a limit is None, there is nothing to be measured."""
+    batches = ", ".join(map(str, parity.batches))
+    where = f"on {parity.runtime} at batch {batches}"
+    reference = "torch" if parity.reference == "torch" else "the golden batch"
+    gates = [Gate("finite", float(parity.finite), 1.0, where)]
+    if limits.top1_agreement is not None:
+        what = f"with {reference} on {parity.images} images"
+        gates.append(Gate("agreement", parity.top1_agreement, limits.top1_agreement, what))
+    if limits.top1_drop is not None and metrics is not None:
+        lost = metrics.torch_top1 - metrics.top1
+        what = f"of torch's {metrics.torch_top1:.1%} on {metrics.images} images"
+        gates.append(Gate("drop", lost, limits.top1_drop, what))
+    gates.append(Gate("batches", parity.batch_error, limits.golden_error, where))
+    gates.append(Gate("golden", parity.golden_error, limits.golden_error, f"on {parity.runtime}"))
+    return tuple(gates)
+
+
+def check_gates(gates: tuple[Gate, ...]) -> None:
+    """Raises GateError if one of ``gates`` does not hold."""
+    missed = [str(gate) for gate in gates if not gate.holds]
+    if missed:
+        raise GateError("; ".join(missed))

@@ -1,0 +1,59 @@
+"""Agreement of a runtime with the logits that are right, at every batch size. No torch here."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from artifact.artifact import Artifact
+from artifact.golden import relative_error
+from artifact.records import Logits, Parity, Reference
+from artifact.runtimes.base import Runtime, load_runtime, run_batches
+from core.preprocess import Pixels
+
+
+def parity_batches(batch_range: tuple[int, int]) -> tuple[int, ...]:
+    """Returns the batch sizes to check: 1, 2, 8 and the largest, as far as they are allowed."""
+    smallest, largest = batch_range
+    return tuple(sorted({b for b in (1, 2, 8, largest) if smallest <= b <= largest}))
+
+
+def measure_parity(
+    runtime: Runtime,
+    artifact: Artifact,
+    pixels: Pixels,
+    expected: Logits,
+    *,
+    reference: Reference,
+    golden: tuple[Pixels, Logits],
+) -> Parity:
+    """Returns how ``runtime`` agrees with ``expected`` and, at all batch sizes, with itself.
+
+    Args:
+        runtime: what is being checked.
+        artifact: what it runs; loaded once more to reproduce the golden batch.
+        pixels: uint8 (n, H, W, 3) of real images, all run at the largest batch size, a quarter of
+            them at each other one.
+        expected: float32 (n, C), the right logits of them.
+        reference: whose logits those are.
+        golden: uint8 (m, H, W, 3) and the float32 (m, C) they must give.
+    """
+    batches = parity_batches(artifact.batch_range)
+    largest, images = batches[-1], len(pixels)
+    count = -(-max(images, largest) // largest) * largest  # whole batches: images come again
+    filled = np.take(pixels, np.arange(count), axis=0, mode="wrap")
+    logits = run_batches(runtime, filled, largest)[:images]
+    others = [run_batches(runtime, filled[: max(images // 4, b)], b) for b in batches[:-1]]
+    shared = [(other[:images], logits[: len(other)]) for other in others]
+    with load_runtime(runtime.name, artifact) as again:
+        reproduced = run_batches(again, golden[0], largest)
+    return Parity(
+        runtime=runtime.name,
+        reference=reference,
+        images=images,
+        batches=batches,
+        finite=all(bool(np.isfinite(each).all()) for each in (logits, *others)),
+        top1_agreement=float(np.mean(logits.argmax(axis=1) == expected.argmax(axis=1))),
+        relative_error=relative_error(logits, expected),
+        batch_error=max((relative_error(*pair) for pair in shared), default=0.0),
+        golden_error=relative_error(reproduced, golden[1]),
+    )

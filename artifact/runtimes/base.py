@@ -1,0 +1,134 @@
+"""What every runtime has in common, and the table of them. No torch here."""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from artifact.artifact import Artifact
+from artifact.records import Format, Logits
+from core.errors import UserError, closest
+from core.preprocess import Pixels
+
+
+class RuntimeUnavailable(UserError):
+    """This machine cannot run that; the message says why and what to install."""
+
+
+class Runtime(ABC):
+    """Executes one artifact. A context manager; leaving it closes it.
+
+    Attributes:
+        name: one of :func:`list_runtimes`.
+        parallel: whether calls may come from several threads at once.
+    """
+
+    name: str
+    parallel: bool = True
+
+    @abstractmethod
+    def __call__(self, pixels: Pixels) -> Logits:
+        """Returns float32 logits (N, C) of uint8 pixels (N, H, W, 3), both on the host."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Frees what the runtime holds; no call may follow."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    factory: str  # "module:callable", imported when first asked for
+    formats: tuple[Format, ...]
+    gpu: bool = False
+
+
+_RUNTIMES = {
+    "torch": _Entry("export.torch_eager:load", ("onnx",)),
+    "torch-compile": _Entry("export.torch_eager:load_compiled", ("onnx",)),
+    "torch-cuda": _Entry("export.torch_cuda:load", ("onnx",), gpu=True),
+    "torch-cuda-compile": _Entry("export.torch_cuda:load_compiled", ("onnx",), gpu=True),
+    "ort-cpu": _Entry("artifact.runtimes.ort:load_cpu", ("onnx",)),
+    "ort-cuda": _Entry("artifact.runtimes.ort_cuda:load", ("onnx",), gpu=True),
+    "openvino": _Entry("artifact.runtimes.openvino_cpu:load", ("onnx",)),
+    "tensorrt": _Entry("artifact.runtimes.tensorrt_engine:load", ("tensorrt",), gpu=True),
+    "tensorrt-rtx": _Entry("artifact.runtimes.tensorrt_engine:load", ("tensorrt_rtx",), gpu=True),
+}
+
+# What proves an artifact of each format.
+PROVING_RUNTIME: dict[Format, str] = {
+    "onnx": "ort-cpu",
+    "tensorrt": "tensorrt",
+    "tensorrt_rtx": "tensorrt-rtx",
+}
+
+
+def list_runtimes(format: Format | None = None) -> list[str]:
+    """Returns the names of all runtimes, or of those that take ``format``."""
+    return [name for name, entry in _RUNTIMES.items() if format in (None, *entry.formats)]
+
+
+def runs_on_gpu(name: str) -> bool:
+    """Returns whether runtime ``name`` computes on an NVIDIA GPU; one of :func:`list_runtimes`."""
+    return _RUNTIMES[name].gpu
+
+
+def load_runtime(
+    name: str, artifact: Artifact, *, threads: int | None = None, rebuild: bool = False
+) -> Runtime:
+    """Returns runtime ``name`` with ``artifact`` loaded.
+
+    Args:
+        name: one of :func:`list_runtimes`.
+        artifact: what to run.
+        threads: CPU threads inside one call; None for all cores.
+        rebuild: whether an engine that does not fit this machine is built anew, in memory, from
+            the graph beside it; without it such an engine is refused.
+
+    Raises:
+        RuntimeUnavailable: this machine lacks what the runtime needs, and how to install it.
+        UserError: no such runtime, one that does not take the artifact's format, or ``rebuild``
+            of an artifact without an engine.
+    """
+    if name not in _RUNTIMES:
+        raise UserError(f"unknown runtime {name!r}: {closest(name, _RUNTIMES)}")
+    entry = _RUNTIMES[name]
+    if artifact.format not in entry.formats:
+        allowed = ", ".join(list_runtimes(artifact.format))
+        raise UserError(f"{name} does not run {artifact.name} artifacts; use {allowed}")
+    if rebuild and artifact.format == "onnx":
+        raise UserError(f"rebuild is for engines: {artifact.name} has none; leave it out")
+    options: dict[str, Any] = {"threads": threads, **({"rebuild": True} if rebuild else {})}
+    module, _, factory = entry.factory.partition(":")
+    runtime: Runtime = getattr(importlib.import_module(module), factory)(artifact, **options)
+    return runtime
+
+
+def run_batches(runtime: Runtime, pixels: Pixels, batch: int) -> Logits:
+    """Returns float32 (n, C): what ``runtime`` answers for ``pixels``, ``batch`` at a time."""
+    starts = range(0, len(pixels), batch)
+    return np.concatenate([runtime(pixels[start : start + batch]) for start in starts])
+
+
+def check_pixels(pixels: Pixels, artifact: Artifact) -> None:
+    """Raises UserError unless ``pixels`` is a uint8 batch that ``artifact`` takes."""
+    shape = artifact.input.shape
+    smallest, largest = artifact.batch_range
+    if pixels.dtype != np.uint8 or pixels.shape[1:] != shape[1:]:
+        raise UserError(
+            f"pixels are {pixels.dtype} {list(pixels.shape)}: "
+            f"{artifact.name} takes uint8 {list(shape)}"
+        )
+    if not smallest <= len(pixels) <= largest:
+        raise UserError(
+            f"a batch of {len(pixels)}: {artifact.name} takes {smallest} to {largest} images"
+        )

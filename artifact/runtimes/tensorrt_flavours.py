@@ -1,0 +1,129 @@
+"""The two TensorRTs, and all that differs between them. No torch here."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from artifact.runtimes.base import RuntimeUnavailable
+from artifact.runtimes.gpu import require_gpu
+
+FlavourName = Literal["tensorrt", "tensorrt_rtx"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Flavour:
+    """Where the two differ.
+
+    Attributes:
+        install: how to get the Python module, which has the flavour's name.
+        builds_for_others: whether it builds for every GPU generation it knows, and so needs no
+            GPU; if not, it builds for the one in this machine.
+    """
+
+    install: str
+    builds_for_others: bool
+
+
+FLAVOURS: dict[FlavourName, Flavour] = {
+    "tensorrt": Flavour(install="pip install .[tensorrt]", builds_for_others=False),
+    "tensorrt_rtx": Flavour(install="pip install tensorrt-rtx", builds_for_others=True),
+}
+
+
+class Target(NamedTuple):
+    """What an engine built on this machine is for."""
+
+    capabilities: tuple[str, ...]  # compute capabilities, such as 8.6
+    driver: str | None  # CUDA version of the driver here; None without a GPU
+
+
+def import_flavour(name: FlavourName) -> Any:
+    """Returns the Python module of a flavour.
+
+    Raises:
+        RuntimeUnavailable: it is not installed, and how to install it.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise RuntimeUnavailable(f"{name}: {error}; {FLAVOURS[name].install}") from None
+
+
+def find_target(name: FlavourName) -> Target:
+    """Returns what an engine that ``name`` builds here is for.
+
+    Raises:
+        RuntimeUnavailable: the flavour is not installed, or needs a GPU to build and there is none.
+    """
+    trt, others = import_flavour(name), FLAVOURS[name].builds_for_others
+    try:
+        gpu = require_gpu(name)
+    except RuntimeUnavailable:
+        if others:
+            return Target(tuple(_generations(trt)), None)
+        raise
+    return Target(tuple(_generations(trt)) if others else (gpu.capability,), gpu.driver)
+
+
+def aim(name: FlavourName, trt: Any, config: Any) -> bool:
+    """Returns whether ``config`` took the capabilities of :func:`find_target`."""
+    if not FLAVOURS[name].builds_for_others:
+        return True  # it knows of no other GPU than its own
+    generations = _generations(trt).values()
+    config.num_compute_capabilities = len(generations)
+    return all(
+        config.set_compute_capability(generation, index)
+        for index, generation in enumerate(generations)
+    )
+
+
+def network_flags(trt: Any) -> int:
+    """Returns the flags of a strongly typed network: one that computes in its graph's types."""
+    # TensorRT 10 asks for it by a flag; later ones, RTX included, know nothing else. The bit moved
+    # between versions, so it is asked of the module.
+    if trt.__version__.startswith("10."):
+        return 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+    return 0
+
+
+def make_logger(trt: Any) -> Any:
+    """Returns a TensorRT logger; its ``reason()`` returns the errors since it was last asked."""
+
+    class Logger(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self._errors: list[str] = []
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
+                self._errors.append(" ".join(message.split()))  # an error of ours is one line
+
+        def reason(self) -> str:
+            reason = "; ".join(self._errors) or "it gives no reason"
+            self._errors.clear()
+            return reason
+
+    return Logger()
+
+
+def create(kind: Any, *arguments: Any) -> Any | None:
+    """Returns a ``trt.Builder``, ``Runtime`` or ``OnnxParser``, or None if it cannot be had."""
+    try:
+        return kind(*arguments)
+    except TypeError as error:
+        # What the bindings make of a null pointer in a constructor; elsewhere they return None.
+        if "returned nullptr" not in str(error):
+            raise
+        return None
+
+
+def _generations(trt: Any) -> dict[str, Any]:
+    """Returns the members of ``ComputeCapability`` by capability: SM75 is 7.5, SM120 is 12.0."""
+    members = trt.ComputeCapability.__members__
+    return {
+        f"{name[2:-1]}.{name[-1]}": member
+        for name, member in members.items()
+        if name.startswith("SM")
+    }

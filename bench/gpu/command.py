@@ -1,0 +1,34 @@
+"""``python -m bench gpu-check``: all that only a GPU can show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from artifact.runtimes.gpu import require_gpu
+from bench.gpu.budget import Budget, seconds_of
+from bench.gpu.check import choose, folder_name, run_check
+from bench.gpu.summary import summary_table
+from core.cli import results
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpuCheck:
+    """On an NVIDIA GPU: test, train, measure and compare all that other machines cannot."""
+
+    budget: str = "8m30s"
+    """How long all of it may take."""
+    out: Path = Path("reports/gpu")
+    """Gets a folder called like the GPU."""
+    only: tuple[str, ...] = ()
+    """Only these steps, and the report: tests, training, exports, latency, study, parity, roofline,
+    engine. What the others found before stays, and latency goes on where it stopped."""
+
+    def __call__(self) -> int:
+        """Prints a table of the steps, the folder last; returns 1 unless all of them are done."""
+        budget, steps = Budget(seconds_of(self.budget)), choose(self.only)
+        folder = self.out / folder_name(require_gpu("gpu-check").name)
+        outcomes = run_check(folder, budget, steps)
+        results().print(summary_table(outcomes))
+        results().print(folder)
+        return int(any(one.state != "done" for one in outcomes))

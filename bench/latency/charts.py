@@ -1,0 +1,265 @@
+"""Charts of a sweep, one Vega-Lite specification for the page and for the PNG. No torch here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import altair as alt
+
+from bench.latency.rows import Row, Sweep
+from bench.latency.table import macs, ms, threads, top1
+from bench.measure.spread import Spread
+from report.labels import HEIGHT, WIDTH, place_labels
+
+Panel = alt.LayerChart | alt.FacetChart
+
+# Middle tones: each is read on white and on near black.
+COLOURS = {
+    "torch": "#8b929c",
+    "torch-compile": "#b58a5b",
+    "torch-cuda": "#6f8f3f",
+    "torch-cuda-compile": "#c9a227",
+    "ort-cpu": "#3d86d6",
+    "openvino": "#e2803a",
+    "ort-cuda": "#2fa36b",
+    "tensorrt": "#9a6bd1",
+    "tensorrt-rtx": "#d65f93",
+}
+SHAPES = {"fp32": "circle", "fp16": "triangle-up", "int8": "diamond"}
+_QUIET = "#8b929c"
+_ROW_HEIGHT = 30
+
+
+def points(sweep: Sweep, batch: int) -> list[dict[str, Any]]:
+    """Returns what the charts draw: one record per measured row of ``batch``, the fastest first."""
+    return [_point(sweep, row) for row in sweep.measured(batch=batch)]
+
+
+def specification(chart: Any, sweep: Sweep, batches: list[int]) -> dict[str, Any]:
+    """Returns the Vega-Lite of ``chart`` with the data it names.
+
+    Charts name their data, as Altair copies a chart with all it holds at every step.
+    """
+    spec: dict[str, Any] = chart.to_dict()
+    spec["datasets"] = {}
+    for batch in batches:
+        data = points(sweep, batch)
+        rates, labels = _diagonals(*_ranges(data), batch)
+        fastest = {point["network"]: point for point in reversed(data)}
+        spec["datasets"] |= {
+            f"points {batch}": data,
+            f"rates {batch}": rates,
+            f"labels {batch}": labels,
+            f"names {batch}": place_labels(fastest.values(), *_ranges(data)),
+        }
+    return spec
+
+
+def dots(sweep: Sweep, batch: int) -> Panel:
+    """Returns the chart of one network: a line per candidate, sorted, with p50, interval, p95.
+
+    For a sweep of one network, where every candidate has the same MACs.
+    """
+    data = points(sweep, batch)
+    top = max(point["p95"] for point in data)
+    x = alt.X(
+        "p50:Q",
+        title=f"latency per call at batch {batch} (ms)",
+        scale=alt.Scale(domain=[0, top * 1.02], nice=False),
+        axis=alt.Axis(grid=True, tickCount=6),
+    )
+    y = alt.Y(
+        "candidate:N",
+        title=None,
+        sort=[point["candidate"] for point in data],
+        axis=alt.Axis(ticks=False, domain=False, labelLimit=200, labelPadding=10),
+    )
+    plain = _chart("points", batch).encode(y=y, tooltip=tooltip())
+    base = plain.encode(color=colour(data, legend=None))
+    tail = base.mark_rule(strokeWidth=1.5, opacity=0.7).encode(x=x, x2="p95:Q")
+    end = base.mark_tick(thickness=1.5, size=10, opacity=0.7).encode(x="p95:Q")
+    interval = base.mark_rule(strokeWidth=7, opacity=0.35, strokeCap="round").encode(
+        x="low:Q", x2="high:Q"
+    )
+    mark = base.mark_point(size=110, filled=True, opacity=1).encode(
+        x=x, shape=shape(data, legend=None)
+    )
+    text = plain.mark_text(align="left", dy=-11, fontSize=11).encode(x="p50:Q", text="label:N")
+    return alt.layer(tail, end, interval, mark, text).properties(
+        height=len(data) * _ROW_HEIGHT + 10,
+        description=f"Latency of each candidate at batch {batch}; the table below has the figures.",
+    )
+
+
+def scatter(sweep: Sweep, batch: int) -> Panel:
+    """Returns latency against MACs per image, both on log scales, one mark per candidate.
+
+    The diagonals are constant rates: along one, half the MACs take half the time.
+    """
+    data = points(sweep, batch)
+    x_range, y_range = _ranges(data)
+    x = alt.X(
+        "macs:Q",
+        title="MACs per image (M)",
+        scale=alt.Scale(type="log", domain=x_range, nice=False),
+        axis=alt.Axis(grid=False, tickCount=5, format="~s"),
+    )
+    y = alt.Y(
+        "p50:Q",
+        title=f"latency per call at batch {batch} (ms)",
+        scale=alt.Scale(type="log", domain=y_range, nice=False),
+        axis=alt.Axis(grid=False, tickCount=5, format="~g"),
+    )
+    lines = (
+        _chart("rates", batch)
+        .mark_line(strokeDash=[3, 4], strokeWidth=1, color=_QUIET, opacity=0.6)
+        .encode(x=x, y=y, detail="rate:N")
+    )
+    names = (
+        _chart("labels", batch)
+        .mark_text(align="right", baseline="bottom", fontSize=10, dx=-3, dy=-2, color=_QUIET)
+        .encode(x=x, y=y, text="rate:N")
+    )
+    marks = (
+        _chart("points", batch)
+        .mark_point(size=90, filled=True, opacity=0.9)
+        .encode(x=x, y=y, color=colour(data), shape=shape(data), tooltip=tooltip())
+    )
+    layers = [lines, names, marks]
+    if len(sweep.networks()) > 1:
+        layers.append(
+            _chart("names", batch)
+            .mark_text(align="center", baseline="top", dy=9, fontSize=10)
+            .encode(x=x, y=y, text="name:N")
+        )
+    return alt.layer(*layers).properties(
+        height=HEIGHT,
+        description=f"Latency against MACs per image at batch {batch}, on log scales.",
+    )
+
+
+def poster(sweep: Sweep, title: str, subtitle: list[str]) -> Any:
+    """Returns all charts on one sheet, for the PNG."""
+    batches = [batch for batch in sweep.batches() if sweep.measured(batch=batch)]
+    rows = []
+    if len(sweep.networks()) == 1:
+        rows.append([dots(sweep, batch) for batch in batches])
+    rows.append([scatter(sweep, batch) for batch in batches])
+    # Scales are shared along a line of charts, not across lines: the first has no legend.
+    lines = [
+        alt.hconcat(*(panel.properties(width=WIDTH) for panel in row), spacing=40).resolve_scale(
+            color="shared", shape="shared"
+        )
+        for row in rows
+    ]
+    chart = alt.vconcat(*lines, spacing=30).resolve_scale(color="independent", shape="independent")
+    return titled(chart, title, subtitle)
+
+
+def titled(chart: Any, title: str, subtitle: list[str]) -> Any:
+    """Returns ``chart`` as a sheet for a PNG, with a title."""
+    return (
+        chart.properties(
+            title=alt.TitleParams(title, subtitle=subtitle, anchor="start", offset=20), padding=24
+        )
+        .configure(background="white", font="sans-serif")
+        .configure_title(fontSize=20, subtitleFontSize=13, subtitleColor="#5b626c")
+        .configure_view(stroke=None)
+        .configure_axis(
+            titleFontWeight="normal",
+            titleColor="#5b626c",
+            labelFontSize=12,
+            titleFontSize=12,
+            domainColor="#c9ced6",
+            tickColor="#c9ced6",
+            gridColor="#e6e9ed",
+        )
+        .configure_legend(orient="bottom", columns=4, labelFontSize=12, symbolSize=90)
+    )
+
+
+def _point(sweep: Sweep, row: Row) -> dict[str, Any]:
+    latency, times, rate = row.latency, sweep.times_torch(row), row.rate
+    assert latency is not None, "only measured rows are drawn"
+    low, high = latency.interval
+    speed = ""
+    if isinstance(times, Spread) and row.runtime != "torch":
+        speed = f" · {times.median:.1f}x faster"
+    return {
+        "network": row.network,
+        # Where all answer for the same data, its name tells nothing.
+        "name": row.model if len({row.data for row in sweep.rows}) == 1 else row.network,
+        "candidate": f"{row.runtime} {row.precision}"
+        + (f", {threads(row)}" if len(sweep.threads()) > 1 else ""),
+        "runtime": row.runtime,
+        "precision": row.precision,
+        "batch": row.batch,
+        "macs": None if row.macs is None else row.macs / 1e6,
+        "p50": latency.p50 * 1e3,
+        "low": low * 1e3,
+        "high": high * 1e3,
+        "p95": latency.p95 * 1e3,
+        "label": f"{ms(latency.p50)} ms{speed}",
+        "p50, p95, p99 (ms)": " / ".join(map(ms, (latency.p50, latency.p95, latency.p99))),
+        "calls": latency.count,
+        "GMACs/s": None if rate is None else round(rate / 1e9, 1),
+        "MACs per image": None if row.macs is None else macs(row.macs),
+        "top-1": top1(row),
+    }
+
+
+def tooltip() -> list[str]:
+    """Returns what is shown of a point under the pointer."""
+    fields = ("network", "candidate", "p50, p95, p99 (ms)", "calls", "GMACs/s", "MACs per image")
+    return [f"{field}:N" for field in (*fields, "top-1")]
+
+
+def colour(data: list[dict[str, Any]], legend: Any = alt.Undefined) -> alt.Color:
+    """Returns the colours of the runtimes that ``data`` holds."""
+    return alt.Color("runtime:N", title=None, scale=_used(data, "runtime", COLOURS), legend=legend)
+
+
+def shape(data: list[dict[str, Any]], legend: Any = alt.Undefined) -> alt.Shape:
+    """Returns the shapes of the precisions that ``data`` holds."""
+    return alt.Shape(
+        "precision:N", title=None, scale=_used(data, "precision", SHAPES), legend=legend
+    )
+
+
+def _used(data: list[dict[str, Any]], field: str, values: dict[str, str]) -> alt.Scale:
+    """Returns the scale of ``values`` with only the names that ``data`` holds: a short legend."""
+    used = {point[field] for point in data}
+    names = [name for name in values if name in used]
+    return alt.Scale(domain=names, range=[values[name] for name in names])
+
+
+def _chart(data: str, batch: int) -> alt.Chart:
+    return alt.Chart(alt.NamedData(name=f"{data} {batch}"))
+
+
+def _ranges(data: list[dict[str, Any]]) -> tuple[list[float], list[float]]:
+    """Returns the limits of the log axes, of MACs and of p50, with room around the points."""
+    across = [point["macs"] for point in data]
+    up = [point["p50"] for point in data]
+    return [min(across) / 2.2, max(across) * 2.2], [min(up) / 1.6, max(up) * 1.5]
+
+
+def _diagonals(
+    x_range: list[float], y_range: list[float], batch: int
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Returns the ends of the constant-rate lines inside the axes, and a label for each.
+
+    ``x`` is in M MACs, ``y`` in ms, so a rate of r GMACs/s is the line y = batch * x / r.
+    """
+    lines, labels = [], []
+    low, high = batch * x_range[0] / y_range[1], batch * x_range[1] / y_range[0]
+    steps = (1, 2, 5) if high / low < 100 else (1,)  # a few lines, near or far
+    for rate in (r * 10**power for power in range(-2, 6) for r in steps):
+        left = max(x_range[0], y_range[0] * rate / batch)
+        right = min(x_range[1], y_range[1] * rate / batch)
+        if left * 1.1 < right:
+            name = f"{rate:g} GMACs/s"
+            for x in (left, right):
+                lines.append({"macs": x, "p50": batch * x / rate, "rate": name})
+            labels.append({"macs": right, "p50": batch * right / rate, "rate": name})
+    return lines, labels

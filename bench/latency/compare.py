@@ -1,0 +1,253 @@
+"""What became faster or slower between two sweeps, beyond noise. No torch here.
+
+A machine is faster in one run than in another: two runs of the same artifacts lay 0.42 to 1.77
+apart from their mean on a busy machine, all candidates together. So candidates that did not change
+are the control: what they have in common is the machine's, and how far each of them lies from that
+is what a single candidate does between two runs of its own accord. The interval within a run knows
+of neither.
+
+Source of the estimate from few controls: Smyth, "Linear models and empirical Bayes methods", 2004
+(a moderated t: the spread is estimated from the controls and from what is known beforehand).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import exp, log, sqrt
+from statistics import median
+from typing import Literal
+
+from bench.latency.rows import Row, Sweep, latency, p50
+from bench.measure.timing import Latency
+from core.errors import UserError
+
+Verdict = Literal["slower", "faster", "look again", "same"]
+ALARMS = 0.02  # pairs of runs of the same artifacts of which one may say that something moved
+FEWEST = 2  # controls: with fewer, what is the machine's cannot be told
+# What is known beforehand of how far a candidate lies from the others between two runs on a machine
+# that is quiet, and as how many controls it counts.
+_SPREAD, _KNOWN = 0.06, 4
+_ARTIFACT = "artifact differs"
+_NORMAL = 1.96  # standard errors of a 95 % interval
+
+# Runtime -> its library in Machine.versions: the longest name that a runtime's begins with.
+_LIBRARIES = {
+    "torch": "torch",
+    "ort": "onnxruntime",
+    "openvino": "openvino",
+    "tensorrt": "tensorrt",
+    "tensorrt-rtx": "tensorrt_rtx",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Change:
+    """One candidate in two sweeps.
+
+    Attributes:
+        before: its row in the first.
+        after: its row in the second.
+        ratio: p50 after over p50 before, as measured.
+        drift: the part of it that is the machine's: the median ratio of its controls.
+        noise: how many times slower or faster it may be, besides the drift, by chance.
+        why: what differs, such as the artifact; None where nothing does.
+        verdict: ``look again`` where it moved and it is not sure that this is its own: nothing of
+            it changed and no other moved, or too few candidates did not change.
+    """
+
+    before: Row
+    after: Row
+    ratio: float
+    drift: float
+    noise: float
+    why: str | None
+    verdict: Verdict
+
+    @property
+    def own(self) -> float:
+        """Returns how many times slower it became, without the machine's part."""
+        return self.ratio / self.drift
+
+    @property
+    def repeatable(self) -> bool:
+        """Returns whether one process can run both versions: two of a library it cannot."""
+        return self.why in (None, _ARTIFACT)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Comparison:
+    """Two sweeps, candidate by candidate.
+
+    Attributes:
+        changes: of all candidates measured in both, the one that got slower most first.
+        reused: how many of them are one measurement, which the second sweep took over.
+        lost: candidates measured in the first only.
+        new: candidates measured in the second only.
+    """
+
+    changes: tuple[Change, ...]
+    reused: int
+    lost: tuple[Row, ...]
+    new: tuple[Row, ...]
+
+    def verdicts(self, *verdicts: Verdict) -> list[Change]:
+        """Returns the changes with one of ``verdicts``."""
+        return [change for change in self.changes if change.verdict in verdicts]
+
+    @property
+    def controls(self) -> list[Change]:
+        """Returns the candidates that were measured twice and did not change."""
+        return [change for change in self.changes if change.why is None and _is_new(change)]
+
+
+def compare(before: Sweep, after: Sweep, *, least: float = 0.05) -> Comparison:
+    """Returns what changed from one sweep to another.
+
+    Args:
+        before: the first.
+        after: the second, of the same machine, its libraries aside.
+        least: fraction below which no difference counts.
+
+    Raises:
+        UserError: sweeps of different processors, or that have no candidate in common.
+    """
+    places = [(s.machine.cpu, s.machine.cores, s.machine.gpu) for s in (before, after)]
+    if places[0] != places[1]:
+        raise UserError(
+            f"these were measured on different machines: {_place(before)} and {_place(after)}; "
+            "latencies compare on one machine only"
+        )
+    old, new = ({row.key: row for row in sweep.measured()} for sweep in (before, after))
+    both = [key for key in old if key in new]
+    if not both:
+        raise UserError(
+            "the two have no candidate in common: a candidate is an artifact's folder, a runtime, "
+            "a batch size and a number of threads"
+        )
+    pairs = [_Pair.of(old[key], new[key], _why(old[key], new[key], before, after)) for key in both]
+    groups: dict[tuple[str, str], list[_Pair]] = {}
+    for pair in pairs:
+        if not pair.reused:  # only rows of the same two runs tell of each other
+            groups.setdefault((pair.before.when, pair.after.when), []).append(pair)
+    changes = [pair.unmoved() for pair in pairs if pair.reused]
+    for group in groups.values():
+        changes += _look_again(_judge(group, len(both), least))
+    return Comparison(
+        changes=tuple(sorted(changes, key=lambda change: -change.own)),
+        reused=sum(pair.reused for pair in pairs),
+        lost=tuple(old[key] for key in old if key not in new),
+        new=tuple(new[key] for key in new if key not in old),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """One candidate in two sweeps: the logarithm of its ratio, and the variance of that."""
+
+    before: Row
+    after: Row
+    why: str | None
+    moved: float
+    variance: float
+
+    @classmethod
+    def of(cls, before: Row, after: Row, why: str | None) -> _Pair:
+        moved = log(p50(after) / p50(before))
+        return cls(
+            before, after, why, moved, sum(map(_variance, (latency(before), latency(after))))
+        )
+
+    @property
+    def reused(self) -> bool:
+        """Returns whether both are one measurement."""
+        return self.before.latency == self.after.latency
+
+    def change(self, drift: float, noise: float, verdict: Verdict) -> Change:
+        return Change(
+            before=self.before,
+            after=self.after,
+            ratio=exp(self.moved),
+            drift=exp(drift),
+            noise=exp(noise),
+            why=self.why,
+            verdict=verdict,
+        )
+
+    def unmoved(self) -> Change:
+        return self.change(0.0, 0.0, "same")
+
+
+def _variance(taken: Latency) -> float:
+    """Returns the variance of the logarithm of p50, within a run."""
+    low, high = taken.interval
+    return (log(high / low) / 2 / _NORMAL) ** 2
+
+
+def _judge(pairs: Sequence[_Pair], tests: int, least: float) -> list[Change]:
+    """Returns the verdict on each of ``pairs``, which are of the same two runs.
+
+    Each is held against the others that did not change; against all others where fewer than two
+    did not, and then nothing is sure.
+    """
+    from scipy.stats import t
+
+    changes = []
+    for pair in pairs:
+        others = [other for other in pairs if other is not pair]
+        controls = [other for other in others if other.why is None]
+        sure = len(controls) >= FEWEST
+        chosen = controls if sure else others
+        drift = median(other.moved for other in chosen) if chosen else 0.0
+        apart = [max((one.moved - drift) ** 2 - one.variance, 0.0) for one in chosen]
+        if len(chosen) > FEWEST:  # another that moved must not hide this one
+            apart.remove(max(apart))
+        weight = max(_KNOWN + len(apart) - 1, 1)
+        spread = (_KNOWN * _SPREAD**2 + sum(apart)) / weight  # a variance
+        limit = float(t.ppf(1 - ALARMS / 2 / tests, weight))
+        noise = limit * sqrt(spread * (1 + 1 / max(len(chosen), 1)) + pair.variance)
+        own = pair.moved - drift
+        verdict: Verdict = "same"
+        if abs(own) > max(noise, log(1 + least)):
+            verdict = "look again" if not sure else "slower" if own > 0 else "faster"
+        changes.append(pair.change(drift, noise, verdict))
+    return changes
+
+
+def _look_again(changes: list[Change]) -> list[Change]:
+    """Returns ``changes`` where one that moved alone, though nothing of it changed, is not sure."""
+    moved = [change for change in changes if change.verdict in ("slower", "faster")]
+    if len(moved) == 1 and moved[0].why is None:
+        return [replace(c, verdict="look again") if c is moved[0] else c for c in changes]
+    return changes
+
+
+def library(runtime: str) -> str:
+    """Returns the library that a runtime is of, as :class:`core.machine.Machine` calls it."""
+    return _LIBRARIES[max((name for name in _LIBRARIES if runtime.startswith(name)), key=len)]
+
+
+def _why(old: Row, new: Row, before: Sweep, after: Sweep) -> str | None:
+    """Returns what differs between two rows of a candidate besides their latency.
+
+    Torch runs the network's source, whatever the weights: another artifact of as many MACs and
+    parameters is the same work to it.
+    """
+    assert old.runtime is not None, "a measured row has a runtime"
+    name = library(old.runtime)
+    versions = [sweep.machine.versions.get(name) for sweep in (before, after)]
+    if versions[0] != versions[1]:
+        return f"{name} {versions[0] or 'absent'}, then {versions[1] or 'absent'}"
+    alike = (old.macs, old.parameters) == (new.macs, new.parameters)
+    if old.sha256 == new.sha256 or (name == "torch" and alike):
+        return None
+    return _ARTIFACT
+
+
+def _is_new(change: Change) -> bool:
+    return change.before.latency != change.after.latency
+
+
+def _place(sweep: Sweep) -> str:
+    machine = sweep.machine
+    return f"{machine.cpu}, {machine.cores} cores, {machine.gpu or 'no GPU'}"

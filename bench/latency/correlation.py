@@ -1,0 +1,172 @@
+"""How well a network's costs tell its latency: rank and linear correlation. No torch here."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from itertools import combinations
+
+from scipy import stats
+
+from bench.latency.costs import Costs
+from bench.latency.rows import PLACES, Place, Row, Sweep, latency, p50, times
+from bench.measure.spread import Spread
+from bench.measure.timing import overlap
+from report.section import Section, Table
+
+MIN_NETWORKS = 4  # fewer make any order look like a law
+COSTS = {
+    "MACs": "macs",
+    "Parameters": "parameters",
+    "Activations": "activations",
+    "Bytes moved": "bytes_moved",
+    "Kernels": "kernels",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Setting:
+    """What networks are compared in: the same for all of a comparison."""
+
+    runtime: str
+    precision: str
+    batch: int
+    threads: int
+    place: Place = "host"
+
+    @classmethod
+    def of(cls, row: Row, place: Place = "host") -> Setting:
+        """Returns the setting that a row was measured in at ``place``."""
+        assert row.runtime is not None, "a measured row has a runtime"
+        return cls(
+            runtime=row.runtime,
+            precision=row.precision,
+            batch=row.batch,
+            threads=row.threads,
+            place=place,
+        )
+
+    @property
+    def title(self) -> str:
+        """Returns the runtime, and where not host to host, the place: ``ort-cuda (graph)``."""
+        return self.runtime if self.place == "host" else f"{self.runtime} ({self.place})"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Correlation:
+    """How latency goes with one cost over the networks of a setting, each in [-1, 1].
+
+    Attributes:
+        spearman: of the ranks: does more of it mean slower?
+        pearson: of the values: is latency proportional to it, with a constant?
+    """
+
+    spearman: float
+    pearson: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Inversion:
+    """Two networks of one setting, of which the one with fewer MACs takes longer beyond noise.
+
+    Attributes:
+        slow: the row with fewer MACs and the higher p50.
+        fast: the row with more MACs and the lower p50.
+        macs: MACs of ``slow`` over those of ``fast``: below 1.
+        latency: how many times as long ``slow`` takes, turn by turn; in words, why not known.
+    """
+
+    slow: Row
+    fast: Row
+    macs: float
+    latency: Spread | str
+
+
+def settings(sweep: Sweep) -> dict[Setting, list[tuple[Row, Costs]]]:
+    """Returns the measured rows of each setting that holds enough networks, with their costs."""
+    costs = {row.network: row.costs for row in sweep.rows if row.costs}
+    found: dict[Setting, list[tuple[Row, Costs]]] = {}
+    for place in PLACES:
+        for row in sorted(sweep.at(place).measured(), key=lambda row: (row.batch, row.threads)):
+            if cost := costs.get(row.network):
+                found.setdefault(Setting.of(row, place), []).append((row, cost))
+    return {setting: rows for setting, rows in found.items() if len(rows) >= MIN_NETWORKS}
+
+
+def correlate(rows: list[tuple[Row, Costs]]) -> dict[str, Correlation | None]:
+    """Returns the correlation of p50 with each of :data:`COSTS`, None with one that is constant."""
+    latencies = [p50(row) for row, _ in rows]
+    found: dict[str, Correlation | None] = {}
+    for name, field in COSTS.items():
+        values = [float(getattr(cost, field)) for _, cost in rows]
+        constant = len(set(values)) == 1
+        found[name] = (
+            None
+            if constant
+            else Correlation(
+                spearman=float(stats.spearmanr(values, latencies).statistic),
+                pearson=float(stats.pearsonr(values, latencies).statistic),
+            )
+        )
+    return found
+
+
+def inversions(rows: list[tuple[Row, Costs]]) -> list[Inversion]:
+    """Returns all inversions of a setting, the most surprising first.
+
+    Two networks whose intervals of p50 overlap are a tie, not an inversion.
+    """
+    found = []
+    for pair in combinations(rows, 2):
+        (slow, few), (fast, many) = sorted(pair, key=lambda one: one[1].macs)
+        inverted = few.macs < many.macs and p50(slow) > p50(fast)
+        if inverted and not overlap(latency(slow), latency(fast)):
+            found.append(
+                Inversion(
+                    slow=slow, fast=fast, macs=few.macs / many.macs, latency=times(slow, fast)
+                )
+            )
+    return sorted(found, key=lambda one: one.macs * p50(one.fast) / p50(one.slow))
+
+
+def correlation_section(sweep: Sweep) -> Section | None:
+    """Returns how far each cost tells latency, per setting; None with too few networks."""
+    groups = settings(sweep)
+    if not groups:
+        return None
+    found = {setting: correlate(rows) for setting, rows in groups.items()}
+    table = []
+    for setting, rows in groups.items():
+        cells = [
+            "-" if one is None else f"{one.spearman:.2f} / {one.pearson:.2f}"
+            for one in found[setting].values()
+        ]
+        pairs = len(rows) * (len(rows) - 1) // 2
+        where = (setting.title, setting.precision, str(setting.batch), str(setting.threads))
+        table.append((*where, str(len(rows)), *cells, f"{len(inversions(rows))} of {pairs}"))
+    header = ("Runtime", "Precision", "Batch", "Threads", "Networks", *COSTS, "Inversions")
+    return Section(
+        title="What tells latency, and how well",
+        sentences=(_sentence(found),),
+        tables=(Table(header=header, rows=tuple(table), numeric=frozenset(header[2:])),),
+        notes=(
+            "Correlations are Spearman's of the ranks / Pearson's of the values, of p50 with costs "
+            "of the float32 graph at the artifact's input size, over networks. An inversion is a "
+            "pair of which the network with fewer MACs has the higher p50, and their intervals do "
+            "not overlap.",
+        ),
+    )
+
+
+def _sentence(found: dict[Setting, dict[str, Correlation | None]]) -> str:
+    ranks = [{name: one.spearman for name, one in each.items() if one} for each in found.values()]
+    macs = [each["MACs"] for each in ranks if "MACs" in each]
+    if not macs:
+        return "All networks have the same MACs: these cannot tell their latency."
+    best = Counter(max(each, key=lambda name: each[name]) for each in ranks)
+    (name, count), *_ = best.most_common()
+    return (
+        f"MACs rank the networks with a correlation of {min(macs):.2f} to {max(macs):.2f} to "
+        f"latency, depending on runtime, precision and batch; 1 would be the same order. In "
+        f"{count} of {len(found)} of these settings, what ranks them best is: {name}."
+    )

@@ -1,0 +1,87 @@
+"""What to measure, and the artifacts that it comes to. No torch here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+from artifact.artifact import MODEL_FILES
+from artifact.records import Precision
+from artifact.runtimes.base import list_runtimes
+from bench.latency.rows import is_asked
+from core.cores import usable_cores
+from core.errors import UserError, closest
+from models.registry import canonical_name
+
+_ARTIFACT_NAMES = {
+    f"{form}-{precision}" for form in MODEL_FILES for precision in get_args(Precision)
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Grid:
+    """What to measure.
+
+    Attributes:
+        artifacts: folder of all artifacts.
+        model: only this network; None means all.
+        data: only artifacts for this data; None means all.
+        batches: images per call.
+        threads: CPU threads inside one call; each number is a candidate of its own.
+        runtimes: only these; none means all.
+        compile: whether torch-compile is measured, which takes minutes to compile a network.
+    """
+
+    artifacts: Path
+    model: str | None = None
+    data: str | None = None
+    batches: tuple[int, ...] = (1, 8)
+    threads: tuple[int, ...] = (1,)
+    runtimes: tuple[str, ...] = ()
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        for name in self.runtimes:
+            if name not in list_runtimes():
+                raise UserError(f"unknown runtime {name!r}: {closest(name, list_runtimes())}")
+        if not self.batches or not self.threads or min(*self.batches, *self.threads) < 1:
+            raise UserError(
+                f"batches are {list(self.batches)}, threads {list(self.threads)}: "
+                "each must be at least 1"
+            )
+        if max(self.threads) > usable_cores():
+            raise UserError(
+                f"threads are {list(self.threads)}: this machine has {usable_cores()} usable cores"
+            )
+
+
+def find_artifacts(grid: Grid) -> list[Path]:
+    """Returns the folders named like an artifact that ``grid`` asks for, sound or not, sorted.
+
+    Raises:
+        UserError: there is none; the message says what there is, or how to make one.
+    """
+    every = sorted(
+        path for path in grid.artifacts.rglob("*") if path.is_dir() and path.name in _ARTIFACT_NAMES
+    )
+    if not every:
+        raise UserError(
+            f"{grid.artifacts}: no artifacts here; "
+            "make some with: make export MODEL=mobilenet_v3 DATA=digits"
+        )
+    networks = {path: network_of(grid.artifacts, path) for path in every}
+    chosen = [p for p, name in networks.items() if is_asked(name, grid.model, grid.data)]
+    if not chosen:
+        wanted = f"{canonical_name(grid.model or '*')}-{grid.data or '*'}"
+        near = closest(wanted, set(networks.values()))
+        raise UserError(
+            f"{grid.artifacts}: no artifacts of {wanted}: {near}; "
+            f"make some with: make export MODEL={grid.model or '...'} DATA={grid.data or '...'}"
+        )
+    return chosen
+
+
+def network_of(artifacts: Path, folder: Path) -> str:
+    """Returns ``<model>-<data>`` of an artifact's folder under that of all artifacts."""
+    return folder.parent.relative_to(artifacts).as_posix()

@@ -1,0 +1,207 @@
+"""What a sweep says, in sentences computed from its rows. No torch here."""
+
+from __future__ import annotations
+
+from statistics import geometric_mean
+
+from bench.latency.pick import Pick, title
+from bench.latency.rows import Sweep, p50
+from bench.latency.table import MISSING, NOISY, macs, ms, threads, top1
+from bench.measure.spread import Spread
+from core.conditions import Conditions
+from report.section import Table
+
+
+def headline(sweep: Sweep) -> str:
+    """Returns the title of the report."""
+    networks = sweep.networks()
+    what = networks[0] if len(networks) == 1 else f"{len(networks)} networks"
+    return f"Latency of {what}"
+
+
+def subtitle(sweep: Sweep) -> str:
+    """Returns the line below the title: what was asked of which machine."""
+    counts = sorted({row.macs for row in sweep.rows if row.macs is not None})
+    parts = [f"{macs(counts[0])} MACs per image"] if len(counts) == 1 else []
+    parts.append(sweep.machine.gpu or sweep.machine.cpu)
+    parts.append(_numbers(sweep.threads(), "thread"))
+    if {row.weights for row in sweep.rows if row.weights} == {"random"}:
+        parts.append("random weights: good for latency only")
+    return " · ".join(parts)
+
+
+def summary(sweep: Sweep, picks: dict[str, Pick]) -> list[str]:
+    """Returns the findings in plain sentences, each computed from the rows."""
+    if not sweep.measured():
+        return ["Nothing could be measured on this machine; the reasons are below."]
+    networks = sweep.networks()
+    if len(networks) == 1:
+        sentence = _network_sentence(sweep, picks.get(networks[0]), networks[0])
+        return [sentence, *filter(None, [_spread(sweep), _runs(sweep)])]
+    found = [sweep.times_torch(best.row) for best in picks.values()]
+    gains = [gain for gain in found if isinstance(gain, Spread)]
+    sentences = [
+        "Torch eager was not measured beside what a server could use: how much faster that is, "
+        "is not known."
+    ]
+    if gains:
+        values = [gain.median for gain in gains]
+        turns = f"{min(g.low for g in gains):.1f} to {max(g.high for g in gains):.1f}"
+        sentences = [
+            f"Over {len(gains)} networks, what was picked answers one image "
+            f"{geometric_mean(values):.1f} times faster than torch eager (geometric mean; "
+            f"{min(values):.1f} to {max(values):.1f}; single turns {turns})."
+        ]
+    return [*sentences, *filter(None, [_runs(sweep)])]
+
+
+def picks_table(sweep: Sweep, picks: dict[str, Pick]) -> Table | None:
+    """Returns what to serve of each network, or None where the sentences say it of one."""
+    if len(sweep.networks()) == 1:
+        return None
+    rows: list[tuple[str, ...]] = []
+    for network in sweep.networks():
+        if best := picks.get(network):
+            gain, eager = sweep.times_torch(best.row), sweep.eager(best.row)
+            rows.append(
+                (
+                    network,
+                    title(best.row),
+                    str(best.row.threads),
+                    ms(p50(best.row)),
+                    ms(p50(eager)) if eager else MISSING,
+                    MISSING if isinstance(gain, str) else str(gain),
+                    top1(best.row),
+                    best.tied if best.ties else "",
+                )
+            )
+        else:
+            rows.append((network, "nothing that a server could use was measured", *[""] * 6))
+    header = (
+        "Network",
+        "Serve",
+        "Threads",
+        "p50 ms",
+        "torch ms",
+        "x faster",
+        "Top-1",
+        "A tie with",
+    )
+    return Table(header=header, rows=tuple(rows), numeric=frozenset(header[2:7]))
+
+
+def method(sweep: Sweep) -> list[str]:
+    """Returns how the figures came about, in sentences."""
+    plan = sweep.plan
+    return [
+        "Latency is seconds per call, by wall clock, from uint8 pixels on the host to float32 "
+        "logits on the host; shown in ms. The pixels are the artifact's golden images, repeated "
+        f"to fill a batch. Inside one call: {_numbers(sweep.threads(), 'thread')} of the CPU.",
+        "Before it is timed, a candidate must reproduce the artifact's golden answers. Nothing "
+        "falls back to another runtime: what cannot run is listed with its reason.",
+        f"All candidates take turns: {plan.rounds} rounds, a new random order in each (seed "
+        f"{plan.seed}). A turn is two untimed calls, then timed ones; at least {plan.count} "
+        f"samples and {plan.seconds:g} s per candidate in all, but a slow one stops at "
+        f"{plan.limit:g} s with fewer: the column Calls counts them. Before the first round each "
+        "is called until the median of five calls is no longer 5 % below that of the five before, "
+        f"or for {plan.warmup_seconds:g} s.",
+        "p50, p95 and p99 are percentiles of all raw samples, none dropped. The interval is a "
+        "95 % bootstrap interval of p50 that draws whole turns. Two candidates whose intervals "
+        "overlap are a tie. A row is noisy where the standard deviation exceeds "
+        f"{NOISY * 100:g} % of the mean.",
+        "x faster: p50 of torch eager over p50 of the row at the same batch size, turn by turn: "
+        "the median, and the least and the greatest of the turns. Only rows of one run are divided "
+        "by each other, as a machine is faster in one run than in another. "
+        "GMACs/s is MACs per image x batch / p50: the rate that was reached. MACs are those of the "
+        "fp32 network; FLOPs = 2 x MACs. On a CPU, OpenVINO computes fp32 and int8 graphs in fp32 "
+        "where they are not quantised (never bfloat16), and ONNX Runtime has no fp16 "
+        "convolutions: it converts an fp16 graph to fp32 as it runs.",
+        "Top-1 is measured on the artifact itself, on images it was not trained on.",
+    ]
+
+
+def facts(sweep: Sweep) -> list[tuple[str, str]]:
+    """Returns what the machine is, as (name, value)."""
+    machine = sweep.machine
+    memory = "unknown" if machine.memory is None else f"{machine.memory / 2**30:.1f} GiB"
+    gpu = f"{machine.gpu}, driver {machine.driver}" if machine.gpu else "none found"
+    before, after = sweep.before, sweep.after
+    return [
+        ("Processor", f"{machine.cpu}, {machine.cores} usable cores"),
+        ("Memory", memory),
+        ("GPU", gpu),
+        ("System", f"{machine.os}, kernel {machine.kernel}"),
+        ("Frequency governor", machine.governor or "not shown by the system"),
+        ("Load average before and after", f"{_load(before)}; {_load(after)}"),
+        ("Clock before and after", f"{_clock(before)}; {_clock(after)}"),
+        ("Versions", ", ".join(f"{name} {value}" for name, value in machine.versions.items())),
+        ("Measured", f"{before.when} to {after.when}{_reused(sweep)}"),
+    ]
+
+
+def _numbers(values: list[int], noun: str) -> str:
+    return f"{', '.join(map(str, values))} {noun}{'s' if values != [1] else ''}"
+
+
+def _load(state: Conditions) -> str:
+    load = state.load_average
+    return "unknown" if load is None else " / ".join(f"{x:.2f}" for x in load)
+
+
+def _clock(state: Conditions) -> str:
+    clocks = [
+        f"{kind} {mhz:,.0f} MHz"
+        for kind, mhz in (("CPU", state.cpu_mhz), ("GPU", state.gpu_mhz))
+        if mhz is not None
+    ]
+    return ", ".join(clocks) or "not shown by the system"
+
+
+def _reused(sweep: Sweep) -> str:
+    """Returns which rows were not measured in the last run: they did not take turns with it."""
+    earlier = sorted(row.when for row in sweep.measured() if row.when < sweep.before.when)
+    if not earlier:
+        return ""
+    return f"; {len(earlier)} of {len(sweep.measured())} rows in earlier runs, from {earlier[0]} on"
+
+
+def _runs(sweep: Sweep) -> str | None:
+    """Returns the sentence on rows of several runs, or None where all are of one."""
+    runs = {row.when for row in sweep.measured()}
+    if len(runs) < 2:
+        return None
+    return (
+        f"The rows are of {len(runs)} runs. A machine is faster in one run than in another, by a "
+        "third here and there: ratios are of rows of one run only, and order between runs may be "
+        "the machine's. ARGS=--fresh measures all in one run."
+    )
+
+
+def _network_sentence(sweep: Sweep, best: Pick | None, network: str) -> str:
+    if best is None:
+        return f"{network}: no candidate that a server could use was measured at batch 1."
+    row = best.row
+    gain, eager = sweep.times_torch(row), sweep.eager(row)
+    text = f"On this machine {network} is best served as {title(row)}: {ms(p50(row))} ms an image"
+    if len(sweep.threads()) > 1:
+        text += f" with {threads(row)}"
+    if eager and isinstance(gain, Spread):
+        turns = f"; turns from {gain.low:.1f} to {gain.high:.1f}"
+        text += f", {gain.median:.1f} times faster than torch eager ({ms(p50(eager))} ms{turns})"
+    if best.ties:
+        text += f". It ties with {best.tied}; among ties the highest precision is taken"
+    return text + "."
+
+
+def _spread(sweep: Sweep) -> str | None:
+    """Returns the sentence on why MACs are not time, for one network, or None with one row."""
+    rated = [(rate, row) for row in sweep.measured(batch=1) if (rate := row.rate)]
+    if len(rated) < 2:
+        return None
+    (low, slow), (high, fast) = (f(rated, key=lambda pair: pair[0]) for f in (min, max))
+    count = macs(fast.macs) if fast.macs else "the same number of"
+    return (
+        f"Every candidate does {count} MACs per image, yet they reach {low / 1e9:.1f} "
+        f"({slow.runtime}, {slow.precision}) to {high / 1e9:.1f} GMACs/s ({fast.runtime}, "
+        f"{fast.precision}): the count alone does not say what an image costs."
+    )

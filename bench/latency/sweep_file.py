@@ -1,0 +1,112 @@
+"""The file that keeps what sweeps found. No torch here.
+
+`latency.jsonl` holds a header (schema, machine, plan, conditions) on its first line and a row on
+each other. Rows of earlier runs on the same machine stay in it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ConfigDict, TypeAdapter, with_config
+
+from bench.latency.rows import Row, Sweep
+from bench.measure.timing import Plan
+from core.cli import notes
+from core.conditions import Conditions
+from core.errors import UserError
+from core.machine import Machine, this_machine
+from core.record_file import parse, schema_of, write_lines
+
+SCHEMA = 2
+FILE = "latency.jsonl"
+_REMEDY = "measure again with: make bench ARGS=--fresh"
+
+
+@with_config(ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """What all rows of a file share."""
+
+    schema: int
+    machine: Machine
+    plan: Plan
+    before: Conditions
+    after: Conditions
+
+
+_HEADER = TypeAdapter(Header)
+_ROW = TypeAdapter(Row)
+
+
+def write_sweep(sweep: Sweep, folder: Path) -> Path:
+    """Returns the file in ``folder`` that now holds ``sweep``; it appears by rename, whole."""
+    header = Header(
+        schema=SCHEMA,
+        machine=sweep.machine,
+        plan=sweep.plan,
+        before=sweep.before,
+        after=sweep.after,
+    )
+    lines = (_HEADER.dump_json(header), *map(_ROW.dump_json, sweep.rows))
+    return write_lines(folder / FILE, lines)
+
+
+def read_sweep(path: Path) -> Sweep:
+    """Returns the sweep in the file ``path``, or in the folder ``path``.
+
+    Raises:
+        UserError: there is none, or a line of it cannot be understood (its number is named).
+    """
+    path = path if path.suffix == ".jsonl" else path / FILE
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; measure first with: make bench")
+    lines = path.read_bytes().splitlines()
+    schema = schema_of(lines[0] if lines else b"")
+    if schema != SCHEMA:
+        raise UserError(
+            f"{path}: line 1 is no header of schema {SCHEMA} (found {schema!r}); {_REMEDY}"
+        )
+    header = parse(_HEADER, lines[0], f"{path}: line 1", remedy=_REMEDY)
+    rows = tuple(
+        parse(_ROW, line, f"{path}: line {number}", remedy=_REMEDY)
+        for number, line in enumerate(lines[1:], start=2)
+    )
+    return Sweep(
+        machine=header.machine,
+        plan=header.plan,
+        rows=rows,
+        before=header.before,
+        after=header.after,
+    )
+
+
+def earlier_sweep(folder: Path, *, fresh: bool = False) -> Sweep | None:
+    """Returns what ``folder`` holds of this machine, or None.
+
+    A file of another machine, or of other versions of a library, is kept under another name, as a
+    new one will take its place: ``python -m bench compare`` takes both.
+
+    Args:
+        folder: where :func:`write_sweep` writes.
+        fresh: whether a file that cannot be understood is kept aside, too, and not an error.
+
+    Raises:
+        UserError: a file that cannot be understood.
+    """
+    path = folder / FILE
+    if not path.exists():
+        return None
+    try:
+        sweep = read_sweep(path)
+        if sweep.machine.key == this_machine().key:
+            return sweep
+    except UserError:
+        if not fresh:
+            raise
+    names = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(1))
+    aside = path.rename(next(name for name in names if not name.exists()))
+    notes().print(f"{path} is not of this machine and these versions: it is {aside.name} now")
+    return None

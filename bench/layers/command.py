@@ -1,0 +1,81 @@
+"""``python -m bench layers``: where the time of one network goes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from artifact.artifact import Artifact
+from bench.latency.grid import Grid, find_artifacts
+from bench.layers.agreement import doubt
+from bench.layers.layer_report import (
+    limit_sentence,
+    sentence,
+    show_layers,
+    title,
+    where,
+    write_layers,
+)
+from bench.layers.peaks import measure_peaks
+from bench.layers.roofline import roof
+from bench.layers.sweep import measure_layers
+from core.cli import results
+from core.errors import UserError
+from core.machine import this_machine
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layers:
+    """Show where the milliseconds of a network go, layer by layer, against where its MACs are."""
+
+    model: tyro.conf.Positional[str]
+    """Network, by its registry name."""
+    data: str | None = None
+    """The data of its artifact; left out: whatever there is."""
+    format: Literal["onnx-fp32", "onnx-fp16", "onnx-int8"] = "onnx-fp32"
+    """Which of its artifacts."""
+    artifacts: Path = Path("artifacts")
+    """Folder of all artifacts."""
+    out: Path = Path("reports")
+    """Folder for layers-<network>-<artifact>.md and .png."""
+    batch: int = 1
+    """Images per call."""
+    threads: int = 1
+    """CPU threads inside one call."""
+    runs: int = 100
+    """Calls that are looked at."""
+
+    def __call__(self) -> None:
+        """Prints the kinds of layers, the slowest ones and where the report is."""
+        grid = Grid(
+            artifacts=self.artifacts,
+            model=self.model,
+            data=self.data,
+            batches=(self.batch,),
+            threads=(self.threads,),
+        )
+        folders = [folder for folder in find_artifacts(grid) if folder.name == self.format]
+        if len(folders) != 1:
+            found = ", ".join(map(str, folders)) or "none"
+            raise UserError(
+                f"{self.artifacts}: one {self.format} artifact of {self.model} is wanted, there is "
+                f"{found}; name its data with --data, or make it with: make export"
+            )
+        times = measure_layers(
+            Artifact.load(folders[0]), batch=self.batch, threads=self.threads, runs=self.runs
+        )
+        bounded = roof(times, measure_peaks("ort-cpu", self.threads))
+        machine = this_machine()
+        out = results()
+        out.print(title(times))
+        out.print(where(times, machine))
+        for table in show_layers(bounded):
+            out.print(table, "")
+        out.print(sentence(times))
+        out.print(limit_sentence(bounded))
+        if reason := doubt(times):
+            out.print(f"Do not rely on these: {reason}.")
+        print(write_layers(bounded, machine, self.out))

@@ -1,0 +1,172 @@
+"""Why networks take what they take: their layers, their limits, and a prediction. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from artifact.artifact import Artifact
+from bench.latency.grid import Grid, find_artifacts
+from bench.latency.rows import Row, Sweep
+from bench.layers.agreement import doubt
+from bench.layers.layers import LayerTimes
+from bench.layers.peak_rows import keep_peaks, known_peaks
+from bench.layers.peaks import measure_peaks
+from bench.layers.prediction import MIN_FAMILIES, family, leave_family_out
+from bench.layers.prediction_section import prediction_section
+from bench.layers.roofline import Roof, roof
+from bench.layers.roofline_section import roofline_section
+from bench.layers.rows import keep_layers, known_layers
+from bench.layers.sweep import Missing, profile_all
+from core.cli import notes
+from core.errors import UserError
+from report.section import Section
+
+RUNTIME = "ort-cpu"  # whose kernels are profiled, and whose peaks are measured
+PRECISIONS = ("fp32", "int8")  # ONNX Runtime computes an fp16 graph in fp32 on a CPU
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bounded:
+    """Networks under the peaks that were measured beside their layers, and what has none."""
+
+    roofs: tuple[Roof, ...]
+    missing: tuple[Missing, ...]
+
+    def sections(self) -> list[Section]:
+        """Returns what bounds the layers, and how well their latency is predicted.
+
+        Nothing comes of nothing, and no section on prediction of fewer than three families.
+        """
+        if not self.roofs and not self.missing:
+            return []
+        sections = [roofline_section(self.roofs, self.missing)]
+        families = {family(roof.times.model) for roof in self.roofs}
+        if len(families - {None}) >= MIN_FAMILIES:
+            sections.append(predict(self.roofs))
+        return sections
+
+
+def explain(out: Path, sweep: Sweep) -> Bounded:
+    """Returns the layers that ``out`` holds of the networks of ``sweep``, at the fewest threads.
+
+    Where the two show the same call they must agree, and then it is that of ``sweep``.
+
+    Raises:
+        UserError: a file there that cannot be understood.
+    """
+    asked = set(sweep.networks())
+    layers = [times for times in known_layers(out) if times.network in asked]
+    threads = min((times.threads for times in layers), default=1)
+    return _Judge(out, sweep).bound(times for times in layers if times.threads == threads)
+
+
+def load_graphs(grid: Grid) -> list[Artifact]:
+    """Returns the artifacts of ``grid`` that ONNX Runtime runs on a CPU in their own precision.
+
+    Those that cannot be read are left out, with a line that says why.
+    """
+    names = [f"onnx-{precision}" for precision in PRECISIONS]
+    found = []
+    for folder in find_artifacts(grid):
+        if folder.name in names:
+            try:
+                found.append(Artifact.load(folder))
+            except UserError as error:
+                notes().print(f"left out: {error}", soft_wrap=True, markup=False)
+    return found
+
+
+def profile(
+    artifacts: Sequence[Artifact],
+    batches: Sequence[int],
+    threads: int,
+    out: Path,
+    *,
+    sweep: Sweep | None = None,
+    fresh: bool = False,
+) -> Bounded:
+    """Returns the fp32 and int8 graphs among ``artifacts`` under the peaks of this machine.
+
+    Layers are profiled by turns with the calls they explain, peaks measured right after; both are
+    kept in ``out``. What is there already is taken, if it was measured so and explains its call.
+
+    Args:
+        artifacts: sound ones.
+        batches: images of a call.
+        threads: CPU threads inside a call.
+        out: for ``layers.jsonl`` and ``peaks.json``.
+        sweep: rows of the same artifacts that the layers must agree with.
+        fresh: profile all of them anew.
+    """
+    graphs = [one for one in artifacts if one.format == "onnx" and one.precision in PRECISIONS]
+    judge = _Judge(out, sweep)
+    known = [] if fresh else [t for t in known_layers(out) if isinstance(judge(t), Roof)]
+    found = profile_all(graphs, batches=batches, threads=threads, known=known)
+    if found.when is not None:
+        keep_layers(found.rows, out)
+        beside = {times.when for times in known_layers(out)}
+        keep_peaks(replace(measure_peaks(RUNTIME, threads), when=found.when), out, beside)
+        judge = _Judge(out, sweep)
+    bounded = judge.bound(found.rows)
+    return replace(bounded, missing=(*bounded.missing, *found.missing))
+
+
+class _Judge:
+    """Puts layers under the peaks beside them, or aside, where they do not explain a call."""
+
+    def __init__(self, out: Path, sweep: Sweep | None) -> None:
+        rows = sweep.measured() if sweep else []
+        self._rows: dict[tuple[str, str, int, int], Row] = {
+            (row.network, row.precision, row.batch, row.threads): row
+            for row in rows
+            if row.runtime == RUNTIME
+        }
+        self._peaks = {
+            (one.machine, one.threads, one.when): one
+            for one in known_peaks(out)
+            if one.runtime == RUNTIME
+        }
+
+    def __call__(self, times: LayerTimes) -> Roof | str:
+        """Returns ``times`` with the call that the report shows, or in words why not."""
+        row = self._rows.get(times.key)
+        peaks = self._peaks.get((times.machine, times.threads, times.when))
+        if peaks is None:
+            return "no peaks of this machine were measured beside its layers"
+        if (reason := doubt(times, row)) is not None:
+            return reason
+        call = row.latency if row and row.latency else times.call
+        return roof(replace(times, call=call), peaks)
+
+    def bound(self, rows: Iterable[LayerTimes]) -> Bounded:
+        """Returns all of ``rows``."""
+        roofs, missing = [], []
+        for times in rows:
+            found = self(times)
+            if isinstance(found, Roof):
+                roofs.append(found)
+                continue
+            missing.append(
+                Missing(
+                    network=times.network,
+                    artifact=f"onnx-{times.precision}",
+                    batch=times.batch,
+                    reason=f"{found}; make bench profiles it again",
+                )
+            )
+        return Bounded(roofs=tuple(roofs), missing=tuple(missing))
+
+
+def predict(roofs: Sequence[Roof]) -> Section:
+    """Returns how well ``roofs`` are predicted.
+
+    Raises:
+        UserError: networks of fewer than three families.
+    """
+    families = {roof.times.model: family(roof.times.model) for roof in roofs}
+    known = {model: name for model, name in families.items() if name}
+    inside = [roof for roof in roofs if roof.times.model in known]
+    outside = sorted({roof.times.network for roof in roofs if roof.times.model not in known})
+    return prediction_section(leave_family_out(inside, known), outside)

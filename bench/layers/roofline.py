@@ -1,0 +1,126 @@
+"""What bounds each layer of a network on this machine, and how far it is from its bound. No torch.
+
+Source: the roofline model, Williams, Waterman and Patterson, "Roofline: an insightful visual
+performance model for multicore architectures", CACM 52(4), 2009; with a bandwidth for each size of
+working set, as small networks live in caches, and with the launch of a kernel as a third bound.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from artifact.records import Precision
+from bench.layers.layers import LayerTime, LayerTimes
+from bench.layers.peaks import Peaks
+from models.cost import Kind
+
+Limit = Literal["compute", "memory", "launch"]
+LIMITS: tuple[Limit, ...] = get_args(Limit)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bound:
+    """The seconds that a kernel takes at least, for each reason there is.
+
+    Attributes:
+        compute: its operations at the peak of its precision.
+        activations: its input and output, in the cache that holds the two.
+        weights: its weights, in the cache that holds those of the whole network: all others have
+            passed since they were read last.
+        launch: the call of a kernel.
+    """
+
+    compute: float
+    activations: float
+    weights: float
+    launch: float
+
+    @property
+    def memory(self) -> float:
+        """Returns the seconds of all bytes that it moves."""
+        return self.activations + self.weights
+
+    @property
+    def by(self) -> Limit:
+        """Returns the reason that takes longest."""
+        return max(LIMITS, key=lambda limit: float(getattr(self, limit)))
+
+    @property
+    def seconds(self) -> float:
+        """Returns the lower limit: what takes longest, as if all else took place meanwhile."""
+        return max(self.compute, self.memory, self.launch)
+
+
+def bounds(times: LayerTimes, peaks: Peaks) -> list[Bound]:
+    """Returns the bound of each layer of ``times``."""
+    weights = sum(layer.weights for layer in times.layers)
+    return [_bound(layer, weights, peaks) for layer in times.layers]
+
+
+def _bound(layer: LayerTime, weights: int, peaks: Peaks) -> Bound:
+    activations = layer.read + layer.written
+    return Bound(
+        compute=2 * layer.macs / peaks.flops[layer.precision],
+        activations=peaks.seconds(activations, within=activations),
+        weights=peaks.seconds(layer.weights, within=weights),
+        launch=peaks.launch,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Roof:
+    """A network under its roofline.
+
+    Attributes:
+        times: its layers, as measured.
+        peaks: of the machine, measured beside them.
+        bounds: of each layer.
+    """
+
+    times: LayerTimes
+    peaks: Peaks
+    bounds: tuple[Bound, ...]
+
+    @property
+    def setting(self) -> tuple[Precision, int]:
+        """Returns what networks are compared at: precision and batch size."""
+        return self.times.precision, self.times.batch
+
+    def pairs(self) -> list[tuple[LayerTime, Bound]]:
+        """Returns each layer with its bound."""
+        return list(zip(self.times.layers, self.bounds, strict=True))
+
+    @property
+    def limit(self) -> float:
+        """Returns the seconds that a call takes at least: the sum of all bounds."""
+        return sum(bound.seconds for bound in self.bounds)
+
+    @property
+    def ratio(self) -> float:
+        """Returns how many times its limit a call takes, at p50 and without the profiler."""
+        return self.times.call.p50 / self.limit
+
+    def shares(self) -> dict[Limit, float]:
+        """Returns the share of the kernels' time that is in layers bound by each reason."""
+        whole, shares = self.times.seconds, dict.fromkeys(LIMITS, 0.0)
+        for layer, bound in self.pairs():
+            shares[bound.by] += layer.seconds / whole
+        return shares
+
+    def broken(self) -> list[tuple[LayerTime, Bound]]:
+        """Returns the layers that were measured faster than their bound: each proves it wrong."""
+        return [(layer, bound) for layer, bound in self.pairs() if layer.seconds < bound.seconds]
+
+    def excess(self) -> dict[Kind, float]:
+        """Returns the seconds that the layers of each kind take over their bounds."""
+        found: dict[Kind, float] = {}
+        for layer, bound in self.pairs():
+            found[layer.kind] = found.get(layer.kind, 0.0) + layer.seconds - bound.seconds
+        return found
+
+
+def roof(times: LayerTimes, peaks: Peaks) -> Roof:
+    """Returns ``times`` under the roofline of ``peaks``, measured with as many threads."""
+    assert times.threads == peaks.threads, "peaks of another number of threads bound nothing"
+    return Roof(times=times, peaks=peaks, bounds=tuple(bounds(times, peaks)))

@@ -1,0 +1,114 @@
+"""The roofline of this machine, and where the layers of networks are under it. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+
+from bench.latency.table import percent
+from bench.layers.layer_report import KIND_COLOURS
+from bench.layers.peaks import Peaks
+from bench.layers.roofline import Roof
+
+_QUIET = "#8b929c"
+
+
+def roofline_chart(roofs: Sequence[Roof], peaks: Peaks) -> Any:
+    """Returns one view: the rate of each kind of layer against its operations for each byte.
+
+    Args:
+        roofs: of one precision.
+        peaks: the lines.
+    """
+    marks = [mark for roof in roofs for mark in _marks(roof)]
+    used = [kind for kind in KIND_COLOURS if any(mark["kind"] == kind for mark in marks)]
+    peak = peaks.flops[roofs[0].times.precision] / 1e9
+    across = [mark["intensity"] for mark in marks]
+    low, high = min(across) / 1.6, max(across) * 1.6
+    bottom = min(mark["rate"] for mark in marks) / 1.6
+    x = alt.X(
+        "intensity:Q",
+        title="operations per byte moved (2 x MACs / B)",
+        scale=alt.Scale(type="log", domain=[low, high], nice=False),
+        axis=alt.Axis(grid=False, tickCount=5, format="~g"),
+    )
+    y = alt.Y(
+        "rate:Q",
+        title="operations per second (G/s)",
+        scale=alt.Scale(type="log", domain=[bottom, peak * 1.8], nice=False),
+        axis=alt.Axis(grid=False, tickCount=5, format="~g"),
+    )
+    lines, names = _roofs(peak, peaks, low, high, bottom)
+    points = (
+        alt.Chart(alt.Data(values=marks))
+        .mark_point(size=70, filled=True, opacity=0.85)
+        .encode(
+            x=x,
+            y=y,
+            color=alt.Color(
+                "kind:N",
+                title=None,
+                scale=alt.Scale(domain=used, range=[KIND_COLOURS[kind] for kind in used]),
+            ),
+            tooltip=["network:N", "kind:N", "share of time:N", "intensity:Q", "rate:Q"],
+        )
+    )
+    rules = (
+        alt.Chart(alt.Data(values=lines))
+        .mark_line(strokeWidth=1.5, color=_QUIET)
+        .encode(x=x, y=y, detail="roof:N")
+    )
+    text = (
+        alt.Chart(alt.Data(values=names))
+        .mark_text(align="left", baseline="bottom", fontSize=10, dx=4, dy=-4, color=_QUIET)
+        .encode(x=x, y=y, text="roof:N")
+    )
+    return alt.layer(rules, text, points).properties(
+        height=320, description="Rate of each kind of layer against operations per byte."
+    )
+
+
+def _marks(roof: Roof) -> list[dict[str, Any]]:
+    """Returns a record for each kind of layer of ``roof`` that has MACs."""
+    found = []
+    for share in roof.times.shares():
+        layers = [layer for layer in roof.times.layers if layer.kind == share.kind]
+        operations = 2 * sum(layer.macs for layer in layers)
+        if operations:
+            found.append(
+                {
+                    "network": roof.times.network,
+                    "kind": share.kind,
+                    "share of time": percent(share.time),
+                    "intensity": operations / sum(layer.traffic for layer in layers),
+                    "rate": operations / share.seconds / 1e9,
+                }
+            )
+    return found
+
+
+def _roofs(
+    peak: float, peaks: Peaks, low: float, high: float, bottom: float
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Returns the ends of the roof lines inside the axes, and a label for each."""
+    lines: list[dict[str, Any]] = []
+    labels: list[dict[str, Any]] = []
+    sizes = [size for size, _ in peaks.bandwidth]
+    for size in (sizes[0], sizes[-1]):
+        rate = peaks.rate(size) / 1e9
+        name = f"{rate:,.0f} GB/s within {size_name(size)}"
+        left = max(low, bottom / rate)
+        lines += [{"intensity": at, "rate": at * rate, "roof": name} for at in (left, peak / rate)]
+        labels.append({"intensity": left, "rate": left * rate, "roof": name})
+    name = f"{peak:,.0f} G/s"
+    knee = peak / (peaks.rate(sizes[0]) / 1e9)
+    lines += [{"intensity": at, "rate": peak, "roof": name} for at in (knee, high)]
+    labels.append({"intensity": knee, "rate": peak, "roof": name})
+    return lines, labels
+
+
+def size_name(size: int) -> str:
+    """Returns bytes as ``64 KB`` or ``256 MB``, of 1024."""
+    return f"{size >> 20} MB" if size >= 1 << 20 else f"{size >> 10} KB"

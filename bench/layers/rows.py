@@ -1,0 +1,71 @@
+"""The file that keeps the layers of many networks, as measured on one machine. No torch here.
+
+`layers.jsonl` holds a header (schema, machine) on its first line, and the layers of an artifact at
+a batch size on each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ConfigDict, TypeAdapter, with_config
+
+from bench.layers.layers import LayerTimes
+from core.errors import UserError
+from core.machine import Machine, this_machine
+from core.record_file import parse, schema_of, write_lines
+
+SCHEMA = 1
+FILE = "layers.jsonl"
+
+
+@with_config(ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """What all rows of a file share."""
+
+    schema: int
+    machine: Machine
+
+
+_HEADER = TypeAdapter(Header)
+_ROW = TypeAdapter(LayerTimes)
+
+
+def known_layers(folder: Path) -> list[LayerTimes]:
+    """Returns what ``folder`` holds of this machine and these versions; nothing of another.
+
+    Raises:
+        UserError: a file that cannot be understood; the line is named.
+    """
+    path = folder / FILE
+    if not path.exists():
+        return []
+    lines = path.read_bytes().splitlines()
+    if (schema := schema_of(lines[0] if lines else b"")) != SCHEMA:
+        raise UserError(
+            f"{path}: line 1 is no header of schema {SCHEMA} (found {schema!r}); "
+            "delete the file, and it is measured again"
+        )
+    header = parse(_HEADER, lines[0], f"{path}: line 1")
+    if header.machine.key != this_machine().key:
+        return []
+    return [parse(_ROW, line, f"{path}: line {number}") for number, line in enumerate(lines[1:], 2)]
+
+
+def keep_layers(rows: Iterable[LayerTimes], folder: Path) -> Path:
+    """Returns the file in ``folder`` that now holds ``rows``, and what it knew besides.
+
+    A file of another machine, or of other versions of a library, is replaced: nothing in it can
+    be used here.
+    """
+    machine = this_machine()
+    kept = {row.key: row for row in known_layers(folder)}
+    for row in rows:
+        assert row.machine == machine.key, "rows of two machines do not mix"
+        kept[row.key] = row
+    header = _HEADER.dump_json(Header(schema=SCHEMA, machine=machine))
+    lines = (header, *(_ROW.dump_json(kept[key]) for key in sorted(kept)))
+    return write_lines(folder / FILE, lines)

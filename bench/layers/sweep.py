@@ -1,0 +1,254 @@
+"""The layers of many artifacts, profiled by turns in one run. No torch here.
+
+What cannot be profiled is a line with its reason; what was profiled before is not profiled again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import onnx
+from rich.progress import Progress
+
+from artifact.artifact import Artifact
+from artifact.golden import golden_pixels
+from artifact.runtimes.base import Runtime, load_runtime
+from artifact.runtimes.ort import cpu_session
+from bench.layers.join import join
+from bench.layers.layers import LayerTimes
+from bench.layers.profiler import (
+    Overhead,
+    OverheadProbe,
+    ProbeKey,
+    Profiler,
+    profiling,
+    without_profiler,
+)
+from bench.measure.timing import Call, Latency, Plan, measure
+from core.cli import notes
+from core.conditions import conditions
+from core.errors import UserError, in_words
+from core.machine import this_machine
+from core.preprocess import Pixels
+
+# Some 50 calls of a small network, of a large one as many as 0.3 s hold, in five turns: at least
+# five, with the profiler and as many without.
+PLAN = Plan(count=50, seconds=0.0, limit=0.3, rounds=5)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Missing:
+    """What could not be profiled.
+
+    Attributes:
+        network: ``<model>-<data>``.
+        artifact: ``<format>-<precision>``.
+        batch: images of a call.
+        reason: why.
+    """
+
+    network: str
+    artifact: str
+    batch: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Profiles:
+    """What was profiled, in the order that was asked for, and what could not be.
+
+    Attributes:
+        rows: all that was asked for and has layers, known from before or profiled now.
+        missing: what has none.
+        when: the date of the rows that were profiled now, UTC, ISO 8601; None where none was.
+    """
+
+    rows: tuple[LayerTimes, ...]
+    missing: tuple[Missing, ...]
+    when: str | None
+
+
+def measure_layers(artifact: Artifact, *, batch: int, threads: int, runs: int) -> LayerTimes:
+    """Returns how long each layer of ``artifact`` takes in ONNX Runtime on this CPU.
+
+    Args:
+        artifact: an ONNX one; its golden images are what it is run on.
+        batch: images of a call.
+        threads: CPU threads inside a call.
+        runs: profiled calls, and as many without the profiler; fewer of a network that takes long.
+
+    Raises:
+        UserError: no ONNX artifact, a batch it does not take, or layers that no kernel is named
+            after.
+    """
+    plan = Plan(count=runs, seconds=0.0)
+    found = profile_all([artifact], batches=(batch,), threads=threads, plan=plan)
+    for missing in found.missing:
+        raise UserError(missing.reason)
+    return found.rows[0]
+
+
+def profile_all(
+    artifacts: Sequence[Artifact],
+    *,
+    batches: Sequence[int],
+    threads: int,
+    known: Sequence[LayerTimes] = (),
+    plan: Plan = PLAN,
+) -> Profiles:
+    """Returns the layers of every artifact at every batch size.
+
+    All of them take turns, those of a kind with the profiler and without: a shared machine is slow
+    for seconds at a time.
+
+    Args:
+        artifacts: ONNX ones; what others are is a reason.
+        batches: images of a call.
+        threads: CPU threads inside a call.
+        known: what was profiled before. It is reused where machine, versions and graph are the
+            same.
+        plan: how many calls of each.
+    """
+    machine, when = this_machine().key, conditions().when
+    kept = {(row.key, row.sha256): row for row in known if row.machine == machine}
+    rows: list[LayerTimes | _Case] = []
+    missing: list[Missing] = []
+    with ExitStack() as stack:
+        for artifact in artifacts:
+            opened: _Opened | None = None
+            for batch in batches:
+                before = kept.get((_key(artifact, batch, threads), _digest(artifact)))
+                if before:
+                    rows.append(before)
+                    continue
+                try:
+                    opened = opened or _open(artifact, threads, stack)
+                    rows.append(_first_calls(opened, batch))
+                except Exception as error:  # native runtimes raise what they like
+                    missing.append(_missing(artifact, batch, error))
+        cases = [row for row in rows if isinstance(row, _Case)]
+        if not cases:
+            known_rows = tuple(row for row in rows if isinstance(row, LayerTimes))
+            return Profiles(rows=known_rows, missing=tuple(missing), when=None)
+        taken, overhead = _take_turns(cases, OverheadProbe(threads, stack), plan)
+        found: list[LayerTimes] = []
+        for row in rows:
+            if isinstance(row, LayerTimes):
+                found.append(row)
+                continue
+            try:
+                found.append(_layer_times(row, threads, (machine, when), overhead, *taken[row]))
+            except Exception as error:
+                missing.append(_missing(row.opened.artifact, row.batch, error))
+    return Profiles(rows=tuple(found), missing=tuple(missing), when=when)
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """An artifact in two sessions: one as it is served, one that is profiled."""
+
+    artifact: Artifact
+    runtime: Runtime
+    profiler: Profiler
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Case:
+    """What is measured: an artifact at a batch size."""
+
+    opened: _Opened
+    batch: int
+    pixels: Pixels
+
+
+_Turn = tuple[_Case, bool] | ProbeKey  # and whether it is profiled
+
+
+def _open(artifact: Artifact, threads: int, stack: ExitStack) -> _Opened:
+    """Returns ``artifact`` in two sessions, which ``stack`` will close."""
+    if artifact.format != "onnx":
+        raise UserError(
+            f"{artifact.name} is no ONNX graph: layers are measured in ONNX Runtime; "
+            "choose onnx-fp32, onnx-fp16 or onnx-int8"
+        )
+    open_session = partial(_profiled_session, artifact, threads)
+    return _Opened(
+        artifact=artifact,
+        runtime=stack.enter_context(load_runtime("ort-cpu", artifact, threads=threads)),
+        profiler=stack.enter_context(profiling(open_session)),
+    )
+
+
+def _profiled_session(artifact: Artifact, threads: int, profile: Path) -> Any:
+    return cpu_session(artifact, threads=threads, profile=profile)
+
+
+def _first_calls(opened: _Opened, batch: int) -> _Case:
+    """Returns the artifact at a batch size that it has taken once."""
+    pixels = golden_pixels(opened.artifact, batch)
+    opened.runtime(pixels)
+    return _Case(opened, batch, pixels)
+
+
+def _take_turns(
+    cases: Sequence[_Case], probe: OverheadProbe, plan: Plan
+) -> tuple[dict[_Case, tuple[Latency, Latency]], Overhead]:
+    """Returns the latency of each case without the profiler and with it, and what that adds."""
+    calls: dict[_Turn, Call] = dict(probe.calls.items())
+    for case in cases:
+        calls[case, False] = partial(case.opened.runtime, case.pixels)
+        calls[case, True] = partial(case.opened.profiler, case.pixels)
+    with Progress(console=notes(), auto_refresh=False) as progress:
+        task = progress.add_task("Profiling", total=len(calls) * (plan.rounds + 1))
+        tick = partial(progress.update, task, advance=1, refresh=True)
+        taken = measure(calls, plan, tick=tick)
+    overhead = probe.overhead({key: taken[key] for key in probe.calls})
+    return {case: (taken[case, False], taken[case, True]) for case in cases}, overhead
+
+
+def _layer_times(
+    case: _Case,
+    threads: int,
+    where: tuple[str, str],
+    overhead: Overhead,
+    call: Latency,
+    profiled: Latency,
+) -> LayerTimes:
+    artifact = case.opened.artifact
+    kernels = case.opened.profiler.kernels(case.batch, skip=profiled.warmup)
+    kernels = without_profiler(kernels, call.p50, overhead)
+    layers = join(onnx.load(artifact.model_file), kernels, artifact.precision, case.batch)
+    return LayerTimes(
+        model=artifact.model,
+        data=artifact.data,
+        precision=artifact.precision,
+        sha256=_digest(artifact),
+        batch=case.batch,
+        threads=threads,
+        layers=tuple(layers),
+        call=call,
+        machine=where[0],
+        when=where[1],
+    )
+
+
+def _missing(artifact: Artifact, batch: int, error: Exception) -> Missing:
+    return Missing(
+        network=f"{artifact.model}-{artifact.data}",
+        artifact=artifact.name,
+        batch=batch,
+        reason=in_words(error),
+    )
+
+
+def _key(artifact: Artifact, batch: int, threads: int) -> tuple[str, str, int, int]:
+    return f"{artifact.model}-{artifact.data}", artifact.precision, batch, threads
+
+
+def _digest(artifact: Artifact) -> str:
+    return artifact.sha256s[artifact.model_file.name]

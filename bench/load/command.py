@@ -1,0 +1,103 @@
+"""``python -m bench load``: a server under load."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from rich.progress import Progress
+
+from bench.latency.show import print_table
+from bench.load.http_client import check_loopback
+from bench.load.images import SIZES, photos, read_images
+from bench.load.in_process import Limit
+from bench.load.record import SCHEMA, Header, write_load
+from bench.load.run import check_requests, make_requests, measure_load
+from bench.load.section import load_section
+from bench.load.served import ask_server, find_artifact
+from bench.load.turns import QUICK, LoadPlan
+from bench.load.wrk import LONG_ENOUGH, find_wrk
+from core.cli import notes, results
+from core.conditions import conditions
+from core.machine import this_machine
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """Measure a running server on this machine against the same work without HTTP."""
+
+    url: str = "http://127.0.0.1:3000/predict"
+    """Where to post; this machine only. With POCKETNETS_TOKEN set, that token is sent."""
+    images: Path | None = None
+    """An image, or a folder of them; if left out, crops of two photos at 500x375 and 1920x1080."""
+    artifacts: Path = Path("artifacts")
+    """Where to look for the server's artifact: the limit is measured with it."""
+    artifact: Path | None = None
+    """Its folder, if it is not there."""
+    rounds: int | None = None
+    """Turns of each closed loop; 5 if left out."""
+    seconds: float | None = None
+    """Length of such a turn; if left out 0.8, and 3 with wrk."""
+    quick: bool = False
+    """A first look in 20 s: raw bytes only, fewer and shorter turns."""
+    wrk: bool = True
+    """Send the closed loops with wrk, if it is installed; else with our own client."""
+    out: Path = Path("reports")
+    """Folder for load.jsonl and load.md."""
+
+    def __call__(self) -> int:
+        """Prints throughput, latency and statuses; returns 1 unless every answer was a 200."""
+        address = check_loopback(self.url)
+        wrk = find_wrk() if self.wrk else None
+        plan = self.plan(wrk)
+        images = (
+            {f"{width}x{height}": photos(width, height) for width, height in SIZES}
+            if self.images is None
+            else {str(self.images): read_images(self.images)}
+        )
+        token = os.environ.get("POCKETNETS_TOKEN")
+        served = ask_server(address, token)
+        artifact = find_artifact(served, self.artifacts, self.artifact)
+        requests = make_requests(address, images, plan.forms, token)
+        check_requests(address, requests)
+        before = conditions()
+        # Drawn only between turns: a refreshing thread would take its time out of the samples.
+        with (
+            Limit(artifact.path, served.runtime, images) as limit,
+            Progress(console=notes(), auto_refresh=False) as progress,
+        ):
+            task = progress.add_task("Measuring", total=plan.count(len(images)))
+            tick = partial(progress.update, task, advance=1, refresh=True)
+            turns = measure_load(address, requests, limit, plan, wrk=wrk, tick=tick)
+        header = Header(
+            schema=SCHEMA,
+            served=served,
+            client="wrk" if wrk else "ours",
+            plan=plan,
+            machine=this_machine(),
+            before=before,
+            after=conditions(),
+        )
+        section = load_section(served, list(images), turns, plan, wrk)
+        page = write_load(header, turns, section, self.out)
+        results().print(section.title)
+        for table in section.tables:
+            print_table(table)
+        for sentence in (*section.sentences, section.notes[-1]):
+            results().print(sentence)
+        results().print(page)
+        return 1 if any(turn.load.errors for turn in turns.all) else 0
+
+    def plan(self, wrk: str | None) -> LoadPlan:
+        """Returns how much is measured, with ``wrk`` or, if that is None, with our own client."""
+        plan = QUICK if self.quick else LoadPlan()
+        if self.rounds is not None:
+            plan = dataclasses.replace(plan, rounds=self.rounds)
+        if self.seconds is not None:
+            plan = dataclasses.replace(plan, seconds=self.seconds)
+        elif wrk and not self.quick:
+            plan = dataclasses.replace(plan, seconds=LONG_ENOUGH)
+        return plan

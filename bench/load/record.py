@@ -1,0 +1,55 @@
+"""The files that a measurement of a server leaves: every turn, and the page. No torch here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from bench.load.served import Served
+from bench.load.turns import LoadPlan, Turn, Turns
+from core.conditions import Conditions
+from core.files import write_whole
+from core.machine import Machine
+from core.record_file import write_lines
+from report.section import Section, markdown
+
+SCHEMA = 2
+NAME = "load"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """What all turns of a file share: the server, how much was measured, and where."""
+
+    schema: int
+    served: Served
+    client: str
+    plan: LoadPlan
+    machine: Machine
+    before: Conditions
+    after: Conditions
+
+
+_HEADER = TypeAdapter(Header)
+_TURN = TypeAdapter(Turn)
+
+
+def write_load(header: Header, turns: Turns, section: Section, folder: Path) -> Path:
+    """Returns ``folder/load.md``; ``load.jsonl`` beside it holds the header and every turn."""
+    lines = (_HEADER.dump_json(header), *map(_TURN.dump_json, turns.all))
+    write_lines(folder / f"{NAME}.jsonl", lines)
+    machine, before = header.machine, header.before
+    where = (
+        f"Measured on {machine.cpu}, {machine.cores} usable cores, {machine.os}, {before.when}; "
+        f"load averages before {_averages(before)}, after {_averages(header.after)}."
+    )
+    text = [*markdown(section), *(f"- {note}" for note in (where, *section.notes)), ""]
+    text[0] = f"# {section.title}"
+    return write_whole(folder / f"{NAME}.md", "\n".join(text).encode())
+
+
+def _averages(state: Conditions) -> str:
+    averages = state.load_average
+    return "unknown" if averages is None else " ".join(f"{value:.2f}" for value in averages)

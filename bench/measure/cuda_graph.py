@@ -1,0 +1,59 @@
+"""Work on a GPU, captured once as a CUDA graph and timed by the GPU: no launch is waited for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from core.errors import UserError
+from export.torch_cuda import captured
+
+_MS = 1e-3  # torch's events answer in milliseconds
+_AGREEMENT = 1e-3  # of the largest value
+
+
+class Replay:
+    """What replays ``work`` on the current GPU; calling it returns what the work returned.
+
+    A :class:`bench.measure.timing.Timed` one, too.
+
+    Args:
+        work: puts kernels on the current stream, and returns a tensor on the GPU.
+
+    Raises:
+        UserError: replayed, it computes something else than launched kernel by kernel.
+    """
+
+    def __init__(self, work: Callable[[], torch.Tensor]) -> None:
+        self._answer = torch.empty(0)
+
+        @torch.inference_mode()
+        def run() -> None:
+            self._answer = work()
+
+        run()
+        expected = self._answer.clone()
+        self._graph = captured(run)
+        self._start, self._stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        scale = float(expected.abs().max()) or 1.0
+        error = float((self() - expected).abs().max()) / scale
+        if not error < _AGREEMENT:  # nor NaN
+            raise UserError(
+                f"as a CUDA graph it computes something else (relative error {error:.1e}, allowed "
+                f"{_AGREEMENT:g}); it is not timed"
+            )
+
+    def __call__(self) -> torch.Tensor:
+        """Returns the answer of one more run, on the GPU; it is overwritten by the next one."""
+        self._graph.replay()
+        torch.cuda.synchronize()
+        return self._answer
+
+    def elapse(self) -> float:
+        """Returns the seconds between two CUDA events around one replay, after it has ended."""
+        self._start.record()
+        self._graph.replay()
+        self._stop.record()
+        self._stop.synchronize()
+        return float(self._start.elapsed_time(self._stop)) * _MS

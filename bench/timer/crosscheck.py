@@ -1,0 +1,221 @@
+"""Our timer against the runtimes' own tools, on the same graph, pixels, threads and batch.
+
+A timer that is wrong is wrong for every candidate alike, and no figure of ours would show it. So
+what it says is held against ``benchmark_app`` of OpenVINO and ``onnxruntime_perf_test``. Both time
+a call whose pixels are in place already; ours is timed so, too, and, beside it, as everywhere else
+in this house: from pixels on the host to logits on the host. No torch here.
+
+They take turns of a fraction of a second on the same cores: a machine that is shared is slow for
+seconds at a time, and one of its cores may be slower than another. Measured one after the other,
+medians of one tool lay up to 70 % apart here; by turns on one core, the ratio of both lay
+within 3 %.
+
+The tools read a clock inside the runtime, so they leave out Python's binding, too: 0.05 ms a call
+where this was written (1.59 against 1.54 ms), which below 2 ms is over the 3 % allowed. So what the
+call of an empty graph takes (:mod:`bench.timer.binding`) is measured in each round and allowed on top.
+Where that is more than a tenth of a call, nothing is judged: it would hide an error of that size.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+from artifact.artifact import Artifact
+from artifact.golden import check_golden, golden_pixels
+from artifact.runtimes.base import RuntimeUnavailable, load_runtime
+from artifact.runtimes.openvino_cpu import OpenvinoRuntime
+from artifact.runtimes.ort import OrtRuntime
+from bench.latency.table import ms, percent
+from bench.measure.timing import MIN_ROUNDS, Call, Plan, measure, warm_up
+from bench.timer.binding import EmptyCall
+from bench.timer.tools import TOOLS, Job, Tool, ToolFailed, find_tool, started
+from core.cores import confined
+from core.errors import UserError
+from report.section import Section, Table
+
+AGREES = 0.03  # of the other tool's p50, either way
+SHORT = 0.1  # share of a call: where its binding takes more, no timer is judged by it
+FEWEST = 3  # rounds
+_TURN = 0.2  # seconds, or as long as so many calls take: few samples must be interrupted ones
+_CALLS = 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Check:
+    """A tool beside our timer; p50 of each round, in seconds.
+
+    Attributes:
+        tool: the program.
+        calls: ours, from pixels to logits.
+        infers: ours, with the pixels in place already.
+        empties: ours, of a graph that computes next to nothing, right after a call.
+        theirs: the tool's.
+        reason: why there is nothing of the above; None where there is.
+        failed: whether the tool is there and failed.
+    """
+
+    tool: Tool
+    calls: tuple[float, ...] = ()
+    infers: tuple[float, ...] = ()
+    empties: tuple[float, ...] = ()
+    theirs: tuple[float, ...] = ()
+    reason: str | None = None
+    failed: bool = False
+
+    @property
+    def ratio(self) -> float:
+        """Returns our p50 over the tool's, of the same work: the median of the rounds."""
+        return median(self.ratios)
+
+    @property
+    def ratios(self) -> tuple[float, ...]:
+        """Returns our p50 over the tool's, of each round."""
+        return tuple(ours / theirs for ours, theirs in zip(self.infers, self.theirs, strict=True))
+
+    @property
+    def allowance(self) -> float:
+        """Returns what the binding may add to the tool's p50, as a fraction of it."""
+        pairs = zip(self.empties, self.theirs, strict=True)
+        return median(empty / theirs for empty, theirs in pairs)
+
+    @property
+    def agrees(self) -> bool:
+        """Returns whether the two are within 3 %, and what the binding adds to ours.
+
+        False where there is nothing to compare.
+        """
+        return self.reason is None and -AGREES <= self.ratio - 1 <= AGREES + self.allowance
+
+    @property
+    def sentence(self) -> str:
+        """Returns the outcome in words."""
+        name, runtime = self.tool.name, self.tool.runtime
+        if self.reason is not None:
+            return f"{runtime} is not held against {name}: {self.reason}."
+        verdict = "they agree" if self.agrees else "they do not agree"
+        text = (
+            f"{runtime}: with the pixels in place our timer says {ms(median(self.infers))} ms, "
+            f"{name} {ms(median(self.theirs))} ms. By turns on the same cores the ratio is "
+            f"{self.ratio:.3f} (rounds: {min(self.ratios):.3f} to {max(self.ratios):.3f}), so "
+            f"{verdict} within {percent(AGREES, decimals=0)} and the {percent(self.allowance)} "
+            f"that the call of an empty graph takes ({ms(median(self.empties))} ms)."
+        )
+        handing = median(call / infer for call, infer in zip(self.calls, self.infers, strict=True))
+        return (
+            f"{text} Pixels to logits takes {handing:.3f} of that: handing pixels in and logits "
+            f"out is what {name} leaves out."
+        )
+
+
+def crosscheck(
+    artifact: Artifact, *, batch: int = 1, threads: int = 1, rounds: int = 5, seconds: float = 4.0
+) -> list[Check]:
+    """Returns each tool beside our timer, of which each round measures ``seconds`` by turns.
+
+    Raises:
+        UserError: an engine, or counts that make no sense.
+    """
+    if artifact.format != "onnx":
+        raise UserError(
+            f"{artifact.path}: {artifact.name} is an engine, and the tools read graphs; "
+            "name an onnx artifact"
+        )
+    if rounds < FEWEST or seconds <= 0 or threads < 1 or batch < 1:
+        raise UserError(
+            f"rounds are {rounds}, seconds {seconds:g}, threads {threads}, batch {batch}: at least "
+            f"{FEWEST} rounds, more than 0 s, and at least 1 of the others are needed"
+        )
+    job = Job(
+        artifact=artifact,
+        pixels=golden_pixels(artifact, batch),
+        threads=threads,
+        seconds=seconds,
+    )
+    with confined(threads):
+        return [_check(tool, job, rounds) for tool in TOOLS]
+
+
+def passed(checks: list[Check]) -> bool:
+    """Returns whether there is a tool that agrees, and none that fails or does not."""
+    there = [check for check in checks if check.reason is None or check.failed]
+    return bool(there) and all(check.agrees for check in there)
+
+
+def crosscheck_section(checks: list[Check]) -> Section:
+    """Returns what came of :func:`crosscheck`: a sentence for each tool, and all rounds."""
+    rows = []
+    for check in checks:
+        runtime, name = check.tool.runtime, check.tool.name
+        if check.reason is not None:
+            rows.append((runtime, name, "-", "-", "-"))
+            continue
+        for what, rounds in (
+            ("bench, pixels to logits", check.calls),
+            ("bench, pixels in place", check.infers),
+            ("bench, an empty graph", check.empties),
+            (name, check.theirs),
+        ):
+            ratios = [ours / theirs for ours, theirs in zip(rounds, check.theirs, strict=True)]
+            figures = (" ".join(map(ms, rounds)), " ".join(f"{ratio:.3f}" for ratio in ratios))
+            rows.append((runtime, what, *figures, f"{median(ratios):.3f}"))
+    header = ("Runtime", "Timed by", "p50 ms of each round", "Over the tool's", "Median")
+    return Section(
+        title="The timer against other tools",
+        sentences=tuple(check.sentence for check in checks),
+        tables=(Table(header=header, rows=tuple(rows), numeric=frozenset(header[3:])),),
+    )
+
+
+def _check(tool: Tool, job: Job, rounds: int) -> Check:
+    program = find_tool(tool.name)
+    if program is None:
+        return Check(tool=tool, reason=f"it is not installed ({tool.package})")
+    calls, infers, empties, theirs = [], [], [], []
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        try:
+            runtime = load_runtime(tool.runtime, job.artifact, threads=job.threads)
+        except RuntimeUnavailable as error:
+            return Check(tool=tool, reason=str(error))
+        stack.enter_context(runtime)
+        assert isinstance(runtime, OpenvinoRuntime | OrtRuntime), "others have no tool"
+        check_golden(runtime, job.artifact)
+        infer = runtime.preset(job.pixels)
+        empty = EmptyCall(tool.runtime, infer, job.threads)
+        ours: dict[str, Call] = {"call": partial(runtime, job.pixels), "infer": infer}
+        whole_call, binding = warm_up(infer).seconds, empty.median()
+        if binding > SHORT * whole_call:
+            return Check(
+                tool=tool,
+                reason=f"a call takes {ms(whole_call)} ms, that of an empty graph {ms(binding)}: "
+                f"over {percent(SHORT, decimals=0)} of it is binding, which {tool.name} leaves "
+                "out; take a larger network or batch",
+            )
+        turn = max(min(_TURN, job.seconds / MIN_ROUNDS), _CALLS * whole_call)
+        turns = max(MIN_ROUNDS, round(job.seconds / turn))
+        plan = Plan(count=1, seconds=turns * turn, limit=turns * turn, rounds=turns)
+        # Each of our two has as many turns as it has in between, by the same clock.
+        whole = replace(job, seconds=4 * plan.seconds)
+        command = [program, *tool.arguments(whole, folder)]
+        for _ in range(rounds):
+            with started(tool, command, folder) as run:
+                latencies = measure(ours, plan, tick=partial(run.turn, turn))
+                calls.append(latencies["call"].p50)
+                infers.append(latencies["infer"].p50)
+                empties.append(empty.median())
+                try:
+                    theirs.append(run.median(patience=120 + 2 * whole.seconds))
+                except ToolFailed as error:
+                    return Check(tool=tool, reason=str(error), failed=True)
+    return Check(
+        tool=tool,
+        calls=tuple(calls),
+        infers=tuple(infers),
+        empties=tuple(empties),
+        theirs=tuple(theirs),
+    )

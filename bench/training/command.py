@@ -1,0 +1,61 @@
+"""``python -m bench training``: how fast a network trains."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from rich.table import Table
+
+from core.cli import results
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """Measure how fast a network trains here: the loader, the step, both, and a plain loop."""
+
+    model: str = "mobilenet_v3"
+    """Network, by its registry name."""
+    data: str = "digits"
+    """Data set or folder, as for training."""
+    recipe_name: str | None = None
+    """As for training; left out: its default for this network and data."""
+    workers: int | None = None
+    """Processes that decode images; left out: the recipe's."""
+    batch_size: int | None = None
+    """Images per step; left out: the recipe's."""
+    steps: int = 12
+    """Timed steps, in each of three rounds."""
+
+    def __call__(self) -> None:
+        """Prints images/s of each."""
+        from bench.training.rates import REFERENCE, training_rates
+        from models.registry import find_model
+        from training.data import load_data
+        from training.look import look
+        from training.options import FolderOptions
+        from training.recipes import RECIPES, default_recipe
+
+        name = self.recipe_name or default_recipe(self.model, self.data)
+        recipe = RECIPES[name](find_model(self.model).native_size)
+        recipe = dataclasses.replace(
+            recipe,
+            weights="random",
+            workers=recipe.workers if self.workers is None else self.workers,
+            batch_size=self.batch_size or recipe.batch_size,
+        )
+        recipe.check()
+        data = look(load_data(self.data), FolderOptions())
+        rates = training_rates(self.model, data, recipe, steps=self.steps)
+        slower = min(rates.loader, rates.step)
+        table = Table(title=f"{self.model} on {self.data}, recipe {name}, {rates.device}")
+        table.add_column("what")
+        table.add_column("images/s", justify="right")
+        table.add_column("ratio")
+        table.add_row("loader alone", f"{rates.loader:,.1f}", "")
+        table.add_row("step alone", f"{rates.step:,.1f}", "")
+        table.add_row("both", f"{rates.both:,.1f}", f"{rates.both / slower:.2f} of the slower")
+        for loop, rate in rates.loops.items():
+            versus = f"step: {rates.step / rate:.2f} of it" if loop == REFERENCE else ""
+            table.add_row(loop, f"{rate:,.1f}", versus)
+        results().print(table)

@@ -1,0 +1,123 @@
+"""The machine that figures were measured on. No torch here."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from core.cores import usable_cores
+
+# Package name in the registry -> how we call it. ONNX Runtime comes as one of two packages.
+_PACKAGES = {
+    "torch": "torch",
+    "onnxruntime-gpu": "onnxruntime",
+    "onnxruntime": "onnxruntime",
+    "openvino": "openvino",
+    "tensorrt": "tensorrt",
+    "tensorrt-rtx": "tensorrt_rtx",
+    "numpy": "numpy",
+}
+_CPUINFO = Path("/proc/cpuinfo")
+_GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Machine:
+    """What decides a latency besides the artifact; None and absent keys mean "not known".
+
+    Attributes:
+        cpu: the processor's model name.
+        cores: how many of its cores this process may use.
+        memory: bytes of main memory.
+        os: distribution or system, with its version.
+        kernel: release of the kernel.
+        governor: frequency policy of the first core, where the system shows it.
+        gpu: name of the first NVIDIA GPU.
+        driver: version of its driver.
+        versions: library to version; a library that is not installed is absent.
+    """
+
+    cpu: str
+    cores: int
+    memory: int | None
+    os: str
+    kernel: str
+    governor: str | None
+    gpu: str | None
+    driver: str | None
+    versions: dict[str, str]
+
+    @property
+    def key(self) -> str:
+        """Returns 12 hex digits that stay the same while rows are comparable."""
+        text = json.dumps(asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def this_machine() -> Machine:
+    """Returns the machine this process runs on, as it is now."""
+    gpu, driver = _gpu()
+    return Machine(
+        cpu=_cpu(),
+        cores=usable_cores(),
+        memory=_memory(),
+        os=_os(),
+        kernel=platform.release(),
+        governor=_GOVERNOR.read_text().strip() if _GOVERNOR.is_file() else None,
+        gpu=gpu,
+        driver=driver,
+        versions=_versions(),
+    )
+
+
+def _cpu() -> str:
+    if _CPUINFO.is_file():
+        for line in _CPUINFO.read_text(encoding="utf-8").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                return value.strip()
+    return platform.processor() or platform.machine()  # ARM kernels give no model name
+
+
+def _memory() -> int | None:
+    if "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", {}):
+        return None
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _os() -> str:
+    try:
+        return platform.freedesktop_os_release()["PRETTY_NAME"]
+    except (OSError, KeyError):  # no os-release file: not a Linux distribution
+        return platform.platform(terse=True)
+
+
+def _gpu() -> tuple[str | None, str | None]:
+    """Returns name and driver version of the first NVIDIA GPU, or (None, None)."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return None, None
+    query = [program, "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    answer = subprocess.run(query, capture_output=True, text=True, check=False)
+    if answer.returncode or not answer.stdout.strip():  # the tool is there, a working GPU is not
+        return None, None
+    name, _, driver = answer.stdout.splitlines()[0].partition(",")
+    return name.strip(), driver.strip()
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package, name in _PACKAGES.items():
+        try:
+            # Where both ONNX Runtimes are installed, the one for GPUs was put over the other.
+            versions.setdefault(name, importlib.metadata.version(package))
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions

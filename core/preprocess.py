@@ -1,0 +1,213 @@
+"""Encoded images to the pixels a network takes. No torch here: a server imports this file.
+
+Validation, calibration and serving all go this one way, so they see the same pixels::
+
+    image = decode(source, shorter=preprocess.shorter)
+    pixels = preprocess(image)
+
+An image far larger than the crop is first shrunk by a whole number, which is cheap, and then
+resampled: a JPEG while it is decoded, others before they are resized. Both stop at :data:`GAP`
+times the size wanted, so an image less than 2 x GAP times that size is resampled from all of its
+pixels, as ever.
+
+Casting and normalisation are not here: they are the first layer of the network
+(:class:`models.classifier.Classifier`).
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from core.errors import UserError, first_line
+from core.image_limits import PatientFile, bomb_in_body, bomb_in_header
+
+Pixels = npt.NDArray[np.uint8]
+Interpolation = Literal["bilinear", "bicubic"]
+
+_RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+_SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
+
+
+# Pillow knows many more, some of them through other programs (EPS through Ghostscript).
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+MAX_PIXELS = 89_478_485  # 1 GiB as RGBA in 24 bits: from here on Pillow warns
+# What it saves and changes: python -m bench study decoding. Not in the manifest: it is no property
+# of a network, and the golden batch starts from pixels.
+GAP = 2.0
+_START = 16  # bytes that tell a format
+_HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # ISO 23008-12
+
+
+class ImageError(UserError):
+    """Bytes that are not an image Pillow can read to the end."""
+
+
+class TooManyPixelsError(ImageError):
+    """An image whose header promises more pixels than are allowed."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Preprocess:
+    """Resize the shorter side, then crop the centre.
+
+    Attributes:
+        resize: length in pixels that the shorter side is scaled to.
+        crop: side in pixels of the square cut from the centre; at most ``resize``.
+        interpolation: how Pillow resamples; it also low-passes when it shrinks an image.
+    """
+
+    resize: int
+    crop: int
+    interpolation: Interpolation = "bilinear"
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.crop <= self.resize:
+            raise UserError(
+                f"crop is {self.crop} and resize is {self.resize}: crop must lie in 1..resize"
+            )
+        if self.interpolation not in _RESAMPLING:
+            raise UserError(
+                f"interpolation is {self.interpolation!r}: it must be one of {list(_RESAMPLING)}"
+            )
+
+    @property
+    def shorter(self) -> int:
+        """Returns the length in pixels below which :func:`decode` must not take a shorter side."""
+        return math.ceil(GAP * self.resize)
+
+    def __call__(self, image: Image.Image, *, gap: float | None = GAP) -> Pixels:
+        """Returns ``image`` as uint8 pixels of shape (crop, crop, 3), RGB.
+
+        Resampling runs once, over the part of the source that the crop keeps.
+
+        Args:
+            image: upright, of any mode.
+            gap: how many times larger than wanted the image stays when it is first shrunk by a
+                whole number; None resamples all pixels.
+        """
+        width, height = image.size
+        side = self.crop / self.resize * min(width, height)
+        left, top = (width - side) / 2, (height - side) / 2
+        resized = to_rgb(image).resize(
+            (self.crop, self.crop),
+            resample=_RESAMPLING[self.interpolation],
+            box=(left, top, left + side, top + side),
+            reducing_gap=gap,
+        )
+        return np.asarray(resized, dtype=np.uint8)
+
+
+def decode(
+    source: bytes | Path, *, max_pixels: int = MAX_PIXELS, shorter: int | None = None
+) -> Image.Image:
+    """Returns the image in ``source`` (its bytes, or a file), upright, RGB, 8 bits a channel.
+
+    EXIF rotation is honoured, transparency is laid over white, the first frame of an animation
+    is taken. Of :data:`FORMATS` only.
+
+    Args:
+        source: an encoded image.
+        max_pixels: how many are allowed.
+        shorter: a JPEG may come at 1/2, 1/4 or 1/8 of its size, as long as its shorter side keeps
+            this many pixels: its 8x8 blocks are then decoded at that size, in less time and
+            memory. Where its sides do not divide, the last column and row are partly padding, so
+            its centre lies up to half a pixel further. None, and any other format, gives all
+            pixels.
+
+    Raises:
+        ImageError: the bytes are not an image, or are cut short.
+        TooManyPixelsError: more than ``max_pixels``, judged from the header before decoding: a
+            few bytes can promise more pixels than there is memory for.
+    """
+    name = str(source) if isinstance(source, Path) else f"{len(source)} bytes"
+    try:
+        data = source if isinstance(source, bytes) else source.read_bytes()
+        if bomb := bomb_in_header(data, max_pixels):
+            raise TooManyPixelsError(f"{name}: {bomb}")
+        with Image.open(PatientFile(data), formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise TooManyPixelsError(
+                    f"{name}: {width}x{height} is {width * height} pixels, "
+                    f"the limit is {max_pixels}"
+                )
+            if bomb := bomb_in_body(image, data, max_pixels):
+                raise TooManyPixelsError(f"{name}: {bomb}")
+            if shorter is not None:
+                image.draft(None, (shorter, shorter))
+            ImageOps.exif_transpose(image, in_place=True)  # it loads; copies only to turn
+            return to_rgb(image)
+    except ImageError:
+        raise
+    except UnidentifiedImageError:
+        raise ImageError(f"{name}: not a {', '.join(FORMATS)} image") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise TooManyPixelsError(f"{name}: the limit is {max_pixels} pixels") from None
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow's own words
+        raise ImageError(f"{name}: cannot be read as an image ({first_line(error)})") from error
+    except Exception as error:  # its parsers let many other kinds escape on broken bytes
+        kind = type(error).__name__
+        raise ImageError(f"{name}: cannot be read as an image ({kind})") from error
+
+
+def check_header(file: Path, *, max_pixels: int = MAX_PIXELS) -> None:
+    """Raises what :func:`decode` would, as far as the header of a file tells; reads no pixels.
+
+    Raises:
+        ImageError: it cannot be opened, or its first bytes are none of :data:`FORMATS`.
+        TooManyPixelsError: its header promises more than ``max_pixels``.
+    """
+    start = b""
+    try:
+        with file.open("rb") as source:
+            start = source.read(_START)
+            tiff = start[:2] in (b"II", b"MM")
+            if tiff and (bomb := bomb_in_header(start + source.read(), max_pixels)):
+                raise TooManyPixelsError(f"{file}: {bomb}")
+            source.seek(0)
+            with Image.open(source, formats=FORMATS) as image:
+                width, height = image.size
+        if width * height > max_pixels:
+            raise TooManyPixelsError(f"{file}: {width}x{height} is more than {max_pixels} pixels")
+    except ImageError:
+        raise
+    except UnidentifiedImageError:
+        if start[4:8] == b"ftyp" and start[8:12] in _HEIC and "HEIF" not in FORMATS:
+            raise ImageError(f"{file}: HEIC, which needs pip install '.[heic]'") from None
+        raise ImageError(f"{file}: not an image") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise TooManyPixelsError(f"{file}: more than {max_pixels} pixels") from None
+    except OSError as error:
+        raise ImageError(
+            f"{file}: cannot be read ({error.strerror or first_line(error)})"
+        ) from error
+    except Exception as error:  # Pillow's parsers let many kinds escape on broken bytes
+        raise ImageError(f"{file}: cannot be read as an image ({type(error).__name__})") from error
+
+
+def encode_png(image: Image.Image) -> bytes:
+    """Returns ``image`` as the bytes of a PNG file, which :func:`decode` gives back unchanged."""
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Returns ``image`` as 8-bit RGB: grey is repeated, transparency is laid over white."""
+    if image.mode == "RGB":
+        return image
+    if image.mode in _SIXTEEN_BIT:
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.has_transparency_data:
+        coloured = image.convert("RGBA")
+        white = Image.new("RGBA", coloured.size, "white")
+        return Image.alpha_composite(white, coloured).convert("RGB")
+    return image.convert("RGB")

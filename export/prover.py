@@ -1,0 +1,100 @@
+"""What proves the artifacts of one network: real images, and what torch answers for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property
+
+import torch
+
+from artifact.artifact import Artifact
+from artifact.parity import measure_parity
+from artifact.records import Logits, Metrics
+from artifact.runtimes.base import PROVING_RUNTIME, load_runtime
+from core.preprocess import Pixels
+from export.network import Network, stack
+from training.data import pixel_batches
+
+IMAGES, FEW_IMAGES = 64, 32  # the latter where an image costs more than HEAVY
+HEAVY = 2_000_000_000  # MACs
+GOLDEN_IMAGES = 8
+
+
+class Prover:
+    """Measures artifacts of one network, all on the same images, against the same torch logits.
+
+    Args:
+        network: what they were made from.
+        max_batch: largest batch they take.
+        macs: what an image costs.
+    """
+
+    def __init__(self, network: Network, *, max_batch: int, macs: int) -> None:
+        self._network = network
+        self._max_batch = max_batch
+        self._images = FEW_IMAGES if macs > HEAVY else IMAGES
+
+    def prove(
+        self, draft: Artifact, golden: tuple[Pixels, Logits] | None = None
+    ) -> tuple[Artifact, Logits]:
+        """Returns ``draft`` with its figures, and the logits of its golden batch.
+
+        Args:
+            draft: an artifact whose model file is in its folder.
+            golden: the batch that it keeps already; if None, what it answers now is kept.
+
+        Raises:
+            RuntimeUnavailable: this machine cannot run it.
+        """
+        # Every core: this proves answers, it does not time them.
+        with load_runtime(PROVING_RUNTIME[draft.format], draft) as runtime:
+            golden = golden or (self.golden_pixels, runtime(self.golden_pixels))
+            parity = measure_parity(
+                runtime,
+                draft,
+                self._pixels,
+                self._logits,
+                reference="torch",
+                golden=golden,
+            )
+            metrics = self._metrics(runtime.name, runtime) if self._network.labelled else None
+        return replace(draft, parity=parity, metrics=metrics), golden[1]
+
+    @property
+    def golden_pixels(self) -> Pixels:
+        """uint8 (n, H, W, 3): the batch an artifact keeps for later checks."""
+        return self._pixels[: min(GOLDEN_IMAGES, self._max_batch)]
+
+    @cached_property
+    def _pixels(self) -> Pixels:
+        """uint8 (n, H, W, 3) of held-out images."""
+        return stack(self._network.held_out[: self._images], self._network.preprocess)
+
+    @cached_property
+    def _logits(self) -> Logits:
+        """float32 (n, C): torch's logits of :attr:`_pixels`."""
+        return self._torch(self._pixels)
+
+    @cached_property
+    def _torch_top1(self) -> float:
+        return self._top1(self._torch)
+
+    def _metrics(self, name: str, runtime: Callable[[Pixels], Logits]) -> Metrics:
+        return Metrics(
+            top1=self._top1(runtime),
+            torch_top1=self._torch_top1,
+            images=len(self._network.held_out),
+            runtime=name,
+        )
+
+    def _top1(self, run: Callable[[Pixels], Logits]) -> float:
+        network = self._network
+        batches = pixel_batches(network.held_out, network.preprocess, size=self._max_batch)
+        right = sum(int((run(pixels).argmax(axis=1) == labels).sum()) for pixels, labels in batches)
+        return right / len(network.held_out)
+
+    @torch.inference_mode()
+    def _torch(self, pixels: Pixels) -> Logits:
+        logits: Logits = self._network.module(torch.from_numpy(pixels)).numpy()
+        return logits

@@ -1,0 +1,161 @@
+"""How a graph goes to int8: by the calibration, and but for the layers, that measure best."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from artifact.golden import relative_error
+from artifact.records import Calibration, Limits, Quantization
+from core.preprocess import Pixels
+from export.quantization.candidate import MOST_FP32, Candidate, counts
+from export.quantization.gptq import Rounding
+from export.quantization.probe import affordable, logits_of
+from export.quantization.quantize import WEIGHTED, prepare, to_int8, weight_limit, with_ranges
+from export.quantization.ranges import METHODS, measure_ranges
+from export.quantization.sensitivity import layer_errors
+
+Labels = npt.NDArray[np.int64]
+
+IMAGES = 64  # of 224x224 that a graph is calibrated, rounded and chosen by
+RANDOM_IMAGES = 16  # where there is nothing to choose by
+
+
+class Score(NamedTuple):
+    """How good an int8 graph is; the larger is the better one."""
+
+    top1: float  # share of images whose label it finds; agreement where there are no labels
+    agreement: float  # share of images that it answers like float32
+    closeness: float  # minus the largest relative error of a logit
+    drop: float  # top-1 that float32 has more; 0 where there are no labels
+    image: float  # what one image is of all
+
+    def holds(self, limits: Limits) -> bool:
+        """Returns whether other images may be expected to be within ``limits``.
+
+        The images a graph was calibrated on flatter it, so half of what a limit allows is kept, or
+        one image, where that is more. Where nothing may be lost, nothing is.
+        """
+        agreement, drop = limits.top1_agreement, limits.top1_drop
+        return (agreement is None or self._keeps(1 - self.agreement, 1 - agreement)) and (
+            drop is None or self._keeps(self.drop, drop)
+        )
+
+    def _keeps(self, lost: float, allowed: float) -> bool:
+        most = max(allowed / 2, self.image) if allowed > 0 else 0.0
+        return lost <= most + 1e-9  # differences of two fractions
+
+
+def int8_candidates(
+    model: Any, pixels: Pixels, labels: Labels | None, limits: Limits, *, symmetric: bool = False
+) -> Iterator[Candidate]:
+    """Yields int8 graphs: first the one that measures best on the calibration images.
+
+    First the calibration method: MinMax, Percentile or Entropy, whichever has the best top-1; on a
+    tie, the one that is closest to float32. Then, while that graph is not within its limits,
+    layers are left in float32, those with the largest error of their own first, and no more of
+    them than needed. Asked for more, it leaves more of them, up to half.
+
+    Args:
+        model: float32 graph, uint8 pixels in.
+        pixels: uint8 (n, H, W, 3) of calibration images; none that a gate is judged by.
+        labels: int64 (n,) of their classes, or None where they have none.
+        limits: what the graph must reach on other images. Without an agreement to reach, as with
+            random weights, there is nothing to choose by: MinMax, weights rounded to the nearest,
+            and no layer in float32.
+        symmetric: activations are int8 around zero, as TensorRT wants them.
+    """
+    from onnx.checker import check_model
+
+    chosen = np.random.default_rng(0).permutation(len(pixels))  # every class is among the first
+    judged = limits.top1_agreement is not None
+    chosen = chosen[: affordable(pixels, IMAGES if judged else RANDOM_IMAGES)]
+    pixels, labels = pixels[chosen], None if labels is None else labels[chosen]
+    prepared = prepare(model)
+    judge = _judge(prepared, pixels, labels)
+    methods = METHODS if judged else METHODS[:1]
+    ranges = measure_ranges(prepared, pixels, methods)
+    limit = weight_limit(symmetric=symmetric)
+    rounding = Rounding(prepared, pixels, limit=limit) if judged else None
+
+    def rounded(graph: Any) -> Any:
+        if rounding:
+            rounding.apply(graph)
+        return graph
+
+    def graph_of(method: Calibration, fp32_layers: Sequence[str] = ()) -> Any:
+        return rounded(to_int8(prepared, ranges[method], fp32_layers, symmetric=symmetric))
+
+    plain = to_int8(prepared, ranges[methods[0]], symmetric=symmetric)
+    graphs = {m: rounded(with_ranges(plain, prepared, ranges[m])) for m in methods}
+    scores = {method: judge(graph) for method, graph in graphs.items()}
+    best = max(scores, key=lambda method: scores[method])
+    made = Quantization(
+        calibration=best,
+        images=len(pixels),
+        labelled=labels is not None,
+        top1={method: score.top1 for method, score in scores.items()},
+    )
+
+    def candidate(graph: Any, layers: Sequence[str]) -> Candidate:
+        check_model(graph, full_check=True)
+        return Candidate(graph, tuple(layers), made)
+
+    left = 0
+    if scores[best].holds(limits):
+        yield candidate(graphs[best], ())
+    order = list(layer_errors(prepared, graphs[best], pixels))
+    if symmetric:  # others are not rounded: they only read what is rounded for a Conv or Gemm
+        weighted = {node.name for node in prepared.graph.node if node.op_type in WEIGHTED}
+        order = [layer for layer in order if layer in weighted]
+    if not scores[best].holds(limits):
+        most = int(len(order) * MOST_FP32)
+        tried: dict[int, Any] = {}
+
+        def holds(count: int) -> bool:
+            tried[count] = graph_of(best, order[:count])
+            return judge(tried[count]).holds(limits)
+
+        left = fewest(most, holds)
+        yield candidate(tried[left], order[:left])
+    for count in counts(len(order), above=left):
+        yield candidate(graph_of(best, order[:count]), order[:count])
+
+
+def fewest(most: int, holds: Callable[[int], bool]) -> int:
+    """Returns the smallest count for which ``holds``, where more never does harm; else ``most``.
+
+    Doubles, then halves the gap: some ten trials for hundreds of layers. 0 is not tried.
+    """
+    fails, count = 0, 1
+    while not holds(count):
+        if count >= most:
+            return count
+        fails, count = count, min(2 * count, most)
+    while count - fails > 1:
+        middle = (fails + count) // 2
+        fails, count = (fails, middle) if holds(middle) else (middle, count)
+    return count
+
+
+def _judge(prepared: Any, pixels: Pixels, labels: Labels | None) -> Callable[[Any], Score]:
+    reference = logits_of(prepared, pixels)
+    expected = reference.argmax(axis=1)
+    truth = expected if labels is None else labels
+
+    def judge(graph: Any) -> Score:
+        logits = logits_of(graph, pixels)
+        answers = logits.argmax(axis=1)
+        top1 = float(np.mean(answers == truth))
+        return Score(
+            top1=top1,
+            agreement=float(np.mean(answers == expected)),
+            closeness=-relative_error(logits, reference),
+            drop=float(np.mean(expected == truth)) - top1,
+            image=1 / len(pixels),
+        )
+
+    return judge

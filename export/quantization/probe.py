@@ -1,0 +1,85 @@
+"""Looks inside a graph while it runs on real images: its activations, by ONNX Runtime on a CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from artifact.records import Logits
+from core.preprocess import Pixels
+from export.to_onnx import INPUT
+
+Activation = npt.NDArray[np.float32]
+
+# Images of 224x224, and the most of smaller ones, at a time: all their activations are in memory
+# together.
+BATCH, MOST = 8, 32
+SIDE = 224  # of the images that counts of images are meant for
+FEWEST = 8  # images, however large
+
+
+def activations(model: Any) -> list[str]:
+    """Returns the names of the float32 results of nodes, in the order of the graph.
+
+    Args:
+        model: an ONNX ``ModelProto`` that has all types inferred.
+    """
+    import onnx
+
+    infos = [*model.graph.value_info, *model.graph.output]
+    kinds = {info.name: info.type.tensor_type.elem_type for info in infos}
+    made = (name for node in model.graph.node for name in node.output)
+    return [name for name in made if kinds.get(name) == onnx.TensorProto.FLOAT]
+
+
+def with_outputs(model: Any, names: Sequence[str]) -> Any:
+    """Returns a copy of ``model`` whose only outputs are the float32 tensors ``names``."""
+    import onnx
+
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    del copy.graph.output[:]
+    copy.graph.output.extend(
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names
+    )
+    return copy
+
+
+def affordable(pixels: Pixels, images: int) -> int:
+    """Returns how many of ``pixels`` cost about as much as ``images`` of 224x224 do.
+
+    But no more than twice as many, however small: each takes its time, too.
+    """
+    count = min(2 * images, images * SIDE**2 // pixels[0, :, :, 0].size)
+    return min(len(pixels), max(FEWEST, count))
+
+
+def run_probe(model: Any, pixels: Pixels) -> Iterator[list[Activation]]:
+    """Yields the outputs of ``model`` for one batch of ``pixels`` after another.
+
+    Args:
+        model: an ONNX ``ModelProto``.
+        pixels: uint8 (n, H, W, 3).
+    """
+    session = _session(model)
+    batch = min(MOST, max(1, BATCH * SIDE**2 // pixels[0, :, :, 0].size))
+    for start in range(0, len(pixels), batch):
+        yield session.run(None, {INPUT: pixels[start : start + batch]})
+
+
+def logits_of(model: Any, pixels: Pixels) -> Logits:
+    """Returns float32 (n, C) of ``pixels`` uint8 (n, H, W, 3)."""
+    return np.concatenate([logits for (logits,) in run_probe(model, pixels)])
+
+
+def _session(model: Any) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors
+    return onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )

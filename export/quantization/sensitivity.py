@@ -1,0 +1,147 @@
+"""What int8 or float16 does to each layer of a graph on its own."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Any
+
+import numpy as np
+
+from core.preprocess import Pixels
+from export.quantization.probe import run_probe
+from export.quantization.quantize import DEQUANTIZE
+
+QUANTIZE = "QuantizeLinear"
+SINGLE, HALF = 1, 10  # float32 and float16 in ONNX
+_AXES = "axes of an image"
+
+
+def layer_errors(model: Any, rounded: Any, pixels: Pixels) -> dict[str, float]:
+    """Returns noise power over signal power of each rounded layer's result, the largest first.
+
+    Each layer is fed what it gets in the float32 graph, so the error is its own: of its rounded
+    input, weights and result, not of the layers before it. It is the mean over all images, of each
+    at most 1: added up over them, one image of huge activations would hide that the others are
+    rounded to nothing. Keys are names of nodes; a result that is not finite has an infinite error.
+
+    Args:
+        model: float32 graph.
+        rounded: that graph from :func:`export.quantization.quantize.to_int8` or
+            :func:`export.quantization.fp16_emulation.emulate`.
+        pixels: uint8 (n, H, W, 3) of real images.
+    """
+    both = _Both(model, rounded)
+    runs = [np.array(values, dtype=np.float64) for values in run_probe(both.model, pixels)]
+    powers = np.concatenate(runs, axis=1).reshape(len(both.layers), 2, len(pixels))
+    noises, signals = powers[:, 0], powers[:, 1]
+    ratios = np.divide(noises, signals, out=np.zeros_like(noises), where=signals > 0)
+    finite = np.isfinite(noises).all(axis=1)
+    errors = np.where(finite, np.minimum(ratios, 1).mean(axis=1), np.inf)
+    order = np.argsort(-errors, kind="stable")
+    return {both.layers[index]: float(errors[index]) for index in order}
+
+
+class _Both:
+    """The float32 graph, and every rounded layer beside its original, reading the same tensors.
+
+    Its outputs are two vectors for each of ``layers``, a number for each image: the sums of squares
+    of the error and of the float32 result.
+    """
+
+    def __init__(self, model: Any, rounded: Any) -> None:
+        import onnx
+        from onnx.numpy_helper import from_array
+
+        self.model = onnx.ModelProto()
+        self.model.CopyFrom(model)
+        self._graph = self.model.graph
+        del self._graph.output[:]
+        self.layers: list[str] = []
+        self._constants = {tensor.name for tensor in rounded.graph.initializer}
+        self._graph.initializer.append(from_array(np.array([1]), _AXES))
+        for tensor in rounded.graph.initializer:
+            self._graph.initializer.add().CopyFrom(tensor)
+            self._graph.initializer[-1].name = self._under(tensor.name)
+        nodes = rounded.graph.node
+        self._rounds = {node.input[0]: node for node in nodes if _rounds(node)}
+        levels = {node.output[0] for node in self._rounds.values()} | self._constants
+        self._restores = {node.input[0]: node for node in nodes if _restores(node, levels)}
+        fed = self._inputs()
+        for node in nodes:
+            if _rounds(node) or _restores(node, levels):
+                continue
+            if len(node.output) > 1 or fed.keys().isdisjoint(node.input):
+                continue  # no layer, one that only splits its input, or one in float32
+            self._add_layer(node, fed)
+
+    def _inputs(self) -> dict[str, str]:
+        """Returns what stands for each dequantized tensor: weights, or a float32 activation."""
+        fed = {}
+        for name, node in self._restores.items():
+            if name in self._constants:
+                made = self._under(node.output[0])
+                self._add(node, map(self._under, node.input), made, "weight")
+                fed[node.output[0]] = made
+        for name, node in self._rounds.items():
+            restored = self._restores[node.output[0]].output[0]
+            fed[restored] = self._rounded(_plain(name), name, "fed")
+        return fed
+
+    def _add_layer(self, node: Any, fed: dict[str, str]) -> None:
+        from onnx import TensorProto
+        from onnx.helper import make_node, make_tensor_value_info
+
+        constants = {name: self._under(name) for name in self._constants}
+        inputs = [fed.get(name) or constants.get(name, name) for name in node.input]
+        truth, result = _plain(node.output[0]), self._under(node.output[0])
+        self._add(node, inputs, result, "layer")
+        if node.output[0] in self._rounds:
+            result = self._rounded(result, node.output[0], "result")
+        error = f"{node.name}/error"
+        self._graph.node.append(make_node("Sub", [result, truth], [error]))
+        for what, values in (("noise", error), ("signal", truth)):
+            name = f"{node.name}/{what}"
+            self._graph.node.append(make_node("Flatten", [values], [f"{name}/flat"]))
+            of_image = make_node("ReduceSumSquare", [f"{name}/flat", _AXES], [name], keepdims=0)
+            self._graph.node.append(of_image)
+            self._graph.output.append(make_tensor_value_info(name, TensorProto.FLOAT, None))
+        self.layers.append(node.name)
+
+    def _rounded(self, source: str, tensor: str, prefix: str) -> str:
+        """Returns the name of ``source`` rounded as the int8 graph rounds ``tensor``."""
+        round_ = self._rounds[tensor]
+        restore = self._restores[round_.output[0]]
+        for node in (round_, restore):
+            made = f"{prefix}/{node.output[0]}"
+            self._add(node, [source, *map(self._under, node.input[1:])], made, prefix)
+            source = made
+        return source
+
+    def _add(self, node: Any, inputs: Iterable[str], output: str, prefix: str) -> None:
+        copy = self._graph.node.add()
+        copy.CopyFrom(node)
+        copy.name = f"{prefix}/{node.name}"
+        copy.input[:] = list(inputs)
+        copy.output[:] = [output]
+
+    @staticmethod
+    def _under(name: str) -> str:
+        return f"rounded/{name}" if name else name
+
+
+def _rounds(node: Any) -> bool:
+    return node.op_type == QUANTIZE or casts_to(node) == HALF
+
+
+def _restores(node: Any, levels: Collection[str]) -> bool:
+    return node.op_type == DEQUANTIZE or (casts_to(node) == SINGLE and node.input[0] in levels)
+
+
+def casts_to(node: Any) -> int | None:
+    """Returns the ONNX type a node casts to; None of a node that is no Cast."""
+    return node.attribute[0].i if node.op_type == "Cast" else None
+
+
+def _plain(name: str) -> str:
+    """Returns what the float32 graph calls a tensor: the quantizer renames results of the graph."""
+    return name.removesuffix("_QuantizeLinear_Input")

@@ -1,0 +1,122 @@
+"""The torch network itself on an NVIDIA GPU, which every other runtime there is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+
+from artifact.artifact import Artifact
+from artifact.records import Logits
+from artifact.runtimes.base import RuntimeUnavailable, check_pixels
+from artifact.runtimes.cuda import Cuda
+from artifact.runtimes.gpu import require_gpu
+from artifact.runtimes.resident import GpuRuntime, Resident
+from core.preprocess import Pixels
+from export.torch_eager import source_network
+
+EAGER, COMPILED = "torch-cuda", "torch-cuda-compile"
+_WARM = 3  # runs before a capture: cuDNN chooses its kernels and takes its memory in the first
+
+
+class TorchCudaRuntime(GpuRuntime):
+    """A torch module on the GPU, channels last; all its work is on the default stream."""
+
+    parallel = False  # a compiled network replays one graph, into one place
+
+    def __init__(self, name: str, artifact: Artifact, network: Callable[[Any], Any]) -> None:
+        self.name = name
+        self._artifact = artifact
+        self._network: Callable[[Any], Any] | None = network
+
+    @torch.inference_mode()
+    def __call__(self, pixels: Pixels) -> Logits:
+        """Returns float32 logits (N, C) of uint8 pixels (N, H, W, 3)."""
+        assert self._network is not None, "called after the runtime was closed"
+        check_pixels(pixels, self._artifact)
+        logits: Logits = self._network(torch.from_numpy(pixels).cuda()).cpu().numpy()
+        return logits
+
+    def resident(self, pixels: Pixels, *, graph: bool = False) -> Resident:
+        """Returns uint8 ``pixels`` (N, H, W, 3) on the GPU, ready to be inferred there.
+
+        Raises:
+            RuntimeUnavailable: CUDA refuses, or the network is compiled and replays a CUDA graph
+                anyway.
+        """
+        assert self._network is not None, "called after the runtime was closed"
+        check_pixels(pixels, self._artifact)
+        if graph and self.name == COMPILED:
+            raise RuntimeUnavailable(f"{COMPILED}: replays CUDA graphs anyway (reduce-overhead)")
+        cuda, network = Cuda(self.name), self._network
+        images = torch.from_numpy(pixels).cuda()
+        answer = torch.empty(0)
+
+        @torch.inference_mode()
+        def infer() -> None:
+            nonlocal answer
+            answer = network(images)
+
+        launch = captured(infer).replay if graph else infer
+        stream = torch.cuda.current_stream().cuda_stream
+        shape = (len(pixels), len(self._artifact.labels))
+        return Resident(cuda, stream, launch, shape, lambda: answer.data_ptr(), ExitStack())
+
+    def close(self) -> None:
+        """Frees what the runtime holds; no call may follow."""
+        self._network = None
+
+
+def load(artifact: Artifact, *, threads: int | None = None) -> TorchCudaRuntime:
+    """Returns the network ``artifact`` was made from, in the precision of its graph.
+
+    ``threads`` is of no use there.
+
+    Raises:
+        RuntimeUnavailable: no GPU, a torch without CUDA, weights that are not on this machine, or
+            an int8 artifact.
+    """
+    return TorchCudaRuntime(EAGER, artifact, _network(EAGER, artifact))
+
+
+def load_compiled(artifact: Artifact, *, threads: int | None = None) -> TorchCudaRuntime:
+    """Returns what ``torch.compile`` makes of the network of :func:`load`, with CUDA graphs.
+
+    The first call at each batch size compiles, for up to a minute.
+
+    Raises:
+        RuntimeUnavailable: as :func:`load` does.
+    """
+    network = torch.compile(_network(COMPILED, artifact), dynamic=False, mode="reduce-overhead")
+    return TorchCudaRuntime(COMPILED, artifact, network)
+
+
+def captured(infer: Callable[[], None]) -> torch.cuda.CUDAGraph:
+    """Returns ``infer`` as a CUDA graph; captured, it was not run."""
+    side = torch.cuda.Stream()
+    with torch.cuda.stream(side):
+        for _ in range(_WARM):
+            infer()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        infer()
+    return graph
+
+
+def _network(name: str, artifact: Artifact) -> Any:
+    if artifact.precision == "int8":
+        raise RuntimeUnavailable(f"{name}: torch has no int8 network to run on a GPU")
+    require_gpu(name)
+    if not torch.cuda.is_available():
+        raise RuntimeUnavailable(f"{name}: this torch has no CUDA; pip install torch")
+    only_fp32()
+    network = source_network(name, artifact).cuda()
+    return network.half() if artifact.precision == "fp16" else network
+
+
+def only_fp32() -> None:
+    """Turns TF32 off, for the whole process: fp32 is to mean fp32, here as in other runtimes."""
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False

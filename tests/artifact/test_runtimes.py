@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from artifact.artifact import Artifact
+from artifact.runtimes.base import RuntimeUnavailable, list_runtimes, load_runtime
+from core.errors import UserError
+
+
+@pytest.mark.parametrize("name", ["ort-cpu", "openvino", "torch"])
+def test_refuses_what_the_contract_does_not_allow(
+    artifacts: dict[str, Artifact], in_trained: Path, name: str
+) -> None:
+    with load_runtime(name, artifacts["onnx-fp32"], threads=1) as runtime:
+        for pixels, reason in (
+            (np.zeros((1, 32, 32, 3), np.float32), "pixels are float32"),
+            (np.zeros((1, 3, 32, 32), np.uint8), r"takes uint8 \['batch', 32, 32, 3\]"),
+            (np.zeros((0, 32, 32, 3), np.uint8), "a batch of 0: onnx-fp32 takes 1 to 32"),
+            (np.zeros((33, 32, 32, 3), np.uint8), "a batch of 33: onnx-fp32 takes 1 to 32"),
+        ):
+            with pytest.raises(UserError, match=reason):
+                runtime(pixels)
+
+
+@pytest.mark.no_gpu
+@pytest.mark.parametrize(
+    ("name", "artifact"),
+    [
+        ("ort-cuda", "onnx-fp16"),
+        ("torch-cuda", "onnx-fp32"),
+        ("torch-cuda-compile", "onnx-fp16"),
+        ("tensorrt-rtx", "tensorrt_rtx-fp16"),
+    ],
+)
+def test_without_a_gpu_nothing_falls_back(
+    artifacts: dict[str, Artifact], name: str, artifact: str
+) -> None:
+    with pytest.raises(RuntimeUnavailable, match=f"{name}: no NVIDIA driver on this machine"):
+        load_runtime(name, artifacts[artifact])
+
+
+def test_unknown_and_unfit_runtimes(artifacts: dict[str, Artifact]) -> None:
+    with pytest.raises(UserError, match="unknown runtime 'ort': did you mean ort-"):
+        load_runtime("ort", artifacts["onnx-fp32"])
+    with pytest.raises(UserError, match="tensorrt-rtx does not run onnx-fp32 artifacts; use torch"):
+        load_runtime("tensorrt-rtx", artifacts["onnx-fp32"])
+    assert list_runtimes("tensorrt_rtx") == ["tensorrt-rtx"]
+
+
+def test_torch_says_where_its_checkpoint_should_be(
+    artifacts: dict[str, Artifact], here: Path
+) -> None:
+    with pytest.raises(RuntimeUnavailable, match=r"checkpoint runs/.* is not here"):
+        load_runtime("torch", artifacts["onnx-fp32"])

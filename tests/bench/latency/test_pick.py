@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from artifact.choice import read_choice
+from bench.latency.pick import pick, write_pick
+from bench.latency.rows import Row, Sweep
+
+Rows = Callable[..., Row]
+Sweeps = Callable[..., Sweep]
+
+
+def test_the_fastest_servable_row_at_batch_1_is_picked(
+    tmp_path: Path, make_row: Rows, make_sweep: Sweeps
+) -> None:
+    best = make_row(ms=2.0, precision="int8", runtime="openvino")
+    sweep = make_sweep(
+        make_row(ms=1.0, runtime="torch"),
+        make_row(ms=1.1, precision="fp16", unverified="no driver when it was made"),
+        make_row(ms=0.5, batch=8),
+        make_row(ms=None, reason="absent", runtime="ort-cuda"),
+        make_row(ms=3.0),
+        best,
+    )
+    chosen = pick(sweep, "tiny-toy")
+    assert chosen is not None
+    assert chosen.row is best
+    assert chosen.ties == ()
+    assert "onnx-int8 in openvino" in chosen.sentence
+    (tmp_path / "tiny-toy").mkdir()
+    write_pick(sweep, chosen, tmp_path)
+    choice = read_choice(tmp_path / "tiny-toy")
+    assert choice is not None
+    assert (choice.artifact, choice.runtime, choice.threads) == ("onnx-int8", "openvino", 1)
+    assert choice.p50_s == best.latency.p50  # type: ignore[union-attr]
+    assert choice.machine == "a processor"
+
+
+def test_a_tie_goes_to_the_higher_precision_and_says_so(make_row: Rows, make_sweep: Sweeps) -> None:
+    fp32 = make_row(ms=2.2, spread=0.2)
+    int8 = make_row(ms=2.0, spread=0.2, precision="int8")
+    slow = make_row(ms=9.0, runtime="openvino")
+    chosen = pick(make_sweep(int8, fp32, slow), "tiny-toy")
+    assert chosen is not None
+    assert chosen.row is fp32
+    assert chosen.ties == (int8,)
+    assert "a tie with onnx-int8 in ort-cpu" in chosen.sentence
+
+
+def test_a_tie_of_equal_precision_goes_to_the_lower_median(
+    make_row: Rows, make_sweep: Sweeps
+) -> None:
+    slower, faster = make_row(ms=2.1, spread=0.2), make_row(ms=2.0, spread=0.2, runtime="openvino")
+    chosen = pick(make_sweep(slower, faster), "tiny-toy")
+    assert chosen is not None
+    assert chosen.row is faster
+
+
+def test_nothing_servable_is_no_pick(make_row: Rows, make_sweep: Sweeps) -> None:
+    assert pick(make_sweep(make_row(runtime="torch")), "tiny-toy") is None

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from bench.studies import ablation
+from bench.studies.ablation import NETWORKS, PRINTED, Row, chart, markdown, read_rows, run_ablation
+from core.errors import UserError
+from core.machine import this_machine
+
+
+def row(network: str, seconds: float = 10.0) -> Row:
+    return Row(
+        network=network,
+        parameters=195_000,
+        macs=28_800_000,
+        epochs=1,
+        peak_bytes=900_000_000,
+        train_seconds=seconds,
+        test_seconds=0.5,
+        top1=0.876,
+        machine=asdict(this_machine()),
+        date="2026-11-22",
+    )
+
+
+def test_table_and_chart_hold_measured_and_printed_figures() -> None:
+    rows = [row(network, 10.0 + index) for index, network in enumerate(NETWORKS)]
+    text = markdown("cifar10", rows)
+    assert (
+        "| resnet14_g4 | 195,000 | 28.8 | 900 | 12.0 | 1.20 | 0.50 | 87.6% | 50 | 834 | 1.25 |"
+        in text
+    )
+    assert this_machine().cpu in text
+    with Image.open(io.BytesIO(chart("cifar10", rows))) as image:
+        assert image.width > 500
+    assert set(PRINTED) == set(NETWORKS)
+
+
+def test_rows_measured_before_are_kept_and_the_missing_one_is_trained(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ablation, "DATA", ("digits",))
+    kept = [row(network) for network in NETWORKS if network != "resnet14_separable"]
+    file = here / "ablation-digits.jsonl"
+    file.write_text("".join(json.dumps(asdict(r)) + "\n" for r in kept))
+    rows = list(run_ablation("digits", epochs=1, out=here))
+    assert [r.network for r in rows] == list(NETWORKS)
+    trained = rows[NETWORKS.index("resnet14_separable")]
+    assert trained.train_seconds != 10.0
+    assert 0 < trained.top1 < 1
+    assert trained.peak_bytes > 100_000_000
+    assert len(read_rows(file)) == 6
+    again = run_ablation("digits", epochs=1, out=here)
+    assert [r.train_seconds for r in again] == [r.train_seconds for r in rows]
+
+
+def test_other_data_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="data is 'flowers102': the study takes fashion_mnist or c"):
+        next(run_ablation("flowers102", epochs=1, out=tmp_path))

@@ -1,0 +1,43 @@
+"""Rows that survive the process that wrote them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench.gpu.parity import Parity
+from core.errors import UserError, in_words
+from core.rows_file import add, rewrite, rows_of
+
+ROW = Parity(model="a", runtime="ort-cpu", batch=1, reason="no GPU", when="2026-11-22T00:00:00")
+
+
+def test_rows_are_added_and_read_back(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "rows.jsonl"
+    assert rows_of(path, Parity) == []
+    add(path, ROW)
+    add(path, ROW)
+    assert rows_of(path, Parity) == [ROW, ROW]
+    rewrite(path, [ROW])
+    assert rows_of(path, Parity) == [ROW]
+
+
+def test_a_line_that_was_cut_off_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    add(path, ROW)
+    path.write_bytes(path.read_bytes() + b'{"model": "b", "runti')
+    assert rows_of(path, Parity) == [ROW]
+
+
+def test_a_line_that_says_something_else_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    add(path, ROW)
+    path.write_bytes(path.read_bytes() + b'{"model": 7}\n')
+    with pytest.raises(UserError, match=r"rows\.jsonl: line 2.*run that step again"):
+        rows_of(path, Parity)
+
+
+def test_reasons_in_words() -> None:
+    assert in_words(UserError("no GPU here")) == "no GPU here"
+    assert in_words(RuntimeError("CUDA error: 700\nand more")) == "RuntimeError: CUDA error: 700"
