@@ -30,6 +30,8 @@ from core import cli
 from core.files import staged
 from core.preprocess import Pixels
 
+pytest_plugins = ("exported", "fake_gpu")
+
 SIDE = 32
 SCALE = 0.05
 

@@ -1,40 +1,37 @@
-"""Imports go down only: models <- training <- export <- {bench, serving}."""
+"""Imports go down only, in no circle, and four packages never import torch."""
 
 from __future__ import annotations
 
 import ast
+import graphlib
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+GROUND = {"core", "report", "artifact"}
 MAY_IMPORT = {
-    "models": {"models"},
-    "training": {"models", "training"},
-    "export": {"models", "training", "export"},
-    "bench": {"models", "training", "export", "bench"},
-    "serving": {"models", "export", "serving"},
+    "core": {"core"},
+    "report": {"core", "report"},
+    "artifact": {"core", "artifact"},
+    "models": {"core", "models"},
+    "training": {"core", "report", "models", "training"},
+    "export": {*GROUND, "models", "training", "export"},
+    "bench": {*GROUND, "models", "training", "export", "bench"},
+    "serving": {"core", "artifact", "serving"},
 }
-TORCH_FREE = (
-    "bench.load.in_process",
-    "bench.load.record",
+TORCH_FREE = ("core", "report", "artifact", "serving")
+TORCH = {"torch", "torchvision", "timm", "pytorch_lightning", "torchmetrics"}
+# Outside those packages, what commands import that start quickly or fork.
+LIGHT = (
+    "bench.latency.command",
+    "bench.load.command",
     "bench.latency.pareto_section",
-    "core.machine",
-    "artifact.artifact",
-    "artifact.choice",
-    "artifact.golden",
-    "artifact.runtimes.base",
-    "artifact.runtimes.ort",
-    "artifact.runtimes.ort_cuda",
-    "bench.latency.timing_scopes",
-    "artifact.runtimes.tensorrt_engine",
     "models.cost",
-    "core.preprocess",
     "models.published",
-    "serving.settings",
     "training.data",
     "training.datasets",
     "training.folder",
@@ -44,23 +41,37 @@ TORCH_FREE = (
 )
 
 
-def imported(file: Path) -> Iterator[str]:
-    """Yields the full names of what a file imports, at its top or inside a function."""
+def files_of(package: str) -> list[Path]:
+    files = list((ROOT / package).rglob("*.py"))
+    assert files
+    return files
+
+
+def name_of(file: Path) -> str:
+    return ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imported(file: Path, modules: Collection[str] = ()) -> Iterator[str]:
+    """Yields the full names of what a file imports, at its top or inside a function.
+
+    What ``from package import name`` brings is ``package.name`` where ``modules`` holds that.
+    """
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file}: relative import"
-            yield node.module or ""
+            package = node.module or ""
+            for alias in node.names:
+                inner = f"{package}.{alias.name}"
+                yield inner if inner in modules else package
 
 
 @pytest.mark.parametrize("package", MAY_IMPORT)
 def test_imports_go_down_only(package: str) -> None:
-    files = list((ROOT / package).rglob("*.py"))
-    assert files
     upward = [
         f"{file.relative_to(ROOT)} imports {name}"
-        for file in files
+        for file in files_of(package)
         for name in imported(file)
         if name.partition(".")[0] in MAY_IMPORT.keys() - MAY_IMPORT[package]
     ]
@@ -73,8 +84,25 @@ def test_no_file_is_named_like_a_package_it_uses() -> None:
     assert names & taken == set()
 
 
-@pytest.mark.parametrize("module", TORCH_FREE)
+@pytest.mark.parametrize("package", TORCH_FREE)
+def test_never_names_torch(package: str) -> None:
+    names = {
+        (file.name, name.partition(".")[0]) for file in files_of(package) for name in imported(file)
+    }
+    assert [(file, name) for file, name in names if name in TORCH] == []
+
+
+@pytest.mark.parametrize("module", LIGHT)
 def test_loads_no_torch(module: str) -> None:
     code = f"import sys, {module}; print(sorted({{'torch', 'torchvision'}} & set(sys.modules)))"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"
+
+
+def test_no_file_imports_in_a_circle() -> None:
+    modules = {name_of(file): file for package in MAY_IMPORT for file in files_of(package)}
+    graph = {
+        name: {found for found in imported(file, modules) if found != name} & modules.keys()
+        for name, file in modules.items()
+    }
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError with the circle

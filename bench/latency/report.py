@@ -26,7 +26,7 @@ _LEGEND = (
     "Mark: p50, and how many times faster than torch eager. Band: its 95 % interval. Line: to p95."
 )
 _UNMEASURED = ("Network", "Artifact", "Runtime", "Batch", "Why not")
-_TEMPLATE = Path(__file__).with_name("report.html.j2")
+_TEMPLATE = Path(__file__).parents[2] / "report" / "page.html.j2"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

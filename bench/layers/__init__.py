@@ -1,1 +1,1 @@
-"""What bounds a network on this machine: its layers, the roofline, a prediction."""
+"""Where a network's time goes, layer by layer, and what bounds it."""

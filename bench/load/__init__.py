@@ -1,1 +1,1 @@
-"""x."""
+"""A server under load, beside the same work without HTTP."""

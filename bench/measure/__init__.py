@@ -1,1 +1,1 @@
-"""x."""
+"""How anything here is timed."""

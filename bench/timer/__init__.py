@@ -1,1 +1,1 @@
-"""x."""
+"""Our timer, held against the runtimes' own tools."""

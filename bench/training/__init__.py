@@ -1,1 +1,1 @@
-"""x."""
+"""How fast a network trains on this machine."""

@@ -29,7 +29,7 @@ ROOT = HERE.parents[1]
 WHEELS = {"11.4.0.106": "tensorrt_11_4_names.txt", "10.16.1.11": "tensorrt_10_16_names.txt"}
 FLAVOURS = [("tensorrt", version) for version in WHEELS] + [("tensorrt_rtx", "1.7.1.116")]
 MADE_BY_THE_CODE = ("Builder", "OnnxParser", "Runtime", "ILogger")
-CODE = ("flavour.py", "to_tensorrt.py", "runtimes/tensorrt_engine.py")
+CODE = ("tensorrt_flavours.py", "tensorrt_builder.py", "tensorrt_engine.py")
 # What the code calls its TensorRT objects, and their class.
 VARIABLES = {
     "builder": "Builder",
@@ -102,7 +102,7 @@ def test_the_fakes_have_only_what_is_real(flavour: str, version: str) -> None:
 def called_names() -> Iterator[tuple[str, str]]:
     """Yields (variable, ``Class.member``) of each use of a TensorRT object in the code's text."""
     for file in CODE:
-        for node in ast.walk(ast.parse((ROOT / "export" / file).read_text())):
+        for node in ast.walk(ast.parse((ROOT / "artifact" / "runtimes" / file).read_text())):
             if isinstance(node, ast.Attribute) and not node.attr.startswith("__"):
                 variable = ast.unparse(node.value)
                 if variable in VARIABLES and (file, variable) not in NUMPY:
