@@ -1,9 +1,9 @@
-"""The deployable folder and what it says of itself. No torch here: a server imports this file.
+"""The deployable folder and what it says of itself.
 
 artifacts/mobilenet_v3_large-digits/onnx-int8/
     manifest.json       everything below, and digests of the other files and of itself
-    model.onnx          in an engine's folder: the graph it was built from
-    model.engine        in an engine's folder only
+    model.onnx          the model, or the graph that the model files were made from
+    model.engine        model files of another format, by the names in its FormatSpec
     golden_pixels.npy   uint8 (n, H, W, 3)
     golden_logits.npy   float32 (n, num_classes): what the model file answered when it was made
 """
@@ -20,28 +20,19 @@ from typing import Any
 import numpy as np
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
-from artifact.gates import Gate, gates_of
-from artifact.integrity import ArtifactError, check_contents, check_files
-from artifact.records import (
-    Count,
-    Digest,
-    Fingerprint,
-    Format,
-    Labels,
-    Limits,
-    Logits,
-    Metrics,
-    Parity,
-    Positive,
-    Precision,
-    Quantization,
-    Source,
-    TensorSpec,
-    Weights,
+from artifact.formats import FORMATS, GRAPH, FormatSpec
+from artifact.manifest import Manifest
+from artifact.records import Logits
+from artifact.validation import (
+    ArtifactError,
+    check_files,
+    check_golden_files,
+    check_manifest,
+    read_array,
+    read_fields,
 )
-from artifact.untrusted import read_array, read_fields
 from core.files import sha256, write_whole
-from core.preprocess import Pixels, Preprocess
+from core.preprocess import Pixels
 
 ARTIFACTS = Path("artifacts")  # <model>-<data>/<format>-<precision>/
 
@@ -49,97 +40,33 @@ SCHEMA = 2
 MANIFEST = "manifest.json"
 GOLDEN_PIXELS = "golden_pixels.npy"
 GOLDEN_LOGITS = "golden_logits.npy"
-GRAPH = "model.onnx"
-ENGINE = "model.engine"
-MODEL_FILES: dict[Format, str] = {"onnx": GRAPH, "tensorrt": ENGINE, "tensorrt_rtx": ENGINE}
 
 
 @with_config(ConfigDict(extra="forbid", allow_inf_nan=False))
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Artifact:
+class Artifact(Manifest):
     """A network that is ready to run elsewhere, and everything needed to use it.
 
     Attributes:
         path: the folder. All else is in its manifest.
-        model: registry name of the network.
-        data: name of the data it answers for; ``imagenet`` or ``random`` without a run.
-        weights: trained here, published for ImageNet, or random (good for latency only).
-        precision: property of the graph.
-        format: what kind of model file this is.
-        labels: class names, in the order of the logits.
-        preprocess: what turns an image into pixels.
-        input: uint8 ("batch", H, W, 3).
-        output: float32 ("batch", num_classes).
-        batch_range: smallest and largest batch the model file takes.
-        macs: multiply-accumulates per image.
-        parameters: number of weights of the graph, batch norm folded.
-        limits: what the figures below must reach.
-        parity: agreement with torch; None if unverified.
-        metrics: None where nothing was measured (no held-out images, or not runnable here).
-        unverified: None, or why the model file itself was not run where it was made.
-        source: where the weights came from.
-        fp32_layers: names of the nodes left in float32, the most sensitive first.
-        quantization: how it came to int8; None in other precisions.
-        fingerprint: what an engine is tied to; None for a graph.
-        versions: package name to version, of what made it.
-        sha256s: file name to digest of each file beside the manifest.
     """
 
     path: Path
-    model: str
-    data: str
-    weights: Weights
-    precision: Precision
-    format: Format
-    labels: Labels
-    preprocess: Preprocess
-    input: TensorSpec
-    output: TensorSpec
-    batch_range: tuple[Positive, Positive]
-    macs: Count
-    parameters: Count
-    limits: Limits
-    parity: Parity | None
-    metrics: Metrics | None
-    unverified: str | None
-    source: Source
-    fp32_layers: tuple[str, ...] = ()
-    quantization: Quantization | None = None
-    fingerprint: Fingerprint | None = None
-    versions: dict[str, str]
-    sha256s: dict[str, Digest]
-
-    @property
-    def name(self) -> str:
-        """Returns ``<format>-<precision>``, the name of the folder."""
-        return f"{self.format}-{self.precision}"
 
     @property
     def model_file(self) -> Path:
-        """Returns the path of the ONNX graph or engine."""
-        return self.path / MODEL_FILES[self.format]
+        """Returns the path of the file that a runtime is given."""
+        return self.path / self.spec.model_file
 
     @property
     def graph_file(self) -> Path:
-        """Returns the path of the ONNX graph: the model file, or what the engine came from."""
+        """Returns the path of the ONNX graph: the model file, or what it was made from."""
         return self.path / GRAPH
 
     @property
     def size(self) -> int:
-        """Returns the bytes of the model file."""
-        return self.model_file.stat().st_size
-
-    @property
-    def gates(self) -> tuple[Gate, ...]:
-        """Returns the figures that have a limit; none of an unverified artifact."""
-        return gates_of(self.parity, self.metrics, self.limits) if self.parity else ()
-
-    @property
-    def rebuild_command(self) -> str:
-        """Returns the command that makes this artifact again."""
-        if self.weights == "trained":
-            return f"make export MODEL={self.model} DATA={self.source.data}"
-        return f"make export MODEL={self.model} WEIGHTS={self.weights}"
+        """Returns the bytes of the model files."""
+        return sum((self.path / name).stat().st_size for name in self.spec.files)
 
     def golden(self) -> tuple[Pixels, Logits]:
         """Returns the golden batch: uint8 (n, H, W, 3) and the float32 (n, C) it must give.
@@ -165,8 +92,9 @@ class Artifact:
         """
         try:
             artifact = _read_manifest(path)
-            check_files(artifact, files_of(artifact.format))
-            check_contents(artifact)
+            check_files(path, artifact, files_of(artifact.spec))
+            check_manifest(path, artifact)
+            check_golden_files(path, *artifact.golden())
         except OSError as error:  # no permission, a broken disk
             raise ArtifactError(f"{path}: cannot be read ({error})") from error
         return artifact
@@ -175,21 +103,21 @@ class Artifact:
 _ADAPTER = TypeAdapter(Artifact)
 
 
-def files_of(format: Format) -> set[str]:
+def files_of(spec: FormatSpec) -> frozenset[str]:
     """Returns the names of all files of an artifact but its manifest."""
-    return {GRAPH, MODEL_FILES[format], GOLDEN_PIXELS, GOLDEN_LOGITS}
+    return spec.all_files | {GOLDEN_PIXELS, GOLDEN_LOGITS}
 
 
 def write_artifact(artifact: Artifact, pixels: Pixels, logits: Logits) -> Artifact:
     """Returns ``artifact`` as it now stands complete in ``artifact.path``.
 
-    The graph and the engine are there already; the golden batch and the manifest, with the digests
+    The model files are there already; the golden batch and the manifest, with the digests
     of all files, are added. Call it inside :func:`core.files.staged`, so that the folder appears
     whole.
     """
     np.save(artifact.path / GOLDEN_PIXELS, np.ascontiguousarray(pixels))
     np.save(artifact.path / GOLDEN_LOGITS, np.ascontiguousarray(logits))
-    names = sorted(files_of(artifact.format))
+    names = sorted(files_of(artifact.spec))
     digests = {name: sha256(artifact.path / name) for name in names}
     return write_manifest(dataclasses.replace(artifact, sha256s=digests))
 
@@ -241,4 +169,9 @@ def _read_manifest(path: Path) -> Artifact:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise ArtifactError(f"{manifest}: {where}: {first['msg']}; export it again") from None
+    if artifact.format not in FORMATS:
+        known = ", ".join(FORMATS)
+        raise ArtifactError(
+            f"{manifest}: format is {artifact.format!r}, this version knows {known}; export it again"
+        )
     return dataclasses.replace(artifact, path=path)

@@ -1,4 +1,4 @@
-"""What an artifact says of itself, record by record. No torch here: a server imports this file."""
+"""What an artifact says of itself, record by record."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from pydantic import ConfigDict, Field, with_config
 
 Logits = npt.NDArray[np.float32]
 Precision = Literal["fp32", "fp16", "int8"]
-Format = Literal["onnx", "tensorrt", "tensorrt_rtx"]
 Weights = Literal["trained", "imagenet", "random"]
 Calibration = Literal["MinMax", "Percentile", "Entropy"]
 Reference = Literal["torch", "golden"]

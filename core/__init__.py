@@ -1,1 +1,1 @@
-"""The ground floor: errors, files, the command line, the machine, records, pixels. Imports nothing of ours."""
+"""The ground floor: errors, files, command line, machine, records, pixels."""

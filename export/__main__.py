@@ -11,7 +11,7 @@ import tyro
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from artifact.artifact import ARTIFACTS, Artifact
-from artifact.shelf import shelved
+from artifact.store import stored_artifacts
 from core import cli
 from export.table import calibration, gate_table, outcome_table, shelf_table, show_tables
 from models.registry import DEFAULT_NETWORKS
@@ -92,7 +92,7 @@ class List:
 
     def __call__(self) -> int:
         """Prints a row per artifact."""
-        entries = list(shelved(self.artifacts))
+        entries = list(stored_artifacts(self.artifacts))
         if self.json:
             for entry in entries:
                 print(json.dumps(entry.to_dict()))

@@ -10,27 +10,21 @@ from pathlib import Path
 
 from artifact.artifact import ARTIFACTS, Artifact, write_artifact
 from artifact.fingerprint import EngineMismatch
+from artifact.formats import FORMATS, FormatSpec, artifact_names, split_name
 from artifact.gates import GateError, check_gates
-from artifact.integrity import MAX_BATCH, ArtifactError
-from artifact.records import Format
 from artifact.runtimes.base import RuntimeUnavailable
-from artifact.runtimes.tensorrt_builder import build_engine, profiles_for
-from artifact.runtimes.tensorrt_flavours import FlavourName, find_target
+from artifact.runtimes.tensorrt_builder import profiles_for
+from artifact.validation import MAX_BATCH, ArtifactError
 from core.errors import UserError, closest
 from core.files import staged
-from export.graphs import Graphs, Scheme
+from core.lazy import resolve
+from export.graphs import Graphs
 from export.network import Network
 
-TARGETS: dict[str, tuple[Format, Scheme]] = {
-    "onnx-fp32": ("onnx", "fp32"),
-    "onnx-fp16": ("onnx", "fp16"),
-    "onnx-int8": ("onnx", "int8"),
-    "tensorrt_rtx-fp16": ("tensorrt_rtx", "fp16"),
-    # Built only where their GPU is, so not unasked.
-    "tensorrt-fp16": ("tensorrt", "fp16"),
-    "tensorrt-int8": ("tensorrt", "int8-symmetric"),
-}
-DEFAULT_TARGETS = tuple(TARGETS)[:4]
+TARGETS = tuple(artifact_names())
+DEFAULT_TARGETS = tuple(
+    f"{spec.name}-{precision}" for spec in FORMATS.values() for precision in spec.default
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -133,7 +127,7 @@ class _Builder:
         batch_range = (1, self.options.max_batch)
         limits, source = self._graphs.limits(old.precision), self._network.source
         is_ = (old.source, old.limits, old.batch_range, old.versions)
-        same = is_ == (source, limits, batch_range, _versions(old.format))
+        same = is_ == (source, limits, batch_range, _versions(old.spec))
         if old.fingerprint:
             profiles = profiles_for(batch_range, self.options.batches)
             same = same and old.fingerprint.profiles == profiles
@@ -141,14 +135,15 @@ class _Builder:
 
     def build(self, target: str, folder: Path) -> Artifact:
         """Returns the artifact ``target``, complete and proven, in ``folder``."""
-        format, scheme = TARGETS[target]
-        if format != "onnx":
-            find_target(format)  # before graphs are made that nothing here can build
-        graph, artifact, golden = self._graphs.proven(scheme)
-        draft = replace(artifact, path=folder, format=format, versions=_versions(format))
+        spec, precision = split_name(target)
+        if spec.require:  # before graphs are made that nothing here can build
+            resolve(spec.require)(spec.name)
+        graph, artifact, golden = self._graphs.proven(spec.schemes[precision])
+        draft = replace(artifact, path=folder, format=spec.name, versions=_versions(spec))
         draft.graph_file.write_bytes(graph)
-        if format != "onnx":
-            draft = self._with_engine(draft, graph, format)
+        if spec.build:
+            draft = replace(draft, parity=None, metrics=None)  # nothing is known of it yet
+            draft = resolve(spec.build)(draft, graph, self.options.batches)
             try:
                 draft, golden = self._graphs.prover.prove(draft)
             except EngineMismatch as error:  # RTX on a GPU it does not build for
@@ -158,17 +153,7 @@ class _Builder:
             check_gates(draft.gates)
         return write_artifact(draft, self._graphs.prover.golden_pixels, golden)
 
-    def _with_engine(self, draft: Artifact, graph: bytes, flavour: FlavourName) -> Artifact:
-        """Returns ``draft`` with an engine in its folder, of which nothing is known yet."""
-        engine, fingerprint = build_engine(
-            graph, flavour, batch_range=draft.batch_range, batches=self.options.batches
-        )
-        draft.model_file.write_bytes(engine)
-        return replace(draft, fingerprint=fingerprint, parity=None, metrics=None)
 
-
-def _versions(format: Format) -> dict[str, str]:
-    packages = ["pocketnets", "torch", "torchvision", "onnx", "onnxscript"]
-    if format != "onnx":
-        packages.append(format.replace("_", "-"))
+def _versions(spec: FormatSpec) -> dict[str, str]:
+    packages = ["pocketnets", "torch", "torchvision", "onnx", "onnxscript", *spec.packages]
     return {package: version(package) for package in packages}

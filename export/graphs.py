@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from artifact.artifact import Artifact
+from artifact.formats import Scheme
 from artifact.gates import GateError, check_gates, limits_for
 from artifact.records import Limits, Logits, Precision, TensorSpec
 from artifact.runtimes.base import RuntimeUnavailable
@@ -21,9 +22,6 @@ from export.quantization.to_fp16 import fp16_candidates
 from export.to_onnx import INPUT, OUTPUT, to_onnx
 from models.cost import NetworkCost, network_cost
 from training.data import pixel_batches
-
-# TensorRT takes int8 activations around zero only; a CPU is faster with uint8 ones.
-Scheme = Literal["fp32", "fp16", "int8", "int8-symmetric"]
 
 
 class Proven(NamedTuple):

@@ -11,7 +11,7 @@ import torch
 from artifact.artifact import Artifact
 from artifact.parity import measure_parity
 from artifact.records import Logits, Metrics
-from artifact.runtimes.base import PROVING_RUNTIME, load_runtime
+from artifact.runtimes.base import load_runtime
 from core.preprocess import Pixels
 from export.network import Network, stack
 from training.data import pixel_batches
@@ -48,7 +48,7 @@ class Prover:
             RuntimeUnavailable: this machine cannot run it.
         """
         # Every core: this proves answers, it does not time them.
-        with load_runtime(PROVING_RUNTIME[draft.format], draft) as runtime:
+        with load_runtime(draft.spec.proving_runtime, draft) as runtime:
             golden = golden or (self.golden_pixels, runtime(self.golden_pixels))
             parity = measure_parity(
                 runtime,

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from artifact.artifact import Artifact
 from artifact.gates import Gate
-from artifact.shelf import Shelved, graph_facts
+from artifact.store import StoredArtifact, graph_facts
 
 if TYPE_CHECKING:
     from export.build import Outcome
@@ -29,7 +29,7 @@ def outcome_table(networks: Iterable[tuple[str, Sequence[Outcome]]]) -> Table:
     return table
 
 
-def shelf_table(entries: Iterable[Shelved]) -> Table:
+def shelf_table(entries: Iterable[StoredArtifact]) -> Table:
     """Returns a row for each folder with a manifest, sound or not."""
     table = _table("artifact")
     for entry in entries:

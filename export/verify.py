@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from artifact.artifact import Artifact, write_artifact, write_manifest
 from artifact.gates import Gate, check_gates
 from artifact.parity import measure_parity
-from artifact.runtimes.base import PROVING_RUNTIME, load_runtime
+from artifact.runtimes.base import load_runtime
 from core.errors import UserError
 from core.files import staged
 
@@ -112,7 +112,7 @@ def _network(artifact: Artifact, data: str | None) -> Network:
 
 def _against_golden(artifact: Artifact) -> Artifact:
     pixels, logits = golden = artifact.golden()
-    with load_runtime(PROVING_RUNTIME[artifact.format], artifact) as runtime:
+    with load_runtime(artifact.spec.proving_runtime, artifact) as runtime:
         parity = measure_parity(
             runtime, artifact, pixels, logits, reference="golden", golden=golden
         )

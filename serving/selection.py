@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from artifact.artifact import ARTIFACTS
-from artifact.choice import FILE, Choice, read_choice
+from artifact.store import PICK_FILE, SavedPick, read_pick
 from core.errors import UserError, closest
 from serving.settings import CARRIED, Settings
 
@@ -63,7 +63,7 @@ def select(wanted: Wanted, settings: Settings) -> Selection:
         return _of_model(wanted.model, wanted, settings)
     artifact = wanted.artifact or settings.artifact
     if artifact == CARRIED and not CARRIED.exists():
-        if choice := read_choice(ARTIFACTS):
+        if choice := read_pick(ARTIFACTS):
             return _chosen(ARTIFACTS, choice, wanted, "picked of all networks")
         model, data = FIRST
         if (ARTIFACTS / f"{model}-{data}").is_dir():
@@ -88,17 +88,17 @@ def _of_model(name: str, wanted: Wanted, settings: Settings) -> Selection:
             f"{folder}: no such folder{hint}; "
             f"make it with: make export MODEL={name} DATA={wanted.data}"
         )
-    choice = read_choice(folder)
+    choice = read_pick(folder)
     if choice is None:
         return Selection(
             artifact=folder / FALLBACK,
             runtime=wanted.runtime or settings.runtime,
-            why=f"there is no {FILE} beside it; make bench measures which is fastest",
+            why=f"there is no {PICK_FILE} beside it; make bench measures which is fastest",
         )
     return _chosen(folder, choice, wanted, "the fastest measured")
 
 
-def _chosen(folder: Path, choice: Choice, wanted: Wanted, how: str) -> Selection:
+def _chosen(folder: Path, choice: SavedPick, wanted: Wanted, how: str) -> Selection:
     threads = f", {choice.threads} threads a call" if choice.threads > 1 else ""
     return Selection(
         artifact=folder / choice.artifact,

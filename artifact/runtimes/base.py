@@ -1,8 +1,7 @@
-"""What every runtime has in common, and the table of them. No torch here."""
+"""What every runtime has in common, and the table of them."""
 
 from __future__ import annotations
 
-import importlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, Self
@@ -10,8 +9,9 @@ from typing import Any, Self
 import numpy as np
 
 from artifact.artifact import Artifact
-from artifact.records import Format, Logits
+from artifact.records import Logits
 from core.errors import UserError, closest
+from core.lazy import resolve
 from core.preprocess import Pixels
 
 
@@ -48,7 +48,7 @@ class Runtime(ABC):
 @dataclass(frozen=True, slots=True)
 class _Entry:
     factory: str  # "module:callable", imported when first asked for
-    formats: tuple[Format, ...]
+    formats: tuple[str, ...]
     gpu: bool = False
 
 
@@ -64,15 +64,8 @@ _RUNTIMES = {
     "tensorrt-rtx": _Entry("artifact.runtimes.tensorrt_engine:load", ("tensorrt_rtx",), gpu=True),
 }
 
-# What proves an artifact of each format.
-PROVING_RUNTIME: dict[Format, str] = {
-    "onnx": "ort-cpu",
-    "tensorrt": "tensorrt",
-    "tensorrt_rtx": "tensorrt-rtx",
-}
 
-
-def list_runtimes(format: Format | None = None) -> list[str]:
+def list_runtimes(format: str | None = None) -> list[str]:
     """Returns the names of all runtimes, or of those that take ``format``."""
     return [name for name, entry in _RUNTIMES.items() if format in (None, *entry.formats)]
 
@@ -105,11 +98,10 @@ def load_runtime(
     if artifact.format not in entry.formats:
         allowed = ", ".join(list_runtimes(artifact.format))
         raise UserError(f"{name} does not run {artifact.name} artifacts; use {allowed}")
-    if rebuild and artifact.format == "onnx":
+    if rebuild and not artifact.spec.machine_bound:
         raise UserError(f"rebuild is for engines: {artifact.name} has none; leave it out")
     options: dict[str, Any] = {"threads": threads, **({"rebuild": True} if rebuild else {})}
-    module, _, factory = entry.factory.partition(":")
-    runtime: Runtime = getattr(importlib.import_module(module), factory)(artifact, **options)
+    runtime: Runtime = resolve(entry.factory)(artifact, **options)
     return runtime
 
 

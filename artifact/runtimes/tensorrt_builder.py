@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from artifact.artifact import Artifact
-from artifact.integrity import check_files
 from artifact.records import Fingerprint
 from artifact.runtimes.tensorrt_flavours import (
-    FlavourName,
     aim,
     create,
     find_target,
@@ -22,6 +21,7 @@ from artifact.runtimes.tensorrt_flavours import (
     make_logger,
     network_flags,
 )
+from artifact.validation import check_files
 from core.errors import UserError
 
 Profile = tuple[int, int, int]
@@ -29,7 +29,7 @@ Profile = tuple[int, int, int]
 
 def build_engine(
     graph: bytes,
-    name: FlavourName,
+    name: str,
     *,
     batch_range: tuple[int, int],
     batches: Sequence[int] = (),
@@ -81,6 +81,15 @@ def build_engine(
     )
 
 
+def build(draft: Artifact, graph: bytes, batches: Sequence[int]) -> Artifact:
+    """Returns ``draft`` with an engine of ``graph`` in its folder; see :func:`build_engine`."""
+    engine, fingerprint = build_engine(
+        graph, draft.format, batch_range=draft.batch_range, batches=batches
+    )
+    draft.model_file.write_bytes(engine)
+    return replace(draft, fingerprint=fingerprint)
+
+
 def rebuild_engine(artifact: Artifact) -> tuple[bytes, Fingerprint]:
     """Returns a new engine of an engine's artifact, with the profiles of the old one.
 
@@ -90,9 +99,9 @@ def rebuild_engine(artifact: Artifact) -> tuple[bytes, Fingerprint]:
         ArtifactError: a file of the folder, the graph maybe, is not the manifest's.
         RuntimeUnavailable, UserError: as :func:`build_engine`.
     """
-    if artifact.format == "onnx" or artifact.fingerprint is None:
+    if artifact.fingerprint is None:
         raise UserError(f"{artifact.path}: {artifact.name} is a graph, it has no engine to rebuild")
-    check_files(artifact, set(artifact.sha256s))
+    check_files(artifact.path, artifact, set(artifact.sha256s))
     return build_engine(
         artifact.graph_file.read_bytes(),
         artifact.format,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from artifact.runtimes.cuda import Cuda
 from artifact.runtimes.gpu import require_gpu
 from artifact.runtimes.resident import GpuRuntime, Resident
 from artifact.runtimes.tensorrt_builder import rebuild_engine
-from artifact.runtimes.tensorrt_flavours import FlavourName, create, import_flavour, make_logger
+from artifact.runtimes.tensorrt_flavours import create, import_flavour, make_logger
 from core.preprocess import Pixels
 
 
@@ -39,7 +39,7 @@ class EngineRuntime(GpuRuntime):
 
     def __init__(self, name: str, artifact: Artifact, engine: bytes) -> None:
         assert artifact.fingerprint is not None, "an engine has a fingerprint"
-        trt = import_flavour(cast(FlavourName, artifact.format))
+        trt = import_flavour(artifact.format)
         self.name = name
         self._artifact = artifact
         self._profiles = artifact.fingerprint.profiles
@@ -158,7 +158,7 @@ def load(artifact: Artifact, *, threads: int | None = None, rebuild: bool = Fals
     """
     name = artifact.format.replace("_", "-")
     gpu = require_gpu(name)
-    version = import_flavour(cast(FlavourName, artifact.format)).__version__
+    version = import_flavour(artifact.format).__version__
     wrong = mismatches(artifact, version, gpu)
     if not wrong:
         return EngineRuntime(name, artifact, artifact.model_file.read_bytes())

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from artifact.runtimes.base import RuntimeUnavailable
 from artifact.runtimes.gpu import require_gpu
-
-FlavourName = Literal["tensorrt", "tensorrt_rtx"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,7 +24,7 @@ class Flavour:
     builds_for_others: bool
 
 
-FLAVOURS: dict[FlavourName, Flavour] = {
+FLAVOURS: dict[str, Flavour] = {
     "tensorrt": Flavour(install="pip install .[tensorrt]", builds_for_others=False),
     "tensorrt_rtx": Flavour(install="pip install tensorrt-rtx", builds_for_others=True),
 }
@@ -39,7 +37,7 @@ class Target(NamedTuple):
     driver: str | None  # CUDA version of the driver here; None without a GPU
 
 
-def import_flavour(name: FlavourName) -> Any:
+def import_flavour(name: str) -> Any:
     """Returns the Python module of a flavour.
 
     Raises:
@@ -51,7 +49,7 @@ def import_flavour(name: FlavourName) -> Any:
         raise RuntimeUnavailable(f"{name}: {error}; {FLAVOURS[name].install}") from None
 
 
-def find_target(name: FlavourName) -> Target:
+def find_target(name: str) -> Target:
     """Returns what an engine that ``name`` builds here is for.
 
     Raises:
@@ -67,7 +65,7 @@ def find_target(name: FlavourName) -> Target:
     return Target(tuple(_generations(trt)) if others else (gpu.capability,), gpu.driver)
 
 
-def aim(name: FlavourName, trt: Any, config: Any) -> bool:
+def aim(name: str, trt: Any, config: Any) -> bool:
     """Returns whether ``config`` took the capabilities of :func:`find_target`."""
     if not FLAVOURS[name].builds_for_others:
         return True  # it knows of no other GPU than its own

@@ -11,7 +11,7 @@ from artifact.artifact import ARTIFACTS, Artifact
 from artifact.fingerprint import EngineMismatch
 from artifact.golden import check_golden, golden_pixels
 from artifact.runtimes.base import Runtime, load_runtime
-from artifact.runtimes.tensorrt_flavours import FLAVOURS, FlavourName, import_flavour
+from artifact.runtimes.tensorrt_flavours import FLAVOURS, import_flavour
 from bench.gpu.budget import Budget
 from bench.gpu.process import RESULT
 from bench.latency.table import ms
@@ -40,7 +40,7 @@ class Engine:
         when: UTC date and time, ISO 8601.
     """
 
-    flavour: FlavourName
+    flavour: str
     version: str | None = None
     built: bool = False
     p50: float | None = None
@@ -52,7 +52,7 @@ class Engine:
 def run(folder: Path, budget: Budget, *, model: str = MODEL) -> str:
     """Returns what became of each flavour's engine; ``folder`` has a row for each."""
     rows: list[Engine] = []
-    flavours: list[FlavourName] = sorted(FLAVOURS, reverse=True)
+    flavours: list[str] = sorted(FLAVOURS, reverse=True)
     for flavour in flavours:
         last = None
         for last in _try(flavour, model):
@@ -71,7 +71,7 @@ def _in_short(row: Engine) -> str:
     return f"{name}: {(row.reason or '').removeprefix(f'{name}: ')}{said}"
 
 
-def _try(flavour: FlavourName, model: str) -> Iterator[Engine]:
+def _try(flavour: str, model: str) -> Iterator[Engine]:
     """Yields the row of a flavour, whatever goes wrong, and perhaps a fuller one after it."""
     row = Engine(flavour=flavour, when=now())
     try:
@@ -87,7 +87,7 @@ def _try(flavour: FlavourName, model: str) -> Iterator[Engine]:
         yield replace(row, reason=in_words(error))
 
 
-def _build(flavour: FlavourName, model: str) -> Artifact:
+def _build(flavour: str, model: str) -> Artifact:
     """Returns an artifact of random weights.
 
     Raises:
@@ -103,7 +103,7 @@ def _build(flavour: FlavourName, model: str) -> Artifact:
     return Artifact.load(ARTIFACTS / f"{network.model}-{network.data}" / target)
 
 
-def _refusal(flavour: FlavourName, artifact: Artifact) -> str:
+def _refusal(flavour: str, artifact: Artifact) -> str:
     """Returns what the library says when it is given an engine that we would refuse."""
     from artifact.runtimes.tensorrt_engine import EngineRuntime
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from artifact.choice import write_choice
+from artifact.store import save_pick
 from bench.latency.pareto import Candidate, pareto_front, with_accuracy
-from bench.latency.pick import PRECISIONS, choice_of, servable
+from bench.latency.pick import PRECISIONS, saved_pick_of, servable
 from bench.latency.rows import Sweep
 from bench.latency.table import ms, percent
 from bench.measure.timing import overlap
@@ -123,7 +123,7 @@ def choose(sweep: Sweep, goal: Goal) -> Winner:
 def write_winner(sweep: Sweep, winner: Winner, artifacts: Path) -> Path:
     """Returns the file in ``artifacts`` that now tells the server what to use of all networks."""
     row = winner.candidate.row
-    return write_choice(artifacts, choice_of(sweep, row, row.folder))
+    return save_pick(artifacts, saved_pick_of(sweep, row, row.folder))
 
 
 def _per_image(candidate: Candidate) -> float:

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
-from artifact.artifact import MODEL_FILES
-from artifact.records import Precision
+from artifact.formats import artifact_names
 from artifact.runtimes.base import list_runtimes
 from bench.latency.rows import is_asked
 from core.cores import usable_cores
 from core.errors import UserError, closest
 from models.registry import canonical_name
-
-_ARTIFACT_NAMES = {
-    f"{form}-{precision}" for form in MODEL_FILES for precision in get_args(Precision)
-}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,8 +56,9 @@ def find_artifacts(grid: Grid) -> list[Path]:
     Raises:
         UserError: there is none; the message says what there is, or how to make one.
     """
+    names = set(artifact_names())
     every = sorted(
-        path for path in grid.artifacts.rglob("*") if path.is_dir() and path.name in _ARTIFACT_NAMES
+        path for path in grid.artifacts.rglob("*") if path.is_dir() and path.name in names
     )
     if not every:
         raise UserError(

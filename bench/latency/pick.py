@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from artifact.choice import Choice, write_choice
 from artifact.runtimes.base import runs_on_gpu
+from artifact.store import SavedPick, save_pick
 from bench.latency.rows import Row, Sweep, p50
 from bench.measure.timing import overlap
 
@@ -78,17 +78,17 @@ def pick_all(sweep: Sweep) -> dict[str, Pick]:
 def write_pick(sweep: Sweep, chosen: Pick, artifacts: Path) -> Path:
     """Returns the file beside the artifacts that now tells the server what to use."""
     row = chosen.row
-    return write_choice(
-        artifacts / row.network, choice_of(sweep, row, row.folder.rpartition("/")[2])
+    return save_pick(
+        artifacts / row.network, saved_pick_of(sweep, row, row.folder.rpartition("/")[2])
     )
 
 
-def choice_of(sweep: Sweep, row: Row, artifact: str) -> Choice:
+def saved_pick_of(sweep: Sweep, row: Row, artifact: str) -> SavedPick:
     """Returns what a server must know of a measured row, with its ``artifact`` by this path."""
     machine = sweep.machine
     assert row.runtime is not None, "a measured row has a runtime"
     processor = machine.gpu if runs_on_gpu(row.runtime) else machine.cpu
-    return Choice(
+    return SavedPick(
         artifact=artifact,
         runtime=row.runtime,
         batch=row.batch,

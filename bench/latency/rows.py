@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-from artifact.records import Format, Metrics, Precision, Weights
+from artifact.records import Metrics, Precision, Weights
 from artifact.runtimes.base import runs_on_gpu
 from bench.latency.costs import Costs
 from bench.measure.spread import FEWEST, Spread
@@ -52,7 +52,7 @@ class Row:
     model: str
     data: str
     folder: str
-    format: Format
+    format: str
     precision: Precision
     runtime: str | None
     batch: int

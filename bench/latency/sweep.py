@@ -20,7 +20,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from artifact.records import Format, Precision
+from artifact.records import Precision
 from bench.latency.candidates import Candidate, is_done, load_candidates
 from bench.latency.grid import Grid, find_artifacts, network_of
 from bench.latency.rows import Key, Place, Row, Sweep
@@ -155,7 +155,7 @@ def _blank(folder: Path, grid: Grid, machine: str, when: str) -> Row:
         model=model,
         data=data,
         folder=f"{network}/{folder.name}",
-        format=cast(Format, form),
+        format=form,
         precision=cast(Precision, precision),
         runtime=None,
         batch=grid.batches[0],

@@ -100,7 +100,7 @@ def profile(
         sweep: rows of the same artifacts that the layers must agree with.
         fresh: profile all of them anew.
     """
-    graphs = [one for one in artifacts if one.format == "onnx" and one.precision in PRECISIONS]
+    graphs = [one for one in artifacts if one.spec.is_graph and one.precision in PRECISIONS]
     judge = _Judge(out, sweep)
     known = [] if fresh else [t for t in known_layers(out) if isinstance(judge(t), Roof)]
     found = profile_all(graphs, batches=batches, threads=threads, known=known)

@@ -171,7 +171,7 @@ _Turn = tuple[_Case, bool] | ProbeKey  # and whether it is profiled
 
 def _open(artifact: Artifact, threads: int, stack: ExitStack) -> _Opened:
     """Returns ``artifact`` in two sessions, which ``stack`` will close."""
-    if artifact.format != "onnx":
+    if not artifact.spec.is_graph:
         raise UserError(
             f"{artifact.name} is no ONNX graph: layers are measured in ONNX Runtime; "
             "choose onnx-fp32, onnx-fp16 or onnx-int8"

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 
 from artifact.artifact import Artifact
 from artifact.records import Precision
-from artifact.shelf import shelved
+from artifact.store import stored_artifacts
 from bench.load.http_client import Address, Answer, Connection, NoAnswer, make_request
 from bench.load.loops import run_loop
 from core.errors import UserError
@@ -85,7 +85,7 @@ def find_artifact(served: Served, artifacts: Path, folder: Path | None = None) -
                 f"server's {served.name}, or with other files; name the folder that is served"
             )
         return artifact
-    for one in shelved(artifacts):
+    for one in stored_artifacts(artifacts):
         if one.artifact is not None and _is_served(one.artifact, served):
             return one.artifact
     raise UserError(

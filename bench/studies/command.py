@@ -12,7 +12,7 @@ from typing import Any, Literal
 import tyro
 
 from artifact.artifact import ARTIFACTS
-from artifact.choice import read_choice
+from artifact.store import read_pick
 from core.errors import UserError
 from core.files import write_whole
 
@@ -111,7 +111,7 @@ class Study:
         from bench.studies.servers import run_servers
 
         folder = given.pop("artifact", None)
-        if folder is None and (choice := read_choice(ARTIFACTS)) is not None:
+        if folder is None and (choice := read_pick(ARTIFACTS)) is not None:
             folder = ARTIFACTS / choice.artifact
         if folder is None:
             raise UserError("no artifact to serve: name its folder with --artifact")

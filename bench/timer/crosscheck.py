@@ -120,7 +120,7 @@ def crosscheck(
     Raises:
         UserError: an engine, or counts that make no sense.
     """
-    if artifact.format != "onnx":
+    if not artifact.spec.is_graph:
         raise UserError(
             f"{artifact.path}: {artifact.name} is an engine, and the tools read graphs; "
             "name an onnx artifact"

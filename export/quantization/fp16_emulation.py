@@ -47,7 +47,7 @@ def beyond_half(model: Any, pixels: Pixels) -> tuple[str, ...]:
 
 
 def emulate(model: Any, fp32_layers: Collection[str] = ()) -> Any:
-    """Returns a float32 ``ModelProto`` that rounds where :func:`export.quantization.to_fp16.to_fp16` does.
+    """Returns a float32 ``ModelProto`` that rounds where :func:`.to_fp16.to_fp16` does.
 
     Constants and the results of layers are float16; sums inside a layer are float32, as in the
     matrix units of a GPU. A Cast rounds and another restores, like the Q/DQ pairs of an int8 graph.

@@ -41,7 +41,7 @@ class Rounding:
         self._rounded: dict[str, tuple[Floats, Floats, Floats]] = {}
 
     def apply(self, quantized: Any) -> None:
-        """Rounds the int8 layers of ``quantized``, a graph from :func:`export.quantization.quantize.to_int8`."""
+        """Rounds the int8 layers of ``quantized``, a graph from :func:`.quantize.to_int8`."""
         from onnx.numpy_helper import from_array, to_array
 
         tensors = {tensor.name: tensor for tensor in quantized.graph.initializer}

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from artifact.artifact import Artifact, digest_of
-from artifact.integrity import ArtifactError
 from artifact.records import Logits
+from artifact.validation import ArtifactError
 from core.files import sha256, staged
 
 Copy = Callable[..., Path]

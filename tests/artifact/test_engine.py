@@ -18,9 +18,9 @@ from fake_tensorrt import fake_trt
 
 from artifact.artifact import Artifact
 from artifact.fingerprint import EngineMismatch
-from artifact.integrity import ArtifactError
 from artifact.runtimes.base import RuntimeUnavailable, load_runtime
 from artifact.runtimes.tensorrt_builder import rebuild_engine
+from artifact.validation import ArtifactError
 from core.errors import UserError
 from core.files import sha256
 from export.build import Options, build_artifacts

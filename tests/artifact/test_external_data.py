@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto
 
 from artifact.artifact import Artifact, write_artifact
-from artifact.integrity import ArtifactError
+from artifact.validation import ArtifactError
 
 
 def field(number: int, content: bytes, *, wide: int = 0) -> bytes:

@@ -26,9 +26,8 @@ import pytest
 from artifact import artifact as artifact_module
 from artifact.artifact import Artifact, digest_of
 from artifact.golden import check_golden, relative_error
-from artifact.integrity import ArtifactError
 from artifact.runtimes.base import RuntimeUnavailable, load_runtime, run_batches
-from artifact.untrusted import read_fields
+from artifact.validation import ArtifactError, read_fields
 from core.errors import UserError
 from core.files import sha256
 

@@ -44,7 +44,7 @@ VARIABLES = {
     "trt.ILogger": "ILogger",
     "trt.NetworkDefinitionCreationFlag": "NetworkDefinitionCreationFlag",
 }
-NUMPY = {("runtimes/tensorrt_engine.py", "pixels")}  # an array, not a tensor
+NUMPY = {("tensorrt_engine.py", "pixels")}  # an array, not a tensor
 RTX_ONLY = {"IBuilderConfig.num_compute_capabilities", "IBuilderConfig.set_compute_capability"}
 # What the bindings want of NVIDIA's libraries when they are imported, and never call until used.
 SYMBOLS = (

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from artifact import integrity
-from artifact.integrity import ArtifactError, regular_file
-from artifact.untrusted import read_array, read_fields
+from artifact.artifact import files_of
+from artifact.formats import find_format
+from artifact.validation import ArtifactError, max_bytes, read_array, read_fields, regular_file
 from core.files import contains
 
 
@@ -129,9 +129,11 @@ def test_a_volume_of_links_is_opened(tmp_path: Path) -> None:
     assert regular_file(tmp_path / "elsewhere", "model.onnx").read_bytes() == b"graph"
 
 
-@pytest.mark.parametrize("name", integrity.MAX_BYTES)
+@pytest.mark.parametrize(
+    "name", ["manifest.json", *files_of(find_format("onnx")), *files_of(find_format("tensorrt"))]
+)
 def test_a_file_over_its_bound_is_not_read(tmp_path: Path, name: str) -> None:
-    limit = integrity.MAX_BYTES[name]
+    limit = max_bytes(name)
     with (tmp_path / name).open("wb") as file:
         file.truncate(limit)  # takes no room on the disk
     assert regular_file(tmp_path, name)

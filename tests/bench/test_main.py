@@ -8,7 +8,7 @@ import pytest
 
 import bench.latency.candidates
 from artifact.artifact import Artifact
-from artifact.choice import read_choice
+from artifact.store import read_pick
 from bench.latency.command import Report, Run
 
 
@@ -34,7 +34,7 @@ def test_run_measures_picks_and_reports(
         "layers.jsonl",
         "peaks.json",
     ]
-    choice = read_choice(artifacts / "tiny-toy")
+    choice = read_pick(artifacts / "tiny-toy")
     assert choice is not None
     assert choice.runtime == "ort-cpu"
     Report(out=out)()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from artifact.choice import Choice, write_choice
+from artifact.store import SavedPick, save_pick
 from core.errors import UserError
 from serving import selection
 from serving.selection import Wanted, select
@@ -20,9 +20,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_what_the_benchmark_chose(folder: Path) -> None:
-    write_choice(
+    save_pick(
         folder,
-        Choice(artifact="onnx-int8", runtime="ort-cuda", threads=1, p50_s=0.00214, machine="box"),
+        SavedPick(
+            artifact="onnx-int8", runtime="ort-cuda", threads=1, p50_s=0.00214, machine="box"
+        ),
     )
     chosen = select(Wanted(model="mobilenet_v3", data="digits"), Settings())
     assert (chosen.artifact, chosen.runtime) == (folder / "onnx-int8", "ort-cuda")
@@ -35,9 +37,9 @@ def test_what_was_picked_of_all_networks(
     folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(selection, "CARRIED", tmp_path / "missing")
-    write_choice(
+    save_pick(
         folder.parent,
-        Choice(
+        SavedPick(
             artifact=f"{folder.name}/onnx-int8",
             runtime="openvino",
             batch=1,

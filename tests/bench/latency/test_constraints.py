@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from artifact.choice import read_choice
 from artifact.records import Metrics
+from artifact.store import read_pick
 from bench.latency.constraints import Goal, choose, seconds
 from bench.latency.pick_command import Pick
 from bench.latency.rows import Row, Sweep
@@ -118,7 +118,7 @@ def test_the_command_writes_what_the_server_reads(
     Pick(p99="5.5ms", data="toy", out=tmp_path, artifacts=tmp_path)()
     printed = capsys.readouterr().out
     assert "serve large-toy: onnx-fp32 in ort-cpu, batch 1, 2 threads" in printed
-    choice = read_choice(tmp_path)
+    choice = read_pick(tmp_path)
     assert choice is not None
     assert (choice.artifact, choice.threads, choice.batch) == ("large-toy/onnx-fp32", 2, 1)
     Pick(min_top1=0.9, batches=(1, 8), out=tmp_path, artifacts=tmp_path)()

@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from artifact.choice import read_choice
+from artifact.store import read_pick
 from bench.latency.pick import pick, write_pick
 from bench.latency.rows import Row, Sweep
 
@@ -30,7 +30,7 @@ def test_the_fastest_servable_row_at_batch_1_is_picked(
     assert "onnx-int8 in openvino" in chosen.sentence
     (tmp_path / "tiny-toy").mkdir()
     write_pick(sweep, chosen, tmp_path)
-    choice = read_choice(tmp_path / "tiny-toy")
+    choice = read_pick(tmp_path / "tiny-toy")
     assert choice is not None
     assert (choice.artifact, choice.runtime, choice.threads) == ("onnx-int8", "openvino", 1)
     assert choice.p50_s == best.latency.p50  # type: ignore[union-attr]

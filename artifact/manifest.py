@@ -1,0 +1,102 @@
+"""What an artifact says of itself: the fields of its manifest.json."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pydantic import ConfigDict, with_config
+
+from artifact.formats import FormatSpec, find_format
+from artifact.gates import Gate, gates_of
+from artifact.records import (
+    Count,
+    Digest,
+    Fingerprint,
+    Labels,
+    Limits,
+    Metrics,
+    Parity,
+    Positive,
+    Precision,
+    Quantization,
+    Source,
+    TensorSpec,
+    Weights,
+)
+from core.preprocess import Preprocess
+
+
+@with_config(ConfigDict(extra="forbid", allow_inf_nan=False))
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Manifest:
+    """A network that is ready to run elsewhere, in words.
+
+    Attributes:
+        model: registry name of the network.
+        data: name of the data it answers for; ``imagenet`` or ``random`` without a run.
+        weights: trained here, published for ImageNet, or random (good for latency only).
+        precision: property of the graph.
+        format: what kind of model file this is.
+        labels: class names, in the order of the logits.
+        preprocess: what turns an image into pixels.
+        input: uint8 ("batch", H, W, 3).
+        output: float32 ("batch", num_classes).
+        batch_range: smallest and largest batch the model file takes.
+        macs: multiply-accumulates per image.
+        parameters: number of weights of the graph, batch norm folded.
+        limits: what the figures below must reach.
+        parity: agreement with torch; None if unverified.
+        metrics: None where nothing was measured (no held-out images, or not runnable here).
+        unverified: None, or why the model file itself was not run where it was made.
+        source: where the weights came from.
+        fp32_layers: names of the nodes left in float32, the most sensitive first.
+        quantization: how it came to int8; None in other precisions.
+        fingerprint: what an engine is tied to; None for a graph.
+        versions: package name to version, of what made it.
+        sha256s: file name to digest of each file beside the manifest.
+    """
+
+    model: str
+    data: str
+    weights: Weights
+    precision: Precision
+    format: str
+    labels: Labels
+    preprocess: Preprocess
+    input: TensorSpec
+    output: TensorSpec
+    batch_range: tuple[Positive, Positive]
+    macs: Count
+    parameters: Count
+    limits: Limits
+    parity: Parity | None
+    metrics: Metrics | None
+    unverified: str | None
+    source: Source
+    fp32_layers: tuple[str, ...] = ()
+    quantization: Quantization | None = None
+    fingerprint: Fingerprint | None = None
+    versions: dict[str, str]
+    sha256s: dict[str, Digest]
+
+    @property
+    def name(self) -> str:
+        """Returns ``<format>-<precision>``, the name of the folder."""
+        return f"{self.format}-{self.precision}"
+
+    @property
+    def spec(self) -> FormatSpec:
+        """Returns what is known of its format."""
+        return find_format(self.format)
+
+    @property
+    def gates(self) -> tuple[Gate, ...]:
+        """Returns the figures that have a limit; none of an unverified artifact."""
+        return gates_of(self.parity, self.metrics, self.limits) if self.parity else ()
+
+    @property
+    def rebuild_command(self) -> str:
+        """Returns the command that makes this artifact again."""
+        if self.weights == "trained":
+            return f"make export MODEL={self.model} DATA={self.source.data}"
+        return f"make export MODEL={self.model} WEIGHTS={self.weights}"

@@ -1,0 +1,105 @@
+"""All artifacts below a folder, what their graphs are made of, and which of them was picked."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import TypeAdapter, ValidationError
+
+from artifact.artifact import ARTIFACTS, MANIFEST, Artifact, manifest_of
+from artifact.validation import ArtifactError
+from core.errors import UserError
+from core.files import write_whole
+
+PICK_FILE = "choice.json"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredArtifact:
+    """A folder with a manifest: the artifact, or why it cannot be trusted."""
+
+    path: Path
+    artifact: Artifact | None
+    reason: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns what a program wants to know of it, ready for JSON."""
+        known = {} if self.artifact is None else manifest_of(self.artifact)
+        return {"path": str(self.path), "refused": self.reason, **known}
+
+
+class GraphFacts(NamedTuple):
+    """What an ONNX graph is made of."""
+
+    opset: int
+    ops: dict[str, int]  # operator to how many nodes, the most frequent first
+
+
+def stored_artifacts(folder: Path = ARTIFACTS) -> Iterator[StoredArtifact]:
+    """Yields each artifact below ``folder``, by path, every file of it checked."""
+    for manifest in sorted(folder.rglob(MANIFEST)):
+        path = manifest.parent
+        if any(part.startswith(".") for part in path.relative_to(folder).parts):
+            continue  # one that is being written
+        try:
+            yield StoredArtifact(path, Artifact.load(path))
+        except ArtifactError as error:
+            yield StoredArtifact(path, None, str(error).removeprefix(f"{path}: "))
+
+
+def graph_facts(artifact: Artifact) -> GraphFacts:
+    """Returns what the graph of ``artifact`` is made of; an engine's is the one it came from."""
+    import onnx
+
+    model: Any = onnx.load(artifact.graph_file, load_external_data=False)
+    (opset,) = (entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    return GraphFacts(opset, dict(Counter(node.op_type for node in model.graph.node).most_common()))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SavedPick:
+    """What a benchmark picked to serve, as measured: of one network, or of all of them.
+
+    Attributes:
+        artifact: its folder, under that of the pick: ``onnx-int8`` beside the pick of one
+            network, ``mobilenet_v2-digits/onnx-int8`` in the folder of all.
+        runtime: name of the runtime that it was measured in.
+        batch: images per call.
+        threads: CPU threads inside one call.
+        p50_s: its median latency in seconds, of such a call.
+        machine: the processor it was measured on.
+    """
+
+    artifact: str
+    runtime: str
+    batch: int = 1
+    threads: int
+    p50_s: float
+    machine: str
+
+
+_ADAPTER = TypeAdapter(SavedPick)
+
+
+def save_pick(folder: Path, pick: SavedPick) -> Path:
+    """Returns the file in ``folder`` that now holds ``pick``."""
+    return write_whole(folder / PICK_FILE, _ADAPTER.dump_json(pick, indent=1) + b"\n")
+
+
+def read_pick(folder: Path) -> SavedPick | None:
+    """Returns what was picked of the artifacts in ``folder``, or None if nothing was yet.
+
+    Raises:
+        UserError: the file is there and cannot be understood.
+    """
+    path = folder / PICK_FILE
+    if not path.is_file():
+        return None
+    try:
+        return _ADAPTER.validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise UserError(f"{path}: {error.errors()[0]['msg']}; run make bench again") from None

@@ -1,0 +1,242 @@
+"""Whether a folder can be trusted as an artifact: the one security boundary of artifacts.
+
+What stands in a folder may be anything. Here it is read without executing any of it, sizes before
+contents, and held against its manifest, whose statements must not contradict each other.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import stat
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from artifact.formats import FORMATS, GRAPH
+from artifact.manifest import Manifest
+from artifact.records import Logits
+from core.errors import UserError, first_line
+from core.files import contains, sha256
+from core.preprocess import Pixels
+
+MAX_BATCH = 4096  # a runtime keeps buffers for its largest batch
+MAX_SIDE = 4096  # px: each image that is served takes side * side * 3 bytes, several times
+MAX_LEVELS = 8  # objects and arrays inside one another; a manifest has four
+_MAX_BYTES = {  # of what lies beside the model files
+    "manifest.json": 16 << 20,
+    "golden_pixels.npy": 512 << 20,
+    "golden_logits.npy": 64 << 20,
+}
+# A tensor that lies in another file is marked by an entry with this key. Protobuf keeps the bytes
+# of a string together, so a graph without them refers to no other file.
+EXTERNAL = b"location"
+
+
+class ArtifactError(UserError):
+    """A folder that cannot be trusted as an artifact; the message names what is wrong."""
+
+    def __init__(self, message: str) -> None:
+        # It quotes the manifest, which may hold line breaks and what a terminal obeys.
+        super().__init__("".join(c if c.isprintable() else ascii(c)[1:-1] for c in message))
+
+
+def max_bytes(name: str) -> int:
+    """Returns the most bytes that a file of an artifact may have, by its name."""
+    if name in _MAX_BYTES:
+        return _MAX_BYTES[name]
+    return max(spec.max_bytes for spec in FORMATS.values() if name in spec.files)
+
+
+def regular_file(folder: Path, name: str) -> Path:
+    """Returns the path of file ``name`` of an artifact, which can be opened and read to its end.
+
+    Raises:
+        ArtifactError: missing, too large, a link that leads out of ``folder``, or no file:
+            opening a pipe waits for ever, and a device has no end.
+    """
+    file = folder / name
+    try:
+        status = file.stat()
+    except FileNotFoundError:
+        what = f"{file}: missing; copy the whole folder or export it again"
+        raise ArtifactError(what) from None
+    # Links inside the folder are how Kubernetes mounts a volume of files.
+    if not Path(os.path.realpath(file)).is_relative_to(os.path.realpath(folder)):
+        raise ArtifactError(f"{file}: a link that leads out of the folder; copy the file itself")
+    if not stat.S_ISREG(status.st_mode):
+        raise ArtifactError(f"{file}: not a file; copy the folder again or export it again")
+    limit = max_bytes(name)
+    if status.st_size > limit:
+        raise ArtifactError(
+            f"{file}: {status.st_size} bytes, the limit is {limit}; export it again"
+        )
+    return file
+
+
+def read_fields(folder: Path, name: str) -> dict[str, Any]:
+    """Returns the JSON object in file ``name`` of ``folder``.
+
+    Stricter than JSON is read elsewhere: two readers must not see two different manifests.
+
+    Raises:
+        ArtifactError: no such file, or not UTF-8, a byte-order mark, a key twice, NaN, an
+            integer of thousands of digits, nesting too deep, no object.
+    """
+    file = regular_file(folder, name)
+    try:
+        fields = json.loads(
+            file.read_bytes().decode(), object_pairs_hook=_unique, parse_constant=_refuse_constant
+        )
+        if not isinstance(fields, dict):
+            raise ValueError("no object")
+        if not _nests_at_most(MAX_LEVELS, fields):
+            raise ValueError(f"nested deeper than {MAX_LEVELS} levels")
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"{file}: not JSON ({first_line(error)}); export it again") from None
+    return fields
+
+
+def read_array(folder: Path, name: str, kind: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    """Returns the array (n, *shape) in the ``.npy`` file ``name`` of ``folder``; n is at least 1.
+
+    What its header claims is compared with the size of the file before anything is allocated.
+
+    Args:
+        folder: of an artifact.
+        name: of the file in it.
+        kind: NumPy dtype that the array must have; never object, which is pickled.
+        shape: of one element.
+
+    Raises:
+        ArtifactError: no such file, or not a C-contiguous array of that dtype and shape.
+    """
+    file, dtype = regular_file(folder, name), np.dtype(kind)
+    with file.open("rb") as stream:
+        try:
+            if (version := np.lib.format.read_magic(stream)) != (1, 0):
+                raise ValueError(f"version {version}")
+            found, fortran, found_dtype = np.lib.format.read_array_header_1_0(stream)
+        except Exception as error:  # its parser lets many kinds escape on broken bytes
+            why = first_line(error)
+            raise ArtifactError(f"{file}: not a .npy file ({why}); export it again") from None
+        if (found_dtype, fortran, found[1:]) != (dtype, False, shape):
+            raise ArtifactError(
+                f"{file}: {found_dtype} {list(found)}, but the manifest wants {dtype} "
+                f"{['n', *shape]} in C order; export it again"
+            )
+        count = found[0] * math.prod(shape)
+        left = os.fstat(stream.fileno()).st_size - stream.tell()
+        if found[0] < 1 or count * dtype.itemsize != left:
+            raise ArtifactError(
+                f"{file}: {left} bytes follow a header that says {list(found)}; export it again"
+            )
+        return np.fromfile(stream, dtype, count).reshape(found)
+
+
+def check_files(path: Path, artifact: Manifest, expected: Collection[str]) -> None:
+    """Raises ArtifactError unless exactly ``expected`` files are listed, there, and unchanged."""
+    if set(artifact.sha256s) != set(expected):
+        raise ArtifactError(
+            f"{path}: the manifest lists {sorted(artifact.sha256s)}, "
+            f"an artifact holds {sorted(expected)}; export it again"
+        )
+    files = {name: regular_file(path, name) for name in sorted(expected)}
+    for name, file in files.items():
+        if sha256(file) != artifact.sha256s[name]:
+            raise ArtifactError(
+                f"{file}: its bytes are not those of the manifest (sha256 differs); "
+                "copy the folder again or export it again"
+            )
+    if contains(graph := files[GRAPH], EXTERNAL):
+        raise ArtifactError(
+            f"{graph}: it holds the word {EXTERNAL.decode()!r}, by which a graph refers to other "
+            "files, and none may; name no layer so, and export it again"
+        )
+
+
+def check_manifest(path: Path, artifact: Manifest) -> None:
+    """Raises ArtifactError if two statements of a manifest contradict each other."""
+    _check_ends(path, artifact)
+    if (artifact.parity is None) != (artifact.unverified is not None):
+        raise _error(
+            path,
+            "the manifest must hold either its parity with torch or the reason why it is "
+            "unverified",
+        )
+    for gate in artifact.gates:
+        if not gate.holds:
+            raise _error(path, str(gate))
+    if (made := artifact.quantization) is not None:
+        if artifact.precision != "int8":
+            what = f"the manifest says how an {artifact.precision} graph came to int8"
+            raise _error(path, what)
+        if made.calibration not in made.top1:
+            what = f"calibration is {made.calibration}, but top1 holds {sorted(made.top1)}"
+            raise _error(path, what)
+    if (artifact.fingerprint is not None) != artifact.spec.machine_bound:
+        raise _error(path, "an engine, and only an engine, has a fingerprint")
+    if (print_ := artifact.fingerprint) and print_.onnx_sha256 != artifact.sha256s[GRAPH]:
+        raise _error(path, "the engine was built from another graph than the one beside it")
+    for profile in print_.profiles if print_ else ():
+        if list(profile) != sorted(profile) or profile[2] > MAX_BATCH:
+            what = f"a profile is {list(profile)}, it must be 1 <= a <= b <= c <= {MAX_BATCH}"
+            raise _error(path, what)
+
+
+def _check_ends(path: Path, artifact: Manifest) -> None:
+    side, classes = artifact.preprocess.crop, len(artifact.labels)
+    if artifact.preprocess.resize > 2 * MAX_SIDE or side > MAX_SIDE:
+        raise _error(
+            path,
+            f"crop is {side} and resize is {artifact.preprocess.resize}, "
+            f"they must be at most {MAX_SIDE} and {2 * MAX_SIDE}",
+        )
+    ends = (
+        (artifact.input, "uint8", ("batch", side, side, 3)),
+        (artifact.output, "float32", ("batch", classes)),
+    )
+    for end, dtype, shape in ends:
+        if (end.dtype, end.shape) != (dtype, shape):
+            raise _error(
+                path,
+                f"{end.name} is {end.dtype} {list(end.shape)}, but {classes} labels and a crop of "
+                f"{side} want {dtype} {list(shape)}",
+            )
+    smallest, largest = artifact.batch_range
+    if not 1 <= smallest <= largest <= MAX_BATCH:
+        what = f"batch_range is {[smallest, largest]}, it must be 1 <= a <= b <= {MAX_BATCH}"
+        raise _error(path, what)
+
+
+def check_golden_files(path: Path, pixels: Pixels, logits: Logits) -> None:
+    """Raises ArtifactError unless the golden batch has finite logits for each of its images."""
+    if len(pixels) != len(logits):
+        what = f"the golden batch holds {len(pixels)} images and logits of {len(logits)}"
+        raise _error(path, what)
+    if not np.isfinite(logits).all():
+        raise _error(path, "the logits of the golden batch are not all finite")
+
+
+def _error(path: Path, what: str) -> ArtifactError:
+    return ArtifactError(f"{path}: {what}; export it again")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return fields
+
+
+def _refuse_constant(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON number")
+
+
+def _nests_at_most(levels: int, value: Any) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels >= 0 and all(_nests_at_most(levels - 1, each) for each in inner)
