@@ -172,6 +172,6 @@ def _read_manifest(path: Path) -> Artifact:
     if artifact.format not in FORMATS:
         known = ", ".join(FORMATS)
         raise ArtifactError(
-            f"{manifest}: format is {artifact.format!r}, this version knows {known}; export it again"
+            f"{manifest}: format is {artifact.format!r}, known are {known}; export it again"
         )
     return dataclasses.replace(artifact, path=path)
