@@ -14,13 +14,13 @@ from tempfile import TemporaryDirectory
 
 from bench.gpu.budget import Budget
 from bench.gpu.process import run_limited
-from bench.gpu.steps import FILE, STEPS, Outcome, Step, state_of
+from bench.gpu.steps import AGAIN, FILE, STEPS, Outcome, Step, state_of
 from bench.gpu.summary import write_summary
 from core.cli import notes
 from core.conditions import now
 from core.errors import UserError, closest
 from core.machine import Machine, this_machine
-from core.rows_file import rewrite, rows_of
+from core.record_file import read_rows, write_rows
 from training.fetch import data_folder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,7 +75,7 @@ def run_check(
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     machine, found = this_machine(), []
-    earlier = rows_of(folder / FILE, Outcome)
+    earlier = read_rows(folder / FILE, Outcome, remedy=AGAIN)
     with TemporaryDirectory(prefix="gpu-check-") as work:
         for index, step in enumerate(steps):
             notes().print(f"{step.title} ...")
@@ -86,7 +86,7 @@ def run_check(
             known = {one.step: one for one in (*earlier, *found)}
             rows = [known[one.name] for one in STEPS if one.name in known]
             rows += [one for name, one in known.items() if name not in {s.name for s in STEPS}]
-            rewrite(folder / FILE, rows)
+            write_rows(folder / FILE, rows)
             write_summary(rows, folder)
     return found
 

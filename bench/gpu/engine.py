@@ -18,7 +18,7 @@ from bench.latency.table import ms
 from bench.measure.timing import Plan, measure
 from core.conditions import now
 from core.errors import UserError, in_words
-from core.rows_file import rewrite
+from core.record_file import write_rows
 
 FILE = "engines.jsonl"
 MODEL = "mobilenet_v3_large"
@@ -56,7 +56,7 @@ def run(folder: Path, budget: Budget, *, model: str = MODEL) -> str:
     for flavour in flavours:
         last = None
         for last in _try(flavour, model):
-            rewrite(folder / FILE, [*rows, last])  # asked for more, the library may end it all
+            write_rows(folder / FILE, [*rows, last])  # asked for more, the library may end it all
             print(f"{RESULT}{'; '.join(map(_in_short, [*rows, last]))}")
         assert last is not None, "there is a row for each flavour"
         rows.append(last)

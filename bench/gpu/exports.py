@@ -10,7 +10,7 @@ from pathlib import Path
 from artifact.artifact import ARTIFACTS
 from bench.gpu.budget import Budget
 from core.errors import UserError
-from core.rows_file import add
+from core.record_file import append_row
 from models.cost import known_costs
 from models.registry import DEFAULT_NETWORKS
 
@@ -72,7 +72,7 @@ def run(
                 reason=None if outcome.artifact else outcome.reason or "no reason given",
                 seconds=round(budget.used, 1),
             )
-            add(folder / FILE, row)
+            append_row(folder / FILE, row)
             print(f"{row.seconds:6.1f} s  {row.model} {row.target}: {row.reason or 'done'}")
             made += row.reason is None
             missing += [f"{row.model} {row.target}: {row.reason}"] * (row.reason is not None)

@@ -10,6 +10,7 @@ from artifact.artifact import ARTIFACTS, Artifact
 from artifact.records import Precision
 from bench.gpu.budget import Budget
 from bench.gpu.exports import DATA
+from bench.gpu.steps import AGAIN
 from bench.latency.rows import Place, Row, Sweep, latency
 from bench.latency.sweep_file import read_sweep
 from bench.latency.table import MISSING, ms
@@ -17,7 +18,7 @@ from bench.layers.peak_rows import keep_peaks
 from bench.layers.peaks import Peaks, measure_peaks
 from core.conditions import now
 from core.errors import UserError, in_words
-from core.rows_file import add, rows_of
+from core.record_file import append_row, read_rows
 from models.cost import LayerCost, layer_costs
 from models.registry import DEFAULT_NETWORKS
 from report.section import Section, Table
@@ -100,8 +101,8 @@ def run(
         missing = f"no fp16 CUDA graph of it was timed at batch {batch}"
     for name in names:
         row = Limit(model=name, precision=PRECISION, batch=batch, when=now())
-        add(folder / FILE, _limit(row, artifacts, peaks, sweep, missing))
-    return in_short(rows_of(folder / FILE, Limit), peaks)
+        append_row(folder / FILE, _limit(row, artifacts, peaks, sweep, missing))
+    return in_short(read_rows(folder / FILE, Limit, remedy=AGAIN), peaks)
 
 
 def _limit(row: Limit, artifacts: Path, peaks: Peaks, sweep: Sweep | None, missing: str) -> Limit:

@@ -11,6 +11,7 @@ from PIL import Image
 from bench.gpu import limits, parity, rates
 from bench.gpu.budget import Budget
 from bench.gpu.latency import PLAN
+from bench.gpu.steps import AGAIN
 from bench.gpu.summary import HTML
 from bench.latency.correlation import correlation_section
 from bench.latency.inversions import inversion_section
@@ -23,7 +24,7 @@ from bench.layers.peak_rows import known_peaks
 from core.conditions import conditions
 from core.errors import UserError, in_words
 from core.machine import this_machine
-from core.rows_file import rows_of
+from core.record_file import read_rows
 from report.section import Section
 
 LARGEST = 3e6  # bytes of the whole folder: it is meant to be committed
@@ -58,18 +59,18 @@ def sections(folder: Path, sweep: Sweep) -> list[Section]:
     """Returns what explains ``sweep``, and what the other steps left in ``folder``."""
     makers: dict[str, Callable[[], Section | None]] = {
         "Training on the GPU": lambda: rates.training_section(
-            rows_of(folder / rates.FILE, rates.Trained)
+            read_rows(folder / rates.FILE, rates.Trained, remedy=AGAIN)
         ),
         "On the GPU": lambda: gpu_section(sweep),
         "What tells latency": lambda: correlation_section(sweep),
         "Fewer MACs, more time": lambda: inversion_section(sweep, {}),
         "Accuracy against latency": lambda: pareto_section(sweep),
         "How far from what the GPU can do": lambda: limits.limits_section(
-            rows_of(folder / limits.FILE, limits.Limit),
+            read_rows(folder / limits.FILE, limits.Limit, remedy=AGAIN),
             max(known_peaks(folder), key=lambda one: one.when, default=None),
         ),
         "fp16 against fp32": lambda: parity.parity_section(
-            rows_of(folder / parity.FILE, parity.Parity)
+            read_rows(folder / parity.FILE, parity.Parity, remedy=AGAIN)
         ),
     }
     found = []

@@ -14,11 +14,12 @@ from artifact.golden import relative_error
 from artifact.runtimes.base import load_runtime
 from bench.gpu.budget import Budget
 from bench.gpu.exports import DATA
+from bench.gpu.steps import AGAIN
 from bench.latency.table import percent
 from core.conditions import now
 from core.errors import UserError, in_words
 from core.preprocess import Pixels
-from core.rows_file import add, rows_of
+from core.record_file import append_row, read_rows
 from models.registry import DEFAULT_NETWORKS
 from report.section import Section, Table
 
@@ -75,9 +76,9 @@ def run(
                 with budget.piece(runtime):
                     rows = list(compare(artifacts / f"{name}-{DATA}", name, runtime, batches))
             for row in rows:
-                add(folder / FILE, row)
+                append_row(folder / FILE, row)
                 print(row)
-    rows = rows_of(folder / FILE, Parity)
+    rows = read_rows(folder / FILE, Parity, remedy=AGAIN)
     if all(row.reason for row in rows):
         raise UserError(_in_short(rows))
     return _in_short(rows)

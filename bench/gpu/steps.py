@@ -9,6 +9,7 @@ from bench.gpu.process import Ended
 from core.machine import Machine
 
 FILE = "steps.jsonl"
+AGAIN = "run that step again"  # how to mend rows that cannot be understood
 State = Literal["done", "failed", "stopped", "not measured"]
 
 

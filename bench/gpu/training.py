@@ -10,10 +10,11 @@ from typing import Literal
 
 from bench.gpu.budget import Budget
 from bench.gpu.rates import FILE, Trained, in_short
+from bench.gpu.steps import AGAIN
 from bench.gpu.utilisation import watched
 from core.conditions import now
 from core.errors import UserError, in_words
-from core.rows_file import add, rows_of
+from core.record_file import append_row, read_rows
 from training.data import ImageData, load_data
 from training.datasets import DEBIAN_FASHION, FASHION_FILES
 from training.fetch import data_folder
@@ -116,9 +117,9 @@ def run(
                 except Exception as error:  # of one network; the others may do better
                     row = dataclasses.replace(row, reason=in_words(error))
             row = dataclasses.replace(row, seconds=round(budget.used - before, 1))
-        add(folder / FILE, row)
+        append_row(folder / FILE, row)
         print(row)
-    rows = rows_of(folder / FILE, Trained)
+    rows = read_rows(folder / FILE, Trained, remedy=AGAIN)
     said = "; ".join(filter(None, (in_short(rows), why)))
     if all(row.reason for row in rows):
         raise UserError(said)

@@ -10,7 +10,7 @@ import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ConfigDict, TypeAdapter, with_config
+from pydantic import ConfigDict, with_config
 
 from bench.latency.rows import Row, Sweep
 from bench.measure.timing import Plan
@@ -18,7 +18,7 @@ from core.cli import notes
 from core.conditions import Conditions
 from core.errors import UserError
 from core.machine import Machine, this_machine
-from core.record_file import parse, schema_of, write_lines
+from core.record_file import RecordFile
 
 SCHEMA = 2
 FILE = "latency.jsonl"
@@ -37,8 +37,7 @@ class Header:
     after: Conditions
 
 
-_HEADER = TypeAdapter(Header)
-_ROW = TypeAdapter(Row)
+RECORDS = RecordFile(Header, Row, schema=SCHEMA, remedy=_REMEDY)
 
 
 def write_sweep(sweep: Sweep, folder: Path) -> Path:
@@ -50,8 +49,7 @@ def write_sweep(sweep: Sweep, folder: Path) -> Path:
         before=sweep.before,
         after=sweep.after,
     )
-    lines = (_HEADER.dump_json(header), *map(_ROW.dump_json, sweep.rows))
-    return write_lines(folder / FILE, lines)
+    return RECORDS.write(folder / FILE, header, sweep.rows)
 
 
 def read_sweep(path: Path) -> Sweep:
@@ -63,21 +61,11 @@ def read_sweep(path: Path) -> Sweep:
     path = path if path.suffix == ".jsonl" else path / FILE
     if not path.is_file():
         raise UserError(f"{path}: no such file; measure first with: make bench")
-    lines = path.read_bytes().splitlines()
-    schema = schema_of(lines[0] if lines else b"")
-    if schema != SCHEMA:
-        raise UserError(
-            f"{path}: line 1 is no header of schema {SCHEMA} (found {schema!r}); {_REMEDY}"
-        )
-    header = parse(_HEADER, lines[0], f"{path}: line 1", remedy=_REMEDY)
-    rows = tuple(
-        parse(_ROW, line, f"{path}: line {number}", remedy=_REMEDY)
-        for number, line in enumerate(lines[1:], start=2)
-    )
+    header, rows = RECORDS.read(path)
     return Sweep(
         machine=header.machine,
         plan=header.plan,
-        rows=rows,
+        rows=tuple(rows),
         before=header.before,
         after=header.after,
     )

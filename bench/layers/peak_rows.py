@@ -6,12 +6,12 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ConfigDict, TypeAdapter, with_config
+from pydantic import ConfigDict, with_config
 
 from bench.layers.peaks import Peaks
 from core.errors import UserError
 from core.files import write_whole
-from core.record_file import parse, schema_of
+from core.record_file import dump, parse, schema_of
 
 SCHEMA = 1
 FILE = "peaks.json"
@@ -22,9 +22,6 @@ FILE = "peaks.json"
 class _Document:
     schema: int
     peaks: tuple[Peaks, ...]
-
-
-_DOCUMENT = TypeAdapter(_Document)
 
 
 def known_peaks(folder: Path) -> tuple[Peaks, ...]:
@@ -42,7 +39,7 @@ def known_peaks(folder: Path) -> tuple[Peaks, ...]:
             f"{path}: no peaks of schema {SCHEMA} (found {schema!r}); "
             "delete the file, and they are measured again"
         )
-    return parse(_DOCUMENT, text, str(path)).peaks
+    return parse(_Document, text, str(path)).peaks
 
 
 def keep_peaks(peaks: Peaks, folder: Path, beside: Collection[str] = ()) -> Path:
@@ -61,4 +58,4 @@ def keep_peaks(peaks: Peaks, folder: Path, beside: Collection[str] = ()) -> Path
         if (one.machine, one.runtime, one.threads) != place or one.when in needed
     ]
     document = _Document(schema=SCHEMA, peaks=(*kept, peaks))
-    return write_whole(folder / FILE, _DOCUMENT.dump_json(document, indent=1) + b"\n")
+    return write_whole(folder / FILE, dump(document, indent=1) + b"\n")

@@ -10,12 +10,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ConfigDict, TypeAdapter, with_config
+from pydantic import ConfigDict, with_config
 
 from bench.layers.layers import LayerTimes
-from core.errors import UserError
 from core.machine import Machine, this_machine
-from core.record_file import parse, schema_of, write_lines
+from core.record_file import RecordFile
 
 SCHEMA = 1
 FILE = "layers.jsonl"
@@ -30,8 +29,7 @@ class Header:
     machine: Machine
 
 
-_HEADER = TypeAdapter(Header)
-_ROW = TypeAdapter(LayerTimes)
+RECORDS = RecordFile(Header, LayerTimes, schema=SCHEMA)
 
 
 def known_layers(folder: Path) -> list[LayerTimes]:
@@ -43,16 +41,8 @@ def known_layers(folder: Path) -> list[LayerTimes]:
     path = folder / FILE
     if not path.exists():
         return []
-    lines = path.read_bytes().splitlines()
-    if (schema := schema_of(lines[0] if lines else b"")) != SCHEMA:
-        raise UserError(
-            f"{path}: line 1 is no header of schema {SCHEMA} (found {schema!r}); "
-            "delete the file, and it is measured again"
-        )
-    header = parse(_HEADER, lines[0], f"{path}: line 1")
-    if header.machine.key != this_machine().key:
-        return []
-    return [parse(_ROW, line, f"{path}: line {number}") for number, line in enumerate(lines[1:], 2)]
+    header, rows = RECORDS.read(path)
+    return rows if header.machine.key == this_machine().key else []
 
 
 def keep_layers(rows: Iterable[LayerTimes], folder: Path) -> Path:
@@ -66,6 +56,5 @@ def keep_layers(rows: Iterable[LayerTimes], folder: Path) -> Path:
     for row in rows:
         assert row.machine == machine.key, "rows of two machines do not mix"
         kept[row.key] = row
-    header = _HEADER.dump_json(Header(schema=SCHEMA, machine=machine))
-    lines = (header, *(_ROW.dump_json(kept[key]) for key in sorted(kept)))
-    return write_lines(folder / FILE, lines)
+    header = Header(schema=SCHEMA, machine=machine)
+    return RECORDS.write(folder / FILE, header, (kept[key] for key in sorted(kept)))

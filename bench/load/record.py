@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import TypeAdapter
-
 from bench.load.served import Served
 from bench.load.turns import LoadPlan, Turn, Turns
 from core.conditions import Conditions
 from core.files import write_whole
 from core.machine import Machine
-from core.record_file import write_lines
+from core.record_file import RecordFile
 from report.section import Section, markdown
 
 SCHEMA = 2
@@ -32,14 +30,12 @@ class Header:
     after: Conditions
 
 
-_HEADER = TypeAdapter(Header)
-_TURN = TypeAdapter(Turn)
+RECORDS = RecordFile(Header, Turn, schema=SCHEMA)
 
 
 def write_load(header: Header, turns: Turns, section: Section, folder: Path) -> Path:
     """Returns ``folder/load.md``; ``load.jsonl`` beside it holds the header and every turn."""
-    lines = (_HEADER.dump_json(header), *map(_TURN.dump_json, turns.all))
-    write_lines(folder / f"{NAME}.jsonl", lines)
+    RECORDS.write(folder / f"{NAME}.jsonl", header, turns.all)
     machine, before = header.machine, header.before
     where = (
         f"Measured on {machine.cpu}, {machine.cores} usable cores, {machine.os}, {before.when}; "

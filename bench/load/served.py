@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import TypeAdapter
-
 from artifact.artifact import Artifact
 from artifact.records import Precision
 from artifact.store import stored_artifacts
@@ -61,9 +59,7 @@ def ask_server(address: Address, token: str | None = None) -> Served:
     if answer.status != 200:
         key = "; set POCKETNETS_TOKEN as the server has it" if answer.status == 401 else ""
         raise UserError(f"{where.url} is answered with {answer.status}, not 200{key}")
-    return parse(
-        TypeAdapter(Served), answer.body, where.url, remedy="load needs a server of make serve"
-    )
+    return parse(Served, answer.body, where.url, remedy="load needs a server of make serve")
 
 
 def find_artifact(served: Served, artifacts: Path, folder: Path | None = None) -> Artifact:

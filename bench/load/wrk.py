@@ -14,8 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import TypeAdapter
-
 from bench.load.http_client import Address
 from bench.load.loops import Load
 from core.errors import UserError
@@ -80,9 +78,6 @@ class _Report:
     latencies: list[int]
 
 
-_REPORT = TypeAdapter(_Report)
-
-
 def find_wrk() -> str | None:
     """Returns the program, or None."""
     return shutil.which("wrk")
@@ -124,7 +119,7 @@ def wrk_loop(
     if done.returncode or not last.startswith("{"):
         said = (done.stderr or done.stdout).strip().rpartition("\n")[2]
         raise UserError(f"wrk ends with {done.returncode} and says {said[:200]!a}; {_REMEDY}")
-    report = parse(_REPORT, last.encode(), "wrk", remedy=_REMEDY)
+    report = parse(_Report, last.encode(), "wrk", remedy=_REMEDY)
     statuses = {
         "200": report.good,
         "another status": report.requests - report.good,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,8 +12,8 @@ from statistics import median_high
 from typing import Any
 
 from core.errors import UserError
-from core.files import write_whole
 from core.machine import this_machine
+from core.record_file import read_rows, write_rows
 from models.cost import known_costs
 from training.checkpoint import checkpoint_path, load_checkpoint, run_folder
 from training.run import PartialRun
@@ -82,19 +81,12 @@ def run_ablation(data: str, *, epochs: int, out: Path) -> Iterator[Row]:
     if data not in DATA:
         raise UserError(f"data is {data!r}: the study takes {' or '.join(DATA)}")
     file = out / f"ablation-{data}.jsonl"
-    rows = {(row.network, row.epochs): row for row in read_rows(file)}
+    rows = {(row.network, row.epochs): row for row in read_rows(file, Row)}
     for network in NETWORKS:
         if (network, epochs) not in rows:
             rows[network, epochs] = _train(network, data, epochs)
-            lines = [json.dumps(asdict(row)) + "\n" for row in rows.values()]
-            write_whole(file, "".join(lines).encode())
+            write_rows(file, rows.values())
         yield rows[network, epochs]
-
-
-def read_rows(file: Path) -> list[Row]:
-    """Returns the rows measured before; none if there is no file."""
-    lines = file.read_text().splitlines() if file.exists() else []
-    return [Row(**json.loads(line)) for line in lines]
 
 
 def markdown(data: str, rows: list[Row]) -> str:

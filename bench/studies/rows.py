@@ -1,17 +1,13 @@
-"""What a study measured, and what it is held against: rows in a file, looked up by variant."""
+"""What a study measured, and what it is held against: rows, looked up by variant."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-
-from pydantic import TypeAdapter
 
 from bench.measure.timing import Latency, Plan
 from bench.studies.variants import Variant
 from core.machine import Machine
-from core.record_file import parse, write_lines
 
 PAPER = "paper"
 
@@ -122,24 +118,3 @@ class Results:
     def macs_spread(self) -> float:
         """Returns by how much MACs differ from those of their group's first variant, at most."""
         return max(abs(self.macs_ratio(v, self.first(v)) - 1) for v in self.variants)
-
-
-_ROW = TypeAdapter(Row)
-
-
-def read_rows(file: Path) -> list[Row]:
-    """Returns the rows of earlier runs; none if there is no file.
-
-    Raises:
-        UserError: a line of it cannot be understood.
-    """
-    lines = file.read_bytes().splitlines() if file.exists() else []
-    return [
-        parse(_ROW, line, f"{file}: line {number}", remedy="measure again with --fresh")
-        for number, line in enumerate(lines, start=1)
-    ]
-
-
-def write_rows(file: Path, rows: Iterable[Row]) -> Path:
-    """Returns ``file``, which now holds ``rows``, one a line."""
-    return write_lines(file, map(_ROW.dump_json, rows))

@@ -15,7 +15,6 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 
-from pydantic import TypeAdapter
 from rich.progress import Progress
 
 from artifact.artifact import Artifact
@@ -33,7 +32,7 @@ from bench.studies.plain import RUNTIME
 from core.cli import notes
 from core.errors import UserError
 from core.machine import Machine, this_machine
-from core.record_file import write_lines
+from core.record_file import RecordFile
 from report.section import Section, Table
 
 NAME = "servers"
@@ -52,6 +51,7 @@ class Header:
     """What all turns share.
 
     Attributes:
+        schema: of this header and of the turns.
         artifact: model, data and precision.
         missing: name of each server that was not measured, to the reason.
         seconds: of a turn.
@@ -59,6 +59,7 @@ class Header:
         machine: where it was measured.
     """
 
+    schema: int = 1
     artifact: str
     missing: dict[str, str]
     seconds: float
@@ -66,7 +67,7 @@ class Header:
     machine: Machine
 
 
-_HEADER, _TURN = TypeAdapter(Header), TypeAdapter(Turn)
+RECORDS = RecordFile(Header, Turn, schema=1)
 
 
 def run_servers(folder: Path, out: Path, *, rounds: int = ROUNDS, seconds: float = SECONDS) -> Path:
@@ -122,8 +123,7 @@ def run_servers(folder: Path, out: Path, *, rounds: int = ROUNDS, seconds: float
         rounds=rounds,
         machine=this_machine(),
     )
-    lines = (_HEADER.dump_json(header), *map(_TURN.dump_json, turns.all))
-    write_lines(out / f"study-{NAME}.jsonl", lines)
+    RECORDS.write(out / f"study-{NAME}.jsonl", header, turns.all)
     return write_study(NAME, servers_section(header, turns), out)
 
 

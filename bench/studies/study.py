@@ -12,7 +12,7 @@ from typing import Any
 from rich.progress import Progress
 
 from bench.measure.timing import Plan, measure
-from bench.studies.rows import Results, Row, read_rows, write_rows
+from bench.studies.rows import Results, Row
 from bench.studies.variants import (
     BATCH,
     Candidate,
@@ -29,9 +29,11 @@ from core.conditions import now
 from core.cores import usable_cores
 from core.errors import UserError
 from core.machine import this_machine
+from core.record_file import read_rows, write_rows
 
 # A study has up to 150 candidates: a sample of one takes 0.5 ms to 200 ms.
 COUNT, SECONDS, LIMIT, ROUNDS = 48, 0.5, 4.0, 24
+REMEDY = "measure again with --fresh"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,7 +103,7 @@ def run_study(
         )
     study, file = find_study(name), out / f"study-{name}.jsonl"
     plan = Plan(count=COUNT, seconds=seconds, limit=max(LIMIT, seconds), rounds=ROUNDS)
-    kept = [] if fresh else read_rows(file)
+    kept = [] if fresh else read_rows(file, Row, remedy=REMEDY)
     found = {}
     for platform in platforms() if on is None else on:
         run = Run(study, platform, batch or BATCH[platform], threads, plan)

@@ -21,7 +21,7 @@ from bench.gpu.steps import FILE, STEPS, Outcome, Step
 from bench.gpu.summary import summary_table
 from core.cli import results
 from core.errors import UserError
-from core.rows_file import rows_of
+from core.record_file import read_rows
 
 PLAYED = (
     Step("tests", "Works", "no.module", 1, ("mine.jsonl",)),
@@ -57,7 +57,7 @@ def test_no_step_ends_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert results_[3].startswith("killed by SIGABRT")
     assert results_[4] == "/somewhere/data"
     assert not (folder / "mine.jsonl").exists()
-    assert rows_of(folder / FILE, Outcome) == found
+    assert read_rows(folder / FILE, Outcome) == found
     assert "no such kernel" in (folder / "training.log").read_text()
     text = (folder / "summary.md").read_text()
     assert "| Crashes | failed: ValueError: no such kernel | " in text
@@ -76,7 +76,7 @@ def test_what_no_time_is_left_for_is_not_begun(tmp_path: Path) -> None:
 def test_the_other_steps_keep_their_rows(tmp_path: Path) -> None:
     first = run_check(tmp_path, Budget(60), PLAYED[:2], played)
     second = run_check(tmp_path, Budget(60), PLAYED[1:2], played)
-    assert rows_of(tmp_path / FILE, Outcome) == [first[0], second[0]]
+    assert read_rows(tmp_path / FILE, Outcome) == [first[0], second[0]]
 
 
 def test_the_table_has_a_line_for_each_step(
@@ -157,7 +157,7 @@ def test_a_step_that_is_stopped_writes_down_what_it_did_not_do(tmp_path: Path) -
     commands = lambda step, folder, seconds: (sys.executable, "-c", code, str(folder))  # noqa: E731
     (found,) = run_check(tmp_path, Budget(8), [Step("parity", "Parity", "no.module", 1)], commands)
     assert found.state == "stopped"
-    rows = rows_of(tmp_path / "parity.jsonl", Parity)
+    rows = read_rows(tmp_path / "parity.jsonl", Parity)
     assert rows[0].reason == "stopped at its time limit"
     assert len(rows) > 10
     assert {str(row.reason)[:12] for row in rows[1:]} == {"no time left"}

@@ -18,7 +18,7 @@ from bench.gpu.budget import Budget
 from bench.gpu.engine import FILE, Engine, run
 from bench.gpu.process import RESULT
 from core.errors import UserError
-from core.rows_file import rows_of
+from core.record_file import read_rows
 
 WRONG = "built for compute capability 8.6, here is 9.0 (NVIDIA Made-Up 1)"
 
@@ -45,7 +45,7 @@ def test_an_engine_that_runs_is_timed(
         engine, "load_runtime", lambda name, artifact: load_runtime("ort-cpu", artifact)
     )
     said = run(tmp_path, Budget(60))
-    rtx, other = rows_of(tmp_path / FILE, Engine)
+    rtx, other = read_rows(tmp_path / FILE, Engine)
     assert (rtx.flavour, rtx.version, rtx.built, rtx.reason) == (
         "tensorrt_rtx",
         "1.7.1",
@@ -70,14 +70,14 @@ def test_a_refusal_is_recorded_in_the_words_of_both(
 
     def library(name: str, artifact: Artifact) -> str:
         # The row is there before the library is asked: it may end the process.
-        (before,) = rows_of(tmp_path / FILE, Engine)
+        (before,) = read_rows(tmp_path / FILE, Engine)
         assert (before.reason, before.refusal) == (WRONG, None)
         return "tensorrt-rtx cannot load model.engine: unsupported SM"
 
     monkeypatch.setattr(engine, "load_runtime", refuse)
     monkeypatch.setattr(engine, "_refusal", library)
     said = run(tmp_path, Budget(60))
-    rtx, _ = rows_of(tmp_path / FILE, Engine)
+    rtx, _ = read_rows(tmp_path / FILE, Engine)
     assert (rtx.built, rtx.p50, rtx.reason) == (True, None, WRONG)
     assert rtx.refusal == "tensorrt-rtx cannot load model.engine: unsupported SM"
     assert said.startswith(f"tensorrt-rtx: {WRONG} (the library: tensorrt-rtx cannot load")
@@ -103,7 +103,7 @@ def test_what_cannot_be_built_is_a_reason(
 
     monkeypatch.setattr(engine, "_build", fail)
     run(tmp_path, Budget(60))
-    rtx, _ = rows_of(tmp_path / FILE, Engine)
+    rtx, _ = read_rows(tmp_path / FILE, Engine)
     assert not rtx.built
     assert str(rtx.reason).startswith(reason)
 

@@ -12,7 +12,7 @@ from artifact.artifact import Artifact
 from bench.gpu.budget import Budget
 from bench.gpu.exports import FILE, Export, run
 from core.errors import UserError
-from core.rows_file import rows_of
+from core.record_file import read_rows
 from export.build import Outcome
 from export.jobs import Job
 from models.cost import known_costs
@@ -38,7 +38,7 @@ def test_what_was_made_and_what_was_not(
         "22 artifacts of 12 networks in artifacts, batch 1 to 128; not made: resnet50 all: it was "
         "killed"
     )
-    rows = rows_of(tmp_path / FILE, Export)
+    rows = read_rows(tmp_path / FILE, Export)
     assert [row.model for row in rows if row.reason == "it was killed"] == ["resnet50"]
     assert len(rows) == 23
     assert sorted(job.model for job in asked) == sorted(DEFAULT_NETWORKS)

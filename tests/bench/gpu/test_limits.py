@@ -14,7 +14,7 @@ from bench.gpu.limits import FILE, Limit, limits_section, lower_limit, run
 from bench.latency.rows import Row, Sweep
 from bench.latency.sweep_file import write_sweep
 from bench.layers.peaks import Peaks
-from core.rows_file import rows_of
+from core.record_file import read_rows
 from models.cost import Kind, LayerCost
 
 PEAKS = Peaks(
@@ -88,7 +88,7 @@ def test_each_network_is_held_against_its_limit(
         artifacts=tmp_path / "artifacts",
         batch=8,
     )
-    tiny, other, lost = rows_of(tmp_path / FILE, Limit)
+    tiny, other, lost = read_rows(tmp_path / FILE, Limit)
     assert (tiny.measured, tiny.runtime, tiny.reason) == (pytest.approx(3e-3), "ort-cuda", None)
     assert tiny.layers is not None
     assert tiny.layers > 0
@@ -116,7 +116,7 @@ def test_limits_without_latencies(
     monkeypatch.setattr(bench.gpu.limits, "measure_peaks", lambda *_: PEAKS)
     said = run(tmp_path, Budget(60), names=("tiny",), artifacts=tmp_path / "artifacts")
     assert "no network was measured beside its limit" in said
-    (row,) = rows_of(tmp_path / FILE, Limit)
+    (row,) = read_rows(tmp_path / FILE, Limit)
     assert row.layers is not None
     assert "no such file" in str(row.reason)
 

@@ -13,7 +13,7 @@ from bench.gpu.parity import FILE, Parity
 from bench.gpu.rates import Trained
 from bench.latency.rows import Row, Sweep
 from bench.latency.sweep_file import write_sweep
-from core.rows_file import add
+from core.record_file import append_row
 
 WHEN = "2026-11-22T00:00:00+00:00"
 TRAINED = Trained(
@@ -36,8 +36,10 @@ def test_every_step_has_its_section(
 ) -> None:
     row = make_row(runtime="ort-cuda", device=make_row(ms=0.5).latency)
     write_sweep(make_sweep(row), tmp_path)
-    add(tmp_path / rates.FILE, TRAINED)
-    add(tmp_path / FILE, Parity(model="a", runtime="ort-cuda", batch=8, reason="why", when=WHEN))
+    append_row(tmp_path / rates.FILE, TRAINED)
+    append_row(
+        tmp_path / FILE, Parity(model="a", runtime="ort-cuda", batch=8, reason="why", when=WHEN)
+    )
     said = page.run(tmp_path, Budget(60))
     assert said.startswith("report.html, ")
     html = (tmp_path / "report.html").read_text()
@@ -49,7 +51,7 @@ def test_every_step_has_its_section(
 
 
 def test_without_latencies_the_rest_is_a_report(tmp_path: Path) -> None:
-    add(tmp_path / rates.FILE, TRAINED)
+    append_row(tmp_path / rates.FILE, TRAINED)
     page.run(tmp_path, Budget(60))
     html = (tmp_path / "report.html").read_text()
     assert "Training on the GPU" in html

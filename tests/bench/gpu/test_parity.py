@@ -16,7 +16,7 @@ from artifact.runtimes.base import RuntimeUnavailable
 from bench.gpu.budget import Budget
 from bench.gpu.parity import FILE, Parity, fill, parity_section, run
 from core.errors import UserError
-from core.rows_file import rows_of
+from core.record_file import read_rows
 
 PAIR = ("onnx-fp32", "onnx-fp16")
 
@@ -43,7 +43,7 @@ def measured(tmp_path: Path, **changes: Any) -> list[Parity]:
     artifacts = tmp_path / "artifacts"
     with suppress(UserError):  # the rows say why
         run(tmp_path, Budget(60), artifacts=artifacts, **{**options, **changes})
-    return rows_of(tmp_path / FILE, Parity)
+    return read_rows(tmp_path / FILE, Parity)
 
 
 def test_equal_graphs_agree(tmp_path: Path, make_artifact: Callable[..., Artifact]) -> None:

@@ -23,7 +23,7 @@ from bench.gpu.training import (
 )
 from bench.training.rates import Rates
 from core.errors import UserError
-from core.rows_file import rows_of
+from core.record_file import read_rows
 from training.recipe import Recipe
 
 
@@ -54,7 +54,7 @@ def played(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_rates_and_a_run_that_learns(tmp_path: Path) -> None:
     todo = [Piece("eager", "resnet14"), Piece("run", "resnet14"), Piece("eager", "mobilenet_v2")]
     said = run(tmp_path, Budget(600), todo=todo, epochs=2, change=small)
-    rates, short, failed = rows_of(tmp_path / FILE, Trained)
+    rates, short, failed = read_rows(tmp_path / FILE, Trained)
     assert (rates.loader, rates.step, rates.both) == (3000, 2000, 1900)
     assert (rates.epochs, rates.top1, rates.size, rates.batch) == (None, None, 8, 64)
     assert short.epochs == 2
@@ -80,7 +80,7 @@ def test_rates_and_a_run_that_learns(tmp_path: Path) -> None:
 def test_without_time_each_piece_is_a_reason(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"not measured \(no time left \(0 s of 0\)\)"):
         run(tmp_path, Budget(0))
-    rows = rows_of(tmp_path / FILE, Trained)
+    rows = read_rows(tmp_path / FILE, Trained)
     assert len(rows) == len(pieces())
     assert {row.reason for row in rows} == {"no time left (0 s of 0)"}
 

@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 
 from bench.studies import ablation
-from bench.studies.ablation import NETWORKS, PRINTED, Row, chart, markdown, read_rows, run_ablation
+from bench.studies.ablation import NETWORKS, PRINTED, Row, chart, markdown, run_ablation
 from core.errors import UserError
 from core.machine import this_machine
+from core.record_file import read_rows
 
 
 def row(network: str, seconds: float = 10.0) -> Row:
@@ -55,7 +56,7 @@ def test_rows_measured_before_are_kept_and_the_missing_one_is_trained(
     assert trained.train_seconds != 10.0
     assert 0 < trained.top1 < 1
     assert trained.peak_bytes > 100_000_000
-    assert len(read_rows(file)) == 6
+    assert len(read_rows(file, Row)) == 6
     again = run_ablation("digits", epochs=1, out=here)
     assert [r.train_seconds for r in again] == [r.train_seconds for r in rows]
 
