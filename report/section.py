@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from bench.latency.table import pipe
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Table:
@@ -55,13 +53,3 @@ class Section:
     figures: tuple[Figure, ...] = ()
     tables: tuple[Table, ...] = ()
     notes: tuple[str, ...] = ()
-
-
-def markdown(section: Section) -> list[str]:
-    """Returns the lines of ``section``, without its charts."""
-    lines = [f"## {section.title}", ""]
-    for sentence in section.sentences:
-        lines += [sentence, ""]
-    for table in section.tables:
-        lines += [*pipe(table.header, table.rows, table.numeric), ""]
-    return lines

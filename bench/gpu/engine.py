@@ -14,11 +14,11 @@ from artifact.runtimes.base import Runtime, load_runtime
 from artifact.runtimes.tensorrt_flavours import FLAVOURS, import_flavour
 from bench.gpu.budget import Budget
 from bench.gpu.process import RESULT
-from bench.latency.table import ms
 from bench.measure.timing import Plan, measure
 from core.conditions import now
 from core.errors import UserError, in_words
 from core.record_file import write_rows
+from report.format import ms
 
 FILE = "engines.jsonl"
 MODEL = "mobilenet_v3_large"

@@ -13,7 +13,6 @@ from bench.gpu.exports import DATA
 from bench.gpu.steps import AGAIN
 from bench.latency.rows import Place, Row, Sweep, latency
 from bench.latency.sweep_file import read_sweep
-from bench.latency.table import MISSING, ms
 from bench.layers.peak_rows import keep_peaks
 from bench.layers.peaks import Peaks, measure_peaks
 from core.conditions import now
@@ -21,6 +20,7 @@ from core.errors import UserError, in_words
 from core.record_file import append_row, read_rows
 from models.cost import LayerCost, layer_costs
 from models.registry import DEFAULT_NETWORKS
+from report.format import MISSING, ms
 from report.section import Section, Table
 
 FILE = "limits.jsonl"

@@ -15,12 +15,12 @@ from artifact.runtimes.base import load_runtime
 from bench.gpu.budget import Budget
 from bench.gpu.exports import DATA
 from bench.gpu.steps import AGAIN
-from bench.latency.table import percent
 from core.conditions import now
 from core.errors import UserError, in_words
 from core.preprocess import Pixels
 from core.record_file import append_row, read_rows
 from models.registry import DEFAULT_NETWORKS
+from report.format import percent
 from report.section import Section, Table
 
 FILE = "parity.jsonl"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from bench.latency.table import percent
+from report.format import percent
 from report.section import Section, Table
 
 FILE = "training.jsonl"

@@ -8,9 +8,9 @@ from pathlib import Path
 from rich.table import Table
 
 from bench.gpu.steps import Outcome
-from bench.latency.table import pipe
 from core.files import write_whole
 from core.machine import Machine
+from report.markdown import pipe
 
 FILE = "summary.md"
 HTML = "report.html"

@@ -7,9 +7,11 @@ from typing import Any
 import altair as alt
 
 from bench.latency.rows import Row, Sweep
-from bench.latency.table import macs, ms, threads, top1
+from bench.latency.table import threads, top1
 from bench.measure.spread import Spread
+from report.format import millions, ms
 from report.labels import HEIGHT, WIDTH, place_labels
+from report.theme import Records
 
 Panel = alt.LayerChart | alt.FacetChart
 
@@ -36,23 +38,26 @@ def points(sweep: Sweep, batch: int) -> list[dict[str, Any]]:
 
 
 def specification(chart: Any, sweep: Sweep, batches: list[int]) -> dict[str, Any]:
-    """Returns the Vega-Lite of ``chart`` with the data it names.
-
-    Charts name their data, as Altair copies a chart with all it holds at every step.
-    """
+    """Returns the Vega-Lite of ``chart`` with the data it names."""
     spec: dict[str, Any] = chart.to_dict()
-    spec["datasets"] = {}
+    spec["datasets"] = datasets(sweep, batches)
+    return spec
+
+
+def datasets(sweep: Sweep, batches: list[int]) -> dict[str, Records]:
+    """Returns the data that the charts of ``batches`` name."""
+    found: dict[str, Records] = {}
     for batch in batches:
         data = points(sweep, batch)
         rates, labels = _diagonals(*_ranges(data), batch)
         fastest = {point["network"]: point for point in reversed(data)}
-        spec["datasets"] |= {
+        found |= {
             f"points {batch}": data,
             f"rates {batch}": rates,
             f"labels {batch}": labels,
             f"names {batch}": place_labels(fastest.values(), *_ranges(data)),
         }
-    return spec
+    return found
 
 
 def dots(sweep: Sweep, batch: int) -> Panel:
@@ -138,8 +143,8 @@ def scatter(sweep: Sweep, batch: int) -> Panel:
     )
 
 
-def poster(sweep: Sweep, title: str, subtitle: list[str]) -> Any:
-    """Returns all charts on one sheet, for the PNG."""
+def poster(sweep: Sweep) -> alt.VConcatChart:
+    """Returns all charts beside and below each other, for the PNG."""
     batches = [batch for batch in sweep.batches() if sweep.measured(batch=batch)]
     rows = []
     if len(sweep.networks()) == 1:
@@ -152,30 +157,9 @@ def poster(sweep: Sweep, title: str, subtitle: list[str]) -> Any:
         )
         for row in rows
     ]
-    chart = alt.vconcat(*lines, spacing=30).resolve_scale(color="independent", shape="independent")
-    return titled(chart, title, subtitle)
-
-
-def titled(chart: Any, title: str, subtitle: list[str]) -> Any:
-    """Returns ``chart`` as a sheet for a PNG, with a title."""
-    return (
-        chart.properties(
-            title=alt.TitleParams(title, subtitle=subtitle, anchor="start", offset=20), padding=24
-        )
-        .configure(background="white", font="sans-serif")
-        .configure_title(fontSize=20, subtitleFontSize=13, subtitleColor="#5b626c")
-        .configure_view(stroke=None)
-        .configure_axis(
-            titleFontWeight="normal",
-            titleColor="#5b626c",
-            labelFontSize=12,
-            titleFontSize=12,
-            domainColor="#c9ced6",
-            tickColor="#c9ced6",
-            gridColor="#e6e9ed",
-        )
-        .configure_legend(orient="bottom", columns=4, labelFontSize=12, symbolSize=90)
-    )
+    sheet: alt.VConcatChart = alt.vconcat(*lines, spacing=30)
+    sheet = sheet.resolve_scale(color="independent", shape="independent")
+    return sheet
 
 
 def _point(sweep: Sweep, row: Row) -> dict[str, Any]:
@@ -203,7 +187,7 @@ def _point(sweep: Sweep, row: Row) -> dict[str, Any]:
         "p50, p95, p99 (ms)": " / ".join(map(ms, (latency.p50, latency.p95, latency.p99))),
         "calls": latency.count,
         "GMACs/s": None if rate is None else round(rate / 1e9, 1),
-        "MACs per image": None if row.macs is None else macs(row.macs),
+        "MACs per image": None if row.macs is None else millions(row.macs),
         "top-1": top1(row),
     }
 

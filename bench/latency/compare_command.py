@@ -13,12 +13,12 @@ from bench.latency.compare import Change, Comparison, Verdict, compare
 from bench.latency.pick import title
 from bench.latency.rerun import Again, rerun
 from bench.latency.rows import p50
-from bench.latency.show import print_table
 from bench.latency.sweep_file import read_sweep
-from bench.latency.table import ms
 from bench.measure.timing import Plan
 from core.cli import results
+from report.format import ms
 from report.section import Table
+from report.terminal import print_table
 
 _MOVED: tuple[Verdict, ...] = ("slower", "faster", "look again")
 _COUNTED: dict[Verdict, str] = {

@@ -11,9 +11,9 @@ from artifact.store import save_pick
 from bench.latency.pareto import Candidate, pareto_front, with_accuracy
 from bench.latency.pick import PRECISIONS, saved_pick_of, servable
 from bench.latency.rows import Sweep
-from bench.latency.table import ms, percent
 from bench.measure.timing import overlap
 from core.errors import UserError
+from report.format import ms, percent
 
 _UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 

@@ -7,8 +7,9 @@ from typing import Protocol
 
 from bench.latency.correlation import Inversion, Setting, inversions, settings
 from bench.latency.rows import Row, Sweep, p50
-from bench.latency.table import ms, percent, threads
+from bench.latency.table import threads
 from bench.layers.layers import Share
+from report.format import ms, percent
 from report.section import Section, Table
 
 EXPLAINED = "ort-cpu"  # the runtime whose kernels are profiled

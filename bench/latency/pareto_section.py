@@ -12,8 +12,8 @@ from bench.latency.charts import Panel, colour, points, shape, tooltip
 from bench.latency.pareto import AS_PUBLISHED, Candidate, pareto_front, published_for, with_accuracy
 from bench.latency.pick import title
 from bench.latency.rows import Sweep, p50
-from bench.latency.table import ms, percent
 from bench.measure.timing import overlap
+from report.format import ms, percent
 from report.section import Figure, Section, Table
 
 _TEXT = ("Data", "Network", "Precision", "Runtime", "Top-1 of", "Tie with")

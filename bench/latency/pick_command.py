@@ -11,8 +11,8 @@ from bench.latency.constraints import Goal, choose, seconds, write_winner
 from bench.latency.pareto import Candidate
 from bench.latency.pick import title
 from bench.latency.sweep_file import read_sweep
-from bench.latency.table import ms, percent
 from core.cli import results
+from report.format import ms, percent
 
 _COLUMNS = ("Network", "Artifact", "Batch", "Threads", "p50 ms", "p99 ms", "Top-1", "")
 _NUMERIC = frozenset(_COLUMNS[2:7])

@@ -6,9 +6,10 @@ from statistics import geometric_mean
 
 from bench.latency.pick import Pick, title
 from bench.latency.rows import Sweep, p50
-from bench.latency.table import MISSING, NOISY, macs, ms, threads, top1
+from bench.latency.table import NOISY, threads, top1
 from bench.measure.spread import Spread
 from core.conditions import Conditions
+from report.format import MISSING, millions, ms
 from report.section import Table
 
 
@@ -22,7 +23,7 @@ def headline(sweep: Sweep) -> str:
 def subtitle(sweep: Sweep) -> str:
     """Returns the line below the title: what was asked of which machine."""
     counts = sorted({row.macs for row in sweep.rows if row.macs is not None})
-    parts = [f"{macs(counts[0])} MACs per image"] if len(counts) == 1 else []
+    parts = [f"{millions(counts[0])} MACs per image"] if len(counts) == 1 else []
     parts.append(sweep.machine.gpu or sweep.machine.cpu)
     parts.append(_numbers(sweep.threads(), "thread"))
     if {row.weights for row in sweep.rows if row.weights} == {"random"}:
@@ -199,7 +200,7 @@ def _spread(sweep: Sweep) -> str | None:
     if len(rated) < 2:
         return None
     (low, slow), (high, fast) = (f(rated, key=lambda pair: pair[0]) for f in (min, max))
-    count = macs(fast.macs) if fast.macs else "the same number of"
+    count = millions(fast.macs) if fast.macs else "the same number of"
     return (
         f"Every candidate does {count} MACs per image, yet they reach {low / 1e9:.1f} "
         f"({slow.runtime}, {slow.precision}) to {high / 1e9:.1f} GMACs/s ({fast.runtime}, "

@@ -12,13 +12,15 @@ from typing import Any
 import jinja2
 import vl_convert
 
-from bench.latency.charts import dots, poster, scatter, specification, titled
+from bench.latency.charts import datasets, dots, poster, scatter, specification
 from bench.latency.pick import Pick, pick_all
 from bench.latency.prose import facts, headline, method, picks_table, subtitle, summary
 from bench.latency.rows import Sweep
-from bench.latency.table import COLUMNS, NUMERIC, measured_cells, pipe, unmeasured
+from bench.latency.table import COLUMNS, NUMERIC, measured_cells, unmeasured
 from core.files import write_whole
-from report.section import Figure, Section, markdown
+from report.markdown import markdown, pipe
+from report.section import Figure, Section
+from report.theme import png, sheet
 
 _STEM = "latency"
 HTML, PNG, MARKDOWN = f"{_STEM}.html", f"{_STEM}.png", f"{_STEM}.md"
@@ -92,9 +94,11 @@ def _markdown(sweep: Sweep, picks: dict[str, Pick], sections: Sequence[Section])
         lines += [f"![{figure.title}]({_picture(figure)})\n" for figure in section.figures]
     if groups:
         lines += ["## What was measured", ""]
-        lines += pipe(COLUMNS, [list(cells.values()) for group in groups for cells in group])
+        lines += pipe(
+            COLUMNS, [list(cells.values()) for group in groups for cells in group], NUMERIC
+        )
     if missing := unmeasured(sweep):
-        lines += ["", "## Not measured", "", *pipe(_UNMEASURED, missing)]
+        lines += ["", "## Not measured", "", *pipe(_UNMEASURED, missing, NUMERIC)]
     lines += ["", "## Machine", "", *pipe(("Fact", "Value"), facts(sweep))]
     lines += [
         "",
@@ -109,9 +113,8 @@ def _markdown(sweep: Sweep, picks: dict[str, Pick], sections: Sequence[Section])
 def _png(sweep: Sweep) -> bytes:
     single = len(sweep.networks()) == 1
     below = [subtitle(sweep), _LEGEND] if single else [subtitle(sweep)]
-    sheet = poster(sweep, headline(sweep), below)
-    spec = specification(sheet, sweep, _batches(sweep))
-    return bytes(vl_convert.vegalite_to_png(spec, scale=2))
+    data = datasets(sweep, _batches(sweep))
+    return png(sheet(poster(sweep), headline(sweep), below, data=data))
 
 
 def _method(sweep: Sweep, sections: Sequence[Section]) -> list[str]:
@@ -124,8 +127,7 @@ def _picture(figure: Figure) -> str:
 
 
 def _figure_png(sweep: Sweep, figure: Figure) -> bytes:
-    sheet = titled(figure.chart.properties(width=560), figure.title, [subtitle(sweep)])
-    return bytes(vl_convert.vegalite_to_png(sheet.to_dict(), scale=2))
+    return png(sheet(figure.chart.properties(width=560), figure.title, [subtitle(sweep)]))
 
 
 def _html(sweep: Sweep, picks: dict[str, Pick], sections: Sequence[Section]) -> str:

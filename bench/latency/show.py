@@ -13,11 +13,13 @@ from bench.latency.pick import Pick, pick_all
 from bench.latency.prose import picks_table, summary
 from bench.latency.report import write_report
 from bench.latency.rows import Sweep
-from bench.latency.table import COLUMNS, MISSING, NUMERIC, measured_cells, unmeasured
+from bench.latency.table import COLUMNS, NUMERIC, measured_cells, unmeasured
 from bench.latency.timing_scopes import gpu_section
 from bench.layers.explanation import explain
 from core.cli import results
-from report import section
+from report.format import MISSING
+from report.section import Section
+from report.terminal import print_table
 
 # What a terminal has room for; the report has the rest.
 _SHOWN = tuple(n for n in COLUMNS if n not in ("Network", "95 % interval", "File MB", "Notes"))
@@ -44,7 +46,7 @@ def show(sweep: Sweep, folder: Path) -> None:
     out.print(report.html)
 
 
-def _sections(sweep: Sweep, folder: Path) -> list[section.Section]:
+def _sections(sweep: Sweep, folder: Path) -> list[Section]:
     """Returns what explains ``sweep``, with the layers that ``folder`` holds of its networks."""
     bounded = explain(folder, sweep)
     profiles = {
@@ -76,13 +78,3 @@ def _show_network(sweep: Sweep, picks: dict[str, Pick]) -> None:
             )
     if table.row_count:
         results().print(table)
-
-
-def print_table(table: section.Table) -> None:
-    """Prints a table of a report."""
-    shown = Table(box=None, pad_edge=False)
-    for name in table.header:
-        shown.add_column(name, justify="right" if name in table.numeric else "left")
-    for cells in table.rows:
-        shown.add_row(*(cell.replace(MISSING, "-") for cell in cells))
-    results().print(shown)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-
 from bench.latency.pick import Pick
 from bench.latency.rows import Row, Sweep
 from bench.measure.timing import is_complete
+from report.format import MISSING, ms, percent
 
 # Standard deviation over mean above which a row is marked: its tail is the machine's, not its own.
 NOISY = 0.25
 
-MISSING = "not measured"
 COLUMNS = (
     "Network",
     "Precision",
@@ -79,31 +77,6 @@ def unmeasured(sweep: Sweep) -> list[tuple[str, str, str, str, str]]:
     ]
 
 
-def pipe(
-    header: Sequence[str],
-    rows: Iterable[Sequence[str]],
-    numeric: Collection[str] = NUMERIC,
-) -> list[str]:
-    """Returns the lines of a Markdown table; columns in ``numeric`` are set to the right."""
-    rule = ["---:" if name in numeric else "---" for name in header]
-    return [
-        "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-        for cells in (header, rule, *rows)
-    ]
-
-
-def ms(seconds: float) -> str:
-    """Returns ``seconds`` in ms with about three digits."""
-    value = seconds * 1e3
-    decimals = 3 if value < 1 else 2 if value < 10 else 1 if value < 100 else 0
-    return f"{value:,.{decimals}f}"
-
-
-def percent(fraction: float, *, decimals: int = 1) -> str:
-    """Returns ``fraction`` as ``98.3 %``."""
-    return f"{100 * fraction:.{decimals}f} %"
-
-
 def top1(row: Row) -> str:
     """Returns the artifact's own measured accuracy, with the number of images."""
     if row.metrics is None:
@@ -114,11 +87,6 @@ def top1(row: Row) -> str:
 def threads(row: Row) -> str:
     """Returns the CPU threads inside a call of ``row``: ``2 threads``."""
     return f"{row.threads} thread{'s' if row.threads != 1 else ''}"
-
-
-def macs(count: int) -> str:
-    """Returns MACs per image as ``17.8 M`` or ``4.09 G``."""
-    return f"{count / 1e9:.2f} G" if count >= 1e9 else f"{count / 1e6:.1f} M"
 
 
 def _notes(sweep: Sweep, row: Row, picks: dict[str, Pick]) -> list[str]:

@@ -10,7 +10,7 @@ import altair as alt
 
 from bench.latency.charts import colour
 from bench.latency.rows import PLACES, Place, Row, Sweep
-from bench.latency.table import MISSING, ms
+from report.format import MISSING, ms
 from report.section import Figure, Section, Table
 
 _NAMES: dict[Place, str] = {

@@ -8,8 +8,8 @@ of a call may add up to a tenth of it, and then they explain nothing.
 from __future__ import annotations
 
 from bench.latency.rows import Row, p50
-from bench.latency.table import ms, percent
 from bench.layers.layers import LayerTimes
+from report.format import ms, percent
 
 AGREES = 0.25  # how much longer the one may be than the other
 _BINDING = (

@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import altair as alt
-import vl_convert
 from rich.table import Table
 
-from bench.latency.table import ms, percent, pipe
 from bench.layers.layers import LayerTime, LayerTimes
 from bench.layers.roofline import LIMITS, Roof
 from core.files import write_whole
 from core.machine import Machine
 from models.cost import Kind
+from report.format import ms, percent
+from report.markdown import pipe
+from report.theme import png, sheet
 
 SLOWEST = 15
 NOTES = (
@@ -53,8 +54,7 @@ def write_layers(roof: Roof, machine: Machine, folder: Path) -> Path:
     times = roof.times
     page = folder / f"layers-{times.network}-onnx-{times.precision}.md"
     picture = page.with_suffix(".png")
-    sheet = chart(times, where(times, machine)).to_dict()
-    write_whole(picture, bytes(vl_convert.vegalite_to_png(sheet, scale=2)))
+    write_whole(picture, png(sheet(chart(times), title(times), [where(times, machine)])))
     lines = [f"# {title(times)}", "", where(times, machine), "", sentence(times), ""]
     lines += [limit_sentence(roof), "", f"![{title(times)}]({picture.name})", ""]
     lines += pipe(_KIND_COLUMNS, kind_rows(times), _NUMERIC)
@@ -159,7 +159,7 @@ def layer_rows(roof: Roof, layers: Iterable[LayerTime]) -> list[list[str]]:
     ]
 
 
-def chart(times: LayerTimes, subtitle: str) -> alt.VConcatChart:
+def chart(times: LayerTimes) -> alt.VConcatChart:
     """Returns where MACs, bytes and milliseconds are, by kind, and the slowest layers."""
     order = list(KIND_COLOURS)
     shares = [
@@ -206,16 +206,7 @@ def chart(times: LayerTimes, subtitle: str) -> alt.VConcatChart:
         height={"step": 18},
         title=f"The {len(slowest)} slowest layers: bar, share of the time; tick, share of the MACs",
     )
-    sheet: alt.VConcatChart = (
-        alt.vconcat(kinds, layers, spacing=30)
-        .properties(
-            title=alt.TitleParams(title(times), subtitle=subtitle, anchor="start"), padding=20
-        )
-        .configure(background="white", font="sans-serif")
-        .configure_view(stroke=None)
-        .configure_axis(gridColor="#e6e9ed", labelLimit=260)
-    )
-    return sheet
+    return alt.vconcat(kinds, layers, spacing=30)
 
 
 def _rate(amount: float, seconds: float) -> str:

@@ -9,9 +9,9 @@ from typing import Any
 import altair as alt
 
 from bench.latency.charts import SHAPES
-from bench.latency.table import ms, percent
 from bench.layers.prediction import Prediction, Score, score
 from models.cost import Kind
+from report.format import ms, percent
 from report.section import Figure, Section, Table
 
 _MODEL, _MACS = "by its layers", "by its MACs"

@@ -7,10 +7,10 @@ from typing import Any
 
 import altair as alt
 
-from bench.latency.table import percent
 from bench.layers.layer_report import KIND_COLOURS
 from bench.layers.peaks import Peaks
 from bench.layers.roofline import Roof
+from report.format import percent
 
 _QUIET = "#8b929c"
 

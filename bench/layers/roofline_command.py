@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.latency.grid import Grid
-from bench.latency.show import print_table
 from bench.layers.explanation import load_graphs, predict, profile
 from bench.layers.prediction import check_families, family
 from bench.layers.roofline_section import roofline_section
 from core.cli import results
 from report.section import Section
+from report.terminal import print_table
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from itertools import groupby
 from statistics import median
 
-from bench.latency.table import ms, percent
 from bench.layers.agreement import AGREES
 from bench.layers.layer_report import bound_shares
 from bench.layers.peaks import Peaks
@@ -14,6 +13,7 @@ from bench.layers.roofline import LIMITS, Roof
 from bench.layers.roofline_chart import roofline_chart, size_name
 from bench.layers.sweep import Missing
 from models.cost import Kind
+from report.format import ms, percent
 from report.section import Figure, Section, Table
 
 _NOTES = (

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from rich.progress import Progress
 
-from bench.latency.show import print_table
 from bench.load.http_client import check_loopback
 from bench.load.images import SIZES, photos, read_images
 from bench.load.in_process import Limit
@@ -23,6 +22,7 @@ from bench.load.wrk import LONG_ENOUGH, find_wrk
 from core.cli import notes, results
 from core.conditions import conditions
 from core.machine import this_machine
+from report.terminal import print_table
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,8 @@ from core.conditions import Conditions
 from core.files import write_whole
 from core.machine import Machine
 from core.record_file import RecordFile
-from report.section import Section, markdown
+from report.markdown import markdown
+from report.section import Section
 
 SCHEMA = 2
 NAME = "load"

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import product
 
-from bench.latency.table import ms, percent
 from bench.load.loops import Load
 from bench.load.queueing import ideal_tail
 from bench.load.served import Served
@@ -14,6 +13,7 @@ from bench.load.turns import BURST, Form, LoadPlan, Turns
 from bench.measure.spread import Spread
 from bench.measure.timing import Latency
 from core.cores import usable_cores
+from report.format import ms, percent
 from report.section import Section, Table
 
 # Of the in-process limit, for the default images. Elsewhere nothing is asked.

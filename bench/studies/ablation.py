@@ -15,6 +15,7 @@ from core.errors import UserError
 from core.machine import this_machine
 from core.record_file import read_rows, write_rows
 from models.cost import known_costs
+from report.theme import png, sheet
 from training.checkpoint import checkpoint_path, load_checkpoint, run_folder
 from training.run import PartialRun
 
@@ -121,7 +122,7 @@ def markdown(data: str, rows: list[Row]) -> str:
 
 def chart(data: str, rows: list[Row]) -> bytes:
     """Returns a PNG: MACs and training time of each network, as multiples of resnet14's."""
-    import vl_convert
+    import altair as alt
 
     first = rows[0]
     here, there = "training time, here", "training time, printed"
@@ -137,7 +138,6 @@ def chart(data: str, rows: list[Row]) -> bytes:
     order = ["MACs", here, there]
     spec = {
         "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
-        "title": f"Training time does not follow MACs: resnet14 and its variations on {data}",
         "data": {"values": values},
         "width": 420,
         "height": {"step": 16},
@@ -154,8 +154,8 @@ def chart(data: str, rows: list[Row]) -> bytes:
             },
         },
     }
-    png: bytes = vl_convert.vegalite_to_png(spec, scale=2)
-    return png
+    title = f"Training time does not follow MACs: resnet14 and its variations on {data}"
+    return png(sheet(alt.Chart.from_dict(spec), title))
 
 
 def _train(network: str, data: str, epochs: int) -> Row:

@@ -19,12 +19,12 @@ import PIL
 import torch
 from PIL import Image
 
-from bench.latency.table import ms, percent
 from bench.load.images import read_images
 from bench.measure.timing import Call, Plan, measure
 from core.machine import this_machine
 from core.preprocess import GAP, Preprocess, decode
 from export.network import Network, load_network
+from report.format import ms, percent
 from report.section import Section, Table
 from training.data import sample_photos
 

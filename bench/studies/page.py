@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import altair as alt
-import vl_convert
 
 from bench.latency.charts import COLOURS, Panel
-from bench.latency.table import ms, percent
 from bench.studies.rows import PAPER, Results
 from bench.studies.study import Study
 from bench.studies.variants import Platform, Variant
 from core.files import write_whole
-from report.section import Figure, Section, Table, markdown
+from report.format import ms, percent
+from report.markdown import markdown
+from report.section import Figure, Section, Table
+from report.theme import png, sheet
 
 _COLOURS = COLOURS | {"torch-cuda": "#2fa36b", PAPER: "#20242b", "MACs": "#b8bfc8"}
 _SHAPES = {
@@ -36,7 +37,8 @@ def write_study(name: str, section: Section, folder: Path) -> Path:
     lines[0] = f"# {section.title}"
     for number, figure in enumerate(section.figures):
         picture = page.with_name(f"{page.stem}{f'-{number + 1}' if number else ''}.png")
-        write_whole(picture, bytes(vl_convert.vegalite_to_png(_sheet(figure), scale=2)))
+        chart = figure.chart.properties(width=_WIDTH)
+        write_whole(picture, png(sheet(chart, figure.title)))
         lines += [f"![{figure.title}]({picture.name})", "", figure.caption, ""]
     lines += [f"- {note}" for note in section.notes]
     return write_whole(page, "\n".join([*lines, ""]).encode())
@@ -187,18 +189,3 @@ def _on_gpu(found: Mapping[Platform, Results]) -> list[str]:
         "the time is that between two CUDA events around a replay: launched kernel by kernel, "
         "small layers would take what the processor takes to launch them. TF32 is off."
     ]
-
-
-def _sheet(figure: Figure) -> dict[str, Any]:
-    """Returns the Vega-Lite of a figure alone on a white sheet."""
-    spec: dict[str, Any] = (
-        figure.chart.properties(
-            width=_WIDTH, title=alt.TitleParams(figure.title, anchor="start"), padding=20
-        )
-        .configure(background="white", font="sans-serif")
-        .configure_view(stroke=None)
-        .configure_axis(gridColor="#e6e9ed", titleFontWeight="normal")
-        .configure_legend(orient="bottom", columns=6, symbolOpacity=1, symbolSize=90)
-        .to_dict()
-    )
-    return spec

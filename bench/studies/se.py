@@ -13,12 +13,12 @@ from functools import partial
 from torch import nn
 from torchvision.ops import SqueezeExcitation
 
-from bench.latency.table import percent
 from bench.studies.rows import PAPER, Results
 from bench.studies.study import Study
 from bench.studies.variants import Platform, Variant
 from bench.studies.verdict import Claim, Verdict, below, times
 from models.registry import build_model
+from report.format import percent
 
 WITHOUT, WITH = "without SE", "with SE"
 MS: dict[Platform, dict[str, int]] = {

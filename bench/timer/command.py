@@ -8,9 +8,9 @@ from pathlib import Path
 import tyro
 
 from artifact.artifact import Artifact
-from bench.latency.show import print_table
 from bench.timer.crosscheck import crosscheck, crosscheck_section, passed
 from core.cli import results
+from report.terminal import print_table
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ within 3 %.
 
 The tools read a clock inside the runtime, so they leave out Python's binding, too: 0.05 ms a call
 where this was written (1.59 against 1.54 ms), which below 2 ms is over the 3 % allowed. So what the
-call of an empty graph takes (:mod:`bench.timer.binding`) is measured in each round and allowed on top.
+call of an empty graph takes (:mod:`.binding`) is measured in each round and allowed on top.
 Where that is more than a tenth of a call, nothing is judged: it would hide an error of that size.
 """
 
@@ -30,12 +30,12 @@ from artifact.golden import check_golden, golden_pixels
 from artifact.runtimes.base import RuntimeUnavailable, load_runtime
 from artifact.runtimes.openvino_cpu import OpenvinoRuntime
 from artifact.runtimes.ort import OrtRuntime
-from bench.latency.table import ms, percent
 from bench.measure.timing import MIN_ROUNDS, Call, Plan, measure, warm_up
 from bench.timer.binding import EmptyCall
 from bench.timer.tools import TOOLS, Job, Tool, ToolFailed, find_tool, started
 from core.cores import confined
 from core.errors import UserError
+from report.format import ms, percent
 from report.section import Section, Table
 
 AGREES = 0.03  # of the other tool's p50, either way

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from report.format import duration
+from report.markdown import escape, fenced
 from training.history import Epoch
 from training.summary.confusion import (
     class_results,
@@ -18,7 +20,6 @@ from training.summary.confusion import (
     wilson,
 )
 from training.summary.facts import Answers, RunFacts
-from training.summary.prose import duration, escape, fenced
 from training.summary.readme import readme
 from training.summary.write import write_summary
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import altair as alt
 
-from training.summary.drawing import QUIET, Records, to_png
+from report.theme import QUIET, Records, png, sheet
 
 if TYPE_CHECKING:
     from training.history import Epoch
@@ -65,7 +65,7 @@ def curves_png(epochs: Sequence[Epoch], best: Epoch, title: str, subtitle: str) 
     chart = alt.hconcat(loss, top1, rate, spacing=_GAP).resolve_scale(
         color="shared", strokeDash="shared"
     )
-    return to_png(chart, title, [subtitle], data)
+    return png(sheet(chart, title, [subtitle], data=data, legend="right"))
 
 
 def _records(epochs: Sequence[Epoch], fields: dict[str, str], *, times: float = 1) -> Records:

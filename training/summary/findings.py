@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from report.format import percent, plural, points
 from training.history import Epoch
 from training.summary.confusion import FEW, ClassResult
-from training.summary.prose import percent, plural, points
 
 OVERFITS = 0.1  # top-1 in training above held-out top-1 by more than this is remarked on
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import altair as alt
 
+from report.format import one_line
+from report.theme import png, sheet
 from training.summary.confusion import Matrix
-from training.summary.drawing import to_png
-from training.summary.prose import one_line
 
 # Evenly spaced on the scale's square root, from nearly white to navy.
 _BLUES = {0: "#f3f5f9", 0.0625: "#c6dbef", 0.25: "#6baed6", 0.5625: "#2171b5", 1: "#08306b"}
@@ -80,7 +80,7 @@ def confusion_png(
         ink = alt.condition(f"datum.share > {_DARK}", alt.value("white"), alt.value("black"))
         layers.append(counts.encode(text=alt.Text("count:Q", format=","), color=ink))
     chart = alt.layer(*layers).properties(width=size * cell, height=size * cell)
-    return to_png(chart, title, subtitle, {"cells": cells})
+    return png(sheet(chart, title, subtitle, data={"cells": cells}, legend="right"))
 
 
 def _short(name: str) -> str:

@@ -6,8 +6,9 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 
+from report.format import number, percent, plural
+from report.markdown import escape, table
 from training.summary.confusion import ClassResult, Matrix, confused_pairs, shown_classes
-from training.summary.prose import escape, number, percent, plural, table
 
 PER_CLASS = "per_class.csv"
 

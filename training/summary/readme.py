@@ -6,21 +6,11 @@ import shlex
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from report.format import MISSING, duration, millions, number, percent, plural
+from report.markdown import escape, fenced, plain, table
 from training.summary.confusion import ClassResult, Matrix, class_results, wilson
 from training.summary.findings import best_epoch, findings
 from training.summary.per_class import class_lines, confusion_caption, pair_lines
-from training.summary.prose import (
-    MISSING,
-    duration,
-    escape,
-    fenced,
-    millions,
-    number,
-    percent,
-    plain,
-    plural,
-    table,
-)
 
 if TYPE_CHECKING:
     from training.history import Epoch

@@ -11,7 +11,8 @@ from artifact.records import Metrics
 from bench.latency.pareto_section import pareto_section
 from bench.latency.rows import Row, Sweep
 from models.cost import known_costs
-from report.section import Section, markdown
+from report.markdown import markdown
+from report.section import Section
 
 Rows = Callable[..., Row]
 Sweeps = Callable[..., Sweep]

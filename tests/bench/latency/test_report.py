@@ -11,7 +11,7 @@ from PIL import Image
 
 from bench.latency.report import Report, write_report
 from bench.latency.rows import Row, Sweep
-from bench.latency.table import macs, ms
+from report.format import millions, ms
 
 Rows = Callable[..., Row]
 Sweeps = Callable[..., Sweep]
@@ -133,4 +133,4 @@ def test_numbers_are_written_with_their_digits() -> None:
         "123",
         "1,230",
     ]
-    assert [macs(n) for n in (17_800_000, 4_090_000_000)] == ["17.8 M", "4.09 G"]
+    assert [millions(n) for n in (17_800_000, 4_090_000_000)] == ["17.8 M", "4.09 G"]

@@ -1,0 +1,65 @@
+"""Markdown: text shown as it is, tables, and the sections of a report."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+
+from report.format import one_line
+from report.section import Section
+
+# What GitHub's Markdown could read as more than text; an underscore within a word it does not.
+_SPECIAL = re.compile(r"([\\`*\[\]<>|~$&#])|(?<![^\W_])(_)|(_)(?![^\W_])")
+
+
+def escape(text: str) -> str:
+    """Returns Markdown, for a sentence or a table cell, that shows ``text`` on one line."""
+    return _SPECIAL.sub(r"\\\g<0>", one_line(text))
+
+
+def fenced(text: str) -> list[str]:
+    """Returns ``text`` as lines of a shell block; its fence is longer than any in the text."""
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return [f"{fence}sh", *text.splitlines(), fence]
+
+
+def table(
+    header: Sequence[str], rows: Iterable[Sequence[str]], numeric: Collection[str] = ()
+) -> list[str]:
+    """Returns the lines of a Markdown table; columns named in ``numeric`` stand to the right.
+
+    Cells are Markdown: what is not ours has gone through :func:`escape`.
+    """
+    rule = ["---:" if name in numeric else "---" for name in header]
+    return [f"| {' | '.join(cells)} |" for cells in (header, rule, *rows)]
+
+
+def pipe(
+    header: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    numeric: Collection[str] = (),
+) -> list[str]:
+    """Returns the lines of a table whose cells are plain text; ``numeric`` as in :func:`table`."""
+    rule = ["---:" if name in numeric else "---" for name in header]
+    return [
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+        for cells in (header, rule, *rows)
+    ]
+
+
+def plain(value: Any) -> str:
+    """Returns a field of a recipe as Markdown: text as it is, the rest as in recipe.json."""
+    return escape(value if isinstance(value, str) else json.dumps(value, default=str))
+
+
+def markdown(section: Section) -> list[str]:
+    """Returns the lines of ``section``, without its charts."""
+    lines = [f"## {section.title}", ""]
+    for sentence in section.sentences:
+        lines += [sentence, ""]
+    for table in section.tables:
+        lines += [*pipe(table.header, table.rows, table.numeric), ""]
+    return lines
