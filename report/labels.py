@@ -1,46 +1,102 @@
-"""Names beneath points of a chart with log axes, none over another. No torch here."""
+"""Names beside points of a chart with log axes: none over another, none away from its point."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from math import log
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 # Pixels, of the sheet's charts; a page gives them more room across.
-WIDTH, HEIGHT = 430, 300
-_LETTER, _LINE = 5.6, 11.5
-_STEP = 2.0
+WIDTH, HEIGHT = 470, 400
+_LETTER, _LINE, _MARK = 5.8, 11.0, 6.0
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """Where a name stands beside its point, as Vega-Lite says it: pixels, align and baseline."""
+
+    name: str
+    dx: int
+    dy: int
+    align: Literal["left", "center", "right"]
+    baseline: Literal["top", "middle", "bottom"]
+
+
+# The best first: below a point there is nothing of its own network.
+SIDES = (
+    Side("below", 0, 9, "center", "top"),
+    Side("right", 10, 0, "left", "middle"),
+    Side("left", -10, 0, "right", "middle"),
+    Side("below right", 7, 7, "left", "top"),
+    Side("below left", -7, 7, "right", "top"),
+    Side("above right", 7, -7, "left", "bottom"),
+    Side("above left", -7, -7, "right", "bottom"),
+    Side("above", 0, -9, "center", "bottom"),
+)
+
+
+class _Box(NamedTuple):
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    def shared(self, other: _Box) -> float:
+        """Returns the pixels that both cover."""
+        across = min(self.right, other.right) - max(self.left, other.left)
+        down = min(self.bottom, other.bottom) - max(self.top, other.top)
+        return max(0.0, across) * max(0.0, down)
 
 
 def place_labels(
-    points: Iterable[dict[str, Any]], x_range: list[float], y_range: list[float]
+    points: Iterable[dict[str, Any]], x_range: Sequence[float], y_range: Sequence[float]
 ) -> list[dict[str, Any]]:
-    """Returns ``points`` with ``p50`` moved down as far as their names need to stand free.
+    """Returns ``points`` with ``side``, the name of the one of :data:`SIDES` that has most room.
 
-    From the top: a name stays right beneath its point unless one above it is in the way, and none
-    leaves the chart.
+    Each name in turn takes the side where it covers least of other names, of other points and of
+    what lies outside the chart, until none moves any more.
 
     Args:
         points: records with ``macs``, ``p50`` and ``name``.
         x_range: ends of the axis of ``macs``.
         y_range: ends of the axis of ``p50``.
     """
-    placed: list[tuple[float, float, float]] = []  # middle, half of the width, top
-    low, high = y_range
-    found = []
-    for point in sorted(points, key=lambda point: -float(point["p50"])):
-        middle = _share(point["macs"], x_range) * WIDTH
-        top = (1 - _share(point["p50"], y_range)) * HEIGHT
-        half = _LETTER * len(point["name"]) / 2
-        while top < HEIGHT - 2 * _LINE and any(
-            abs(middle - other) < half + width and abs(top - taken) < _LINE
-            for other, width, taken in placed
-        ):
-            top += _STEP
-        placed.append((middle, half, top))
-        found.append({**point, "p50": low * (high / low) ** (1 - top / HEIGHT)})
-    return found
+    records = sorted(points, key=lambda point: float(point["p50"]))
+    places = [
+        (_share(r["macs"], x_range) * WIDTH, (1 - _share(r["p50"], y_range)) * HEIGHT)
+        for r in records
+    ]
+    marks = [_Box(x - _MARK, y - _MARK, x + _MARK, y + _MARK) for x, y in places]
+    boxes = [
+        [_box(x, y, len(r["name"]), side) for side in SIDES]
+        for r, (x, y) in zip(records, places, strict=True)
+    ]
+    chosen = [0] * len(records)
+    for _ in range(len(SIDES)):
+        before = list(chosen)
+        for index, sides in enumerate(boxes):
+            others = [boxes[i][side] for i, side in enumerate(chosen) if i != index]
+            chosen[index] = min(
+                range(len(SIDES)), key=lambda side: _covered(sides[side], [*others, *marks])
+            )
+        if chosen == before:
+            break
+    return [{**r, "side": SIDES[side].name} for r, side in zip(records, chosen, strict=True)]
 
 
-def _share(value: float, ends: list[float]) -> float:
+def _covered(box: _Box, others: Iterable[_Box]) -> float:
+    inside = _Box(0, 0, WIDTH, HEIGHT)
+    whole = (box.right - box.left) * (box.bottom - box.top)
+    return sum(box.shared(other) for other in others) + 4 * (whole - box.shared(inside))
+
+
+def _box(x: float, y: float, letters: int, side: Side) -> _Box:
+    width = _LETTER * letters
+    left = x + side.dx - {"left": 0.0, "center": width / 2, "right": width}[side.align]
+    top = y + side.dy - {"top": 0.0, "middle": _LINE / 2, "bottom": _LINE}[side.baseline]
+    return _Box(left, top, left + width, top + _LINE)
+
+
+def _share(value: float, ends: Sequence[float]) -> float:
     return log(value / ends[0]) / log(ends[1] / ends[0])

@@ -10,7 +10,7 @@ from bench.latency.rows import Row, Sweep
 from bench.latency.table import threads, top1
 from bench.measure.spread import Spread
 from report.format import millions, ms
-from report.labels import HEIGHT, WIDTH, place_labels
+from report.labels import HEIGHT, SIDES, WIDTH, place_labels
 from report.theme import Records
 
 Panel = alt.LayerChart | alt.FacetChart
@@ -51,6 +51,9 @@ def datasets(sweep: Sweep, batches: list[int]) -> dict[str, Records]:
         data = points(sweep, batch)
         rates, labels = _diagonals(*_ranges(data), batch)
         fastest = {point["network"]: point for point in reversed(data)}
+        several = len(fastest) > 1
+        for point in data:  # of one network every candidate is what the chart is about
+            point["best"] = not several or point is fastest[point["network"]]
         found |= {
             f"points {batch}": data,
             f"rates {batch}": rates,
@@ -125,18 +128,28 @@ def scatter(sweep: Sweep, batch: int) -> Panel:
         .mark_text(align="right", baseline="bottom", fontSize=10, dx=-3, dy=-2, color=_QUIET)
         .encode(x=x, y=y, text="rate:N")
     )
-    marks = (
-        _chart("points", batch)
-        .mark_point(size=90, filled=True, opacity=0.9)
-        .encode(x=x, y=y, color=colour(data), shape=shape(data), tooltip=tooltip())
+    marks = _chart("points", batch).encode(
+        x=x, y=y, color=colour(data), shape=shape(data), tooltip=tooltip()
     )
-    layers = [lines, names, marks]
+    # All candidates of a network do the same MACs, so they stand on one upright line.
+    joined = (
+        _chart("points", batch)
+        .mark_line(strokeWidth=1, color=_QUIET, opacity=0.45)
+        .encode(x=x, y=y, detail="network:N")
+    )
+    faint = marks.transform_filter("!datum.best").mark_point(size=30, filled=True, opacity=0.35)
+    best = marks.transform_filter("datum.best").mark_point(size=120, filled=True, opacity=1)
+    layers = [lines, names, joined, faint, best]
     if len(sweep.networks()) > 1:
-        layers.append(
+        layers += [
             _chart("names", batch)
-            .mark_text(align="center", baseline="top", dy=9, fontSize=10)
+            .transform_filter(f"datum.side == '{side.name}'")
+            .mark_text(
+                align=side.align, baseline=side.baseline, dx=side.dx, dy=side.dy, fontSize=11
+            )
             .encode(x=x, y=y, text="name:N")
-        )
+            for side in SIDES
+        ]
     return alt.layer(*layers).properties(
         height=HEIGHT,
         description=f"Latency against MACs per image at batch {batch}, on log scales.",
