@@ -12,6 +12,7 @@ from statistics import median_high
 from typing import Any
 
 from core.errors import UserError
+from core.files import write_whole
 from core.machine import this_machine
 from core.record_file import read_rows, write_rows
 from models.cost import known_costs
@@ -68,6 +69,14 @@ class Row:
     top1: float
     machine: dict[str, Any]
     date: str
+
+
+def run(name: str, out: Path, *, data: str = DATA[0], epochs: int = PRINTED_EPOCHS) -> Path:
+    """Returns the page of the study, with its picture beside it; see :func:`run_ablation`."""
+    rows = list(run_ablation(data, epochs=epochs, out=out))
+    page = out / f"{name}-{data}.md"
+    write_whole(page.with_suffix(".png"), chart(data, rows))
+    return write_whole(page, markdown(data, rows).encode())
 
 
 def run_ablation(data: str, *, epochs: int, out: Path) -> Iterator[Row]:

@@ -21,6 +21,7 @@ from PIL import Image
 
 from bench.load.images import read_images
 from bench.measure.timing import Call, Plan, measure
+from bench.studies.page import write_study
 from core.machine import this_machine
 from core.preprocess import GAP, Preprocess, decode
 from export.network import Network, load_network
@@ -57,6 +58,11 @@ class Change(NamedTuple):
     score: float
     other: bool
     points: float
+
+
+def run(name: str, out: Path, *, images: Path | None = None, seconds: float = SECONDS) -> Path:
+    """Returns the page of the study; see :func:`decoding_section`."""
+    return write_study(name, decoding_section(images, seconds=seconds), out)
 
 
 def decoding_section(images: Path | None, *, seconds: float = SECONDS) -> Section:

@@ -10,7 +10,7 @@ import altair as alt
 
 from bench.latency.charts import COLOURS, Panel
 from bench.studies.rows import PAPER, Results
-from bench.studies.study import Study
+from bench.studies.study import Study, find_study, run_study
 from bench.studies.variants import Platform, Variant
 from core.files import write_whole
 from report.format import ms, percent
@@ -42,6 +42,18 @@ def write_study(name: str, section: Section, folder: Path) -> Path:
         lines += [f"![{figure.title}]({picture.name})", "", figure.caption, ""]
     lines += [f"- {note}" for note in section.notes]
     return write_whole(page, "\n".join([*lines, ""]).encode())
+
+
+def run_paper_study(name: str, out: Path, **options: Any) -> Path:
+    """Returns the page of a paper's study, measured now or in an earlier run.
+
+    Args:
+        name: of the study.
+        out: folder for its files.
+        options: of :func:`bench.studies.study.run_study`.
+    """
+    found = run_study(name, out, **options)
+    return write_study(name, study_section(find_study(name), found), out)
 
 
 def study_section(study: Study, found: Mapping[Platform, Results]) -> Section:

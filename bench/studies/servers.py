@@ -8,17 +8,21 @@ machine and are loaded by turns.
 from __future__ import annotations
 
 import random
+import signal
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 from rich.progress import Progress
 
-from artifact.artifact import Artifact
+from artifact.artifact import ARTIFACTS, Artifact
 from artifact.runtimes.base import list_runtimes
+from artifact.store import read_pick
 from bench.load.http_client import Address
 from bench.load.images import SIZES, photos
 from bench.load.loops import closed_loop, run_loop
@@ -68,6 +72,21 @@ class Header:
 
 
 RECORDS = RecordFile(Header, Turn, schema=1)
+
+
+def run(name: str, out: Path, *, artifact: Path | None = None, **options: Any) -> Path:
+    """Returns the page of the study; see :func:`run_servers`.
+
+    Raises:
+        UserError: no artifact is named, and none was picked.
+    """
+    if artifact is None and (pick := read_pick(ARTIFACTS)) is not None:
+        artifact = ARTIFACTS / pick.artifact
+    if artifact is None:
+        raise UserError("no artifact to serve: name its folder with --artifact")
+    # Its servers end with it, however it is asked to end.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    return run_servers(artifact, out, **options)
 
 
 def run_servers(folder: Path, out: Path, *, rounds: int = ROUNDS, seconds: float = SECONDS) -> Path:

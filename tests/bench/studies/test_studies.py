@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,15 +15,15 @@ from torch import nn
 import bench.studies
 from bench.measure.timing import Latency, Plan, overlap
 from bench.studies import fused_mbconv, grouped, guidelines, scaling
-from bench.studies.command import StudyName
+from bench.studies.registry import STUDIES, StudySpec
 from bench.studies.rows import PAPER, Ratio, Results, Row
 from bench.studies.study import find_study
 from bench.studies.variants import Platform, Variant, settle
 from bench.studies.verdict import below
 from core.machine import this_machine
 
-OTHERS = ("ablation", "decoding", "servers")  # of other shapes
-NAMES = [name for name in get_args(StudyName) if name not in OTHERS]
+PAPERS = StudySpec(name="", summary="").run
+NAMES = [spec.name for spec in STUDIES.values() if spec.run == PAPERS]
 MACHINE = this_machine()
 PLATFORMS: tuple[Platform, ...] = ("CPU", "GPU")
 # Of the others, only what the papers print differs between platforms.

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+import bench.studies.page
 import bench.studies.study
 import bench.studies.variants
 from bench.studies import ablation
@@ -82,7 +83,8 @@ def study(monkeypatch: pytest.MonkeyPatch) -> Callable[[Study], None]:
     """Makes a study the one that every name finds; at first :data:`STUDY`."""
 
     def use(chosen: Study) -> None:
-        monkeypatch.setattr(bench.studies.study, "find_study", lambda name: chosen)
+        for module in (bench.studies.study, bench.studies.page):
+            monkeypatch.setattr(module, "find_study", lambda name: chosen)
 
     use(STUDY)
     return use
