@@ -62,11 +62,11 @@ def test_a_bad_value_is_named_with_its_variable(name: str, value: str) -> None:
     assert "\n" not in message
 
 
-def test_the_readme_lists_every_setting() -> None:
-    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+def test_the_docs_list_every_setting() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs/serving.md").read_text()
     for name, default, text in describe():
         shown = default if default in ("-", "cores") else f"`{default}`"
-        assert f"| `{name}` | {shown} | {text} |" in readme
+        assert f"| `{name}` | {shown} | {text} |" in page
 
 
 def test_the_token_is_not_shown() -> None:
