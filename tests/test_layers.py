@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import re
 import subprocess
 import sys
 from collections.abc import Collection, Iterator
@@ -82,6 +83,23 @@ def test_no_file_is_named_like_a_package_it_uses() -> None:
     taken = {"onnx", "tensorrt", "tensorrt_rtx", "torch", "torchvision", "bentoml", "openvino"}
     names = {file.stem for package in MAY_IMPORT for file in (ROOT / package).rglob("*.py")}
     assert names & taken == set()
+
+
+def test_the_map_in_the_docs_says_the_same() -> None:
+    page = (ROOT / "docs/architecture.md").read_text()
+    rows = re.findall(r"^\| `(\w+)/` \| [^|]+ \| ([^|]+) \| (yes|no) \|$", page, flags=re.MULTILINE)
+    assert {name: set(re.findall(r"\w+", may)) | {name} for name, may, _ in rows} == MAY_IMPORT
+    assert {name for name, _, torch in rows if torch == "no"} == set(TORCH_FREE)
+
+
+def test_the_picture_of_the_map_says_the_same() -> None:
+    picture = (ROOT / "docs/packages.svg").read_text()
+    arrows = re.findall(r'data-from="(\w+)" data-to="(\w+)"', picture)
+    graph = {name: [to for start, to in arrows if start == name] for name in MAY_IMPORT}
+    reached: dict[str, set[str]] = {}
+    for name in graphlib.TopologicalSorter(graph).static_order():
+        reached[name] = {name}.union(*(reached[below] for below in graph[name]))
+    assert reached == MAY_IMPORT
 
 
 @pytest.mark.parametrize("package", TORCH_FREE)

@@ -1,4 +1,4 @@
-"""Runs the commands of the README as they are written, in a copy of the house."""
+"""Runs the commands of the README and the other pages as they are written, in a copy of it all."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from pathlib import Path
 
 import psutil
 import pytest
+from pages import ENVIRONMENT, PAGES, ROOT
 from PIL import Image
 from sklearn.datasets import load_digits
 
-ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text()
-COMMANDS = re.findall(r"^\| `(make [^`]+)` \|", README, flags=re.MULTILINE)
-CURLS = re.findall(r"^curl .+$", README, flags=re.MULTILINE)
+# The first column of tables of commands, and what stands in blocks; test_docs.py parses the others.
+TEXT = "".join(page.read_text() for page in PAGES)
+COMMANDS = list(dict.fromkeys(re.findall(r"^\| `(make [^`]+)` \|", TEXT, flags=re.MULTILINE)))
+CURLS = list(dict.fromkeys(re.findall(r"^curl .+$", TEXT, flags=re.MULTILINE)))
 
 # Appended to a command to make it short; what is asked of the house stays the same.
 SHORTER = {
@@ -32,15 +33,9 @@ SHORTER = {
     "make bench": "ARGS=--quick",
     "make load": "ARGS=--quick",
 }
-# What make hands down to its children: make test ARGS=--slow is not meant for the commands here.
-ENVIRONMENT = {
-    name: value
-    for name, value in os.environ.items()
-    if name not in ("ARGS", "MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS")
-}
 
-# These have a test of their own below, or are this very run and the linters beside it.
-ELSEWHERE = ("make demo", "make serve", "make load", "make test", "make lint", "make gpu-check")
+# These have a test of their own below, or need a GPU.
+ELSEWHERE = ("make demo", "make serve", "make load", "make gpu-check")
 
 
 @pytest.fixture(scope="module")
@@ -81,12 +76,6 @@ def left_over(house: Path) -> list[str]:
         if str(process.info["cwd"] or "").startswith(str(house)):
             found.append(" ".join(process.info["cmdline"] or []))
     return found
-
-
-def test_every_target_is_in_the_readme() -> None:
-    targets = re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
-    told = {command.split()[1] for command in COMMANDS}
-    assert set(targets) - {"help", "setup"} == told
 
 
 def test_make_alone_lists_the_targets(house: Path) -> None:
