@@ -39,8 +39,6 @@ FILLED = {
 }
 FOLDERS = {init.parent.name for init in ROOT.glob("*/__init__.py")} | {"docs", "tests"}
 OURS = r"-m ((?:training|export|bench|serving|models)[\w.]*)(.*)"
-
-
 COMMANDS = sorted({command for page in PAGES for command in commands(page)})
 
 
@@ -139,6 +137,16 @@ def test_paths_exist(page: Path) -> None:
         top, slash, _ = span.partition("/")
         if slash and re.fullmatch(r"[\w./-]+", span) and top in FOLDERS:
             assert (ROOT / span).exists(), span
+
+
+def test_types_shown_exist() -> None:
+    file = None
+    for line in (ROOT / "docs/architecture.md").read_text().splitlines():
+        if found := re.fullmatch(r"# ([\w/]+\.py)", line):
+            file = ROOT / found[1]
+        elif file and (found := re.match(r" *(?:class|def) \w+", line)):
+            assert re.search(rf"^{found[0]}\b", file.read_text(), flags=re.MULTILINE), line
+    assert file is not None
 
 
 def test_settings_named_exist() -> None:
