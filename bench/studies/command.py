@@ -45,9 +45,8 @@ class Study:
         """Measures what was not measured before, and prints the page and where it is."""
         spec = find_spec(self.name)
         flags = [field.name for field in fields(self) if field.name not in ("name", "out")]
-        given = {
-            flag: value for flag in flags if (value := getattr(self, flag)) not in (None, False)
-        }
+        values = {flag: getattr(self, flag) for flag in flags}
+        given = {k: v for k, v in values.items() if v is not None and v is not False}
         if others := [f"--{flag}" for flag in given if flag not in spec.flags]:
             raise UserError(
                 f"{', '.join(others)}: no option of the study {self.name}; "
