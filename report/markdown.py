@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from report.format import one_line
-from report.section import Section
+from report.section import Report, Section, Table
 
 # What GitHub's Markdown could read as more than text; an underscore within a word it does not.
 _SPECIAL = re.compile(r"([\\`*\[\]<>|~$&#])|(?<![^\W_])(_)|(_)(?![^\W_])")
@@ -37,16 +37,12 @@ def table(
     return [f"| {' | '.join(cells)} |" for cells in (header, rule, *rows)]
 
 
-def pipe(
-    header: Sequence[str],
-    rows: Iterable[Sequence[str]],
-    numeric: Collection[str] = (),
-) -> list[str]:
-    """Returns the lines of a table whose cells are plain text; ``numeric`` as in :func:`table`."""
-    rule = ["---:" if name in numeric else "---" for name in header]
+def pipe(table: Table) -> list[str]:
+    """Returns the lines of a table of a report: its cells are plain text."""
+    rule = ["---:" if name in table.numeric else "---" for name in table.header]
     return [
         "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-        for cells in (header, rule, *rows)
+        for cells in (table.header, rule, *table.rows)
     ]
 
 
@@ -55,11 +51,27 @@ def plain(value: Any) -> str:
     return escape(value if isinstance(value, str) else json.dumps(value, default=str))
 
 
+def document(report: Report) -> str:
+    """Returns ``report`` as a Markdown file, its charts as links to their pictures."""
+    lines = [f"# {report.title}", "", report.subtitle, "", "\n\n".join(report.summary), ""]
+    if report.lead:
+        lines += [*pipe(report.lead), ""]
+    if report.poster:
+        lines += [f"![{report.poster_alt}]({report.name}.png)", ""]
+    for section in report.sections:
+        lines += markdown(section)
+        lines += [f"![{each.title}]({report.picture(each)})\n" for each in section.figures]
+    facts = Table(header=("Fact", "Value"), rows=tuple(report.facts))
+    lines += ["## Machine", "", *pipe(facts), ""]
+    lines += ["## How it was measured", "", *(f"- {line}" for line in report.notes), ""]
+    return "\n".join(lines)
+
+
 def markdown(section: Section) -> list[str]:
     """Returns the lines of ``section``, without its charts."""
     lines = [f"## {section.title}", ""]
     for sentence in section.sentences:
         lines += [sentence, ""]
     for table in section.tables:
-        lines += [*pipe(table.header, table.rows, table.numeric), ""]
+        lines += [*pipe(table), ""]
     return lines

@@ -1,4 +1,4 @@
-"""Tables of a report in the terminal."""
+"""Reports and their tables in the terminal."""
 
 from __future__ import annotations
 
@@ -6,16 +6,38 @@ import rich.table
 
 from core.cli import results
 from report.format import MISSING
-from report.section import Table
+from report.section import Report, Table
+
+ROWS = 12  # of a report's table; the page has them all
 
 
-def print_table(table: Table, *, strong: int | None = None) -> None:
-    """Prints ``table`` on stdout; the row of number ``strong`` in bold."""
+def show_report(report: Report, *, every: bool = False) -> None:
+    """Prints what was found, on stdout: a table, and a sentence each.
+
+    Args:
+        report: what was found.
+        every: print all rows of the table, and what the sections say.
+    """
+    out = results()
+    if table := report.terminal or report.lead:
+        print_table(table, most=None if every else ROWS)
+    sentences = [*report.footnotes, *report.summary]
+    if every:
+        sentences += [each for section in report.sections for each in section.sentences]
+    for sentence in sentences:
+        out.print(sentence)
+
+
+def print_table(table: Table, *, most: int | None = None) -> None:
+    """Prints ``table`` on stdout, strong rows in bold; of more than ``most`` rows the first."""
     shown = rich.table.Table(box=None, pad_edge=False)
     for name in table.header:
         shown.add_column(name, justify="right" if name in table.numeric else "left")
-    for number, cells in enumerate(table.rows):
-        style = "bold" if number == strong else None
+    for number, cells in enumerate(table.rows[:most]):
+        style = "bold" if number in table.strong else None
         shown.add_row(*(cell.replace(MISSING, "-") for cell in cells), style=style)
+    out = results()
     if table.rows:
-        results().print(shown)
+        out.print(shown)
+    if most is not None and (left := len(table.rows) - most) > 0:
+        out.print(f"{left} more rows; --all lists them")

@@ -10,6 +10,7 @@ from bench.gpu.budget import Budget, seconds_of
 from bench.gpu.check import choose, folder_name, run_check
 from bench.gpu.summary import summary_table
 from core.cli import results
+from report.terminal import print_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,6 @@ class GpuCheck:
         budget, steps = Budget(seconds_of(self.budget)), choose(self.only)
         folder = self.out / folder_name(require_gpu("gpu-check").name)
         outcomes = run_check(folder, budget, steps)
-        results().print(summary_table(outcomes))
+        print_table(summary_table(outcomes))
         results().print(folder)
         return int(any(one.state != "done" for one in outcomes))

@@ -16,7 +16,7 @@ from bench.gpu.summary import HTML
 from bench.latency.correlation import correlation_section
 from bench.latency.inversions import inversion_section
 from bench.latency.pareto_section import pareto_section
-from bench.latency.report import write_report
+from bench.latency.report import write_latency
 from bench.latency.rows import Sweep
 from bench.latency.sweep_file import read_sweep
 from bench.latency.timing_scopes import gpu_section
@@ -36,7 +36,7 @@ def run(folder: Path, budget: Budget) -> str:
     A section that cannot be written is a sentence that says why.
     """
     sweep = _sweep(folder)
-    report = write_report(sweep, folder, sections(folder, sweep))
+    report = write_latency(sweep, folder, sections(folder, sweep))
     page = report.html.replace(folder / HTML)
     for picture in folder.glob("*.png"):
         shrink(picture)

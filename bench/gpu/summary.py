@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.table import Table
-
 from bench.gpu.steps import Outcome
 from core.files import write_whole
 from core.machine import Machine
 from report.markdown import pipe
+from report.section import Table
 
 FILE = "summary.md"
 HTML = "report.html"
@@ -19,12 +18,12 @@ _HEADER = ("Step", "Result", "Seconds")
 
 def summary_table(outcomes: Sequence[Outcome]) -> Table:
     """Returns a row for each step: its title, its result in one line, and its seconds."""
-    table = Table(box=None, pad_edge=False)
-    for name in _HEADER:
-        table.add_column(name, justify="right" if name == "Seconds" else "left", overflow="fold")
-    for one in outcomes:
-        table.add_row(*_cells(one), style=None if one.state == "done" else "bold")
-    return table
+    return Table(
+        header=_HEADER,
+        rows=tuple(map(_cells, outcomes)),
+        numeric=frozenset({"Seconds"}),
+        strong=frozenset(n for n, one in enumerate(outcomes) if one.state != "done"),
+    )
 
 
 def write_summary(outcomes: Sequence[Outcome], folder: Path) -> Path:
@@ -42,7 +41,8 @@ def write_summary(outcomes: Sequence[Outcome], folder: Path) -> Path:
         if len(machines) > 1:
             cells.append(str(machines.index(_facts(one.machine)) + 1))
         rows.append(tuple(cells))
-    lines += pipe(header, rows, frozenset({"Seconds", "Of"}))
+    numeric = frozenset({"Seconds", "Of"})
+    lines += pipe(Table(header=header, rows=tuple(rows), numeric=numeric))
     lines += [
         "",
         "Seconds: how long the step took; Of: its share of the time. A step that was stopped at "

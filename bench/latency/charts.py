@@ -37,13 +37,6 @@ def points(sweep: Sweep, batch: int) -> list[dict[str, Any]]:
     return [_point(sweep, row) for row in sweep.measured(batch=batch)]
 
 
-def specification(chart: Any, sweep: Sweep, batches: list[int]) -> dict[str, Any]:
-    """Returns the Vega-Lite of ``chart`` with the data it names."""
-    spec: dict[str, Any] = chart.to_dict()
-    spec["datasets"] = datasets(sweep, batches)
-    return spec
-
-
 def datasets(sweep: Sweep, batches: list[int]) -> dict[str, Records]:
     """Returns the data that the charts of ``batches`` name."""
     found: dict[str, Records] = {}

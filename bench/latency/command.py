@@ -49,6 +49,8 @@ class Run:
     """Decides the order of the turns."""
     fresh: bool = False
     """Measure all of it anew; else what was measured before of the same artifacts is reused."""
+    all: bool = False
+    """Print all rows and all that the report says, where a screen has no room for them."""
     quick: bool = False
     """A first look in under a minute: batch 1 in ONNX Runtime and on GPUs, 30 samples or 0.2 s
     in 5 rounds. Torch and OpenVINO alone take a minute to load twelve networks."""
@@ -87,7 +89,7 @@ class Run:
             profile(graphs, grid.batches, threads, self.out, sweep=sweep, fresh=self.fresh)
         for chosen in pick_all(sweep).values():
             write_pick(sweep, chosen, self.artifacts)
-        show(sweep, self.out)
+        show(sweep, self.out, every=self.all)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +102,9 @@ class Report:
     """Only artifacts for this data; all if left out."""
     out: Path = Path("reports")
     """Folder that holds latency.jsonl."""
+    all: bool = False
+    """Print all rows and all that the report says, where a screen has no room for them."""
 
     def __call__(self) -> None:
         """Writes the report and prints the table."""
-        show(read_sweep(self.out).only(self.model, self.data), self.out)
+        show(read_sweep(self.out).only(self.model, self.data), self.out, every=self.all)

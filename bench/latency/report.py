@@ -1,213 +1,168 @@
-"""A sweep as a page that needs no network, a picture and a Markdown table. No torch here."""
+"""A sweep as a report: everything said of it is computed here, once."""
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import jinja2
-import vl_convert
-
-from bench.latency.charts import datasets, dots, poster, scatter, specification
+from bench.latency.charts import datasets, dots, poster, scatter
+from bench.latency.correlation import correlation_section
+from bench.latency.inversions import inversion_section
+from bench.latency.pareto_section import pareto_section
 from bench.latency.pick import Pick, pick_all
 from bench.latency.prose import facts, headline, method, picks_table, subtitle, summary
-from bench.latency.rows import Sweep
+from bench.latency.rows import Row, Sweep
 from bench.latency.table import COLUMNS, NUMERIC, measured_cells, unmeasured
-from core.files import write_whole
-from report.markdown import markdown, pipe
-from report.section import Figure, Section
-from report.theme import png, sheet
+from bench.latency.timing_scopes import gpu_section
+from bench.layers.explanation import explain
+from report.section import Figure, Report, Section, Table
+from report.theme import sheet
+from report.write import Files, write_report
 
-_STEM = "latency"
-HTML, PNG, MARKDOWN = f"{_STEM}.html", f"{_STEM}.png", f"{_STEM}.md"
+NAME = "latency"
 _LEGEND = (
     "Mark: p50, and how many times faster than torch eager. Band: its 95 % interval. Line: to p95."
 )
 _UNMEASURED = ("Network", "Artifact", "Runtime", "Batch", "Why not")
-_TEMPLATE = Path(__file__).parents[2] / "report" / "page.html.j2"
+# What a terminal has room for; the report has the rest.
+_SHOWN = tuple(n for n in COLUMNS if n not in ("Network", "95 % interval", "File MB", "Notes"))
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Report:
-    """The files that were written; ``png`` is None where nothing was measured."""
-
-    html: Path
-    png: Path | None
-    markdown: Path
-
-
-def write_report(sweep: Sweep, folder: Path, sections: Sequence[Section] = ()) -> Report:
-    """Returns the files in ``folder`` that now show ``sweep``; each appears by rename, whole.
+def latency_report(sweep: Sweep, explained: Sequence[Section] = ()) -> Report:
+    """Returns all that is said of ``sweep``.
 
     Args:
         sweep: what was measured.
-        folder: gets the page, the Markdown, the picture of the sweep and one of each section's
-            charts.
-        sections: what explains it.
+        explained: what explains it; see :func:`explaining_sections`.
     """
     picks = pick_all(sweep)
-    png = folder / PNG if sweep.measured() else None
-    report = Report(html=folder / HTML, png=png, markdown=folder / MARKDOWN)
-    # Older pictures would belie the other files.
-    for old in (*folder.glob(f"{_STEM}-*.png"), *(() if png else (folder / PNG,))):
-        old.unlink(missing_ok=True)
-    for section in sections:
-        for figure in section.figures:
-            write_whole(folder / _picture(figure), _figure_png(sweep, figure))
-    write_whole(report.markdown, _markdown(sweep, picks, sections).encode())
-    if png:
-        write_whole(png, _png(sweep))
-    write_whole(report.html, _html(sweep, picks, sections).encode())
-    return report
+    batches = [batch for batch in sweep.batches() if sweep.measured(batch=batch)]
+    single = len(sweep.networks()) == 1
+    title, below = headline(sweep), subtitle(sweep)
+    drawn = None
+    if sweep.measured():
+        data = datasets(sweep, batches)
+        drawn = sheet(poster(sweep), title, [below, _LEGEND] if single else [below], data=data)
+    missing = unmeasured(sweep)
+    return Report(
+        name=NAME,
+        title=title,
+        subtitle=below,
+        summary=tuple(summary(sweep, picks)),
+        lead=picks_table(sweep, picks),
+        terminal=_terminal_table(sweep, picks) if single else None,
+        footnotes=_not_measured(missing),
+        figures=tuple(_figures(sweep, batches)),
+        poster=drawn,
+        poster_alt="Latency of every candidate, and against MACs",
+        sections=(*explained, *_rows_sections(sweep, picks, missing, folded=bool(explained))),
+        facts=facts(sweep),
+        method=tuple(method(sweep)),
+    )
 
 
-def _cells(sweep: Sweep, picks: dict[str, Pick]) -> list[list[dict[str, str]]]:
-    """Returns the cells of all measured rows: a group per network and batch, the fastest first."""
+def explaining_sections(sweep: Sweep, folder: Path) -> list[Section]:
+    """Returns what explains ``sweep``, with the layers that ``folder`` holds of its networks."""
+    bounded = explain(folder, sweep)
+    profiles = {
+        (roof.times.network, roof.times.batch): roof.times
+        for roof in bounded.roofs
+        if roof.times.precision == "fp32"
+    }
+    parts = (
+        pareto_section(sweep),
+        gpu_section(sweep),
+        correlation_section(sweep),
+        inversion_section(sweep, profiles),
+    )
+    return [*filter(None, parts), *bounded.sections()]
+
+
+def write_latency(sweep: Sweep, folder: Path, explained: Sequence[Section] = ()) -> Files:
+    """Returns the files in ``folder`` that now show ``sweep``, explained by these sections."""
+    return write_report(latency_report(sweep, explained), folder)
+
+
+def _rows_sections(
+    sweep: Sweep,
+    picks: dict[str, Pick],
+    missing: Sequence[tuple[str, ...]],
+    *,
+    folded: bool,
+) -> list[Section]:
+    """Returns all rows: those measured, a group per network and batch, and those that were not."""
     groups = [
-        [measured_cells(sweep, row, picks) for row in sweep.measured(network, batch)]
+        rows
         for network in sweep.networks()
         for batch in sweep.batches()
+        if (rows := sweep.measured(network, batch))
     ]
-    return [group for group in groups if group]
-
-
-def _markdown(sweep: Sweep, picks: dict[str, Pick], sections: Sequence[Section]) -> str:
-    lines = [
-        f"# {headline(sweep)}",
-        "",
-        subtitle(sweep),
-        "",
-        "\n\n".join(summary(sweep, picks)),
-        "",
-    ]
-    if served := picks_table(sweep, picks):
-        lines += [*pipe(served.header, served.rows, served.numeric), ""]
-    groups = _cells(sweep, picks)
-    if groups:
-        lines += [f"![Latency of every candidate, and against MACs]({PNG})", ""]
-    for section in sections:
-        lines += markdown(section)
-        lines += [f"![{figure.title}]({_picture(figure)})\n" for figure in section.figures]
-    if groups:
-        lines += ["## What was measured", ""]
-        lines += pipe(
-            COLUMNS, [list(cells.values()) for group in groups for cells in group], NUMERIC
+    rows = [row for group in groups for row in group]
+    sections = []
+    if rows:
+        table = Table(
+            header=COLUMNS,
+            rows=tuple(tuple(measured_cells(sweep, row, picks).values()) for row in rows),
+            numeric=NUMERIC,
+            groups=tuple(map(len, groups)),
+            strong=_picked(rows, picks),
         )
-    if missing := unmeasured(sweep):
-        lines += ["", "## Not measured", "", *pipe(_UNMEASURED, missing, NUMERIC)]
-    lines += ["", "## Machine", "", *pipe(("Fact", "Value"), facts(sweep))]
-    lines += [
-        "",
-        "## How it was measured",
-        "",
-        *(f"- {line}" for line in _method(sweep, sections)),
-        "",
-    ]
-    return "\n".join(lines)
+        fold = f"All {len(rows)} rows" if folded else ""
+        sections.append(Section(title="What was measured", tables=(table,), folded=fold))
+    if missing:
+        table = Table(header=_UNMEASURED, rows=tuple(missing), numeric=NUMERIC)
+        sections.append(Section(title="Not measured", tables=(table,)))
+    return sections
 
 
-def _png(sweep: Sweep) -> bytes:
-    single = len(sweep.networks()) == 1
-    below = [subtitle(sweep), _LEGEND] if single else [subtitle(sweep)]
-    data = datasets(sweep, _batches(sweep))
-    return png(sheet(poster(sweep), headline(sweep), below, data=data))
-
-
-def _method(sweep: Sweep, sections: Sequence[Section]) -> list[str]:
-    return [*method(sweep), *(note for section in sections for note in section.notes)]
-
-
-def _picture(figure: Figure) -> str:
-    """Returns the name of the file of a section's chart."""
-    return f"{_STEM}-{re.sub(r'[^a-z0-9]+', '-', figure.title.lower()).strip('-')}.png"
-
-
-def _figure_png(sweep: Sweep, figure: Figure) -> bytes:
-    return png(sheet(figure.chart.properties(width=560), figure.title, [subtitle(sweep)]))
-
-
-def _html(sweep: Sweep, picks: dict[str, Pick], sections: Sequence[Section]) -> str:
-    single = len(sweep.networks()) == 1
-    figures = _figures(sweep)
-    parts: list[dict[str, Any]] = [
-        {
-            "title": section.title,
-            "sentences": section.sentences,
-            "tables": section.tables,
-            "figures": [
-                {
-                    "title": figure.title,
-                    "caption": figure.caption,
-                    "spec": figure.chart.properties(width="container").to_dict(),
-                }
-                for figure in section.figures
-            ],
-        }
-        for section in sections
-    ]
-    # In the order of the page.
-    specs = [
-        figure["spec"] for part in [{"figures": figures}, *parts] for figure in part["figures"]
-    ]
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.from_string(
-        _TEMPLATE.read_text(encoding="utf-8")
-    ).render(
-        title=headline(sweep),
-        subtitle=subtitle(sweep),
-        summary=summary(sweep, picks),
-        served=picks_table(sweep, picks),
-        figures=figures,
-        sections=parts,
-        columns=COLUMNS[single:],  # one network is named in the title
+def _terminal_table(sweep: Sweep, picks: dict[str, Pick]) -> Table:
+    rows = [row for batch in sweep.batches() for row in sweep.measured(batch=batch)]
+    cells = [measured_cells(sweep, row, picks) for row in rows]
+    return Table(
+        header=_SHOWN,
+        rows=tuple(tuple(row[name] for name in _SHOWN) for row in cells),
         numeric=NUMERIC,
-        groups=_cells(sweep, picks),
-        unmeasured_columns=_UNMEASURED[single:],
-        unmeasured=[cells[single:] for cells in unmeasured(sweep)],
-        facts=facts(sweep),
-        method=_method(sweep, sections),
-        bundle=vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;") if specs else "",
-        # A name with "</script>" in it must not end the script it is data of.
-        specs=json.dumps(specs).replace("<", "\\u003c"),
+        strong=_picked(rows, picks),
     )
 
 
-def _batches(sweep: Sweep) -> list[int]:
-    return [batch for batch in sweep.batches() if sweep.measured(batch=batch)]
+def _picked(rows: Sequence[Row], picks: dict[str, Pick]) -> frozenset[int]:
+    """Returns the numbers of the rows that are to be served."""
+    return frozenset(
+        number for number, row in enumerate(rows) if any(pick.row is row for pick in picks.values())
+    )
 
 
-def _figures(sweep: Sweep) -> list[dict[str, Any]]:
-    """Returns the charts of the page: heading, caption and a specification as wide as the page."""
-    batches = _batches(sweep)
+def _not_measured(missing: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    """Returns a line that counts what was not measured, with the first reason; none if nothing."""
+    if not missing:
+        return ()
+    reasons = list(dict.fromkeys(reason for *_, reason in missing))
+    more = f", and {len(reasons) - 1} other reasons" if len(reasons) > 1 else ""
+    count = sum(batches.count(",") + 1 for *_, batches, _ in missing)
+    return (f"{count} more not measured here ({reasons[0]}{more}): the report lists them",)
+
+
+def _figures(sweep: Sweep, batches: Sequence[int]) -> list[Figure]:
+    """Returns the charts that come first, for each batch size."""
     single = len(sweep.networks()) == 1
     figures = []
     if single:
         for batch in batches:
+            title = "One image per call" if batch == 1 else f"{batch} images per call"
+            data = datasets(sweep, [batch])
             figures.append(
-                {
-                    "title": "One image per call" if batch == 1 else f"{batch} images per call",
-                    "caption": _LEGEND,
-                    "spec": specification(
-                        dots(sweep, batch).properties(width="container"), sweep, [batch]
-                    ),
-                }
+                Figure(title=title, caption=_LEGEND, chart=dots(sweep, batch), data=data)
             )
+    stay = "Here all do the same MACs." if single else "Few networks stay on one."
     for batch in batches:
         figures.append(
-            {
-                "title": f"Latency against MACs, batch {batch}",
-                "caption": "Both axes are logarithmic. Along a dashed line the rate is constant: "
-                "half the MACs, half the time. "
-                + ("Here all do the same MACs." if single else "Few networks stay on one."),
-                "spec": specification(
-                    scatter(sweep, batch).properties(width="container"), sweep, [batch]
-                ),
-            }
+            Figure(
+                title=f"Latency against MACs, batch {batch}",
+                caption="Both axes are logarithmic. Along a dashed line the rate is constant: "
+                f"half the MACs, half the time. {stay}",
+                chart=scatter(sweep, batch),
+                data=datasets(sweep, [batch]),
+            )
         )
     return figures

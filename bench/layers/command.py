@@ -25,6 +25,7 @@ from bench.layers.sweep import measure_layers
 from core.cli import results
 from core.errors import UserError
 from core.machine import this_machine
+from report.terminal import print_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +74,8 @@ class Layers:
         out.print(title(times))
         out.print(where(times, machine))
         for table in show_layers(bounded):
-            out.print(table, "")
+            print_table(table)
+            out.print()
         out.print(sentence(times))
         out.print(limit_sentence(bounded))
         if reason := doubt(times):

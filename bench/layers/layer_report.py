@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import altair as alt
-from rich.table import Table
 
 from bench.layers.layers import LayerTime, LayerTimes
 from bench.layers.roofline import LIMITS, Roof
@@ -16,6 +15,7 @@ from core.machine import Machine
 from models.cost import Kind
 from report.format import ms, percent
 from report.markdown import pipe
+from report.section import Table
 from report.theme import png, sheet
 
 SLOWEST = 15
@@ -57,9 +57,9 @@ def write_layers(roof: Roof, machine: Machine, folder: Path) -> Path:
     write_whole(picture, png(sheet(chart(times), title(times), [where(times, machine)])))
     lines = [f"# {title(times)}", "", where(times, machine), "", sentence(times), ""]
     lines += [limit_sentence(roof), "", f"![{title(times)}]({picture.name})", ""]
-    lines += pipe(_KIND_COLUMNS, kind_rows(times), _NUMERIC)
+    lines += pipe(_table(_KIND_COLUMNS, kind_rows(times)))
     lines += ["", "## Every layer, in the order they run", ""]
-    lines += pipe(_LAYER_COLUMNS, layer_rows(roof, times.layers), _NUMERIC)
+    lines += pipe(_table(_LAYER_COLUMNS, layer_rows(roof, times.layers)))
     lines += ["", "## How it was measured", "", *(f"- {note}" for note in NOTES)]
     return write_whole(page, "\n".join([*lines, ""]).encode())
 
@@ -214,9 +214,4 @@ def _rate(amount: float, seconds: float) -> str:
 
 
 def _table(columns: tuple[str, ...], rows: list[list[str]]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for name in columns:
-        table.add_column(name, justify="right" if name in _NUMERIC else "left", no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
-    return table
+    return Table(header=columns, rows=tuple(map(tuple, rows)), numeric=frozenset(_NUMERIC))

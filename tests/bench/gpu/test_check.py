@@ -19,9 +19,9 @@ from bench.gpu.command import GpuCheck
 from bench.gpu.parity import Parity
 from bench.gpu.steps import FILE, STEPS, Outcome, Step
 from bench.gpu.summary import summary_table
-from core.cli import results
 from core.errors import UserError
 from core.record_file import read_rows
+from report.terminal import print_table
 
 PLAYED = (
     Step("tests", "Works", "no.module", 1, ("mine.jsonl",)),
@@ -83,7 +83,7 @@ def test_the_table_has_a_line_for_each_step(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = run_check(tmp_path, Budget(60), PLAYED[:2], played)
-    results().print(summary_table(found))
+    print_table(summary_table(found))
     header, works, crashes = capsys.readouterr().out.splitlines()
     assert header.split() == ["Step", "Result", "Seconds"]
     assert "Works" in works

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from bench.latency.report import Report, write_report
+from bench.latency.report import write_latency
 from bench.latency.rows import Row, Sweep
 from report.format import millions, ms
+from report.write import Files
 
 Rows = Callable[..., Row]
 Sweeps = Callable[..., Sweep]
@@ -38,7 +39,7 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory, make_row: Rows, make_sweep: Sweeps) -> Report:
+def report(tmp_path_factory: pytest.TempPathFactory, make_row: Rows, make_sweep: Sweeps) -> Files:
     sweep = make_sweep(
         make_row(ms=4.0, runtime="torch"),
         make_row(ms=1.0, spread=0.1, precision="int8"),
@@ -48,10 +49,10 @@ def report(tmp_path_factory: pytest.TempPathFactory, make_row: Rows, make_sweep:
         make_row(ms=None, reason="no <driver> | here", runtime="ort-cuda"),
         make_row(ms=None, reason="no <driver> | here", runtime="ort-cuda", batch=8),
     )
-    return write_report(sweep, tmp_path_factory.mktemp("reports"))
+    return write_latency(sweep, tmp_path_factory.mktemp("reports"))
 
 
-def test_the_page_is_whole_and_fetches_nothing(report: Report) -> None:
+def test_the_page_is_whole_and_fetches_nothing(report: Files) -> None:
     text = report.html.read_text(encoding="utf-8")
     page = Page(text)
     assert page.fetched == ["data:,"]
@@ -62,7 +63,7 @@ def test_the_page_is_whole_and_fetches_nothing(report: Report) -> None:
     assert "vegaEmbed" in text
 
 
-def test_the_page_says_what_the_rows_say(report: Report) -> None:
+def test_the_page_says_what_the_rows_say(report: Files) -> None:
     text = report.html.read_text(encoding="utf-8")
     assert "17.8 M MACs per image" in text
     assert "4.0 times faster than torch eager (4.00 ms; turns from 3.6 to 4.4)" in text
@@ -77,7 +78,7 @@ def test_the_page_says_what_the_rows_say(report: Report) -> None:
     assert all(spec["width"] == "container" for spec in specs)
 
 
-def test_the_table_is_markdown(report: Report) -> None:
+def test_the_table_is_markdown(report: Files) -> None:
     lines = report.markdown.read_text(encoding="utf-8").splitlines()
     header = next(number for number, line in enumerate(lines) if line.startswith("| Network"))
     widths = {len(re.split(r"(?<!\\)\|", line)) for line in lines[header : header + 7]}
@@ -86,7 +87,7 @@ def test_the_table_is_markdown(report: Report) -> None:
     assert r"no <driver> \| here" in "\n".join(lines)
 
 
-def test_the_picture_is_a_picture(report: Report) -> None:
+def test_the_picture_is_a_picture(report: Files) -> None:
     assert report.png is not None
     with Image.open(report.png) as image:
         assert image.format == "PNG"
@@ -103,7 +104,7 @@ def test_several_networks_share_the_charts(
         make_row(ms=90.0, runtime="torch", **big),
         make_row(ms=10.0, **big),
     )
-    text = write_report(sweep, tmp_path).html.read_text(encoding="utf-8")
+    text = write_latency(sweep, tmp_path).html.read_text(encoding="utf-8")
     assert "Over 2 networks" in text
     assert (
         "6.0 times faster than torch eager (geometric mean; 4.0 to 9.0; single turns 4.0 to 9.0)"
@@ -117,7 +118,7 @@ def test_a_report_without_figures_has_no_charts(
     tmp_path: Path, make_row: Rows, make_sweep: Sweeps
 ) -> None:
     row = make_row(ms=None, reason="absent", runtime=None, macs=None, metrics=None)
-    report = write_report(make_sweep(row), tmp_path)
+    report = write_latency(make_sweep(row), tmp_path)
     text = report.html.read_text(encoding="utf-8")
     assert "Nothing could be measured" in text
     assert "<script" not in text

@@ -9,7 +9,7 @@ import pytest
 from chromium import Browser, Page
 from PIL import Image
 
-from bench.latency.report import write_report
+from bench.latency.report import write_latency
 from bench.latency.rows import Row, Sweep
 
 Rows = Callable[..., Row]
@@ -33,7 +33,7 @@ def report(tmp_path_factory: pytest.TempPathFactory, make_row: Rows, make_sweep:
         make_row(ms=None, reason="a reason that is long " * 20, runtime="ort-cuda"),
         make_row(ms=None, reason="</script><b>no</b>", runtime="tensorrt"),
     )
-    return write_report(sweep, tmp_path_factory.mktemp("a folder with spaces")).html
+    return write_latency(sweep, tmp_path_factory.mktemp("a folder with spaces")).html
 
 
 def open_report(browser: Browser, report: Path, **screen: int | bool) -> Page:

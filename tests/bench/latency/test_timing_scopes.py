@@ -16,7 +16,7 @@ from artifact.runtimes.resident import GpuRuntime
 from bench.latency.correlation import settings
 from bench.latency.costs import Costs
 from bench.latency.grid import Grid
-from bench.latency.report import write_report
+from bench.latency.report import write_latency
 from bench.latency.rows import Row, Sweep
 from bench.latency.sweep import run_sweep
 from bench.latency.sweep_file import read_sweep, write_sweep
@@ -180,7 +180,7 @@ def test_the_report_sets_the_places_side_by_side(gpu_sweep: Sweep, tmp_path: Pat
         "GPU, and launching kernel by kernel takes 9.04 (5.00 to 20.00, 4 candidates) times a CUDA "
         "graph; geometric means.",
     )
-    report = write_report(gpu_sweep, tmp_path, [section])
+    report = write_latency(gpu_sweep, tmp_path, [section])
     assert "On the GPU p50 ms" in report.html.read_text()
     assert "As a CUDA graph p50 ms" in report.markdown.read_text()
 

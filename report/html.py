@@ -1,0 +1,38 @@
+"""A report as a page that fetches nothing: styles, charts and what draws them are inside."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import vl_convert
+
+from report.format import MISSING
+from report.section import Figure, Report
+
+_TEMPLATE = Path(__file__).with_name("page.html.j2")
+
+
+def page(report: Report) -> str:
+    """Returns ``report`` as the text of an HTML file."""
+    every = [*report.figures, *(each for part in report.sections for each in part.figures)]
+    specs = [_specification(figure) for figure in every]  # in the order of the page
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
+        report=report,
+        missing=MISSING,
+        bundle=vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;") if specs else "",
+        # A name with "</script>" in it must not end the script it is data of.
+        specs=json.dumps(specs).replace("<", "\\u003c"),
+    )
+
+
+def _specification(figure: Figure) -> dict[str, Any]:
+    """Returns the Vega-Lite of a chart, as wide as the page lets it be."""
+    spec: dict[str, Any] = figure.chart.properties(width="container").to_dict()
+    spec["datasets"] = {**spec.get("datasets", {}), **figure.data}
+    return spec
