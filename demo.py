@@ -21,7 +21,8 @@ from rich.table import Table
 from core import cli
 from core.errors import UserError
 from core.preprocess import encode_png
-from training.data import ImageData, load_data
+from training.data import ImageData
+from training.datasets import load_data
 
 MODEL, DATA = "mobilenet_v3", "digits"
 ASKED = 8  # held-out images that are sent to the service

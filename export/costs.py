@@ -13,10 +13,11 @@ from torch import nn
 from core import cli
 from core.cores import usable_cores
 from core.files import write_whole
+from core.names import canonical_name
 from export.to_onnx import to_onnx
 from models.classifier import Classifier
 from models.cost import COSTS_FILE, NetworkCost, known_costs, network_cost, to_json
-from models.registry import build_model, canonical_name, find_model, list_models
+from models.registry import build_model, find_model, list_models
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,9 +19,10 @@ from artifact.records import Source, Weights
 from core import cli
 from core.errors import UserError
 from core.files import sha256
+from core.names import canonical_name
 from core.preprocess import Pixels, Preprocess
 from models.classifier import Classifier
-from models.registry import build_model, canonical_name, find_model
+from models.registry import build_model, find_model
 from models.weights import (
     WeightsUnavailable,
     imagenet_classifier,
@@ -29,14 +30,8 @@ from models.weights import (
     settle_batch_norm,
 )
 from training.checkpoint import Checkpoint, checkpoint_path, load_checkpoint, run_folder
-from training.data import (
-    ImageData,
-    Sample,
-    data_name,
-    load_data,
-    pixel_batches,
-    sample_photos,
-)
+from training.data import ImageData, Sample, pixel_batches, sample_photos
+from training.datasets import data_name, load_data
 from training.identity import unseen
 from training.look import look
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from core.files import write_whole
-from models.registry import canonical_name
+from core.names import canonical_name
 
 PUBLISHED_FILE = Path(__file__).with_name("published.json")
 

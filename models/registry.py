@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from core.errors import UserError, closest
+from core.names import ALIASES, canonical_name
 
 if TYPE_CHECKING:
     from torch import nn
@@ -41,7 +42,6 @@ DEFAULT_NETWORKS = (
     "resnext50_32x4d",
 )
 TIMM = "timm/"
-_ALIASES = {"mobilenet_v3": "mobilenet_v3_large"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +90,6 @@ def list_families() -> list[str]:
     return sorted({entry.family for entry in _entries().values()})
 
 
-def canonical_name(name: str) -> str:
-    """Returns the one name a network is filed under: ``mobilenet_v3`` is ``mobilenet_v3_large``."""
-    return _ALIASES.get(name, name)
-
-
 def find_model(name: str) -> Entry:
     """Returns the entry of a network, by its name or an alias.
 
@@ -109,7 +104,7 @@ def find_model(name: str) -> Entry:
         return timm_entry(name.removeprefix(TIMM))
     entries = _entries()
     if (known := canonical_name(name)) not in entries:
-        raise UserError(f"unknown model {name!r}: {closest(name, [*entries, *_ALIASES])}")
+        raise UserError(f"unknown model {name!r}: {closest(name, [*entries, *ALIASES])}")
     return entries[known]
 
 

@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from core.errors import UserError
+from core.names import canonical_name
 from core.preprocess import Preprocess
 from models.classifier import Classifier
-from models.registry import build_model, canonical_name, find_model
+from models.registry import build_model, find_model
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -77,7 +77,7 @@ def select(wanted: Wanted, settings: Settings) -> Selection:
 
 
 def _of_model(name: str, wanted: Wanted, settings: Settings) -> Selection:
-    from models.registry import canonical_name
+    from core.names import canonical_name
 
     model = canonical_name(name)
     folder = ARTIFACTS / f"{model}-{wanted.data}"

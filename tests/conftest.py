@@ -67,7 +67,7 @@ def _has_driver() -> bool:
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Returns a folder with ``runs/mobilenet_v3_large-digits``, trained for two short epochs."""
-    from training.data import load_data
+    from training.datasets import load_data
     from training.fit import fit
     from training.recipe import Recipe
 

@@ -72,7 +72,7 @@ def parse(monkeypatch: pytest.MonkeyPatch) -> Any:
             module = importlib.import_module(name)
         monkeypatch.setattr(sys, "argv", [name, *shlex.split(arguments)])
         monkeypatch.setattr(tyro, "cli", understand)
-        monkeypatch.setattr("training.__main__.load_data", lambda data: None)
+        monkeypatch.setattr("training.__main__._load", lambda start: None)
         with pytest.raises((Parsed, SystemExit)) as ended:
             module.main()
         if isinstance(ended.value, SystemExit):

@@ -5,15 +5,18 @@ from __future__ import annotations
 import shlex
 import sys
 from dataclasses import dataclass, field, fields
+from typing import Annotated
 
 import tyro
 from rich.console import Console
 
 from core import cli
 from core.errors import UserError, closest
-from models.registry import canonical_name, find_model
+from core.names import canonical_name
+from models.registry import find_model
 from training.checkpoint import load_checkpoint, run_folder
-from training.data import ImageData, load_data
+from training.data import ImageData
+from training.datasets import DATASETS, load_data
 from training.fit import fit
 from training.look import look
 from training.options import FolderOptions
@@ -22,6 +25,11 @@ from training.recipes import RECIPES, default_recipe
 from training.run import PartialRun
 from training.trainer import Machine, is_first_process
 
+_DATA = (
+    f"Data set by name ({', '.join(DATASETS)}), or a folder: one folder of images per class, or "
+    "train/, val/ and test/ that hold them, or images that --labels names."
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Train(FolderOptions):
@@ -29,10 +37,7 @@ class Train(FolderOptions):
 
     model: str
     """Network, by its registry name."""
-    data: str
-    """Data set by name (digits, fashion_mnist, cifar10, cifar100, flowers102, imagenet), or a
-    folder: one folder of images per class, or train/, val/ and test/ that hold them, or images
-    that --labels names."""
+    data: Annotated[str, tyro.conf.arg(help=_DATA)]
     recipe_name: str
     """Where the fields of the recipe below start from."""
     resume: bool = False

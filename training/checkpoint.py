@@ -12,9 +12,10 @@ from typing import Any
 import torch
 
 from core.errors import UserError, first_line
+from core.names import canonical_name
 from core.preprocess import Preprocess
 from models.classifier import Classifier
-from models.registry import build_model, canonical_name
+from models.registry import build_model
 from training.history import Epoch
 from training.identity import DIGEST_BYTES
 from training.options import FolderOptions

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from shlex import quote
 
 import numpy as np
 from PIL import Image
-from rich.console import Console
 
-from core.errors import UserError, closest
 from core.preprocess import Pixels, Preprocess, decode
-from training.options import FolderOptions
 from training.scan import Scan
 
 Sample = tuple[Path | Image.Image, int]
-
-TAKEN = ("random",)  # what artifacts of random weights are filed under; no data set is called so
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,66 +44,6 @@ class ImageData:
         """Returns the parts it has, by name."""
         parts = {"train": self.train, "val": self.val, "test": self.test}
         return {name: samples for name, samples in parts.items() if samples}
-
-
-def data_name(data: str) -> str:
-    """Returns what runs on a data set or a folder are filed under.
-
-    Raises:
-        UserError: neither a known name nor a folder, or a folder whose name is taken.
-    """
-    from training.datasets import DATASETS  # here, since these files import ImageData from this one
-    from training.folder import folder_name
-
-    if data in DATASETS:
-        return data
-    folder = _folder(data)
-    if not data or not os.path.isdir(folder):
-        raise _not_found(data, folder, DATASETS)
-    name = folder_name(folder)
-    if name.casefold() in (*DATASETS, *TAKEN):
-        raise UserError(
-            f"{data}: the name {name} is taken, and its run would stand in the same place, runs/"
-            f"<model>-{name}; rename it, or link to it: ln -s {quote(str(folder))} my_{name}"
-        )
-    return name
-
-
-def load_data(
-    data: str, options: FolderOptions | None = None, console: Console | None = None
-) -> ImageData:
-    """Returns a data set by name, or a folder of images by path.
-
-    The names are those of :data:`training.datasets.DATASETS`; a name means the data set even where
-    a folder is called so, and ``./name`` the folder. What a folder must hold stands at
-    :func:`training.folder.read_folder`.
-
-    Args:
-        data: name or path.
-        options: how a folder is read.
-        console: where a progress bar is shown if files have to be read; left out, nowhere.
-
-    Raises:
-        UserError: what :func:`data_name` raises, a folder that is no data set, options for a
-            folder where there is none, or a data set that cannot be fetched.
-    """
-    from training.datasets import DATASETS
-    from training.folder import read_folder
-
-    name = data_name(data)
-    if data in DATASETS:
-        if options and (options.labels is not None or options.split_folders):
-            raise UserError(
-                f"{data} has labels and parts of its own; --labels and --split-folders "
-                "are for folders"
-            )
-        return DATASETS[data]()
-    images = read_folder(_folder(data), name=name, options=options, console=console)
-    return replace(images, folder=data)
-
-
-def _folder(data: str) -> Path:
-    return Path(os.path.expanduser(data))  # not every shell expands the ~ of DATA=~/pets
 
 
 def open_image(source: Path | Image.Image) -> Image.Image:
@@ -159,22 +91,3 @@ def sample_photos(count: int, *, seed: int = 0) -> list[Image.Image]:
         mirrored = random.random() < 0.5
         crops.append(crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else crop)
     return crops
-
-
-def _not_found(data: str, path: Path, names: Iterable[str]) -> UserError:
-    """Returns what to say of ``data`` that is neither a known name nor a folder."""
-    if data and os.path.exists(path):
-        return UserError(
-            f"{data}: a file, not a folder of images; if it is an archive, unpack it first"
-        )
-    if path.name == data or not data:
-        return UserError(
-            f"unknown data {data!r}: neither a folder nor a data set; {closest(data, names)}"
-        )
-    missing, parent = path.absolute(), path.absolute().parent
-    while not os.path.isdir(parent):
-        missing, parent = parent, parent.parent
-    beside = [entry.name for entry in os.scandir(parent)] if os.access(parent, os.R_OK) else []
-    near = difflib.get_close_matches(missing.name, beside, n=1)
-    end = f"did you mean {parent / near[0]}?" if near else "check the path"
-    return UserError(f"{data}: there is no {missing.name} in {parent}; {end}")

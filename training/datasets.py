@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import difflib
 import gzip
+import os
 import zlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
+from shlex import quote
 from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from rich.console import Console
 
-from core.errors import UserError, first_line
+from core.errors import UserError, closest, first_line
 from core.preprocess import Pixels
 from training.data import ImageData, Sample
 from training.fetch import data_folder, fetching
-from training.folder import read_folder
+from training.folder import folder_name, read_folder
 from training.identity import HELD_OUT
+from training.options import FolderOptions
 
 SPLIT_SEED = 0  # of the digits
 DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")  # of the package dataset-fashion-mnist
@@ -41,6 +46,7 @@ FASHION_LABELS = (  # torchvision's; importing it only for them would take secon
     "Bag",
     "Ankle boot",
 )
+TAKEN = ("random",)  # what artifacts of random weights are filed under; no data set is called so
 # Of the 1,000 wnids, sorted, one a line: other classes would get these labels and not be noticed.
 WNIDS_SHA256 = "385e0240499426c022b773be1ae4da780f057b89c9694c7f47199f62746b6edd"
 
@@ -237,11 +243,158 @@ def _cifar(name: str, source: Any) -> ImageData:
     )
 
 
-DATASETS: Mapping[str, Callable[[], ImageData]] = {
-    "digits": digits,
-    "fashion_mnist": fashion_mnist,
-    "cifar10": cifar10,
-    "cifar100": cifar100,
-    "flowers102": flowers102,
-    "imagenet": imagenet,
-}
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataSet:
+    """A data set that has a name.
+
+    Attributes:
+        name: what it is asked for by, and what runs on it are filed under.
+        load: returns it, from where it is kept or fetched.
+        recipe: the recipe it is learned by unless another is asked for; None for photos, which
+            are fine-tuned where weights were published and learned from scratch otherwise.
+        images: how many, and of which size, in words.
+        held_out: what is held out, in words.
+        origin: where it comes from, in words.
+    """
+
+    name: str
+    load: Callable[[], ImageData]
+    recipe: str | None = None
+    images: str
+    held_out: str
+    origin: str
+
+
+DATASETS: dict[str, DataSet] = {}
+
+
+def register_data_set(spec: DataSet) -> DataSet:
+    """Makes ``spec`` known by its name, and returns it."""
+    assert spec.name not in DATASETS, f"data set {spec.name} is registered twice"
+    DATASETS[spec.name] = spec
+    return spec
+
+
+register_data_set(
+    DataSet(
+        name="digits",
+        load=digits,
+        recipe="digits",
+        images="1,797 grey, 8x8",
+        held_out="20 %",
+        origin="scikit-learn ships it",
+    )
+)
+register_data_set(
+    DataSet(
+        name="fashion_mnist",
+        load=fashion_mnist,
+        recipe="small",
+        images="70,000 grey, 28x28",
+        held_out="the 10,000 test images",
+        origin="`apt-get install dataset-fashion-mnist`, or fetched",
+    )
+)
+for _name, _load in (("cifar10", cifar10), ("cifar100", cifar100)):
+    register_data_set(
+        DataSet(
+            name=_name,
+            load=_load,
+            recipe="small",
+            images="60,000 RGB, 32x32",
+            held_out="the 10,000 test images",
+            origin="fetched",
+        )
+    )
+register_data_set(
+    DataSet(
+        name="flowers102",
+        load=flowers102,
+        images="8,189 photos",
+        held_out="the 6,149 test images",
+        origin="fetched",
+    )
+)
+register_data_set(
+    DataSet(
+        name="imagenet",
+        load=imagenet,
+        recipe="scratch",
+        images="1.3 million photos",
+        held_out="the 50,000 validation images",
+        origin="unpack it as `imagenet/train/<wnid>/` and `imagenet/val/<wnid>/`",
+    )
+)
+
+
+def data_name(data: str) -> str:
+    """Returns what runs on a data set or a folder are filed under.
+
+    Raises:
+        UserError: neither a known name nor a folder, or a folder whose name is taken.
+    """
+    if data in DATASETS:
+        return data
+    folder = _folder(data)
+    if not data or not os.path.isdir(folder):
+        raise _not_found(data, folder, DATASETS)
+    name = folder_name(folder)
+    if name.casefold() in (*DATASETS, *TAKEN):
+        raise UserError(
+            f"{data}: the name {name} is taken, and its run would stand in the same place, runs/"
+            f"<model>-{name}; rename it, or link to it: ln -s {quote(str(folder))} my_{name}"
+        )
+    return name
+
+
+def load_data(
+    data: str, options: FolderOptions | None = None, console: Console | None = None
+) -> ImageData:
+    """Returns a data set by name, or a folder of images by path.
+
+    The names are those of :data:`DATASETS`; a name means the data set even where
+    a folder is called so, and ``./name`` the folder. What a folder must hold stands at
+    :func:`training.folder.read_folder`.
+
+    Args:
+        data: name or path.
+        options: how a folder is read.
+        console: where a progress bar is shown if files have to be read; left out, nowhere.
+
+    Raises:
+        UserError: what :func:`data_name` raises, a folder that is no data set, options for a
+            folder where there is none, or a data set that cannot be fetched.
+    """
+    name = data_name(data)
+    if data in DATASETS:
+        if options and (options.labels is not None or options.split_folders):
+            raise UserError(
+                f"{data} has labels and parts of its own; --labels and --split-folders "
+                "are for folders"
+            )
+        return DATASETS[data].load()
+    images = read_folder(_folder(data), name=name, options=options, console=console)
+    return replace(images, folder=data)
+
+
+def _folder(data: str) -> Path:
+    return Path(os.path.expanduser(data))  # not every shell expands the ~ of DATA=~/pets
+
+
+def _not_found(data: str, path: Path, names: Iterable[str]) -> UserError:
+    """Returns what to say of ``data`` that is neither a known name nor a folder."""
+    if data and os.path.exists(path):
+        return UserError(
+            f"{data}: a file, not a folder of images; if it is an archive, unpack it first"
+        )
+    if path.name == data or not data:
+        return UserError(
+            f"unknown data {data!r}: neither a folder nor a data set; {closest(data, names)}"
+        )
+    missing, parent = path.absolute(), path.absolute().parent
+    while not os.path.isdir(parent):
+        missing, parent = parent, parent.parent
+    beside = [entry.name for entry in os.scandir(parent)] if os.access(parent, os.R_OK) else []
+    near = difflib.get_close_matches(missing.name, beside, n=1)
+    end = f"did you mean {parent / near[0]}?" if near else "check the path"
+    return UserError(f"{data}: there is no {missing.name} in {parent}; {end}")

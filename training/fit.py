@@ -16,8 +16,9 @@ from core import cli
 from core.errors import UserError
 from core.files import write_whole
 from core.machine import this_machine
+from core.names import canonical_name
 from core.preprocess import ImageError
-from models.registry import canonical_name, check_input_size
+from models.registry import check_input_size
 from training.checkpoint import (
     checkpoint_path,
     facts_of_data,

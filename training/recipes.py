@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from models.registry import find_model
 from training import papers
+from training.datasets import DATASETS
 from training.recipe import Recipe, decoders, photos
 
 
@@ -118,7 +119,6 @@ RECIPES: dict[str, Callable[[int], Recipe]] = {
     "efficientnet_v2": papers.efficientnet_v2,
     "bag_of_tricks": papers.bag_of_tricks,
 }
-_OF_DATA = {"digits": "digits", "fashion_mnist": "small", "cifar10": "small", "cifar100": "small"}
 
 
 def default_recipe(model: str, data: str) -> str:
@@ -127,6 +127,6 @@ def default_recipe(model: str, data: str) -> str:
     Small images have their own; photos are fine-tuned where ImageNet weights were published, save
     ImageNet itself, and trained from scratch otherwise.
     """
-    if data in _OF_DATA:
-        return _OF_DATA[data]
-    return "finetune" if find_model(model).imagenet and data != "imagenet" else "scratch"
+    if data in DATASETS and (recipe := DATASETS[data].recipe):
+        return recipe
+    return "finetune" if find_model(model).imagenet else "scratch"

@@ -15,8 +15,8 @@ from bench.gpu.utilisation import watched
 from core.conditions import now
 from core.errors import UserError, in_words
 from core.record_file import append_row, read_rows
-from training.data import ImageData, load_data
-from training.datasets import DEBIAN_FASHION, FASHION_FILES
+from training.data import ImageData
+from training.datasets import DEBIAN_FASHION, FASHION_FILES, load_data
 from training.fetch import data_folder
 from training.recipe import Recipe
 from training.recipes import RECIPES, default_recipe

@@ -10,7 +10,7 @@ from artifact.runtimes.base import list_runtimes
 from bench.latency.rows import is_asked
 from core.cores import usable_cores
 from core.errors import UserError, closest
-from models.registry import canonical_name
+from core.names import canonical_name
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,7 +13,7 @@ from bench.measure.timing import Latency, Plan, overlap, turn_ratios
 from core.conditions import Conditions
 from core.errors import UserError
 from core.machine import Machine
-from models.registry import canonical_name
+from core.names import canonical_name
 
 # Where a call begins and ends: in the host's memory, timed by wall clock; or, pixels and logits
 # staying on a GPU, between two CUDA events, launched kernel by kernel or replayed as a CUDA graph.

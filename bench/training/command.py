@@ -31,7 +31,7 @@ class Training:
         """Prints images/s of each."""
         from bench.training.rates import REFERENCE, training_rates
         from models.registry import find_model
-        from training.data import load_data
+        from training.datasets import load_data
         from training.look import look
         from training.options import FolderOptions
         from training.recipes import RECIPES, default_recipe

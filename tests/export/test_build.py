@@ -21,7 +21,8 @@ from export.build import Options, build_artifacts
 from export.network import load_network, rebuild
 from export.to_onnx import SHAPE_ARITHMETIC
 from models.cost import network_cost
-from training.data import load_data, pixel_batches
+from training.data import pixel_batches
+from training.datasets import load_data
 
 ONNX = ("onnx-fp32", "onnx-fp16", "onnx-int8")
 

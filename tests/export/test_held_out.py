@@ -11,7 +11,8 @@ from PIL import Image
 from core.errors import UserError
 from export.network import load_network
 from training.checkpoint import KEY, checkpoint_path, load_checkpoint, run_folder
-from training.data import ImageData, Sample, load_data
+from training.data import ImageData, Sample
+from training.datasets import load_data
 from training.fit import fit
 from training.identity import digest_of, digests_of
 from training.options import FolderOptions

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from core.errors import UserError
-from models.registry import build_model, canonical_name, find_model, list_models
+from core.names import canonical_name
+from models.registry import build_model, find_model, list_models
 
 
 @pytest.mark.parametrize("name", list_models())

@@ -11,14 +11,8 @@ from PIL import ExifTags, Image
 
 from core.errors import UserError
 from core.preprocess import decode
-from training.data import (
-    ImageData,
-    Sample,
-    load_data,
-    open_image,
-    pixel_batches,
-    sample_photos,
-)
+from training.data import ImageData, Sample, open_image, pixel_batches, sample_photos
+from training.datasets import load_data
 from training.loader import Loaders
 from training.recipe import Recipe
 

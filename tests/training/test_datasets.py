@@ -19,8 +19,15 @@ from PIL import Image
 from core.errors import UserError
 from models.imagenet import imagenet_labels
 from training import datasets
-from training.data import Sample, load_data
-from training.datasets import DEBIAN_FASHION, FASHION_FILES, FASHION_LABELS, ImageArray
+from training.data import Sample
+from training.datasets import (
+    DATASETS,
+    DEBIAN_FASHION,
+    FASHION_FILES,
+    FASHION_LABELS,
+    ImageArray,
+    load_data,
+)
 
 needs_fashion = pytest.mark.skipif(
     not DEBIAN_FASHION.is_dir(), reason="no Debian package: apt-get install dataset-fashion-mnist"
@@ -398,3 +405,12 @@ def test_imagenet_that_is_not_there(here: Path, monkeypatch: pytest.MonkeyPatch)
     assert line.startswith("imagenet: data/imagenet/train holds 0 class folders, not the 1,000")
     assert "data/imagenet/val/n01440764/*.JPEG are there" in line
     assert "set POCKETNETS_DATA to the folder that holds such an imagenet/" in line
+
+
+def test_the_table_in_the_docs_is_the_registry() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "training.md").read_text()
+    rows = [
+        f"| `{spec.name}` | {spec.images} | {spec.held_out} | {spec.origin} |"
+        for spec in DATASETS.values()
+    ]
+    assert "\n".join(rows) in page

@@ -11,7 +11,8 @@ import torch
 
 from core.errors import UserError
 from training.checkpoint import checkpoint_path, load_checkpoint, run_folder
-from training.data import load_data, pixel_batches
+from training.data import pixel_batches
+from training.datasets import load_data
 from training.recipes import RECIPES
 
 Command = Callable[..., subprocess.CompletedProcess[str]]

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.data import ImageData, load_data
+from training.data import ImageData
+from training.datasets import load_data
 from training.identity import changes, digest_of, digests_of, hold_out, image_list, unseen
 
 MakeImages = Callable[..., list[Path]]

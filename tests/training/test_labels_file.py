@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from core.errors import UserError
-from training.data import ImageData, load_data
+from training.data import ImageData
+from training.datasets import load_data
 from training.options import FolderOptions
 
 MakeImages = Callable[..., list[Path]]

@@ -12,7 +12,7 @@ from core.errors import UserError
 from core.preprocess import ImageError
 from training.augment import augmented, mixed
 from training.checkpoint import load_checkpoint
-from training.data import load_data
+from training.datasets import load_data
 from training.fit import fit
 from training.loader import Batch, Loaders, TrainingOrder, part_size
 from training.options import FolderOptions

@@ -15,7 +15,8 @@ from rich.console import Console
 
 from core.errors import UserError
 from core.preprocess import FORMATS, MAX_PIXELS, ImageError, check_header
-from training.data import ImageData, load_data
+from training.data import ImageData
+from training.datasets import load_data
 from training.look import look, look_at
 from training.options import FolderOptions
 

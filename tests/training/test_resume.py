@@ -21,7 +21,8 @@ import torch
 
 from core.errors import UserError
 from training.checkpoint import checkpoint_path, load_checkpoint, run_folder
-from training.data import ImageData, load_data
+from training.data import ImageData
+from training.datasets import load_data
 from training.fit import fit
 from training.identity import digests_of, image_list
 from training.initial import first_network

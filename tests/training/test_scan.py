@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import UserError
-from training.data import load_data
+from training.datasets import load_data
 
 MakeImages = Callable[..., list[Path]]
 

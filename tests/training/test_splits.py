@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from core.errors import UserError
-from training.data import ImageData, load_data
+from training.data import ImageData
+from training.datasets import load_data
 from training.options import FolderOptions
 from training.splits import role_of
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from core.errors import UserError
 from training.checkpoint import checkpoint_path, load_checkpoint, run_folder
-from training.data import load_data
+from training.datasets import load_data
 from training.fit import fit
 from training.recipe import Recipe
 from training.teacher import DistillationLoss, load_teacher

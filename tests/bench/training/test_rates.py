@@ -5,7 +5,7 @@ import torch
 
 from bench.training.rates import REFERENCE, PlainLoop, training_rates
 from core.errors import UserError
-from training.data import load_data
+from training.datasets import load_data
 from training.initial import first_network
 from training.loader import Loaders
 from training.module import ClassifierModule
