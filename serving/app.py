@@ -24,13 +24,15 @@ from starlette.routing import Route
 from serving.batcher import QueueFull
 from serving.endpoint import Endpoint, body, failure
 from serving.guards import Counted, Guarded
+from serving.image_types import TYPES, list_suffixes
 from serving.images import Upload
 from serving.metrics import exposition
 from serving.openapi import describe_api
 from serving.pages import page_routes
 from serving.predictor import Answer, Predictor, unwrap
 from serving.slots import Slots, busy
-from serving.uploads import BATCH, Refusal, read_image, read_images
+from serving.top_k import choose_top_k, top_k_of_query
+from serving.uploads import BATCH, Refusal, advise, read_image, read_images
 from serving.waiting import wait_for
 
 T = TypeVar("T")
@@ -50,12 +52,14 @@ def create_app(predictor: Predictor) -> Starlette:
     facts, api = _facts(predictor), describe_api(settings, artifact)
 
     async def predict(request: Request) -> Response:
-        top_k = _top_k(request, settings.top_k, labels)
+        asked = top_k_of_query(request, labels)
         with slots.taken():
-            data = await _read(read_image(request, settings.max_bytes), seconds)
-            (found,) = await _predict(request, predictor, [Upload(data, top_k)], seconds)
+            content = await _read(read_image(request, settings.max_bytes), seconds)
+            top_k = choose_top_k(asked, content.top_k, settings.top_k, labels)
+            uploads = [Upload(content.images[0], top_k)]
+            (found,) = await _predict(request, predictor, uploads, seconds)
         if isinstance(found, Refusal):
-            raise found
+            raise advise(found, request)
         timing = ", ".join(f"{stage};dur={ms}" for stage, ms in found["timings_ms"].items())
         return Response(
             to_json({**found, **predictor.name}),  # a fifth of the time of the standard library's
@@ -64,10 +68,12 @@ def create_app(predictor: Predictor) -> Starlette:
         )
 
     async def predict_batch(request: Request) -> Response:
-        top_k = _top_k(request, settings.top_k, labels)
+        asked = top_k_of_query(request, labels)
         with slots.taken(BATCH):  # as many as it may hold bytes
             read = read_images(request, settings.max_bytes, settings.max_images)
-            uploads = [Upload(data, top_k) for data in await _read(read, seconds)]
+            content = await _read(read, seconds)
+            top_k = choose_top_k(asked, content.top_k, settings.top_k, labels)
+            uploads = [Upload(data, top_k) for data in content.images]
             found = await _predict(request, predictor, uploads, seconds)
         results = [body(each) if isinstance(each, Refusal) else each for each in found]
         return JSONResponse({"results": results, **predictor.name})
@@ -135,19 +141,8 @@ def _facts(predictor: Predictor) -> Answer:
         **facts,
         "runtime": settings.runtime,
         "limits": {name: getattr(settings, name) for name in limits},
+        "accepts": {"types": TYPES, "suffixes": list_suffixes()},
     }
-
-
-def _top_k(request: Request, default: int, labels: int) -> int:
-    # Parsing what is not there would take longer than asking.
-    text = request.query_params.get("top_k") if request.scope["query_string"] else None
-    if text is None:
-        return min(default, labels)
-    if not (text.isascii() and text.isdecimal() and len(text) < 10 and 1 <= int(text) <= labels):
-        raise Refusal(
-            422, "bad_top_k", f"top_k is {text[:20]!r}: it must be a whole number in 1..{labels}"
-        )
-    return int(text)
 
 
 async def _refuse_http(request: Request, error: Exception) -> Response:

@@ -6,22 +6,27 @@ from dataclasses import dataclass, field
 from time import perf_counter
 
 from core.preprocess import (
-    FORMATS,
     ImageError,
     Pixels,
     Preprocess,
     TooManyPixelsError,
     decode,
 )
+from serving.base64_text import decode_base64
+from serving.image_types import TYPES, other_type
 from serving.settings import Settings
-from serving.uploads import Refusal, check_size, other_type
+from serving.uploads import Refusal, check_size
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """The bytes of one image, how many labels are asked for, and since when it waits."""
+    """One image, how many labels are asked for, and since when it waits.
 
-    data: bytes
+    Attributes:
+        data: the bytes of its file, or base64 of them.
+    """
+
+    data: bytes | str
     top_k: int
     queued: float = field(default_factory=perf_counter)
 
@@ -42,9 +47,9 @@ def read(upload: Upload, settings: Settings, preprocess: Preprocess) -> Decoded:
     image = Decoded(upload)
     started = perf_counter()
     try:
-        check_size(upload.data, settings.max_bytes)
+        data = _file(upload.data, settings.max_bytes)
         decoded = decode(
-            upload.data,
+            data,
             max_pixels=settings.max_pixels,
             shorter=preprocess.shorter,
         )
@@ -53,8 +58,8 @@ def read(upload: Upload, settings: Settings, preprocess: Preprocess) -> Decoded:
     except TooManyPixelsError as error:
         image.refusal = Refusal(413, "too_many_pixels", str(error))
     except ImageError as error:
-        if kind := other_type(upload.data):
-            detail = f"it is {kind}: send one of {', '.join(FORMATS)}"
+        if kind := other_type(data):
+            detail = f"it is {kind}: send one of {', '.join(TYPES)}"
             image.refusal = Refusal(415, "unsupported_image", detail)
         else:
             image.refusal = Refusal(400, "not_an_image", str(error))
@@ -64,3 +69,10 @@ def read(upload: Upload, settings: Settings, preprocess: Preprocess) -> Decoded:
         image.pixels = preprocess(decoded)
         image.resize = perf_counter() - between
     return image
+
+
+def _file(data: bytes | str, max_bytes: int) -> bytes:
+    """Returns the bytes of an image's file; raises Refusal if they cannot be had."""
+    file = decode_base64(data, max_bytes) if isinstance(data, str) else data
+    check_size(file, max_bytes)
+    return file

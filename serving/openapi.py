@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from artifact.artifact import Artifact
-from core.preprocess import FORMATS
 from serving.forms import FIELD
+from serving.image_types import TYPES
+from serving.json_bodies import TOP_K
 from serving.settings import Settings
 from serving.slots import BUSY_S
 from serving.uploads import ANY, BATCH
@@ -16,6 +17,16 @@ Schema = dict[str, Any]
 _TEXT: Schema = {"type": "string"}
 _MS: Schema = {"type": "number", "minimum": 0}
 _FILE: Schema = {"type": "string", "format": "binary"}
+_BASE64: Schema = {
+    "type": "string",
+    "contentEncoding": "base64",
+    "description": "The file's bytes in base64, of either alphabet, or a data URI of them",
+}
+# A PNG of one pixel, for whoever tries it out.
+_PIXEL = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR42mP4z8AAAAMBAQD3A0FDAAAAAElFTkSuQmCC"
+)
+_CODING = "Content-Encoding may be gzip; the limits are of what it holds."
 
 
 def describe_api(settings: Settings, artifact: Artifact) -> Schema:
@@ -35,9 +46,13 @@ def describe_api(settings: Settings, artifact: Artifact) -> Schema:
         settings,
         labels,
         summary="Classify an image",
-        body=f"{_limits(settings)} As a form's file {FIELD!r}, or as the whole body.",
+        body=(
+            f"{_limits(settings)} As a form's file {FIELD!r}, in JSON, or as the whole body, whose "
+            f"bytes decide what it is: its content type may be any other, or missing. {_CODING}"
+        ),
         content={
             "multipart/form-data": _form(_FILE),
+            "application/json": _json_body(settings, labels, "image", _BASE64, _PIXEL),
             "image/*": {"schema": _FILE},
             ANY: {"schema": _FILE},
         },
@@ -50,15 +65,26 @@ def describe_api(settings: Settings, artifact: Artifact) -> Schema:
         "example": "decode;dur=0.9, resize;dur=0.6, queue;dur=0.1, inference;dur=6.5",
     }
     single["responses"]["200"]["headers"] = {"Server-Timing": timing}
+    texts: Schema = {
+        "type": "array",
+        "items": _BASE64,
+        "minItems": 1,
+        "maxItems": settings.max_images,
+    }
     several = _operation(
         settings,
         labels,
         summary="Classify several images; a bad one spoils no other",
         body=(
-            f"Up to {settings.max_images} files {FIELD!r}, together at most "
-            f"{BATCH * settings.max_bytes} bytes. {_limits(settings)}"
+            f"Up to {settings.max_images} files {FIELD!r}, or as many images in JSON, together at "
+            f"most {BATCH * settings.max_bytes} bytes. {_limits(settings)} {_CODING}"
         ),
-        content={"multipart/form-data": _form({"type": "array", "items": _FILE, "minItems": 1})},
+        content={
+            "multipart/form-data": _form({"type": "array", "items": _FILE, "minItems": 1}),
+            "application/json": _json_body(
+                settings, labels, "images", texts, [f"data:image/png;base64,{_PIXEL}"]
+            ),
+        },
         answer="Answers",
         example={"results": [found, bad], **names},
     )
@@ -102,15 +128,10 @@ def _operation(
 ) -> Schema:
     seconds = settings.deadline_ms / 1e3
     top_k = {
-        "name": "top_k",
+        "name": TOP_K,
         "in": "query",
         "description": "How many labels, the likeliest first",
-        "schema": {
-            "type": "integer",
-            "minimum": 1,
-            "maximum": labels,
-            "default": min(settings.top_k, labels),
-        },
+        "schema": {"type": "integer", **_range_of_top_k(settings, labels)},
     }
     busy = _error(f"The queue is full ({settings.queue_size} images)")
     busy["headers"] = {"Retry-After": {"description": "Seconds", "schema": {"const": str(BUSY_S)}}}
@@ -120,21 +141,26 @@ def _operation(
         "requestBody": {"required": True, "description": body, "content": content},
         "responses": {
             "200": _json("The likeliest labels", _reference(answer), example),
-            "400": _error("Not an image, a truncated one, a broken form, or nothing at all"),
+            "400": _error("Not an image, a truncated one, a broken body, or nothing at all"),
             "408": _error(f"The upload did not end within {seconds:g} s"),
             "413": _error(f"Over {settings.max_bytes} bytes, or over {settings.max_pixels} pixels"),
-            "415": _error(f"Another content type, or another image type than {', '.join(FORMATS)}"),
-            "422": _error(f"top_k is no whole number in 1..{labels}"),
+            "415": _error(
+                f"Another image type than {', '.join(TYPES)}, another content encoding than gzip, "
+                "or a batch of another content type"
+            ),
+            "422": _error(f"top_k is no whole number in 1..{labels}, or in both query and JSON"),
             "429": busy,
             "504": _error(f"No answer within {seconds:g} s"),
         },
     }
 
 
+def _range_of_top_k(settings: Settings, labels: int) -> Schema:
+    return {"minimum": 1, "maximum": labels, "default": min(settings.top_k, labels)}
+
+
 def _limits(settings: Settings) -> str:
-    return (
-        f"{', '.join(FORMATS)}; up to {settings.max_bytes} bytes and {settings.max_pixels} pixels."
-    )
+    return f"{', '.join(TYPES)}; up to {settings.max_bytes} bytes and {settings.max_pixels} pixels."
 
 
 def _schemas(labels: int) -> Schema:
@@ -171,6 +197,19 @@ def _object(**properties: Schema) -> Schema:
 def _form(field: Schema) -> Schema:
     schema = {"type": "object", "properties": {FIELD: field}, "required": [FIELD]}
     return {"schema": schema}
+
+
+def _json_body(
+    settings: Settings, labels: int, field: str, schema: Schema, example: object
+) -> Schema:
+    top_k = {"type": ["integer", "null"], **_range_of_top_k(settings, labels)}
+    whole = {
+        "type": "object",
+        "properties": {field: schema, TOP_K: top_k},
+        "required": [field],
+        "additionalProperties": False,
+    }
+    return {"schema": whole, "example": {field: example}}
 
 
 def _reference(name: str) -> Schema:

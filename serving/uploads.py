@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import asyncio
+from collections.abc import AsyncIterator
+from typing import NamedTuple
 
 from multipart import MultipartError
 from starlette.requests import Request
 
 from serving.forms import FIELD, Form
+from serving.gunzip import Gunzip, GzipError
+from serving.json_bodies import ALLOWED, JsonError, read_json
 
-TYPES = ("jpeg", "jpg", "pjpeg", "png", "webp", "gif", "bmp", "x-ms-bmp", "tiff", "*")
+FORM = b"multipart/form-data"
+JSON = b"application/json"
 ANY = "application/octet-stream"
+_OF_BYTES = (ANY.encode(), b"binary/octet-stream")  # the second is that of S3
 
 BATCH = 5  # times max_bytes: what all images of a batch may have together
-_ENVELOPE = 64 * 1024  # what a form may add around the image: boundaries, headers, small fields
+_ENVELOPE = 64 * 1024  # what a body may add around its images: boundaries, headers, small fields
+_TEXT = 1.5  # times the bytes it stands for: base64 is 4/3, in lines and with each / escaped more
 
-_OTHERS = (
-    (4, b"ftyphei", "HEIC"),
-    (4, b"ftyphevc", "HEIC"),
-    (4, b"ftypmif1", "HEIF"),
-    (4, b"ftypavif", "AVIF"),
-    (0, b"\xff\x0a", "JPEG XL"),
-    (0, b"\0\0\0\x0cJXL ", "JPEG XL"),
-    (0, b"\0\0\0\x0cjP  ", "JPEG 2000"),
-    (0, b"\0\0\1\0", "ICO"),
-    (0, b"8BPS", "PSD"),
-    (0, b"%PDF", "PDF"),
-    (0, b"%!PS", "PostScript"),
-    (0, b"<svg", "SVG"),
-    (0, b"<?xml", "SVG"),
-)
+Headers = dict[bytes, bytes]
 
 
 class Refusal(Exception):
@@ -45,84 +38,156 @@ class Refusal(Exception):
         self.headers = headers
 
 
-async def read_image(request: Request, max_bytes: int) -> bytes:
-    """Returns the bytes of the one image in ``request``: a form's field, or the whole body.
+class Content(NamedTuple):
+    """What a request holds.
 
-    No more than ``max_bytes`` (and a form's envelope) is ever held.
+    Attributes:
+        images: the bytes of each file; of one that comes in base64, the text.
+        top_k: how many labels a JSON body asks for, whatever it gives; else None.
+    """
+
+    images: list[bytes | str]
+    top_k: object = None
+
+
+async def read_image(request: Request, max_bytes: int) -> Content:
+    """Returns the image of a form or a JSON body, or the whole body; :func:`check_size` is due.
+
+    The content type tells a form and JSON; any other body is taken for an image, whatever its
+    header says. No more than ``max_bytes`` is ever held, or that in base64, and an envelope.
 
     Raises:
-        Refusal: another content type, too many bytes, no image, a broken form, a lost client.
+        Refusal: too many bytes, no image, a broken body, another coding than gzip, a lost client.
     """
-    kind = _kind(request)
-    if kind == "multipart/form-data":
-        (data,) = await _read_form(request, max_bytes, max_images=1)
-    elif kind == ANY or (kind.startswith("image/") and kind.removeprefix("image/") in TYPES):
-        data = b"".join([chunk async for chunk in _chunks(request, max_bytes, max_bytes)])
-    else:
-        raise _unsupported(
-            kind, f"send multipart/form-data with a field {FIELD!r}, or the bytes as image/*"
-        )
-    check_size(data, max_bytes)
-    return data
+    headers = _headers(request)
+    kind = _kind(headers)
+    if kind == FORM:
+        return await _read_form(request, headers, max_bytes, max_images=1)
+    if kind == JSON:
+        return await _read_json(request, headers, max_bytes, "image", max_images=1)
+    return Content([await _read_all(request, headers, max_bytes, max_bytes)])
 
 
-async def read_images(request: Request, max_bytes: int, max_images: int) -> list[bytes]:
-    """Returns the bytes of each file in the fields ``image`` of a form; :func:`check_size` is due.
+async def read_images(request: Request, max_bytes: int, max_images: int) -> Content:
+    """Returns each image of a form or a JSON body; :func:`check_size` is due.
 
-    No more than :data:`BATCH` times ``max_bytes`` (and a form's envelope) is ever held.
+    No more than :data:`BATCH` times ``max_bytes`` is ever held, or that in base64, and an
+    envelope.
 
     Raises:
-        Refusal: as :func:`read_image`, or too many images.
+        Refusal: as :func:`read_image`, another content type, or too many images.
     """
-    kind = _kind(request)
-    if kind != "multipart/form-data":
-        raise _unsupported(kind, f"send multipart/form-data with fields {FIELD!r}")
-    return await _read_form(request, BATCH * max_bytes, max_images)
+    headers = _headers(request)
+    kind = _kind(headers)
+    if kind == FORM:
+        return await _read_form(request, headers, BATCH * max_bytes, max_images)
+    if kind == JSON:
+        return await _read_json(request, headers, BATCH * max_bytes, "images", max_images)
+    raise Refusal(
+        415,
+        "unsupported_media_type",
+        f"content type is {_shown(kind)}: send multipart/form-data with files {FIELD!r}, or "
+        f"application/json with {ALLOWED['images']}",
+    )
 
 
-def other_type(data: bytes) -> str | None:
-    """Returns what ``data`` is by its first bytes, if people take it for an image and we do not."""
-    for offset, magic, name in _OTHERS:
-        if data[offset : offset + len(magic)] == magic:
-            return name
-    return None
+def advise(refusal: Refusal, request: Request) -> Refusal:
+    """Returns ``refusal``, with how to send an image if the content type is that of something else.
+
+    Who sends text, or what curl -d makes of a file, is often unaware of it.
+    """
+    kind = _kind(_headers(request))
+    if (
+        refusal.code not in ("empty", "not_an_image")
+        or kind.startswith(b"image/")
+        or kind in (FORM, JSON, *_OF_BYTES)
+    ):
+        return refusal
+    ways = f"curl -F {FIELD}=@FILE, or --data-binary @FILE, or JSON as application/json"
+    detail = f"{refusal.detail}; content type is {_shown(kind)}: send an image with {ways}"
+    return Refusal(refusal.status, refusal.code, detail)
 
 
 def check_size(data: bytes, max_bytes: int) -> None:
     """Raises Refusal if an upload is empty or too large."""
     if len(data) > max_bytes:
-        raise _too_large(max_bytes)
+        raise too_large(max_bytes)
     if not data:
         raise Refusal(400, "empty", "the upload holds no bytes")
 
 
-def _kind(request: Request) -> str:
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+def too_large(max_bytes: int) -> Refusal:
+    """Returns the refusal of an upload that is too large."""
+    return Refusal(413, "too_large", f"the upload exceeds the limit of {max_bytes} bytes")
 
 
-def _unsupported(kind: str, allowed: str) -> Refusal:
-    return Refusal(415, "unsupported_media_type", f"content type is {kind[:80]!r}: {allowed}")
+def _headers(request: Request) -> Headers:
+    return dict(request.scope["headers"])  # Starlette goes through them for each question
 
 
-async def _read_form(request: Request, max_bytes: int, max_images: int) -> list[bytes]:
+def _kind(headers: Headers) -> bytes:
+    return headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+
+
+def _shown(kind: bytes) -> str:
+    return repr(kind.decode("latin-1"))[:60]
+
+
+async def _read_all(request: Request, headers: Headers, limit: int, max_bytes: int) -> bytes:
+    return b"".join([chunk async for chunk in _chunks(request, headers, limit, max_bytes)])
+
+
+async def _read_form(
+    request: Request, headers: Headers, max_bytes: int, max_images: int
+) -> Content:
     try:
-        form = Form(request.headers["content-type"], max_images)
-        async for chunk in _chunks(request, max_bytes + _ENVELOPE, max_bytes):
+        form = Form(headers[b"content-type"].decode("latin-1"), max_images)
+        async for chunk in _chunks(request, headers, max_bytes + _ENVELOPE, max_bytes):
             form.feed(chunk)
         images = form.images()
     except MultipartError as error:
         reason = error.args[0]  # of some, what follows are all the bytes
         raise Refusal(400, "bad_form", f"the multipart form is broken: {reason}") from None
     if not images:
-        raise Refusal(400, "no_image", f"the form needs a file in a field {FIELD!r}")
-    return images
+        detail = f"the form needs a file {FIELD!r}; it holds {form.describe_others()}"
+        raise Refusal(400, "no_image", detail)
+    return Content(images)
 
 
-async def _chunks(request: Request, limit: int, max_bytes: int) -> AsyncGenerator[bytes, None]:
-    """Yields the body as it comes, and refuses it as soon as it is known to exceed ``limit``."""
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > limit:
-        raise _too_large(max_bytes)
+async def _read_json(
+    request: Request, headers: Headers, max_bytes: int, field: str, max_images: int
+) -> Content:
+    limit = int(_TEXT * max_bytes) + _ENVELOPE
+    body = await _read_all(request, headers, limit, max_bytes)
+    check_size(body, limit)
+    try:
+        texts, top_k = read_json(body, field, max_images)
+    except JsonError as error:
+        raise Refusal(400, "bad_json", f"the JSON is not as expected: {error}") from None
+    return Content([*texts], top_k)
+
+
+def _chunks(request: Request, headers: Headers, limit: int, max_bytes: int) -> AsyncIterator[bytes]:
+    """Returns what yields the body as it comes, and refuses it as soon as it exceeds ``limit``."""
+    coding = headers.get(b"content-encoding", b"").strip().lower()
+    if coding in (b"", b"identity"):
+        return _received(request, headers, limit, max_bytes)
+    if coding in (b"gzip", b"x-gzip"):
+        return _gunzipped(request, headers, limit, max_bytes)
+    raise Refusal(
+        415,
+        "unsupported_coding",
+        f"content encoding is {_shown(coding)}: send gzip, or none",
+        {"accept-encoding": "gzip"},
+    )
+
+
+async def _received(
+    request: Request, headers: Headers, limit: int, max_bytes: int
+) -> AsyncIterator[bytes]:
+    declared = headers.get(b"content-length", b"")
+    if declared.isdigit() and int(declared) > limit:
+        raise too_large(max_bytes)
     size, more = 0, True
     while more:  # what Request.stream() does, in half the time
         message = await request.receive()
@@ -132,9 +197,23 @@ async def _chunks(request: Request, limit: int, max_bytes: int) -> AsyncGenerato
         if chunk := message.get("body"):
             size += len(chunk)
             if size > limit:
-                raise _too_large(max_bytes)
+                raise too_large(max_bytes)
             yield chunk
 
 
-def _too_large(max_bytes: int) -> Refusal:
-    return Refusal(413, "too_large", f"the upload exceeds the limit of {max_bytes} bytes")
+async def _gunzipped(
+    request: Request, headers: Headers, limit: int, max_bytes: int
+) -> AsyncIterator[bytes]:
+    packed_limit = limit + limit // 1000 + _ENVELOPE  # what cannot be packed grows
+    gunzip, size = Gunzip(), 0
+    try:
+        async for chunk in _received(request, headers, packed_limit, max_bytes):
+            for piece in gunzip.feed(chunk):
+                size += len(piece)
+                if size > limit:
+                    raise too_large(max_bytes)
+                yield piece
+                await asyncio.sleep(0)  # a chunk may hold a thousand times its size
+        gunzip.close()
+    except GzipError as error:
+        raise Refusal(400, "bad_gzip", f"the gzip data is broken: {error}") from None

@@ -20,6 +20,10 @@ export function drawModel({ model, precision, runtime, metrics }) {
   document.title = `${model} · Pocketnets`;
 }
 
+export function welcome({ accepts, limits }) {
+  return `${accepts.types.join(", ")}, up to ${bytes(limits.max_bytes, Math.floor)}`;
+}
+
 export function drawChoices(choices, chosen) {
   for (const label of at("top-k").querySelectorAll("label")) label.remove();
   for (const k of choices) {

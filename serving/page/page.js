@@ -24,6 +24,7 @@ async function loadModel(signal) {
   if (all <= CHOICES.at(-1)) choices.push(all);
   count = Math.min(count, all);
   if (!choices.includes(count)) count = choices.at(-1);
+  at("files").accept = ["image/*", ...facts.accepts.suffixes].join(); // some systems know few types
   drawing.drawModel(facts);
   drawing.drawChoices(choices, count);
 }
@@ -141,8 +142,7 @@ function drawPicture() {
   at("photo").hidden = !shown || Boolean(shown.noPreview);
   at("no-preview").hidden = !shown?.noPreview;
   if (!shown) {
-    const size = facts ? `, up to ${drawing.bytes(facts.limits.max_bytes, Math.floor)}` : "";
-    at("caption").textContent = `JPEG, PNG, WebP, GIF, BMP, TIFF${size}`;
+    at("caption").textContent = facts ? drawing.welcome(facts) : "";
     return;
   }
   const { name, size } = shown.file;

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from multipart import MultipartError
 
-from serving.forms import Form
+from serving.forms import FIELD, Form
 
 TYPE = "multipart/form-data; boundary=b"
 BODY = (
@@ -43,3 +43,90 @@ def test_a_form_that_is_cut_off() -> None:
     form.feed(BODY[:-20])
     with pytest.raises(MultipartError):
         form.images()
+
+
+def part(*headers: str, body: bytes = b"xyz", boundary: str = "b") -> bytes:
+    """Returns a form of one part with these headers."""
+    lines = [f"--{boundary}", *headers, "", ""]
+    return "\r\n".join(lines).encode() + body + f"\r\n--{boundary}--".encode()
+
+
+def read(body: bytes, content_type: str = TYPE) -> list[bytes | str]:
+    form = Form(content_type, max_images=1)
+    form.feed(body)
+    return form.images()
+
+
+DISPOSITION = f"Content-Disposition: form-data; name={FIELD}"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [f"{DISPOSITION}; filename=a.jpg"],
+        [f"{DISPOSITION}; filename*=UTF-8''na%C3%AFve.jpg"],
+        [f"Content-Disposition: form-data; FileName*=utf-8'en'a.jpg; name={FIELD}"],
+        [DISPOSITION, "Content-Type: image/jpeg"],
+        ["Content-Type: image/x-anything", DISPOSITION],
+        [DISPOSITION, "content-type: application/octet-stream"],
+        [f"{DISPOSITION}; filename=a", "Content-Type: text/plain"],
+    ],
+)
+def test_what_a_file_is(headers: list[str]) -> None:
+    assert read(part(*headers)) == [b"xyz"]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [DISPOSITION],
+        [DISPOSITION, "Content-Type: text/plain; charset=utf-8"],
+        ['Content-Disposition: form-data; name="image; filename*=x"'],
+    ],
+)
+def test_text_is_no_file(headers: list[str]) -> None:
+    assert read(part(*headers)) == []
+
+
+@pytest.mark.parametrize(
+    ("parameter", "boundary"),
+    [
+        ("boundary=----=_Part_1_2.3", "----=_Part_1_2.3"),
+        ('boundary="----=_Part_1_2.3"', "----=_Part_1_2.3"),
+        ("charset=utf-8; BOUNDARY = a/b:c?(d) ; x=y", "a/b:c?(d)"),
+        ('boundary="a b\\"c;d"; charset=utf-8', 'a b"c;d'),
+    ],
+)
+def test_boundaries_quoted_or_not(parameter: str, boundary: str) -> None:
+    body = part(f"{DISPOSITION}; filename=a", boundary=boundary)
+    assert read(body, f"multipart/form-data; {parameter}") == [b"xyz"]
+
+
+@pytest.mark.parametrize(
+    ("coding", "found"),
+    [("base64", "xyz"), (" BASE64 ", "xyz"), ("binary", b"xyz"), ("8bit", b"xyz"), ("", b"xyz")],
+)
+def test_base64_of_a_part_stays_text(coding: str, found: bytes | str) -> None:
+    headers = (f"{DISPOSITION}; filename=a", f"content-transfer-encoding: {coding}")
+    assert read(part(*headers)) == [found]
+
+
+def test_another_encoding_of_a_part_is_refused() -> None:
+    with pytest.raises(MultipartError, match="quoted-printable"):
+        read(part(f"{DISPOSITION}; filename=a", "Content-Transfer-Encoding: quoted-printable"))
+
+
+def test_what_else_a_form_holds_is_told() -> None:
+    form = Form(TYPE, max_images=2)
+    form.feed(BODY)
+    assert form.describe_others() == "the text 'note', the text 'image', the file 'other'"
+    assert Form(TYPE, max_images=1).describe_others() == "nothing"
+    many = Form(TYPE, max_images=1)
+    for number in range(9):
+        name = "\0" * 1000 if number == 1 else f"n{number}\t"
+        lines = ("--b", f'Content-Disposition: form-data; name="{name}"', "", "", "")
+        many.feed("\r\n".join(lines).encode())
+    told = many.describe_others()
+    assert "\t" not in told
+    assert told.endswith("more")
+    assert len(told) < 250

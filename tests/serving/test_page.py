@@ -25,6 +25,7 @@ from live_page import (
 )
 
 from artifact.artifact import Artifact
+from serving.image_types import TYPES, list_suffixes
 
 Encoded = Callable[..., bytes]
 
@@ -58,6 +59,12 @@ def test_a_chosen_image_is_seen_with_its_result(
     assert seen(page, "status").startswith("a leaf.png: green, 40.2")
     assert page.errors == []
     assert all(url.startswith((site.url, "blob:", "data:")) for url in page.requests)
+
+
+def test_the_types_are_those_of_the_server(page: Page) -> None:
+    assert seen(page, "caption") == f"{', '.join(TYPES)}, up to 100\xa0kB"
+    chosen = page.evaluate("document.getElementById('files').accept").split(",")
+    assert chosen == ["image/*", *list_suffixes()]
 
 
 def test_timings_add_up(page: Page, encoded: Encoded) -> None:

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import json
+import tracemalloc
+
+import pytest
+
+from serving.json_bodies import JsonError, read_json
+
+
+def test_what_is_asked_for_is_read() -> None:
+    assert read_json(b'{"image": "AA"}', "image", 1) == (["AA"], None)
+    assert read_json(b'{"top_k": 3, "images": ["AA", "BB"]}', "images", 2) == (["AA", "BB"], 3)
+    assert read_json(b'\xef\xbb\xbf {"image": "\\u0041\\/"}', "image", 1) == (["A/"], None)
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"", "line 1 column 1"),
+        (b'{"image": "A', "line 1 column 11"),
+        (b"'image'", "line 1 column 1"),
+        (b'{"image": "A"} {}', "line 1 column 16"),
+        (b"[]", "an array"),
+        (b'"A"', "a string"),
+        (b"null", "null"),
+        (b"{}", "lacks the key 'image'"),
+        (b'{"image": 1}', "'image' is a number"),
+        (b'{"image": 1.5}', "'image' is a number"),
+        (b'{"image": true}', "'image' is a boolean"),
+        (b'{"image": null}', "'image' is null"),
+        (b'{"image": ["A"]}', "'image' is an array"),
+        (b'{"image": {"b64": "A"}}', "'image' is an object"),
+        (b'{"image": "A", "images": ["A"]}', "both 'image' and 'images'"),
+        (b'{"images": ["A"]}', "'images' (/predict_batch takes it)"),
+        (b'{"image": "A", "name": "x"}', "unknown key 'name'"),
+        (b'{"Image": "A"}', "unknown key 'Image'"),
+        (b'{"image": "A", "image": "B"}', "'image' comes twice"),
+        (b'{"image": "A", "top_k": NaN}', "NaN"),
+        (b'{"image": "A", "top_k": -Infinity}', "-Infinity"),
+        (b'{"image": "A", "top_k": ' + b"1" * 5000 + b"}", "too long"),
+        (b"[" * 100_000, "nested too deep"),
+        (b'{"image": ' * 50_000, "nested too deep"),
+        (b'{"image": "\xff"}', "byte 12 is not ASCII"),
+        ('{"image": "é"}'.encode(), "byte 12 is not ASCII"),
+        (b'{"image": "\\ud83d\\ude00"}', "more than ASCII"),
+        ('{"image": "A"}'.encode("utf-16"), "byte 1 is not ASCII"),
+        (b'{"image": [[1, 2, 3], ' + b"[1, 2, 3], " * 9 + b"[]]}", "too many values"),
+        (b'{"unknown' + b"x" * 1000 + b'": 1}', "unknown key 'unknown"),
+    ],
+)
+def test_anything_else_is_refused_with_its_reason(body: bytes, reason: str) -> None:
+    with pytest.raises(JsonError) as caught:
+        read_json(body, "image", 1)
+    message = str(caught.value)
+    assert reason in message
+    assert message.endswith('send {"image": "<base64 or data URI>"}')
+    assert "\n" not in message
+    assert len(message) < 200
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b'{"images": "A"}', "'images' is a string"),
+        (b'{"images": []}', "'images' is empty"),
+        (b'{"images": ["A", 1]}', "'images' at index 1 is a number"),
+        (b'{"images": ["A", "B", "C"]}', "3 images, and at most 2"),
+        (b'{"image": "A"}', r"'image' \(/predict takes it\)"),
+    ],
+)
+def test_a_batch_is_refused_with_its_reason(body: bytes, reason: str) -> None:
+    with pytest.raises(JsonError, match=reason):
+        read_json(body, "images", 2)
+
+
+@pytest.mark.parametrize("filling", [b"[],", b"{},", b'{"a":1},', b'"\\ud83d\\ude00",'])
+def test_small_values_do_not_fill_the_memory(filling: bytes) -> None:
+    body = b'{"images": [' + filling * (1_000_000 // len(filling)) + b'"A"]}'
+    tracemalloc.start()
+    try:
+        with pytest.raises(JsonError):
+            read_json(body, "images", 32)
+        held = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert held < len(body)
+
+
+def test_large_images_are_held_twice_at_most() -> None:
+    body = json.dumps({"image": "A" * 1_000_000}).encode()
+    tracemalloc.start()
+    try:
+        read_json(body, "image", 1)
+        held = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert held < 2.1 * len(body)  # beside the body itself: as text, and the value
