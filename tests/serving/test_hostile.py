@@ -22,6 +22,7 @@ from answers import PROTOCOL, exchange, form, head, judge, post
 from bombs import bombs
 from samples import samples
 from spoiling import spoil
+from wrapped import json_upload, pack, packed_bombs
 
 ROOT = Path(__file__).resolve().parents[2]
 Environment = dict[str, str]
@@ -136,15 +137,23 @@ def upload(number: int) -> tuple[str, str, bytes]:
     return "/predict", dice.choice(TYPES), data
 
 
+def wrapped(number: int) -> tuple[str, str, str, bytes]:
+    """Returns path, content type, coding and body of :func:`upload`, or of images in JSON."""
+    dice = Random(f"wrapped {number}")
+    path, kind, body = json_upload(dice) if dice.random() < 0.15 else upload(number)
+    coding, body = pack(body, dice) if dice.random() < 0.15 else ("", body)
+    return path, kind, coding, body
+
+
 def send_all(port: int, numbers: Sequence[int]) -> Counter[str]:
     """Returns how often each answer came; each must be one that is allowed."""
 
     def client(mine: Sequence[int]) -> Counter[str]:
         found: Counter[str] = Counter()
         for number in mine:
-            path, kind, body = upload(number)
+            path, kind, coding, body = wrapped(number)
             try:
-                answer = post(port, path, kind, body)
+                answer = post(port, path, kind, body, coding)
                 found[judge(*answer, batch=path == "/predict_batch")] += 1
             except Exception as error:
                 raise AssertionError(f"upload {number} to {path}: {error!r}") from error
@@ -163,6 +172,7 @@ def test_spoiled_uploads(watch: Callable[..., Any], every: int) -> None:
     assert found.total() == len(range(0, UPLOADS, every))
     # Each fate is met: else the uploads have become harmless, or nothing is read any more.
     assert {"ok", "mixed", "not_an_image", "too_many_pixels", "bad_form", "empty"} <= set(found)
+    assert {"bad_json", "bad_base64", "bad_gzip", "unsupported_coding"} <= set(found)
     assert found["not_an_image"] > 0.4 * found.total()
 
 
@@ -176,6 +186,19 @@ def test_bombs(watch: Callable[..., Any]) -> None:
         judge(status, body)
     assert {name: status for name, (status, _) in answers.items()} == {
         name: status for name, (status, _) in bombs().items()
+    }
+
+
+def test_packed_bombs(watch: Callable[..., Any]) -> None:
+    with watch(deadline_ms=60_000) as server, server.unharmed():
+        answers = {
+            name: post(server.port, "/predict", kind, body, coding)
+            for name, (_, kind, coding, body) in packed_bombs().items()
+        }
+    for status, body in answers.values():
+        judge(status, body)
+    assert {name: status for name, (status, _) in answers.items()} == {
+        name: status for name, (status, *_) in packed_bombs().items()
     }
 
 
