@@ -107,7 +107,7 @@ def test_serve_curl_and_load(house: Path) -> None:
     (serve,) = [command for command in COMMANDS if command.startswith("make serve MODEL")]
     with serving(serve, house) as address:
         # The README's port may be taken on this machine; everything else is as written.
-        form, raw, model = (
+        form, raw, text, model = (
             run(f"{curl} --silent --fail".replace("127.0.0.1:3000", address), house)
             for curl in CURLS
         )
@@ -117,6 +117,7 @@ def test_serve_curl_and_load(house: Path) -> None:
         printed = run(load, house, allowed=(0, 2))
     assert f'"label":"{digits.target[6]}"' in form
     assert f'"label":"{digits.target[6]}"' in raw
+    assert f'"label":"{digits.target[6]}"' in text
     assert '"model":"mobilenet_v3_large"' in model
     answers = r"^Answers: 200 x [\d,]+(, 429 x [\d,]+)?\.$"
     assert re.search(answers, printed, flags=re.MULTILINE)
