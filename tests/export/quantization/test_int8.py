@@ -23,9 +23,8 @@ from export.network import load_network
 from export.quantization import int8 as calibration
 from export.quantization import quantize
 from export.quantization.candidate import Candidate
-from export.quantization.gptq import Rounding, round_rows
+from export.quantization.gptq import Moments, Rounding, input_moments, round_rows, weighted_layers
 from export.quantization.int8 import Score, fewest, int8_candidates
-from export.quantization.moments import Moments, input_moments, weighted_layers
 from export.quantization.quantize import prepare, to_int8, with_ranges
 from export.quantization.ranges import (
     BINS,
