@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
 class UserError(ValueError):
@@ -14,12 +14,18 @@ class UserError(ValueError):
     """
 
 
-def closest(name: str, allowed: Iterable[str]) -> str:
-    """Returns the names of ``allowed`` nearest to ``name``, as the end of an error message."""
-    names = sorted(allowed)
-    near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
+def closest(name: str, allowed: Iterable[str] | Mapping[str, str]) -> str:
+    """Returns the names of ``allowed`` nearest to ``name``, as the end of an error message.
+
+    Args:
+        name: what was typed.
+        allowed: what could have been meant; of a mapping, keys are compared and values are shown.
+    """
+    shown = allowed if isinstance(allowed, Mapping) else {each: each for each in allowed}
+    near = difflib.get_close_matches(name.lower(), sorted(shown), n=3, cutoff=0.5)
     if near:
-        return f"did you mean {' or '.join(near)}?"
+        return f"did you mean {' or '.join(shown[each] for each in near)}?"
+    names = sorted(shown.values())
     return f"there are {', '.join(names)}" if len(names) <= 60 else f"none of {len(names)} is close"
 
 

@@ -20,7 +20,7 @@ import io
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,7 @@ from core.image_limits import PatientFile, bomb_in_body, bomb_in_header
 
 Pixels = npt.NDArray[np.uint8]
 Interpolation = Literal["bilinear", "bicubic"]
+CropMode = Literal["center", "squash", "border"]
 
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
@@ -56,27 +57,34 @@ class TooManyPixelsError(ImageError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Preprocess:
-    """Resize the shorter side, then crop the centre.
+    """Resize, then crop the centre.
 
     Attributes:
-        resize: length in pixels that the shorter side is scaled to.
-        crop: side in pixels of the square cut from the centre; at most ``resize``.
+        resize: length in pixels that one side, or each, is scaled to; see ``crop_mode``.
+        crop: side in pixels of the square cut from the centre. What it has more than the resized
+            image is ``fill``.
         interpolation: how Pillow resamples; it also low-passes when it shrinks an image.
+        crop_mode: timm's name of what is resized. ``center``: the shorter side. ``squash``: both
+            sides, so proportions change. ``border``: the longer side.
+        fill: R, G, B around an image that does not fill the crop.
     """
 
     resize: int
     crop: int
     interpolation: Interpolation = "bilinear"
+    crop_mode: CropMode = "center"
+    fill: tuple[int, int, int] = (0, 0, 0)
 
     def __post_init__(self) -> None:
-        if not 1 <= self.crop <= self.resize:
+        if min(self.crop, self.resize) < 1:
             raise UserError(
-                f"crop is {self.crop} and resize is {self.resize}: crop must lie in 1..resize"
+                f"crop is {self.crop} and resize is {self.resize}: both must be at least 1"
             )
-        if self.interpolation not in _RESAMPLING:
-            raise UserError(
-                f"interpolation is {self.interpolation!r}: it must be one of {list(_RESAMPLING)}"
-            )
+        for name, allowed in (("interpolation", _RESAMPLING), ("crop_mode", get_args(CropMode))):
+            if (value := getattr(self, name)) not in allowed:
+                raise UserError(f"{name} is {value!r}: it must be one of {list(allowed)}")
+        if not all(0 <= value <= 255 for value in self.fill):
+            raise UserError(f"fill is {list(self.fill)}: each must lie in 0..255")
 
     @property
     def shorter(self) -> int:
@@ -93,16 +101,33 @@ class Preprocess:
             gap: how many times larger than wanted the image stays when it is first shrunk by a
                 whole number; None resamples all pixels.
         """
-        width, height = image.size
-        side = self.crop / self.resize * min(width, height)
-        left, top = (width - side) / 2, (height - side) / 2
+        steps = self._steps(*image.size)
+        (width, left, right), (height, top, bottom) = map(self._kept, image.size, steps)
         resized = to_rgb(image).resize(
-            (self.crop, self.crop),
+            (width, height),
             resample=_RESAMPLING[self.interpolation],
-            box=(left, top, left + side, top + side),
+            box=(left, top, right, bottom),
             reducing_gap=gap,
         )
+        if resized.size != (self.crop, self.crop):
+            canvas = Image.new("RGB", (self.crop, self.crop), self.fill)
+            canvas.paste(resized, ((self.crop - width) // 2, (self.crop - height) // 2))
+            resized = canvas
         return np.asarray(resized, dtype=np.uint8)
+
+    def _steps(self, width: int, height: int) -> tuple[float, float]:
+        """Returns how many pixels of the source make one across, and how many make one down."""
+        if self.crop_mode == "squash":
+            return width / self.resize, height / self.resize
+        whole = min if self.crop_mode == "center" else max
+        return (whole(width, height) / self.resize,) * 2
+
+    def _kept(self, length: int, step: float) -> tuple[int, float, float]:
+        """Returns what the crop keeps of a side of the source: how many pixels, and its ends."""
+        margin = (length - self.crop * step) / 2
+        if margin < 0:  # the crop keeps all of it, and has room for more
+            return max(round(length / step), 1), 0, length
+        return self.crop, margin, length - margin
 
 
 def decode(

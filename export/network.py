@@ -186,6 +186,7 @@ def _note(text: str) -> None:
 def _imagenet(model: str) -> Network:
     try:
         weights = load_imagenet_weights(model)
+        module = imagenet_classifier(model, weights).eval()
     except WeightsUnavailable as error:
         raise UserError(
             f"no run is given, and {error}; train it (make train MODEL={model} DATA=digits, then "
@@ -197,7 +198,7 @@ def _imagenet(model: str) -> Network:
         model=model,
         data="imagenet",
         weights="imagenet",
-        module=imagenet_classifier(model, weights).eval(),
+        module=module,
         labels=weights.labels,
         preprocess=weights.preprocess,
         source=Source(origin=weights.origin),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from core.errors import UserError, closest
-from core.names import ALIASES, canonical_name
+from core.names import canonical_name
 
 if TYPE_CHECKING:
     from torch import nn
@@ -104,7 +104,7 @@ def find_model(name: str) -> Entry:
         return timm_entry(name.removeprefix(TIMM))
     entries = _entries()
     if (known := canonical_name(name)) not in entries:
-        raise UserError(f"unknown model {name!r}: {closest(name, [*entries, *ALIASES])}")
+        raise _unknown(name)
     return entries[known]
 
 
@@ -142,6 +142,19 @@ def check_input_size(name: str, size: int) -> None:
             raise UserError(
                 f"{name} cannot take {size}x{size} images: at least {smallest}x{smallest}"
             )
+
+
+def _unknown(name: str) -> UserError:
+    from models.timm_nets import timm_names
+
+    own = {each: each for each in (*_entries(), *ALIASES)}
+    try:
+        others = timm_names()
+    except UserError:  # timm is not installed, and need not be
+        others = {}
+    if (network := name.partition(".")[0]) in others:
+        return UserError(f"unknown model {name!r}: did you mean {TIMM}{name}?")
+    return UserError(f"unknown model {name!r}: {closest(network, others | own)}")
 
 
 def _entries() -> dict[str, Entry]:

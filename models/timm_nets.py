@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import re
+from collections import defaultdict
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -14,23 +16,47 @@ from models.imagenet import imagenet_labels
 from models.registry import TIMM, Entry
 from models.weights import ImageNetWeights, WeightsUnavailable
 
+# In the names of networks that were trained to match images with texts. Nothing else in timm tells
+# the width of their embedding, such as 512, from a number of classes.
+_EMBEDDINGS = ("clip", "_pe_core_")
+
+
+class PublishedForm(NamedTuple):
+    """What a publisher does to an image before the network sees it."""
+
+    preprocess: Preprocess
+    mean: tuple[float, ...]  # per channel, of pixels in [0, 1]
+    std: tuple[float, ...]
+
 
 def timm_entry(name: str) -> Entry:
     """Returns the entry of timm's network ``name``, which may carry a tag of its weights.
 
     Raises:
-        UserError: timm is not installed, or knows no such network.
+        UserError: timm is not installed, knows no such network or tag, or the network takes images
+            that are not square.
     """
     timm = import_timm()
-    if not timm.is_model(name):
-        raise UserError(f"unknown model {TIMM + name!r}: {closest(name, timm.list_models())}")
+    network, _, tag = name.partition(".")
+    if not timm.is_model(network):
+        raise UserError(f"unknown model {TIMM + name!r}: {closest(network, timm_names())}")
+    tags = _tags().get(network, [])
+    if tag and tag not in tags:
+        known = {each: f"{TIMM}{network}.{each}" for each in tags}
+        hint = closest(tag, known) if tags else "nobody published any"
+        raise UserError(f"unknown weights {tag!r} of {TIMM}{network}: {hint}")
+    _, height, width = timm.get_pretrained_cfg(name).input_size
+    if height != width:
+        raise UserError(
+            f"{TIMM}{name} takes images of {width}x{height} pixels: only square ones are supported"
+        )
 
     def build(num_classes: int) -> nn.Module:
         network: nn.Module = timm.create_model(name, num_classes=num_classes)
         return network
 
-    size = timm.get_pretrained_cfg(name).input_size[-1]
-    return Entry(build, _family(timm, name), size, 1000, lambda: _imagenet(name))
+    imagenet = functools.partial(_imagenet, name) if tags else None
+    return Entry(build, _family(timm, name), width, 1000, imagenet)
 
 
 def _family(timm: ModuleType, name: str) -> str:
@@ -55,6 +81,65 @@ def import_timm() -> ModuleType:
     return module
 
 
+def timm_names() -> dict[str, str]:
+    """Returns the registry name of each of timm's networks, by timm's name."""
+    return {name: TIMM + name for name in import_timm().list_models()}
+
+
+@functools.cache
+def _tags() -> dict[str, list[str]]:
+    """Returns the tags of the published weights of each network that has some."""
+    tags: dict[str, list[str]] = defaultdict(list)
+    for name in import_timm().list_pretrained():
+        network, _, tag = name.partition(".")
+        tags[network].append(tag)
+    return tags
+
+
+def published_form(config: dict[str, Any]) -> PublishedForm:
+    """Returns what timm's data ``config`` says of images: :func:`timm.data.resolve_data_config`."""
+    crop, mean = config["input_size"][-1], tuple(config["mean"])
+    border = config["crop_mode"] == "border"
+    preprocess = Preprocess(
+        resize=int(crop / config["crop_pct"]),
+        crop=crop,
+        interpolation=config["interpolation"],
+        crop_mode=config["crop_mode"],
+        fill=tuple(round(255 * value) for value in mean) if border else (0, 0, 0),  # as timm does
+    )
+    return PublishedForm(preprocess, mean, tuple(config["std"]))
+
+
+def published_labels(name: str, classes: int) -> tuple[str, ...]:
+    """Returns the names of the ``classes`` that published weights tell apart, in order.
+
+    Numbers where timm does not name them; nothing where the weights end in features, or in an
+    embedding.
+
+    Args:
+        name: of the network, with or without the tag of its weights.
+        classes: outputs of the weights; 0 without a classifier.
+    """
+    if classes == 1000:
+        return imagenet_labels()
+    if subset := _subset(classes):
+        return _descriptions(subset)
+    if any(word in name for word in _EMBEDDINGS):
+        return ()
+    return tuple(f"class {index}" for index in range(classes))
+
+
+def _subset(classes: int) -> str | None:
+    """Returns what timm calls the part of ImageNet that has so many classes."""
+    subset: str | None = import_timm().data.infer_imagenet_subset({"num_classes": classes})
+    return subset
+
+
+@functools.cache
+def _descriptions(subset: str) -> tuple[str, ...]:
+    return tuple(import_timm().data.ImageNetInfo(subset).label_descriptions())
+
+
 def _imagenet(name: str) -> ImageNetWeights:
     timm = import_timm()
     try:
@@ -63,17 +148,16 @@ def _imagenet(name: str) -> ImageNetWeights:
         raise WeightsUnavailable(
             f"{TIMM}{name}: its ImageNet weights cannot be fetched ({first_line(error)})"
         ) from None
-    config: dict[str, Any] = timm.data.resolve_model_data_config(network)
-    crop = config["input_size"][-1]
+    classes = network.pretrained_cfg["num_classes"]
+    form = published_form(timm.data.resolve_model_data_config(network))
+    origin = f"timm {name}"
+    if classes and not _subset(classes):
+        origin += f" (timm names none of its {classes} outputs)"
     return ImageNetWeights(
         state_dict=network.state_dict(),
-        labels=imagenet_labels(),
-        preprocess=Preprocess(
-            resize=int(crop / config["crop_pct"]),
-            crop=crop,
-            interpolation=config["interpolation"],
-        ),
-        mean=tuple(config["mean"]),
-        std=tuple(config["std"]),
-        origin=f"timm {name}",
+        labels=published_labels(name, classes),
+        preprocess=form.preprocess,
+        mean=form.mean,
+        std=form.std,
+        origin=origin,
     )

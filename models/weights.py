@@ -21,7 +21,8 @@ class ImageNetWeights:
 
     Attributes:
         state_dict: of the backbone.
-        labels: the 1,000 class names, in the order of the logits.
+        labels: the class names, in the order of the logits; none where the weights end in
+            features, or in an embedding: they are only good to be trained on.
         preprocess: the publisher's resize and crop.
         mean: per channel, of pixels in [0, 1].
         std: likewise.
@@ -66,9 +67,14 @@ def imagenet_classifier(
     Args:
         name: registry name.
         weights: from :func:`load_imagenet_weights`.
-        labels: the classes it shall tell apart; if they are not ImageNet's (None), the last layer
-            is left random.
+        labels: the classes it shall tell apart, those of the weights if None; the last layer is
+            left random if they are others.
+
+    Raises:
+        WeightsUnavailable: the weights have no classes and ``labels`` is None, or they do not fit.
     """
+    if labels is None and not weights.labels:
+        raise WeightsUnavailable(f"{name}: its published weights end in features, not in classes")
     state_dict = dict(weights.state_dict)
     classes = len(weights.labels if labels is None else labels)
     backbone = build_model(name, num_classes=classes)
@@ -77,7 +83,13 @@ def imagenet_classifier(
             wider = build_model(name, num_classes=classes + 1).state_dict()
         fresh = backbone.state_dict()
         state_dict |= {key: fresh[key] for key in fresh if fresh[key].shape != wider[key].shape}
-    backbone.load_state_dict(state_dict)
+    try:
+        backbone.load_state_dict(state_dict)
+    except RuntimeError as error:
+        missing = " ".join(str(error).split())
+        raise WeightsUnavailable(
+            f"{name}: its published weights do not fit a network of {classes} classes ({missing})"
+        ) from None
     return Classifier(backbone, mean=weights.mean, std=weights.std)
 
 

@@ -134,7 +134,10 @@ class Recipe:
             )
         if self.stages > self.epochs:
             raise UserError(f"stages is {self.stages}: more than the {self.epochs} epochs")
-        _ = self.preprocess  # checks resize, crop and interpolation
+        if self.crop > self.resize:
+            raise UserError(
+                f"crop is {self.crop} and resize is {self.resize}: crop must lie in 1..resize"
+            )
 
     @property
     def preprocess(self) -> Preprocess:

@@ -129,8 +129,8 @@ def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
 
 
 def test_impossible_settings() -> None:
-    with pytest.raises(UserError, match="crop is 65 and resize is 64"):
-        Preprocess(resize=64, crop=65)
+    with pytest.raises(UserError, match="crop is 0 and resize is 64"):
+        Preprocess(resize=64, crop=0)
     with pytest.raises(UserError, match="interpolation is 'area'"):
         Preprocess(resize=64, crop=64, interpolation="area")  # type: ignore[arg-type]
 
