@@ -9,21 +9,13 @@ import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from core.cores import usable_cores
 
-# Package name in the registry -> how we call it. ONNX Runtime comes as one of two packages.
-_PACKAGES = {
-    "torch": "torch",
-    "onnxruntime-gpu": "onnxruntime",
-    "onnxruntime": "onnxruntime",
-    "openvino": "openvino",
-    "tensorrt": "tensorrt",
-    "tensorrt-rtx": "tensorrt_rtx",
-    "numpy": "numpy",
-}
 _CPUINFO = Path("/proc/cpuinfo")
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
@@ -41,7 +33,8 @@ class Machine:
         governor: frequency policy of the first core, where the system shows it.
         gpu: name of the first NVIDIA GPU.
         driver: version of its driver.
-        versions: library to version; a library that is not installed is absent.
+        versions: library to version, Python's and NumPy's among them; one that is not installed is
+            absent.
     """
 
     cpu: str
@@ -61,11 +54,17 @@ class Machine:
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def this_machine() -> Machine:
-    """Returns the machine this process runs on, as it is now."""
+def this_machine(packages: Iterable[str]) -> Machine:
+    """Returns the machine this process runs on, as it is now.
+
+    Args:
+        packages: names in the package registry of the libraries that compute. Of two that bring
+            the same one, such as onnxruntime-gpu and onnxruntime, the first that is installed
+            counts: put the one for GPUs first, as it is installed over the other.
+    """
     gpu, driver = _gpu()
     return Machine(
-        cpu=_cpu(),
+        cpu=cpu_name(),
         cores=usable_cores(),
         memory=_memory(),
         os=_os(),
@@ -73,11 +72,12 @@ def this_machine() -> Machine:
         governor=_GOVERNOR.read_text().strip() if _GOVERNOR.is_file() else None,
         gpu=gpu,
         driver=driver,
-        versions=_versions(),
+        versions=_versions(packages),
     )
 
 
-def _cpu() -> str:
+def cpu_name() -> str:
+    """Returns the processor's model name, or its architecture where it shows none."""
     if _CPUINFO.is_file():
         for line in _CPUINFO.read_text(encoding="utf-8").splitlines():
             name, _, value = line.partition(":")
@@ -112,12 +112,10 @@ def _gpu() -> tuple[str | None, str | None]:
     return name.strip(), driver.strip()
 
 
-def _versions() -> dict[str, str]:
+def _versions(packages: Iterable[str]) -> dict[str, str]:
     versions = {"python": platform.python_version()}
-    for package, name in _PACKAGES.items():
-        try:
-            # Where both ONNX Runtimes are installed, the one for GPUs was put over the other.
-            versions.setdefault(name, importlib.metadata.version(package))
-        except importlib.metadata.PackageNotFoundError:
-            continue
+    for package in (*packages, "numpy"):
+        library = package.removesuffix("-gpu").replace("-", "_")
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions.setdefault(library, importlib.metadata.version(package))
     return versions

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from core.errors import UserError, closest
-from core.names import canonical_name
+from core.names import ALIASES, canonical_name
 
 if TYPE_CHECKING:
     from torch import nn

@@ -30,6 +30,7 @@ TORCH = {"torch", "torchvision", "timm", "pytorch_lightning", "torchmetrics"}
 LIGHT = (
     "bench.latency.command",
     "bench.load.command",
+    "bench.measure.machine",
     "bench.latency.pareto_section",
     "models.cost",
     "models.published",

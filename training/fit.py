@@ -41,6 +41,8 @@ from training.summary.facts import RunFacts
 from training.summary.write import write_summary
 from training.trainer import Machine, device_name, is_first_process, make_trainer, quiet
 
+LIBRARIES = ("torch", "torchvision", "pytorch-lightning")  # that train; a run names their versions
+
 
 def fit(
     model: str,
@@ -134,7 +136,7 @@ def fit(
             parameters=sum(parameter.numel() for parameter in network.parameters()),
             device=device_name(trainer),
             precision=str(trainer.precision),
-            versions=this_machine().versions,
+            versions=this_machine(LIBRARIES).versions,
             date=date.today().isoformat(),
             seconds=sum(epoch.seconds for epoch in module.history),
             images_per_second=median(epoch.images_per_second for epoch in module.history),

@@ -16,7 +16,7 @@ from pytorch_lightning.callbacks import EarlyStopping, EMAWeightAveraging
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from core import cli
-from core.machine import this_machine
+from core.machine import cpu_name
 from training.progress import ProgressBar
 from training.recipe import Recipe
 from training.run import KeepEpochs, PartialRun, WholeFileIO
@@ -95,7 +95,7 @@ def device_name(trainer: lightning.Trainer) -> str:
     if trainer.strategy.root_device.type == "cuda":
         name = torch.cuda.get_device_name(trainer.strategy.root_device)
     else:
-        name = f"{this_machine().cpu} ({torch.get_num_threads()} threads)"
+        name = f"{cpu_name()} ({torch.get_num_threads()} threads)"
     return f"{trainer.world_size} x {name}" if trainer.world_size > 1 else name
 
 

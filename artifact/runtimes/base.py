@@ -45,34 +45,104 @@ class Runtime(ABC):
         self.close()
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    factory: str  # "module:callable", imported when first asked for
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RuntimeSpec:
+    """A runtime, as everything that lists runtimes knows it.
+
+    Attributes:
+        name: what it is asked for by.
+        loader: ``module:callable`` from an artifact to the runtime, imported when first asked for.
+        formats: of the artifacts it takes.
+        packages: what it computes with, by name in the package registry: rows of another version
+            are not comparable. See :func:`core.machine.this_machine` for their order.
+        gpu: whether it computes on an NVIDIA GPU.
+    """
+
+    name: str
+    loader: str
     formats: tuple[str, ...]
+    packages: tuple[str, ...]
     gpu: bool = False
 
 
-_RUNTIMES = {
-    "torch": _Entry("export.torch_eager:load", ("onnx",)),
-    "torch-compile": _Entry("export.torch_eager:load_compiled", ("onnx",)),
-    "torch-cuda": _Entry("export.torch_cuda:load", ("onnx",), gpu=True),
-    "torch-cuda-compile": _Entry("export.torch_cuda:load_compiled", ("onnx",), gpu=True),
-    "ort-cpu": _Entry("artifact.runtimes.ort:load_cpu", ("onnx",)),
-    "ort-cuda": _Entry("artifact.runtimes.ort_cuda:load", ("onnx",), gpu=True),
-    "openvino": _Entry("artifact.runtimes.openvino_cpu:load", ("onnx",)),
-    "tensorrt": _Entry("artifact.runtimes.tensorrt_engine:load", ("tensorrt",), gpu=True),
-    "tensorrt-rtx": _Entry("artifact.runtimes.tensorrt_engine:load", ("tensorrt_rtx",), gpu=True),
-}
+# A new one goes to the end: charts colour runtimes in this order.
+_SPECS = (
+    RuntimeSpec(
+        name="torch",
+        loader="export.torch_eager:load",
+        formats=("onnx",),
+        packages=("torch",),
+    ),
+    RuntimeSpec(
+        name="torch-compile",
+        loader="export.torch_eager:load_compiled",
+        formats=("onnx",),
+        packages=("torch",),
+    ),
+    RuntimeSpec(
+        name="torch-cuda",
+        loader="export.torch_cuda:load",
+        formats=("onnx",),
+        packages=("torch",),
+        gpu=True,
+    ),
+    RuntimeSpec(
+        name="torch-cuda-compile",
+        loader="export.torch_cuda:load_compiled",
+        formats=("onnx",),
+        packages=("torch",),
+        gpu=True,
+    ),
+    RuntimeSpec(
+        name="ort-cpu",
+        loader="artifact.runtimes.ort:load_cpu",
+        formats=("onnx",),
+        packages=("onnxruntime-gpu", "onnxruntime"),
+    ),
+    RuntimeSpec(
+        name="ort-cuda",
+        loader="artifact.runtimes.ort_cuda:load",
+        formats=("onnx",),
+        packages=("onnxruntime-gpu", "onnxruntime"),
+        gpu=True,
+    ),
+    RuntimeSpec(
+        name="openvino",
+        loader="artifact.runtimes.openvino_cpu:load",
+        formats=("onnx",),
+        packages=("openvino",),
+    ),
+    RuntimeSpec(
+        name="tensorrt",
+        loader="artifact.runtimes.tensorrt_engine:load",
+        formats=("tensorrt",),
+        packages=("tensorrt",),
+        gpu=True,
+    ),
+    RuntimeSpec(
+        name="tensorrt-rtx",
+        loader="artifact.runtimes.tensorrt_engine:load",
+        formats=("tensorrt_rtx",),
+        packages=("tensorrt-rtx",),
+        gpu=True,
+    ),
+)
+_RUNTIMES = {spec.name: spec for spec in _SPECS}
 
 
 def list_runtimes(format: str | None = None) -> list[str]:
     """Returns the names of all runtimes, or of those that take ``format``."""
-    return [name for name, entry in _RUNTIMES.items() if format in (None, *entry.formats)]
+    return [name for name, spec in _RUNTIMES.items() if format in (None, *spec.formats)]
 
 
 def runs_on_gpu(name: str) -> bool:
     """Returns whether runtime ``name`` computes on an NVIDIA GPU; one of :func:`list_runtimes`."""
     return _RUNTIMES[name].gpu
+
+
+def runtime_packages() -> tuple[str, ...]:
+    """Returns the names of all packages that runtimes compute with."""
+    return tuple(dict.fromkeys(each for spec in _RUNTIMES.values() for each in spec.packages))
 
 
 def load_runtime(
@@ -94,14 +164,14 @@ def load_runtime(
     """
     if name not in _RUNTIMES:
         raise UserError(f"unknown runtime {name!r}: {closest(name, _RUNTIMES)}")
-    entry = _RUNTIMES[name]
-    if artifact.format not in entry.formats:
+    spec = _RUNTIMES[name]
+    if artifact.format not in spec.formats:
         allowed = ", ".join(list_runtimes(artifact.format))
         raise UserError(f"{name} does not run {artifact.name} artifacts; use {allowed}")
     if rebuild and not artifact.spec.machine_bound:
         raise UserError(f"rebuild is for engines: {artifact.name} has none; leave it out")
     options: dict[str, Any] = {"threads": threads, **({"rebuild": True} if rebuild else {})}
-    runtime: Runtime = resolve(entry.factory)(artifact, **options)
+    runtime: Runtime = resolve(spec.loader)(artifact, **options)
     return runtime
 
 

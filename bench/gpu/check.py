@@ -16,10 +16,11 @@ from bench.gpu.budget import Budget
 from bench.gpu.process import run_limited
 from bench.gpu.steps import AGAIN, FILE, STEPS, Outcome, Step, state_of
 from bench.gpu.summary import write_summary
+from bench.measure.machine import this_machine
 from core.cli import notes
 from core.conditions import now
 from core.errors import UserError, closest
-from core.machine import Machine, this_machine
+from core.machine import Machine
 from core.record_file import read_rows, write_rows
 from training.fetch import data_folder
 

@@ -16,10 +16,10 @@ from bench.latency.grid import Grid
 from bench.latency.rows import Row, Sweep
 from bench.latency.sweep import run_sweep
 from bench.latency.sweep_file import earlier_sweep, write_sweep
+from bench.measure.machine import this_machine
 from bench.measure.timing import Plan
 from core.conditions import conditions, now
 from core.errors import UserError, in_words
-from core.machine import this_machine
 from models.registry import DEFAULT_NETWORKS
 
 RUNTIMES = ("torch-cuda", "ort-cuda", "tensorrt")

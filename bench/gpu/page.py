@@ -21,9 +21,9 @@ from bench.latency.rows import Sweep
 from bench.latency.sweep_file import read_sweep
 from bench.latency.timing_scopes import gpu_section
 from bench.layers.peak_rows import known_peaks
+from bench.measure.machine import this_machine
 from core.conditions import conditions
 from core.errors import UserError, in_words
-from core.machine import this_machine
 from core.record_file import read_rows
 from report.section import Section
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import altair as alt
 
+from artifact.runtimes.base import list_runtimes
 from bench.latency.rows import Row, Sweep
 from bench.latency.table import threads, top1
 from bench.measure.spread import Spread
@@ -15,18 +17,12 @@ from report.theme import Records
 
 Panel = alt.LayerChart | alt.FacetChart
 
-# Middle tones: each is read on white and on near black.
-COLOURS = {
-    "torch": "#8b929c",
-    "torch-compile": "#b58a5b",
-    "torch-cuda": "#6f8f3f",
-    "torch-cuda-compile": "#c9a227",
-    "ort-cpu": "#3d86d6",
-    "openvino": "#e2803a",
-    "ort-cuda": "#2fa36b",
-    "tensorrt": "#9a6bd1",
-    "tensorrt-rtx": "#d65f93",
-}
+# Middle tones: each is read on white and on near black. The last ones are for runtimes to come.
+_TONES = (
+    *("#8b929c", "#b58a5b", "#6f8f3f", "#c9a227", "#3d86d6", "#2fa36b", "#e2803a", "#9a6bd1"),
+    *("#d65f93", "#3fa7ad", "#c25b4e", "#7f7fd0", "#a0a83a", "#b06a9c"),
+)
+COLOURS = dict(zip(list_runtimes(), itertools.cycle(_TONES), strict=False))
 SHAPES = {"fp32": "circle", "fp16": "triangle-up", "int8": "diamond"}
 _QUIET = "#8b929c"
 _ROW_HEIGHT = 30
@@ -219,6 +215,7 @@ def shape(data: list[dict[str, Any]], legend: Any = alt.Undefined) -> alt.Shape:
 def _used(data: list[dict[str, Any]], field: str, values: dict[str, str]) -> alt.Scale:
     """Returns the scale of ``values`` with only the names that ``data`` holds: a short legend."""
     used = {point[field] for point in data}
+    values = values | dict.fromkeys(sorted(used - values.keys()), _QUIET)  # of older rows
     names = [name for name in values if name in used]
     return alt.Scale(domain=names, range=[values[name] for name in names])
 

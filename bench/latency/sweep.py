@@ -24,10 +24,10 @@ from artifact.records import Precision
 from bench.latency.candidates import Candidate, is_done, load_candidates
 from bench.latency.grid import Grid, find_artifacts, network_of
 from bench.latency.rows import Key, Place, Row, Sweep
+from bench.measure.machine import this_machine
 from bench.measure.timing import Latency, Plan, measure
 from core.cli import notes
 from core.conditions import conditions
-from core.machine import this_machine
 
 _COLUMNS = (
     TextColumn("{task.description}"),

@@ -13,11 +13,12 @@ from pathlib import Path
 from pydantic import ConfigDict, with_config
 
 from bench.latency.rows import Row, Sweep
+from bench.measure.machine import this_machine
 from bench.measure.timing import Plan
 from core.cli import notes
 from core.conditions import Conditions
 from core.errors import UserError
-from core.machine import Machine, this_machine
+from core.machine import Machine
 from core.record_file import RecordFile
 
 SCHEMA = 2

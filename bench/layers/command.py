@@ -22,9 +22,9 @@ from bench.layers.layer_report import (
 from bench.layers.peaks import measure_peaks
 from bench.layers.roofline import roof
 from bench.layers.sweep import measure_layers
+from bench.measure.machine import this_machine
 from core.cli import results
 from core.errors import UserError
-from core.machine import this_machine
 from report.terminal import print_table
 
 

@@ -16,9 +16,9 @@ from artifact.records import Precision
 from artifact.runtimes.ort import CPU, cpu_options
 from bench.layers.peaks import Peaks
 from bench.layers.profiler import measure_overhead
+from bench.measure.machine import this_machine
 from bench.measure.timing import Call, Plan, measure
 from core.conditions import conditions
-from core.machine import this_machine
 
 Floats = npt.NDArray[np.float32]
 Work = Callable[[Floats, int], float]

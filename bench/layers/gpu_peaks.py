@@ -11,8 +11,8 @@ from artifact.records import Precision
 from artifact.runtimes.gpu import require_gpu
 from bench.layers.peaks import Peaks
 from bench.measure.cuda_graph import Replay
+from bench.measure.machine import this_machine
 from core.conditions import conditions
-from core.machine import this_machine
 from export.torch_cuda import only_fp32
 
 RUNTIME = "torch-cuda"

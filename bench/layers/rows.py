@@ -13,7 +13,8 @@ from pathlib import Path
 from pydantic import ConfigDict, with_config
 
 from bench.layers.layers import LayerTimes
-from core.machine import Machine, this_machine
+from bench.measure.machine import this_machine
+from core.machine import Machine
 from core.record_file import RecordFile
 
 SCHEMA = 1

@@ -29,11 +29,11 @@ from bench.layers.profiler import (
     profiling,
     without_profiler,
 )
+from bench.measure.machine import this_machine
 from bench.measure.timing import Call, Latency, Plan, measure
 from core.cli import notes
 from core.conditions import conditions
 from core.errors import UserError, in_words
-from core.machine import this_machine
 from core.preprocess import Pixels
 
 # Some 50 calls of a small network, of a large one as many as 0.3 s hold, in five turns: at least

@@ -19,9 +19,9 @@ from bench.load.section import load_section
 from bench.load.served import ask_server, find_artifact
 from bench.load.turns import QUICK, LoadPlan
 from bench.load.wrk import LONG_ENOUGH, find_wrk
+from bench.measure.machine import this_machine
 from core.cli import notes, results
 from core.conditions import conditions
-from core.machine import this_machine
 from report.terminal import print_table
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from statistics import median_high
 from typing import Any
 
+from bench.measure.machine import this_machine
 from core.errors import UserError
 from core.files import write_whole
-from core.machine import this_machine
 from core.record_file import read_rows, write_rows
 from models.cost import known_costs
 from report.theme import png, sheet

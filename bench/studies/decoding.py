@@ -20,9 +20,9 @@ import torch
 from PIL import Image
 
 from bench.load.images import read_images
+from bench.measure.machine import this_machine
 from bench.measure.timing import Call, Plan, measure
 from bench.studies.page import write_study
-from core.machine import this_machine
 from core.preprocess import GAP, Preprocess, decode
 from export.network import Network, load_network
 from report.format import ms, percent

@@ -29,13 +29,14 @@ from bench.load.loops import closed_loop, run_loop
 from bench.load.run import check_requests, make_requests
 from bench.load.section import percentiles, statuses
 from bench.load.turns import Form, Turn, Turns
+from bench.measure.machine import this_machine
 from bench.measure.spread import FEWEST, Spread
 from bench.studies.contenders import CONTENDERS, OURS, started
 from bench.studies.page import write_study
 from bench.studies.plain import RUNTIME
 from core.cli import notes
 from core.errors import UserError
-from core.machine import Machine, this_machine
+from core.machine import Machine
 from core.record_file import RecordFile
 from report.section import Section, Table
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.progress import Progress
 
+from bench.measure.machine import this_machine
 from bench.measure.timing import Plan, measure
 from bench.studies.rows import Results, Row
 from bench.studies.variants import (
@@ -28,7 +29,6 @@ from core.cli import notes
 from core.conditions import now
 from core.cores import usable_cores
 from core.errors import UserError
-from core.machine import this_machine
 from core.record_file import read_rows, write_rows
 
 # A study has up to 150 candidates: a sample of one takes 0.5 ms to 200 ms.

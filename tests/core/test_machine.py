@@ -9,10 +9,12 @@ import pytest
 
 from core.machine import this_machine
 
+LIBRARIES = ("onnxruntime-gpu", "onnxruntime", "tensorrt-rtx")
+
 
 def test_this_machine_is_described_without_torch() -> None:
     code = (
-        "import sys; from core.machine import this_machine; m = this_machine(); "
+        "import sys; from core.machine import this_machine; m = this_machine([]); "
         "assert m.cpu and m.cores >= 1 and m.kernel; print(sorted(m.versions)); "
         "assert 'torch' not in sys.modules"
     )
@@ -21,14 +23,14 @@ def test_this_machine_is_described_without_torch() -> None:
 
 
 def test_key_stays_until_a_fact_changes() -> None:
-    machine = this_machine()
+    machine = this_machine(LIBRARIES)
     newer = dataclasses.replace(machine, versions={**machine.versions, "onnxruntime": "99"})
-    assert this_machine().key == machine.key
+    assert this_machine(LIBRARIES).key == machine.key
     assert newer.key != machine.key
 
 
 def test_of_two_onnx_runtimes_the_one_for_gpus_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    versions = {"onnxruntime-gpu": "2.0", "onnxruntime": "1.0", "numpy": "3.0"}
+    versions = {"onnxruntime-gpu": "2.0", "onnxruntime": "1.0", "numpy": "3.0", "tensorrt-rtx": "4"}
 
     def version(package: str) -> str:
         if package not in versions:
@@ -36,6 +38,6 @@ def test_of_two_onnx_runtimes_the_one_for_gpus_is_named(monkeypatch: pytest.Monk
         return versions[package]
 
     monkeypatch.setattr("importlib.metadata.version", version)
-    named = this_machine().versions
+    named = this_machine(LIBRARIES).versions
     assert named.pop("python")
-    assert named == {"onnxruntime": "2.0", "numpy": "3.0"}
+    assert named == {"onnxruntime": "2.0", "numpy": "3.0", "tensorrt_rtx": "4"}

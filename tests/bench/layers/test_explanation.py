@@ -18,9 +18,9 @@ from bench.layers.peak_rows import keep_peaks, known_peaks
 from bench.layers.peaks import Peaks
 from bench.layers.rows import keep_layers, known_layers
 from bench.layers.sweep import Profiles
+from bench.measure.machine import this_machine
 from bench.measure.timing import Latency
 from core.errors import UserError
-from core.machine import this_machine
 
 Rows = Callable[..., Row]
 Sweeps = Callable[..., Sweep]

@@ -12,9 +12,9 @@ from artifact.artifact import Artifact
 from bench.layers.peak_rows import keep_peaks, known_peaks
 from bench.layers.rows import FILE, keep_layers, known_layers
 from bench.layers.sweep import profile_all
+from bench.measure.machine import this_machine
 from bench.measure.timing import Plan
 from core.errors import UserError
-from core.machine import this_machine
 
 Artifacts = Callable[..., Artifact]
 PLAN = Plan(count=5, seconds=0.0, rounds=5)

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from bench.measure.machine import this_machine
 from bench.studies import ablation
 from bench.studies.ablation import NETWORKS, PRINTED, Row, chart, markdown, run_ablation
 from core.errors import UserError
-from core.machine import this_machine
 from core.record_file import read_rows
 
 

@@ -23,6 +23,7 @@ from bench.load.http_client import Address
 from bench.load.loops import Load
 from bench.load.run import make_requests
 from bench.load.turns import Form, Turn, Turns
+from bench.measure.machine import this_machine
 from bench.studies.command import Study as Command
 from bench.studies.contenders import CONTENDERS, ROOT, Contender, NotStarted, started
 from bench.studies.plain import PORT, VARIABLE, Classifier
@@ -36,7 +37,6 @@ from bench.studies.servers import (
     take_turns,
 )
 from core.errors import UserError
-from core.machine import this_machine
 
 Artifacts = Callable[..., Artifact]
 Serve = Callable[..., Address]

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 import bench.studies
+from bench.measure.machine import this_machine
 from bench.measure.timing import Latency, Plan, overlap
 from bench.studies import fused_mbconv, grouped, guidelines, scaling
 from bench.studies.registry import STUDIES, StudySpec
@@ -20,7 +21,6 @@ from bench.studies.rows import PAPER, Ratio, Results, Row
 from bench.studies.study import find_study
 from bench.studies.variants import Platform, Variant, settle
 from bench.studies.verdict import below
-from core.machine import this_machine
 
 PAPERS = StudySpec(name="", summary="").run
 NAMES = [spec.name for spec in STUDIES.values() if spec.run == PAPERS]

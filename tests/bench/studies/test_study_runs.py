@@ -19,6 +19,7 @@ from torch import nn
 import bench.studies.page
 import bench.studies.study
 import bench.studies.variants
+from bench.measure.machine import this_machine
 from bench.studies import ablation
 from bench.studies.command import Study as Command
 from bench.studies.page import study_section, write_study
@@ -27,7 +28,6 @@ from bench.studies.study import ROUNDS, Study, run_study
 from bench.studies.variants import Variant, digest, platforms, prepare, runtimes, settle
 from bench.studies.verdict import Claim, faster
 from core.errors import UserError
-from core.machine import this_machine
 from core.record_file import read_rows
 from export.to_onnx import to_graph
 
