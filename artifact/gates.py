@@ -15,11 +15,14 @@ DEFAULTS: dict[Precision, Limits] = {
     "fp16": Limits(top1_agreement=0.99, top1_drop=0.001, golden_error=5e-2),
     "int8": Limits(top1_agreement=0.95, top1_drop=0.01, golden_error=1e-1),
 }
-
+# Of float32 and random weights. Order of sums alone makes 1e-4 in the deepest network at 64 pixels;
+# a wrong layer makes 0.1 and more.
+RANDOM_ERROR = 1e-2
 
 _TITLES = {
     "agreement": "top-1 agreement",
     "drop": "top-1 lost",
+    "error": "relative error",
     "finite": "finite logits",
     "batches": "relative error between batch sizes",
     "golden": "relative error of the golden batch",
@@ -41,7 +44,7 @@ class Gate:
         measured: on what, in words.
     """
 
-    name: Literal["agreement", "batches", "drop", "finite", "golden"]
+    name: Literal["agreement", "batches", "drop", "error", "finite", "golden"]
     value: float
     limit: float
     measured: str
@@ -84,13 +87,17 @@ def limits_for(
 
     Args:
         precision: of its graph.
-        weights: random ones have no classes to agree on or to lose.
+        weights: random ones have no classes to agree on or to lose; in float32 their logits must
+            be torch's.
         labelled: whether there are images whose class is known.
         max_drop: most top-1 it may lose, in [0, 1]; None is the default of its precision.
     """
     default = DEFAULTS[precision]
     if weights == "random":
-        return dataclasses.replace(default, top1_agreement=None, top1_drop=None)
+        error = RANDOM_ERROR if precision == "fp32" else None
+        return dataclasses.replace(
+            default, top1_agreement=None, top1_drop=None, relative_error=error
+        )
     drop = default.top1_drop if max_drop is None else max_drop
     return dataclasses.replace(default, top1_drop=drop if labelled else None)
 
@@ -101,6 +108,9 @@ def gates_of(parity: Parity, metrics: Metrics | None, limits: Limits) -> tuple[G
     where = f"on {parity.runtime} at batch {batches}"
     reference = "torch" if parity.reference == "torch" else "the golden batch"
     gates = [Gate("finite", float(parity.finite), 1.0, where)]
+    if limits.relative_error is not None:
+        what = f"against {reference} on {parity.images} images"
+        gates.append(Gate("error", parity.relative_error, limits.relative_error, what))
     if limits.top1_agreement is not None:
         what = f"with {reference} on {parity.images} images"
         gates.append(Gate("agreement", parity.top1_agreement, limits.top1_agreement, what))

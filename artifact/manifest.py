@@ -43,7 +43,7 @@ class Manifest:
         output: float32 ("batch", num_classes).
         batch_range: smallest and largest batch the model file takes.
         macs: multiply-accumulates per image.
-        parameters: number of weights of the graph, batch norm folded.
+        parameters: number of weights and biases of the torch network.
         limits: what the figures below must reach.
         parity: agreement with torch; None if unverified.
         metrics: None where nothing was measured (no held-out images, or not runnable here).

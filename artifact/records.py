@@ -68,7 +68,7 @@ class Parity:
         finite: whether all logits were finite at every batch size.
         top1_agreement: fraction of images with the same top-1 class.
         relative_error: largest absolute difference of logits over the largest absolute logit of
-            the reference. Information: no limit is set to it.
+            the reference. A limit is set to it only where there are no classes to agree on.
         batch_error: the same between the logits of an image at another batch size and at the
             largest.
         golden_error: the same of the golden batch, run by a runtime that was loaded anew.
@@ -114,11 +114,13 @@ class Limits:
         top1_drop: most top-1 lost against torch, in [0, 1]; None where no image has a label.
         golden_error: largest relative error of the golden batch, and between batch sizes:
             processors and versions round differently, and int8 more so.
+        relative_error: largest relative error against the reference; None where agreement tells.
     """
 
     top1_agreement: Fraction | None
     top1_drop: Fraction | None
     golden_error: Fraction
+    relative_error: Fraction | None = None
 
 
 @_STRICT

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import traceback
 from collections.abc import Iterable, Mapping
+
+_OURS = ("bench", "export", "models", "serving", "training")
 
 
 class UserError(ValueError):
@@ -41,3 +44,14 @@ def in_words(error: BaseException) -> str:
         return str(error)
     kind, first = type(error).__name__, first_line(error)
     return kind if first == kind else f"{kind}: {first}"
+
+
+def is_of_library(error: BaseException) -> bool:
+    """Returns whether code that is not ours raised ``error``: a reason to give, no bug to show.
+
+    Of a compiled library, which has no frame, the class of its exceptions tells.
+    """
+    kind = type(error).__module__.partition(".")[0]
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    raised_in = frames[-1].f_globals["__name__"].partition(".")[0] if frames else ""
+    return kind not in _OURS and (kind != "builtins" or raised_in not in _OURS)

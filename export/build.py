@@ -15,7 +15,7 @@ from artifact.gates import GateError, check_gates
 from artifact.runtimes.base import RuntimeUnavailable
 from artifact.runtimes.tensorrt_builder import profiles_for
 from artifact.validation import MAX_BATCH, ArtifactError
-from core.errors import UserError, closest
+from core.errors import UserError, closest, in_words, is_of_library
 from core.files import staged
 from core.lazy import resolve
 from export.graphs import Graphs
@@ -90,7 +90,7 @@ def build_artifacts(
 
     Artifacts appear in ``artifacts/<model>-<data>/<target>/``, whole or not at all. One that
     misses a limit leaves nothing, an earlier one of the same name included: it would be of other
-    weights.
+    weights. What a library raises while one is made is its reason, and the others are made.
     """
     check_targets(targets)
     builder = _Builder(network, options or Options())
@@ -110,6 +110,10 @@ def build_artifacts(
             if isinstance(error, GateError):
                 shutil.rmtree(path, ignore_errors=True)
             yield Outcome(target, reason=str(error), failed=True)
+        except Exception as error:  # torch, onnx, ONNX Runtime and TensorRT share no base class
+            if not is_of_library(error):
+                raise
+            yield Outcome(target, reason=in_words(error), failed=True)
 
 
 class _Builder:

@@ -16,7 +16,14 @@ from core.files import write_whole
 from core.names import canonical_name
 from export.to_onnx import to_onnx
 from models.classifier import Classifier
-from models.cost import COSTS_FILE, NetworkCost, known_costs, network_cost, to_json
+from models.cost import (
+    COSTS_FILE,
+    NetworkCost,
+    count_parameters,
+    known_costs,
+    network_cost,
+    to_json,
+)
 from models.registry import build_model, find_model, list_models
 
 
@@ -32,7 +39,7 @@ def countable(name: str) -> Classifier:
     """Returns a registry network with random weights, gains and biases, for its native classes.
 
     The biases of a fresh network are zero, and the exporter leaves out what adds zero: a trained
-    network has more parameters than its graph would show.
+    network moves more bytes than its graph would show.
     """
     network = Classifier(build_model(name, num_classes=find_model(name).native_classes))
     for parameter in network.parameters():
@@ -44,8 +51,9 @@ def countable(name: str) -> Classifier:
 def count(name: str) -> NetworkCost:
     """Returns the cost of a registry network at its native size and number of classes."""
     torch.set_num_threads(1)
-    graph = to_onnx(countable(name), size=find_model(name).native_size)
-    return network_cost(graph)
+    network = countable(name)
+    graph = to_onnx(network, size=find_model(name).native_size)
+    return network_cost(graph, parameters=count_parameters(network))
 
 
 def main() -> None:

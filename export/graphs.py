@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,7 +20,7 @@ from export.quantization.candidate import Candidate
 from export.quantization.int8 import Labels, int8_candidates
 from export.quantization.to_fp16 import fp16_candidates
 from export.to_onnx import INPUT, OUTPUT, to_onnx
-from models.cost import NetworkCost, network_cost
+from models.cost import NetworkCost, count_parameters, network_cost
 from training.data import pixel_batches
 
 
@@ -39,22 +39,18 @@ class Graphs:
         self._network = network
         self._max_batch = max_batch
         self._max_drop = max_drop
-        self._found: dict[Scheme, Proven | GateError] = {}
+        self._found: dict[Scheme, Proven | Exception] = {}
 
     def proven(self, scheme: Scheme) -> Proven:
         """Returns the first graph of a scheme that passes its gates.
 
         Raises:
             GateError: none does; what the last one missed.
+            Exception: whatever else is in the way; another call raises it again.
         """
         if scheme not in self._found:
-            try:
-                self._found[scheme] = self._find(scheme)
-            except GateError as error:
-                self._found[scheme] = error
-        found = self._found[scheme]
-        if isinstance(found, GateError):
-            raise found
+            self._found[scheme] = _tried(lambda: self._find(scheme))
+        found: Proven = _given(self._found[scheme])
         return found
 
     def _find(self, scheme: Scheme) -> Proven:
@@ -125,16 +121,21 @@ class Graphs:
         """What proves these graphs, and what is made of them."""
         return Prover(self._network, max_batch=self._max_batch, macs=self._cost.macs)
 
-    @cached_property
+    @property
     def _fp32(self) -> Any:
         """The float32 ``ModelProto``."""
+        return _given(self._exported)
+
+    @cached_property
+    def _exported(self) -> Any:
+        """That graph, or why there is none: what fails is not exported again for each scheme."""
         size = self._network.preprocess.crop
-        return to_onnx(self._network.module, size=size)
+        return _tried(lambda: to_onnx(self._network.module, size=size))
 
     @cached_property
     def _cost(self) -> NetworkCost:
         """Of the float32 graph; its multiply-accumulates are the same in every precision."""
-        return network_cost(self._fp32)
+        return network_cost(self._fp32, parameters=count_parameters(self._network.module))
 
     @cached_property
     def _calibration(self) -> tuple[Pixels, Labels | None]:
@@ -143,3 +144,17 @@ class Graphs:
         samples = network.calibration
         pixels, labels = next(pixel_batches(samples, network.preprocess, size=len(samples)))
         return pixels, labels if network.labelled else None
+
+
+def _tried(make: Callable[[], Any]) -> Any:
+    """Returns what ``make`` makes, or the exception it raises, for :func:`_given` to raise."""
+    try:
+        return make()
+    except Exception as error:
+        return error
+
+
+def _given(made: Any) -> Any:
+    if isinstance(made, Exception):
+        raise made
+    return made

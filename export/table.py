@@ -21,8 +21,11 @@ def outcome_table(networks: Iterable[tuple[str, Sequence[Outcome]]]) -> Table:
     """Returns a row for each artifact that was built, or that was not and why."""
     table = _table("network", "artifact")
     for name, outcomes in networks:
+        said: dict[str | None, str] = {}  # reason to the target it was first given for
         for index, outcome in enumerate(outcomes):
-            state = f"{'failed' if outcome.failed else 'not built'}: {outcome.reason}"
+            first = said.setdefault(outcome.reason, outcome.target)
+            reason = outcome.reason if first == outcome.target else f"as {first}"
+            state = f"{'failed' if outcome.failed else 'not built'}: {reason}"
             cells = _cells(outcome.artifact) if outcome.artifact else ("", "", "", state)
             table.add_row("" if index else name, outcome.target, *cells)
         table.add_section()

@@ -17,7 +17,8 @@ from models.registry import find_model, list_families, list_models
 _HEADS = ["network", "family", "input", "classes", "params M", "MACs M", "activ. M", "moved MB"]
 _HEADS += ["FLOP/byte"]
 _NOTE = (
-    "Per image, counted from the exported graph (batch norm folded). FLOPs = 2 x MACs. "
+    "Per image, counted from the exported graph (batch norm folded), but for parameters: those are "
+    "the torch network's. FLOPs = 2 x MACs. "
     "Activ.(ations): outputs of convolutions and matrix products. Moved: every layer's input, "
     "weights and output once each, in float32."
 )

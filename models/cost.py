@@ -1,4 +1,7 @@
-"""What a network costs, counted from its exported graph, so that a folded batch norm is free."""
+"""What a network costs, counted from its exported graph, so that a folded batch norm is free.
+
+Only its parameters are counted in torch.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from torch import nn
 
 BYTES = {"fp32": 4, "fp16": 2, "int8": 1}  # of a value
 _MULTIPLY = ("Conv", "Gemm", "MatMul")  # the operators whose multiply-accumulates count
@@ -34,7 +40,7 @@ class LayerCost:
         kind: what papers call it: a convolution is depthwise with one input channel per group,
             grouped with more, pointwise if 1x1; ``data`` is copied, cast or seen in another shape.
         macs: multiply-accumulates; of convolutions and matrix products only.
-        parameters: elements of its weights and biases.
+        parameters: elements of its weights and biases, and of the statistics of a norm.
         outputs: elements of its output.
         inputs: elements of its inputs that are not weights.
     """
@@ -64,7 +70,8 @@ class NetworkCost:
 
     Attributes:
         macs: multiply-accumulates of convolutions and matrix products.
-        parameters: elements of all weights and biases, batch norm folded into them.
+        parameters: elements of the torch network's weights and biases, as papers count them: with
+            those of norms and without their statistics, whether or not they are in the graph.
         activations: elements of the outputs of convolutions and matrix products
             (Designing Network Design Spaces, arXiv 2003.13678, Section 2).
         bytes_moved: of all layers in float32, as if none was fused with another.
@@ -109,17 +116,27 @@ def layer_costs(model: Any) -> list[LayerCost]:
     return [_layer_cost(node, shapes, weights, constants) for node in graph.node]
 
 
-def network_cost(model: Any) -> NetworkCost:
-    """Returns the cost of an ONNX ``ModelProto``; see :func:`layer_costs`."""
-    return sum_costs(layer_costs(model))
+def count_parameters(network: nn.Module) -> int:
+    """Returns the elements of all weights and biases of a torch network; shared ones count once."""
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
-def sum_costs(layers: Sequence[LayerCost]) -> NetworkCost:
-    """Returns the cost of a network of these ``layers``."""
+def network_cost(model: Any, *, parameters: int) -> NetworkCost:
+    """Returns the cost of an ONNX ``ModelProto``; see :func:`layer_costs`.
+
+    Args:
+        model: the graph.
+        parameters: of the network it came from, by :func:`count_parameters`. The graph does not
+            tell: of a fresh network it lacks biases, which are zero, and equal tensors.
+    """
+    return sum_costs(layer_costs(model), parameters=parameters)
+
+
+def sum_costs(layers: Sequence[LayerCost], *, parameters: int) -> NetworkCost:
+    """Returns the cost of a network of these ``layers`` and so many ``parameters``."""
     return NetworkCost(
         macs=sum(layer.macs for layer in layers),
-        # Per layer: the exporter keeps equal tensors, such as the zeros of fresh biases, only once.
-        parameters=sum(layer.parameters for layer in layers),
+        parameters=parameters,
         activations=sum(layer.outputs for layer in layers if layer.op in _MULTIPLY),
         bytes_moved=sum(layer.bytes_moved() for layer in layers),
     )

@@ -10,11 +10,11 @@ from models.cost import Kind, layer_costs, sum_costs
 
 @dataclass(frozen=True, kw_only=True)
 class Costs:
-    """The costs of a float32 graph, for one image.
+    """The costs of a network and its float32 graph, for one image.
 
     Attributes:
         macs: multiply-accumulates.
-        parameters: elements of weights and biases.
+        parameters: elements of the torch network's weights and biases.
         activations: elements of the outputs of convolutions and matrix products.
         bytes_moved: input, weights and output of each layer, as if none was fused.
         kernels: layers that compute or move something.
@@ -38,7 +38,7 @@ def count_costs(artifact: Artifact) -> Costs:
     import onnx
 
     layers = layer_costs(onnx.load(artifact.model_file))
-    network = sum_costs(layers)
+    network = sum_costs(layers, parameters=artifact.parameters)
 
     def share(kind: Kind) -> float:
         return sum(layer.macs for layer in layers if layer.kind == kind) / (network.macs or 1)

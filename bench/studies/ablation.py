@@ -48,7 +48,7 @@ class Row:
 
     Attributes:
         network: registry name.
-        parameters: of the exported graph.
+        parameters: of the torch network.
         macs: multiply-accumulates per image.
         epochs: passes over the training images.
         peak_bytes: most memory in training; of the GPU's tensors, or of the process on a CPU.

@@ -14,7 +14,14 @@ from core.preprocess import Pixels
 from export.quantization.candidate import MOST_FP32, Candidate, counts
 from export.quantization.gptq import Rounding
 from export.quantization.probe import affordable, logits_of
-from export.quantization.quantize import WEIGHTED, prepare, to_int8, weight_limit, with_ranges
+from export.quantization.quantize import (
+    NORMS,
+    WEIGHTED,
+    prepare,
+    to_int8,
+    weight_limit,
+    with_ranges,
+)
 from export.quantization.ranges import METHODS, measure_ranges
 from export.quantization.sensitivity import layer_errors
 
@@ -75,6 +82,7 @@ def int8_candidates(
     chosen = chosen[: affordable(pixels, IMAGES if judged else RANDOM_IMAGES)]
     pixels, labels = pixels[chosen], None if labels is None else labels[chosen]
     prepared = prepare(model)
+    norms = [] if symmetric else [n.name for n in prepared.graph.node if n.op_type in NORMS]
     judge = _judge(prepared, pixels, labels)
     methods = METHODS if judged else METHODS[:1]
     ranges = measure_ranges(prepared, pixels, methods)
@@ -102,7 +110,7 @@ def int8_candidates(
 
     def candidate(graph: Any, layers: Sequence[str]) -> Candidate:
         check_model(graph, full_check=True)
-        return Candidate(graph, tuple(layers), made)
+        return Candidate(graph, (*layers, *norms), made)
 
     left = 0
     if scores[best].holds(limits):

@@ -12,6 +12,8 @@ import numpy as np
 
 DEQUANTIZE = "DequantizeLinear"
 WEIGHTED = ["Conv", "Gemm"]
+# Computed in float32 between int8 layers, too: no runtime here has an int8 form of them.
+NORMS = ["BatchNormalization", "InstanceNormalization", "LayerNormalization"]
 _QUANTIZED = "_quantized"  # what the quantizer adds to the name of a constant
 Range = tuple[float, float]  # smallest and largest value of an activation
 
@@ -33,7 +35,25 @@ def prepare(model: Any) -> Any:
         result = load_model_with_shape_infer(prepared)
     for index, node in enumerate(result.graph.node):
         node.name = node.name or f"{node.op_type}_{index}"
+    _part_biases(result.graph)
     return result
+
+
+def _part_biases(graph: Any) -> None:
+    """Gives each layer a bias of its own: equal ones are exported as one constant.
+
+    The quantizer would copy it under its name and a number, which may be that of an activation.
+    """
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    taken: set[str] = set()
+    for node in graph.node:
+        if node.op_type in WEIGHTED and len(node.input) == 3 and node.input[2] in constants:
+            bias = constants[node.input[2]]
+            if bias.name in taken:
+                own = graph.initializer.add()
+                own.CopyFrom(bias)
+                own.name = node.input[2] = f"{node.name}/bias"
+            taken.add(bias.name)
 
 
 def to_int8(
@@ -62,6 +82,7 @@ def to_int8(
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
     from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
+    known = {*QLinearOpsRegistry, *QDQRegistry} - set(NORMS)
     # What quantize_static does once it has calibrated; here the ranges are known already.
     before = _before_weights(prepared)
     quantizer = QDQQuantizer(
@@ -79,7 +100,7 @@ def to_int8(
         ),
         nodes_to_quantize=[],
         nodes_to_exclude=[*fp32_layers, *before],
-        op_types_to_quantize=WEIGHTED if symmetric else sorted({*QLinearOpsRegistry, *QDQRegistry}),
+        op_types_to_quantize=WEIGHTED if symmetric else sorted(known),
         extra_options={
             # Logits of 8 bits tie, and a tie is decided by the order of the classes.
             "OpTypesToExcludeOutputQuantization": WEIGHTED if symmetric else ["Gemm"],

@@ -20,7 +20,7 @@ from export import build
 from export.build import Options, build_artifacts
 from export.network import load_network, rebuild
 from export.to_onnx import SHAPE_ARITHMETIC
-from models.cost import network_cost
+from models.cost import count_parameters, network_cost
 from training.data import pixel_batches
 from training.datasets import load_data
 
@@ -94,7 +94,10 @@ def test_macs_equal_those_torch_counts(artifacts: dict[str, Artifact], in_traine
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         rebuild(artifact)(torch.zeros(1, 32, 32, 3, dtype=torch.uint8))
     assert artifact.macs == counter.get_total_flops() / 2
-    assert artifact.macs == network_cost(onnx.load(artifact.model_file)).macs
+    assert artifact.parameters == count_parameters(rebuild(artifact))
+    graph = onnx.load(artifact.model_file)
+    cost = network_cost(graph, parameters=artifact.parameters)
+    assert (artifact.macs, artifact.parameters) == (cost.macs, cost.parameters)
 
 
 @pytest.mark.no_gpu

