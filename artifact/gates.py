@@ -15,8 +15,8 @@ DEFAULTS: dict[Precision, Limits] = {
     "fp16": Limits(top1_agreement=0.99, top1_drop=0.001, golden_error=5e-2),
     "int8": Limits(top1_agreement=0.95, top1_drop=0.01, golden_error=1e-1),
 }
-# Of float32 and random weights. Order of sums alone makes 1e-4 in the deepest network at 64 pixels;
-# a wrong layer makes 0.1 and more.
+# Of float32 and random weights: the order of sums alone makes up to 5e-4 in deep networks, a wrong
+# layer 0.1 and more.
 RANDOM_ERROR = 1e-2
 
 _TITLES = {

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import difflib
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
 
-_OURS = ("bench", "export", "models", "serving", "training")
+_OURS = ("artifact", "bench", "core", "export", "models", "report", "serving", "training")
 
 
 class UserError(ValueError):
@@ -17,19 +17,21 @@ class UserError(ValueError):
     """
 
 
-def closest(name: str, allowed: Iterable[str] | Mapping[str, str]) -> str:
+def closest(name: str, allowed: Iterable[str], *, show: Callable[[str], str] = str) -> str:
     """Returns the names of ``allowed`` nearest to ``name``, as the end of an error message.
 
     Args:
         name: what was typed.
-        allowed: what could have been meant; of a mapping, keys are compared and values are shown.
+        allowed: what could have been meant.
+        show: from one of ``allowed`` to what to type for it.
     """
-    shown = allowed if isinstance(allowed, Mapping) else {each: each for each in allowed}
-    near = difflib.get_close_matches(name.lower(), sorted(shown), n=3, cutoff=0.5)
+    names = sorted(allowed)
+    near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
     if near:
-        return f"did you mean {' or '.join(shown[each] for each in near)}?"
-    names = sorted(shown.values())
-    return f"there are {', '.join(names)}" if len(names) <= 60 else f"none of {len(names)} is close"
+        return f"did you mean {' or '.join(map(show, near))}?"
+    if len(names) > 60:
+        return f"none of {len(names)} is close"
+    return f"there are {', '.join(map(show, names))}"
 
 
 def first_line(error: BaseException) -> str:

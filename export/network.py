@@ -27,6 +27,7 @@ from models.weights import (
     WeightsUnavailable,
     imagenet_classifier,
     load_imagenet_weights,
+    open_branches,
     settle_batch_norm,
 )
 from training.checkpoint import Checkpoint, checkpoint_path, load_checkpoint, run_folder
@@ -235,6 +236,7 @@ def _random_module(model: str, preprocess: Preprocess) -> Classifier:
     with _DRAWING, _one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(RANDOM_SEED)
         module = Classifier(build_model(model))
+        open_branches(module)
         calibration, _ = _photos()
         pixels = stack(calibration[:SETTLING], preprocess)
         settle_batch_norm(module, [torch.from_numpy(pixels)])

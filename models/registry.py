@@ -145,16 +145,20 @@ def check_input_size(name: str, size: int) -> None:
 
 
 def _unknown(name: str) -> UserError:
-    from models.timm_nets import timm_names
-
-    own = {each: each for each in (*_entries(), *ALIASES)}
+    own = [*_entries(), *ALIASES]
     try:
-        others = timm_names()
+        from models.timm_nets import import_timm
+
+        timms = set(import_timm().list_models())
     except UserError:  # timm is not installed, and need not be
-        others = {}
-    if (network := name.partition(".")[0]) in others:
+        timms = set()
+    network = name.partition(".")[0]  # without a tag of timm's
+    if network in timms:
         return UserError(f"unknown model {name!r}: did you mean {TIMM}{name}?")
-    return UserError(f"unknown model {name!r}: {closest(network, others | own)}")
+    hint = closest(
+        network, timms.union(own), show=lambda each: each if each in own else TIMM + each
+    )
+    return UserError(f"unknown model {name!r}: {hint}")
 
 
 def _entries() -> dict[str, Entry]:

@@ -39,11 +39,12 @@ def timm_entry(name: str) -> Entry:
     timm = import_timm()
     network, _, tag = name.partition(".")
     if not timm.is_model(network):
-        raise UserError(f"unknown model {TIMM + name!r}: {closest(network, timm_names())}")
+        hint = closest(network, timm.list_models(), show=TIMM.__add__)
+        raise UserError(f"unknown model {TIMM + name!r}: {hint}")
     tags = _tags().get(network, [])
     if tag and tag not in tags:
-        known = {each: f"{TIMM}{network}.{each}" for each in tags}
-        hint = closest(tag, known) if tags else "nobody published any"
+        prefix = f"{TIMM}{network}."
+        hint = closest(tag, tags, show=prefix.__add__) if tags else "nobody published any"
         raise UserError(f"unknown weights {tag!r} of {TIMM}{network}: {hint}")
     _, height, width = timm.get_pretrained_cfg(name).input_size
     if height != width:
@@ -79,11 +80,6 @@ def import_timm() -> ModuleType:
         raise UserError(f"timm is not installed ({error}); pip install .[timm]") from None
     module: ModuleType = timm
     return module
-
-
-def timm_names() -> dict[str, str]:
-    """Returns the registry name of each of timm's networks, by timm's name."""
-    return {name: TIMM + name for name in import_timm().list_models()}
 
 
 @functools.cache

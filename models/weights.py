@@ -14,6 +14,8 @@ from core.preprocess import Preprocess
 from models.classifier import Classifier
 from models.registry import build_model, find_model
 
+NEARLY_ZERO = 1e-2
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageNetWeights:
@@ -91,6 +93,22 @@ def imagenet_classifier(
             f"{name}: its published weights do not fit a network of {classes} classes ({missing})"
         ) from None
     return Classifier(backbone, mean=weights.mean, std=weights.std)
+
+
+def open_branches(network: nn.Module) -> None:
+    """Gives weights of a fresh network that start at one value near zero a size like the others'.
+
+    Gains of residual branches (0, or 1e-6 of LayerScale) and some last layers do. Whatever is
+    multiplied by them is not seen in the logits, so a graph that is wrong there would agree with
+    torch.
+    """
+    for name, parameter in network.named_parameters():
+        low, high = (float(end) for end in parameter.detach().aminmax())
+        if low == high and abs(low) < NEARLY_ZERO and not name.endswith("bias"):
+            if parameter.numel() == max(parameter.shape):  # a gain for each channel
+                nn.init.ones_(parameter)
+            else:
+                nn.init.normal_(parameter, std=0.02)
 
 
 def settle_batch_norm(network: nn.Module, batches: Sequence[torch.Tensor]) -> None:

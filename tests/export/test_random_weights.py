@@ -17,6 +17,7 @@ from core.preprocess import Preprocess
 from export.network import SETTLING, _photos, _random_module, load_network, stack
 from models.classifier import Classifier
 from models.registry import DEFAULT_NETWORKS, build_model, find_model
+from models.weights import open_branches
 
 SMALLEST, LARGEST = 1e-3, 1e3  # standard deviation of an activation
 SMALLEST_NORMAL = torch.finfo(torch.float32).tiny
@@ -95,6 +96,29 @@ def test_the_photos_looked_at_are_not_those_settled_on() -> None:
     settled, held_out = _photos()
     first = {id(photo) for photo, _ in settled[:SETTLING]}
     assert first.isdisjoint({id(photo) for photo, _ in held_out[:PHOTOS]})
+
+
+def test_no_branch_is_closed() -> None:
+    def gradients(opened: bool) -> list[str]:
+        torch.manual_seed(0)
+        layers = nn.ModuleDict({"a": nn.Conv2d(3, 3, 1), "b": nn.Conv2d(3, 3, 1)})
+        gain, scale = nn.Parameter(torch.zeros(3)), nn.Parameter(torch.full((3, 1, 1), 1e-6))
+        head = nn.Linear(3, 2)
+        nn.init.zeros_(head.weight)
+        whole = nn.Module()
+        for name, part in layers.items():
+            whole.add_module(name, part)
+        whole.gain, whole.scale, whole.head = gain, scale, head
+        if opened:
+            open_branches(whole)
+        images = torch.rand(2, 3, 4, 4)
+        branches = layers["a"](images) * gain.view(3, 1, 1) + layers["b"](images) * scale
+        head((images + branches).mean((2, 3))).square().sum().backward()
+        parameters = whole.named_parameters()
+        return [name for name, p in parameters if p.grad is None or p.grad.abs().max() < 1e-6]
+
+    assert {"a.weight", "b.weight", "gain", "scale"} <= set(gradients(opened=False))
+    assert gradients(opened=True) == []
 
 
 def test_they_are_the_same_however_many_threads_there_are() -> None:
