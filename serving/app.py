@@ -15,21 +15,19 @@ from typing import TypeVar
 
 from pydantic_core import to_json
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from serving.batcher import QueueFull
-from serving.endpoint import Endpoint, body, failure
-from serving.guards import Counted, Guarded
+from serving.endpoint import body
+from serving.front import layers
 from serving.image_types import TYPES, list_suffixes
 from serving.images import Upload
 from serving.metrics import exposition
-from serving.openapi import describe_api
+from serving.openapi import describe_api, describe_operations
 from serving.pages import page_routes
 from serving.predictor import Answer, Predictor, unwrap
+from serving.routes import Route, bento_routes
 from serving.slots import Slots, busy
 from serving.top_k import choose_top_k, top_k_of_query
 from serving.uploads import BATCH, Refusal, advise, read_image, read_images
@@ -41,15 +39,14 @@ T = TypeVar("T")
 def create_app(predictor: Predictor) -> Starlette:
     """Returns the application that answers with ``predictor``; its lifespan opens and closes it.
 
-    Its ``state.posts`` are the paths that take images, each an application of its own, with all
-    that it passes here but the routing.
+    All that it answers is in its middleware, which fits around BentoML's application as well.
     """
     # What is odd about an upload is for its sender. Python even keeps each warning's text for ever.
     warnings.filterwarnings("ignore", module="PIL")
     settings, artifact = predictor.settings, predictor.artifact
     labels, seconds = len(artifact.labels), settings.deadline_ms / 1e3
     slots = Slots(settings.queue_size + settings.threads)
-    facts, api = _facts(predictor), describe_api(settings, artifact)
+    facts, schemas = _facts(predictor), describe_operations(settings, artifact)
 
     async def predict(request: Request) -> Response:
         asked = top_k_of_query(request, labels)
@@ -92,23 +89,17 @@ def create_app(predictor: Predictor) -> Starlette:
         with predictor:
             yield
 
-    posts = {"/predict": Endpoint(predict), "/predict_batch": Endpoint(predict_batch)}
-    app = Starlette(
-        routes=[
-            *(Route(path, endpoint, methods=["POST"]) for path, endpoint in posts.items()),
-            Route("/model", model, methods=["GET"]),
-            Route("/openapi.json", openapi, methods=["GET"]),
-            Route("/metrics", metrics, methods=["GET"]),
-            *page_routes(),
-        ],
-        middleware=[Middleware(Counted), Middleware(Guarded, token=settings.token)],
-        exception_handlers={HTTPException: _refuse_http, Exception: _fail},
-        lifespan=lifespan,
-    )
-    app.state.posts = {
-        path: Counted(Guarded(endpoint, token=settings.token)) for path, endpoint in posts.items()
-    }
-    return app
+    routes = [
+        Route("/predict", predict, method="POST", schema=schemas["/predict"]),
+        Route("/predict_batch", predict_batch, method="POST", schema=schemas["/predict_batch"]),
+        Route("/model", model, schema=schemas["/model"]),
+        Route("/openapi.json", openapi, public=True),
+        Route("/metrics", metrics, public=True, schema=schemas["/metrics"]),
+        *page_routes(),
+        *bento_routes(schemas),
+    ]
+    api = describe_api(settings, artifact, routes)
+    return Starlette(middleware=layers(settings, routes), lifespan=lifespan)
 
 
 async def _read(body: Awaitable[T], seconds: float) -> T:
@@ -143,17 +134,3 @@ def _facts(predictor: Predictor) -> Answer:
         "limits": {name: getattr(settings, name) for name in limits},
         "accepts": {"types": TYPES, "suffixes": list_suffixes()},
     }
-
-
-async def _refuse_http(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    code = error.detail.lower().replace(" ", "_")
-    return JSONResponse(
-        {"error": code, "detail": f"{request.method} {request.url.path}: {error.detail}"},
-        error.status_code,
-        error.headers,
-    )
-
-
-async def _fail(request: Request, error: Exception) -> Response:
-    return failure()  # Starlette raises the error again after this, for the log

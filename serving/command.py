@@ -10,6 +10,9 @@ import ipaddress
 import os
 import socket
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -37,6 +40,12 @@ def main() -> int:
     """Returns the exit status once the server has ended."""
     wanted = tyro.cli(Serve, prog="python -m serving", description=_description())
     settings, why = settle(wanted)
+    with _shared_figures(settings.workers):
+        return _serve(settings, why)
+
+
+def _serve(settings: Settings, why: str) -> int:
+
     artifact = open_artifact(settings)
     with listen(settings.host, settings.port) as listening:
         print(
@@ -93,6 +102,18 @@ def listen(host: str, port: int) -> socket.socket:
             f"choose another with PORT={port + 1} (make) or --port {port + 1}"
         ) from None
     return listening
+
+
+@contextmanager
+def _shared_figures(workers: int) -> Iterator[None]:
+    """Gives several workers a folder in which they count together.
+
+    It is there before anything imports prometheus_client, which looks for it just then.
+    """
+    with tempfile.TemporaryDirectory(prefix="pocketnets-") as folder:
+        if workers > 1:
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        yield
 
 
 def _shown(host: str) -> str:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
+from serving.routes import Handler
 from serving.uploads import Refusal
 
 
 class Endpoint:
     """What a Starlette application makes of a function, in less than half the time."""
 
-    def __init__(self, handler: Callable[[Request], Awaitable[Response]]) -> None:
+    def __init__(self, handler: Handler) -> None:
         self._handler = handler
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -22,7 +21,7 @@ class Endpoint:
         try:
             response = await self._handler(Request(scope, receive))
         except Refusal as refusal:
-            response = JSONResponse(body(refusal), refusal.status, refusal.headers)
+            response = refuse(refusal, scope)
         except Exception:
             await failure()(scope, receive, send)
             raise
@@ -34,6 +33,18 @@ def failure() -> Response:
     return JSONResponse(
         {"error": "internal", "detail": "the service failed; its log says why"}, 500
     )
+
+
+def refuse(refusal: Refusal, scope: Scope) -> Response:
+    """Returns the answer to a request that is refused.
+
+    One that asked whether to send its body may send it after a refusal or not (RFC 9110, 10.1.1):
+    the connection can carry no other.
+    """
+    headers = dict(refusal.headers or {})
+    if any(name == b"expect" for name, _ in scope["headers"]):
+        headers["connection"] = "close"
+    return JSONResponse(body(refusal), refusal.status, headers)
 
 
 def body(refusal: Refusal) -> dict[str, str]:

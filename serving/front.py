@@ -1,31 +1,177 @@
-"""The way of an image to our application that does not lead through BentoML's."""
+"""What every request meets first: the list of routes, the token, the count of answers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hmac
+from collections.abc import Sequence
+from http import HTTPStatus
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.datastructures import Headers
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serving.endpoint import Endpoint, body, failure, refuse
+from serving.metrics import OTHER, count
+from serving.routes import Route
+from serving.settings import Settings
+from serving.uploads import Refusal
 
 
 class Front:
-    """Hands a POST to one of our paths to what answers it, and all else to the service.
+    """Hands a request to what its route names, if its sender may ask.
 
-    The service would pass it on, after BentoML's context, tracing, timeout and log, and Starlette's
-    routing: some 0.2 ms a request, beside inference. None of these is in use: their work is done
-    by ours, or they are switched off.
+    Our own routes are answered here. Through BentoML's context, tracing, timeout and log, and
+    Starlette's routing, a request takes some 0.2 ms more, beside inference; none of these is in
+    use: their work is done here, or they are switched off.
 
     Args:
-        posts: path to what answers.
-        service: BentoML's application.
+        app: takes the requests for routes without a handler, and the lifespan.
+        routes: all there are.
+        token: what a request must bear, unless its route is public; None for no such demand.
+        root_path: prefix of all paths; paths without it are taken, too: some proxies strip it.
     """
 
-    def __init__(self, posts: Mapping[str, ASGIApp], service: ASGIApp) -> None:
-        self._posts = posts
-        self._service = service
+    def __init__(
+        self, app: ASGIApp, routes: Sequence[Route], token: str | None, root_path: str = ""
+    ) -> None:
+        self._app = app
+        self._routes = {route.path: route for route in routes}
+        self._answers = {r.path: Endpoint(r.handler) for r in routes if r.handler}
+        self._expected = f"Bearer {token}".encode() if token else None
+        self._root_path = root_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes the request on."""
-        app = self._service
-        if scope["type"] == "http" and scope["method"] == "POST":
-            app = self._posts.get(scope["path"], app)
-        await app(scope, receive, send)
+        """Answers the request, or passes it on."""
+        if scope["type"] == "websocket":  # none is listed
+            await send({"type": "websocket.close"})
+            return
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        path = scope["path"]
+        if self._root_path and path.startswith(self._root_path + "/"):
+            path = path.removeprefix(self._root_path)
+        route = self._routes.get(path)
+        answer: ASGIApp | None
+        if route is None and (location := self._moved(path)):
+            answer = _redirect(scope, location)
+        elif self._expected and not (route and route.public) and not self._is_known(scope):
+            answer = _unauthorized(scope)
+        elif route is None:
+            answer = _not_found(scope, self._root_path)
+        elif scope["method"] not in route.methods:
+            answer = _wrong_method(scope, route)
+        else:
+            answer = self._answers.get(path)
+        if answer is None:  # not counted: who watches a server asks every second
+            await _in_json(self._app, {**scope, "path": path, "root_path": ""}, receive, send)
+            return
+
+        async def counted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                count(path if route else OTHER, message["status"])
+            await send(message)
+
+        await answer(scope, receive, counted)
+
+    def _moved(self, path: str) -> str | None:
+        """Returns where a path that is not listed was meant to lead, relative to itself.
+
+        Only proxies know under which scheme, host and prefix a client asks.
+        """
+        name = path.rstrip("/").rpartition("/")[2]
+        if self._root_path and path == self._root_path:
+            return f"{name}/"
+        return f"../{name}" if path.endswith("/") and path[:-1] in self._routes else None
+
+    def _is_known(self, scope: Scope) -> bool:
+        assert self._expected is not None
+        given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+        return hmac.compare_digest(given, self._expected)
+
+
+class Cors(CORSMiddleware):
+    """Starlette's, whose refusals are our JSON."""
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        """Returns what a browser is told that asks whether a page may send a request."""
+        response = super().preflight_response(request_headers)
+        if response.status_code < 400:
+            return response
+        detail = f"{bytes(response.body).decode()}; POCKETNETS_CORS_ORIGINS lists who may ask"
+        return JSONResponse(body(Refusal(response.status_code, "cors", detail)), 400)
+
+
+def layers(settings: Settings, routes: Sequence[Route]) -> list[Middleware]:
+    """Returns what belongs around the application that has ``routes``, the outermost first."""
+    front = Middleware(Front, routes=routes, token=settings.token, root_path=settings.root_path)
+    if not settings.cors_origins:
+        return [front]
+    cors = Middleware(
+        Cors,
+        allow_origins=settings.cors_origins,
+        allow_methods=sorted({method for route in routes for method in route.methods}),
+        allow_headers=["authorization", "content-type"],
+        expose_headers=["retry-after", "server-timing"],
+    )
+    return [cors, front]
+
+
+def around(app: ASGIApp, layers: Sequence[Middleware]) -> ASGIApp:
+    """Returns ``app`` inside ``layers``, the first of them outermost."""
+    for layer, arguments, options in reversed(layers):
+        app = layer(app, *arguments, **options)
+    return app
+
+
+def _redirect(scope: Scope, location: str) -> Response:
+    query = scope["query_string"].decode("latin-1")
+    return RedirectResponse(f"{location}?{query}" if query else location)
+
+
+def _unauthorized(scope: Scope) -> Response:
+    headers = {"www-authenticate": "Bearer"}
+    detail = "send Authorization: Bearer <token>"
+    return refuse(Refusal(401, "unauthorized", detail, headers), scope)
+
+
+def _not_found(scope: Scope, root_path: str) -> Response:
+    detail = f"{scope['method']} {scope['path'][:80]!r}: no such path; see {root_path}/docs"
+    return refuse(Refusal(404, "not_found", detail), scope)
+
+
+def _wrong_method(scope: Scope, route: Route) -> Response:
+    detail = f"{scope['method']} {route.path}: send {route.method}"
+    headers = {"allow": ", ".join(route.methods)}
+    return refuse(Refusal(405, "method_not_allowed", detail, headers), scope)
+
+
+async def _in_json(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Lets ``app`` answer; what it answers to errors is replaced by ours."""
+    status: int | None = None
+
+    async def checked(message: Message) -> None:
+        nonlocal status
+        if message["type"] == "http.response.start":
+            status = message["status"]
+        if status is not None and status < 400:
+            await send(message)
+
+    try:
+        await app(scope, receive, checked)
+    except Exception:
+        status = status or 500
+        raise
+    finally:
+        if status is not None and status >= 400:
+            await _failure(scope, status)(scope, receive, send)
+
+
+def _failure(scope: Scope, status: int) -> Response:
+    if status == 500:
+        return failure()
+    phrase = HTTPStatus(status).phrase
+    detail = f"{scope['method']} {scope['path']}: {phrase}"
+    return refuse(Refusal(status, phrase.lower().replace(" ", "_"), detail), scope)

@@ -6,6 +6,7 @@ multiprocess mode), and any of them answers for all.
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from starlette.responses import Response
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 QUEUE_DEPTH = "pocketnets_queue_depth"
+OTHER = "other"  # the path of requests for none of ours; there are as many as clients think of
 
 # Stages take 0.1 ms to seconds; a request of a small network is over in 2 ms.
 _SECONDS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
@@ -38,6 +40,14 @@ BATCHES = Histogram(
     "pocketnets_batch_size", "Images in one call", buckets=(1, 2, 4, 8, 16, 32, 64, 128)
 )
 DEPTH = Gauge(QUEUE_DEPTH, "Images that wait", multiprocess_mode="livesum")
+
+
+_requests = functools.cache(lambda path, status: REQUESTS.labels(path, str(status)))
+
+
+def count(path: str, status: int) -> None:
+    """Counts one answer."""
+    _requests(path, status).inc()
 
 
 def exposition() -> Response:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from artifact.artifact import Artifact
 from serving.forms import FIELD
 from serving.image_types import TYPES
 from serving.json_bodies import TOP_K
+from serving.routes import Route
 from serving.settings import Settings
 from serving.slots import BUSY_S
 from serving.uploads import ANY, BATCH
@@ -29,8 +31,8 @@ _PIXEL = (
 _CODING = "Content-Encoding may be gzip; the limits are of what it holds."
 
 
-def describe_api(settings: Settings, artifact: Artifact) -> Schema:
-    """Returns the OpenAPI 3.1 document of a service that runs ``artifact`` with ``settings``."""
+def describe_operations(settings: Settings, artifact: Artifact) -> dict[str, Schema]:
+    """Returns the operation of each path that the document describes."""
     labels = len(artifact.labels)
     found = {
         "predictions": [{"label": artifact.labels[0], "index": 0, "score": 0.93}],
@@ -92,10 +94,29 @@ def describe_api(settings: Settings, artifact: Artifact) -> Schema:
         "summary": "What the service runs: manifest, labels, costs, gates, limits",
         "responses": {"200": _json("The facts", {"type": "object"})},
     }
-    if settings.token:
-        for operation in (single, several, model):
-            operation["security"] = [{"token": []}]
-            operation["responses"]["401"] = _error("The token is missing or wrong")
+    ready = _plain("The golden batch was reproduced; images are welcome")
+    ready["responses"]["503"] = _error("Not yet")
+    return {
+        "/predict": single,
+        "/predict_batch": several,
+        "/model": model,
+        "/healthz": _plain("The process lives"),
+        "/readyz": ready,
+        "/metrics": _plain("Figures for Prometheus"),
+    }
+
+
+def describe_api(settings: Settings, artifact: Artifact, routes: Sequence[Route]) -> Schema:
+    """Returns the OpenAPI 3.1 document of a service that runs ``artifact`` with ``settings``."""
+    paths: Schema = {}
+    for route in routes:
+        if operation := route.schema:
+            if settings.token and not route.public:
+                unauthorized = _error("The token is missing or wrong")
+                responses = {**operation["responses"], "401": unauthorized}
+                operation = {**operation, "responses": responses, "security": [{"token": []}]}
+            paths[route.path] = {route.method.lower(): operation}
+    labels = len(artifact.labels)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -104,14 +125,8 @@ def describe_api(settings: Settings, artifact: Artifact) -> Schema:
             "description": f"{artifact.model} ({artifact.precision}, {settings.runtime}) gives an "
             f"image the likeliest of {labels} labels.",
         },
-        "paths": {
-            "/predict": {"post": single},
-            "/predict_batch": {"post": several},
-            "/model": {"get": model},
-            "/healthz": {"get": _plain("The process lives")},
-            "/readyz": {"get": _plain("The golden batch was reproduced; images are welcome")},
-            "/metrics": {"get": _plain("Figures for Prometheus")},
-        },
+        "servers": [{"url": settings.root_path or "/"}],
+        "paths": paths,
         "components": {"schemas": _schemas(labels), "securitySchemes": _SECURITY},
     }
 

@@ -1,4 +1,7 @@
-"""The pages for people, ``/`` and ``/docs``: what lies in ``page/``, read once, from memory."""
+"""The pages for people, ``/`` and ``/docs``: what lies in ``page/``, read once, from memory.
+
+They name all else relative to themselves, so they work behind any prefix.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,17 @@ from pathlib import Path
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+
+from serving.routes import Route
 
 FOLDER = Path(__file__).resolve().parent / "page"
-PLACES = {"index.html": "/", "docs.html": "/docs"}
-TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
+PLACES = {"index.html": "/", "docs.html": "/docs", "favicon.ico": "/favicon.ico"}
+TYPES = {
+    ".html": "text/html",
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".ico": "image/vnd.microsoft.icon",
+}
 
 # The page loads its own files and asks its own server. Trusted types turn any attempt to write
 # markup from a script into an error, so that no label can become an element.
@@ -71,7 +80,7 @@ def _route(where: str, path: Path) -> Route:
             return Response(status_code=304, headers=headers)
         return Response(content, headers=headers, media_type=kind)
 
-    return Route(where, answer, methods=["GET"])
+    return Route(where, answer, public=True)
 
 
 def _is_known(headers: Headers, tag: str) -> bool:

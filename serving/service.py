@@ -56,3 +56,8 @@ class Pocketnets:
     def __is_ready__(self) -> bool:
         """Returns whether the warm-up is over; ``/readyz`` asks."""
         return predictor.ready
+
+
+# Around everything, BentoML's own routes too: what is not listed as public needs the token.
+for layer, _, options in app.user_middleware:
+    Pocketnets.add_asgi_middleware(layer, **options)  # type: ignore[attr-defined]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import ipaddress
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ CARRIED = Path(__file__).resolve().parent / "artifact"  # how a Bento carries it
 # A server must start without torch, so its runtimes are all the others.
 RUNTIMES = [name for name in list_runtimes() if not name.startswith("torch")]
 
+_ROOT_PATH = re.compile(r"(/[A-Za-z0-9._~-]*[A-Za-z0-9_~-])+")
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 _SWITCH = {"0": False, "1": True}
 
 
@@ -72,6 +75,16 @@ class Settings:
         10_000,
         range=(1, 600_000),
     )
+    head_ms: int = _setting(
+        "time for a request's head, the lines before its body (then 408)",
+        10_000,
+        range=(100, 600_000),
+    )
+    max_connections: int = _setting(
+        "connections open at once in a worker; then idle ones are closed first",
+        512,
+        range=(8, 100_000),
+    )
     max_bytes: int = _setting("largest image file", 20_000_000, range=(1, 2**31 - 1))
     max_pixels: int = _setting(
         "most pixels of an image, judged before decoding", 50_000_000, range=(1, MAX_PIXELS)
@@ -87,6 +100,18 @@ class Settings:
         "IP address to listen on: 127.0.0.1 is this machine, 0.0.0.0 all", "127.0.0.1"
     )
     port: int = _setting("TCP port", 3000, range=(1, 65535))
+    root_path: str = _setting(
+        "prefix under which a proxy shows the service, like /classifier; it may strip it or not", ""
+    )
+    trusted_proxies: tuple[str, ...] = _setting(
+        "addresses or networks of proxies whose X-Forwarded-For and -Proto are believed; * for all",
+        (),
+    )
+    cors_origins: tuple[str, ...] = _setting(
+        "origins of pages that browsers let call the service, like https://app.example.com; "
+        "* for all",
+        (),
+    )
     access_log: bool = _setting("1 logs a line for each request", False)
     allow_unverified: bool = _setting(
         "1 serves an artifact that was never run where it was made", False
@@ -99,6 +124,23 @@ class Settings:
                 value = getattr(self, each.name)
                 if not low <= value <= high:
                     raise _bad(each.name, value, _allowed(each))
+        if self.root_path and not _ROOT_PATH.fullmatch(self.root_path):
+            raise _bad(
+                "root_path", self.root_path, "a path like /classifier, without a / at its end"
+            )
+        for proxy in self.trusted_proxies:
+            if proxy != "*" and not _is_network(proxy):
+                raise _bad(
+                    "trusted_proxies", proxy, "an IP address, a network like 10.0.0.0/8, or *"
+                )
+        for origin in self.cors_origins:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise _bad(
+                    "cors_origins",
+                    origin,
+                    "an origin as browsers send it, https://app.example.com:8080 without a path, "
+                    "or *",
+                )
         if self.runtime not in RUNTIMES:
             raise UserError(
                 f"runtime is {self.runtime!r}: {closest(self.runtime, RUNTIMES)} "
@@ -144,7 +186,7 @@ def describe() -> list[tuple[str, str, str]]:
         default = each.default
         if each.default_factory is not dataclasses.MISSING:
             shown = "cores"
-        elif default is None or default is CARRIED:
+        elif default in (None, CARRIED, "", ()):
             shown = "-"
         else:
             shown = str(int(default)) if isinstance(default, bool) else str(default)
@@ -155,7 +197,9 @@ def describe() -> list[tuple[str, str, str]]:
     return rows
 
 
-def _parse(each: dataclasses.Field[Any], text: str) -> Path | int | bool | str:
+def _parse(each: dataclasses.Field[Any], text: str) -> Path | int | bool | str | tuple[str, ...]:
+    if each.type == "tuple[str, ...]":
+        return tuple(part.strip() for part in text.split(","))
     if each.type == "Path":
         return Path(text).expanduser().absolute()
     if each.type == "bool":
@@ -173,6 +217,14 @@ def _parse(each: dataclasses.Field[Any], text: str) -> Path | int | bool | str:
 def _allowed(each: dataclasses.Field[Any]) -> str:
     low, high = each.metadata["range"]
     return f"a whole number in {low}..{high}"
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _bad(name: str, value: object, allowed: str) -> UserError:

@@ -10,10 +10,9 @@ from __future__ import annotations
 import ctypes
 import logging
 import multiprocessing
-import os
+import resource
 import socket
 import sys
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -23,13 +22,13 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from core.errors import UserError
-from serving.front import Front
-from serving.metrics import FOLDER
+from serving.front import around
 from serving.predictor import open_artifact, the_predictor
-from serving.protocol import PoliteProtocol
-from serving.settings import Settings
+from serving.protocol import connection_class
+from serving.settings import PREFIX, Settings
 
 GRACE_S = 20  # what an unfinished request gets after SIGTERM
+_FILES = 200  # what a worker has open beside its connections
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # as malloc.h numbers them
 _START_S = 60  # what a worker gets to answer: OpenVINO compiles some graphs for 10 s
 
@@ -41,23 +40,24 @@ def supervise(settings: Settings, listening: socket.socket) -> int:
     each after its successor is ready, which reads the artifact anew.
     """
     uvicorn._subprocess.spawn = multiprocessing.get_context("fork")  # type: ignore[assignment]
+    _allow_files(settings.max_connections)
+    proxies = settings.trusted_proxies
     config = uvicorn.Config(
         "serving.supervisor:create",
         factory=True,
-        http=PoliteProtocol,
+        http=connection_class(settings.max_connections, settings.head_ms / 1e3),
+        ws="none",
         workers=settings.workers,
         log_config=None,
         access_log=False,
-        proxy_headers=settings.access_log,  # nobody else asks who the client is
+        proxy_headers=bool(proxies),
+        forwarded_allow_ips="*" if "*" in proxies else list(proxies),
         server_header=False,
         timeout_graceful_shutdown=GRACE_S,
         timeout_worker_healthcheck=_START_S,
     )
-    with tempfile.TemporaryDirectory(prefix="pocketnets-") as folder:
-        if settings.workers > 1:
-            os.environ[FOLDER] = folder
-        supervisor = _Supervisor(config, [listening])
-        supervisor.run()
+    supervisor = _Supervisor(config, [listening])
+    supervisor.run()
     return int(any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes))
 
 
@@ -80,7 +80,24 @@ def create() -> Any:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         sys.exit(STARTUP_FAILURE)
-    return Front(app.state.posts, service)
+    return around(service, app.user_middleware)
+
+
+def _allow_files(connections: int) -> None:
+    """Lets this process and its workers have as many files open as ``connections`` need.
+
+    Raises:
+        UserError: the system does not.
+    """
+    needed = connections + _FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise UserError(
+            f"max_connections is {connections}, but this system lets a process open {hard} files: "
+            f"it can be {max(hard - _FILES, 0)} at most (set {PREFIX}MAX_CONNECTIONS, or ulimit -n)"
+        )
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def _give_back_memory() -> None:

@@ -1,2 +1,2 @@
-// Swagger UI comes with BentoML, which serves it at /static_content.
-SwaggerUIBundle({ url: "/openapi.json", dom_id: "#docs" });
+// Swagger UI comes with BentoML, which serves it under static_content/.
+SwaggerUIBundle({ url: "openapi.json", dom_id: "#docs" });

@@ -17,8 +17,6 @@ _TOLD = re.compile(
     rf"/(home|tmp|usr|work|opt|root|var|proc)\b|site-packages|\.py\b|Traceback|File \"|\n"
     rf"|0x[0-9a-f]{{6,}}|object at|{re.escape(NAME)}"
 )
-# What uvicorn answers itself, before there is a request: the one answer that is not JSON.
-PROTOCOL = b"Invalid HTTP request received."
 
 
 def judge(status: int, body: bytes, *, batch: bool = False) -> str:
