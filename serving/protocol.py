@@ -72,8 +72,7 @@ class Connection(HttpToolsProtocol):
         self.timeout_keep_alive_task = self.loop.call_later(
             self.head_s, self.timeout_keep_alive_handler
         )
-        if len(self.connections) > self.most:
-            self._make_room()
+        self._make_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forgets the connection."""
@@ -173,7 +172,8 @@ class Connection(HttpToolsProtocol):
             return
         if self._in_head:  # has its own time
             self._unset_keepalive_if_required()
-        self._wait_among(self.stuck if self._in_head else self.idle)
+        is_stuck = self._in_head or self.flow.write_paused
+        self._wait_among(self.stuck if is_stuck else self.idle)
 
     def shutdown(self) -> None:
         """Closes the connection after what is in hand.
@@ -235,13 +235,16 @@ class Connection(HttpToolsProtocol):
 
     def _make_room(self) -> None:
         for waiting in (self.leaving, self.idle, self.stuck):
-            first = next(iter(waiting), self)
-            if first is not self:
+            while len(self.connections) > self.most:
+                first = next(iter(waiting), self)
+                if first is self:
+                    break
+                first._wait_among(None)
                 self.connections.discard(first)
                 first.transport.abort()
-                return
-        detail = f"all {self.most} connections are at work; come again in {BUSY_S} s"
-        self._refuse(503, "full", detail, b"retry-after: %d\r\n" % BUSY_S)
+        if len(self.connections) > self.most:
+            detail = f"all {self.most} connections are at work; come again in {BUSY_S} s"
+            self._refuse(503, "full", detail, b"retry-after: %d\r\n" % BUSY_S)
 
     def _end_head(self) -> None:
         self._refuse(408, "slow_head", f"the head did not end within {self.head_s:g} s")

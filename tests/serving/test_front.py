@@ -10,6 +10,8 @@ from starlette.types import ASGIApp, Message, Scope
 
 from serving.endpoint import Endpoint
 from serving.front import Front
+from serving.metrics import REQUESTS
+from serving.routes import Route, bento_routes
 from serving.uploads import Refusal
 
 
@@ -31,17 +33,23 @@ def send(app: ASGIApp, **scope: Any) -> list[Message]:
     return sent
 
 
+async def ours(request: Request) -> Response:
+    return PlainTextResponse("ours")
+
+
+ROUTES = [Route("/predict", ours, method="POST"), *bento_routes({})]
+
+
 @pytest.mark.parametrize(
     ("scope", "who"),
     [
         ({"path": "/predict"}, b"ours"),
-        ({"path": "/predict", "method": "GET"}, b"service"),
-        ({"path": "/predict/"}, b"service"),
         ({"path": "/readyz", "method": "GET"}, b"service"),
+        ({"path": "/readyz", "method": "HEAD"}, b"service"),
     ],
 )
 def test_images_take_the_short_way(scope: dict[str, Any], who: bytes) -> None:
-    front = Front({"/predict": PlainTextResponse("ours")}, PlainTextResponse("service"))
+    front = Front(PlainTextResponse("service"), ROUTES, token=None)
     assert send(front, **scope)[1]["body"] == who
 
 
@@ -52,10 +60,24 @@ def test_the_lifespan_is_the_services() -> None:
         seen.append(scope["type"])
 
     async def start() -> None:
-        await Front({}, service)({"type": "lifespan"}, None, None)  # type: ignore[arg-type]
+        await Front(service, ROUTES, None)({"type": "lifespan"}, None, None)  # type: ignore[arg-type]
 
     asyncio.run(start())
     assert seen == ["lifespan"]
+
+
+def test_answers_are_counted_by_path_and_all_others_together() -> None:
+    front = Front(PlainTextResponse("service"), ROUTES, token=None)
+    asked = [("POST", "/predict"), ("GET", "/predict"), ("GET", "/a"), ("GET", "/b")]
+    counts = [("/predict", 200), ("/predict", 405), ("other", 404), ("/readyz", 200)]
+
+    def counted() -> list[float]:
+        return [REQUESTS.labels(path, str(status))._value.get() for path, status in counts]
+
+    before = counted()
+    for method, path in [*asked, ("GET", "/readyz")]:
+        send(front, method=method, path=path, query_string=b"")
+    assert [after - was for after, was in zip(counted(), before, strict=True)] == [1, 1, 2, 0]
 
 
 def test_what_an_endpoint_raises_is_answered() -> None:

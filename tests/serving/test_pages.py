@@ -1,35 +1,42 @@
 from __future__ import annotations
 
+import io
 import re
 
 import httpx
 import pytest
-from starlette.applications import Starlette
+from PIL import Image
+from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
 
+from serving.front import Front
 from serving.pages import FOLDER, page_routes
+from serving.routes import bento_routes
 
 PATHS = {route.path for route in page_routes()}
+TEXTS = [path for path in FOLDER.iterdir() if path.suffix != ".ico"]
 
 
 @pytest.fixture(scope="module")
 def client() -> TestClient:
-    return TestClient(Starlette(routes=list(page_routes())))
+    return TestClient(Front(PlainTextResponse("service"), page_routes(), token=None))
 
 
 def test_every_file_has_a_route() -> None:
     names = {path.name for path in FOLDER.iterdir()}
     assert {"/", "/docs"} < PATHS
-    loaded = names - {"index.html", "docs.html"}
-    assert PATHS - {"/", "/docs"} == {f"/page/{name}" for name in loaded}
+    loaded = names - {"index.html", "docs.html", "favicon.ico"}
+    assert PATHS - {"/", "/docs", "/favicon.ico"} == {f"/page/{name}" for name in loaded}
 
 
 @pytest.mark.parametrize("path", sorted(PATHS))
 def test_answers_are_strict_about_what_they_are(client: TestClient, path: str) -> None:
-    kind = {"css": "text/css", "js": "text/javascript"}.get(path.rpartition(".")[2], "text/html")
+    kinds = {"css": "text/css", "js": "text/javascript", "ico": "image/vnd.microsoft.icon"}
+    kind = kinds.get(path.rpartition(".")[2], "text/html")
     response = client.get(path)
     assert response.status_code == 200
-    assert response.headers["content-type"] == f"{kind}; charset=utf-8"
+    charset = "; charset=utf-8" if kind.startswith("text/") else ""
+    assert response.headers["content-type"] == kind + charset
     assert response.headers["x-content-type-options"] == "nosniff"
     policy = response.headers["content-security-policy"].split("; ")
     assert "default-src 'none'" in policy
@@ -60,13 +67,19 @@ def test_head_and_other_methods(client: TestClient) -> None:
 def test_nothing_is_inline_and_nothing_comes_from_elsewhere() -> None:
     page = (FOLDER / "index.html").read_text()
     assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?![^>]*\ssrc=)", page)
-    for path in FOLDER.iterdir():
+    for path in TEXTS:
         source = path.read_text().replace("http://www.w3.org/2000/svg", "")  # a name, not fetched
         assert not re.search(r"https?://|@import|innerHTML|outerHTML|insertAdjacent", source), path
 
 
-@pytest.mark.parametrize(
-    "name", re.findall(r'(?:src|href)="(page/[^"]+)"', (FOLDER / "index.html").read_text())
-)
-def test_what_the_page_loads_is_served(client: TestClient, name: str) -> None:
-    assert client.get(f"/{name}").status_code == 200
+@pytest.mark.parametrize("page", ["index.html", "docs.html"])
+def test_what_a_page_loads_is_served_and_relative(client: TestClient, page: str) -> None:
+    names = re.findall(r'(?:src|href)="([^"]+)"', (FOLDER / page).read_text())
+    assert not [name for name in names if name.startswith("/")]  # a prefix would be lost
+    served = PATHS | {route.path for route in bento_routes({})}
+    assert {f"/{name}" for name in names if not name.startswith("data:")} <= served
+
+
+def test_the_icon_is_one(client: TestClient) -> None:
+    with Image.open(io.BytesIO(client.get("/favicon.ico").content)) as icon:
+        assert (icon.format, icon.size) == ("ICO", (32, 32))
