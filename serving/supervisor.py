@@ -19,7 +19,7 @@ from typing import Any
 import uvicorn
 import uvicorn._subprocess
 from uvicorn.config import STARTUP_FAILURE
-from uvicorn.supervisors import Multiprocess
+from uvicorn.supervisors import Multiprocess, multiprocess
 
 from core.errors import UserError
 from serving.front import around
@@ -40,6 +40,7 @@ def supervise(settings: Settings, listening: socket.socket) -> int:
     each after its successor is ready, which reads the artifact anew.
     """
     uvicorn._subprocess.spawn = multiprocessing.get_context("fork")  # type: ignore[assignment]
+    multiprocess.Process = _Worker  # type: ignore[misc]
     _allow_files(settings.max_connections)
     proxies = settings.trusted_proxies
     config = uvicorn.Config(
@@ -110,6 +111,14 @@ def _give_back_memory() -> None:
     if set_option is not None:
         set_option(_MMAP_THRESHOLD, 12 << 20)
         set_option(_TRIM_THRESHOLD, 32 << 20)
+
+
+class _Worker(multiprocess.Process):
+    """uvicorn's, whose end is seen while it is asked for its health, not a minute later."""
+
+    def start(self) -> None:
+        super().start()
+        self.child_conn.close()  # or this process holds the pipe open that the worker leaves
 
 
 class _Supervisor(Multiprocess):

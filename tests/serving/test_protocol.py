@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import socket
 import threading
@@ -18,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
-from uvicorn.supervisors import Multiprocess
+from uvicorn.supervisors import Multiprocess, multiprocess
 
 from serving.protocol import HEAD_BYTES, HEAD_LINES, connection_class
 
@@ -191,6 +192,7 @@ def test_uvicorn_still_keeps_what_is_used() -> None:
     assert hasattr(uvicorn._subprocess, "spawn"), moved("_subprocess", "spawn")
     for name in ("keep_subprocess_alive", "handle_hup"):
         assert hasattr(Multiprocess, name), moved("Multiprocess", name)
+    assert "child_conn" in inspect.getsource(multiprocess.Process), moved("Process", "child_conn")
 
 
 def moved(where: str, name: str) -> str:

@@ -85,12 +85,16 @@ def test_requests_are_logged_on_demand(
     environment["POCKETNETS_ACCESS_LOG"] = "1"
     arguments = ["-m", "serving", "--artifact", str(artifact_path)]
     with serve(*arguments, cwd=ROOT, environment=environment) as server:
-        httpx.post(f"{server.url}/predict", files={"image": ("secret.png", encoded("blue"))})
+        image = {"image": ("secret.png", encoded("blue"))}
+        forwarded = {"x-forwarded-for": "203.0.113.7"}  # which anybody can claim
+        httpx.post(f"{server.url}/predict", files=image, headers=forwarded)
         assert server.stop(signal.SIGTERM) == 0
         log = server.process.stdout.read()
     (line,) = [line for line in log.splitlines() if "/predict" in line]
     assert "path=/predict" in line
     assert "status=200" in line
+    assert "127.0.0.1" in line
+    assert "203.0.113.7" not in line
     assert "secret" not in log
 
 

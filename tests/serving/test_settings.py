@@ -26,10 +26,20 @@ def test_environment(tmp_path: Path) -> None:
             "POCKETNETS_THREADS": " 3 ",
             "POCKETNETS_TOP_K": "",
             "POCKETNETS_ALLOW_UNVERIFIED": "1",
+            "POCKETNETS_ROOT_PATH": "/tools/classifier-2",
+            "POCKETNETS_TRUSTED_PROXIES": "127.0.0.1, 10.0.0.0/8,fd00::/8,*",
+            "POCKETNETS_CORS_ORIGINS": "https://app.example.com,http://[::1]:5173, *",
             "THREADS": "9",
         }
     )
-    assert settings == Settings(artifact=tmp_path, threads=3, allow_unverified=True)
+    assert settings == Settings(
+        artifact=tmp_path,
+        threads=3,
+        allow_unverified=True,
+        root_path="/tools/classifier-2",
+        trusted_proxies=("127.0.0.1", "10.0.0.0/8", "fd00::/8", "*"),
+        cors_origins=("https://app.example.com", "http://[::1]:5173", "*"),
+    )
 
 
 def test_artifact_is_made_absolute() -> None:
@@ -51,6 +61,20 @@ def test_artifact_is_made_absolute() -> None:
         ("RUNTIME", "ort"),
         ("RUNTIME", "torch"),
         ("ALLOW_UNVERIFIED", "yes"),
+        ("HEAD_MS", "0"),
+        ("MAX_CONNECTIONS", "many"),
+        ("ROOT_PATH", "classifier"),
+        ("ROOT_PATH", "/classifier/"),
+        ("ROOT_PATH", "/"),
+        ("ROOT_PATH", "//example.org"),
+        ("ROOT_PATH", "/a/../b"),
+        ("ROOT_PATH", "/a?b"),
+        ("TRUSTED_PROXIES", "proxy"),
+        ("TRUSTED_PROXIES", "10.0.0.1/8"),
+        ("CORS_ORIGINS", "app.example.com"),
+        ("CORS_ORIGINS", "https://app.example.com/"),
+        ("CORS_ORIGINS", "https://App.example.com"),
+        ("CORS_ORIGINS", "https://*.example.com"),
     ],
 )
 def test_a_bad_value_is_named_with_its_variable(name: str, value: str) -> None:

@@ -36,7 +36,11 @@ def noise() -> bytes:
 
 
 class Crowd:
-    """Clients that ask one after the other, each request on a connection of its own."""
+    """Clients that ask one after the other, each request on a connection of its own.
+
+    Attributes:
+        outcomes: of each request, when it began, its status or the name of an error, and its body.
+    """
 
     def __init__(self, url: str, image: bytes) -> None:
         self.url = url
@@ -50,13 +54,14 @@ class Crowd:
         with httpx.Client(base_url=self.url, headers=headers, timeout=30) as client:
             while not self.leave.is_set():
                 body: Any = None
+                began = time.monotonic()
                 outcome: int | str
                 try:
                     answer = client.post("/predict", content=self.image)
                     outcome, body = answer.status_code, answer.json()
                 except httpx.TransportError as error:
                     outcome = type(error).__name__
-                self.outcomes.append((time.monotonic(), outcome, body))
+                self.outcomes.append((began, outcome, body))
 
     def wait_for(self, more: int, seconds: float = 30) -> None:
         """Returns when ``more`` answers have come."""
@@ -87,7 +92,21 @@ def crowd(url: str, image: bytes, size: int) -> Iterator[Crowd]:
 
 def workers(server: Any) -> list[psutil.Process]:
     children = psutil.Process(server.process.pid).children()
-    return [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
+    return [child for child in children if is_alive(child)]
+
+
+def is_alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:  # ended since it was listed
+        return False
+
+
+def wait_until(is_so: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def test_one_of_two_workers_is_killed(
@@ -100,27 +119,43 @@ def test_one_of_two_workers_is_killed(
         assert len(before) == 2
         with crowd(server.url, encoded(), 4) as clients:
             clients.wait_for(50)
-            killed = time.monotonic()
             before[0].kill()
-            while before[0] in workers(server) or len(workers(server)) < 2:
-                assert time.monotonic() - killed < 60
-                time.sleep(0.05)
+            wait_until(lambda: not is_alive(before[0]))
+            dead = time.monotonic()
+            wait_until(lambda: len(workers(server)) == 2)
             clients.wait_for(50)
-        failed = [when for when, outcome, _ in clients.outcomes if outcome != 200]
+        failed = [began for began, outcome, _ in clients.outcomes if outcome != 200]
         assert len(failed) <= 4  # what it had in hand: one of each client at most
-        assert all(when - killed < 2 for when in failed)
+        assert all(began < dead for began in failed)
         after = {worker.pid for worker in workers(server)}
         assert before[1].pid in after
         assert before[0].pid not in after
         assert server.stop(signal.SIGTERM) == 0
 
 
+def test_workers_count_together(
+    artifact_path: Path, serve: Serve, environment: Environment
+) -> None:
+    environment["POCKETNETS_WORKERS"] = "2"
+    arguments = ["-m", "serving", "--artifact", str(artifact_path)]
+    with serve(*arguments, cwd=ROOT, environment=environment) as server:
+        for _ in range(10):
+            assert httpx.get(f"{server.url}/model").status_code == 200
+        line = 'pocketnets_requests_total{path="/model",status="200"} 10.0'
+        for _ in range(3):  # whichever of them is asked
+            assert line in httpx.get(f"{server.url}/metrics").text
+
+
+@pytest.mark.parametrize("amid", [False, True], ids=["working", "amid a health check"])
 def test_the_only_worker_is_killed(
-    artifact_path: Path, encoded: Encoded, serve: Serve, environment: Environment
+    artifact_path: Path, encoded: Encoded, serve: Serve, environment: Environment, amid: bool
 ) -> None:
     arguments = ["-m", "serving", "--artifact", str(artifact_path)]
     with serve(*arguments, cwd=ROOT, environment=environment) as server:
         (worker,) = workers(server)
+        if amid:
+            worker.suspend()
+            time.sleep(1)  # it is asked twice a second, and has a minute to answer
         worker.kill()
         # The supervisor goes on listening: who comes meanwhile waits, and is answered.
         answer = httpx.post(f"{server.url}/predict", content=encoded(), headers=RAW, timeout=30)
