@@ -138,6 +138,14 @@ def test_serves_from_another_folder(
         image = {"image": ("a.png", encoded("blue"))}
         answer = httpx.post(f"{server.url}/predict", files=image).json()
         places = {process.cwd() for process in server.family[1:]}
+        icon = httpx.get(f"{server.url}/favicon.ico")
+        moved = httpx.get(f"{server.url}/predict/")
+        missing = httpx.get(f"{server.url}/nothing")
+        headers = {"expect": "100-continue", "content-type": "text/html"}
+        refused = httpx.post(f"{server.url}/predict", headers=headers)
+    assert (icon.status_code, moved.headers["location"]) == (200, "../predict")
+    assert (missing.status_code, missing.json()["error"]) == (404, "not_found")
+    assert (refused.status_code, refused.headers["connection"]) == (415, "close")
     assert answer["predictions"][0]["label"] == "blue"
     assert places == {str(bento / "src")}
 
