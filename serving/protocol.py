@@ -15,10 +15,10 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from serving.metrics import OTHER, count
+from serving.slots import BUSY_S
 
 HEAD_BYTES = 64 * 1024
 HEAD_LINES = 100
-BUSY_S = 1  # when to come again: idle connections give way at once
 
 # What is read, and dropped, after the last answer. Who closes on unread data resets the connection,
 # and the client may lose the answer; the rest of an upload that was refused has to arrive.
@@ -95,8 +95,8 @@ class Connection(HttpToolsProtocol):
             if isinstance(error.__context__, TooLarge):
                 self._refuse_head()
             else:
-                ours = isinstance(error, httptools.HttpParserCallbackError)
-                reason = "its target is no URL" if ours else error
+                is_target = isinstance(error, httptools.HttpParserCallbackError)
+                reason = "its target is no URL" if is_target else error
                 self._refuse(400, "bad_request", f"not a request of HTTP/1.1: {reason}")
             return
         if self._unparsed > HEAD_BYTES:
@@ -109,12 +109,14 @@ class Connection(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """Notes that the client does not read its answer."""
         super().pause_writing()
-        self._wait_among(self.stuck)
+        if self._among is not self.leaving:
+            self._wait_among(self.stuck)
 
     def resume_writing(self) -> None:
         """Notes that the client reads on."""
         super().resume_writing()
-        self._wait_among(None if self._has_request() else self.idle)
+        if self._among is not self.leaving:
+            self._wait_among(None if self._has_request() else self.idle)
 
     # What the parser calls ------------------------------------------------------------------------
 
@@ -164,7 +166,7 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Waits for the next request, or turns to one that is there."""
-        if self._ignores:
+        if self._among is self.leaving:
             self.server_state.total_requests += 1
             return
         super().on_response_complete()

@@ -250,11 +250,12 @@ def test_what_follows_a_request_and_is_none_is_said_after_its_answer(
     connect: Connect, app: App
 ) -> None:
     client = connect()
-    client.send(get("/wait"), b"NONSENSE\r\n\r\n")
-    client.send(b"more of it")
+    client.send(get("/wait") + get("/b") + b"NONSENSE\r\n\r\n", b"more of it")
     app.go.set()
     status, body, last = client.answer()
-    assert (status, body["path"], last) == (200, "/wait", True)
+    assert (status, body["path"], last) == (200, "/wait", False)
+    status, body, last = client.answer()
+    assert (status, body["path"], last) == (200, "/b", True)
     assert client.ended()
 
 
