@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from export.artifact import Artifact
+from artifact.artifact import Artifact
 from serving.app import create_app
 from serving.front import Front, around
 from serving.pages import FOLDER
