@@ -19,6 +19,7 @@ from __future__ import annotations
 import io
 import math
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -37,8 +38,28 @@ _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resamplin
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 
 
-# Pillow knows many more, some of them through other programs (EPS through Ghostscript).
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+# What Pillow calls a format, and what people call it. Pillow knows many more, some of them through
+# other programs (EPS through Ghostscript).
+_NAMES = {
+    "JPEG": "JPEG",
+    "PNG": "PNG",
+    "WEBP": "WebP",
+    "GIF": "GIF",
+    "BMP": "BMP",
+    "TIFF": "TIFF",
+    "AVIF": "AVIF",
+    "JPEG2000": "JPEG 2000",
+    "PPM": "PPM",
+}
+if find_spec("pillow_heif"):  # the extra heic
+    import pillow_heif
+
+    pillow_heif.register_heif_opener(
+        thumbnails=False, depth_images=False, aux_images=False, decode_threads=1
+    )
+    _NAMES["HEIF"] = "HEIC"
+FORMATS = tuple(_NAMES)
+TYPES = tuple(_NAMES.values())
 MAX_PIXELS = 89_478_485  # 1 GiB as RGBA in 24 bits: from here on Pillow warns
 # What it saves and changes: python -m bench study decoding. Not in the manifest: it is no property
 # of a network, and the golden batch starts from pixels.
@@ -173,7 +194,7 @@ def decode(
     except ImageError:
         raise
     except UnidentifiedImageError:
-        raise ImageError(f"{name}: not a {', '.join(FORMATS)} image") from None
+        raise ImageError(f"{name}: not a {', '.join(TYPES)} image") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise TooManyPixelsError(f"{name}: the limit is {max_pixels} pixels") from None
     except (OSError, SyntaxError, ValueError) as error:  # Pillow's own words
