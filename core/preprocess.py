@@ -25,18 +25,31 @@ from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import AvifImagePlugin, Image, UnidentifiedImageError
 
 from core.errors import UserError, first_line
-from core.image_limits import PatientFile, bomb_in_body, bomb_in_header
+from core.images.colour import set_key_colour, to_rgb
+from core.images.jpeg import ended, is_cut_short, is_jpeg, lost_rows
+from core.images.limits import PatientFile, bomb_in_body, bomb_in_header
+from core.images.metadata import orientation_in, without_metadata
+from core.images.pnm import load_pnm
+from core.images.tiff import describe_samples, is_tiff
 
 Pixels = npt.NDArray[np.uint8]
 Interpolation = Literal["bilinear", "bicubic"]
 CropMode = Literal["center", "squash", "border"]
+Truncated = Literal["refuse", "accept"]
 
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
-_SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
-
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 # What Pillow calls a format, and what people call it. Pillow knows many more, some of them through
 # other programs (EPS through Ghostscript).
@@ -58,18 +71,26 @@ if find_spec("pillow_heif"):  # the extra heic
         thumbnails=False, depth_images=False, aux_images=False, decode_threads=1
     )
     _NAMES["HEIF"] = "HEIC"
-FORMATS = tuple(_NAMES)
-TYPES = tuple(_NAMES.values())
+FORMATS = tuple(_NAMES)  # for Pillow
+TYPES = tuple(_NAMES.values())  # for people: errors, pages and docs
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # images are decoded side by side
+
 MAX_PIXELS = 89_478_485  # 1 GiB as RGBA in 24 bits: from here on Pillow warns
 # What it saves and changes: python -m bench study decoding. Not in the manifest: it is no property
 # of a network, and the golden batch starts from pixels.
 GAP = 2.0
 _START = 16  # bytes that tell a format
-_HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # ISO 23008-12
+# Of a JPEG that is cut short, at most: two rows of blocks, and one row in so many.
+_MAX_LOST_ROWS, _MAX_LOST_SHARE = 32, 16
 
 
 class ImageError(UserError):
     """Bytes that are not an image Pillow can read to the end."""
+
+
+class UnsupportedImageError(ImageError):
+    """An image of a kind that is not taken, sound as it may be."""
 
 
 class TooManyPixelsError(ImageError):
@@ -152,12 +173,16 @@ class Preprocess:
 
 
 def decode(
-    source: bytes | Path, *, max_pixels: int = MAX_PIXELS, shorter: int | None = None
+    source: bytes | Path,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    shorter: int | None = None,
+    truncated: Truncated = "refuse",
 ) -> Image.Image:
     """Returns the image in ``source`` (its bytes, or a file), upright, RGB, 8 bits a channel.
 
-    EXIF rotation is honoured, transparency is laid over white, the first frame of an animation
-    is taken. Of :data:`FORMATS` only.
+    EXIF rotation is honoured and other metadata is not looked at, transparency is laid over white,
+    the first frame of an animation is taken. Of :data:`FORMATS` only.
 
     Args:
         source: an encoded image.
@@ -167,33 +192,36 @@ def decode(
             memory. Where its sides do not divide, the last column and row are partly padding, so
             its centre lies up to half a pixel further. None, and any other format, gives all
             pixels.
+        truncated: whether to take a JPEG that is cut short, with its last rows grey or coarse:
+            at most 32 of them, and a sixteenth of all.
 
     Raises:
         ImageError: the bytes are not an image, or are cut short.
+        UnsupportedImageError: a kind of image that is not taken.
         TooManyPixelsError: more than ``max_pixels``, judged from the header before decoding: a
             few bytes can promise more pixels than there is memory for.
     """
     name = str(source) if isinstance(source, Path) else f"{len(source)} bytes"
     try:
         data = source if isinstance(source, bytes) else source.read_bytes()
+        data, turn = without_metadata(data)
         if bomb := bomb_in_header(data, max_pixels):
-            raise TooManyPixelsError(f"{name}: {bomb}")
-        with Image.open(PatientFile(data), formats=FORMATS) as image:
-            width, height = image.size
-            if width * height > max_pixels:
-                raise TooManyPixelsError(
-                    f"{name}: {width}x{height} is {width * height} pixels, "
-                    f"the limit is {max_pixels}"
-                )
-            if bomb := bomb_in_body(image, data, max_pixels):
-                raise TooManyPixelsError(f"{name}: {bomb}")
-            if shorter is not None:
-                image.draft(None, (shorter, shorter))
-            ImageOps.exif_transpose(image, in_place=True)  # it loads; copies only to turn
-            return to_rgb(image)
-    except ImageError:
-        raise
+            raise TooManyPixelsError(bomb)
+        try:
+            image = _load(data, max_pixels, shorter)
+        except OSError:
+            if not is_jpeg(data) or not is_cut_short(data):
+                raise
+            _check_loss(data, truncated)
+            image = _load(ended(data), max_pixels, shorter)
+        turn = max(turn, orientation_in(image.info))
+        upright = to_rgb(image)
+        return upright.transpose(_TURNS[turn]) if turn > 1 else upright
+    except ImageError as error:
+        raise type(error)(f"{name}: {error}") from error.__cause__
     except UnidentifiedImageError:
+        if reason := _unsupported(data):
+            raise UnsupportedImageError(f"{name}: {reason}") from None
         raise ImageError(f"{name}: not a {', '.join(TYPES)} image") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise TooManyPixelsError(f"{name}: the limit is {max_pixels} pixels") from None
@@ -226,7 +254,7 @@ def check_header(file: Path, *, max_pixels: int = MAX_PIXELS) -> None:
     except ImageError:
         raise
     except UnidentifiedImageError:
-        if start[4:8] == b"ftyp" and start[8:12] in _HEIC and "HEIF" not in FORMATS:
+        if start[4:8] == b"ftyp" and start[8:12] in _HEIC_BRANDS and "HEIF" not in FORMATS:
             raise ImageError(f"{file}: HEIC, which needs pip install '.[heic]'") from None
         raise ImageError(f"{file}: not an image") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -239,21 +267,52 @@ def check_header(file: Path, *, max_pixels: int = MAX_PIXELS) -> None:
         raise ImageError(f"{file}: cannot be read as an image ({type(error).__name__})") from error
 
 
+def _load(data: bytes, max_pixels: int, shorter: int | None) -> Image.Image:
+    """Returns the pixels of an image file, as they lie in it."""
+    with Image.open(PatientFile(data), formats=FORMATS) as image:
+        width, height = image.size
+        if width * height > max_pixels:
+            raise TooManyPixelsError(
+                f"{width}x{height} is {width * height} pixels, the limit is {max_pixels}"
+            )
+        if bomb := bomb_in_body(image, data, max_pixels):
+            raise TooManyPixelsError(bomb)
+        if image.format == "PPM":
+            return load_pnm(image, data)
+        if image.format == "PNG":
+            set_key_colour(image, bits=data[24])
+        if shorter is not None:
+            image.draft(None, (shorter, shorter))
+        image.load()
+        return image
+
+
+def _check_loss(data: bytes, truncated: Truncated) -> None:
+    """Raises ImageError unless a JPEG that is cut short may be taken."""
+    lost, height = lost_rows(data)
+    if lost is None:
+        reason = "more is missing than its last rows"
+    elif lost > min(_MAX_LOST_ROWS, height // _MAX_LOST_SHARE):
+        reason = f"its last {lost} of {height} rows are missing"
+    elif truncated == "refuse":
+        missing = f"its last {lost} of {height} rows are" if lost else "only its end marker is"
+        reason = f"{missing} missing; truncated=accept takes it"
+    else:
+        return
+    raise ImageError(f"a JPEG that is cut short: {reason}")
+
+
+def _unsupported(data: bytes) -> str | None:
+    """Returns what kind of image ``data`` is, if it is one that Pillow cannot open."""
+    if is_tiff(data) and (samples := describe_samples(data)):
+        return f"a TIFF with {samples}: save it with 8 or 16 bits"
+    if data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS and "HEIF" not in FORMATS:
+        return "a HEIC image, which needs pillow-heif: pip install '.[heic]'"
+    return None
+
+
 def encode_png(image: Image.Image) -> bytes:
     """Returns ``image`` as the bytes of a PNG file, which :func:`decode` gives back unchanged."""
     file = io.BytesIO()
     image.save(file, "PNG")
     return file.getvalue()
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Returns ``image`` as 8-bit RGB: grey is repeated, transparency is laid over white."""
-    if image.mode == "RGB":
-        return image
-    if image.mode in _SIXTEEN_BIT:
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.has_transparency_data:
-        coloured = image.convert("RGBA")
-        white = Image.new("RGBA", coloured.size, "white")
-        return Image.alpha_composite(white, coloured).convert("RGB")
-    return image.convert("RGB")

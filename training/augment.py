@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
 
-from core.preprocess import Pixels, Preprocess, to_rgb
+from core.images.colour import to_rgb
+from core.preprocess import Pixels, Preprocess
 from training.recipe import Recipe
 
 

@@ -5,16 +5,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
+from samples import samples
 from sklearn.datasets import load_sample_images
 
 from core.errors import UserError
 from core.preprocess import (
+    FORMATS,
     GAP,
+    TYPES,
     ImageError,
     Interpolation,
     Preprocess,
     TooManyPixelsError,
+    UnsupportedImageError,
     decode,
 )
 
@@ -51,7 +55,7 @@ def test_equals_resize_then_crop_where_sizes_divide() -> None:
     assert np.abs(ours - np.asarray(resized).astype(int))[inside].max() <= 1
 
 
-@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
+@pytest.mark.parametrize("format", FORMATS)
 def test_every_format_and_size_gives_the_shape_asked_for(format: str) -> None:
     for size in ((1, 1), (7, 300), (300, 7), (33, 33)):
         pixels = Preprocess(resize=40, crop=32)(decode(encode(Image.new("RGB", size), format)))
@@ -98,7 +102,7 @@ def test_cmyk_becomes_rgb() -> None:
     [
         (b"", "not a JPEG, PNG"),
         (b"<html>", "not a JPEG, PNG"),
-        (encode(Image.effect_noise((64, 64), 50), "JPEG")[:900], "cannot be read as an image"),
+        (encode(Image.effect_noise((64, 64), 50), "JPEG")[:900], "a JPEG that is cut short"),
         (encode(Image.effect_noise((64, 64), 50))[:900], "cannot be read as an image"),
     ],
     ids=["empty", "text", "cut JPEG", "cut PNG"],
@@ -222,9 +226,48 @@ def test_a_jpeg_of_odd_size_moves_by_less_than_half_a_pixel(angle: int) -> None:
 
 
 def test_a_decoded_image_needs_its_file_no_more(tmp_path: Path) -> None:
-    for format in ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"):
+    for format in FORMATS:
         file = tmp_path / "image"
         noise(64, 48).save(file, format)
         image, expected = decode(file), SMALL(decode(file.read_bytes()))
         file.write_bytes(b"")
         assert (SMALL(image) == expected).all(), format
+
+
+def plain_pillow(data: bytes, shorter: int | None) -> Image.Image:
+    """Returns what Pillow alone makes of an image, by the words of :func:`decode`."""
+    with Image.open(io.BytesIO(data)) as image:
+        if shorter:
+            image.draft(None, (shorter, shorter))
+        upright = ImageOps.exif_transpose(image)
+    if upright.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8)).convert("RGB")
+    if upright.has_transparency_data:
+        coloured = upright.convert("RGBA")
+        white = Image.new("RGBA", coloured.size, "white")
+        return Image.alpha_composite(white, coloured).convert("RGB")
+    return upright.convert("RGB")
+
+
+@pytest.mark.parametrize("shorter", [None, 10])
+@pytest.mark.parametrize("name", [name for name in samples() if not name.startswith("ppm")])
+def test_a_sound_image_keeps_every_bit(name: str, shorter: int | None) -> None:
+    data = samples()[name]
+    expected = np.asarray(plain_pillow(data, shorter))
+    assert (np.asarray(decode(data, shorter=shorter)) == expected).all()
+
+
+def test_the_types_are_one_list() -> None:
+    sound = {Image.open(io.BytesIO(data)).format for data in samples().values()}
+    assert sound == set(FORMATS)
+    assert len(TYPES) == len(FORMATS)
+    assert {"AVIF", "JPEG 2000", "PPM", "HEIC"} < set(TYPES)
+    with pytest.raises(ImageError, match=f"not a {', '.join(TYPES)} image"):
+        decode(b"no image")
+
+
+def test_heic_names_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    without = tuple(each for each in FORMATS if each != "HEIF")
+    monkeypatch.setattr("core.preprocess.FORMATS", without)
+    with pytest.raises(UnsupportedImageError, match=r"pip install '\.\[heic\]'"):
+        decode(samples()["heif"])

@@ -134,6 +134,7 @@ def test_not_an_image(client: Client) -> None:
     [
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "PostScript"),
         (b"8BPS\0\1" + bytes(40), "PSD"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(40), "JPEG XL"),
         (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "SVG"),
     ],
 )

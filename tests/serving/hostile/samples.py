@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms
 
+from models import preprocess  # noqa: F401 - it registers HEIC
+
 WIDTH, HEIGHT = 48, 40
 
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2))
@@ -47,6 +49,23 @@ def samples() -> dict[str, bytes]:
         "tiff 16 bit": _file(Image.fromarray(deep), "TIFF"),
         "tiff group4": _file(rgb.convert("1"), "TIFF", compression="group4"),
         "tiff float": _file(grey.convert("F"), "TIFF"),
+    }
+    made |= {
+        "avif": _file(rgb, "AVIF", **extra),
+        "avif alpha": _file(rgba, "AVIF"),
+        "avif animated": _file(rgb, "AVIF", **frames),
+        "jpeg2000": _file(rgb, "JPEG2000", irreversible=True, quality_layers=[20, 5]),
+        "jpeg2000 stream": _file(rgba, "JPEG2000", no_jp2=True),
+        "jpeg2000 tiles": _file(grey, "JPEG2000", tile_size=(32, 16), progression="RPCL"),
+        "jpeg2000 16 bit": _file(Image.fromarray(deep), "JPEG2000"),
+        "ppm": _file(rgb, "PPM"),
+        "ppm plain": b"P3 # plain\n%d %d 200\n" % rgb.size + b" 1 99 #\n200" * (WIDTH * HEIGHT),
+        "ppm 16 bit": b"P5\n%d %d\n65535\n" % rgb.size + deep.astype(">u2").tobytes(),
+        "ppm bitmap": _file(rgb.convert("1"), "PPM"),
+        "heif": _file(rgb, "HEIF", **extra),
+        "heif alpha": _file(rgba, "HEIF"),
+        "heif tiles": _file(rgb.resize((130, 70)), "HEIF", tile_size=64),
+        "heif several": _file(rgb, "HEIF", **frames),
     }
     for compression in ("tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg", "zstd"):
         made[f"tiff {compression}"] = _file(rgb, "TIFF", compression=compression)

@@ -6,9 +6,12 @@ import re
 import struct
 import zlib
 from collections.abc import Callable, Iterator
+from itertools import islice
 from random import Random
 
 from samples import chunk, samples
+
+from core.images.boxes import all_boxes
 
 Field = tuple[int, str]  # offset, and struct format of one number
 
@@ -103,6 +106,10 @@ def _fields(data: bytes) -> Iterator[Field]:
     elif data[:2] == b"BM":
         yield from ((at, "<I") for at in (2, 10, 14, 18, 22, 30, 34, 38, 42, 46, 50))
         yield from ((at, "<H") for at in (26, 28))
+    elif data[4:8] in (b"ftyp", b"jP  "):
+        yield from _boxes(data)
+    if (at := data.find(b"\xff\x4f\xff\x51")) >= 0:
+        yield from _jpeg2000(data, at)
     for found in re.finditer(rb"II\*\0|MM\0\*", data):  # TIFF, and EXIF anywhere
         yield from _tiff(data, found.start())
     if (at := data.find(b"acsp")) >= 36:  # an ICC profile: length, then 36 bytes on its magic
@@ -147,7 +154,7 @@ def _png(data: bytes) -> Iterator[Field]:
             yield from ((at + 8, ">I"), (at + 12, ">I"))
             yield from ((at + offset, "B") for offset in range(16, 21))
         elif kind in (b"acTL", b"fcTL"):
-            yield from ((at + 8 + offset, ">I") for offset in range(0, length - 3, 4))
+            yield from ((at + 8 + offset, ">I") for offset in range(0, min(length, 64) - 3, 4))
         at += 12 + length
 
 
@@ -172,6 +179,26 @@ def _gif(data: bytes) -> Iterator[Field]:
         yield at + 8, "B"
         if at + 10 < len(data):
             yield from ((at + 9, "B"), (at + 10, "B"))  # LZW code size, length of the block
+
+
+def _boxes(data: bytes) -> Iterator[Field]:
+    for box in islice(all_boxes(data), 200):
+        yield box.at, ">I"
+        if box.kind != b"mdat":
+            yield from ((at, "B") for at in range(box.start, min(box.end, box.start + 8)))
+            yield from ((at, ">H") for at in range(box.start, min(box.end, box.start + 64), 2))
+            yield from ((at, ">I") for at in range(box.start, min(box.end, box.start + 64), 4))
+        else:
+            yield from ((at, "B") for at in range(box.start, min(box.end, box.start + 16)))
+
+
+def _jpeg2000(data: bytes, start: int) -> Iterator[Field]:
+    yield from ((start + offset, ">I") for offset in range(8, 40, 4))
+    yield start + 40, ">H"
+    for marker in (b"\xff\x51", b"\xff\x52", b"\xff\x5c", b"\xff\x90"):
+        if (at := data.find(marker, start)) >= 0:
+            yield at + 2, ">H"
+            yield from ((at + offset, "B") for offset in range(4, 20))
 
 
 def _tiff(data: bytes, start: int) -> Iterator[Field]:

@@ -10,7 +10,7 @@ from bombs import bombs
 from PIL import Image
 from samples import samples
 
-from core.image_limits import bomb_in_body, bomb_in_header
+from core.images.limits import bomb_in_body, bomb_in_header
 from core.preprocess import ImageError, TooManyPixelsError, decode
 
 LIMIT = 2_000_000

@@ -1,0 +1,1 @@
+"""Image formats: what decoding one costs, and what Pillow leaves to be done."""

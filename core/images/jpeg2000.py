@@ -1,0 +1,164 @@
+"""What it would cost to decode a JPEG 2000 image (ITU-T T.800, annex A), judged by its headers.
+
+OpenJPEG makes objects of all tiles, precincts and code blocks before it looks at the data: a file
+of 200 bytes can ask for gigabytes, and for hours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import ceil
+from typing import NamedTuple
+
+from core.images.boxes import Numbers, boxes
+
+_STREAM = b"\xff\x4f\xff\x51"
+_SIZE, _CODING, _COMPONENT, _TILE, _DATA, _END = 0x51, 0x52, 0x53, 0x90, 0x93, 0xD9
+_MAX_SEGMENTS = 250_000
+
+
+class Headers(NamedTuple):
+    """The size of an image, and the most that its parts come to."""
+
+    width: int
+    height: int
+    components: int
+    tiles: int
+    blocks: int  # code blocks and precincts of all tiles
+    packets: int  # those of all layers
+
+
+def is_jpeg2000(data: bytes) -> bool:
+    """Returns whether ``data`` begins as a JPEG 2000 file or stream does."""
+    return data[:4] == _STREAM or data[4:8] == b"jP  "
+
+
+def read_headers(data: bytes) -> Headers:
+    """Returns what the headers of a file or a stream say; tiles may have headers of their own.
+
+    Raises:
+        OSError: they are broken or missing.
+    """
+    try:
+        return _read_headers(data)
+    except IndexError:
+        raise OSError("its headers are broken") from None
+
+
+def _read_headers(data: bytes) -> Headers:
+    size: _Size | None = None
+    blocks = precincts = layers = 0
+    for marker, take in _segments(data, _start(data)):
+        if marker == _SIZE:
+            size = _read_size(take)
+        elif marker in (_CODING, _COMPONENT):
+            if size is None:
+                raise IndexError("no size")
+            if marker == _COMPONENT:
+                take(1 if size.components < 257 else 2)
+            own_precincts = bool(take(1) & 1)
+            if marker == _CODING:
+                take(1)
+                layers = max(layers, take(2))
+                take(1)
+            more = _read_coding(take, size, own_precincts)
+            blocks, precincts = max(blocks, more[0]), max(precincts, more[1])
+    if size is None:
+        raise IndexError("no size")
+    parts = size.tiles * size.components
+    return Headers(
+        size.width,
+        size.height,
+        size.components,
+        size.tiles,
+        blocks * parts,
+        precincts * parts * layers,
+    )
+
+
+class _Size(NamedTuple):
+    width: int
+    height: int
+    across: int  # of a tile
+    down: int
+    tiles: int
+    components: int
+
+
+def _start(data: bytes) -> int:
+    """Returns where the stream begins."""
+    if data[:4] == _STREAM:
+        return 0
+    for box in boxes(data):
+        if box.kind == b"jp2c":
+            return box.start
+    raise IndexError("no stream")
+
+
+def _segments(data: bytes, start: int) -> Iterator[tuple[int, Numbers]]:
+    """Yields the segments of the main header and of every tile's headers, by their markers."""
+    at = start + 2
+    next_tile = len(data)
+    for _ in range(_MAX_SEGMENTS):
+        marker = data[at : at + 2]
+        if len(marker) < 2 or marker[1] == _END:
+            return
+        if marker[0] != 0xFF:
+            raise IndexError("no marker")
+        if marker[1] == _DATA:
+            if next_tile <= at:
+                raise IndexError("a tile within a tile")
+            at = next_tile
+            continue
+        take = Numbers(data, at + 2)
+        length = take(2)
+        if marker[1] == _TILE:
+            take(2)
+            size = take(4)
+            next_tile = at + size if size else len(data)
+            take = Numbers(data, at + 4)
+        if length < 2:
+            raise IndexError("no length")
+        yield marker[1], take
+        at += 2 + length
+    raise OSError(f"more than {_MAX_SEGMENTS} segments")
+
+
+def _read_size(take: Numbers) -> _Size:
+    take(2)
+    right, bottom, left, top, across, down, tiles_left, tiles_top = (take(4) for _ in range(8))
+    components = take(2)
+    width, height = right - left, bottom - top
+    if width < 1 or height < 1 or not across or not down:
+        raise IndexError("no size")
+    tiles = ceil((right - tiles_left) / across) * ceil((bottom - tiles_top) / down)
+    return _Size(width, height, min(across, width), min(down, height), tiles, components)
+
+
+def _read_coding(take: Numbers, size: _Size, own_precincts: bool) -> tuple[int, int]:
+    """Returns how many blocks and how many precincts a component of a tile has."""
+    levels = take(1)
+    block_width, block_height = (take(1) & 15) + 2, (take(1) & 15) + 2
+    take(2)
+    blocks = precincts = 0
+    for level in range(levels + 1):
+        across, down = 15, 15
+        if own_precincts:
+            exponents = take(1)
+            across, down = exponents & 15, exponents >> 4
+        width, height = (_shrunk(side, levels - level) for side in (size.across, size.down))
+        here = _shrunk(width, across) * _shrunk(height, down)
+        precincts += here
+        bands = 1
+        if level:
+            bands, width, height = 3, _shrunk(width, 1), _shrunk(height, 1)
+            across, down = max(0, across - 1), max(0, down - 1)
+        blocks += here + bands * max(
+            here,
+            _shrunk(width, min(across, block_width)) * _shrunk(height, min(down, block_height)),
+        )
+    return blocks, precincts
+
+
+def _shrunk(side: int, halvings: int) -> int:
+    return -(-side >> halvings)  # rounded up
