@@ -142,7 +142,13 @@ class Graphs:
         """uint8 (n, H, W, 3), and int64 (n,) where the classes are known."""
         network = self._network
         samples = network.calibration
-        pixels, labels = next(pixel_batches(samples, network.preprocess, size=len(samples)))
+        batches = pixel_batches(
+            samples,
+            network.preprocess,
+            size=len(samples),
+            truncated=network.truncated,
+        )
+        pixels, labels = next(batches)
         return pixels, labels if network.labelled else None
 
 

@@ -23,6 +23,10 @@ from core.names import canonical_name
 from core.preprocess import Pixels, Preprocess
 from models.classifier import Classifier
 from models.registry import build_model, find_model
+from models.errors import UserError
+from models.files import sha256
+from models.preprocess import Pixels, Preprocess, Truncated
+from models.registry import build_model, canonical_name, find_model
 from models.weights import (
     WeightsUnavailable,
     imagenet_classifier,
@@ -60,6 +64,7 @@ class Network:
         calibration: images that show the range of activations; never those below.
         held_out: labelled images it never learned from, or unlabelled ones.
         labelled: whether the classes of ``held_out`` are true.
+        truncated: whether images that are cut short are taken, as in training.
     """
 
     model: str
@@ -72,6 +77,7 @@ class Network:
     calibration: Sequence[Sample]
     held_out: Sequence[Sample]
     labelled: bool
+    truncated: Truncated = "refuse"
 
 
 def load_network(model: str, data: str | None, weights: WeightsChoice = "auto") -> Network:
@@ -149,6 +155,7 @@ def _trained(model: str, data: str) -> Network:
         calibration=images.train,
         held_out=_held_out(images, checkpoint, path),
         labelled=True,
+        truncated=checkpoint.recipe.get("truncated", "refuse"),
     )
 
 
@@ -266,7 +273,10 @@ def _spread(samples: Sequence[Sample], count: int) -> list[Sample]:
     return [samples[index] for index in indices]
 
 
-def stack(samples: Sequence[Sample], preprocess: Preprocess) -> Pixels:
+def stack(
+    samples: Sequence[Sample], preprocess: Preprocess, truncated: Truncated = "refuse"
+) -> Pixels:
     """Returns uint8 (n, crop, crop, 3) of all ``samples``."""
-    pixels, _ = next(pixel_batches(samples, preprocess, size=len(samples)))
+    batches = pixel_batches(samples, preprocess, size=len(samples), truncated=truncated)
+    pixels, _ = next(batches)
     return pixels

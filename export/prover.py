@@ -69,7 +69,8 @@ class Prover:
     @cached_property
     def _pixels(self) -> Pixels:
         """uint8 (n, H, W, 3) of held-out images."""
-        return stack(self._network.held_out[: self._images], self._network.preprocess)
+        network = self._network
+        return stack(network.held_out[: self._images], network.preprocess, network.truncated)
 
     @cached_property
     def _logits(self) -> Logits:
@@ -90,7 +91,12 @@ class Prover:
 
     def _top1(self, run: Callable[[Pixels], Logits]) -> float:
         network = self._network
-        batches = pixel_batches(network.held_out, network.preprocess, size=self._max_batch)
+        batches = pixel_batches(
+            network.held_out,
+            network.preprocess,
+            size=self._max_batch,
+            truncated=network.truncated,
+        )
         right = sum(int((run(pixels).argmax(axis=1) == labels).sum()) for pixels, labels in batches)
         return right / len(network.held_out)
 

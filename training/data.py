@@ -11,6 +11,8 @@ from PIL import Image
 
 from core.preprocess import Pixels, Preprocess, decode
 from training.scan import Scan
+from models.errors import UserError, closest
+from models.preprocess import Pixels, Preprocess, Truncated, decode
 
 Sample = tuple[Path | Image.Image, int]
 
@@ -46,26 +48,32 @@ class ImageData:
         return {name: samples for name, samples in parts.items() if samples}
 
 
-def open_image(source: Path | Image.Image) -> Image.Image:
+def open_image(source: Path | Image.Image, truncated: Truncated = "refuse") -> Image.Image:
     """Returns all pixels of a sample; ImageError names the file that cannot be read."""
-    return source if isinstance(source, Image.Image) else decode(source)
+    return source if isinstance(source, Image.Image) else decode(source, truncated=truncated)
 
 
-def pixels_of(source: Path | Image.Image, preprocess: Preprocess) -> Pixels:
+def pixels_of(
+    source: Path | Image.Image, preprocess: Preprocess, truncated: Truncated = "refuse"
+) -> Pixels:
     """Returns uint8 (crop, crop, 3) of a sample, the way a server makes them of its bytes."""
     if isinstance(source, Path):
-        source = decode(source, shorter=preprocess.shorter)
+        source = decode(source, shorter=preprocess.shorter, truncated=truncated)
     return preprocess(source)
 
 
 def pixel_batches(
-    samples: Sequence[Sample], preprocess: Preprocess, *, size: int
+    samples: Sequence[Sample],
+    preprocess: Preprocess,
+    *,
+    size: int,
+    truncated: Truncated = "refuse",
 ) -> Iterator[tuple[Pixels, np.ndarray[tuple[int], np.dtype[np.int64]]]]:
     """Yields uint8 (n, crop, crop, 3) and int64 (n,) class indices, ``size`` images at a time."""
     for start in range(0, len(samples), size):
         chunk = samples[start : start + size]
         sources, labels = zip(*chunk, strict=True)
-        pixels = np.stack([pixels_of(source, preprocess) for source in sources])
+        pixels = np.stack([pixels_of(source, preprocess, truncated) for source in sources])
         yield pixels, np.array(labels, dtype=np.int64)
 
 

@@ -135,12 +135,13 @@ class Samples(Dataset[Item]):
     def __getitem__(self, key: Key) -> Item:
         epoch, index = key
         source, label = self._samples[index]
+        truncated = self._recipe.truncated
         try:
             if self._augment:
-                whole, seeds = open_image(source), (self._recipe.seed, epoch, index)
+                whole, seeds = open_image(source, truncated), (self._recipe.seed, epoch, index)
                 pixels = augmented(whole, self._recipe.at(epoch), seeds)
             else:
-                pixels = pixels_of(source, self._recipe.preprocess)
+                pixels = pixels_of(source, self._recipe.preprocess, truncated)
         except ImageError as error:
             return error
         return torch.from_numpy(pixels.copy()), label

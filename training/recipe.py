@@ -5,11 +5,16 @@ from __future__ import annotations
 import dataclasses
 import typing
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from tyro.conf import arg
 
 from core.cores import usable_cores
 from core.errors import UserError
 from core.preprocess import Interpolation, Preprocess
+from models.cores import usable_cores
+from models.errors import UserError
+from models.preprocess import Interpolation, Preprocess, Truncated
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,6 +77,9 @@ class Recipe:
     """Training: another side than crop; None for the same."""
     interpolation: Interpolation = "bilinear"
     """How images are resampled."""
+    truncated: Annotated[Truncated, arg(prefix_name=False)] = "refuse"
+    """JPEGs that lack their end: accept takes those that lack an end marker, or at most their last
+    32 rows and a sixteenth of all. Holds for training, validation and export alike."""
     min_scale: float = 0.35
     """Training: smallest share of the image's area a random crop keeps; 1 keeps the whole."""
     flip: bool = True
