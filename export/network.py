@@ -20,13 +20,9 @@ from core import cli
 from core.errors import UserError
 from core.files import sha256
 from core.names import canonical_name
-from core.preprocess import Pixels, Preprocess
+from core.preprocess import Pixels, Preprocess, Truncated
 from models.classifier import Classifier
 from models.registry import build_model, find_model
-from models.errors import UserError
-from models.files import sha256
-from models.preprocess import Pixels, Preprocess, Truncated
-from models.registry import build_model, canonical_name, find_model
 from models.weights import (
     WeightsUnavailable,
     imagenet_classifier,

@@ -18,10 +18,11 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from core.preprocess import TYPES
 from serving.batcher import QueueFull
 from serving.endpoint import body
 from serving.front import layers
-from serving.image_types import TYPES, list_suffixes
+from serving.image_types import list_suffixes
 from serving.images import Upload
 from serving.metrics import exposition
 from serving.openapi import describe_api, describe_operations

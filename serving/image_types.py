@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from PIL import Image
 
-from core.preprocess import FORMATS, TYPES
+from core.preprocess import FORMATS
 
 # First bytes of what people take for an image: where they lie, what it is, and what Pillow calls
 # it if it may be one of ours.

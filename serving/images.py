@@ -6,14 +6,16 @@ from dataclasses import dataclass, field
 from time import perf_counter
 
 from core.preprocess import (
+    TYPES,
     ImageError,
     Pixels,
     Preprocess,
     TooManyPixelsError,
+    UnsupportedImageError,
     decode,
 )
 from serving.base64_text import decode_base64
-from serving.image_types import TYPES, other_type
+from serving.image_types import other_type
 from serving.settings import Settings
 from serving.uploads import Refusal, check_size
 
@@ -52,11 +54,14 @@ def read(upload: Upload, settings: Settings, preprocess: Preprocess) -> Decoded:
             data,
             max_pixels=settings.max_pixels,
             shorter=preprocess.shorter,
+            truncated=settings.truncated,
         )
     except Refusal as refusal:
         image.refusal = refusal
     except TooManyPixelsError as error:
         image.refusal = Refusal(413, "too_many_pixels", str(error))
+    except UnsupportedImageError as error:
+        image.refusal = Refusal(415, "unsupported_image", str(error))
     except ImageError as error:
         if kind := other_type(data):
             detail = f"it is {kind}: send one of {', '.join(TYPES)}"

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from artifact.artifact import Artifact
+from core.preprocess import TYPES
 from serving.forms import FIELD
-from serving.image_types import TYPES
 from serving.json_bodies import TOP_K
 from serving.routes import Route
 from serving.settings import Settings

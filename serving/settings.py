@@ -9,12 +9,12 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from artifact.runtimes.base import list_runtimes
 from core.cores import usable_cores
 from core.errors import UserError, closest
-from core.preprocess import MAX_PIXELS
+from core.preprocess import MAX_PIXELS, Truncated
 
 PREFIX = "POCKETNETS_"
 CARRIED = Path(__file__).resolve().parent / "artifact"  # how a Bento carries its artifact
@@ -89,6 +89,11 @@ class Settings:
     max_pixels: int = _setting(
         "most pixels of an image, judged before decoding", 50_000_000, range=(1, MAX_PIXELS)
     )
+    truncated: Truncated = _setting(  # noqa: RUF009 - a field
+        "accept takes a JPEG that lacks its end marker, or at most its last 32 rows and a "
+        "sixteenth of all; refuse does not",
+        "refuse",
+    )
     max_images: int = _setting("most images in a /predict_batch", 32, range=(1, 1024))
     top_k: int = _setting(
         "predictions in an answer if the request says nothing", 5, range=(1, 1_000_000)
@@ -146,6 +151,8 @@ class Settings:
                 f"runtime is {self.runtime!r}: {closest(self.runtime, RUNTIMES)} "
                 f"(set {PREFIX}RUNTIME)"
             )
+        if self.truncated not in get_args(Truncated):
+            raise _bad("truncated", self.truncated, " or ".join(get_args(Truncated)))
         if self.max_images > self.queue_size:
             raise UserError(
                 f"max_images is {self.max_images} and queue_size {self.queue_size}: a batch that "

@@ -9,10 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from core.preprocess import Pixels, Preprocess, decode
+from core.preprocess import Pixels, Preprocess, Truncated, decode
 from training.scan import Scan
-from models.errors import UserError, closest
-from models.preprocess import Pixels, Preprocess, Truncated, decode
 
 Sample = tuple[Path | Image.Image, int]
 

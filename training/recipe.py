@@ -11,10 +11,7 @@ from tyro.conf import arg
 
 from core.cores import usable_cores
 from core.errors import UserError
-from core.preprocess import Interpolation, Preprocess
-from models.cores import usable_cores
-from models.errors import UserError
-from models.preprocess import Interpolation, Preprocess, Truncated
+from core.preprocess import Interpolation, Preprocess, Truncated
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

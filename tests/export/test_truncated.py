@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from core.errors import UserError
 from export.network import load_network, stack
-from export.proof import Prover
-from models.errors import UserError
+from export.prover import Prover
 from training.__main__ import _parse
 from training.checkpoint import KEY, checkpoint_path, read_checkpoint, run_folder
-from training.data import load_data, open_image
+from training.data import open_image
+from training.datasets import load_data
 from training.loader import Samples
 from training.recipe import Recipe
 

@@ -18,9 +18,8 @@ from starlette.applications import Starlette
 
 from artifact.artifact import Artifact
 from artifact.records import Logits
-from core.preprocess import Pixels, decode
+from core.preprocess import TYPES, Pixels, decode
 from serving.app import create_app
-from serving.image_types import TYPES
 from serving.predictor import Predictor
 from serving.settings import Settings
 

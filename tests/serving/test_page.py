@@ -25,7 +25,8 @@ from live_page import (
 )
 
 from artifact.artifact import Artifact
-from serving.image_types import TYPES, list_suffixes
+from core.preprocess import TYPES
+from serving.image_types import list_suffixes
 
 Encoded = Callable[..., bytes]
 

@@ -75,6 +75,7 @@ def test_artifact_is_made_absolute() -> None:
         ("CORS_ORIGINS", "https://app.example.com/"),
         ("CORS_ORIGINS", "https://App.example.com"),
         ("CORS_ORIGINS", "https://*.example.com"),
+        ("TRUNCATED", "yes"),
     ],
 )
 def test_a_bad_value_is_named_with_its_variable(name: str, value: str) -> None:
