@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from core.errors import UserError
 from core.names import canonical_name
@@ -111,15 +112,34 @@ def open_branches(network: nn.Module) -> None:
                 nn.init.normal_(parameter, std=0.02)
 
 
-def settle_batch_norm(network: nn.Module, batches: Sequence[torch.Tensor]) -> None:
-    """Gives a network with random weights the batch norm statistics of real ``batches``.
+def batch_norms(network: nn.Module) -> list[_BatchNorm]:
+    """Returns the layers of ``network`` that have running statistics of batches."""
+    layers = (layer for layer in network.modules() if isinstance(layer, _BatchNorm))
+    return [layer for layer in layers if layer.track_running_stats]
+
+
+@torch.no_grad()
+def settle_batch_norm(network: nn.Module, batches: Iterable[torch.Tensor]) -> None:
+    """Gives a network the batch norm statistics of ``batches``: the mean over all of them.
 
     Untrained statistics (mean 0, variance 1) let activations vanish layer by layer: logits of
-    1e-9, denormal numbers that slow a CPU down, and ranges no int8 calibration can use.
+    1e-9, denormal numbers that slow a CPU down, and ranges no int8 calibration can use. Unlike
+    ``torch.optim.swa_utils.update_bn``, all but batch norm is in evaluation mode, as it is where
+    the statistics are used: dropout and stochastic depth change them, and draw random numbers.
 
     Args:
         network: uint8 (N, H, W, 3) -> logits; left in evaluation mode.
-        batches: uint8 (N, H, W, 3) each.
+        batches: uint8 (N, H, W, 3) each; at least one.
     """
-    torch.optim.swa_utils.update_bn(batches, network)
     network.eval()
+    layers = batch_norms(network)
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # to torch, the mean over all batches
+        layer.training = True
+    for pixels in batches:
+        network(pixels)
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
+        layer.training = False

@@ -21,7 +21,8 @@ class Epoch:
         learning_rate: of the last step.
         images_per_second: training images, loading and augmentation included.
         train_seconds: of the training images.
-        val_seconds: of the held-out images, loading included.
+        val_seconds: of the held-out images, loading included, and of those that statistics of
+            batch norm are estimated on.
     """
 
     epoch: int

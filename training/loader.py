@@ -16,6 +16,9 @@ from training.augment import augmented
 from training.data import ImageData, Sample, open_image, pixels_of
 from training.recipe import Recipe
 
+SETTLING = 1024
+"""Training images, at most, that the statistics of batch norm are estimated on."""
+
 Key = tuple[int, int]  # epoch and index of a sample
 Item = tuple[torch.Tensor, int] | ImageError
 Report = Callable[[ImageError], None]
@@ -53,6 +56,21 @@ class Loaders(lightning.LightningDataModule):
         """Returns this process's share of the held-out images; no image is seen twice."""
         rank, world = self._place()
         return plain_batches(self._data.val, self._recipe, rank, world)
+
+    def settling_dataloader(self) -> DataLoader[Item]:
+        """Returns training images as the held-out ones are seen, for the statistics of batch norm.
+
+        Not augmented, since the statistics are used on images that are not. The same up to
+        :data:`SETTLING` random ones in every epoch; batches are as large as those of training.
+        """
+        rank, world = self._place()
+        size = part_size(self._recipe, world)
+        shuffled = np.random.default_rng(self._recipe.seed).permutation(len(self._data.train))
+        steps = max(1, min(SETTLING, len(shuffled)) // (size * world))
+        parts = shuffled[: steps * world * size].reshape(steps, world, size)
+        order = [(0, int(index)) for index in parts[:, rank].flat]
+        samples = Samples(self._data.train, self._recipe, augment=False)
+        return _loader(samples, order, size, self._recipe.workers)
 
     def _place(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

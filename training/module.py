@@ -51,6 +51,7 @@ class ClassifierModule(lightning.LightningModule):
         self.labels = labels
         self.recipe = recipe
         self.history: list[Epoch] = []
+        self.weights_top1: float | None = None  # held out, of the weights whose average is kept
         self._facts = facts
         self._report = report
         self._loss: nn.Module = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
@@ -97,7 +98,7 @@ class ClassifierModule(lightning.LightningModule):
             self.logger.log_metrics({"loss": detached.item()}, self.global_step)
         return loss
 
-    def on_validation_epoch_start(self) -> None:
+    def on_validation_start(self) -> None:
         """Stops the clock of the epoch's training."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)

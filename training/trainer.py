@@ -12,14 +12,16 @@ from typing import Any, Literal
 
 import pytorch_lightning as lightning
 import torch
-from pytorch_lightning.callbacks import EarlyStopping, EMAWeightAveraging
+from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from core import cli
 from core.machine import cpu_name
+from training.averaging import Averaging
 from training.progress import ProgressBar
 from training.recipe import Recipe
 from training.run import KeepEpochs, PartialRun, WholeFileIO
+from training.settling import Settling
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,7 +44,8 @@ def make_trainer(recipe: Recipe, machine: Machine, partial: PartialRun) -> light
         KeepEpochs(partial.folder, best=recipe.patience is not None),
     ]
     if recipe.ema is not None:
-        callbacks.append(EMAWeightAveraging(decay=recipe.ema))
+        callbacks.append(Averaging(recipe.ema))
+    callbacks.append(Settling(always=recipe.ema is not None))
     if recipe.patience is not None:
         callbacks.append(
             EarlyStopping(
