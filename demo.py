@@ -33,7 +33,6 @@ notes = cli.notes()
 
 def main() -> None:
     """Runs every step; the first that fails ends the demo and leaves nothing running."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that finally blocks run
     started = time.monotonic()
     which = ["--model", MODEL, "--data", DATA]
     step("1/4 train", "training", *which, "--fresh")  # a demo that was stopped may be repeated

@@ -1,16 +1,18 @@
-"""What every command line of the house shares: consoles, and the end of a user's mistake."""
+"""What every command line of the house shares: consoles, and how a command ends."""
 
 from __future__ import annotations
 
 import gc
+import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import NoReturn, TypeVar
 
 from rich.console import Console
 
-from core.errors import UserError
+from core.errors import UserError, storage_error
 
 T = TypeVar("T")
 _UNCUT = 10_000  # columns: more than any line has
@@ -33,13 +35,36 @@ def notes() -> Console:
     return Console(stderr=True)
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a command as Ctrl-C does, so that what it began is cleared away."""
+
+
 def run(command: Callable[[], int | None]) -> NoReturn:
-    """Runs ``command`` and exits with its status: 0, or 1 and one line for a user's mistake."""
+    """Runs ``command`` and exits with its status.
+
+    That is 0, or 1 and one line for a user's mistake or a disk that takes nothing more; of a
+    command that is stopped 130 (Ctrl-C) or 143 (SIGTERM), and one line where there is more to say.
+    """
+    before = signal.signal(signal.SIGTERM, _terminate)
     try:
         sys.exit(command() or 0)
     except UserError as error:
         sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except KeyboardInterrupt as stop:
+        if str(stop):
+            print(f"stopped: {stop}", file=sys.stderr)
+        sys.exit(128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT))
+    except Exception as error:
+        if (reason := storage_error(error)) is None:
+            raise
+        sys.exit(f"error: {reason}")
     finally:
+        signal.signal(signal.SIGTERM, before)
         gc.freeze()  # else the interpreter's last collection takes 2 s after an export
+
+
+def _terminate(*_: object) -> None:
+    if multiprocessing.parent_process():  # a worker process, forked with this handler
+        os._exit(128 + signal.SIGTERM)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # make passes on what its group gets as well
+    raise Terminated

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import errno
+import os
 import traceback
 from collections.abc import Callable, Iterable
 
@@ -38,6 +40,30 @@ def first_line(error: BaseException) -> str:
     """Returns the first line of another library's message, or its kind if it has none."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+_OF_STORAGE = (
+    errno.ENOSPC,  # full
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EIO,
+    errno.EACCES,
+    errno.EPERM,
+)
+
+
+def storage_error(error: BaseException | None) -> str | None:
+    """Returns in one line what storage refuses, if that is where ``error`` comes from.
+
+    Where a file takes nothing more, torch raises a RuntimeError of its own.
+    """
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _OF_STORAGE:
+            where = f": {os.fsdecode(error.filename)}" if error.filename else ""
+            return f"{os.strerror(error.errno)}{where}"
+        error = error.__context__ if isinstance(error, RuntimeError) else None
+    return None
 
 
 def in_words(error: BaseException) -> str:

@@ -25,10 +25,22 @@ def staged(path: Path) -> Iterator[Path]:
     try:
         new = work / "new"
         new.mkdir()
-        yield new
+        with _named(path):
+            yield new
         replace_folder(new, path)
     finally:
         shutil.rmtree(work)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Names ``path`` in an OSError that names no file, as those of writing do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def replace_folder(new: Path, path: Path) -> None:
@@ -45,7 +57,7 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with _named(path), temporary.open("wb") as file:
             yield file
         os.replace(temporary, path)
     finally:

@@ -14,6 +14,7 @@ from core import cli
 from core.cores import usable_cores
 from core.files import write_whole
 from core.names import canonical_name
+from export.jobs import stopping
 from export.to_onnx import to_onnx
 from models.classifier import Classifier
 from models.cost import (
@@ -67,11 +68,12 @@ def main() -> None:
     notes = cli.notes()
     with ProcessPoolExecutor(usable_cores(), mp_context=get_context("spawn")) as pool:
         waiting = {pool.submit(count, name): name for name in names}
-        for done in as_completed(waiting):
-            name = waiting[done]
-            costs[name] = done.result()
-            write_whole(COSTS_FILE, to_json(costs))
-            notes.print(f"{name}: {costs[name].macs / 1e6:,.3f} M MACs")
+        with stopping(waiting):
+            for done in as_completed(waiting):
+                name = waiting[done]
+                costs[name] = done.result()
+                write_whole(COSTS_FILE, to_json(costs))
+                notes.print(f"{name}: {costs[name].macs / 1e6:,.3f} M MACs")
     print(COSTS_FILE)
 
 

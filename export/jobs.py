@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import queue
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
+from typing import Any
 
 from core.cores import usable_cores
 from core.errors import UserError, in_words
@@ -54,12 +57,26 @@ def run_jobs(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, list[Outc
 
     with ThreadPoolExecutor(workers) as threads:
         waiting = {threads.submit(alone, job): job for job in jobs}
-        try:
+        with stopping(waiting):
             for done in as_completed(waiting):
                 yield waiting[done], _outcomes(done)
-        finally:
-            for future in waiting:
-                future.cancel()  # those that have not begun
+
+
+@contextmanager
+def stopping(waiting: Collection[Future[Any]]) -> Iterator[None]:
+    """Ends the processes that work on ``waiting`` where the block is left before they are done.
+
+    Their pools would wait for them. Ctrl-C reaches all processes, SIGTERM only this one.
+    """
+    try:
+        yield
+    finally:
+        for future in waiting:
+            future.cancel()  # those that have not begun
+        while not all(future.done() for future in waiting):
+            for process in active_children():
+                process.terminate()
+            time.sleep(0.05)  # one may be about to start
 
 
 def _run(job: Job) -> list[Outcome]:

@@ -71,8 +71,10 @@ def held_out_top1(trainer: lightning.Trainer, module: ClassifierModule) -> float
     """Returns the held-out top-1 of the network as it is, of all processes; nothing is logged."""
     module.network.eval()
     counts = torch.zeros(2, device=module.device)  # right, and all
+    held_out = trainer.val_dataloaders
+    assert held_out is not None
     with trainer.precision_plugin.forward_context():
-        for batch in _on_device(trainer, module, trainer.val_dataloaders):
+        for batch in _on_device(trainer, module, held_out):
             right = module.network(batch.pixels).argmax(dim=1) == batch.labels
             counts += torch.stack([right.sum(), torch.tensor(len(right), device=module.device)])
     right, images = trainer.strategy.reduce(counts, reduce_op="sum").tolist()

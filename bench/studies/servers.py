@@ -8,8 +8,6 @@ machine and are loaded by turns.
 from __future__ import annotations
 
 import random
-import signal
-import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -85,8 +83,6 @@ def run(name: str, out: Path, *, artifact: Path | None = None, **options: Any) -
         artifact = ARTIFACTS / pick.artifact
     if artifact is None:
         raise UserError("no artifact to serve: name its folder with --artifact")
-    # Its servers end with it, however it is asked to end.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     return run_servers(artifact, out, **options)
 
 

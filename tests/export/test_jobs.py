@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import multiprocessing
 import os
 from pathlib import Path
 
 import pytest
-from fake_jobs import broken, cores, killed
+from fake_jobs import broken, cores, killed, slow
 
 from core.errors import UserError
 from export import jobs
@@ -48,6 +49,14 @@ def test_every_worker_has_cores_of_its_own(monkeypatch: pytest.MonkeyPatch) -> N
     every = sorted(os.sched_getaffinity(0))
     found = list(run_jobs([job("a"), job("b"), job("c")], workers=len(every)))
     assert {outcome.target for _, (outcome,) in found} <= {str([core]) for core in every}
+
+
+def test_who_stops_waits_for_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "_run", slow)
+    running = run_jobs([job("first"), job("second"), job("third")], workers=1)
+    assert next(running)[0].model == "first"
+    running.close()  # type: ignore[attr-defined]
+    assert not multiprocessing.active_children()
 
 
 def test_no_worker_at_all() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 from export.build import Outcome
 from export.jobs import Job
@@ -12,6 +13,13 @@ from export.jobs import Job
 def killed(job: Job) -> list[Outcome]:
     """Is what happens when memory runs out."""
     os.kill(os.getpid(), signal.SIGKILL)
+    return []
+
+
+def slow(job: Job) -> list[Outcome]:
+    """Takes minutes, but for the first network."""
+    if job.model != "first":
+        time.sleep(300)
     return []
 
 

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import errno
+import gc
+import os
+import signal
+import time
+from collections.abc import Callable
+
+import pytest
+
+from core import cli
+from core.errors import UserError, storage_error
+
+
+def ended(command: Callable[[], int | None]) -> object:
+    """Returns the exit status of a command, or the line it ends with."""
+    with pytest.raises(SystemExit) as stop:
+        cli.run(command)
+    gc.unfreeze()
+    return stop.value.code
+
+
+def test_a_command_ends_with_its_own_status_or_with_the_line_of_a_mistake() -> None:
+    def mistaken() -> int:
+        raise UserError("size is 0")
+
+    assert ended(lambda: None) == 0
+    assert ended(lambda: 3) == 3
+    assert ended(mistaken) == "error: size is 0"
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_command_clears_up_and_ends_with_128_and_the_signal(
+    number: signal.Signals, status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    cleared = []
+
+    def stopped() -> int:
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(60)
+        finally:
+            if number == signal.SIGTERM:
+                os.kill(os.getpid(), number)  # again, as make sends it
+            cleared.append(True)
+        return 0
+
+    assert ended(stopped) == status
+    assert cleared == [True]
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert capsys.readouterr().err == ""
+
+
+def test_a_stopped_command_may_say_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    def stopped() -> int:
+        raise cli.Terminated("RESUME=1 goes on")
+
+    assert ended(stopped) == 143
+    assert capsys.readouterr().err == "stopped: RESUME=1 goes on\n"
+
+
+def test_what_a_disk_refuses_is_one_line() -> None:
+    def full() -> int:
+        raise OSError(errno.ENOSPC, "No space left on device", "a/model.onnx")
+
+    def read_only() -> int:
+        try:
+            raise OSError(errno.EROFS, "Read-only file system")
+        except OSError:
+            raise RuntimeError("unexpected pos 704 vs 598")  # noqa: B904, as torch does
+
+    def absent() -> int:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", "a")
+
+    def in_bytes() -> int:
+        raise OSError(errno.EROFS, "Read-only file system", b"log")
+
+    assert ended(in_bytes) == "error: Read-only file system: log"
+    assert ended(full) == "error: No space left on device: a/model.onnx"
+    assert ended(read_only) == "error: Read-only file system"
+    with pytest.raises(FileNotFoundError):  # a fault of ours
+        cli.run(absent)
+    gc.unfreeze()
+    assert storage_error(RuntimeError("something else")) is None
