@@ -7,6 +7,7 @@ import warnings
 from collections import Counter
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.fx.experimental.optimization import fuse
@@ -139,8 +140,10 @@ def _translations() -> dict[Any, Any]:
     """Returns our own ONNX form for the operators that torch would decompose badly.
 
     Of adaptive_avg_pool2d torch makes mean and as_strided, and of the latter a chain of Shape,
-    Range and Gather that computes indices at run time.
+    Range and Gather that computes indices at run time. Windows that are not all of one size, as
+    where 2x2 features are pooled to 7x7, are a product with a constant matrix for each axis.
     """
+    from onnx.numpy_helper import from_array
     from onnxscript import opset20 as op
 
     def adaptive_avg_pool2d(x, output_size):  # type: ignore[no-untyped-def]
@@ -149,15 +152,28 @@ def _translations() -> dict[Any, Any]:
         sides = list(x.shape[2:])
         window = [side // out for side, out in zip(sides, output_size, strict=True)]
         if [side * out for side, out in zip(window, output_size, strict=True)] != sides:
-            raise UserError(
-                f"adaptive_avg_pool2d from {sides} to {list(output_size)}: only whole windows "
-                "can be exported; choose another input size"
+            rows, columns = (
+                _pooling(side, out) for side, out in zip(sides, output_size, strict=True)
             )
+            pooled = op.MatMul(op.Constant(value=from_array(rows)), x)
+            return op.MatMul(pooled, op.Constant(value=from_array(columns.T.copy())))
         if window == [1, 1]:
             return op.Identity(x)
         return op.AveragePool(x, kernel_shape=window, strides=window)
 
     return {torch.ops.aten.adaptive_avg_pool2d.default: adaptive_avg_pool2d}
+
+
+def _pooling(side: int, out: int) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+    """Returns the matrix (out, side) whose rows average the windows of adaptive_avg_pool2d.
+
+    Window i of torch's begins at floor(i * side / out) and ends at ceil((i + 1) * side / out).
+    """
+    matrix = np.zeros((out, side), dtype=np.float32)
+    for window in range(out):
+        start, end = window * side // out, -(-(window + 1) * side // out)
+        matrix[window, start:end] = 1 / (end - start)
+    return matrix
 
 
 def _strip_traces(model: Any) -> None:
