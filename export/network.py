@@ -22,6 +22,7 @@ from core.files import sha256
 from core.names import canonical_name
 from core.preprocess import Pixels, Preprocess, Truncated
 from models.classifier import Classifier
+from models.input_size import check_input_size
 from models.registry import build_model, find_model
 from models.weights import (
     WeightsUnavailable,
@@ -35,6 +36,7 @@ from training.data import ImageData, Sample, pixel_batches, sample_photos
 from training.datasets import data_name, load_data
 from training.identity import unseen
 from training.look import look
+from training.summary.confusion import chance
 
 WeightsChoice = Literal["auto", "imagenet", "random"]
 
@@ -126,12 +128,15 @@ def _trained(model: str, data: str) -> Network:
             f"DATA={data}, or WEIGHTS=imagenet, or, for latency only, WEIGHTS=random"
         )
     checkpoint = load_checkpoint(path)
+    if words := chance(checkpoint.confusion.numpy()):
+        cli.notes().print(f"warning: {path}: {words}", soft_wrap=True)
     images = load_data(data, checkpoint.options)
     if images.labels != checkpoint.labels:
         raise UserError(
             f"{path} knows the classes {', '.join(checkpoint.labels)}, but {data} holds "
             f"{', '.join(images.labels)}; train again"
         )
+    check_input_size(model, checkpoint.preprocess.crop, classes=len(checkpoint.labels))
     calibration = _spread(images.train, CALIBRATION_IMAGES)
     images = look(replace(images, train=calibration), checkpoint.options, refuse=False)
     return Network(
@@ -197,6 +202,7 @@ def _imagenet(model: str) -> Network:
             f"make export MODEL={model} DATA=digits), or, for latency only, "
             f"make export MODEL={model} WEIGHTS=random"
         ) from None
+    check_input_size(model, weights.preprocess.crop, classes=len(weights.labels))
     calibration, held_out = _photos()
     return Network(
         model=model,
@@ -214,6 +220,7 @@ def _imagenet(model: str) -> Network:
 
 def _random(model: str) -> Network:
     size = find_model(model).native_size
+    check_input_size(model, size)
     preprocess = Preprocess(resize=round(size * 8 / 7), crop=size)
     module = _random_module(model, preprocess)
     calibration, held_out = _photos()

@@ -38,6 +38,8 @@ class Models:
     """A JSON list, in plain units, instead of the table."""
     markdown: bool = False
     """A Markdown table."""
+    input_sizes: tuple[str, ...] = ()
+    """Instead of the table, which images these networks take, found by trying; timm/ as well."""
 
 
 def rows(family: tuple[str, ...] = (), sort: str = "family") -> list[dict[str, Any]]:
@@ -74,6 +76,12 @@ def main() -> None:
     args = tyro.cli(Models, prog="python -m models", description=Models.__doc__)
     if args.json and args.markdown:
         raise UserError("--json and --markdown are both given: ask for one of them")
+    if args.input_sizes:
+        from models.input_size import input_sizes  # which needs torch
+
+        for name in args.input_sizes:
+            print(f"{name}: {input_sizes(name)}")
+        return
     found = rows(args.family, args.sort)
     if args.json:
         print(json.dumps(found, indent=1))

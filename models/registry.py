@@ -119,31 +119,6 @@ def build_model(name: str, *, num_classes: int = 1000) -> nn.Module:
     return find_model(name).build(num_classes)
 
 
-def check_input_size(name: str, size: int) -> None:
-    """Returns None if network ``name`` takes images of ``size`` x ``size`` pixels.
-
-    Raises:
-        UserError: it cannot; the message says from what size on it can.
-    """
-    import torch
-
-    with torch.device("meta"):
-        network = build_model(name).eval()
-
-        def takes(side: int) -> bool:
-            try:
-                network(torch.empty(1, 3, side, side))
-            except (RuntimeError, ValueError):  # a window larger than what is left of the image
-                return False
-            return True
-
-        if size < 1 or not takes(size):
-            smallest = next(side for side in range(max(size, 0) + 1, 1024) if takes(side))
-            raise UserError(
-                f"{name} cannot take {size}x{size} images: at least {smallest}x{smallest}"
-            )
-
-
 def _unknown(name: str) -> UserError:
     own = [*_entries(), *ALIASES]
     try:

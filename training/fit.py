@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
@@ -13,12 +12,12 @@ from statistics import median
 import torch
 
 from core import cli
-from core.errors import UserError
+from core.errors import UserError, storage_error
 from core.files import write_whole
 from core.machine import this_machine
 from core.names import canonical_name
 from core.preprocess import ImageError
-from models.registry import check_input_size
+from models.input_size import check_input_size
 from training.checkpoint import (
     checkpoint_path,
     facts_of_data,
@@ -38,6 +37,7 @@ from training.options import FolderOptions
 from training.recipe import Recipe
 from training.run import PartialRun, make_plan
 from training.summary.facts import RunFacts
+from training.summary.findings import doubts
 from training.summary.write import write_summary
 from training.trainer import Machine, device_name, is_first_process, make_trainer, quiet
 
@@ -79,7 +79,12 @@ def fit(
     recipe.check()
     options = options or FolderOptions()
     data = look(data, options)
-    check_input_size(model, min(recipe.at(0).train_crop or recipe.crop, recipe.crop))
+    check_input_size(
+        model,
+        *sorted({recipe.crop, *recipe.train_crops}),
+        classes=len(data.labels),
+        batch=max(1, recipe.batch_size // recipe.accumulate),
+    )
     if len(data.train) < recipe.batch_size:
         raise UserError(
             f"batch_size is {recipe.batch_size}, more than the {len(data.train)} training images "
@@ -110,8 +115,6 @@ def fit(
         )
         trainer = make_trainer(recipe, machine or Machine(), partial)
         trainer.fit(module, datamodule=Loaders(data, recipe), ckpt_path=last, weights_only=True)
-        if trainer.interrupted:
-            raise KeyboardInterrupt
         if not trainer.is_global_zero:
             return checkpoint_path(run_folder(model, data.name))
         checkpoint = load_checkpoint(partial.save_final())
@@ -140,7 +143,10 @@ def fit(
             date=date.today().isoformat(),
             seconds=sum(epoch.seconds for epoch in module.history),
             images_per_second=median(epoch.images_per_second for epoch in module.history),
+            weights_top1=module.weights_top1,
         )
+        for doubt in doubts(facts, module.history, checkpoint.confusion.numpy()):
+            cli.notes().print(f"warning: {doubt}", soft_wrap=True)
         write_summary(partial.folder, facts, module.history, checkpoint.confusion.numpy())
         write_whole(partial.folder / "metrics.csv", to_csv(module.history))
         if skipped and skipped.paths:
@@ -165,20 +171,21 @@ class _Skipped:
 
 @contextmanager
 def _one_line(recipe: Recipe, partial: PartialRun) -> Iterator[None]:
-    """Turns what the machine lacks into one line; what was saved before stays, and only that."""
+    """Turns what stops a run into one line; what was saved before stays, and only that."""
     try:
         with ExitStack() as failed:
             failed.callback(partial.drop_if_empty)
             yield
             failed.pop_all()
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
+    except (KeyboardInterrupt, SystemExit) as error:
+        # Of an interruption Lightning makes an exit with status 1.
+        stop = error.__context__ if isinstance(error, SystemExit) else error
+        if not isinstance(stop, KeyboardInterrupt):
             raise
-        raise UserError(
-            f"no space left on the device of {partial.folder}; the last whole epoch is kept: "
-            "free some space, then RESUME=1"
-        ) from None
-    except RuntimeError as error:
+        raise type(stop)(_kept(partial)) from None
+    except Exception as error:
+        if (reason := storage_error(error)) is not None:
+            raise UserError(f"{reason}; {_kept(partial)}") from None
         memory = isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
         if not memory:
             raise
@@ -188,3 +195,10 @@ def _one_line(recipe: Recipe, partial: PartialRun) -> Iterator[None]:
             f"{2 * recipe.accumulate} (the same steps, half the memory), --recipe.batch-size "
             f"{max(1, recipe.batch_size // 2)} or --recipe.precision bf16"
         ) from None
+
+
+def _kept(partial: PartialRun) -> str:
+    """Returns what is left of a run that stopped, and how to go on."""
+    if not partial.last.exists():
+        return "no epoch was whole yet, so nothing was kept"
+    return f"{partial.folder} keeps the last whole epoch: RESUME=1 goes on from there"

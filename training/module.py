@@ -57,7 +57,7 @@ class ClassifierModule(lightning.LightningModule):
         self._loss: nn.Module = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
         self._distillation: DistillationLoss | None = None
         if recipe.teacher:
-            teacher = load_teacher(recipe.teacher, labels)
+            teacher = load_teacher(recipe.teacher, labels, sorted(recipe.train_crops))
             self._distillation = DistillationLoss(teacher, recipe.temperature, self._loss)
         self._train_loss, self._train_top1, self._val_loss = (
             MeanMetric(nan_strategy="disable") for _ in range(3)

@@ -53,7 +53,8 @@ class Recipe:
     clip: float | None = None
     """Largest norm of the gradient; None for no limit."""
     ema: float | None = None
-    """Decay of the running average of the weights, which is validated and kept; None for none."""
+    """Decay of the running average of the weights, which is validated and kept; None for none.
+    Less at first: (1 + n) / (10 + n) in step n."""
 
     label_smoothing: float = 0.1
     """Share of the target spread evenly over all classes."""
@@ -148,6 +149,11 @@ class Recipe:
     def preprocess(self) -> Preprocess:
         """Returns what validation, calibration and serving do to an image."""
         return Preprocess(resize=self.resize, crop=self.crop, interpolation=self.interpolation)
+
+    @property
+    def train_crops(self) -> set[int]:
+        """Returns the sides in pixels of the squares that training sees, over all epochs."""
+        return {self.at(epoch).train_crop or self.crop for epoch in range(self.epochs)}
 
     def at(self, epoch: int) -> Recipe:
         """Returns the recipe of one epoch, counted from 0: in stage i of n the values that have a

@@ -60,7 +60,8 @@ class PartialRun:
                 f"{self.folder} holds an unfinished run: RESUME=1 goes on with it, FRESH=1 drops "
                 "it and starts anew"
             )
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if self.folder.exists():
+            shutil.rmtree(self.folder)
         self.folder.mkdir(parents=True)
         write_whole(self.folder / _IMAGES, images)
         write_whole(self.folder / _PLAN, (json.dumps(plan, indent=1) + "\n").encode())
@@ -129,9 +130,9 @@ class PartialRun:
 
     def finish(self) -> Path:
         """Returns the folder of the finished run, which this one has become."""
-        for name in (LAST, BEST):
-            (self.folder / name).unlink(missing_ok=True)
         replace_folder(self.folder, self._run)
+        for name in (LAST, BEST):  # last: without them nothing would be resumed
+            (self._run / name).unlink(missing_ok=True)
         return self._run
 
 

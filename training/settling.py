@@ -42,6 +42,8 @@ class Settling(lightning.Callback):
         assert isinstance(module, ClassifierModule)
         if self._always or not settled(module, trainer.global_step):
             settle(trainer, module)
+        else:
+            share(trainer, module)
 
 
 def settled(module: ClassifierModule, steps: int) -> bool:
@@ -51,16 +53,20 @@ def settled(module: ClassifierModule, steps: int) -> bool:
 
 
 def settle(trainer: lightning.Trainer, module: ClassifierModule) -> None:
-    """Estimates the statistics on some training images; all processes then have the same."""
-    layers = batch_norms(module.network)
-    if not layers:
+    """Estimates the statistics on some training images, in every process on its share of them."""
+    if not batch_norms(module.network):
         return
     loaders = trainer.datamodule  # type: ignore[attr-defined]
     assert isinstance(loaders, Loaders)
     with trainer.precision_plugin.forward_context():
         batches = _on_device(trainer, module, loaders.settling_dataloader())
         settle_batch_norm(module.network, (batch.pixels for batch in batches))
-    for layer in layers:
+    share(trainer, module)
+
+
+def share(trainer: lightning.Trainer, module: ClassifierModule) -> None:
+    """Gives all processes the mean of their statistics: they validate the network that is saved."""
+    for layer in batch_norms(module.network):
         for statistic in (layer.running_mean, layer.running_var):
             assert statistic is not None
             statistic.copy_(trainer.strategy.reduce(statistic, reduce_op="mean"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -10,31 +11,34 @@ from torch.nn import functional
 
 from core.errors import UserError
 from models.classifier import Classifier
+from models.input_size import check_input_size
 from models.weights import imagenet_classifier, load_imagenet_weights
 from training.checkpoint import checkpoint_path, load_checkpoint
 
 
-def load_teacher(teacher: str, labels: tuple[str, ...]) -> Classifier:
+def load_teacher(teacher: str, labels: tuple[str, ...], sizes: Iterable[int]) -> Classifier:
     """Returns a frozen network in evaluation mode that tells ``labels`` apart.
 
     Args:
         teacher: the folder of a finished run, or a registry name, for its ImageNet weights.
         labels: the student's classes, which must be the teacher's.
+        sizes: sides in pixels of the images it will be shown.
 
     Raises:
-        UserError: there is no such network or run, or it knows other classes.
+        UserError: there is no such network or run, or it knows other classes or takes other images.
     """
     if Path(teacher).is_dir():
         checkpoint = load_checkpoint(checkpoint_path(Path(teacher)))
-        known, network = checkpoint.labels, checkpoint.network()
+        known, network, model = checkpoint.labels, checkpoint.network(), checkpoint.model
     else:
         weights = load_imagenet_weights(teacher)
-        known, network = weights.labels, imagenet_classifier(teacher, weights)
+        known, network, model = weights.labels, imagenet_classifier(teacher, weights), teacher
     if known != labels:
         raise UserError(
             f"teacher {teacher} knows {len(known)} classes ({known[0]}, ...), the data has "
             f"{len(labels)} ({labels[0]}, ...): train a teacher on this data and give its folder"
         )
+    check_input_size(model, *sizes, classes=len(labels))
     return network.eval().requires_grad_(False)
 
 

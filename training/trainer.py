@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,6 +42,7 @@ class Machine:
 def make_trainer(recipe: Recipe, machine: Machine, partial: PartialRun) -> lightning.Trainer:
     """Returns the trainer of a run, which saves every epoch in the run's folder."""
     callbacks: list[lightning.Callback] = [
+        OwnSignals(),
         ProgressBar(cli.notes()),
         KeepEpochs(partial.folder, best=recipe.patience is not None),
     ]
@@ -58,6 +61,21 @@ def make_trainer(recipe: Recipe, machine: Machine, partial: PartialRun) -> light
         plugins=[WholeFileIO()],
         **trainer_options(recipe, machine),
     )
+
+
+class OwnSignals(lightning.Callback):
+    """Leaves SIGTERM to whoever had it: Lightning ends a run that gets one with status 0."""
+
+    def setup(
+        self, trainer: lightning.Trainer, module: lightning.LightningModule, stage: str
+    ) -> None:
+        """Remembers the handler that Lightning is about to replace."""
+        self._handler = signal.getsignal(signal.SIGTERM)
+
+    def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        """Puts it back."""
+        if threading.current_thread() is threading.main_thread():  # others may not, and need not
+            signal.signal(signal.SIGTERM, self._handler)
 
 
 def trainer_options(recipe: Recipe, machine: Machine) -> dict[str, Any]:

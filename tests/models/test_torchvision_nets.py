@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from core.errors import UserError
-from models.registry import build_model, check_input_size, find_model
+from models.registry import build_model, find_model
 
 # shared figures, counted exactly: name, parameters, input side, MACs in M to the digit printed.
 EXACT = [
@@ -48,12 +47,3 @@ def test_parameters_and_macs_are_exact(name: str, parameters: int, size: int, ma
     assert sum(parameter.numel() for parameter in network.parameters()) == parameters
     assert round(counter.get_total_flops() / 2 / 1e6, 3) == macs
     assert find_model(name).native_size == size
-
-
-def test_an_input_smaller_than_a_network_can_take() -> None:
-    check_input_size("mobilenet_v3", 32)
-    check_input_size("vgg16", 32)
-    with pytest.raises(UserError, match="vgg16 cannot take 31x31 images: at least 32x32"):
-        check_input_size("vgg16", 31)
-    with pytest.raises(UserError, match="mobilenet_v3 cannot take 0x0 images: at least 1x1"):
-        check_input_size("mobilenet_v3", 0)

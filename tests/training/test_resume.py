@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import errno
 import math
+import os
 import shlex
 import shutil
 import signal
@@ -26,6 +27,7 @@ from training.datasets import load_data
 from training.fit import fit
 from training.identity import digests_of, image_list
 from training.initial import first_network
+from training.module import ClassifierModule
 from training.recipe import Recipe
 from training.run import PartialRun, WholeFileIO, make_plan
 
@@ -124,35 +126,85 @@ def test_two_processes_learn_as_one_does(
     assert ran.stderr.count("1,438 images to learn from") == 1  # the other process is silent
     for mine, theirs in zip(curve(RUN), one_process, strict=True):
         assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-3)
+        assert mine["val_loss"] == pytest.approx(theirs["val_loss"], rel=1e-3)
         assert mine["learning_rate"] == theirs["learning_rate"]
     assert load_checkpoint(checkpoint_path(RUN)).metrics["images"] == 359
 
 
 def tiny(**fields: Any) -> Recipe:
-    options = {"resize": 8, "crop": 8, "min_scale": 1.0, "flip": False, **fields}
-    return Recipe(epochs=2, batch_size=64, learning_rate=1e-3, **options)
+    options = {
+        "batch_size": 64,
+        "resize": 8,
+        "crop": 8,
+        "min_scale": 1.0,
+        "flip": False,
+        **fields,
+    }
+    return Recipe(epochs=2, learning_rate=1e-3, **options)
 
 
-def test_no_space_leaves_the_last_whole_epoch(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save = torch.save
+class Refusing:
+    """A file that takes 10,000 bytes."""
+
+    def __init__(self, file: Any, error: int) -> None:
+        self._file, self._error, self._written = file, error, 0
+
+    def write(self, content: bytes) -> int:
+        self._written += len(content)
+        if self._written > 10_000:
+            raise OSError(self._error, os.strerror(self._error))
+        return int(self._file.write(content))
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EROFS, errno.EDQUOT])
+def test_what_a_disk_refuses_leaves_the_last_whole_epoch(
+    here: Path, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    save = torch.save  # which makes an error of its own of what the file raises
     written = []
 
-    def full(content: object, file: Any) -> None:
-        if written:
-            file.write(b"a part")
-            raise OSError(errno.ENOSPC, "No space left on device")
+    def refused(content: object, file: Any) -> None:
+        save(content, Refusing(file, error) if written else file)
         written.append(content)
-        save(content, file)
 
-    monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(UserError, match=r"no space left on the device of .*RESUME=1"):
-        fit("resnet14", load_data("digits"), tiny())
+    monkeypatch.setattr(torch, "save", refused)
+    with pytest.raises(UserError, match=f"{os.strerror(error)}; .* keeps .* RESUME=1") as refusal:
+        fit("resnet14", load_data("digits"), tiny(batch_size=719))
+    assert "\n" not in str(refusal.value)
     assert torch.load(PARTIAL.last, weights_only=True)["epoch"] == 0
     assert not list(here.rglob("*.tmp"))
     monkeypatch.undo()
     monkeypatch.chdir(here)
-    fit("resnet14", load_data("digits"), tiny(), resume=True)
+    fit("resnet14", load_data("digits"), tiny(batch_size=719), resume=True)
     assert [epoch.epoch for epoch in load_checkpoint(checkpoint_path(RUN)).history] == [1, 2]
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_a_stopped_run_ends_non_zero_and_says_how_to_go_on(
+    here: Path,
+    command: Callable[..., subprocess.CompletedProcess[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals,
+    status: int,
+    epoch: int,
+) -> None:
+    step = ClassifierModule.training_step
+
+    def stopped(module: ClassifierModule, batch: Any, index: int) -> torch.Tensor:
+        if module.current_epoch == epoch:
+            os.kill(os.getpid(), number)
+        return step(module, batch, index)
+
+    monkeypatch.setattr(ClassifierModule, "training_step", stopped)
+    ran = command("training", *FLAGS, "--recipe.batch-size", "719")
+    assert ran.returncode == status
+    assert ran.stdout == ""
+    line = ran.stderr.strip().splitlines()[-1]
+    assert line.startswith("stopped: ")
+    assert ("RESUME=1 goes on" in line) == (epoch == 1)
+    assert "Traceback" not in ran.stderr
+    assert PARTIAL.last.exists() == PARTIAL.folder.exists() == (epoch == 1)
 
 
 def test_no_memory_is_one_line(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from report.format import duration
 from report.markdown import escape, fenced
 from training.history import Epoch
 from training.summary.confusion import (
+    chance,
     class_results,
     confused_pairs,
     most_confused,
@@ -20,6 +21,7 @@ from training.summary.confusion import (
     wilson,
 )
 from training.summary.facts import Answers, RunFacts
+from training.summary.findings import best_epoch, doubts
 from training.summary.readme import readme
 from training.summary.write import write_summary
 
@@ -94,7 +96,8 @@ def test_readme_says_what_was_reached_and_what_to_know() -> None:
     assert f"{low * 100:.1f} to {high * 100:.1f} %" in text
     assert "largest class every time would get 83.3 %" in text
     assert "Epoch 3, which was kept, is not the best.** Epoch 2 reached 90.0 %" in text
-    assert "It overfits.** Top-1 is 95.0 % in training and 79.0 % held out" in text
+    assert "**19 of 24 held-out images are named rightly, which cannot be told from chance" in text
+    assert "It overfits" not in text
     assert "2 of 3 classes have fewer than 10" in text
     assert "| cat | 20 | 17 | 85.0 % | 94.4 % | dog (3 times) |" in text
     assert "| cat | dog | 3 | 15.0 % |" in text
@@ -110,6 +113,46 @@ def test_a_good_run_has_nothing_to_know_first() -> None:
     )
     assert "Know this first" not in text
     assert "Nothing: every held-out image was named rightly." in text
+
+
+def test_what_is_learned_but_does_not_hold_is_overfitting() -> None:
+    two = facts(("a", "b"), kept_epoch=1, val_images=40)
+    text = readme(two, epochs(0.79, train_top1=0.95), np.array([[17, 3], [5, 15]]))
+    assert "It overfits.** Top-1 is 95.0 % in training and 79.0 % held out" in text
+    assert "told from chance" not in text
+
+
+@pytest.mark.parametrize(
+    ("confusion", "same"),
+    [
+        ([[8, 0, 0], [8, 0, 0], [8, 0, 0]], "8"),  # one answer for everything
+        ([[90, 0], [9, 1]], "90"),
+        ([[2, 0], [0, 2]], None),
+        ([[1, 0], [0, 1]], "1"),  # too few to tell
+        ([[0, 0], [0, 0]], None),
+    ],
+)
+def test_chance_is_what_one_answer_gets(confusion: list[list[int]], same: str | None) -> None:
+    words = chance(np.array(confusion))
+    assert (words or "").endswith(f"the same answer every time would get {same}" if same else "")
+    assert (words is None) == (same is None)
+
+
+def test_an_average_that_lags_its_weights_is_named() -> None:
+    confusion = np.array([[8, 4], [4, 8]])
+    lagging, close = (facts(("a", "b"), weights_top1=top1) for top1 in (0.95, 0.7))
+    (_, words) = doubts(lagging, epochs(0.5, 0.6, 0.66), confusion)
+    assert "66.0 % held-out top-1 in the last epoch, where the weights themselves reach 95" in words
+    assert len(list(doubts(close, epochs(0.5, 0.6, 0.66), confusion))) == 1
+
+
+def test_a_tied_epoch_is_not_a_better_one() -> None:
+    first, second = epochs(0.9, 0.9)
+    assert best_epoch([first, second], second) is second
+    assert best_epoch([first, second], first) is first
+    text = readme(facts(("a", "b"), kept_epoch=2), [first, second], np.eye(2, dtype=np.int64) * 12)
+    assert "is not the best" not in text
+    assert "(best)" not in text
 
 
 def test_the_kept_epoch_is_the_one_that_is_judged() -> None:

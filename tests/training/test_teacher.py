@@ -42,7 +42,7 @@ def test_the_loss_by_hand() -> None:
 
 def test_a_run_learns_from_another(in_trained: Path, tmp_path: Path) -> None:
     data = load_data("digits")
-    teacher = load_teacher(str(TEACHER), data.labels)
+    teacher = load_teacher(str(TEACHER), data.labels, [32])
     assert not teacher.training
     assert not any(parameter.requires_grad for parameter in teacher.parameters())
     recipe = Recipe(
@@ -57,8 +57,8 @@ def test_a_run_learns_from_another(in_trained: Path, tmp_path: Path) -> None:
 
 def test_a_teacher_of_other_classes(in_trained: Path) -> None:
     with pytest.raises(UserError, match=r"teacher runs/.* knows 10 classes \(0, ...\), the data"):
-        load_teacher(str(TEACHER), ("cat", "dog"))
+        load_teacher(str(TEACHER), ("cat", "dog"), [32])
     with pytest.raises(UserError, match=r"checkpoint.ckpt: not a checkpoint"):
-        load_teacher(str(in_trained), ("cat", "dog"))
+        load_teacher(str(in_trained), ("cat", "dog"), [32])
     with pytest.raises(UserError, match="unknown model 'resnet500'"):
-        load_teacher("resnet500", ("cat", "dog"))
+        load_teacher("resnet500", ("cat", "dog"), [32])

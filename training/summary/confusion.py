@@ -78,6 +78,24 @@ def wilson(right: int, images: int) -> tuple[float, float]:
     return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
 
 
+def chance(confusion: Matrix) -> str | None:
+    """Returns in words that the answers cannot be told from chance; None where they can.
+
+    That is where the 95 % interval of top-1 begins no higher than what one answer for all images
+    would get, at best.
+    """
+    right, images = int(confusion.trace()), int(confusion.sum())
+    if not images:
+        return None
+    largest = int(confusion.sum(axis=1).max())
+    if wilson(right, images)[0] > largest / images:
+        return None
+    return (
+        f"{right:,} of {images:,} held-out images are named rightly, which cannot be told from "
+        f"chance: the same answer every time would get {largest:,}"
+    )
+
+
 def class_results(confusion: Matrix, labels: Sequence[str]) -> list[ClassResult]:
     """Returns one result per class, in the order of ``labels``."""
     wrong = _wrong(confusion)

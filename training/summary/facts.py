@@ -43,6 +43,8 @@ class RunFacts:
         images_per_second: median over epochs of training images per second, or None.
         tested: what the kept weights answered for images that no epoch was judged by; None where
             the data has no part for them.
+        weights_top1: held-out top-1 of the last epoch's weights themselves, where their average is
+            kept instead; None where there is none, or it was not measured.
         data_path: the folder of images, where ``data`` is only its name.
     """
 
@@ -64,4 +66,5 @@ class RunFacts:
     seconds: float | None = None
     images_per_second: float | None = None
     tested: Answers | None = None
+    weights_top1: float | None = None
     data_path: str | None = None

@@ -44,7 +44,7 @@ def readme(facts: RunFacts, epochs: Sequence[Epoch], confusion: Matrix) -> str:
     """Returns the README of a run as GitHub's Markdown; see ``write_summary`` for the arguments."""
     results = class_results(confusion, facts.labels)
     first = [(name, facts.recipe[name]) for name in _FIRST_FIELDS if name in facts.recipe]
-    known_first = [f"- {line}" for line in findings(facts.kept_epoch, epochs, results)]
+    known_first = [f"- {line}" for line in findings(facts, epochs, confusion, results)]
     lines = [
         f"# {escape(facts.model)} on {escape(facts.data)}: {_final(facts, results)}",
         "",
@@ -167,7 +167,8 @@ def _tested(facts: RunFacts) -> list[str]:
 
 def _epoch_rows(kept_epoch: int, epochs: Sequence[Epoch]) -> list[list[str]]:
     """Returns the cells of the epoch that was kept, and of the best if that is another."""
-    kept, best = epochs[kept_epoch - 1], best_epoch(epochs)
+    kept = epochs[kept_epoch - 1]
+    best = best_epoch(epochs, kept)
     rows = [("kept", kept)] if best is kept else [("best", best), ("kept", kept)]
     return [
         [

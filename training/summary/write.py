@@ -38,7 +38,8 @@ def write_summary(
     assert epochs, "a run has at least one epoch"
     results = class_results(confusion, facts.labels)
     title = f"{one_line(facts.model)} on {one_line(facts.data)}"
-    curves = curves_png(epochs, best_epoch(epochs), title, reached(results))
+    kept = epochs[facts.kept_epoch - 1]
+    curves = curves_png(epochs, best_epoch(epochs, kept), title, reached(results))
     picture = confusion_png(
         confusion,
         facts.labels,
