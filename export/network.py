@@ -22,10 +22,10 @@ from core.files import sha256
 from core.names import canonical_name
 from core.preprocess import Pixels, Preprocess, Truncated
 from models.classifier import Classifier
+from models.imagenet import WeightsUnavailable
 from models.input_size import check_input_size
 from models.registry import build_model, find_model
 from models.weights import (
-    WeightsUnavailable,
     imagenet_classifier,
     load_imagenet_weights,
     open_branches,

@@ -18,10 +18,9 @@ from torch import nn
 from core.errors import UserError
 from core.files import sha256
 from core.preprocess import Preprocess
-from models.imagenet import imagenet_labels
+from models.imagenet import ImageNetWeights, WeightsUnavailable, imagenet_labels
 from models.registry import register_model
 from models.timm_nets import import_timm
-from models.weights import ImageNetWeights, WeightsUnavailable
 
 NAME = "efficientnet_lite0"
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"

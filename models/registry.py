@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from core.errors import UserError, closest
+from core.lazy import resolve
 from core.names import ALIASES, canonical_name
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from models.weights import ImageNetWeights
+    from models.imagenet import ImageNetWeights
 
     Builder = Callable[[int], nn.Module]
 
@@ -99,9 +100,8 @@ def find_model(name: str) -> Entry:
         UserError: there is no such network; the closest names are in the message.
     """
     if name.startswith(TIMM):
-        from models.timm_nets import timm_entry
-
-        return timm_entry(name.removeprefix(TIMM))
+        entry: Entry = resolve("models.timm_nets:timm_entry")(name.removeprefix(TIMM))
+        return entry
     entries = _entries()
     if (known := canonical_name(name)) not in entries:
         raise _unknown(name)
@@ -122,9 +122,7 @@ def build_model(name: str, *, num_classes: int = 1000) -> nn.Module:
 def _unknown(name: str) -> UserError:
     own = [*_entries(), *ALIASES]
     try:
-        from models.timm_nets import import_timm
-
-        timms = set(import_timm().list_models())
+        timms = set(resolve("models.timm_nets:import_timm")().list_models())
     except UserError:  # timm is not installed, and need not be
         timms = set()
     network = name.partition(".")[0]  # without a tag of timm's

@@ -12,9 +12,8 @@ from torch import nn
 
 from core.errors import UserError, closest, first_line
 from core.preprocess import Preprocess
-from models.imagenet import imagenet_labels
+from models.imagenet import ImageNetWeights, WeightsUnavailable, imagenet_labels
 from models.registry import TIMM, Entry
-from models.weights import ImageNetWeights, WeightsUnavailable
 
 # In the names of networks that were trained to match images with texts. Nothing else in timm tells
 # the width of their embedding, such as 512, from a number of classes.

@@ -13,8 +13,8 @@ import torchvision
 from torch import nn
 
 from core.preprocess import Preprocess
+from models.imagenet import ImageNetWeights, WeightsUnavailable
 from models.registry import register_model
-from models.weights import ImageNetWeights, WeightsUnavailable
 
 # family -> name -> side in pixels of the input the network was designed for. ImageNet weights may
 # have been trained at another: theirs comes with them.

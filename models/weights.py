@@ -3,48 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from core.errors import UserError
 from core.names import canonical_name
-from core.preprocess import Preprocess
 from models.classifier import Classifier
+from models.imagenet import ImageNetWeights, WeightsUnavailable
 from models.registry import build_model, find_model
 
 NEARLY_ZERO = 1e-2
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ImageNetWeights:
-    """Published weights with all they were published with.
-
-    Attributes:
-        state_dict: of the backbone.
-        labels: the class names, in the order of the logits; none where the weights end in
-            features, or in an embedding: they are only good to be trained on.
-        preprocess: the publisher's resize and crop.
-        mean: per channel, of pixels in [0, 1].
-        std: likewise.
-        origin: publisher and name of the weights.
-    """
-
-    state_dict: dict[str, torch.Tensor]
-    labels: tuple[str, ...]
-    preprocess: Preprocess
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    origin: str
-
-
-class WeightsUnavailable(UserError):
-    """ImageNet weights that nobody published, or that can be neither found nor fetched.
-
-    Its message leaves out the remedy, which depends on what the weights are for.
-    """
 
 
 def load_imagenet_weights(name: str) -> ImageNetWeights:

@@ -6,9 +6,10 @@ import torch
 
 from core.errors import UserError
 from models.classifier import Classifier
+from models.imagenet import WeightsUnavailable
 from models.registry import build_model
 from models.residual import zero_last_gammas
-from models.weights import WeightsUnavailable, imagenet_classifier, load_imagenet_weights
+from models.weights import imagenet_classifier, load_imagenet_weights
 from training.recipe import Recipe
 
 

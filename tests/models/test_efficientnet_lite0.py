@@ -12,8 +12,9 @@ from PIL import Image
 
 from core.errors import UserError
 from models.classifier import Classifier
+from models.imagenet import ImageNetWeights
 from models.registry import build_model
-from models.weights import ImageNetWeights, load_imagenet_weights
+from models.weights import load_imagenet_weights
 
 
 @pytest.fixture(scope="module")

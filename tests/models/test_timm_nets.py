@@ -10,14 +10,10 @@ import torch
 from core.errors import UserError
 from core.preprocess import Preprocess
 from export.network import load_network
+from models.imagenet import ImageNetWeights, WeightsUnavailable
 from models.registry import build_model, find_model
 from models.timm_nets import published_form, published_labels
-from models.weights import (
-    ImageNetWeights,
-    WeightsUnavailable,
-    imagenet_classifier,
-    load_imagenet_weights,
-)
+from models.weights import imagenet_classifier, load_imagenet_weights
 from training.teacher import load_teacher
 
 
