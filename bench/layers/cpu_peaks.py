@@ -47,27 +47,6 @@ def cpu_peaks(threads: int) -> Peaks:
     )
 
 
-def _ort_cpu(threads: int) -> Peaks:
-    return Peaks(
-        machine=this_machine().key,
-        runtime="ort-cpu",
-        threads=threads,
-        flops=_flops(threads),
-        bandwidth=tuple(_bandwidth(threads)),
-        launch=measure_overhead(threads).launch,
-        when=conditions().when,
-    )
-
-
-def _torch_cuda(threads: int) -> Peaks:
-    from bench.layers.gpu_peaks import gpu_peaks
-
-    return gpu_peaks(threads)
-
-
-_RUNTIMES: dict[str, Callable[[int], Peaks]] = {"ort-cpu": _ort_cpu, "torch-cuda": _torch_cuda}
-
-
 def _flops(threads: int) -> dict[Precision, float]:
     """Returns the operations per second of the best shape, by precision."""
     calls: dict[tuple[Precision, int, int], Call] = {}

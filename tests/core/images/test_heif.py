@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from core import preprocess  # noqa: F401 - it registers HEIC
 from core.images.av1 import coded_pixels
 from core.images.heif import MAX_ITEMS, decoding_cost
-from models import preprocess  # noqa: F401 - it registers HEIC
 
 
 def encode(format: str, mode: str = "RGB", size: tuple[int, int] = (130, 70), **how: Any) -> bytes:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms
 
-from models import preprocess  # noqa: F401 - it registers HEIC
+from core import preprocess  # noqa: F401 - it registers HEIC
 
 WIDTH, HEIGHT = 48, 40
 
