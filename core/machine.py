@@ -76,6 +76,11 @@ def this_machine(packages: Iterable[str]) -> Machine:
     )
 
 
+def library_name(package: str) -> str:
+    """Returns what :attr:`Machine.versions` calls the library that a package brings."""
+    return package.removesuffix("-gpu").replace("-", "_")
+
+
 def cpu_name() -> str:
     """Returns the processor's model name, or its architecture where it shows none."""
     if _CPUINFO.is_file():
@@ -115,7 +120,6 @@ def _gpu() -> tuple[str | None, str | None]:
 def _versions(packages: Iterable[str]) -> dict[str, str]:
     versions = {"python": platform.python_version()}
     for package in (*packages, "numpy"):
-        library = package.removesuffix("-gpu").replace("-", "_")
         with suppress(importlib.metadata.PackageNotFoundError):
-            versions.setdefault(library, importlib.metadata.version(package))
+            versions.setdefault(library_name(package), importlib.metadata.version(package))
     return versions

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from artifact.runtimes.base import list_runtimes
+from artifact.runtimes.base import is_servable, list_runtimes
 from core.cores import usable_cores
 from core.errors import UserError, closest
 from core.preprocess import MAX_PIXELS, Truncated
@@ -20,7 +20,7 @@ PREFIX = "POCKETNETS_"
 CARRIED = Path(__file__).resolve().parent / "artifact"  # how a Bento carries its artifact
 
 # A server must start without torch, so its runtimes are all the others.
-RUNTIMES = [name for name in list_runtimes() if not name.startswith("torch")]
+RUNTIMES = [name for name in list_runtimes() if is_servable(name)]
 
 _ROOT_PATH = re.compile(r"(/[A-Za-z0-9._~-]*[A-Za-z0-9_~-])+")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")

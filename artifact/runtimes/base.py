@@ -9,9 +9,10 @@ from typing import Any, Self
 import numpy as np
 
 from artifact.artifact import Artifact
-from artifact.records import Logits
+from artifact.records import Logits, Precision
 from core.errors import UserError, closest
 from core.lazy import resolve
+from core.machine import library_name
 from core.preprocess import Pixels
 
 
@@ -53,96 +54,144 @@ class RuntimeSpec:
         name: what it is asked for by.
         loader: ``module:callable`` from an artifact to the runtime, imported when first asked for.
         formats: of the artifacts it takes.
+        precisions: of the artifacts it is measured with.
         packages: what it computes with, by name in the package registry: rows of another version
             are not comparable. See :func:`core.machine.this_machine` for their order.
         gpu: whether it computes on an NVIDIA GPU.
+        needs_torch: whether it runs the torch network itself; a server starts without torch.
+        compiles: whether loading takes minutes, so that it is measured only where that is asked.
+        quick: whether it loads in a moment, and is part of a first look.
+        install: the command that installs what it needs.
     """
 
     name: str
     loader: str
     formats: tuple[str, ...]
+    precisions: tuple[Precision, ...] = ("fp32", "fp16", "int8")
     packages: tuple[str, ...]
     gpu: bool = False
+    needs_torch: bool = False
+    compiles: bool = False
+    quick: bool = False
+    install: str
+
+    @property
+    def library(self) -> str:
+        """Returns what it computes with, by the name that a machine's versions have for it."""
+        return library_name(self.packages[0])
 
 
-# A new one goes to the end: charts colour runtimes in this order.
-_SPECS = (
-    RuntimeSpec(
-        name="torch",
-        loader="export.torch_eager:load",
-        formats=("onnx",),
-        packages=("torch",),
-    ),
-    RuntimeSpec(
-        name="torch-compile",
-        loader="export.torch_eager:load_compiled",
-        formats=("onnx",),
-        packages=("torch",),
-    ),
-    RuntimeSpec(
-        name="torch-cuda",
-        loader="export.torch_cuda:load",
-        formats=("onnx",),
-        packages=("torch",),
-        gpu=True,
-    ),
-    RuntimeSpec(
-        name="torch-cuda-compile",
-        loader="export.torch_cuda:load_compiled",
-        formats=("onnx",),
-        packages=("torch",),
-        gpu=True,
-    ),
+RUNTIMES: dict[str, RuntimeSpec] = {}
+
+
+def register_runtime(spec: RuntimeSpec) -> RuntimeSpec:
+    """Makes ``spec`` known by its name, and returns it. Charts colour runtimes in this order."""
+    assert spec.name not in RUNTIMES, f"runtime {spec.name} is registered twice"
+    RUNTIMES[spec.name] = spec
+    return spec
+
+
+# Torch runs the network's source, which is the same behind every precision: on a GPU it can be cast
+# to half, where it is as fast as that; on a CPU it is fp32.
+for _name, _loader, _gpu, _compiles in (
+    ("torch", "export.torch_eager:load", False, False),
+    ("torch-compile", "export.torch_eager:load_compiled", False, True),
+    ("torch-cuda", "export.torch_cuda:load", True, False),
+    ("torch-cuda-compile", "export.torch_cuda:load_compiled", True, True),
+):
+    register_runtime(
+        RuntimeSpec(
+            name=_name,
+            loader=_loader,
+            formats=("onnx",),
+            precisions=("fp32", "fp16") if _gpu else ("fp32",),
+            packages=("torch",),
+            gpu=_gpu,
+            needs_torch=True,
+            compiles=_compiles,
+            install="pip install torch",
+        )
+    )
+register_runtime(
     RuntimeSpec(
         name="ort-cpu",
         loader="artifact.runtimes.ort:load_cpu",
         formats=("onnx",),
         packages=("onnxruntime-gpu", "onnxruntime"),
-    ),
+        quick=True,
+        install="pip install onnxruntime",
+    )
+)
+register_runtime(
     RuntimeSpec(
         name="ort-cuda",
         loader="artifact.runtimes.ort_cuda:load",
         formats=("onnx",),
         packages=("onnxruntime-gpu", "onnxruntime"),
         gpu=True,
-    ),
+        quick=True,
+        install="pip install onnxruntime-gpu",
+    )
+)
+register_runtime(
     RuntimeSpec(
         name="openvino",
         loader="artifact.runtimes.openvino_cpu:load",
         formats=("onnx",),
         packages=("openvino",),
-    ),
-    RuntimeSpec(
-        name="tensorrt",
-        loader="artifact.runtimes.tensorrt_engine:load",
-        formats=("tensorrt",),
-        packages=("tensorrt",),
-        gpu=True,
-    ),
-    RuntimeSpec(
-        name="tensorrt-rtx",
-        loader="artifact.runtimes.tensorrt_engine:load",
-        formats=("tensorrt_rtx",),
-        packages=("tensorrt-rtx",),
-        gpu=True,
-    ),
+        install="pip install .[openvino]",
+    )
 )
-_RUNTIMES = {spec.name: spec for spec in _SPECS}
+for _format, _install in (
+    ("tensorrt", "pip install .[tensorrt]"),
+    ("tensorrt_rtx", "pip install tensorrt-rtx"),
+):
+    register_runtime(
+        RuntimeSpec(
+            name=_format.replace("_", "-"),
+            loader="artifact.runtimes.tensorrt_engine:load",
+            formats=(_format,),
+            packages=(_format.replace("_", "-"),),
+            gpu=True,
+            quick=True,
+            install=_install,
+        )
+    )
 
 
-def list_runtimes(format: str | None = None) -> list[str]:
-    """Returns the names of all runtimes, or of those that take ``format``."""
-    return [name for name, spec in _RUNTIMES.items() if format in (None, *spec.formats)]
+def find_runtime(name: str) -> RuntimeSpec:
+    """Returns the spec of a runtime.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    if name not in RUNTIMES:
+        raise UserError(f"unknown runtime {name!r}: {closest(name, RUNTIMES)}")
+    return RUNTIMES[name]
+
+
+def list_runtimes(format: str | None = None, precision: Precision | None = None) -> list[str]:
+    """Returns the names of all runtimes, or of those that take such artifacts."""
+    return [
+        name
+        for name, spec in RUNTIMES.items()
+        if format in (None, *spec.formats) and precision in (None, *spec.precisions)
+    ]
 
 
 def runs_on_gpu(name: str) -> bool:
     """Returns whether runtime ``name`` computes on an NVIDIA GPU; one of :func:`list_runtimes`."""
-    return _RUNTIMES[name].gpu
+    return RUNTIMES[name].gpu
+
+
+def is_servable(name: str) -> bool:
+    """Returns whether a server may use runtime ``name``: it starts without torch."""
+    return name in RUNTIMES and not RUNTIMES[name].needs_torch
 
 
 def runtime_packages() -> tuple[str, ...]:
     """Returns the names of all packages that runtimes compute with."""
-    return tuple(dict.fromkeys(each for spec in _RUNTIMES.values() for each in spec.packages))
+    return tuple(dict.fromkeys(each for spec in RUNTIMES.values() for each in spec.packages))
 
 
 def load_runtime(
@@ -162,9 +211,7 @@ def load_runtime(
         UserError: no such runtime, one that does not take the artifact's format, or ``rebuild``
             of an artifact without an engine.
     """
-    if name not in _RUNTIMES:
-        raise UserError(f"unknown runtime {name!r}: {closest(name, _RUNTIMES)}")
-    spec = _RUNTIMES[name]
+    spec = find_runtime(name)
     if artifact.format not in spec.formats:
         allowed = ", ".join(list_runtimes(artifact.format))
         raise UserError(f"{name} does not run {artifact.name} artifacts; use {allowed}")

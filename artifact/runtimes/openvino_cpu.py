@@ -8,7 +8,7 @@ from typing import Any
 
 from artifact.artifact import Artifact
 from artifact.records import Logits
-from artifact.runtimes.base import Runtime, RuntimeUnavailable, check_pixels
+from artifact.runtimes.base import Runtime, RuntimeUnavailable, check_pixels, find_runtime
 from core.preprocess import Pixels
 
 DEVICE = "CPU"
@@ -96,7 +96,7 @@ def load(artifact: Artifact, *, threads: int | None = None) -> OpenvinoRuntime:
         from openvino import properties
     except ImportError as error:
         raise RuntimeUnavailable(
-            f"openvino: cannot be imported ({error}); pip install .[openvino]"
+            f"openvino: cannot be imported ({error}); {find_runtime('openvino').install}"
         ) from error
     core = openvino.Core()
     arithmetic = openvino.Type.f16 if artifact.precision == "fp16" else openvino.Type.f32

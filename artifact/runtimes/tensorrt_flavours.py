@@ -6,7 +6,7 @@ import importlib
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from artifact.runtimes.base import RuntimeUnavailable
+from artifact.runtimes.base import RuntimeUnavailable, find_runtime
 from artifact.runtimes.gpu import require_gpu
 
 
@@ -15,18 +15,16 @@ class Flavour:
     """Where the two differ.
 
     Attributes:
-        install: how to get the Python module, which has the flavour's name.
         builds_for_others: whether it builds for every GPU generation it knows, and so needs no
             GPU; if not, it builds for the one in this machine.
     """
 
-    install: str
     builds_for_others: bool
 
 
 FLAVOURS: dict[str, Flavour] = {
-    "tensorrt": Flavour(install="pip install .[tensorrt]", builds_for_others=False),
-    "tensorrt_rtx": Flavour(install="pip install tensorrt-rtx", builds_for_others=True),
+    "tensorrt": Flavour(builds_for_others=False),
+    "tensorrt_rtx": Flavour(builds_for_others=True),
 }
 
 
@@ -46,7 +44,8 @@ def import_flavour(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise RuntimeUnavailable(f"{name}: {error}; {FLAVOURS[name].install}") from None
+        install = find_runtime(name.replace("_", "-")).install
+        raise RuntimeUnavailable(f"{name}: {error}; {install}") from None
 
 
 def find_target(name: str) -> Target:

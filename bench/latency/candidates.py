@@ -15,7 +15,7 @@ import numpy as np
 
 from artifact.artifact import Artifact
 from artifact.golden import check_golden, golden_pixels
-from artifact.runtimes.base import Runtime, list_runtimes, load_runtime
+from artifact.runtimes.base import RUNTIMES, Runtime, list_runtimes, load_runtime
 from artifact.runtimes.resident import GpuRuntime, Resident, check_resident
 from bench.latency.costs import count_costs
 from bench.latency.grid import Grid
@@ -25,15 +25,6 @@ from core.errors import UserError, in_words
 
 T = TypeVar("T")
 
-# Torch runs the network's source, which is the same behind every precision: on a GPU it can be cast
-# to half, where it is as fast as that; on a CPU it is fp32.
-_EVERY = ("fp32", "fp16", "int8")
-_PRECISIONS = {
-    "torch": ("fp32",),
-    "torch-compile": ("fp32",),
-    "torch-cuda": ("fp32", "fp16"),
-    "torch-cuda-compile": ("fp32", "fp16"),
-}
 _NOT_COMPILED = "compiling takes minutes a network; ask for it with: make bench ARGS=--compile"
 
 
@@ -81,11 +72,10 @@ def load_candidates(
         costs=count_costs(artifact) if artifact.name == "onnx-fp32" else None,
         unverified=artifact.unverified,
     )
+    compiling = {name for name, spec in RUNTIMES.items() if spec.compiles}
     found: list[Candidate] = []
-    for name in list_runtimes(artifact.format):
+    for name in list_runtimes(artifact.format, artifact.precision):
         if grid.runtimes and name not in grid.runtimes:
-            continue
-        if artifact.precision not in _PRECISIONS.get(name, _EVERY):
             continue
         for threads in grid.threads:
             runtime: Runtime | str | None = None  # opened when a batch needs it
@@ -103,7 +93,7 @@ def load_candidates(
                     if is_done(here, plan):
                         found.append(Candidate(here))
                         continue
-                if name.endswith("-compile") and not grid.compile:
+                if name in compiling and not grid.compile:
                     found.append(Candidate(here.with_latency("host", _NOT_COMPILED)))
                     continue
                 if runtime is None:

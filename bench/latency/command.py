@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
+from artifact.runtimes.base import RUNTIMES
 from bench.latency.grid import Grid
 from bench.latency.pick import pick_all, write_pick
 from bench.latency.show import show
@@ -13,8 +14,6 @@ from bench.latency.sweep import run_sweep
 from bench.latency.sweep_file import earlier_sweep, read_sweep, write_sweep
 from bench.layers.explanation import load_graphs, profile
 from bench.measure.timing import Plan
-
-_QUICK = ("ort-cpu", "ort-cuda", "tensorrt", "tensorrt-rtx")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,13 +65,14 @@ class Run:
         )
         if self.quick:
             plan = dataclasses.replace(plan, count=30, seconds=0.1, limit=0.2, rounds=5)
+        quick = tuple(name for name, spec in RUNTIMES.items() if spec.quick)
         grid = Grid(
             artifacts=self.artifacts,
             model=self.model,
             data=self.data,
             batches=(1,) if self.quick else self.batches,
             threads=self.threads,
-            runtimes=self.runtimes or (_QUICK if self.quick else ()),
+            runtimes=self.runtimes or (quick if self.quick else ()),
             compile=self.compile,
         )
         sweep = run_sweep(

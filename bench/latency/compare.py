@@ -18,6 +18,7 @@ from math import exp, log, sqrt
 from statistics import median
 from typing import Literal
 
+from artifact.runtimes.base import find_runtime
 from bench.latency.rows import Row, Sweep, latency, p50
 from bench.measure.timing import Latency
 from core.errors import UserError
@@ -30,15 +31,6 @@ FEWEST = 2  # controls: with fewer, what is the machine's cannot be told
 _SPREAD, _KNOWN = 0.06, 4
 _ARTIFACT = "artifact differs"
 _NORMAL = 1.96  # standard errors of a 95 % interval
-
-# Runtime -> its library in Machine.versions: the longest name that a runtime's begins with.
-_LIBRARIES = {
-    "torch": "torch",
-    "ort": "onnxruntime",
-    "openvino": "openvino",
-    "tensorrt": "tensorrt",
-    "tensorrt-rtx": "tensorrt_rtx",
-}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -222,11 +214,6 @@ def _look_again(changes: list[Change]) -> list[Change]:
     return changes
 
 
-def library(runtime: str) -> str:
-    """Returns the library that a runtime is of, as :class:`core.machine.Machine` calls it."""
-    return _LIBRARIES[max((name for name in _LIBRARIES if runtime.startswith(name)), key=len)]
-
-
 def _why(old: Row, new: Row, before: Sweep, after: Sweep) -> str | None:
     """Returns what differs between two rows of a candidate besides their latency.
 
@@ -234,7 +221,7 @@ def _why(old: Row, new: Row, before: Sweep, after: Sweep) -> str | None:
     parameters is the same work to it.
     """
     assert old.runtime is not None, "a measured row has a runtime"
-    name = library(old.runtime)
+    name = find_runtime(old.runtime).library
     versions = [sweep.machine.versions.get(name) for sweep in (before, after)]
     if versions[0] != versions[1]:
         return f"{name} {versions[0] or 'absent'}, then {versions[1] or 'absent'}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from artifact.runtimes.base import runs_on_gpu
+from artifact.runtimes.base import is_servable, runs_on_gpu
 from artifact.store import SavedPick, save_pick
 from bench.latency.rows import Row, Sweep, p50
 from bench.measure.timing import overlap
@@ -51,8 +51,8 @@ def title(row: Row) -> str:
 
 def servable(row: Row) -> bool:
     """Returns whether a server may use what ``row`` measured: verified, and without torch."""
-    torch = row.runtime is None or row.runtime.startswith("torch")
-    return row.latency is not None and row.unverified is None and not torch
+    known = row.runtime is not None and is_servable(row.runtime)
+    return row.latency is not None and row.unverified is None and known
 
 
 def pick(sweep: Sweep, network: str) -> Pick | None:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from artifact.runtimes.base import list_runtimes
-from bench.latency.compare import Comparison, compare, library
+from artifact.runtimes.base import RUNTIMES
+from bench.latency.compare import Comparison, compare
 from bench.latency.compare_command import Compare
 from bench.latency.rows import Row, Sweep, p50
 from bench.latency.sweep_file import write_sweep
@@ -175,7 +175,7 @@ def test_torch_is_a_control_whatever_the_weights(make_row: Rows, make_sweep: Swe
 
 
 def test_every_runtime_has_a_library() -> None:
-    assert {name: library(name) for name in list_runtimes()} == {
+    assert {name: spec.library for name, spec in RUNTIMES.items()} == {
         "torch": "torch",
         "torch-compile": "torch",
         "torch-cuda": "torch",

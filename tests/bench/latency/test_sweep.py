@@ -36,9 +36,10 @@ def runtimes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         loaded.append(f"{name} {artifact.name} {options}")
         return load_runtime("ort-cpu", artifact, **options)
 
-    monkeypatch.setattr(
-        bench.latency.candidates, "list_runtimes", lambda form: ["torch", "ort-cpu", "absent"]
-    )
+    def take(form: str, precision: str) -> list[str]:
+        return [*(["torch"] if precision == "fp32" else []), "ort-cpu", "absent"]
+
+    monkeypatch.setattr(bench.latency.candidates, "list_runtimes", take)
     monkeypatch.setattr(bench.latency.candidates, "load_runtime", load)
     return loaded
 
@@ -114,7 +115,7 @@ def test_wrong_answers_and_crashes_are_not_timed(
         return Wrong(load_runtime("ort-cpu", artifact, **options))
 
     closed: list[bool] = []
-    monkeypatch.setattr(bench.latency.candidates, "list_runtimes", lambda form: ["wrong", "crash"])
+    monkeypatch.setattr(bench.latency.candidates, "list_runtimes", lambda *_: ["wrong", "crash"])
     monkeypatch.setattr(bench.latency.candidates, "load_runtime", load)
     rows = rows_of(Grid(artifacts=tmp_path / "artifacts", batches=(1,)))
     assert "does not reproduce the golden batch" in str(
@@ -163,7 +164,7 @@ def test_a_call_that_may_not_have_ended_is_not_timed(
         def __exit__(self, *error: object) -> None:
             pass
 
-    monkeypatch.setattr(bench.latency.candidates, "list_runtimes", lambda form: ["unsynchronised"])
+    monkeypatch.setattr(bench.latency.candidates, "list_runtimes", lambda *_: ["unsynchronised"])
     monkeypatch.setattr(
         bench.latency.candidates,
         "load_runtime",
@@ -316,7 +317,7 @@ def test_compiling_is_asked_for(
     tmp_path: Path, make_artifact: Artifacts, runtimes: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_artifact()
-    monkeypatch.setattr(bench.latency.candidates, "list_runtimes", lambda form: ["torch-compile"])
+    monkeypatch.setattr(bench.latency.candidates, "list_runtimes", lambda *_: ["torch-compile"])
     grid = Grid(artifacts=tmp_path / "artifacts", batches=(1,))
     (row,) = run_sweep(grid, PLAN).rows
     assert "ask for it with: make bench ARGS=--compile" in str(row.reason)
@@ -352,7 +353,7 @@ def test_nothing_that_runs_is_still_a_sweep(
     tmp_path: Path, make_artifact: Artifacts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_artifact()
-    monkeypatch.setattr(bench.latency.candidates, "list_runtimes", lambda form: ["absent"])
+    monkeypatch.setattr(bench.latency.candidates, "list_runtimes", lambda *_: ["absent"])
     rows = rows_of(Grid(artifacts=tmp_path / "artifacts"))
     assert {row.latency for row in rows.values()} == {None}
 

@@ -79,7 +79,7 @@ class PlayedGpu(GpuRuntime):
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[PlayedResident]:
     """Makes ort-cuda the only runtime; what it has on the GPU is listed."""
     opened: list[PlayedResident] = []
-    monkeypatch.setattr(bench.latency.candidates, "list_runtimes", lambda form: ["ort-cuda"])
+    monkeypatch.setattr(bench.latency.candidates, "list_runtimes", lambda *_: ["ort-cuda"])
     monkeypatch.setattr(
         bench.latency.candidates,
         "load_runtime",

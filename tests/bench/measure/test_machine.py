@@ -12,12 +12,14 @@ from artifact.runtimes.base import RuntimeSpec, list_runtimes, runtime_packages
 from bench.latency.charts import COLOURS, colour
 from bench.measure.machine import this_machine
 
-NEW = RuntimeSpec(name="new", loader="new:load", formats=("onnx",), packages=("pytest",))
+NEW = RuntimeSpec(
+    name="new", loader="new:load", formats=("onnx",), packages=("pytest",), install=""
+)
 
 
 def test_every_runtime_is_in_the_key_of_a_machine() -> None:
     versions = this_machine().versions
-    for spec in base._RUNTIMES.values():
+    for spec in base.RUNTIMES.values():
         installed = []
         for package in spec.packages:
             with suppress(importlib.metadata.PackageNotFoundError):
@@ -30,7 +32,7 @@ def test_another_version_of_a_new_runtime_is_another_machine(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     before = this_machine()
-    monkeypatch.setitem(base._RUNTIMES, "new", NEW)
+    monkeypatch.setitem(base.RUNTIMES, "new", NEW)
     with_new = this_machine()
     assert with_new.versions == {**before.versions, "pytest": pytest.__version__}
     version = importlib.metadata.version
