@@ -21,7 +21,6 @@ from core.lazy import resolve
 from export.graphs import Graphs
 from export.network import Network
 
-TARGETS = tuple(artifact_names())
 DEFAULT_TARGETS = tuple(
     f"{spec.name}-{precision}" for spec in FORMATS.values() for precision in spec.default
 )
@@ -77,8 +76,8 @@ class Outcome:
 def check_targets(targets: Sequence[str]) -> None:
     """Raises UserError if one of ``targets`` is not a ``<format>-<precision>`` that is built."""
     for target in targets:
-        if target not in TARGETS:
-            raise UserError(f"unknown format {target!r}: {closest(target, TARGETS)}")
+        if target not in artifact_names():
+            raise UserError(f"unknown format {target!r}: {closest(target, artifact_names())}")
 
 
 def build_artifacts(

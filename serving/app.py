@@ -37,10 +37,14 @@ from serving.waiting import wait_for
 T = TypeVar("T")
 
 
-def create_app(predictor: Predictor) -> Starlette:
+def create_app(predictor: Predictor, more: Sequence[Route] = ()) -> Starlette:
     """Returns the application that answers with ``predictor``; its lifespan opens and closes it.
 
     All that it answers is in its middleware, which fits around BentoML's application as well.
+
+    Args:
+        predictor: what answers.
+        more: routes besides those of this service.
     """
     # What is odd about an upload is for its sender. Python even keeps each warning's text for ever.
     warnings.filterwarnings("ignore", module="PIL")
@@ -98,6 +102,7 @@ def create_app(predictor: Predictor) -> Starlette:
         Route("/metrics", metrics, public=True, schema=schemas["/metrics"]),
         *page_routes(),
         *bento_routes(schemas),
+        *more,
     ]
     api = describe_api(settings, artifact, routes)
     return Starlette(middleware=layers(settings, routes), lifespan=lifespan)

@@ -22,7 +22,6 @@ _TONES = (
     *("#8b929c", "#b58a5b", "#6f8f3f", "#c9a227", "#3d86d6", "#2fa36b", "#e2803a", "#9a6bd1"),
     *("#d65f93", "#3fa7ad", "#c25b4e", "#7f7fd0", "#a0a83a", "#b06a9c"),
 )
-COLOURS = dict(zip(list_runtimes(), itertools.cycle(_TONES), strict=False))
 SHAPES = {"fp32": "circle", "fp16": "triangle-up", "int8": "diamond"}
 _QUIET = "#8b929c"
 _ROW_HEIGHT = 30
@@ -200,9 +199,16 @@ def tooltip() -> list[str]:
     return [f"{field}:N" for field in (*fields, "top-1")]
 
 
+def colours() -> dict[str, str]:
+    """Returns the colour of each runtime, in the order of the registry."""
+    return dict(zip(list_runtimes(), itertools.cycle(_TONES), strict=False))
+
+
 def colour(data: list[dict[str, Any]], legend: Any = alt.Undefined) -> alt.Color:
     """Returns the colours of the runtimes that ``data`` holds."""
-    return alt.Color("runtime:N", title=None, scale=_used(data, "runtime", COLOURS), legend=legend)
+    return alt.Color(
+        "runtime:N", title=None, scale=_used(data, "runtime", colours()), legend=legend
+    )
 
 
 def shape(data: list[dict[str, Any]], legend: Any = alt.Undefined) -> alt.Shape:

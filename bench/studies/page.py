@@ -8,7 +8,8 @@ from typing import Any
 
 import altair as alt
 
-from bench.latency.charts import COLOURS, Panel
+from bench.latency.charts import Panel
+from bench.latency.charts import colours as runtime_colours
 from bench.studies.rows import PAPER, Results
 from bench.studies.study import Study, find_study, run_study
 from bench.studies.variants import Platform, Variant
@@ -18,7 +19,7 @@ from report.markdown import markdown
 from report.section import Figure, Section, Table
 from report.theme import png, sheet
 
-_COLOURS = COLOURS | {"torch-cuda": "#2fa36b", PAPER: "#20242b", "MACs": "#b8bfc8"}
+_COLOURS = {"torch-cuda": "#2fa36b", PAPER: "#20242b", "MACs": "#b8bfc8"}
 _SHAPES = {
     "torch": "circle",
     "torch-cuda": "circle",
@@ -131,7 +132,8 @@ def ratio_chart(results: Results) -> Panel:
 
 def colours(names: list[str]) -> alt.Scale:
     """Returns the scale of the colours of sources, for a legend of ``names`` only."""
-    return alt.Scale(domain=names, range=[_COLOURS[name] for name in names])
+    known = runtime_colours() | _COLOURS
+    return alt.Scale(domain=names, range=[known[name] for name in names])
 
 
 def _figure(study: Study, platform: Platform, results: Results) -> Figure:
