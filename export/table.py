@@ -74,7 +74,10 @@ def _facts(artifact: Artifact, opset: int) -> Iterable[tuple[str, str]]:
     yield "input", f"{artifact.input.dtype} {list(artifact.input.shape)}, batch {low} to {high}"
     yield "output", f"{artifact.output.dtype} {list(artifact.output.shape)}"
     yield "classes", _few(artifact.labels)
-    yield "preprocess", f"resize {pre.resize}, crop {pre.crop}, {pre.interpolation}"
+    yield (
+        "preprocess",
+        f"resize {pre.resize}, crop {pre.crop} ({pre.crop_mode}), {pre.interpolation}",
+    )
     yield (
         "cost",
         f"{artifact.macs / 1e6:,.1f} M MACs, {artifact.parameters / 1e6:,.2f} M parameters",

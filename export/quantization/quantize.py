@@ -191,7 +191,11 @@ def _round_weights(quantized: Any, prepared: Any, limit: int) -> None:
 
     exact = {tensor.name: to_array(tensor) for tensor in prepared.graph.initializer}
     tensors = {tensor.name: tensor for tensor in quantized.graph.initializer}
+    done: set[str] = set()
     for node, sources in _rounded(quantized):
+        if sources[1].name in done:
+            continue  # two layers with the same weights
+        done.add(sources[1].name)
         weight, scale, zero = (tensors[name] for name in sources[1].input)
         values = exact[weight.name.removesuffix(_QUANTIZED)]
         turned = any(a.name == "transB" and a.i for a in node.attribute)

@@ -172,8 +172,9 @@ def test_norms_stay_in_float32_and_are_listed(here: Path) -> None:
     assert list(int8.artifact.fp32_layers) == norms
 
 
-def test_biases_that_are_one_constant_are_parted_under_new_names() -> None:
-    """The quantizer called the second copy val_11, which is an activation here."""
+@pytest.mark.parametrize("third", ["w2", "w1"])
+def test_layers_may_share_constants(third: str) -> None:
+    """All three have one bias: the quantizer called its copy val_11, an activation here."""
     weights = np.random.default_rng(0).normal(size=(3, 3, 1, 1)).astype(np.float32)
     ends = [
         helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["batch", SIDE, SIDE, 3]),
@@ -185,7 +186,7 @@ def test_biases_that_are_one_constant_are_parted_under_new_names() -> None:
         helper.make_node("Conv", ["images", "w0", "val_1"], ["a"], name="c0"),
         helper.make_node("Conv", ["a", "w1", "val_1"], ["b"], name="c1"),
         helper.make_node("Reshape", ["b", "shape"], ["val_11"], name="r"),
-        helper.make_node("Conv", ["val_11", "w2", "val_1"], ["c"], name="c2"),
+        helper.make_node("Conv", ["val_11", third, "val_1"], ["c"], name="c2"),
         helper.make_node("GlobalAveragePool", ["c"], ["d"], name="p"),
         helper.make_node("Flatten", ["d"], ["logits"], name="f"),
     ]

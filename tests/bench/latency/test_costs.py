@@ -45,8 +45,10 @@ def test_shares_are_of_the_macs(kind: str, tmp_path: object) -> None:
     @dataclass
     class Named:
         model_file: str
+        parameters: int
 
-    costs = count_costs(Named(path))  # type: ignore[arg-type]
+    costs = count_costs(Named(path, parameters=7))  # type: ignore[arg-type]
+    assert costs.parameters == 7
     side = 9 if kind == "pointwise" else 7
     first = weight[0].size * 8 * side * side
     second = 8 * 9 * 2 * (side - 2) ** 2
