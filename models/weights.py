@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -58,9 +61,9 @@ def imagenet_classifier(
     try:
         backbone.load_state_dict(state_dict)
     except RuntimeError as error:
-        missing = " ".join(str(error).split())
+        reason = textwrap.shorten(str(error), 300)
         raise WeightsUnavailable(
-            f"{name}: its published weights do not fit a network of {classes} classes ({missing})"
+            f"{name}: its published weights do not fit a network of {classes} classes ({reason})"
         ) from None
     return Classifier(backbone, mean=weights.mean, std=weights.std)
 
