@@ -1,6 +1,6 @@
 """Whether an engine fits this machine, told from its fingerprint before TensorRT reads it.
 
-TensorRT itself names neither side, nor what mends it. No torch here.
+TensorRT itself names neither side, nor what mends it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The gates: what an artifact must reach before it appears. No torch here: a server imports it."""
+"""The gates: what an artifact must reach before it appears."""
 
 from __future__ import annotations
 

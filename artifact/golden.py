@@ -1,4 +1,4 @@
-"""Whether a runtime still answers what the artifact answered when it was made. No torch here."""
+"""Whether a runtime still answers what the artifact answered when it was made."""
 
 from __future__ import annotations
 

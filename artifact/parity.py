@@ -1,4 +1,4 @@
-"""Agreement of a runtime with the logits that are right, at every batch size. No torch here."""
+"""Agreement of a runtime with the logits that are right, at every batch size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a machine was doing while it was measured, before and after. No torch here."""
+"""What a machine was doing while it was measured, before and after."""
 
 from __future__ import annotations
 

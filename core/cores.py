@@ -1,4 +1,4 @@
-"""How many cores there are to use, and how to use fewer. No torch here."""
+"""How many cores there are to use, and how to use fewer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The machine that figures were measured on. No torch here."""
+"""The machine that figures were measured on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Encoded images to the pixels a network takes. No torch here: a server imports this file.
+"""Encoded images to the pixels a network takes.
 
 Validation, calibration and serving all go this one way, so they see the same pixels::
 

@@ -1,4 +1,4 @@
-"""An artifact into BentoML's model store. No torch here."""
+"""An artifact into BentoML's model store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Artifacts as the terminal shows them. No torch here."""
+"""Artifacts as the terminal shows them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The CUDA runtime: calls that fail by name, what is freed again, and events that tell time.
-
-No torch here.
-"""
+"""The CUDA runtime: calls that fail by name, what is freed again, and events that tell time."""
 
 from __future__ import annotations
 

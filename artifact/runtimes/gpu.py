@@ -1,4 +1,4 @@
-"""The NVIDIA GPU of this machine, asked of the driver itself. No torch here."""
+"""The NVIDIA GPU of this machine, asked of the driver itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""OpenVINO on a CPU, computing in the precision its graph says. No torch here."""
+"""OpenVINO on a CPU, computing in the precision its graph says."""
 
 from __future__ import annotations
 

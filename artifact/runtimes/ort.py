@@ -1,4 +1,4 @@
-"""ONNX Runtime on a CPU. No torch here."""
+"""ONNX Runtime on a CPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ONNX Runtime on an NVIDIA GPU, and never on a CPU in its place. No torch here."""
+"""ONNX Runtime on an NVIDIA GPU, and never on a CPU in its place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A batch that stays on the GPU, and the work on it, timed by the GPU itself. No torch here."""
+"""A batch that stays on the GPU, and the work on it, timed by the GPU itself."""
 
 from __future__ import annotations
 

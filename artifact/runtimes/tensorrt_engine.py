@@ -1,4 +1,4 @@
-"""A TensorRT or TensorRT for RTX engine on an NVIDIA GPU. No torch here."""
+"""A TensorRT or TensorRT for RTX engine on an NVIDIA GPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The two TensorRTs, and all that differs between them. No torch here."""
+"""The two TensorRTs, and all that differs between them."""
 
 from __future__ import annotations
 

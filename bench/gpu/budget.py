@@ -1,4 +1,4 @@
-"""Seconds, shared out between steps and between the pieces of one step. No torch here."""
+"""Seconds, shared out between steps and between the pieces of one step."""
 
 from __future__ import annotations
 

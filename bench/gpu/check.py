@@ -1,6 +1,6 @@
 """All that only a GPU can show: a process for each step, and rows of what became of it.
 
-No torch here: a step that breaks CUDA breaks its own process only.
+A step that breaks CUDA breaks its own process only.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The step that exports the default networks, for the steps that run them. No torch here."""
+"""The step that exports the default networks, for the steps that run them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The step that finds what each network takes at least on this GPU. No torch here."""
+"""The step that finds what each network takes at least on this GPU."""
 
 from __future__ import annotations
 

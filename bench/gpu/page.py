@@ -1,4 +1,4 @@
-"""The step that writes the report of all that the other steps found. No torch here."""
+"""The step that writes the report of all that the other steps found."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The step that sets fp16 against fp32, on the arithmetic of this GPU. No torch here."""
+"""The step that sets fp16 against fp32, on the arithmetic of this GPU."""
 
 from __future__ import annotations
 

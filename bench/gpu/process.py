@@ -1,4 +1,4 @@
-"""A command with a time limit that holds for all it starts, and what it said. No torch here."""
+"""A command with a time limit that holds for all it starts, and what it said."""
 
 from __future__ import annotations
 

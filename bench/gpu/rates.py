@@ -1,4 +1,4 @@
-"""What training reaches on a GPU: rows, and what they say. No torch here."""
+"""What training reaches on a GPU: rows, and what they say."""
 
 from __future__ import annotations
 

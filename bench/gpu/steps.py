@@ -1,4 +1,4 @@
-"""The steps of a check on a GPU, and what became of each. No torch here."""
+"""The steps of a check on a GPU, and what became of each."""
 
 from __future__ import annotations
 

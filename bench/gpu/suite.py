@@ -1,4 +1,4 @@
-"""The step that runs the tests marked gpu. No torch here."""
+"""The step that runs the tests marked gpu."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What is to be timed of one artifact: in each runtime, at each batch size, opened and checked.
 
-What cannot run is a candidate with its reason. No torch here.
+What cannot run is a candidate with its reason.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Charts of a sweep, one Vega-Lite specification for the page and for the PNG. No torch here."""
+"""Charts of a sweep, one Vega-Lite specification for the page and for the PNG."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How well a network's costs tell its latency: rank and linear correlation. No torch here."""
+"""How well a network's costs tell its latency: rank and linear correlation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a network costs, as the report sets it against latency. No torch here."""
+"""What a network costs, as the report sets it against latency."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What to measure, and the artifacts that it comes to. No torch here."""
+"""What to measure, and the artifacts that it comes to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Networks with fewer MACs that take longer, by name, and where their time goes. No torch here."""
+"""Networks with fewer MACs that take longer, by name, and where their time goes."""
 
 from __future__ import annotations
 

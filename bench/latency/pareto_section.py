@@ -1,4 +1,4 @@
-"""Accuracy against latency: the fronts of a sweep, in words, charts and a table. No torch here."""
+"""Accuracy against latency: the fronts of a sweep, in words, charts and a table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a sweep says, in sentences computed from its rows. No torch here."""
+"""What a sweep says, in sentences computed from its rows."""
 
 from __future__ import annotations
 

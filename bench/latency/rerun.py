@@ -1,4 +1,4 @@
-"""Two versions of the same candidates, measured again by turns in one run. No torch here.
+"""Two versions of the same candidates, measured again by turns in one run.
 
 Between two runs a machine may be twice as fast; in one run both versions meet what it does, turn
 by turn, and nothing has to be guessed of it.

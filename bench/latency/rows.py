@@ -1,4 +1,4 @@
-"""What a sweep found: one row per candidate. No torch here."""
+"""What a sweep found: one row per candidate."""
 
 from __future__ import annotations
 

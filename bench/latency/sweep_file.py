@@ -1,4 +1,4 @@
-"""The file that keeps what sweeps found. No torch here.
+"""The file that keeps what sweeps found.
 
 `latency.jsonl` holds a header (schema, machine, plan, conditions) on its first line and a row on
 each other. Rows of earlier runs on the same machine stay in it.

@@ -1,4 +1,4 @@
-"""What a call on a GPU is made of: copies, launches and the work itself. No torch here."""
+"""What a call on a GPU is made of: copies, launches and the work itself."""
 
 from __future__ import annotations
 

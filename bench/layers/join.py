@@ -1,4 +1,4 @@
-"""Which layer of a network a kernel computes, and what that layer costs. No torch here."""
+"""Which layer of a network a kernel computes, and what that layer costs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The layers of a network as tables and a picture. No torch here."""
+"""The layers of a network as tables and a picture."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The layers of a network, as one runtime ran them: costs and seconds of each. No torch here."""
+"""The layers of a network, as one runtime ran them: costs and seconds of each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The file that keeps the peaks of machines, as measured beside layers. No torch here."""
+"""The file that keeps the peaks of machines, as measured beside layers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How well latency is predicted from layers, and from MACs, as a part of the report. No torch."""
+"""How well latency is predicted from layers, and from MACs, as a part of the report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The roofline of this machine, and where the layers of networks are under it. No torch here."""
+"""The roofline of this machine, and where the layers of networks are under it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far networks are from what this machine could do, as a part of the report. No torch here."""
+"""How far networks are from what this machine could do, as a part of the report."""
 
 from __future__ import annotations
 

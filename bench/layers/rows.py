@@ -1,4 +1,4 @@
-"""The file that keeps the layers of many networks, as measured on one machine. No torch here.
+"""The file that keeps the layers of many networks, as measured on one machine.
 
 `layers.jsonl` holds a header (schema, machine) on its first line, and the layers of an artifact at
 a batch size on each other.

@@ -1,4 +1,4 @@
-"""A small HTTP/1.1 client for load: whole requests in, whole answers out. No torch here.
+"""A small HTTP/1.1 client for load: whole requests in, whole answers out.
 
 What the client takes of a shared processor the server lacks, so it does little: requests are made
 once, a connection is kept open and carries one of them at a time, and answers need a

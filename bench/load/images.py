@@ -1,4 +1,4 @@
-"""Encoded images to post to a server. No torch here."""
+"""Encoded images to post to a server."""
 
 from __future__ import annotations
 

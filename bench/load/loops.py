@@ -1,4 +1,4 @@
-"""Load on a server over HTTP, in a closed and in an open loop. No torch here.
+"""Load on a server over HTTP, in a closed and in an open loop.
 
 Closed: each connection waits for its answer before it sends again. The server sets the pace: it
 shows what it can do at most, and hides how long it stalls, as it is asked less meanwhile. Open:

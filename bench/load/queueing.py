@@ -1,4 +1,4 @@
-"""What a server without any cost of its own could reach. No torch here."""
+"""What a server without any cost of its own could reach."""
 
 from __future__ import annotations
 

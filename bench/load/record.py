@@ -1,4 +1,4 @@
-"""The files that a measurement of a server leaves: every turn, and the page. No torch here."""
+"""The files that a measurement of a server leaves: every turn, and the page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which artifact a running server answers with, and where that lies here. No torch here."""
+"""Which artifact a running server answers with, and where that lies here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much of a server under load is measured, and what came of it, turn by turn. No torch here."""
+"""How much of a server under load is measured, and what came of it, turn by turn."""
 
 from __future__ import annotations
 

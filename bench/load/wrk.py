@@ -1,4 +1,4 @@
-"""wrk, a client written in C, for closed loops where it is installed. No torch here.
+"""wrk, a client written in C, for closed loops where it is installed.
 
 It takes less of the shared processor than ours. It sends the same bytes, and hands back every
 latency: its own report has no p95. https://github.com/wg/wrk/blob/master/SCRIPTING

@@ -1,4 +1,4 @@
-"""How long a call takes: all raw samples, several candidates by turns. No torch here.
+"""How long a call takes: all raw samples, several candidates by turns.
 
 Why by turns: a shared machine is slow for seconds at a time. Measured one after the other, two
 equal candidates differ by whatever the machine did meanwhile; measured in short turns, in a new

@@ -3,7 +3,7 @@
 A timer that is wrong is wrong for every candidate alike, and no figure of ours would show it. So
 what it says is held against ``benchmark_app`` of OpenVINO and ``onnxruntime_perf_test``. Both time
 a call whose pixels are in place already; ours is timed so, too, and, beside it, as everywhere else
-in this house: from pixels on the host to logits on the host. No torch here.
+in this house: from pixels on the host to logits on the host.
 
 They take turns of a fraction of a second on the same cores: a machine that is shared is slow for
 seconds at a time, and one of its cores may be slower than another. Measured one after the other,

@@ -1,7 +1,4 @@
-"""Programs by others that time a graph: how they are called, take turns, and what they print.
-
-No torch here.
-"""
+"""Programs by others that time a graph: how they are called, take turns, and what they print."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a confusion matrix says: of each class, of pairs of classes, of all. No torch here."""
+"""What a confusion matrix says: of each class, of pairs of classes, of all."""
 
 from __future__ import annotations
 

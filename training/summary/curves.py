@@ -1,4 +1,4 @@
-"""The picture of a run's curves. No torch here."""
+"""The picture of a run's curves."""
 
 from __future__ import annotations
 

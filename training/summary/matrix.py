@@ -1,4 +1,4 @@
-"""The picture of a confusion matrix. No torch here."""
+"""The picture of a confusion matrix."""
 
 from __future__ import annotations
 

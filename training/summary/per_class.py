@@ -1,4 +1,4 @@
-"""The classes of a run, one by one and in pairs, as CSV and as Markdown. No torch here."""
+"""The classes of a run, one by one and in pairs, as CSV and as Markdown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes what a finished run leaves for people: README.md, two pictures, a table. No torch here."""
+"""Writes what a finished run leaves for people: README.md, two pictures, a table."""
 
 from __future__ import annotations
 
