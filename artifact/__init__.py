@@ -1,4 +1,4 @@
-"""What a deployable folder is, what it must prove, and what runs it."""
+"""Artifacts: the deployable folder, its formats and gates, and the runtimes that execute it."""
 
 import os
 

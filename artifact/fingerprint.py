@@ -1,4 +1,4 @@
-"""Whether an engine fits this machine, told from its fingerprint before TensorRT reads it.
+"""Decides from its fingerprint whether an engine fits this machine, before TensorRT reads it.
 
 TensorRT itself names neither side, nor what mends it.
 """

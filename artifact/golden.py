@@ -1,4 +1,4 @@
-"""Whether a runtime still answers what the artifact answered when it was made."""
+"""The golden batch: answers that every runtime must reproduce."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an artifact says of itself: the fields of its manifest.json."""
+"""The manifest of an artifact: every statement in its manifest.json."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an artifact says of itself, record by record."""
+"""The records a manifest is made of."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a folder can be trusted as an artifact: the one security boundary of artifacts.
+"""Validation of artifacts: the one security boundary between a folder and a runtime.
 
 What stands in a folder may be anything. Here it is read without executing any of it, sizes before
 contents, and held against its manifest, whose statements must not contradict each other.

@@ -1,1 +1,1 @@
-"""What a network costs on this machine, next to what its MACs promise."""
+"""Benchmarks: what a network costs on this machine, next to what its MACs promise."""

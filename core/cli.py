@@ -1,4 +1,4 @@
-"""What every command line of the house shares: consoles, and how a command ends."""
+"""The shared parts of all command lines: consoles, and how a command ends."""
 
 from __future__ import annotations
 

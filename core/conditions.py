@@ -1,4 +1,4 @@
-"""What a machine was doing while it was measured, before and after."""
+"""The state of a machine before and after it is measured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many cores there are to use, and how to use fewer."""
+"""Counts the usable cores, and confines a process to some of them."""
 
 from __future__ import annotations
 

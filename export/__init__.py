@@ -1,1 +1,1 @@
-"""How a network leaves torch: artifacts, the formats that fill them, and proof that they agree."""
+"""Export: how a network leaves torch, and the proof that its artifacts agree with it."""

@@ -1,4 +1,4 @@
-"""What proves the artifacts of one network: real images, and what torch answers for them."""
+"""Proves the artifacts of a network against torch, on real images."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What a network is: registry, normalisation, weights, preprocessing and costs."""
+"""Networks: registry, normalisation, published weights and costs."""

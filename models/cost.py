@@ -1,4 +1,4 @@
-"""What a network costs, counted from its exported graph, so that a folded batch norm is free.
+"""Counts the costs of a network from its exported graph, where a folded batch norm is free.
 
 Only its parameters are counted in torch.
 """

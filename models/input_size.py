@@ -1,4 +1,4 @@
-"""Which images a network takes, found by asking it.
+"""Finds the image sizes that a network takes, by asking it.
 
 It is asked on torch's meta device, where shapes are computed and nothing else: a second at most,
 and no memory.

@@ -1,4 +1,4 @@
-"""What publishers say their networks reach on ImageNet.
+"""Published ImageNet accuracy of the networks, with sources.
 
 These are figures of the publisher's weights, in float32, on the 50,000 validation images: never of
 an artifact that was made here. ``python -m models.published`` asks torchvision for those of the

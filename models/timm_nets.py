@@ -1,4 +1,4 @@
-"""Whatever timm knows, as ``timm/<name>``: no network here has a line of its own."""
+"""Networks of timm, as ``timm/<name>``; none has a line of its own here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How every chart of a report looks, and the way from a chart to a PNG."""
+"""The theme of all charts, and rendering them to PNG."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""How a network answers: the BentoML service, its settings and its start."""
+"""Serving: the HTTP service, its settings and its start."""

@@ -1,4 +1,4 @@
-"""How many images in one call pay on this machine."""
+"""Measures at start how many images in one call pay on this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every request meets first: the list of routes, the token, the count of answers."""
+"""The outermost layer of the service: dispatch by route, token, counting, JSON errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Prometheus is told: requests, stages, batches, queue.
+"""Prometheus metrics: requests, stages, batches, queue.
 
 With several workers each keeps its figures in files of a shared folder (prometheus_client's
 multiprocess mode), and any of them answers for all.

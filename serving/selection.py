@@ -1,4 +1,4 @@
-"""Which artifact to serve, and why that one."""
+"""Selects the artifact to serve, and says why that one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an operator may set, from the environment: each field is ``POCKETNETS_<FIELD>``."""
+"""Settings from the environment: each field is ``POCKETNETS_<FIELD>``."""
 
 from __future__ import annotations
 

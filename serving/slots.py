@@ -1,4 +1,4 @@
-"""How many requests may be in the house at once."""
+"""Limits the number of concurrent requests."""
 
 from __future__ import annotations
 

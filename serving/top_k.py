@@ -1,4 +1,4 @@
-"""How many labels a request asks for: in its query, or in its JSON body."""
+"""Reads how many labels a request asks for, in its query or its JSON body."""
 
 from __future__ import annotations
 

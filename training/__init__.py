@@ -1,1 +1,1 @@
-"""How a network learns: data, recipes, the training module and checkpoints."""
+"""Training: data, recipes, the training module and checkpoints."""

@@ -1,4 +1,4 @@
-"""What training writes, and what export reads."""
+"""Checkpoints: written by training, read by export."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a trained network answers for images that no epoch was judged by."""
+"""Evaluates a trained network on the test images, which no epoch was judged by."""
 
 from __future__ import annotations
 

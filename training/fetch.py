@@ -1,4 +1,4 @@
-"""Where fetched data sets are kept, and what is said when one cannot be fetched."""
+"""Fetches data sets, and keeps them in one folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each epoch of a run reached."""
+"""The figures of each epoch of a run."""
 
 from __future__ import annotations
 

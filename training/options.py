@@ -1,4 +1,4 @@
-"""How a folder of images is read; the command line and a checkpoint hold the same fields."""
+"""Options of reading a folder of images, shared by the command line and checkpoints."""
 
 from __future__ import annotations
 

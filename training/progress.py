@@ -1,4 +1,4 @@
-"""What a person sees while a network trains."""
+"""The progress bar of a training run."""
 
 from __future__ import annotations
 

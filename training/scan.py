@@ -1,4 +1,4 @@
-"""What a folder holds: class folders, files that may be images, and what machines left there."""
+"""Scans a folder: class folders, files that may be images, and machine litter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which folders of a data set are learned from, held out and tested on, by their names."""
+"""Recognises the training, validation and test folders of a data set by their names."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What executes an artifact: one file per runtime, all of one shape."""
+"""Runtimes: one file each, all of one shape."""

@@ -1,4 +1,4 @@
-"""What every runtime has in common, and the table of them."""
+"""The interface of all runtimes, and their registry."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What only a GPU can show: ``python -m bench gpu-check``, a process for each step."""
+"""The GPU check, ``python -m bench gpu-check``: a process for each step."""

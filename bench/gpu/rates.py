@@ -1,4 +1,4 @@
-"""What training reaches on a GPU: rows, and what they say."""
+"""Rows of training on a GPU, and their section of the report."""
 
 from __future__ import annotations
 

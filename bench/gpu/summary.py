@@ -1,4 +1,4 @@
-"""What a check on a GPU came to: a table for the terminal and a page."""
+"""The summary of a GPU check: a table for the terminal and a page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How busy the GPU is while something runs, as nvidia-smi shows it."""
+"""Samples how busy the GPU is, as nvidia-smi shows it."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""How long artifacts take in each runtime, which to pick, and what their MACs say of it."""
+"""Latency of artifacts in each runtime, the pick, and the report."""

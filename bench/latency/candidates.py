@@ -1,4 +1,4 @@
-"""What is to be timed of one artifact: in each runtime, at each batch size, opened and checked.
+"""Opens and checks the candidates of an artifact: each runtime at each batch size.
 
 What cannot run is a candidate with its reason.
 """

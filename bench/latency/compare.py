@@ -1,4 +1,4 @@
-"""What became faster or slower between two sweeps, beyond noise.
+"""Compares two sweeps: which candidates became faster or slower, beyond noise.
 
 A machine is faster in one run than in another: two runs of the same artifacts lay 0.42 to 1.77
 apart from their mean on a busy machine, all candidates together. So candidates that did not change

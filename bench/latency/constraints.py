@@ -1,4 +1,4 @@
-"""Which of all measured networks to serve, within a limit of latency and of accuracy."""
+"""Picks the network to serve within limits of latency and accuracy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How well a network's costs tell its latency: rank and linear correlation."""
+"""Correlation of a network's costs with its latency, by rank and linear."""
 
 from __future__ import annotations
 

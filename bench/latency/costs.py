@@ -1,4 +1,4 @@
-"""What a network costs, as the report sets it against latency."""
+"""The costs of a network, as the report sets them against latency."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What to measure, and the artifacts that it comes to."""
+"""The grid of a sweep: which artifacts, batch sizes, threads and runtimes."""
 
 from __future__ import annotations
 

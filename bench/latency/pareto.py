@@ -1,4 +1,4 @@
-"""Which candidates no other one beats in both latency and accuracy.
+"""The Pareto front of latency and accuracy.
 
 A trained artifact has its own measured top-1. One with ImageNet or random weights has the figure
 its publisher prints for the network: published, never measured, and never on one front with the

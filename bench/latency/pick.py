@@ -1,4 +1,4 @@
-"""Which measured candidate to serve: the fastest that passed its checks."""
+"""Picks the candidate of a network to serve: the fastest that passed its checks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a sweep says, in sentences computed from its rows."""
+"""The sentences of a report on latency, computed from its rows."""
 
 from __future__ import annotations
 

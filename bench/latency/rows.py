@@ -1,4 +1,4 @@
-"""What a sweep found: one row per candidate."""
+"""Rows of a sweep: one per candidate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a call on a GPU is made of: copies, launches and the work itself."""
+"""A call on a GPU taken apart: copies, launches and the work itself."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Where a network's time goes, layer by layer, and what bounds it."""
+"""Layers: where a network's time goes, and what bounds it."""

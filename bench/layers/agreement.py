@@ -1,4 +1,4 @@
-"""Whether the layers of a network explain the call that is shown of it.
+"""Checks that profiled layers explain the call that is shown of them.
 
 A profile is of kernels of some microseconds each, which other work on the machine seldom
 interrupts; a call of a thousand of them is interrupted more often. So on a busy machine the kernels

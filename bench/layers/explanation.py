@@ -1,4 +1,4 @@
-"""Why networks take what they take: their layers, their limits, and a prediction."""
+"""Explains the latency of networks: layers, lower limits and a prediction."""
 
 from __future__ import annotations
 

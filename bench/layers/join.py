@@ -1,4 +1,4 @@
-"""Which layer of a network a kernel computes, and what that layer costs."""
+"""Joins the kernels of a profile with the layers of a network and their costs."""
 
 from __future__ import annotations
 

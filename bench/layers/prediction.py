@@ -1,4 +1,4 @@
-"""What a network takes, predicted from its layers, without ever timing one of its family.
+"""Predicts the latency of a network from its layers, without timing one of its family.
 
 A layer takes its roofline's estimate (:class:`bench.layers.roofline.Bound`, all of its terms added
 up) times a factor that boosted trees learn from the layers of other networks: from its kind and

@@ -1,4 +1,4 @@
-"""How well latency is predicted from layers, and from MACs, as a part of the report."""
+"""The section of a report on how well latency is predicted."""
 
 from __future__ import annotations
 

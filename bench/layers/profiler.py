@@ -1,4 +1,4 @@
-"""Which kernels ONNX Runtime runs for a graph, and how long each takes.
+"""Profiles the kernels that ONNX Runtime runs for a graph.
 
 The profiler writes down what a kernel was given while the kernel's clock still runs: microseconds,
 which is more than many kernels take. So its own time is measured on kernels that do next to

@@ -1,4 +1,4 @@
-"""What bounds each layer of a network on this machine, and how far it is from its bound.
+"""The roofline of each layer: what bounds it on this machine, and by how much it is missed.
 
 Source: the roofline model, Williams, Waterman and Patterson, "Roofline: an insightful visual
 performance model for multicore architectures", CACM 52(4), 2009; with a bandwidth for each size of

@@ -1,4 +1,4 @@
-"""How far networks are from what this machine could do, as a part of the report."""
+"""The section of a report on how far networks are from their roofline."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many images per second this machine can answer without HTTP.
+"""The upper bound of a server's throughput: the same work without HTTP.
 
 The same decode, resize and inference as the server's, of the same files, in as many processes as
 there are cores, one single-threaded call after the other in each. Processes, not threads: what

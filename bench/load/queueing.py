@@ -1,4 +1,4 @@
-"""What a server without any cost of its own could reach."""
+"""The latency of an ideal server, by simulation of its queue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``python -m bench load`` measures of a running server, and in what order.
+"""Runs ``python -m bench load``: what is measured of a server, and in what order.
 
 First a lone client before and after a burst, while the server has seen none. Then, in rounds of
 random order, closed loops and the in-process limit, so that all meet the same weather. Last open

@@ -1,4 +1,4 @@
-"""Which artifact a running server answers with, and where that lies here."""
+"""Finds which artifact a running server answers with."""
 
 from __future__ import annotations
 

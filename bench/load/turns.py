@@ -1,4 +1,4 @@
-"""How much of a server under load is measured, and what came of it, turn by turn."""
+"""The plan and the turns of a measurement under load."""
 
 from __future__ import annotations
 

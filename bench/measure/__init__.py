@@ -1,1 +1,1 @@
-"""How anything here is timed."""
+"""Timing: the clock, the rounds and the statistics behind every measurement."""

@@ -1,4 +1,4 @@
-"""How long a call takes: all raw samples, several candidates by turns.
+"""Times calls: all raw samples, several candidates interleaved.
 
 Why by turns: a shared machine is slow for seconds at a time. Measured one after the other, two
 equal candidates differ by whatever the machine did meanwhile; measured in short turns, in a new

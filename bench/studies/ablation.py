@@ -1,4 +1,4 @@
-"""What six variations of one small ResNet cost and reach: ``python -m bench study ablation``."""
+"""Six variations of one small ResNet: ``python -m bench study ablation``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What shrinking large images first saves and changes: ``python -m bench study decoding``.
+"""Costs and gains of shrinking large images first: ``python -m bench study decoding``.
 
 Each gap (:data:`core.preprocess.GAP` is the one in use) is held against resampling all pixels:
 processor time on images of common sizes, and the answers of a network with ImageNet weights.

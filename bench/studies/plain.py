@@ -1,4 +1,4 @@
-"""What the plain services of ``bench study servers`` share: an artifact, and answers from it."""
+"""The artifact and the answers that the plain services of ``bench study servers`` share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tweaks of ResNet-50 cost: ``python -m bench study resnet_tweaks``.
+"""The costs of ResNet-50's tweaks: ``python -m bench study resnet_tweaks``.
 
 Bag of Tricks for Image Classification: https://arxiv.org/abs/1812.01187 (Section 4 and Table 5)
 """

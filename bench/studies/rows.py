@@ -1,4 +1,4 @@
-"""What a study measured, and what it is held against: rows, looked up by variant."""
+"""Rows of a study, looked up by variant, beside the paper's figures."""
 
 from __future__ import annotations
 

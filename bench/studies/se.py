@@ -1,4 +1,4 @@
-"""What squeeze-and-excitation costs: ``python -m bench study se``.
+"""The cost of squeeze-and-excitation: ``python -m bench study se``.
 
 Squeeze-and-Excitation Networks: https://arxiv.org/abs/1709.01507 (Section 4, ResNet-50: 0.26 % more
 MACs; one 224x224 image takes a CPU 167 ms instead of 164 ms, and a training step of 256 images

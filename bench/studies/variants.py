@@ -1,4 +1,4 @@
-"""What a study measures: variants of a block or a network, and how each runtime calls them."""
+"""Variants of a block or a network, and how each runtime calls them."""
 
 from __future__ import annotations
 

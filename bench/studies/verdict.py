@@ -1,4 +1,4 @@
-"""Whether a claim of a paper holds: decided by intervals, where a tie is a tie."""
+"""Judges the claims of a paper by intervals; a tie is a tie."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Python and a runtime take to call a graph that computes next to nothing.
+"""Measures the overhead of calling a graph that computes next to nothing.
 
 Called again and again this takes a few microseconds. After a network, whose work has filled the
 caches, it takes ten times as long (OpenVINO, where this was written: 8 and 85 us), and that is what

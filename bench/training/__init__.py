@@ -1,1 +1,1 @@
-"""How fast a network trains on this machine."""
+"""Training speed on this machine."""

@@ -1,4 +1,4 @@
-"""How fast a network trains here: the loader alone, the step alone, both, and a plain loop."""
+"""Measures images/s of the loader alone, the step alone, both, and a plain loop."""
 
 from __future__ import annotations
 

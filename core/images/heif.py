@@ -1,4 +1,4 @@
-"""What it would cost to decode the images of an AVIF or HEIC file (ISO/IEC 23008-12)."""
+"""Estimates the cost of decoding an AVIF or HEIC file (ISO/IEC 23008-12)."""
 
 from __future__ import annotations
 

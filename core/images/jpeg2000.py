@@ -1,4 +1,4 @@
-"""What it would cost to decode a JPEG 2000 image (ITU-T T.800, annex A), judged by its headers.
+"""Estimates the cost of decoding a JPEG 2000 image from its headers (ITU-T T.800, annex A).
 
 OpenJPEG makes objects of all tiles, precincts and code blocks before it looks at the data: a file
 of 200 bytes can ask for gigabytes, and for hours.

@@ -1,4 +1,4 @@
-"""What an image file says besides its pixels: of that, only how to turn it upright is read.
+"""Reads the orientation of an image, and nothing else of its metadata.
 
 Decoders do not get to see the rest, so that no broken or huge metadata refuses a sound image.
 """

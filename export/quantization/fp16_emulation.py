@@ -1,4 +1,4 @@
-"""What a float16 graph computes on a GPU, found without one.
+"""Emulates the float16 arithmetic of a GPU without one.
 
 ONNX Runtime has no float16 convolutions for CPUs: it computes float16 layers in float32 and drops
 the rounding between them, with every optimization off, too. There a result of 1e5 stays 1e5, and

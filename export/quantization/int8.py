@@ -1,4 +1,4 @@
-"""How a graph goes to int8: by the calibration, and but for the layers, that measure best."""
+"""Makes int8 graphs: chooses the calibration method and the layers left in float32."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What a finished run leaves for people."""
+"""The summary of a finished run: README, pictures and tables."""

@@ -1,4 +1,4 @@
-"""What a confusion matrix says: of each class, of pairs of classes, of all."""
+"""Figures of a confusion matrix: per class, per pair of classes, overall."""
 
 from __future__ import annotations
 

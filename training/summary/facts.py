@@ -1,4 +1,4 @@
-"""What happened in a training run."""
+"""The facts of a training run."""
 
 from __future__ import annotations
 

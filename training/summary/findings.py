@@ -1,4 +1,4 @@
-"""What must be known of a run before its figures are believed."""
+"""Findings that must be known before the figures of a run are believed."""
 
 from __future__ import annotations
 
