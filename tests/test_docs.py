@@ -22,11 +22,12 @@ from serving.settings import describe
 NOT_HERE = {
     "curl": "tests/test_readme.py sends it to a server",
     "tensorboard --logdir runs": "another program",
-    "pip install '.[servers]'": "test_extras_exist",
+    "pip install '.[": "test_extras_exist",
     "apt-get install": "changes the system",
     "kill -": "tests/serving/test_supervisor.py sends these signals",
     "bentoml cloud login": "needs an account",
     "bentoml deploy": "needs an account",
+    "bentoml serve": "tests/serving/test_bento.py runs it",
     ".venv/bin/bentoml containerize": "needs a container engine; test_bento.py builds the Bento",
     "docker": "needs a container engine",
     "kubectl": "needs a cluster; tests/serving/test_kubernetes.py checks the manifests",
