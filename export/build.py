@@ -15,7 +15,7 @@ from artifact.gates import GateError, check_gates
 from artifact.runtimes.base import RuntimeUnavailable
 from artifact.runtimes.tensorrt_builder import profiles_for
 from artifact.validation import MAX_BATCH, ArtifactError
-from core.errors import UserError, closest, in_words, is_of_library
+from core.errors import UserError, closest, in_words, is_of_library, storage_error
 from core.files import staged
 from core.lazy import resolve
 from export.graphs import Graphs
@@ -110,8 +110,8 @@ def build_artifacts(
                 shutil.rmtree(path, ignore_errors=True)
             yield Outcome(target, reason=str(error), failed=True)
         except Exception as error:  # torch, onnx, ONNX Runtime and TensorRT share no base class
-            if not is_of_library(error):
-                raise
+            if storage_error(error) or not is_of_library(error):
+                raise  # a full disk is no matter of this format
             yield Outcome(target, reason=in_words(error), failed=True)
 
 

@@ -19,7 +19,6 @@ from typing import Annotated
 import tyro
 
 from core.errors import UserError
-from serving.predictor import open_artifact
 from serving.selection import Wanted, select
 from serving.settings import PREFIX, Settings, describe
 
@@ -45,6 +44,7 @@ def main() -> int:
 
 
 def _serve(settings: Settings, why: str) -> int:
+    from serving.predictor import open_artifact
 
     artifact = open_artifact(settings)
     with listen(settings.host, settings.port) as listening:

@@ -25,7 +25,7 @@ _LEGEND = (
 )
 _UNMEASURED = ("Network", "Artifact", "Runtime", "Batch", "Why not")
 # What a terminal has room for; the report has the rest.
-_SHOWN = tuple(n for n in COLUMNS if n not in ("Network", "95 % interval", "File MB", "Notes"))
+_SHOWN = ("Precision", "Runtime", "Batch", "p50 ms", "p99 ms", "x faster", "Top-1")
 
 
 def latency_report(sweep: Sweep, explained: Sequence[Section] = ()) -> Report:
@@ -116,11 +116,12 @@ def _rows_sections(
 
 
 def _terminal_table(sweep: Sweep, picks: dict[str, Pick]) -> Table:
+    shown = _SHOWN if len(sweep.threads()) == 1 else (*_SHOWN[:3], "Threads", *_SHOWN[3:])
     rows = [row for batch in sweep.batches() for row in sweep.measured(batch=batch)]
     cells = [measured_cells(sweep, row, picks) for row in rows]
     return Table(
-        header=_SHOWN,
-        rows=tuple(tuple(row[name] for name in _SHOWN) for row in cells),
+        header=shown,
+        rows=tuple(tuple(row[name] for name in shown) for row in cells),
         numeric=NUMERIC,
         strong=_picked(rows, picks),
     )

@@ -54,7 +54,7 @@ def test_an_unchanged_folder_is_held_out_as_it_was(
     network = load_network("resnet14", "pets")
     assert digests(list(network.held_out)) == digests(list(load_data("pets").val))
     assert len(network.calibration) == 32
-    assert capsys.readouterr().err == ""
+    assert "are not used" not in capsys.readouterr().err
 
 
 def test_what_was_trained_on_is_not_held_out_of_a_folder_that_changed(

@@ -185,7 +185,7 @@ def test_an_embedding_can_be_trained_on_and_gives_no_answers(
     with pytest.raises(UserError, match=r"end in features, not .*\(make train MODEL=timm/vit"):
         load_network(name, None)
     with pytest.raises(UserError, match="end in features, not in classes"):
-        load_teacher(name, ("a", "b", "c"))
+        load_teacher(name, ("a", "b", "c"), (32,))
     tuned = imagenet_classifier(name, weights, ("a", "b", "c"))
     assert tuned.backbone.state_dict()["head.weight"].shape[0] == 3
 

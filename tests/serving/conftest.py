@@ -65,7 +65,7 @@ def bento(artifact_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     folder = tmp_path_factory.mktemp("bento")
     source, home = folder / "source", folder / "bentoml"
     ignore = shutil.ignore_patterns("__pycache__", "artifact")
-    for package in ("models", "export", "serving"):
+    for package in ("core", "artifact", "serving"):
         shutil.copytree(ROOT / package, source / package, ignore=ignore)
     shutil.copy(ROOT / "bentofile.yaml", source)
     built = subprocess.run(

@@ -284,7 +284,13 @@ def test_model(client: Client, artifact_path: Path) -> None:
     response = client.get("/model")
     facts = response.json()
     assert facts["labels"] == ["red", "green", "blue"]
-    assert facts["preprocess"] == {"resize": 32, "crop": 32, "interpolation": "bilinear"}
+    assert facts["preprocess"] == {
+        "resize": 32,
+        "crop": 32,
+        "interpolation": "bilinear",
+        "crop_mode": "center",
+        "fill": [0, 0, 0],
+    }
     assert (facts["model"], facts["data"], facts["precision"]) == ("channels", "colours", "fp32")
     assert facts["limits"] == {"max_bytes": 200_000, "max_pixels": 1_000_000, "max_images": 32}
     assert facts["accepts"]["types"] == list(TYPES)

@@ -141,7 +141,7 @@ def test_serves_from_another_folder(
         icon = httpx.get(f"{server.url}/favicon.ico")
         moved = httpx.get(f"{server.url}/predict/")
         missing = httpx.get(f"{server.url}/nothing")
-        headers = {"expect": "100-continue", "content-type": "text/html"}
+        headers = {"expect": "100-continue", "content-encoding": "br"}
         refused = httpx.post(f"{server.url}/predict", headers=headers)
     assert (icon.status_code, moved.headers["location"]) == (200, "../predict")
     assert (missing.status_code, missing.json()["error"]) == (404, "not_found")
