@@ -63,7 +63,7 @@ def _family(timm: ModuleType, name: str) -> str:
     """Returns the file of timm that builds ``name``, such as ``vision_transformer``.
 
     Networks of one file are one family. Its files of MobileNets hold several generations and, for
-    some, EfficientNets beside them: these go by their name, as the same networks do in this house.
+    some, EfficientNets beside them: these go by their name, as the same networks do here.
     """
     if found := re.match(r"(?:tf_)?mobilenetv(\d)", name):
         return f"mobilenet_v{found[1]}"

@@ -16,16 +16,20 @@ def show_report(report: Report, *, every: bool = False) -> None:
 
     Args:
         report: what was found.
-        every: print all rows of the table, and what the sections say.
+        every: print all rows of the table, and all sections.
     """
     out = results()
     if table := report.terminal or report.lead:
         print_table(table, most=None if every else ROWS)
     sentences = [*report.footnotes, *report.summary]
-    if every:
-        sentences += [each for section in report.sections for each in section.sentences]
     for sentence in sentences:
         out.print(sentence)
+    for section in report.sections if every else ():
+        out.print(f"\n{section.title}")
+        for sentence in section.sentences:
+            out.print(sentence)
+        for table in section.tables:
+            print_table(table)
 
 
 def print_table(table: Table, *, most: int | None = None) -> None:

@@ -18,7 +18,7 @@ _WORTH = 1.05  # times the least cost of an image
 def best_batch_size(runtime: Runtime, pixels: Pixels, most: int) -> int:
     """Returns the largest size whose images cost at most 5 % more than the cheapest.
 
-    Sizes are powers of two up to ``most``, measured by turns after one untimed call each, as many
+    Sizes are powers of two up to ``most``, interleaved after one untimed call each, as many
     of them as can be measured in a third of a second: a network that is too slow for that gains
     nothing that its own time would not hide.
 

@@ -137,7 +137,7 @@ def _run(
 
 
 def _environment() -> dict[str, str]:
-    """Returns that of a step: it finds the house and its data, though it runs elsewhere."""
+    """Returns the environment of a step, which runs in another folder."""
     path = os.environ.get("PYTHONPATH")
     return {
         **os.environ,

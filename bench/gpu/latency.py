@@ -1,4 +1,4 @@
-"""The step that measures latency, network by network, by turns of all candidates of one."""
+"""The step that measures latency, network by network, its candidates interleaved."""
 
 from __future__ import annotations
 

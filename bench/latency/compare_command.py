@@ -40,7 +40,7 @@ class Compare:
     least: float = 0.05
     """A smaller difference, as a fraction, never counts."""
     rerun: bool = False
-    """Measure what moved, and what is of another artifact, again: both versions by turns."""
+    """Measure what moved, and what is of another artifact, again: both versions interleaved."""
     artifacts: Path = Path("artifacts")
     """Folder of all artifacts as they are now, for --rerun."""
     artifacts_before: Path | None = None
@@ -126,7 +126,7 @@ def _sentences(found: Comparison) -> list[str]:
     if found.verdicts("look again"):
         sentences.append(
             "look again: one candidate moved though nothing of it changed, or too few did not "
-            "change to tell what is the machine's; compare --rerun measures both versions by turns"
+            "change to tell what is the machine's; compare --rerun interleaves both versions"
         )
     return sentences
 

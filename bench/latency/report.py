@@ -141,7 +141,7 @@ def _not_measured(missing: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
     reasons = list(dict.fromkeys(reason for *_, reason in missing))
     more = f", and {len(reasons) - 1} other reasons" if len(reasons) > 1 else ""
     count = sum(batches.count(",") + 1 for *_, batches, _ in missing)
-    return (f"{count} more not measured here ({reasons[0]}{more}): the report lists them",)
+    return (f"{count} more not measured here ({reasons[0]}{more}); --all lists them",)
 
 
 def _figures(sweep: Sweep, batches: Sequence[int]) -> list[Figure]:

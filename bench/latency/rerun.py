@@ -1,4 +1,4 @@
-"""Two versions of the same candidates, measured again by turns in one run.
+"""Two versions of the same candidates, measured again, interleaved in one run.
 
 Between two runs a machine may be twice as fast; in one run both versions meet what it does, turn
 by turn, and nothing has to be guessed of it.
@@ -53,7 +53,7 @@ def rerun(
     plan: Plan,
     least: float = 0.05,
 ) -> list[Again]:
-    """Returns each of ``changes``, with both versions measured now by turns.
+    """Returns each of ``changes``, with both versions measured now, interleaved.
 
     Args:
         changes: what to measure.

@@ -1,4 +1,4 @@
-"""Every artifact in every runtime at every batch size, measured by turns in one run.
+"""Every artifact in every runtime at every batch size, interleaved in one run.
 
 What cannot run is a row with its reason: nothing falls back to something else.
 """

@@ -28,7 +28,7 @@ def doubt(times: LayerTimes, row: Row | None = None) -> str | None:
     limit = f"more than {percent(AGREES, decimals=0)} apart"
     if kernels > (1 + AGREES) * call or call - _BINDING > (1 + AGREES) * kernels:
         return (
-            f"its kernels add up to {ms(kernels)} ms, and calls by turns with the profiled ones "
+            f"its kernels add up to {ms(kernels)} ms, and calls interleaved with the profiled ones "
             f"took {ms(call)} ms: {limit}, as on a busy machine"
         )
     if row is None:

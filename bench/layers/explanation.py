@@ -89,7 +89,7 @@ def profile(
 ) -> Bounded:
     """Returns the fp32 and int8 graphs among ``artifacts`` under the peaks of this machine.
 
-    Layers are profiled by turns with the calls they explain, peaks measured right after; both are
+    Layers are interleaved with the calls they explain, peaks measured right after; both are
     kept in ``out``. What is there already is taken, if it was measured so and explains its call.
 
     Args:

@@ -78,7 +78,7 @@ class LayerTimes:
         batch: images of a call.
         threads: CPU threads inside a call.
         layers: in the order they run.
-        call: latency of whole calls, without the profiler, taken by turns with those with it.
+        call: latency of whole calls, without the profiler, interleaved with those with it.
         machine: key of the machine, with the versions of its libraries.
         when: UTC date and time at which the run began that profiled it, ISO 8601; the peaks that
             were measured beside it have the same.

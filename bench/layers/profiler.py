@@ -172,7 +172,7 @@ def kernels(events: Iterable[dict[str, Any]], calls: list[int], *, count: int) -
 class OverheadProbe:
     """Chains of kernels that do next to nothing, timed whole and kernel by kernel.
 
-    They take turns with what is profiled: how long the profiler takes goes with the machine's mood.
+    They take turns with what is profiled: the profiler's overhead drifts with the machine's load.
 
     Attributes:
         calls: what to time; its latencies are what :meth:`overhead` wants.

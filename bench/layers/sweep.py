@@ -1,4 +1,4 @@
-"""The layers of many artifacts, profiled by turns in one run.
+"""The layers of many artifacts, profiled in one run, interleaved.
 
 What cannot be profiled is a line with its reason; what was profiled before is not profiled again.
 """

@@ -1,7 +1,7 @@
 """Runs ``python -m bench load``: what is measured of a server, and in what order.
 
 First a lone client before and after a burst, while the server has seen none. Then, in rounds of
-random order, closed loops and the in-process limit, so that all meet the same weather. Last open
+random order, closed loops and the in-process limit, so that all see the same load. Last open
 loops, at shares of the throughput that was found.
 """
 

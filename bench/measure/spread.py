@@ -33,7 +33,7 @@ class Spread:
     def ratio(cls, over: Sequence[float], under: Sequence[float]) -> Spread:
         """Returns the spread of the ratio of two figures of the same rounds.
 
-        Both met the same weather in a round, so the ratios lie closer together than the figures.
+        Both saw the same background load in a round, so ratios lie closer together.
         Over nothing at all it is infinite.
         """
         pairs = zip(over, under, strict=True)

@@ -1,8 +1,8 @@
 """Times calls: all raw samples, several candidates interleaved.
 
-Why by turns: a shared machine is slow for seconds at a time. Measured one after the other, two
+Why interleaved: a shared machine is slow for seconds at a time. Measured one after the other, two
 equal candidates differ by whatever the machine did meanwhile; measured in short turns, in a new
-random order each round, both meet the same weather.
+random order each round, both see the same background load.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ class Latency:
     def interval(self) -> tuple[float, float]:
         """Returns a 95 % bootstrap confidence interval of p50: (low, high) in seconds.
 
-        Whole turns are drawn, not samples: samples of one turn share the machine's mood, and to
+        Whole turns are drawn, not samples: samples of one turn share the machine's load, and to
         take them for independent would make the interval far too narrow.
         Source: cluster bootstrap, Davison and Hinkley 1997, section 3.8.
         """
@@ -180,7 +180,7 @@ def measure(
     tick: Callable[[], object] = lambda: None,
     save: Callable[[dict[K, Latency]], object] = lambda _: None,
 ) -> dict[K, Latency]:
-    """Returns the latency of every candidate, measured by turns in rounds of random order.
+    """Returns the latency of every candidate, interleaved in rounds of random order.
 
     First each is warmed up (:func:`warm_up`), for no longer than it is to be measured. Then, in
     each round, each has one turn: two untimed calls, then timed ones until the turn has its share

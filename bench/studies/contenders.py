@@ -39,7 +39,7 @@ class Contender:
         name: in words.
         forms: how images are sent to it.
         package: without which it cannot run.
-        extra: what installs that; None where the house needs it anyway.
+        extra: what installs that; None where the project needs it anyway.
         command: arguments of Python, for an artifact's folder and a port.
     """
 

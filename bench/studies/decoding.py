@@ -94,7 +94,7 @@ def decoding_section(images: Path | None, *, seconds: float = SECONDS) -> Sectio
             f"Photos: {images or 'crops of those in scikit-learn and scikit-image, enlarged'}. "
             f"Network: {NETWORK}, ImageNet weights, torch; resize {preprocess.resize}, crop "
             f"{preprocess.crop}, {preprocess.interpolation}.",
-            f"Times: p50 of processor time, by turns; {machine.cpu}, Pillow {PIL.__version__}.",
+            f"Times: p50 of processor time, interleaved; {machine.cpu}, Pillow {PIL.__version__}.",
             "Differences: of the photos that are changed, the mean; max: of any pixel. Points: the "
             "score, from all pixels, of the class that is best now, less that of the one that was "
             "best; of all photos, the mean.",

@@ -184,7 +184,7 @@ def _conditions(platform: Platform, results: Results) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
     return (
         f"Measured on {device}, {machine.os}, {row.when}: batch {row.batch}, {row.threads} CPU "
-        f"thread{'s' if row.threads > 1 else ''} in a call, random weights, float32, by turns in "
+        f"thread{'s' if row.threads > 1 else ''} in a call, random weights, fp32, interleaved in "
         f"{row.plan.rounds} rounds; {samples} samples each. {versions}."
     )
 

@@ -2,7 +2,7 @@
 
 The same artifact in the same runtime, single-threaded calls, as many workers as cores, behind our
 server, a BentoML endpoint as its quickstart shows it, and LitServe. All run side by side on this
-machine and are loaded by turns.
+machine and are loaded in turns.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def take_turns(
     tick: Callable[[], object] = lambda: None,
     seed: int = 0,
 ) -> Turns:
-    """Returns a closed loop for each server, number of connections and round, by turns."""
+    """Returns a closed loop for each server, number of connections and round, in turns."""
     rng = random.Random(seed)
     cases = list(product(requests, CONNECTIONS))
     turns = []

@@ -1,4 +1,4 @@
-"""A study: a question of a paper, asked again on this machine by turns of all variants."""
+"""A study: a question of a paper, asked again on this machine, its variants interleaved."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ class Run:
         return [rows[key] for key in wanted] if rows.keys() >= set(wanted) else None
 
     def measure(self) -> list[Row]:
-        """Returns a row for every variant in every runtime, measured by turns."""
+        """Returns a row for every variant in every runtime, interleaved."""
         when = now()
         candidates: list[Candidate] = []
         # Drawn only between turns: a refreshing thread would take its time out of the samples.

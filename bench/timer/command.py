@@ -15,7 +15,7 @@ from report.terminal import print_table
 
 @dataclass(frozen=True, kw_only=True)
 class Timer:
-    """Hold our timer against the runtimes' own tools, by turns on one artifact."""
+    """Hold our timer against the runtimes' own tools, interleaved on one artifact."""
 
     artifact: tyro.conf.Positional[Path]
     """Folder of an onnx artifact; a network of a few tenths of a ms is too short to judge by."""
@@ -26,7 +26,7 @@ class Timer:
     rounds: int = 5
     """Runs of each tool; the median of their ratios counts."""
     seconds: float = 4.0
-    """Of measuring with each timer in each round, by turns of a fraction of a second."""
+    """Of measuring with each timer in each round, in turns of a fraction of a second."""
 
     def __call__(self) -> int:
         """Prints every round; returns 0 where a tool was compared and all that were agree.

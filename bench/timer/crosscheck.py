@@ -3,11 +3,11 @@
 A timer that is wrong is wrong for every candidate alike, and no figure of ours would show it. So
 what it says is held against ``benchmark_app`` of OpenVINO and ``onnxruntime_perf_test``. Both time
 a call whose pixels are in place already; ours is timed so, too, and, beside it, as everywhere else
-in this house: from pixels on the host to logits on the host.
+here: from pixels on the host to logits on the host.
 
 They take turns of a fraction of a second on the same cores: a machine that is shared is slow for
 seconds at a time, and one of its cores may be slower than another. Measured one after the other,
-medians of one tool lay up to 70 % apart here; by turns on one core, the ratio of both lay
+medians of one tool lay up to 70 % apart here; interleaved on one core, the ratio of both lay
 within 3 %.
 
 The tools read a clock inside the runtime, so they leave out Python's binding, too: 0.05 ms a call
@@ -100,7 +100,7 @@ class Check:
         verdict = "they agree" if self.agrees else "they do not agree"
         text = (
             f"{runtime}: with the pixels in place our timer says {ms(median(self.infers))} ms, "
-            f"{name} {ms(median(self.theirs))} ms. By turns on the same cores the ratio is "
+            f"{name} {ms(median(self.theirs))} ms. Interleaved on the same cores the ratio is "
             f"{self.ratio:.3f} (rounds: {min(self.ratios):.3f} to {max(self.ratios):.3f}), so "
             f"{verdict} within {percent(AGREES, decimals=0)} and the {percent(self.allowance)} "
             f"that the call of an empty graph takes ({ms(median(self.empties))} ms)."
@@ -115,7 +115,7 @@ class Check:
 def crosscheck(
     artifact: Artifact, *, batch: int = 1, threads: int = 1, rounds: int = 5, seconds: float = 4.0
 ) -> list[Check]:
-    """Returns each tool beside our timer, of which each round measures ``seconds`` by turns.
+    """Returns each tool beside our timer, of which each round measures ``seconds``, interleaved.
 
     Raises:
         UserError: an engine, or counts that make no sense.

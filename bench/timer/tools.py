@@ -78,7 +78,7 @@ class Run:
     """A run of a tool, which stands still until it is given its turn.
 
     It is stopped and continued by signals. A call that is interrupted so is one slow sample among
-    many, which a median does not see; and both tools meet the same weather.
+    many, which a median does not see; and both tools see the same background load.
     """
 
     def __init__(self, tool: Tool, command: list[str], folder: Path, printed: IO[str]) -> None:

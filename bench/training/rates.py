@@ -64,7 +64,7 @@ def training_rates(model: str, data: ImageData, recipe: Recipe, *, steps: int) -
     loader = Loaders(data, recipe).train_dataloader()
     kept = list(islice(loader, 4))
     loading, whole = [], []
-    for _ in range(ROUNDS):  # by turns: the machine is slow for seconds at a time
+    for _ in range(ROUNDS):  # interleaved: the machine is slow for seconds at a time
         loading += _gaps(islice(_forever(loader), need))[WARM_UP:]
         whole += _train(model, data, recipe, loader, need, {})[TRAINER]
     loops = {} if _gpu() else _plain_loops(model, data, recipe)
