@@ -19,20 +19,19 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from core.preprocess import TYPES
+from serving.admission import Slots, busy, wait_for
 from serving.batcher import QueueFull
+from serving.decoding import Upload
 from serving.endpoint import body
 from serving.front import layers
 from serving.image_types import list_suffixes
-from serving.images import Upload
 from serving.metrics import exposition
 from serving.openapi import describe_api, describe_operations
 from serving.pages import page_routes
 from serving.predictor import Answer, Predictor, unwrap
 from serving.routes import Route, bento_routes
-from serving.slots import Slots, busy
 from serving.top_k import choose_top_k, top_k_of_query
 from serving.uploads import BATCH, Refusal, advise, read_image, read_images
-from serving.waiting import wait_for
 
 T = TypeVar("T")
 

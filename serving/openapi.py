@@ -7,11 +7,11 @@ from typing import Any
 
 from artifact.artifact import Artifact
 from core.preprocess import TYPES
+from serving.admission import BUSY_S
 from serving.forms import FIELD
 from serving.json_bodies import TOP_K
 from serving.routes import Route
 from serving.settings import Settings
-from serving.slots import BUSY_S
 from serving.uploads import ANY, BATCH
 
 Schema = dict[str, Any]

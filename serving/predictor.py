@@ -22,7 +22,7 @@ from core.errors import UserError
 from core.preprocess import Pixels, encode_png
 from serving.batch_size import MOST_ON_CPU, MOST_ON_GPU, best_batch_size
 from serving.batcher import Batcher
-from serving.images import Decoded, Upload, read
+from serving.decoding import Decoded, Upload, read
 from serving.metrics import BATCHES, DEPTH, STAGES
 from serving.settings import PREFIX, Settings
 from serving.uploads import Refusal

@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from serving.admission import BUSY_S
 from serving.metrics import OTHER, count
-from serving.slots import BUSY_S
 
 HEAD_BYTES = 64 * 1024
 HEAD_LINES = 100

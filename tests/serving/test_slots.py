@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from serving.slots import Slots
+from serving.admission import Slots
 from serving.uploads import Refusal
 
 

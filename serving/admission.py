@@ -1,18 +1,56 @@
-"""The wait for answers; it ends early when time runs out or the client has gone."""
+"""Admission: how many requests are in hand at once, and how long one waits for its answers."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from starlette.requests import Request
 
 from serving.uploads import Refusal
 
+BUSY_S = 1  # when to come again: a full queue is worked off in less
 # When it is asked whether the client is still there. To ask takes a task, which costs the event
 # loop a fifth of what all of a request does, and most answers come sooner.
 _PATIENCE_S = 0.1
+
+
+class Slots:
+    """A count of requests that are being read, wait or are worked on; used in one event loop.
+
+    It bounds what uploads hold in memory, and tells a client before it sends its image.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._free = self._all = count
+
+    @contextmanager
+    def taken(self, count: int = 1) -> Iterator[None]:
+        """Yields while ``count`` slots are taken, or all there are.
+
+        Raises:
+            Refusal: fewer are free.
+        """
+        count = min(count, self._all)
+        if self._free < count:
+            raise busy()
+        self._free -= count
+        try:
+            yield
+        finally:
+            self._free += count
+
+
+def busy() -> Refusal:
+    """Returns the refusal of a request that does not fit."""
+    return Refusal(
+        429,
+        "busy",
+        f"the queue is full; come again in {BUSY_S} s",
+        headers={"retry-after": str(BUSY_S)},
+    )
 
 
 async def wait_for(

@@ -7,7 +7,7 @@ from bombs import bombs
 from samples import samples
 
 from core.preprocess import TYPES, Preprocess
-from serving.images import Decoded, Upload, read
+from serving.decoding import Decoded, Upload, read
 from serving.settings import Settings
 
 SMALL = Preprocess(resize=40, crop=32)
