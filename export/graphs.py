@@ -16,7 +16,7 @@ from artifact.runtimes.base import RuntimeUnavailable
 from core.preprocess import Pixels
 from export.network import Network
 from export.prover import Prover
-from export.quantization.candidate import Candidate
+from export.quantization.candidate import GraphCandidate
 from export.quantization.int8 import Labels, int8_candidates
 from export.quantization.to_fp16 import fp16_candidates
 from export.to_onnx import INPUT, OUTPUT, to_onnx
@@ -69,16 +69,16 @@ class Graphs:
                     return Proven(graph, artifact, golden)
         raise missed
 
-    def _candidates(self, scheme: Scheme) -> Iterable[Candidate]:
+    def _candidates(self, scheme: Scheme) -> Iterable[GraphCandidate]:
         if scheme == "fp32":
-            return [Candidate(self._fp32)]
+            return [GraphCandidate(self._fp32)]
         pixels, labels = self._calibration
         if scheme == "fp16":
             return fp16_candidates(self._fp32, pixels, self.limits("fp16"))
         limits, symmetric = self.limits("int8"), scheme == "int8-symmetric"
         return int8_candidates(self._fp32, pixels, labels, limits, symmetric=symmetric)
 
-    def _draft(self, folder: Path, scheme: Scheme, candidate: Candidate) -> Artifact:
+    def _draft(self, folder: Path, scheme: Scheme, candidate: GraphCandidate) -> Artifact:
         network = self._network
         side, classes = network.preprocess.crop, len(network.labels)
         precision: Precision = "int8" if scheme == "int8-symmetric" else scheme

@@ -23,7 +23,7 @@ from training.options import FolderOptions
 from training.recipe import Recipe
 from training.recipes import RECIPES, default_recipe
 from training.run import PartialRun
-from training.trainer import Machine, is_first_process
+from training.trainer import Accelerators, is_first_process
 
 _DATA = (
     f"Data set by name ({', '.join(DATASETS)}), or a folder: one folder of images per class, or "
@@ -44,7 +44,7 @@ class Train(FolderOptions):
     """Go on with the unfinished run of this network and data, from its last whole epoch."""
     fresh: bool = False
     """Drop an unfinished run of this network and data, and start anew."""
-    machine: Machine = field(default_factory=Machine)
+    machine: Accelerators = field(default_factory=Accelerators)
     """What to compute on."""
     recipe: Recipe
     """Every field can be set, such as --recipe.epochs 3."""

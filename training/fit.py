@@ -39,7 +39,7 @@ from training.run import PartialRun, make_plan
 from training.summary.facts import RunFacts
 from training.summary.findings import doubts
 from training.summary.write import write_summary
-from training.trainer import Machine, device_name, is_first_process, make_trainer, quiet
+from training.trainer import Accelerators, device_name, is_first_process, make_trainer, quiet
 
 LIBRARIES = ("torch", "torchvision", "pytorch-lightning")  # that train; a run names their versions
 
@@ -51,7 +51,7 @@ def fit(
     *,
     recipe_name: str = "custom",
     command: str = "# called from Python: training.fit.fit",
-    machine: Machine | None = None,
+    machine: Accelerators | None = None,
     resume: bool = False,
     fresh: bool = True,
     options: FolderOptions | None = None,
@@ -113,7 +113,7 @@ def fit(
             recipe,
             report=skipped,
         )
-        trainer = make_trainer(recipe, machine or Machine(), partial)
+        trainer = make_trainer(recipe, machine or Accelerators(), partial)
         trainer.fit(module, datamodule=Loaders(data, recipe), ckpt_path=last, weights_only=True)
         if not trainer.is_global_zero:
             return checkpoint_path(run_folder(model, data.name))

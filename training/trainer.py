@@ -27,7 +27,7 @@ from training.settling import Settling
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Machine:
+class Accelerators:
     """Where a run is computed."""
 
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
@@ -39,7 +39,7 @@ class Machine:
     """Hosts; start the same command on each with torchrun."""
 
 
-def make_trainer(recipe: Recipe, machine: Machine, partial: PartialRun) -> lightning.Trainer:
+def make_trainer(recipe: Recipe, machine: Accelerators, partial: PartialRun) -> lightning.Trainer:
     """Returns the trainer of a run, which saves every epoch in the run's folder."""
     callbacks: list[lightning.Callback] = [
         OwnSignals(),
@@ -78,7 +78,7 @@ class OwnSignals(lightning.Callback):
             signal.signal(signal.SIGTERM, self._handler)
 
 
-def trainer_options(recipe: Recipe, machine: Machine) -> dict[str, Any]:
+def trainer_options(recipe: Recipe, machine: Accelerators) -> dict[str, Any]:
     """Returns what a Lightning trainer needs to compute by ``recipe`` on ``machine``."""
     gpu = machine.accelerator == "gpu" or (
         machine.accelerator == "auto" and torch.cuda.is_available()

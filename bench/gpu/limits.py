@@ -33,7 +33,7 @@ _FUSED = ("element-wise", "data")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limit:
+class LimitRow:
     """What a network takes at least, and what it takes.
 
     Attributes:
@@ -100,12 +100,14 @@ def run(
     else:
         missing = f"no fp16 CUDA graph of it was timed at batch {batch}"
     for name in names:
-        row = Limit(model=name, precision=PRECISION, batch=batch, when=now())
+        row = LimitRow(model=name, precision=PRECISION, batch=batch, when=now())
         append_row(folder / FILE, _limit(row, artifacts, peaks, sweep, missing))
-    return in_short(read_rows(folder / FILE, Limit, remedy=AGAIN), peaks)
+    return in_short(read_rows(folder / FILE, LimitRow, remedy=AGAIN), peaks)
 
 
-def _limit(row: Limit, artifacts: Path, peaks: Peaks, sweep: Sweep | None, missing: str) -> Limit:
+def _limit(
+    row: LimitRow, artifacts: Path, peaks: Peaks, sweep: Sweep | None, missing: str
+) -> LimitRow:
     import onnx
 
     try:
@@ -125,12 +127,12 @@ def _limit(row: Limit, artifacts: Path, peaks: Peaks, sweep: Sweep | None, missi
     return replace(row, measured=latency(fastest).p50, runtime=fastest.runtime)
 
 
-def _fastest(sweep: Sweep, row: Limit) -> Row | None:
+def _fastest(sweep: Sweep, row: LimitRow) -> Row | None:
     rows = sweep.at(PLACE).measured(f"{row.model}-{DATA}", row.batch)
     return next((one for one in rows if one.precision == row.precision), None)
 
 
-def limits_section(rows: Sequence[Limit], peaks: Peaks | None) -> Section | None:
+def limits_section(rows: Sequence[LimitRow], peaks: Peaks | None) -> Section | None:
     """Returns what was measured over the limits; None where there are no peaks or no rows."""
     if not rows or peaks is None:
         return None
@@ -169,7 +171,7 @@ def limits_section(rows: Sequence[Limit], peaks: Peaks | None) -> Section | None
     )
 
 
-def in_short(rows: Sequence[Limit], peaks: Peaks) -> str:
+def in_short(rows: Sequence[LimitRow], peaks: Peaks) -> str:
     """Returns the peaks, and the least and the largest of measured over limit, in one line."""
     flops = ", ".join(f"{name} {rate / 1e12:,.0f} TFLOP/s" for name, rate in peaks.flops.items())
     text = f"{flops}, copies {peaks.bandwidth[-1][1] / 1e9:,.0f} GB/s"

@@ -66,11 +66,11 @@ def sections(folder: Path, sweep: Sweep) -> list[Section]:
         "Fewer MACs, more time": lambda: inversion_section(sweep, {}),
         "Accuracy against latency": lambda: pareto_section(sweep),
         "How far from what the GPU can do": lambda: limits.limits_section(
-            read_rows(folder / limits.FILE, limits.Limit, remedy=AGAIN),
+            read_rows(folder / limits.FILE, limits.LimitRow, remedy=AGAIN),
             max(known_peaks(folder), key=lambda one: one.when, default=None),
         ),
         "fp16 against fp32": lambda: parity.parity_section(
-            read_rows(folder / parity.FILE, parity.Parity, remedy=AGAIN)
+            read_rows(folder / parity.FILE, parity.ParityRow, remedy=AGAIN)
         ),
     }
     found = []

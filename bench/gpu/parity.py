@@ -29,7 +29,7 @@ BATCHES = (1, 8, 32, 128)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parity:
+class ParityRow:
     """How fp16 logits of a batch agree with the fp32 ones of the same runtime.
 
     Attributes:
@@ -78,13 +78,13 @@ def run(
             for row in rows:
                 append_row(folder / FILE, row)
                 print(row)
-    rows = read_rows(folder / FILE, Parity, remedy=AGAIN)
+    rows = read_rows(folder / FILE, ParityRow, remedy=AGAIN)
     if all(row.reason for row in rows):
         raise UserError(_in_short(rows))
     return _in_short(rows)
 
 
-def compare(folder: Path, model: str, runtime: str, batches: Sequence[int]) -> Iterator[Parity]:
+def compare(folder: Path, model: str, runtime: str, batches: Sequence[int]) -> Iterator[ParityRow]:
     """Yields a row for each of ``batches``: figures, or why there are none.
 
     Args:
@@ -105,7 +105,7 @@ def compare(folder: Path, model: str, runtime: str, batches: Sequence[int]) -> I
                 expected, logits = reference(pixels), tried(pixels)
                 finite = bool(np.isfinite(logits).all())
                 left.remove(batch)
-                yield Parity(
+                yield ParityRow(
                     model=model,
                     runtime=runtime,
                     batch=batch,
@@ -126,7 +126,7 @@ def fill(artifact: Artifact, batch: int) -> Pixels:
     return np.concatenate([golden[:batch], noise])
 
 
-def parity_section(rows: Sequence[Parity]) -> Section | None:
+def parity_section(rows: Sequence[ParityRow]) -> Section | None:
     """Returns all of ``rows`` in a table, the largest error in words; None where there are none."""
     if not rows:
         return None
@@ -156,7 +156,7 @@ def parity_section(rows: Sequence[Parity]) -> Section | None:
     )
 
 
-def _in_short(rows: Sequence[Parity]) -> str:
+def _in_short(rows: Sequence[ParityRow]) -> str:
     found = [row for row in rows if row.finite]
     wrong = [row for row in rows if row.finite is False]
     missing = [row for row in rows if row.reason]
@@ -178,8 +178,8 @@ def _in_short(rows: Sequence[Parity]) -> str:
     return "; ".join(parts) or "nothing to compare"
 
 
-def _without(model: str, runtime: str, batches: Sequence[int], reason: str) -> list[Parity]:
+def _without(model: str, runtime: str, batches: Sequence[int], reason: str) -> list[ParityRow]:
     return [
-        Parity(model=model, runtime=runtime, batch=batch, reason=reason, when=now())
+        ParityRow(model=model, runtime=runtime, batch=batch, reason=reason, when=now())
         for batch in batches
     ]

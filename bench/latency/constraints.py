@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from artifact.store import save_pick
-from bench.latency.pareto import Candidate, pareto_front, with_accuracy
+from bench.latency.pareto import RatedRow, pareto_front, with_accuracy
 from bench.latency.pick import PRECISIONS, saved_pick_of, servable
 from bench.latency.rows import Sweep
 from bench.measure.timing import overlap
@@ -34,7 +34,7 @@ class Goal:
         if self.min_top1 is not None and not 0 <= self.min_top1 <= 1:
             raise UserError(f"min-top1 is {self.min_top1:g}: a fraction from 0 to 1, such as 0.95")
 
-    def holds(self, candidate: Candidate) -> bool:
+    def holds(self, candidate: RatedRow) -> bool:
         """Returns whether ``candidate`` keeps to both limits."""
         fast = self.p99 is None or candidate.latency.p99 <= self.p99
         return fast and (self.min_top1 is None or candidate.top1 >= self.min_top1)
@@ -51,9 +51,9 @@ class Winner:
             threads; a member may be outside the limits.
     """
 
-    candidate: Candidate
-    ties: tuple[Candidate, ...]
-    front: tuple[Candidate, ...]
+    candidate: RatedRow
+    ties: tuple[RatedRow, ...]
+    front: tuple[RatedRow, ...]
 
 
 def seconds(text: str) -> float:
@@ -126,17 +126,17 @@ def write_winner(sweep: Sweep, winner: Winner, artifacts: Path) -> Path:
     return save_pick(artifacts, saved_pick_of(sweep, row, row.folder))
 
 
-def _per_image(candidate: Candidate) -> float:
+def _per_image(candidate: RatedRow) -> float:
     return candidate.latency.p50 / candidate.row.batch
 
 
-def _tie(a: Candidate, b: Candidate) -> bool:
+def _tie(a: RatedRow, b: RatedRow) -> bool:
     # Calls of different batch sizes are not the same thing to time: only p50 per image compares.
     same = (a.row.batch, a.row.threads) == (b.row.batch, b.row.threads)
     return same and overlap(a.latency, b.latency)
 
 
-def _nearest(able: Sequence[Candidate], goal: Goal) -> str:
+def _nearest(able: Sequence[RatedRow], goal: Goal) -> str:
     limits = []
     if goal.p99 is not None:
         limits.append(f"p99 within {ms(goal.p99)} ms")
@@ -150,5 +150,5 @@ def _nearest(able: Sequence[Candidate], goal: Goal) -> str:
     )
 
 
-def _name(one: Candidate) -> str:
+def _name(one: RatedRow) -> str:
     return f"{one.row.folder} (p99 {ms(one.latency.p99)} ms, {percent(one.top1)})"

@@ -21,7 +21,7 @@ AS_PUBLISHED = ("fp32", "fp16")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Candidate:
+class RatedRow:
     """A measured row with an accuracy.
 
     Attributes:
@@ -54,14 +54,14 @@ class Candidate:
         return f"this artifact, on {self.row.metrics.images:,} images"
 
 
-def with_accuracy(sweep: Sweep) -> list[Candidate]:
+def with_accuracy(sweep: Sweep) -> list[RatedRow]:
     """Returns the measured rows of ``sweep`` that have a top-1 of their own or a published one."""
     found = []
     for row in sweep.measured():
         if row.metrics is not None:
-            found.append(Candidate(row=row, top1=row.metrics.top1))
+            found.append(RatedRow(row=row, top1=row.metrics.top1))
         elif row.precision in AS_PUBLISHED and (published := published_for(row)):
-            found.append(Candidate(row=row, top1=published.top1, published=published))
+            found.append(RatedRow(row=row, top1=published.top1, published=published))
     return found
 
 
@@ -81,7 +81,7 @@ def published_for(row: Row) -> Published | None:
     return published if cost is not None and row.macs == cost.macs else None
 
 
-def beats(a: Candidate, b: Candidate) -> bool:
+def beats(a: RatedRow, b: RatedRow) -> bool:
     """Returns whether ``a`` is better than ``b`` in latency or top-1, and not worse in the other.
 
     Latencies whose 95 % intervals overlap are taken for equal: of two such candidates the more
@@ -94,7 +94,7 @@ def beats(a: Candidate, b: Candidate) -> bool:
     return a.latency.p50 < b.latency.p50
 
 
-def pareto_front(candidates: Iterable[Candidate]) -> list[Candidate]:
+def pareto_front(candidates: Iterable[RatedRow]) -> list[RatedRow]:
     """Returns the candidates that none of those returned beats, the fastest first.
 
     Ties do not add up: a may tie with b, and b with c, while a is slower than c. So the most
@@ -104,7 +104,7 @@ def pareto_front(candidates: Iterable[Candidate]) -> list[Candidate]:
     Args:
         candidates: of one kind of accuracy, on one data set, at one batch size.
     """
-    taken: list[Candidate] = []
+    taken: list[RatedRow] = []
     # Whoever beats a candidate comes before it: more accurate, or as accurate and faster.
     for candidate in sorted(candidates, key=lambda c: (-c.top1, c.latency.p50)):
         if not any(beats(other, candidate) for other in taken):

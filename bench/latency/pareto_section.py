@@ -9,7 +9,7 @@ from typing import Any, Literal
 import altair as alt
 
 from bench.latency.charts import Panel, colour, points, shape, tooltip
-from bench.latency.pareto import AS_PUBLISHED, Candidate, pareto_front, published_for, with_accuracy
+from bench.latency.pareto import AS_PUBLISHED, RatedRow, pareto_front, published_for, with_accuracy
 from bench.latency.pick import title
 from bench.latency.rows import Sweep, p50
 from bench.measure.timing import overlap
@@ -37,8 +37,8 @@ class _Race:
     """The candidates that may be compared with each other, the fastest first."""
 
     sweep: Sweep
-    candidates: Sequence[Candidate]
-    front: Sequence[Candidate]
+    candidates: Sequence[RatedRow]
+    front: Sequence[RatedRow]
 
     @property
     def name(self) -> str:
@@ -72,7 +72,7 @@ def pareto_section(sweep: Sweep) -> Section | None:
 
 
 def _races(sweep: Sweep) -> list[_Race]:
-    groups: dict[tuple[bool, str, int, int], list[Candidate]] = {}
+    groups: dict[tuple[bool, str, int, int], list[RatedRow]] = {}
     for candidate in with_accuracy(sweep):
         row, published = candidate.row, candidate.published is not None
         groups.setdefault((published, candidate.data, row.batch, row.threads), []).append(candidate)
@@ -103,7 +103,7 @@ def _sentence(race: _Race) -> str:
     return f"{text}."
 
 
-def _describe(candidate: Candidate) -> str:
+def _describe(candidate: RatedRow) -> str:
     row, kind = candidate.row, "published" if candidate.published else "measured"
     return f"{row.model} ({title(row)}, {ms(p50(row))} ms, {percent(candidate.top1)} {kind})"
 
@@ -113,7 +113,7 @@ def _table(races: Sequence[_Race]) -> Table:
     return Table(header=_COLUMNS, rows=tuple(rows), numeric=frozenset(_COLUMNS).difference(_TEXT))
 
 
-def _cells(candidate: Candidate, front: Sequence[Candidate]) -> tuple[str, ...]:
+def _cells(candidate: RatedRow, front: Sequence[RatedRow]) -> tuple[str, ...]:
     row, latency = candidate.row, candidate.latency
     ties = [
         f"{tie.row.model} {tie.row.precision} in {tie.row.runtime}"

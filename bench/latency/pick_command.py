@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.table import Table
 
 from bench.latency.constraints import Goal, choose, seconds, write_winner
-from bench.latency.pareto import Candidate
+from bench.latency.pareto import RatedRow
 from bench.latency.pick import title
 from bench.latency.sweep_file import read_sweep
 from core.cli import results
@@ -61,7 +61,7 @@ class Pick:
         print(write_winner(sweep, winner, self.artifacts))
 
 
-def _cells(one: Candidate) -> tuple[str, ...]:
+def _cells(one: RatedRow) -> tuple[str, ...]:
     row = one.row
     times = (ms(one.latency.p50), ms(one.latency.p99))
     return (row.network, title(row), str(row.batch), str(row.threads), *times, percent(one.top1))

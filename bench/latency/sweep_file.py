@@ -28,7 +28,7 @@ _REMEDY = "measure again with: make bench ARGS=--fresh"
 
 @with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True, kw_only=True)
-class Header:
+class SweepHeader:
     """What all rows of a file share."""
 
     schema: int
@@ -38,12 +38,12 @@ class Header:
     after: Conditions
 
 
-RECORDS = RecordFile(Header, Row, schema=SCHEMA, remedy=_REMEDY)
+RECORDS = RecordFile(SweepHeader, Row, schema=SCHEMA, remedy=_REMEDY)
 
 
 def write_sweep(sweep: Sweep, folder: Path) -> Path:
     """Returns the file in ``folder`` that now holds ``sweep``; it appears by rename, whole."""
-    header = Header(
+    header = SweepHeader(
         schema=SCHEMA,
         machine=sweep.machine,
         plan=sweep.plan,

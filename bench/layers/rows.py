@@ -23,14 +23,14 @@ FILE = "layers.jsonl"
 
 @with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True, kw_only=True)
-class Header:
+class LayersHeader:
     """What all rows of a file share."""
 
     schema: int
     machine: Machine
 
 
-RECORDS = RecordFile(Header, LayerTimes, schema=SCHEMA)
+RECORDS = RecordFile(LayersHeader, LayerTimes, schema=SCHEMA)
 
 
 def known_layers(folder: Path) -> list[LayerTimes]:
@@ -57,5 +57,5 @@ def keep_layers(rows: Iterable[LayerTimes], folder: Path) -> Path:
     for row in rows:
         assert row.machine == machine.key, "rows of two machines do not mix"
         kept[row.key] = row
-    header = Header(schema=SCHEMA, machine=machine)
+    header = LayersHeader(schema=SCHEMA, machine=machine)
     return RECORDS.write(folder / FILE, header, (kept[key] for key in sorted(kept)))

@@ -13,7 +13,7 @@ from rich.progress import Progress
 from bench.load.http_client import check_loopback
 from bench.load.images import SIZES, photos, read_images
 from bench.load.in_process import Limit
-from bench.load.record import SCHEMA, Header, write_load
+from bench.load.record import SCHEMA, LoadHeader, write_load
 from bench.load.run import check_requests, make_requests, measure_load
 from bench.load.section import load_section
 from bench.load.served import ask_server, find_artifact
@@ -72,7 +72,7 @@ class Load:
             task = progress.add_task("Measuring", total=plan.count(len(images)))
             tick = partial(progress.update, task, advance=1, refresh=True)
             turns = measure_load(address, requests, limit, plan, wrk=wrk, tick=tick)
-        header = Header(
+        header = LoadHeader(
             schema=SCHEMA,
             served=served,
             client="wrk" if wrk else "ours",

@@ -19,7 +19,7 @@ NAME = "load"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Header:
+class LoadHeader:
     """What all turns of a file share: the server, how much was measured, and where."""
 
     schema: int
@@ -31,10 +31,10 @@ class Header:
     after: Conditions
 
 
-RECORDS = RecordFile(Header, Turn, schema=SCHEMA)
+RECORDS = RecordFile(LoadHeader, Turn, schema=SCHEMA)
 
 
-def write_load(header: Header, turns: Turns, section: Section, folder: Path) -> Path:
+def write_load(header: LoadHeader, turns: Turns, section: Section, folder: Path) -> Path:
     """Returns ``folder/load.md``; ``load.jsonl`` beside it holds the header and every turn."""
     RECORDS.write(folder / f"{NAME}.jsonl", header, turns.all)
     machine, before = header.machine, header.before

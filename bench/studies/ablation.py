@@ -43,7 +43,7 @@ PRINTED_EPOCHS = 80
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
+class AblationRow:
     """One network's training, measured here.
 
     Attributes:
@@ -79,7 +79,7 @@ def run(name: str, out: Path, *, data: str = DATA[0], epochs: int = PRINTED_EPOC
     return write_whole(page, markdown(data, rows).encode())
 
 
-def run_ablation(data: str, *, epochs: int, out: Path) -> Iterator[Row]:
+def run_ablation(data: str, *, epochs: int, out: Path) -> Iterator[AblationRow]:
     """Yields a row per network: from ``out/ablation-<data>.jsonl``, or trained now and added to it.
 
     Each network is trained in a process of its own, so that its memory is its own; an unfinished
@@ -91,7 +91,7 @@ def run_ablation(data: str, *, epochs: int, out: Path) -> Iterator[Row]:
     if data not in DATA:
         raise UserError(f"data is {data!r}: the study takes {' or '.join(DATA)}")
     file = out / f"ablation-{data}.jsonl"
-    rows = {(row.network, row.epochs): row for row in read_rows(file, Row)}
+    rows = {(row.network, row.epochs): row for row in read_rows(file, AblationRow)}
     for network in NETWORKS:
         if (network, epochs) not in rows:
             rows[network, epochs] = _train(network, data, epochs)
@@ -99,7 +99,7 @@ def run_ablation(data: str, *, epochs: int, out: Path) -> Iterator[Row]:
         yield rows[network, epochs]
 
 
-def markdown(data: str, rows: list[Row]) -> str:
+def markdown(data: str, rows: list[AblationRow]) -> str:
     """Returns the table of the study, with the printed figures beside those measured here."""
     first = rows[0]
     machine = first.machine
@@ -129,7 +129,7 @@ def markdown(data: str, rows: list[Row]) -> str:
     return "\n".join([*lines, ""])
 
 
-def chart(data: str, rows: list[Row]) -> bytes:
+def chart(data: str, rows: list[AblationRow]) -> bytes:
     """Returns a PNG: MACs and training time of each network, as multiples of resnet14's."""
     import altair as alt
 
@@ -167,7 +167,7 @@ def chart(data: str, rows: list[Row]) -> bytes:
     return png(sheet(alt.Chart.from_dict(spec), title))
 
 
-def _train(network: str, data: str, epochs: int) -> Row:
+def _train(network: str, data: str, epochs: int) -> AblationRow:
     run = run_folder(network, data)
     flags = ["--model", network, "--data", data, "--recipe-name", "ablation"]
     flags += ["--recipe.epochs", str(epochs)]
@@ -176,7 +176,7 @@ def _train(network: str, data: str, epochs: int) -> Row:
         raise UserError(f"{network} could not be trained; the rows before it are kept")
     checkpoint = load_checkpoint(checkpoint_path(run))
     cost = known_costs()[network]
-    return Row(
+    return AblationRow(
         network=network,
         parameters=cost.parameters,
         macs=cost.macs,

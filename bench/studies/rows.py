@@ -13,7 +13,7 @@ PAPER = "paper"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class StudyRow:
     """One variant in one runtime.
 
     Attributes:
@@ -72,7 +72,7 @@ class Results:
         rows: one for each of them in each runtime.
     """
 
-    def __init__(self, variants: Sequence[Variant], rows: Sequence[Row]) -> None:
+    def __init__(self, variants: Sequence[Variant], rows: Sequence[StudyRow]) -> None:
         assert rows, "a run measures something"
         self.variants = list(variants)
         self.rows = list(rows)
@@ -82,7 +82,7 @@ class Results:
             self.groups.setdefault(variant.group, []).append(variant)
         self._rows = {(row.group, row.variant, row.runtime): row for row in rows}
 
-    def row(self, variant: Variant, runtime: str | None = None) -> Row:
+    def row(self, variant: Variant, runtime: str | None = None) -> StudyRow:
         """Returns the row of ``variant`` in ``runtime``, or in any."""
         return self._rows[variant.group, variant.name, runtime or self.runtimes[0]]
 

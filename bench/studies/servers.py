@@ -50,7 +50,7 @@ Server = tuple[str, Form]  # name, and how images are sent to it
 
 
 @dataclass(frozen=True, kw_only=True)
-class Header:
+class ServersHeader:
     """What all turns share.
 
     Attributes:
@@ -70,7 +70,7 @@ class Header:
     machine: Machine
 
 
-RECORDS = RecordFile(Header, Turn, schema=1)
+RECORDS = RecordFile(ServersHeader, Turn, schema=1)
 
 
 def run(name: str, out: Path, *, artifact: Path | None = None, **options: Any) -> Path:
@@ -132,7 +132,7 @@ def run_servers(folder: Path, out: Path, *, rounds: int = ROUNDS, seconds: float
             task = progress.add_task("Measuring", total=total)
             tick = partial(progress.update, task, advance=1, refresh=True)
             turns = take_turns(requests, rounds=rounds, seconds=seconds, tick=tick)
-    header = Header(
+    header = ServersHeader(
         artifact=f"{artifact.model} ({artifact.data}, {artifact.precision})",
         missing=missing,
         seconds=seconds,
@@ -174,7 +174,7 @@ def take_turns(
     return Turns(tuple(turns))
 
 
-def servers_section(header: Header, turns: Turns) -> Section:
+def servers_section(header: ServersHeader, turns: Turns) -> Section:
     """Returns each server's throughput, and how many times another's ours is."""
     measured = [name for name in TARGETS if name not in header.missing]
     sentences = []
@@ -207,7 +207,7 @@ def _ratio(turns: Turns, other: str, connections: int, form: Form = "multipart")
     return Spread.ratio(ours, turns.throughputs(server=other, connections=connections))
 
 
-def _table(header: Header, turns: Turns) -> Table:
+def _table(header: ServersHeader, turns: Turns) -> Table:
     names = (
         *("Server", "Sent", "Connections", "Images/s", "least", "greatest"),
         *("p50 ms", "p99 ms", "Answers"),

@@ -13,11 +13,11 @@ from rich.progress import Progress
 
 from bench.measure.machine import this_machine
 from bench.measure.timing import Plan, measure
-from bench.studies.rows import Results, Row
+from bench.studies.rows import Results, StudyRow
 from bench.studies.variants import (
     BATCH,
-    Candidate,
     Platform,
+    TimedVariant,
     Variant,
     digest,
     platforms,
@@ -103,10 +103,10 @@ def run_study(
         )
     study, file = find_study(name), out / f"study-{name}.jsonl"
     plan = Plan(count=COUNT, seconds=seconds, limit=max(LIMIT, seconds), rounds=ROUNDS)
-    kept = [] if fresh else read_rows(file, Row, remedy=REMEDY)
+    kept = [] if fresh else read_rows(file, StudyRow, remedy=REMEDY)
     found = {}
     for platform in platforms() if on is None else on:
-        run = Run(study, platform, batch or BATCH[platform], threads, plan)
+        run = StudyRun(study, platform, batch or BATCH[platform], threads, plan)
         rows = run.known(kept)
         if rows is None:
             rows = run.measure()
@@ -117,7 +117,7 @@ def run_study(
     return found
 
 
-class Run:
+class StudyRun:
     """A study on one platform with its settings."""
 
     def __init__(
@@ -128,7 +128,7 @@ class Run:
         self.runtimes = runtimes(platform)
         self.machine = this_machine()
 
-    def known(self, kept: list[Row]) -> list[Row] | None:
+    def known(self, kept: list[StudyRow]) -> list[StudyRow] | None:
         """Returns the rows of ``kept`` that are of this very run; None unless all are there."""
         same = [
             row
@@ -144,10 +144,10 @@ class Run:
         ]
         return [rows[key] for key in wanted] if rows.keys() >= set(wanted) else None
 
-    def measure(self) -> list[Row]:
+    def measure(self) -> list[StudyRow]:
         """Returns a row for every variant in every runtime, interleaved."""
         when = now()
-        candidates: list[Candidate] = []
+        candidates: list[TimedVariant] = []
         # Drawn only between turns: a refreshing thread would take its time out of the samples.
         with Progress(console=notes(), auto_refresh=False) as progress:
             task = progress.add_task("Exporting", total=len(self.variants))
@@ -165,7 +165,7 @@ class Run:
             tick = partial(progress.update, task, advance=1, refresh=True)
             latencies = measure(calls, self.plan, tick=tick)
         rows = [
-            Row(
+            StudyRow(
                 group=candidates[index].variant.group,
                 variant=candidates[index].variant.name,
                 digest=digest(candidates[index].variant),

@@ -50,7 +50,7 @@ class Variant:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Candidate:
+class TimedVariant:
     """A variant that is ready to be measured.
 
     Attributes:
@@ -82,7 +82,7 @@ def runtimes(platform: Platform) -> list[str]:
     ]
 
 
-def prepare(variant: Variant, names: Sequence[str], *, batch: int, threads: int) -> Candidate:
+def prepare(variant: Variant, names: Sequence[str], *, batch: int, threads: int) -> TimedVariant:
     """Returns ``variant``, exported, counted and loaded into the runtimes ``names``.
 
     Raises:
@@ -108,7 +108,7 @@ def prepare(variant: Variant, names: Sequence[str], *, batch: int, threads: int)
             )
         calls[name] = call
     layers = layer_costs(graph)
-    return Candidate(
+    return TimedVariant(
         variant=variant,
         macs=sum(layer.macs for layer in layers),
         bytes=sum(layer.bytes_moved(batch=batch) for layer in layers),

@@ -32,7 +32,7 @@ from artifact.runtimes.openvino_cpu import OpenvinoRuntime
 from artifact.runtimes.ort import OrtRuntime
 from bench.measure.timing import MIN_ROUNDS, Call, Plan, measure, warm_up
 from bench.timer.binding import EmptyCall
-from bench.timer.tools import TOOLS, Job, Tool, ToolFailed, find_tool, started
+from bench.timer.tools import TOOLS, Tool, ToolFailed, ToolJob, find_tool, started
 from core.cores import confined
 from core.errors import UserError
 from report.format import ms, percent
@@ -130,7 +130,7 @@ def crosscheck(
             f"rounds are {rounds}, seconds {seconds:g}, threads {threads}, batch {batch}: at least "
             f"{FEWEST} rounds, more than 0 s, and at least 1 of the others are needed"
         )
-    job = Job(
+    job = ToolJob(
         artifact=artifact,
         pixels=golden_pixels(artifact, batch),
         threads=threads,
@@ -171,7 +171,7 @@ def crosscheck_section(checks: list[Check]) -> Section:
     )
 
 
-def _check(tool: Tool, job: Job, rounds: int) -> Check:
+def _check(tool: Tool, job: ToolJob, rounds: int) -> Check:
     program = find_tool(tool.name)
     if program is None:
         return Check(tool=tool, reason=f"it is not installed ({tool.package})")

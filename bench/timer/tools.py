@@ -33,7 +33,7 @@ class ToolFailed(UserError):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Job:
+class ToolJob:
     """What all tools do.
 
     Attributes:
@@ -64,7 +64,7 @@ class Tool:
     name: str
     runtime: str
     package: str
-    arguments: Callable[[Job, Path], list[str]]
+    arguments: Callable[[ToolJob, Path], list[str]]
     median: re.Pattern[str]
 
 
@@ -74,7 +74,7 @@ def find_tool(name: str) -> str | None:
     return shutil.which(name, path=os.pathsep.join([here, os.environ.get("PATH", "")]))
 
 
-class Run:
+class ToolRun:
     """A run of a tool, which stands still until it is given its turn.
 
     It is stopped and continued by signals. A call that is interrupted so is one slow sample among
@@ -125,17 +125,17 @@ class Run:
 
 
 @contextmanager
-def started(tool: Tool, command: list[str], folder: Path) -> Iterator[Run]:
+def started(tool: Tool, command: list[str], folder: Path) -> Iterator[ToolRun]:
     """Yields a run of ``tool`` in ``folder``; it is ended afterwards if it has not."""
     with tempfile.TemporaryFile("w+", errors="replace") as printed:
-        run = Run(tool, command, folder, printed)
+        run = ToolRun(tool, command, folder, printed)
         try:
             yield run
         finally:
             run.end()
 
 
-def _benchmark_app(job: Job, folder: Path) -> list[str]:
+def _benchmark_app(job: ToolJob, folder: Path) -> list[str]:
     """As artifact/runtimes/openvino_cpu.py has it: one request, no pinning, never bfloat16."""
     pixels = folder / "pixels.npy"
     np.save(pixels, job.pixels)
@@ -158,7 +158,7 @@ def _benchmark_app(job: Job, folder: Path) -> list[str]:
     return [word for option in options.items() for word in option]
 
 
-def _perf_test(job: Job, folder: Path) -> list[str]:
+def _perf_test(job: ToolJob, folder: Path) -> list[str]:
     """As artifact/runtimes/ort.py has it; the input lies where this tool looks for it."""
     import onnx
 

@@ -20,7 +20,7 @@ from training.loader import Batch, Loaders
 from training.module import ClassifierModule
 from training.optimizer import make_optimizer
 from training.recipe import Recipe
-from training.trainer import Machine, quiet, trainer_options
+from training.trainer import Accelerators, quiet, trainer_options
 
 WARM_UP = 3  # untimed steps
 REFERENCE = "plain loop, fp32"
@@ -134,7 +134,7 @@ def _train(
     network, _ = first_network(model, data.labels, recipe)
     module = ClassifierModule(network, {}, data.labels, recipe)
     turns = _Turns(loops)
-    options = trainer_options(recipe, Machine())
+    options = trainer_options(recipe, Accelerators())
     options |= {"max_epochs": -1, "max_steps": steps, "logger": False, "callbacks": [turns]}
     options |= {"enable_checkpointing": False, "limit_val_batches": 0}
     with quiet():

@@ -12,7 +12,7 @@ from artifact.records import Quantization
 MOST_FP32 = 0.5
 
 
-class Candidate(NamedTuple):
+class GraphCandidate(NamedTuple):
     """An ONNX ``ModelProto``, and what was done to it."""
 
     model: Any

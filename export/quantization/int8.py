@@ -11,7 +11,7 @@ import numpy.typing as npt
 from artifact.golden import relative_error
 from artifact.records import Calibration, Limits, Quantization
 from core.preprocess import Pixels
-from export.quantization.candidate import MOST_FP32, Candidate, counts
+from export.quantization.candidate import MOST_FP32, GraphCandidate, counts
 from export.quantization.gptq import Rounding
 from export.quantization.probe import affordable, logits_of
 from export.quantization.quantize import (
@@ -58,7 +58,7 @@ class Score(NamedTuple):
 
 def int8_candidates(
     model: Any, pixels: Pixels, labels: Labels | None, limits: Limits, *, symmetric: bool = False
-) -> Iterator[Candidate]:
+) -> Iterator[GraphCandidate]:
     """Yields int8 graphs: first the one that measures best on the calibration images.
 
     First the calibration method: MinMax, Percentile or Entropy, whichever has the best top-1; on a
@@ -108,9 +108,9 @@ def int8_candidates(
         top1={method: score.top1 for method, score in scores.items()},
     )
 
-    def candidate(graph: Any, layers: Sequence[str]) -> Candidate:
+    def candidate(graph: Any, layers: Sequence[str]) -> GraphCandidate:
         check_model(graph, full_check=True)
-        return Candidate(graph, (*layers, *norms), made)
+        return GraphCandidate(graph, (*layers, *norms), made)
 
     left = 0
     if scores[best].holds(limits):

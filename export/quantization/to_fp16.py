@@ -11,7 +11,7 @@ from artifact.gates import GateError
 from artifact.golden import relative_error
 from artifact.records import Limits
 from core.preprocess import Pixels
-from export.quantization.candidate import Candidate, counts
+from export.quantization.candidate import GraphCandidate, counts
 from export.quantization.fp16_emulation import beyond_half, emulate
 from export.quantization.probe import affordable, logits_of
 from export.quantization.sensitivity import casts_to, layer_errors
@@ -31,7 +31,7 @@ EXACT = {
 }
 
 
-def fp16_candidates(model: Any, pixels: Pixels, limits: Limits) -> Iterator[Candidate]:
+def fp16_candidates(model: Any, pixels: Pixels, limits: Limits) -> Iterator[GraphCandidate]:
     """Yields float16 graphs of a float32 one that keep its answers in float16 arithmetic.
 
     A CPU computes float16 layers in float32, so that no gate on a CPU sees what their rounding
@@ -59,7 +59,7 @@ def fp16_candidates(model: Any, pixels: Pixels, limits: Limits) -> Iterator[Cand
     for layers in _choices(typed, pixels, beyond):
         if holds(emulate(typed, layers)):
             none = False
-            yield Candidate(to_fp16(model, layers), layers)
+            yield GraphCandidate(to_fp16(model, layers), layers)
     if none:
         raise GateError(
             "in float16 arithmetic, emulated on calibration images, logits are too far from "

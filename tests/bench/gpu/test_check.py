@@ -16,7 +16,7 @@ from artifact.runtimes.gpu import Gpu
 from bench.gpu.budget import Budget
 from bench.gpu.check import ROOT, choose, folder_name, run_check, step_command
 from bench.gpu.command import GpuCheck
-from bench.gpu.parity import Parity
+from bench.gpu.parity import ParityRow
 from bench.gpu.steps import FILE, STEPS, Outcome, Step
 from bench.gpu.summary import summary_table
 from core.errors import UserError
@@ -149,7 +149,7 @@ def test_a_step_that_is_stopped_writes_down_what_it_did_not_do(tmp_path: Path) -
         "    try:\n"
         "        time.sleep(60)\n"
         "    except Exception as error:\n"
-        "        yield parity.Parity(model='a', runtime='b', batch=1,\n"
+        "        yield parity.ParityRow(model='a', runtime='b', batch=1,\n"
         "                            reason=in_words(error), when='')\n"
         "parity.compare = compare\n"
         "main.StepRun(step='parity', out=pathlib.Path(sys.argv[1]), seconds=3)()\n"
@@ -157,7 +157,7 @@ def test_a_step_that_is_stopped_writes_down_what_it_did_not_do(tmp_path: Path) -
     commands = lambda step, folder, seconds: (sys.executable, "-c", code, str(folder))  # noqa: E731
     (found,) = run_check(tmp_path, Budget(8), [Step("parity", "Parity", "no.module", 1)], commands)
     assert found.state == "stopped"
-    rows = read_rows(tmp_path / "parity.jsonl", Parity)
+    rows = read_rows(tmp_path / "parity.jsonl", ParityRow)
     assert rows[0].reason == "stopped at its time limit"
     assert len(rows) > 10
     assert {str(row.reason)[:12] for row in rows[1:]} == {"no time left"}

@@ -10,7 +10,7 @@ import pytest
 import bench.gpu.limits
 from artifact.artifact import Artifact
 from bench.gpu.budget import Budget
-from bench.gpu.limits import FILE, Limit, limits_section, lower_limit, run
+from bench.gpu.limits import FILE, LimitRow, limits_section, lower_limit, run
 from bench.latency.rows import Row, Sweep
 from bench.latency.sweep_file import write_sweep
 from bench.layers.peaks import Peaks
@@ -88,7 +88,7 @@ def test_each_network_is_held_against_its_limit(
         artifacts=tmp_path / "artifacts",
         batch=8,
     )
-    tiny, other, lost = read_rows(tmp_path / FILE, Limit)
+    tiny, other, lost = read_rows(tmp_path / FILE, LimitRow)
     assert (tiny.measured, tiny.runtime, tiny.reason) == (pytest.approx(3e-3), "ort-cuda", None)
     assert tiny.layers is not None
     assert tiny.layers > 0
@@ -116,12 +116,12 @@ def test_limits_without_latencies(
     monkeypatch.setattr(bench.gpu.limits, "measure_peaks", lambda *_: PEAKS)
     said = run(tmp_path, Budget(60), names=("tiny",), artifacts=tmp_path / "artifacts")
     assert "no network was measured beside its limit" in said
-    (row,) = read_rows(tmp_path / FILE, Limit)
+    (row,) = read_rows(tmp_path / FILE, LimitRow)
     assert row.layers is not None
     assert "no such file" in str(row.reason)
 
 
 def test_without_peaks_there_is_no_section() -> None:
-    row = Limit(model="a", precision="fp16", batch=1, when="")
+    row = LimitRow(model="a", precision="fp16", batch=1, when="")
     assert limits_section([row], None) is None
     assert limits_section([], PEAKS) is None

@@ -9,7 +9,7 @@ import pytest
 
 from bench.gpu import page, rates
 from bench.gpu.budget import Budget
-from bench.gpu.parity import FILE, Parity
+from bench.gpu.parity import FILE, ParityRow
 from bench.gpu.rates import Trained
 from bench.latency.rows import Row, Sweep
 from bench.latency.sweep_file import write_sweep
@@ -38,7 +38,7 @@ def test_every_step_has_its_section(
     write_sweep(make_sweep(row), tmp_path)
     append_row(tmp_path / rates.FILE, TRAINED)
     append_row(
-        tmp_path / FILE, Parity(model="a", runtime="ort-cuda", batch=8, reason="why", when=WHEN)
+        tmp_path / FILE, ParityRow(model="a", runtime="ort-cuda", batch=8, reason="why", when=WHEN)
     )
     said = page.run(tmp_path, Budget(60))
     assert said.startswith("report.html, ")

@@ -14,7 +14,7 @@ import bench.gpu.parity
 from artifact.artifact import Artifact
 from artifact.runtimes.base import RuntimeUnavailable
 from bench.gpu.budget import Budget
-from bench.gpu.parity import FILE, Parity, fill, parity_section, run
+from bench.gpu.parity import FILE, ParityRow, fill, parity_section, run
 from core.errors import UserError
 from core.record_file import read_rows
 
@@ -38,12 +38,12 @@ class PlayedRuntime:
         return self.spoil(logits) if len(pixels) >= 8 else logits
 
 
-def measured(tmp_path: Path, **changes: Any) -> list[Parity]:
+def measured(tmp_path: Path, **changes: Any) -> list[ParityRow]:
     options = {"names": ("tiny",), "runtimes": ("ort-cpu",), "batches": (1, 4, 8)}
     artifacts = tmp_path / "artifacts"
     with suppress(UserError):  # the rows say why
         run(tmp_path, Budget(60), artifacts=artifacts, **{**options, **changes})
-    return read_rows(tmp_path / FILE, Parity)
+    return read_rows(tmp_path / FILE, ParityRow)
 
 
 def test_equal_graphs_agree(tmp_path: Path, make_artifact: Callable[..., Artifact]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from artifact.records import Metrics
-from bench.latency.pareto import Candidate, beats, pareto_front, published_for, with_accuracy
+from bench.latency.pareto import RatedRow, beats, pareto_front, published_for, with_accuracy
 from bench.latency.rows import Row, Sweep
 from bench.measure.timing import overlap
 from models.cost import known_costs
@@ -20,9 +20,9 @@ Sweeps = Callable[..., Sweep]
 
 
 @pytest.fixture(scope="module")
-def make(make_row: Rows) -> Callable[..., Candidate]:
-    def one(ms: float, top1: float, spread: float = 0.0) -> Candidate:
-        return Candidate(row=make_row(ms=ms, spread=spread), top1=top1)
+def make(make_row: Rows) -> Callable[..., RatedRow]:
+    def one(ms: float, top1: float, spread: float = 0.0) -> RatedRow:
+        return RatedRow(row=make_row(ms=ms, spread=spread), top1=top1)
 
     return one
 
@@ -39,7 +39,7 @@ def random_row(make_row: Rows, model: str, **changes: Any) -> Row:
     return make_row(**{**fields, **changes})
 
 
-def test_what_is_beaten_in_both_is_off_the_front(make: Callable[..., Candidate]) -> None:
+def test_what_is_beaten_in_both_is_off_the_front(make: Callable[..., RatedRow]) -> None:
     small, large = make(1.0, 0.70), make(4.0, 0.80)
     slower, worse, both = make(5.0, 0.80), make(1.0, 0.60), make(2.0, 0.65)
     middle = make(2.0, 0.75)
@@ -48,7 +48,7 @@ def test_what_is_beaten_in_both_is_off_the_front(make: Callable[..., Candidate])
 
 
 def test_every_other_candidate_is_beaten_by_one_on_the_front(
-    make: Callable[..., Candidate],
+    make: Callable[..., RatedRow],
 ) -> None:
     rng = np.random.default_rng(0)
     times, noise, spreads = 1 + 5 * rng.random(60), rng.random(60), rng.random(60) / 5
@@ -65,7 +65,7 @@ def test_every_other_candidate_is_beaten_by_one_on_the_front(
     assert 1 < len(front) < len(many)
 
 
-def test_of_a_tie_in_latency_the_more_accurate_one_wins(make: Callable[..., Candidate]) -> None:
+def test_of_a_tie_in_latency_the_more_accurate_one_wins(make: Callable[..., RatedRow]) -> None:
     faster, better = make(1.0, 0.70, spread=0.2), make(1.05, 0.72, spread=0.2)
     assert overlap(faster.latency, better.latency)
     assert beats(better, faster)
@@ -73,14 +73,14 @@ def test_of_a_tie_in_latency_the_more_accurate_one_wins(make: Callable[..., Cand
     assert pareto_front([faster, better]) == [better]
 
 
-def test_a_tie_in_both_leaves_both(make: Callable[..., Candidate]) -> None:
+def test_a_tie_in_both_leaves_both(make: Callable[..., RatedRow]) -> None:
     one, other = make(1.0, 0.70, spread=0.2), make(1.05, 0.70, spread=0.2)
     assert not beats(one, other)
     assert not beats(other, one)
     assert pareto_front([other, one]) == [one, other]
 
 
-def test_a_chain_of_ties_loses_nobody(make: Callable[..., Candidate]) -> None:
+def test_a_chain_of_ties_loses_nobody(make: Callable[..., RatedRow]) -> None:
     # c ties with b and b with a, but a is clearly slower than c: b, which beats c, is beaten by a.
     a, b, c = make(1.3, 0.72, 0.12), make(1.15, 0.71, 0.12), make(1.0, 0.70, 0.12)
     assert overlap(a.latency, b.latency)

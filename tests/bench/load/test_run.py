@@ -18,7 +18,7 @@ from bench.load.command import Load as Command
 from bench.load.http_client import Address
 from bench.load.in_process import Limit
 from bench.load.loops import Load
-from bench.load.record import SCHEMA, Header
+from bench.load.record import SCHEMA, LoadHeader
 from bench.load.run import check_requests, make_requests, measure_load
 from bench.load.section import TARGETS, load_section
 from bench.load.served import Served
@@ -257,7 +257,7 @@ def test_the_command_measures_and_keeps_every_turn(
     assert "- Measured on " in page
     header, *rows = map(json.loads, (out / "load.jsonl").read_text().splitlines())
     assert header["schema"] == SCHEMA
-    assert header.keys() == {field.name for field in dataclasses.fields(Header)}
+    assert header.keys() == {field.name for field in dataclasses.fields(LoadHeader)}
     assert len(rows) == dataclasses.replace(TINY, forms=("raw",)).count(images=1)
     good = [row["load"]["statuses"].get("200", 0) for row in rows]
     assert good == [len(row["load"]["latencies"]) for row in rows]

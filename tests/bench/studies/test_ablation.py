@@ -10,13 +10,13 @@ from PIL import Image
 
 from bench.measure.machine import this_machine
 from bench.studies import ablation
-from bench.studies.ablation import NETWORKS, PRINTED, Row, chart, markdown, run_ablation
+from bench.studies.ablation import NETWORKS, PRINTED, AblationRow, chart, markdown, run_ablation
 from core.errors import UserError
 from core.record_file import read_rows
 
 
-def row(network: str, seconds: float = 10.0) -> Row:
-    return Row(
+def row(network: str, seconds: float = 10.0) -> AblationRow:
+    return AblationRow(
         network=network,
         parameters=195_000,
         macs=28_800_000,
@@ -56,7 +56,7 @@ def test_rows_measured_before_are_kept_and_the_missing_one_is_trained(
     assert trained.train_seconds != 10.0
     assert 0 < trained.top1 < 1
     assert trained.peak_bytes > 100_000_000
-    assert len(read_rows(file, Row)) == 6
+    assert len(read_rows(file, AblationRow)) == 6
     again = run_ablation("digits", epochs=1, out=here)
     assert [r.train_seconds for r in again] == [r.train_seconds for r in rows]
 

@@ -31,7 +31,7 @@ from bench.studies.servers import (
     CONNECTIONS,
     IMAGES,
     TARGETS,
-    Header,
+    ServersHeader,
     run_servers,
     servers_section,
     take_turns,
@@ -168,7 +168,7 @@ def turns_of(server: str, form: Form, throughputs: list[float]) -> list[Turn]:
     ]
 
 
-HEADER = Header(artifact="tiny", missing={}, seconds=1.0, rounds=3, machine=this_machine())
+HEADER = ServersHeader(artifact="tiny", missing={}, seconds=1.0, rounds=3, machine=this_machine())
 
 
 def test_what_is_said_follows_from_the_figures() -> None:

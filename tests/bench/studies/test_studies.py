@@ -17,7 +17,7 @@ from bench.measure.machine import this_machine
 from bench.measure.timing import Latency, Plan, overlap
 from bench.studies import fused_mbconv, grouped, guidelines, scaling
 from bench.studies.registry import STUDIES, StudySpec
-from bench.studies.rows import PAPER, Ratio, Results, Row
+from bench.studies.rows import PAPER, Ratio, Results, StudyRow
 from bench.studies.study import find_study
 from bench.studies.variants import Platform, Variant, settle
 from bench.studies.verdict import below
@@ -69,7 +69,7 @@ def made_up(name: str, seconds: Callable[[Variant, float], float], spread: float
         top = first[variant.group]
         time = seconds(variant, counts[key] / counts[top.group, top.name])
         factors = np.linspace(1 - spread, 1 + spread, 7)
-        row = Row(
+        row = StudyRow(
             group=variant.group,
             variant=variant.name,
             digest="",

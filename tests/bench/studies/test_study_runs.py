@@ -23,7 +23,7 @@ from bench.measure.machine import this_machine
 from bench.studies import ablation
 from bench.studies.command import Study as Command
 from bench.studies.page import study_section, write_study
-from bench.studies.rows import Results, Row
+from bench.studies.rows import Results, StudyRow
 from bench.studies.study import ROUNDS, Study, run_study
 from bench.studies.variants import Variant, digest, platforms, prepare, runtimes, settle
 from bench.studies.verdict import Claim, faster
@@ -148,7 +148,9 @@ def test_an_earlier_run_is_reused_whole_or_not_at_all(
     changed = quick()
     assert changed.row(renamed).macs == 4 * kept.row(NARROW).macs
     assert changed.row(NARROW).latency != kept.row(NARROW).latency, "all took turns again"
-    assert len(read_rows(tmp_path / "study-made_up.jsonl", Row)) == 4 + 4  # batch 1 and batch 2
+    assert (
+        len(read_rows(tmp_path / "study-made_up.jsonl", StudyRow)) == 4 + 4
+    )  # batch 1 and batch 2
 
 
 def test_rows_of_another_machine_are_not_reused(
@@ -166,7 +168,7 @@ def test_fresh_measures_again_and_forgets(quick: Callable[..., Results], tmp_pat
     quick(batch=2)
     first = quick()
     assert samples(quick(fresh=True)) != samples(first)
-    assert {row.batch for row in read_rows(tmp_path / "study-made_up.jsonl", Row)} == {1}
+    assert {row.batch for row in read_rows(tmp_path / "study-made_up.jsonl", StudyRow)} == {1}
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from artifact.runtimes.openvino_cpu import OpenvinoRuntime
 from artifact.runtimes.ort import OrtRuntime
 from bench.timer.binding import EmptyCall
 from bench.timer.crosscheck import Check, crosscheck, crosscheck_section, passed
-from bench.timer.tools import TOOLS, Job, Tool, ToolFailed, find_tool, started
+from bench.timer.tools import TOOLS, Tool, ToolFailed, ToolJob, find_tool, started
 from core.errors import UserError
 
 Artifacts = Callable[..., Artifact]
@@ -53,9 +53,9 @@ def run_tool(tool: Tool, command: list[str], folder: Path, patience: float = 60)
 
 
 @pytest.fixture
-def job(make_artifact: Artifacts) -> Job:
+def job(make_artifact: Artifacts) -> ToolJob:
     artifact = make_artifact()
-    return Job(artifact=artifact, pixels=golden_pixels(artifact, 2), threads=1, seconds=0.01)
+    return ToolJob(artifact=artifact, pixels=golden_pixels(artifact, 2), threads=1, seconds=0.01)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_medians_are_read_with_their_unit(
 
 
 def test_perf_test_finds_its_input_and_may_write_the_result(
-    fake: Fakes, job: Job, tmp_path: Path
+    fake: Fakes, job: ToolJob, tmp_path: Path
 ) -> None:
     body = "open(sys.argv[-1], 'w').write('P50 Latency is 0.002sec')\nassert '-s' in sys.argv"
     path = fake(PERF_TEST.name, body)
@@ -260,7 +260,7 @@ def test_benchmark_app_runs_as_our_runtime_does(
 ) -> None:
     pytest.importorskip("openvino")
     artifact = make_artifact()
-    job = Job(artifact=artifact, pixels=golden_pixels(artifact, batch), threads=1, seconds=1)
+    job = ToolJob(artifact=artifact, pixels=golden_pixels(artifact, batch), threads=1, seconds=1)
     program = find_tool("benchmark_app")
     assert program is not None
     command = [program, *BENCHMARK_APP.arguments(job, tmp_path)]

@@ -22,7 +22,7 @@ from export.build import build_artifacts
 from export.network import load_network
 from export.quantization import int8 as calibration
 from export.quantization import quantize
-from export.quantization.candidate import Candidate
+from export.quantization.candidate import GraphCandidate
 from export.quantization.gptq import Moments, Rounding, input_moments, round_rows, weighted_layers
 from export.quantization.int8 import Score, fewest, int8_candidates
 from export.quantization.quantize import prepare, to_int8, with_ranges
@@ -105,7 +105,7 @@ def layer(graph: Any, op: str, index: int) -> str:
     return str([node for node in graph.graph.node if node.op_type == op][index].name)
 
 
-def first(*args: Any, **options: Any) -> tuple[Candidate, Quantization]:
+def first(*args: Any, **options: Any) -> tuple[GraphCandidate, Quantization]:
     """Returns the first candidate, and how it was made."""
     candidate = next(int8_candidates(*args, **options))
     assert candidate.quantization is not None
