@@ -84,9 +84,13 @@ def is_by_machines(name: str) -> bool:
     return name.startswith(".") or name.casefold() in _BY_MACHINES
 
 
-def is_meant(name: str) -> bool:
-    """Returns whether a file may be meant as an image; its content has the last word."""
-    return not is_by_machines(name) and not name.lower().endswith(_NOT_MEANT)
+def is_meant(file: Path) -> bool:
+    """Returns whether a file may be meant as an image; its content has the last word.
+
+    One with the suffix of a text is, if its header is that of an image.
+    """
+    name = file.name
+    return not is_by_machines(name) and (not name.lower().endswith(_NOT_MEANT) or is_image(file))
 
 
 def subfolders(root: Path, scan: Scan) -> list[Path]:
@@ -111,7 +115,7 @@ def subfolders(root: Path, scan: Scan) -> list[Path]:
 
 def direct_files(root: Path) -> list[Path]:
     """Returns the files right in ``root`` that may be meant as images, sorted."""
-    return sorted(entry for entry in root.iterdir() if is_meant(entry.name) and entry.is_file())
+    return sorted(entry for entry in root.iterdir() if entry.is_file() and is_meant(entry))
 
 
 def holds_images(folder: Path) -> bool:
@@ -130,14 +134,15 @@ def is_image(file: Path) -> bool:
 
 def find_files(folder: Path, scan: Scan) -> list[Path]:
     """Returns every file below ``folder`` that may be an image, sorted; the others are counted."""
-    found: list[str] = []
+    found: list[Path] = []
     for here, folders, files in _walk(folder):
         machines = [name for name in (*folders, *files) if is_by_machines(name)]
-        others = [name for name in files if not is_by_machines(name) and not is_meant(name)]
         scan.leave_out("hidden or left by machines", (Path(here, name) for name in machines))
-        scan.leave_out("not meant as an image", (Path(here, name) for name in others))
-        found += [os.path.join(here, name) for name in files if is_meant(name)]
-    return [Path(file) for file in sorted(found)]
+        rest = [Path(here, name) for name in files if not is_by_machines(name)]
+        meant = {file for file in rest if is_meant(file)}
+        scan.leave_out("not meant as an image", (file for file in rest if file not in meant))
+        found += meant
+    return sorted(found)
 
 
 def class_files(root: Path, scan: Scan, *, least: int = 2) -> dict[str, list[Path]]:

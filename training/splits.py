@@ -21,9 +21,11 @@ _SPELLINGS: Mapping[str, Role] = {
     "val": "val",
     "valid": "val",
     "validation": "val",
+    "validations": "val",
     "dev": "val",
     "test": "test",
     "testing": "test",
+    "tests": "test",
 }
 # Words that may stand beside the spellings, as in seg_train, training_set and train_images.
 _BESIDE = {"data", "dataset", "folder", "image", "images", "img", "imgs", "photos", "pictures"}
@@ -51,9 +53,11 @@ def find_parts(folder: Path, chosen: Sequence[str], scan: Scan) -> dict[Role, Pa
     if chosen and tuple(chosen) != ("none",):
         return _described(folder, _chosen_parts(folder, chosen), scan)
     root = _entered(folder)
-    parts: dict[Role, Path] = {} if chosen else _parts_by_name(root, scan)
+    parts: dict[Role, Path] = {} if chosen else _parts_by_name(folder, root, scan)
     if parts:
         return _described(root, parts, scan)
+    if not chosen:
+        _check_no_parts(folder, root)
     if root != folder:
         scan.note(f"{folder}: its classes are the folders in {root}")
     return {"train": root}
@@ -74,7 +78,25 @@ def role_of(name: str) -> tuple[Role, frozenset[str]] | None:
     return roles.pop(), frozenset(word for word in words if word and word not in _SPELLINGS)
 
 
-def _parts_by_name(root: Path, scan: Scan) -> dict[Role, Path]:
+def _check_no_parts(folder: Path, root: Path) -> None:
+    """Raises UserError if all folders of ``root`` hold folders of the same names, and no image.
+
+    Then they look like parts of a data set whose names do not say what they are for.
+    """
+    folders = subfolders(root, Scan())
+    inside = [{each.name for each in subfolders(part, Scan())} for part in folders]
+    alike = len(inside) > 1 and len(inside[0]) > 1 and all(names == inside[0] for names in inside)
+    if alike and not any(map(holds_images, folders)):
+        names = [str(part.relative_to(folder)) for part in folders]
+        roles = " ".join(f"{role}={name}" for role, name in zip(ROLES, names, strict=False))
+        raise UserError(
+            f"{folder}: {_listed(folders)} hold folders of the same names and may be parts of a "
+            f"data set or classes; say which, such as --split-folders {roles}, or --split-folders "
+            "none if each folder is a class"
+        )
+
+
+def _parts_by_name(folder: Path, root: Path, scan: Scan) -> dict[Role, Path]:
     """Returns the parts that names in ``root`` tell; none if they are class folders.
 
     Where a name might be either, what the folder holds decides: a class holds images, a part
@@ -86,16 +108,16 @@ def _parts_by_name(root: Path, scan: Scan) -> dict[Role, Path]:
         return {}
     twice = [paths for paths in named.values() if len(paths) > 1]
     if twice:
-        raise _open(root, named, f"{_listed(twice[0])} are both for the same")
+        raise _open(folder, root, named, f"{_listed(twice[0])} are both for the same")
     only = {role: paths[0] for role, paths in named.items()}
     if set(only) == {"train"}:
         if not holds_images(only["train"]):
-            raise _open(root, named, "there is none beside it to hold out or to test on")
+            raise _open(folder, root, named, "there is none beside it to hold out or to test on")
         scan.note(f"{only['train']}: a class, as it holds images and no part is beside it")
         return {}
     parts = {role: path for role, path in only.items() if _holds_classes(path)}
     if "train" not in parts:
-        raise _open(root, named, "none to learn from holds class folders")
+        raise _open(folder, root, named, "none to learn from holds class folders")
     if "val" in only:
         parts["val"] = only["val"]  # without class folders it is refused
     unlabelled = only.get("test") if "test" not in parts else None
@@ -170,9 +192,12 @@ def _chosen_parts(folder: Path, chosen: Sequence[str]) -> dict[Role, Path]:
     return parts
 
 
-def _open(root: Path, named: Mapping[Role, Sequence[Path]], why: str) -> UserError:
+def _open(folder: Path, root: Path, named: Mapping[Role, Sequence[Path]], why: str) -> UserError:
     paths = [path for role in ROLES for path in named.get(role, ())]
-    given = {"train": "FOLDER", **{role: named[role][0].name for role in ROLES if role in named}}
+    given = {
+        "train": "FOLDER",
+        **{role: str(named[role][0].relative_to(folder)) for role in ROLES if role in named},
+    }
     example = " ".join(f"{role}={name}" for role, name in given.items())
     return UserError(
         f"{root}: {_listed(paths)} may be parts of a data set or classes ({why}); "
