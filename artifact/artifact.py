@@ -146,10 +146,11 @@ def digest_of(fields: dict[str, Any]) -> str:
 def _read_manifest(path: Path) -> Artifact:
     manifest = path / MANIFEST
     if not manifest.exists():
-        raise ArtifactError(
-            f"{path}: not an artifact, it holds no {MANIFEST}; "
-            "make one with: make export MODEL=mobilenet_v3 DATA=digits"
-        )
+        inside = sorted(each.parent.name for each in path.glob(f"*/{MANIFEST}"))
+        remedy = "make one with: make export MODEL=mobilenet_v3 DATA=digits"
+        if inside:
+            remedy = f"name one of those in it: {', '.join(inside)}"
+        raise ArtifactError(f"{path}: not an artifact, it holds no {MANIFEST}; {remedy}")
     fields = read_fields(path, MANIFEST)
     schema = fields.pop("schema", None)
     if schema != SCHEMA:

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from artifact.artifact import ARTIFACTS, MANIFEST, Artifact, manifest_of
 from artifact.validation import ArtifactError
-from core.errors import UserError
+from core.errors import UserError, first_line
 from core.files import write_whole
 
 PICK_FILE = "choice.json"
@@ -52,11 +52,21 @@ def stored_artifacts(folder: Path = ARTIFACTS) -> Iterator[StoredArtifact]:
 
 
 def graph_facts(artifact: Artifact) -> GraphFacts:
-    """Returns what the graph of ``artifact`` is made of; an engine's is the one it came from."""
+    """Returns what the graph of ``artifact`` is made of; an engine's is the one it came from.
+
+    Raises:
+        ArtifactError: the file is no graph.
+    """
     import onnx
 
-    model: Any = onnx.load(artifact.graph_file, load_external_data=False)
-    (opset,) = (entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    try:
+        model: Any = onnx.load(artifact.graph_file, load_external_data=False)
+        domains = ("", "ai.onnx")
+        (opset,) = (entry.version for entry in model.opset_import if entry.domain in domains)
+    except Exception as error:  # protobuf's, of which the package google has no stable name
+        raise ArtifactError(
+            f"{artifact.graph_file}: not an ONNX graph ({first_line(error)}); export it again"
+        ) from None
     return GraphFacts(opset, dict(Counter(node.op_type for node in model.graph.node).most_common()))
 
 

@@ -162,6 +162,10 @@ def check_files(path: Path, artifact: Manifest, expected: Collection[str]) -> No
 def check_manifest(path: Path, artifact: Manifest) -> None:
     """Raises ArtifactError if two statements of a manifest contradict each other."""
     _check_ends(path, artifact)
+    if artifact.precision not in artifact.spec.schemes:
+        known = ", ".join(artifact.spec.schemes)
+        what = f"precision is {artifact.precision}, but {artifact.format} is made in {known}"
+        raise _error(path, what)
     if (artifact.parity is None) != (artifact.unverified is not None):
         raise _error(
             path,

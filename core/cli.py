@@ -54,6 +54,9 @@ def run(command: Callable[[], int | None]) -> NoReturn:
         if str(stop):
             print(f"stopped: {stop}", file=sys.stderr)
         sys.exit(128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT))
+    except BrokenPipeError:  # who read the output has enough of it: head, less
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
     except Exception as error:
         if (reason := storage_error(error)) is None:
             raise

@@ -114,7 +114,7 @@ def schema_of(text: bytes) -> object:
     """Returns the schema that a JSON object names; None where there is none."""
     try:
         return json.loads(text)["schema"]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None
 
 

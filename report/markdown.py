@@ -40,10 +40,13 @@ def table(
 def pipe(table: Table) -> list[str]:
     """Returns the lines of a table of a report: its cells are plain text."""
     rule = ["---:" if name in table.numeric else "---" for name in table.header]
-    return [
-        "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-        for cells in (table.header, rule, *table.rows)
-    ]
+    rows = [[_text(cell).replace("|", "\\|") for cell in cells] for cells in table.rows]
+    return ["| " + " | ".join(cells) + " |" for cells in (table.header, rule, *rows)]
+
+
+def _text(text: str) -> str:
+    """Returns ``text`` on one line, and without what a reader would take for HTML."""
+    return one_line(text).replace("<", "\\<")
 
 
 def plain(value: Any) -> str:
@@ -53,7 +56,8 @@ def plain(value: Any) -> str:
 
 def document(report: Report) -> str:
     """Returns ``report`` as a Markdown file, its charts as links to their pictures."""
-    lines = [f"# {report.title}", "", report.subtitle, "", "\n\n".join(report.summary), ""]
+    summary = "\n\n".join(map(_text, report.summary))
+    lines = [f"# {_text(report.title)}", "", _text(report.subtitle), "", summary, ""]
     if report.lead:
         lines += [*pipe(report.lead), ""]
     if report.poster:
@@ -69,9 +73,9 @@ def document(report: Report) -> str:
 
 def markdown(section: Section) -> list[str]:
     """Returns the lines of ``section``, without its charts."""
-    lines = [f"## {section.title}", ""]
+    lines = [f"## {_text(section.title)}", ""]
     for sentence in section.sentences:
-        lines += [sentence, ""]
+        lines += [_text(sentence), ""]
     for table in section.tables:
         lines += [*pipe(table), ""]
     return lines

@@ -35,11 +35,18 @@ def show_report(report: Report, *, every: bool = False) -> None:
 def print_table(table: Table, *, most: int | None = None) -> None:
     """Prints ``table`` on stdout, strong rows in bold; of more than ``most`` rows the first."""
     shown = rich.table.Table(box=None, pad_edge=False)
-    for name in table.header:
-        shown.add_column(name, justify="right" if name in table.numeric else "left")
+    # What stands in no row takes no room, and what tells the rows apart is never cut.
+    kept = [n for n in range(len(table.header)) if {row[n] for row in table.rows} - {"", MISSING}]
+    for n in kept:
+        name = table.header[n]
+        shown.add_column(
+            name, justify="right" if name in table.numeric else "left", no_wrap=n == kept[0]
+        )
+        if n == kept[0]:
+            shown.columns[-1].min_width = max(len(row[n]) for row in table.rows[:most])
     for number, cells in enumerate(table.rows[:most]):
         style = "bold" if number in table.strong else None
-        shown.add_row(*(cell.replace(MISSING, "-") for cell in cells), style=style)
+        shown.add_row(*(cells[n].replace(MISSING, "-") for n in kept), style=style)
     out = results()
     if table.rows:
         out.print(shown)

@@ -180,8 +180,8 @@ def list_runtimes(format: str | None = None, precision: Precision | None = None)
 
 
 def runs_on_gpu(name: str) -> bool:
-    """Returns whether runtime ``name`` computes on an NVIDIA GPU; one of :func:`list_runtimes`."""
-    return RUNTIMES[name].gpu
+    """Returns whether runtime ``name`` computes on an NVIDIA GPU; an unknown one does not."""
+    return name in RUNTIMES and RUNTIMES[name].gpu
 
 
 def is_servable(name: str) -> bool:

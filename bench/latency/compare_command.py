@@ -16,6 +16,7 @@ from bench.latency.rows import p50
 from bench.latency.sweep_file import read_sweep
 from bench.measure.timing import Plan
 from core.cli import results
+from core.errors import UserError
 from report.format import ms
 from report.section import Table
 from report.terminal import print_table
@@ -50,6 +51,10 @@ class Compare:
 
     def __call__(self) -> int:
         """Prints what changed; returns 1 if anything became slower."""
+        if not 0 <= self.least < float("inf"):
+            raise UserError(
+                f"least is {self.least}: it must be a fraction of at least 0, such as 0.05"
+            )
         found = compare(read_sweep(self.before), read_sweep(self.after), least=self.least)
         moved = found.verdicts(*_MOVED)
         if moved:

@@ -12,9 +12,10 @@ import time
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Annotated, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
+from pydantic import AfterValidator
 
 from core.errors import UserError
 
@@ -75,6 +76,14 @@ class Plan:
         return min(_WARMUP_SECONDS, self.limit)
 
 
+def _sound(turns: tuple[tuple[float, ...], ...]) -> tuple[tuple[float, ...], ...]:
+    """Returns the samples of a record, unless no call can have taken so long."""
+    samples = [sample for turn in turns for sample in turn]
+    if not samples or not all(0 < sample < float("inf") for sample in samples):
+        raise ValueError("a latency holds samples above 0 s, and at least one")
+    return turns
+
+
 @dataclass(frozen=True, kw_only=True)
 class Latency:
     """Seconds per call, every sample kept, in the turns they were taken in.
@@ -85,7 +94,7 @@ class Latency:
         warmup: number of untimed calls before the first round.
     """
 
-    turns: tuple[tuple[float, ...], ...]
+    turns: Annotated[tuple[tuple[float, ...], ...], AfterValidator(_sound)]
     warmup: int
 
     @cached_property

@@ -121,6 +121,7 @@ def test_a_manifest_in_other_words_is_the_same(
         (lambda m: m.update({"a\n\x1b[2J": 1}), re.escape(r"a\n\x1b[2J: ")),
         (lambda m: m.update(colour="red"), "colour: "),
         (lambda m: m.update(precision="fp8"), "precision: "),
+        (lambda m: m.update(format="caffe"), "format is 'caffe', known are onnx"),
         (lambda m: m.update(batch_range=[4, 2]), "batch_range is"),
         (lambda m: m.update(batch_range=[1, 5000]), "batch_range is"),
         (lambda m: m.update(parity=None), "either its parity with torch or the reason"),
@@ -246,3 +247,16 @@ def test_a_staged_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     fill("second")
     assert (target / "file").read_text() == "second"
     assert list(target.parent.iterdir()) == [target]
+
+
+def test_a_precision_that_its_format_has_not_is_refused(copied: Copy) -> None:
+    folder = copied("tensorrt_rtx-fp16")
+    edit(folder, lambda m: m.update(precision="fp32"))
+    with pytest.raises(ArtifactError, match="precision is fp32, but tensorrt_rtx is made in fp16"):
+        Artifact.load(folder)
+
+
+def test_a_folder_of_artifacts_names_those_in_it(copied: Copy) -> None:
+    folder = copied().parent
+    with pytest.raises(ArtifactError, match="name one of those in it: onnx-fp32"):
+        Artifact.load(folder)

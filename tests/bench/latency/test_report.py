@@ -84,7 +84,7 @@ def test_the_table_is_markdown(report: Files) -> None:
     widths = {len(re.split(r"(?<!\\)\|", line)) for line in lines[header : header + 7]}
     assert len(widths) == 1
     assert lines[header + 2].startswith("| tiny-toy | int8 | ort-cpu | 1 | 1 | 1.00 |")
-    assert r"no <driver> \| here" in "\n".join(lines)
+    assert r"no \<driver> \| here" in "\n".join(lines)
 
 
 def test_the_picture_is_a_picture(report: Files) -> None:

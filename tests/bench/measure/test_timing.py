@@ -21,6 +21,7 @@ from bench.measure.timing import (
     warm_up,
 )
 from core.errors import UserError
+from core.record_file import parse
 
 
 class Clock:
@@ -252,3 +253,10 @@ def test_a_plan_that_proves_nothing_is_refused() -> None:
         Plan(rounds=1)
     with pytest.raises(UserError, match=r"seconds 9, limit 3: .* at most the limit"):
         Plan(seconds=9)
+
+
+@pytest.mark.parametrize("turns", ["[]", "[[]]", "[[0.0]]", "[[-1.0]]"])
+def test_a_record_of_what_no_call_can_take_is_refused(turns: str) -> None:
+    text = f'{{"turns": {turns}, "warmup": 0}}'.encode()
+    with pytest.raises(UserError, match=r"file: turns: .*above 0 s"):
+        parse(Latency, text, "file")
