@@ -25,7 +25,7 @@ from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-from PIL import AvifImagePlugin, Image, UnidentifiedImageError
+from PIL import AvifImagePlugin, Image, ImageFile, UnidentifiedImageError
 
 from core.errors import UserError, first_line
 from core.images.colour import set_key_colour, to_rgb
@@ -204,9 +204,7 @@ def decode(
     name = str(source) if isinstance(source, Path) else f"{len(source)} bytes"
     try:
         data = source if isinstance(source, bytes) else source.read_bytes()
-        data, turn = without_metadata(data)
-        if bomb := bomb_in_header(data, max_pixels):
-            raise TooManyPixelsError(bomb)
+        data, turn = _stripped(data, max_pixels)
         try:
             image = _load(data, max_pixels, shorter)
         except OSError:
@@ -233,29 +231,28 @@ def decode(
 
 
 def check_header(file: Path, *, max_pixels: int = MAX_PIXELS) -> None:
-    """Raises what :func:`decode` would, as far as the header of a file tells; reads no pixels.
+    """Raises what :func:`decode` would, as far as the header of a file tells; decodes no pixels.
+
+    It goes the same way up to the open image, so it refuses nothing that decodes.
 
     Raises:
         ImageError: it cannot be opened, or its first bytes are none of :data:`FORMATS`.
         TooManyPixelsError: its header promises more than ``max_pixels``.
     """
-    start = b""
+    data = b""
     try:
         with file.open("rb") as source:
-            start = source.read(_START)
-            tiff = start[:2] in (b"II", b"MM")
-            if tiff and (bomb := bomb_in_header(start + source.read(), max_pixels)):
-                raise TooManyPixelsError(f"{file}: {bomb}")
-            source.seek(0)
-            with Image.open(source, formats=FORMATS) as image:
-                width, height = image.size
-        if width * height > max_pixels:
-            raise TooManyPixelsError(f"{file}: {width}x{height} is more than {max_pixels} pixels")
-    except ImageError:
-        raise
+            data = source.read(_START)
+            if not _is_accepted(data):  # the rest may be long
+                raise UnidentifiedImageError
+            data += source.read()
+        data, _ = _stripped(data, max_pixels)
+        _open(data, max_pixels).close()
+    except ImageError as error:
+        raise type(error)(f"{file}: {error}") from error.__cause__
     except UnidentifiedImageError:
-        if start[4:8] == b"ftyp" and start[8:12] in _HEIC_BRANDS and "HEIF" not in FORMATS:
-            raise ImageError(f"{file}: HEIC, which needs pip install '.[heic]'") from None
+        if reason := _unsupported(data):
+            raise UnsupportedImageError(f"{file}: {reason}") from None
         raise ImageError(f"{file}: not an image") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise TooManyPixelsError(f"{file}: more than {max_pixels} pixels") from None
@@ -267,14 +264,43 @@ def check_header(file: Path, *, max_pixels: int = MAX_PIXELS) -> None:
         raise ImageError(f"{file}: cannot be read as an image ({type(error).__name__})") from error
 
 
+def _is_accepted(start: bytes) -> bool:
+    """Returns whether any of :data:`FORMATS` begins with these bytes."""
+    Image.init()
+    tests = (Image.OPEN[name][1] for name in FORMATS)
+    return any(test is None or test(start) for test in tests)
+
+
+def _stripped(data: bytes, max_pixels: int) -> tuple[bytes, int]:
+    """Returns an image file that may be opened, without its metadata, and how to turn its pixels.
+
+    Raises:
+        TooManyPixelsError: it would cost too much even to open.
+    """
+    data, turn = without_metadata(data)
+    if bomb := bomb_in_header(data, max_pixels):
+        raise TooManyPixelsError(bomb)
+    return data, turn
+
+
+def _open(data: bytes, max_pixels: int) -> ImageFile.ImageFile:
+    """Returns an image file opened, its pixels not loaded.
+
+    Raises:
+        TooManyPixelsError: its header promises more than ``max_pixels``.
+    """
+    image = Image.open(PatientFile(data), formats=FORMATS)
+    width, height = image.size
+    if width * height > max_pixels:
+        raise TooManyPixelsError(
+            f"{width}x{height} is {width * height} pixels, the limit is {max_pixels}"
+        )
+    return image
+
+
 def _load(data: bytes, max_pixels: int, shorter: int | None) -> Image.Image:
     """Returns the pixels of an image file, as they lie in it."""
-    with Image.open(PatientFile(data), formats=FORMATS) as image:
-        width, height = image.size
-        if width * height > max_pixels:
-            raise TooManyPixelsError(
-                f"{width}x{height} is {width * height} pixels, the limit is {max_pixels}"
-            )
+    with _open(data, max_pixels) as image:
         if bomb := bomb_in_body(image, data, max_pixels):
             raise TooManyPixelsError(bomb)
         if image.format == "PPM":
