@@ -12,6 +12,9 @@ from core.errors import UserError, first_line
 from training.scan import Scan, class_name, find_files, some
 
 _SEPARATORS = ",;\t|"
+# What the columns are called; compared without case.
+_FILE = {"file", "filename", "file_name", "filepath", "image", "image_name", "img", "path"}
+_LABEL = {"label", "labels", "class", "class_name", "category", "target"}
 
 
 def labelled_files(
@@ -24,9 +27,10 @@ def labelled_files(
 
     Args:
         folder: of the images, at any depth.
-        labels: the CSV file, from here or from ``folder``; its first line names the columns.
+        labels: the CSV file, from here or from ``folder``; its first line names the columns,
+            unless it names an image.
         columns: those of file and label, by name or by number from 1; empty: those called so, or
-            the only two.
+            of only two the one that names images and the other.
         scan: gets what is left out.
 
     Raises:
@@ -36,17 +40,36 @@ def labelled_files(
     path = Path(os.path.expanduser(labels))
     if not path.exists() and (folder / path).is_file():
         path = folder / path
-    header, rows = _read(path)
-    at_file, at_label = _columns(path, header, columns)
+    lines = _read(path)
     files = find_files(folder, scan)
     scan.use(path)
     places = _Places((folder, path.parent), files)
+    first = [value.strip() for value in lines[0][1]]
+    named = any(name in first and not name.isdecimal() for name in columns)
+    headed = named or bool(_called(first)) or not any(map(places.holds, first))
+    rows = lines[1:] if headed else lines
+    if not rows:
+        raise UserError(f"{path}: it holds no lines below the names of its columns")
+    if columns:
+        at_file, at_label = _chosen(path, first if headed else (), len(first), columns)
+    elif found := _called(first) or _by_content(rows, len(first), places):
+        at_file, at_label = found
+    else:
+        names = first if headed else [str(at + 1) for at in range(len(first))]
+        raise UserError(
+            f"{path}: it has the columns {', '.join(first)}; say which are the file's and the "
+            f"label's: --labels-columns {names[0]} {names[-1]}"
+        )
     label_of: dict[Path, str] = {}
     for number, row in rows:
         if max(at_file, at_label) >= len(row):
             raise UserError(f"{path}, line {number}: {len(row)} columns, the first line has more")
-        name = row[at_file].strip().replace("\\", "/")  # from Windows
+        name = _slashed(row[at_file])
         label = class_name(row[at_label].strip(), path)
+        if "\0" in name + label:
+            raise UserError(
+                f"{path}, line {number}: {name!r} is {label!r}, and no name may hold a NUL"
+            )
         if not name or not label:
             scan.leave_out("in a line without file or label", [Path(f"{path}, line {number}")])
             continue
@@ -76,6 +99,12 @@ class _Places:
             for name in {file.name, file.stem}:
                 self._named.setdefault(name, []).append(file)
 
+    def holds(self, name: str) -> bool:
+        """Returns whether a file that is there is called so."""
+        name = _slashed(name)
+        paths = [os.path.abspath(root / name) for root in self._roots]
+        return name in self._named or any(path in self._files for path in paths)
+
     def find(self, name: str, place: str) -> Path:
         """Returns the file; one that is not there comes back as the path it would have.
 
@@ -95,41 +124,61 @@ class _Places:
         return found[0] if found else paths[0]
 
 
-def _read(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Returns the first line, and the others with their numbers; empty ones are passed over."""
+def _slashed(name: str) -> str:
+    return name.strip().replace("\\", "/")  # from Windows
+
+
+def _read(path: Path) -> list[tuple[int, list[str]]]:
+    """Returns the lines with their numbers; empty ones are passed over."""
     try:
         text = path.read_text(encoding="utf-8-sig")
-        head = text.partition("\n")[0]
+        head = text.lstrip("\r\n").partition("\n")[0]
         separator = max(_SEPARATORS, key=head.count)
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
         lines = [(reader.line_num, row) for row in reader if any(row)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: not a CSV file in UTF-8 ({first_line(error)})") from error
-    if len(lines) < 2:
-        raise UserError(f"{path}: it holds no lines below the names of its columns")
-    return [name.strip() for name in lines[0][1]], lines[1:]
+    if not lines:
+        raise UserError(f"{path}: it holds no lines")
+    return lines
 
 
-def _columns(path: Path, header: Sequence[str], chosen: Sequence[str]) -> tuple[int, int]:
-    """Returns where file and label stand in a line, counted from 0."""
-    listed = ", ".join(header)
-    if not chosen:
-        if {"file", "label"} <= set(header):
-            return header.index("file"), header.index("label")
-        if len(header) == 2:
-            return 0, 1
-        raise UserError(
-            f"{path}: it has the columns {listed}; say which are the file's and the label's: "
-            f"--labels-columns {header[0]} {header[-1]}"
-        )
+def _called(header: Sequence[str]) -> tuple[int, int] | None:
+    """Returns where file and label stand, counted from 0, if one column is called like each."""
+    names = [name.casefold() for name in header]
+    if "file" in names and "label" in names:
+        return names.index("file"), names.index("label")
+    files, labels = (
+        [at for at, name in enumerate(names) if name in spellings] for spellings in (_FILE, _LABEL)
+    )
+    return (files[0], labels[0]) if len(files) == len(labels) == 1 else None
+
+
+def _by_content(
+    rows: Sequence[tuple[int, Sequence[str]]], width: int, places: _Places
+) -> tuple[int, int] | None:
+    """Returns where file and label stand in two columns, if only one of them names files."""
+    if width != 2:
+        return None
+    name_files = [any(places.holds(row[at]) for _, row in rows if at < len(row)) for at in (0, 1)]
+    if name_files == [True, False]:
+        return 0, 1
+    return (1, 0) if name_files == [False, True] else None
+
+
+def _chosen(
+    path: Path, header: Sequence[str], width: int, chosen: Sequence[str]
+) -> tuple[int, int]:
+    """Returns where file and label stand in a line of ``width`` columns, counted from 0."""
     if len(chosen) != 2:
         raise UserError(f"--labels-columns {' '.join(chosen)}: it takes two, of file and label")
     found = []
     for name in chosen:
         if name in header:
             found.append(header.index(name))
-        elif name.isdecimal() and 1 <= int(name) <= len(header):
+        elif name.isdecimal() and 1 <= int(name) <= width:
             found.append(int(name) - 1)
         else:
-            raise UserError(f"--labels-columns {name}: {path} has the columns {listed}")
+            has = f"the columns {', '.join(header)}" if header else f"{width} without names"
+            raise UserError(f"--labels-columns {name}: {path} has {has}")
     return found[0], found[1]

@@ -16,7 +16,8 @@ class FolderOptions:
     """CSV file that names the class of each image of DATA, which then needs no class folders."""
     labels_columns: tuple[str, ...] = ()
     """Its columns of the file and of the label, by name or by number from 1: file label, or 1 2;
-    needed where it has more than two columns, and none that are called so."""
+    needed where their names do not tell, and where there are more than two or both or none name
+    images."""
     skip_unreadable: bool = False
     """Leave out images that cannot be read, after naming them, instead of stopping; also where a
     class loses more than a tenth of its files."""

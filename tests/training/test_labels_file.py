@@ -78,6 +78,33 @@ def test_labels_come_from_a_csv_file(
     assert data.scan.lines() == []
 
 
+@pytest.mark.parametrize(
+    ("row", "columns"),
+    [
+        ("images/{index}.png,{label}", ()),
+        ("{label},{index}.png", ()),
+        ("{index};{label}", ()),
+        ("0,{index}.png,{label}", ("2", "3")),
+    ],
+)
+def test_without_names_of_columns_the_first_line_counts(
+    photos: Path, row: str, columns: tuple[str, ...]
+) -> None:
+    data = load(photos, write(photos, "", row), *columns)
+    check(data)
+    assert data.scan.lines() == []
+
+
+@pytest.mark.parametrize("head", ["label,file", "class,image", "Category,Filename", "breed,id"])
+def test_the_columns_may_stand_in_either_order(photos: Path, head: str) -> None:
+    check(load(photos, write(photos, head, "{label},{index}.png")))
+
+
+def test_labels_may_be_called_like_images(photos: Path, make_images: MakeImages) -> None:
+    make_images(photos / "more", 1)[0].rename(photos / "more" / "cat.png")
+    check(load(photos, write(photos, "image,class", "images/{index}.png,{label}")))
+
+
 def test_the_file_may_stand_beside_the_folder_or_in_it(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,7 +149,13 @@ def test_lines_without_an_image_are_a_loss(photos: Path) -> None:
         ("file,label\n0.png,cat\n1.png,cat", (), r"it names no two classes \(cat\), and"),
         ("file,label\n0.png,cat\n1.png", (), r"line 3: 1 columns, the first line has more"),
         ("file,label\n", (), r"it holds no lines below the names"),
-        ("", (), r"it holds no lines below the names"),
+        ("", (), r"it holds no lines"),
+        ("file,label\n0.png,cat\n1\0.png,dog", (), r"line 3: '1\\x00.png' is 'dog', and no name"),
+        ("file,label\n0.png,cat\n1.png,d\0g", (), r"line 3: '1.png' is 'd\\x00g', and no name"),
+        ("a,b\nx.png,cat\ny.png,dog", (), r"columns a, b; say which .*--labels-columns a b"),
+        ("a,b\n0.png,1\n1.png,2", (), r"columns a, b; say which .*--labels-columns a b"),
+        ("0.png,x,cat\n1.png,x,dog", (), r"columns 0.png, x, cat; .*--labels-columns 1 3"),
+        ("0.png,x,cat\n1.png,x,dog", ("id", "3"), r"--labels-columns id: .* has 3 without names"),
         ('file,label\n"0.png,cat', (), r"not a CSV file in UTF-8"),
         (b"file,label\n0.png,\xff", (), r"not a CSV file in UTF-8"),
         (None, (), r"labels.csv: not a CSV file in UTF-8 \(.*No such file"),
