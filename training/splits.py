@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -181,9 +182,15 @@ def _chosen_parts(folder: Path, chosen: Sequence[str]) -> dict[Role, Path]:
                 f"--split-folders {' '.join(chosen)}: it takes train=FOLDER and any of val=FOLDER "
                 "and test=FOLDER, once each, or none if each folder is a class"
             )
-        if not (folder / name).is_dir():
-            raise UserError(f"--split-folders {choice}: there is no folder {folder / name}")
-        parts[role] = folder / name
+        inside = Path(os.path.relpath(folder / name, folder))
+        if ".." in inside.parts:
+            raise UserError(
+                f"--split-folders {choice}: the folder must lie below {folder}, such as "
+                f"{role}=NAME for {folder / 'NAME'}"
+            )
+        if not (folder / inside).is_dir():
+            raise UserError(f"--split-folders {choice}: there is no folder {folder / inside}")
+        parts[role] = folder / inside
     if "train" not in parts or len(set(parts.values())) < len(parts):
         raise UserError(
             f"--split-folders {' '.join(chosen)}: it needs train=FOLDER, and another folder for "

@@ -143,7 +143,8 @@ def _no_classes(folder: Path) -> None:
 
 def _no_images(folder: Path) -> None:
     for file in (folder / "dog").iterdir():
-        file.rename(file.with_suffix(".txt"))
+        file.unlink()
+        file.with_suffix(".txt").write_text("a note")
 
 
 def _copies(folder: Path) -> None:

@@ -206,6 +206,12 @@ def test_folders_can_be_named(split: Callable[..., Path]) -> None:
     assert [origin(data, part) for part in data.parts] == [{"fit"}, {"check"}, {"a/final"}]
 
 
+def test_folders_can_be_named_by_their_whole_path(split: Callable[..., Path]) -> None:
+    folder = split("fit", "check")
+    data = load(folder, f"train={folder / 'fit'}", "val=./check")
+    assert [origin(data, part) for part in ("train", "val")] == [{"fit"}, {"check"}]
+
+
 @pytest.mark.parametrize(
     ("chosen", "reason"),
     [
@@ -215,6 +221,9 @@ def test_folders_can_be_named(split: Callable[..., Path]) -> None:
         (("fit=cat",), r"it takes train=FOLDER and any of val=FOLDER and test=FOLDER"),
         (("train=cat", "train=dog"), r"once each"),
         (("cat",), r"it takes train=FOLDER"),
+        (("train=/", "val=cat"), r"train=/: the folder must lie below .*/pets, such as train=NAME"),
+        (("train=cat", "val=../pets2"), r"val=../pets2: the folder must lie below"),
+        (("train=cat", "val=dog/../cat"), r"another folder for each part"),
     ],
 )
 def test_folders_that_cannot_be_named_so(
