@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 HELD_OUT = 0.2
 DIGEST_BYTES = 16
+_COLUMNS = ("part", "label", "digest", "file")  # of a list of images
 
 Digests = Mapping[Path, bytes]  # of files that were read already
 
@@ -79,7 +80,7 @@ def image_list(data: ImageData, digests: Mapping[str, Sequence[bytes]]) -> bytes
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("part", "label", "digest", "file"))
+    writer.writerow(_COLUMNS)
     for part, samples in data.parts.items():
         for digest, (source, label) in zip(digests[part], samples, strict=True):
             file = source if isinstance(source, Path) else ""
@@ -88,7 +89,11 @@ def image_list(data: ImageData, digests: Mapping[str, Sequence[bytes]]) -> bytes
 
 
 def changes(before: bytes, now: bytes) -> list[str]:
-    """Returns what differs between two image lists, part by part, in words; files may move."""
+    """Returns what differs between two image lists, part by part, in words; files may move.
+
+    Raises:
+        ValueError: one is damaged.
+    """
     old, new = (_images(content) for content in (before, now))
     said = []
     for part in dict.fromkeys((*old, *new)):
@@ -103,6 +108,17 @@ def changes(before: bytes, now: bytes) -> list[str]:
 def _images(content: bytes) -> dict[str, Counter[tuple[str, str]]]:
     parts: dict[str, Counter[tuple[str, str]]] = {}
     text = content.decode(errors="surrogateescape")
-    for row in csv.DictReader(io.StringIO(text, newline="")):
-        parts.setdefault(row["part"], Counter())[row["label"], row["digest"]] += 1
+    if not text.endswith("\n"):
+        raise ValueError("it is cut off")
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        if (header := tuple(next(reader))) != _COLUMNS:
+            raise ValueError(f"its columns are {', '.join(header)}, not {', '.join(_COLUMNS)}")
+        for row in reader:
+            if len(row) != len(_COLUMNS):
+                raise ValueError(f"line {reader.line_num} has {len(row)} columns")
+            part, label, digest, _ = row
+            parts.setdefault(part, Counter())[label, digest] += 1
+    except csv.Error as error:
+        raise ValueError(f"line {reader.line_num}: {error}") from error
     return parts

@@ -16,7 +16,7 @@ import torch
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from core.errors import UserError
+from core.errors import UserError, first_line
 from core.files import replace_folder, sha256, whole_file, write_whole
 from training.checkpoint import KEY, checkpoint_path, read_checkpoint
 from training.data import ImageData
@@ -28,6 +28,7 @@ from training.scan import NAMED, some
 LAST, BEST = "last.ckpt", "best.ckpt"
 _PLAN = "run.json"
 _IMAGES = "images.csv"
+_KINDS = {"model": str, "data": str, "labels": list, "recipe_name": str, "recipe": dict}
 _KEPT = ("state_dict", "epoch", "global_step", "pytorch-lightning_version", KEY)
 
 
@@ -75,12 +76,22 @@ class PartialRun:
         """Returns what the unfinished run is made of.
 
         Raises:
-            UserError: there is no unfinished run.
+            UserError: there is no unfinished run, or its plan is damaged.
         """
         if not (self.folder / _PLAN).exists():
             state = "the run is finished" if self._run.exists() else "no run was started"
             raise UserError(f"nothing to resume in {self.folder}: {state}; leave RESUME out")
-        plan: dict[str, Any] = json.loads((self.folder / _PLAN).read_text())
+        try:
+            plan = json.loads((self.folder / _PLAN).read_bytes())
+        except ValueError as error:
+            raise _damaged(self.folder / _PLAN, f"no JSON: {first_line(error)}") from error
+        if not isinstance(plan, dict):
+            raise _damaged(self.folder / _PLAN, "not an object")
+        for name, kind in _KINDS.items():
+            if not isinstance(plan.get(name), kind):
+                raise _damaged(self.folder / _PLAN, f"{name} is {plan.get(name)!r}")
+        if not all(isinstance(label, str) for label in plan["labels"]):
+            raise _damaged(self.folder / _PLAN, f"labels are {plan['labels']}")
         return plan
 
     def check_same(self, plan: dict[str, Any], images: bytes) -> None:
@@ -106,7 +117,10 @@ class PartialRun:
         if saved["labels"] != asked["labels"]:
             differing.append(_relabelled(saved["labels"], asked["labels"]))
         else:
-            differing += changes(list_file.read_bytes(), images)
+            try:
+                differing += changes(list_file.read_bytes(), images)
+            except ValueError as error:
+                raise _damaged(list_file, first_line(error)) from error
         if differing:
             raise UserError(
                 f"{self.folder} cannot be resumed as something else: {'; '.join(differing)}; "
@@ -179,6 +193,10 @@ def make_plan(model: str, data: ImageData, recipe_name: str, recipe: Recipe) -> 
         "recipe_name": recipe_name,
         "recipe": asdict(recipe),
     }
+
+
+def _damaged(file: Path, why: str) -> UserError:
+    return UserError(f"{file} is damaged ({why}): it cannot be resumed; FRESH=1 starts anew")
 
 
 def _relabelled(before: Sequence[str], now: Sequence[str]) -> str:

@@ -261,6 +261,33 @@ def test_a_run_is_resumed_with_the_same_images_only(
     resume(r"does not say which images it was started with, .* earlier version .* FRESH=1")
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("run.json", b'{"model": "resn', r"no JSON: "),
+        ("run.json", b"", r"no JSON: "),
+        ("run.json", b"\xff\xfe\xfd", r"no JSON: "),
+        ("run.json", b"[1]", r"not an object"),
+        ("run.json", b"{}", r"model is None"),
+        ("run.json", b'{"model": "a", "data": "b", "labels": 3}', r"labels is 3"),
+        ("images.csv", b"", r"it is cut off"),
+        ("images.csv", b"a,b\n1,2\n", r"its columns are a, b, not part, label, digest, file"),
+        ("images.csv", b"part,label,digest,file\ntrain,0,ab", r"it is cut off"),
+        ("images.csv", b"part,label,digest,file\ntrain,0\n", r"line 2 has 2 columns"),
+        ("images.csv", b'part,label,digest,file\ntrain,0,ab,"c\n', r"line 2: unexpected end"),
+    ],
+)
+def test_a_damaged_unfinished_run_is_named(
+    here: Path, name: str, content: bytes, reason: str
+) -> None:
+    data, recipe = load_data("digits"), tiny()
+    partial = start(data, recipe)
+    (partial.folder / name).write_bytes(content)
+    with pytest.raises(UserError, match=rf"{name} is damaged \({reason}.*FRESH=1") as caught:
+        partial.check_same(*made_of(data, recipe))
+    assert "\n" not in str(caught.value)
+
+
 def test_another_teacher_in_the_same_place_is_another_run(here: Path) -> None:
     data, recipe = load_data("digits"), tiny(teacher="runs/teacher")
     (here / "runs" / "teacher").mkdir(parents=True)
