@@ -92,6 +92,10 @@ class PartialRun:
                 raise _damaged(self.folder / _PLAN, f"{name} is {plan.get(name)!r}")
         if not all(isinstance(label, str) for label in plan["labels"]):
             raise _damaged(self.folder / _PLAN, f"labels are {plan['labels']}")
+        try:
+            Recipe(**plan["recipe"])
+        except TypeError as error:
+            raise _damaged(self.folder / _PLAN, first_line(error)) from error
         return plan
 
     def check_same(self, plan: dict[str, Any], images: bytes) -> None:

@@ -270,6 +270,11 @@ def test_a_run_is_resumed_with_the_same_images_only(
         ("run.json", b"[1]", r"not an object"),
         ("run.json", b"{}", r"model is None"),
         ("run.json", b'{"model": "a", "data": "b", "labels": 3}', r"labels is 3"),
+        (
+            "run.json",
+            b'{"model": "", "data": "", "labels": [], "recipe_name": "", "recipe": {"eras": 1}}',
+            r"Recipe.* 'eras'",
+        ),
         ("images.csv", b"", r"it is cut off"),
         ("images.csv", b"a,b\n1,2\n", r"its columns are a, b, not part, label, digest, file"),
         ("images.csv", b"part,label,digest,file\ntrain,0,ab", r"it is cut off"),
