@@ -5,7 +5,7 @@ from __future__ import annotations
 import string
 from binascii import a2b_base64
 
-from serving.uploads import Refusal, too_large
+from serving.uploads import ENVELOPE, TEXT, Refusal, too_large
 
 _STANDARD = bytes.maketrans(b"-_", b"+/")  # from the alphabet for URLs (RFC 4648, section 5)
 _BREAKS = b"\r\n\t"
@@ -22,6 +22,8 @@ def decode_base64(text: str, max_bytes: int) -> bytes:
     Raises:
         Refusal: it is anything else, or stands for too many bytes.
     """
+    if len(text) > TEXT * max_bytes + ENVELOPE:  # before it is copied
+        raise too_large(max_bytes)
     if text[:5].lower() == "data:":
         head, _, text = text.partition(",")
         if not head.lower().endswith(";base64"):

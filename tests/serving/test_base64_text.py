@@ -81,3 +81,9 @@ def test_the_limit_is_of_the_bytes(more: int) -> None:
     with pytest.raises(Refusal) as caught:
         decode_base64(text, 100)
     assert caught.value.status == 413
+
+
+def test_a_text_beyond_what_any_image_takes_is_not_looked_at() -> None:
+    with pytest.raises(Refusal) as caught:
+        decode_base64("?" * 100_000, 100)
+    assert (caught.value.status, caught.value.code) == (413, "too_large")

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import gzip
 import json
+import random
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -232,6 +233,22 @@ def test_gzip_is_bounded_by_what_it_holds(ask: Any, encoded: Encoded) -> None:
     assert len(bomb) < MAX_BYTES
     for kind in (JSON, "multipart/form-data; boundary=b", "image/png"):
         refused(ask(bomb, content_encoding="gzip", content_type=kind), 413, "too_large")
+
+
+def test_gzipped_json_is_bounded_by_what_came(ask: Any, encoded: Encoded) -> None:
+    headers = {"content_encoding": "gzip", "content_type": JSON}
+    bomb = gzip.compress(json.dumps({"images": ["A" * 1_400_000]}).encode())
+    assert len(bomb) < 5_000
+    detail = refused(ask(bomb, "/predict_batch", **headers), 400, "bad_gzip")
+    assert "20 times" in detail
+    image = encoded("blue")
+    image += random.Random(0).randbytes(MAX_BYTES - len(image))
+    body = json.dumps({"images": [text_of(image)] * MAX_IMAGES})
+    assert len(body) > 1 << 20
+    response = ask(gzip.compress(body.encode(), 1), "/predict_batch", **headers)
+    assert [each["predictions"][0]["label"] for each in response.json()["results"]] == [
+        "blue"
+    ] * MAX_IMAGES
 
 
 def test_gzip_that_holds_nothing_ends_all_the_same(ask: Any) -> None:
