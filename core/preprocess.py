@@ -322,7 +322,8 @@ def _check_loss(data: bytes, truncated: Truncated) -> None:
         reason = f"its last {lost} of {height} rows are missing"
     elif truncated == "refuse":
         missing = f"its last {lost} of {height} rows are" if lost else "only its end marker is"
-        reason = f"{missing} missing; truncated=accept takes it"
+        ways = "--truncated accept, or POCKETNETS_TRUNCATED=accept in a service, takes it"
+        reason = f"{missing} missing; {ways}"
     else:
         return
     raise ImageError(f"a JPEG that is cut short: {reason}")

@@ -24,17 +24,19 @@ class Form:
     Args:
         content_type: of the request, with its boundary.
         max_images: most files.
+        advice: what to do with more of them, for the error.
 
     Raises:
         MultipartError: here and in every method, the form is broken, cut off or
             larger than allowed.
     """
 
-    def __init__(self, content_type: str, max_images: int) -> None:
+    def __init__(self, content_type: str, max_images: int, advice: str) -> None:
         self._parser = PushMultipartParser(
             _boundary(content_type), max_segment_count=max_images + _OTHERS
         )
         self._max_images = max_images
+        self._advice = advice
         self._images: list[list[bytes]] = []
         self._in_base64: set[int] = set()  # which of them
         self._others: dict[str, None] = {}  # in words; ordered
@@ -77,7 +79,7 @@ class Form:
             return False
         self._images.append([])
         if len(self._images) > self._max_images:
-            raise ParserLimitReached(f"more than {self._max_images} images")
+            raise ParserLimitReached(f"more images than {self._max_images}: {self._advice}")
         coding = segment.header("Content-Transfer-Encoding", "").strip().lower()
         if coding == "base64":
             self._in_base64.add(len(self._images) - 1)

@@ -66,7 +66,8 @@ async def read_image(request: Request, max_bytes: int) -> Content:
     headers = _headers(request)
     kind = _kind(headers)
     if kind == FORM:
-        return await _read_form(request, headers, max_bytes, max_images=1)
+        advice = "/predict_batch takes several"
+        return await _read_form(request, headers, max_bytes, 1, advice)
     if kind == JSON:
         return await _read_json(request, headers, max_bytes, "image", max_images=1)
     return Content([await _read_all(request, headers, max_bytes, max_bytes)])
@@ -84,7 +85,7 @@ async def read_images(request: Request, max_bytes: int, max_images: int) -> Cont
     headers = _headers(request)
     kind = _kind(headers)
     if kind == FORM:
-        return await _read_form(request, headers, BATCH * max_bytes, max_images)
+        return await _read_form(request, headers, BATCH * max_bytes, max_images, "send fewer")
     if kind == JSON:
         return await _read_json(request, headers, BATCH * max_bytes, "images", max_images)
     raise Refusal(
@@ -142,10 +143,10 @@ async def _read_all(request: Request, headers: Headers, limit: int, max_bytes: i
 
 
 async def _read_form(
-    request: Request, headers: Headers, max_bytes: int, max_images: int
+    request: Request, headers: Headers, max_bytes: int, max_images: int, advice: str
 ) -> Content:
     try:
-        form = Form(headers[b"content-type"].decode("latin-1"), max_images)
+        form = Form(headers[b"content-type"].decode("latin-1"), max_images, advice)
         async for chunk in _chunks(request, headers, max_bytes + ENVELOPE, max_bytes):
             form.feed(chunk)
         images = form.images()

@@ -36,6 +36,8 @@ def test_a_cut_jpeg_is_refused_unless_the_operator_takes_it() -> None:
     status, code, detail = refusal(short)
     assert (status, code) == (400, "not_an_image")
     assert "only its end marker is missing" in detail
+    assert "--truncated accept" in detail
+    assert "POCKETNETS_TRUNCATED=accept" in detail
     taken, whole = answer(short, truncated="accept").pixels, answer(samples()["jpeg"]).pixels
     assert taken is not None
     assert whole is not None

@@ -21,25 +21,25 @@ BODY = (
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 64, len(BODY)])
 def test_images_alone_are_kept(size: int) -> None:
-    form = Form(TYPE, max_images=2)
+    form = Form(TYPE, max_images=2, advice="")
     for start in range(0, len(BODY), size):
         form.feed(BODY[start : start + size])
     assert form.images() == [b"\xff\xd8\r\n--\r\n--c", b""]
 
 
 def test_more_images_than_allowed() -> None:
-    with pytest.raises(MultipartError, match="more than 1 images"):
-        Form(TYPE, max_images=1).feed(BODY)
+    with pytest.raises(MultipartError, match="more images than 1: ask for two"):
+        Form(TYPE, max_images=1, advice="ask for two").feed(BODY)
 
 
 def test_more_fields_than_any_form_has() -> None:
     field = b'--b\r\nContent-Disposition: form-data; name="x"\r\n\r\n\r\n'
     with pytest.raises(MultipartError):
-        Form(TYPE, max_images=1).feed(field * 18)
+        Form(TYPE, max_images=1, advice="").feed(field * 18)
 
 
 def test_a_form_that_is_cut_off() -> None:
-    form = Form(TYPE, max_images=2)
+    form = Form(TYPE, max_images=2, advice="")
     form.feed(BODY[:-20])
     with pytest.raises(MultipartError):
         form.images()
@@ -52,7 +52,7 @@ def part(*headers: str, body: bytes = b"xyz", boundary: str = "b") -> bytes:
 
 
 def read(body: bytes, content_type: str = TYPE) -> list[bytes | str]:
-    form = Form(content_type, max_images=1)
+    form = Form(content_type, max_images=1, advice="")
     form.feed(body)
     return form.images()
 
@@ -117,11 +117,11 @@ def test_another_encoding_of_a_part_is_refused() -> None:
 
 
 def test_what_else_a_form_holds_is_told() -> None:
-    form = Form(TYPE, max_images=2)
+    form = Form(TYPE, max_images=2, advice="")
     form.feed(BODY)
     assert form.describe_others() == "the text 'note', the text 'image', the file 'other'"
-    assert Form(TYPE, max_images=1).describe_others() == "nothing"
-    many = Form(TYPE, max_images=1)
+    assert Form(TYPE, max_images=1, advice="").describe_others() == "nothing"
+    many = Form(TYPE, max_images=1, advice="")
     for number in range(9):
         name = "\0" * 1000 if number == 1 else f"n{number}\t"
         lines = ("--b", f'Content-Disposition: form-data; name="{name}"', "", "", "")

@@ -272,6 +272,14 @@ def test_an_image_that_cannot_be_packed_is_taken_at_the_limit(ask: Any, encoded:
     assert best(ask(packed, content_encoding="gzip")) == "red"
 
 
+def test_who_sends_too_many_files_is_told_where_they_go(ask: Any, encoded: Encoded) -> None:
+    part = b'--b\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n%b\r\n'
+    body = part % encoded() * (MAX_IMAGES + 1) + b"--b--"
+    headers = {"content_type": "multipart/form-data; boundary=b"}
+    assert "/predict_batch" in refused(ask(body, **headers), 400, "bad_form")
+    assert "send fewer" in refused(ask(body, "/predict_batch", **headers), 400, "bad_form")
+
+
 @pytest.mark.parametrize("name", ["file", "images", "image[]", "Image"])
 def test_a_form_with_another_field_is_told_what_it_holds(
     ask: Any, encoded: Encoded, name: str
