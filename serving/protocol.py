@@ -33,6 +33,10 @@ class TooLarge(Exception):
     """A head beyond :data:`HEAD_BYTES` or :data:`HEAD_LINES`."""
 
 
+class BadHead(Exception):
+    """A head that the parser takes, and HTTP/1.1 does not: status, code and one line of detail."""
+
+
 class Connection(HttpToolsProtocol):
     """One connection. :func:`connection_class` makes the one that a server takes.
 
@@ -94,6 +98,8 @@ class Connection(HttpToolsProtocol):
         except httptools.HttpParserError as error:
             if isinstance(error.__context__, TooLarge):
                 self._refuse_head()
+            elif isinstance(error.__context__, BadHead):
+                self._refuse(*error.__context__.args)
             else:
                 is_target = isinstance(error, httptools.HttpParserCallbackError)
                 reason = "its target is no URL" if is_target else error
@@ -140,6 +146,7 @@ class Connection(HttpToolsProtocol):
             return  # it comes again, without the offer
         if len(self.url) > self._room:
             raise TooLarge
+        self._check_head()
         self._in_head = False
         self._unparsed = 0
         self._stop_timer()
@@ -206,6 +213,18 @@ class Connection(HttpToolsProtocol):
                     raise httptools.HttpParserError("CONNECT is for proxies") from None
                 (end,) = offer.args
                 data = self._plain_head() + data[end:]
+
+    def _check_head(self) -> None:
+        """Raises BadHead for what a proxy may read in another way (RFC 9112, 3.2 and 6.1)."""
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if hosts != 1 and self.parser.get_http_version() == "1.1":
+            detail = f"not a request of HTTP/1.1: it has {hosts} headers Host, and needs one"
+            raise BadHead(400, "bad_request", detail)
+        codings = [value for name, value in self.headers if name == b"transfer-encoding"]
+        if codings and b", ".join(codings).lower() != b"chunked":
+            shown = repr(b", ".join(codings).decode("latin-1"))[:60]
+            detail = f"transfer encoding is {shown}: send chunked, or a Content-Length"
+            raise BadHead(501, "unsupported_transfer_coding", detail)
 
     def _plain_head(self) -> bytes:
         """Returns the head again without its offer to upgrade, for a new parser.

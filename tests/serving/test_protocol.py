@@ -215,7 +215,9 @@ def test_a_connection_carries_one_request_after_another(connect: Connect) -> Non
 
 def test_an_answer_before_the_end_of_the_body_is_the_last(connect: Connect) -> None:
     client = connect()
-    client.send(b"POST /early HTTP/1.1\r\nContent-Length: 8000000\r\n\r\n", bytes(4_000_000))
+    client.send(
+        b"POST /early HTTP/1.1\r\nHost: x\r\nContent-Length: 8000000\r\n\r\n", bytes(4_000_000)
+    )
     status, _, last = client.answer()
     assert (status, last) == (200, True)
     client.send(bytes(4_000_000))  # is read, so that nobody who sends first loses the answer
@@ -224,7 +226,9 @@ def test_an_answer_before_the_end_of_the_body_is_the_last(connect: Connect) -> N
 
 def test_who_sends_all_before_reading_gets_the_answer(connect: Connect) -> None:
     client = connect()
-    client.send(b"POST /early HTTP/1.1\r\nContent-Length: 20000000\r\n\r\n", bytes(20_000_000))
+    client.send(
+        b"POST /early HTTP/1.1\r\nHost: x\r\nContent-Length: 20000000\r\n\r\n", bytes(20_000_000)
+    )
     status, _, last = client.answer()
     assert (status, last) == (200, True)
     assert client.ended()
@@ -237,7 +241,7 @@ def test_who_asks_before_sending(connect: Connect) -> None:
     assert client.socket.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
     client.send(b"abc")
     assert client.answer()[1:] == ({"path": "/read", "size": 3, "names": client_names()}, False)
-    client.send(b"POST /early HTTP/1.1\r\n" + ask)
+    client.send(b"POST /early HTTP/1.1\r\nHost: x\r\n" + ask)
     assert client.answer()[2]
     assert client.ended()
 
@@ -268,6 +272,8 @@ def test_what_follows_a_request_and_is_none_is_said_after_its_answer(
         b"CONNECT example.org:443 HTTP/1.1\r\nHost: example.org\r\n\r\n",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         get("/", b"X: \0"),
+        b"GET / HTTP/1.1\r\n\r\n",
+        get("/", b"Host: y"),
         get("/", b"Content-Length: 1", b"Content-Length: 2"),
         READ + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
     ],
@@ -276,6 +282,20 @@ def test_what_is_no_request(connect: Connect, data: bytes) -> None:
     client = connect()
     client.send(data)
     assert client.error() == (400, "bad_request")
+
+
+def test_a_host_is_not_asked_of_older_clients(connect: Connect) -> None:
+    client = connect()
+    client.send(b"GET /old HTTP/1.0\r\n\r\n")
+    assert client.answer()[:2] == (200, {"path": "/old", "size": 0, "names": []})
+
+
+@pytest.mark.parametrize("codings", [[b"gzip, chunked"], [b"gzip", b"chunked"]])
+def test_a_transfer_coding_beside_chunked(connect: Connect, codings: list[bytes]) -> None:
+    client = connect()
+    lines = [b"Transfer-Encoding: " + coding for coding in codings]
+    client.send(READ + b"\r\n".join([*lines, b"", b"0", b"", b""]))
+    assert client.error() == (501, "unsupported_transfer_coding")
 
 
 def test_a_broken_body_is_told_to_its_reader(connect: Connect, app: App) -> None:
