@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 from artifact.records import Precision
-from core.errors import UserError, closest
+from core.registry import Registry
 
 # Of a graph. TensorRT takes int8 activations around zero only; a CPU is faster with uint8 ones.
 Scheme = Literal["fp32", "fp16", "int8", "int8-symmetric"]
@@ -67,25 +67,7 @@ class FormatSpec:
         return frozenset((GRAPH, *self.files))
 
 
-FORMATS: dict[str, FormatSpec] = {}
-
-
-def register_format(spec: FormatSpec) -> FormatSpec:
-    """Makes ``spec`` known by its name, and returns it."""
-    assert spec.name not in FORMATS, f"format {spec.name} is registered twice"
-    FORMATS[spec.name] = spec
-    return spec
-
-
-def find_format(name: str) -> FormatSpec:
-    """Returns the spec of a format.
-
-    Raises:
-        UserError: there is none of that name.
-    """
-    if name not in FORMATS:
-        raise UserError(f"unknown format {name!r}: {closest(name, FORMATS)}")
-    return FORMATS[name]
+FORMATS = Registry[FormatSpec]("format")
 
 
 def split_name(name: str) -> tuple[FormatSpec, Precision]:
@@ -99,7 +81,7 @@ def artifact_names() -> list[str]:
     return [f"{spec.name}-{each}" for spec in FORMATS.values() for each in spec.schemes]
 
 
-register_format(
+FORMATS.register(
     FormatSpec(
         name="onnx",
         files=(GRAPH,),
@@ -128,6 +110,6 @@ def _tensorrt(
     )
 
 
-register_format(_tensorrt("tensorrt_rtx", {"fp16": "fp16"}, default=("fp16",)))
+FORMATS.register(_tensorrt("tensorrt_rtx", {"fp16": "fp16"}, default=("fp16",)))
 # Built only where its GPU is, so not unasked.
-register_format(_tensorrt("tensorrt", {"fp16": "fp16", "int8": "int8-symmetric"}, default=()))
+FORMATS.register(_tensorrt("tensorrt", {"fp16": "fp16", "int8": "int8-symmetric"}, default=()))

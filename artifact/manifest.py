@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pydantic import ConfigDict, with_config
 
-from artifact.formats import FormatSpec, find_format
+from artifact.formats import FORMATS, FormatSpec
 from artifact.gates import Gate, gates_of
 from artifact.records import (
     Count,
@@ -87,7 +87,7 @@ class Manifest:
     @property
     def spec(self) -> FormatSpec:
         """Returns what is known of its format."""
-        return find_format(self.format)
+        return FORMATS.find(self.format)
 
     @property
     def gates(self) -> tuple[Gate, ...]:

@@ -36,6 +36,11 @@ def closest(name: str, allowed: Iterable[str], *, show: Callable[[str], str] = s
     return f"there are {', '.join(map(show, names))}"
 
 
+def unknown(kind: str, name: str, allowed: Iterable[str]) -> UserError:
+    """Returns the error that there is no ``kind`` of that name, with the nearest of ``allowed``."""
+    return UserError(f"unknown {kind} {name!r}: {closest(name, allowed)}")
+
+
 def first_line(error: BaseException) -> str:
     """Returns the first line of another library's message, or its kind if it has none."""
     lines = str(error).strip().splitlines()

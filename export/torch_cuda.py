@@ -10,7 +10,7 @@ import torch
 
 from artifact.artifact import Artifact
 from artifact.records import Logits
-from artifact.runtimes.base import RuntimeUnavailable, check_pixels, find_runtime
+from artifact.runtimes.base import RUNTIMES, RuntimeUnavailable, check_pixels
 from artifact.runtimes.cuda import Cuda
 from artifact.runtimes.gpu import require_gpu
 from artifact.runtimes.resident import GpuRuntime, Resident
@@ -111,7 +111,7 @@ def _network(name: str, artifact: Artifact) -> Any:
         raise RuntimeUnavailable(f"{name}: torch has no int8 network to run on a GPU")
     require_gpu(name)
     if not torch.cuda.is_available():
-        raise RuntimeUnavailable(f"{name}: this torch has no CUDA; {find_runtime(name).install}")
+        raise RuntimeUnavailable(f"{name}: this torch has no CUDA; {RUNTIMES.find(name).install}")
     only_fp32()
     network = source_network(name, artifact).cuda()
     return network.half() if artifact.precision == "fp16" else network

@@ -10,7 +10,7 @@ import tyro
 from rich.table import Table
 
 from core import cli
-from core.errors import UserError, closest
+from core.errors import UserError, unknown
 from models.cost import known_costs
 from models.registry import find_model, list_families, list_models
 
@@ -53,7 +53,7 @@ def rows(family: tuple[str, ...] = (), sort: str = "family") -> list[dict[str, A
     families = list_families()
     for wanted in family:
         if wanted not in families:
-            raise UserError(f"unknown family {wanted!r}: {closest(wanted, families)}")
+            raise unknown("family", wanted, families)
     found = []
     for name in list_models():
         entry, cost = find_model(name), known_costs()[name]

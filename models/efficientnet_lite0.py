@@ -19,7 +19,7 @@ from core.errors import UserError
 from core.files import sha256
 from core.preprocess import Preprocess
 from models.imagenet import ImageNetWeights, WeightsUnavailable, imagenet_labels
-from models.registry import register_model
+from models.registry import NETWORKS, Entry
 from models.timm_nets import import_timm
 
 NAME = "efficientnet_lite0"
@@ -100,4 +100,4 @@ def timm_key(key: str) -> str:
     return f"blocks.{stage}.{place}.{modules[block[2]]}.{block[3]}"
 
 
-register_model(NAME, build, family="efficientnet", imagenet=imagenet)
+NETWORKS.register(Entry(name=NAME, build=build, family="efficientnet", imagenet=imagenet))

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from core.errors import UserError
-from models.registry import register_model
+from models.registry import NETWORKS, Entry
 
 # The paper's Table 1: n blocks of c channels, of which the first has stride s. Its last depthwise
 # layer is printed with stride 2, but its output keeps the size of its input: the stride is 1.
@@ -98,4 +98,4 @@ def _initialise(layer: nn.Module) -> None:
 
 for _suffix, _width in {"": 1.0, "_x0_75": 0.75, "_x0_5": 0.5, "_x0_25": 0.25}.items():
     _build = functools.partial(MobileNetV1, _width)
-    register_model(f"mobilenet_v1{_suffix}", _build, family="mobilenet_v1")
+    NETWORKS.register(Entry(name=f"mobilenet_v1{_suffix}", build=_build, family="mobilenet_v1"))

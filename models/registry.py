@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from core.errors import UserError, closest
 from core.lazy import resolve
 from core.names import ALIASES, canonical_name
+from core.registry import Registry
 
 if TYPE_CHECKING:
     from torch import nn
@@ -45,11 +46,12 @@ DEFAULT_NETWORKS = (
 TIMM = "timm/"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
-    """A registered network.
+    """A network that has a name.
 
     Attributes:
+        name: what it is asked for by.
         build: from ``num_classes`` to the network, with random weights.
         family: the name it shares with its other widths and depths.
         native_size: side in pixels of the input it was designed for.
@@ -57,28 +59,15 @@ class Entry:
         imagenet: gets its published ImageNet weights; None if nobody published any.
     """
 
+    name: str
     build: Builder
     family: str
-    native_size: int
-    native_classes: int
-    imagenet: Callable[[], ImageNetWeights] | None
+    native_size: int = 224
+    native_classes: int = 1000
+    imagenet: Callable[[], ImageNetWeights] | None = None
 
 
-_ENTRIES: dict[str, Entry] = {}
-
-
-def register_model(
-    name: str,
-    build: Builder,
-    *,
-    family: str,
-    native_size: int = 224,
-    native_classes: int = 1000,
-    imagenet: Callable[[], ImageNetWeights] | None = None,
-) -> None:
-    """Makes ``build(num_classes)`` known as ``name``; see :class:`Entry`."""
-    assert name not in _ENTRIES, f"{name} is registered twice"
-    _ENTRIES[name] = Entry(build, family, native_size, native_classes, imagenet)
+NETWORKS = Registry[Entry]("model")
 
 
 def list_models() -> list[str]:
@@ -134,7 +123,7 @@ def _unknown(name: str) -> UserError:
     return UserError(f"unknown model {name!r}: {hint}")
 
 
-def _entries() -> dict[str, Entry]:
+def _entries() -> Registry[Entry]:
     for family in _FAMILIES:
         importlib.import_module(family)
-    return _ENTRIES
+    return NETWORKS

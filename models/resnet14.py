@@ -33,7 +33,7 @@ import torch
 from torch import nn
 
 from core.errors import UserError
-from models.registry import register_model
+from models.registry import NETWORKS, Entry
 from models.resnet_tweaks import SqueezeExcite, kaiming_
 
 Conv = Callable[[int, int, int], nn.Module]  # width_in, width, stride -> convolution with its norm
@@ -181,4 +181,6 @@ _NETWORKS: dict[str, dict[str, Any]] = {
 }
 for _name, _variation in _NETWORKS.items():
     _build = functools.partial(ResNet14, **_variation)
-    register_model(_name, _build, family="resnet14", native_size=32, native_classes=10)
+    NETWORKS.register(
+        Entry(name=_name, build=_build, family="resnet14", native_size=32, native_classes=10)
+    )

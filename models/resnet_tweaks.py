@@ -25,7 +25,7 @@ import torch
 from torch import nn
 
 from core.errors import UserError
-from models.registry import register_model
+from models.registry import NETWORKS, Entry
 
 _STAGES = (
     # width, n, s
@@ -188,4 +188,5 @@ _NETWORKS: dict[str, dict[str, Any]] = {
     "se_resnet50": {"block": functools.partial(Bottleneck, reduction=16)},
 }
 for _name, _tweaks in _NETWORKS.items():
-    register_model(_name, functools.partial(ResNet50, **_tweaks), family="resnet")
+    _build = functools.partial(ResNet50, **_tweaks)
+    NETWORKS.register(Entry(name=_name, build=_build, family="resnet"))

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from core.errors import UserError
-from models.registry import register_model
+from models.registry import NETWORKS, Entry
 
 # The paper's Table 1: stages of n units, of which the first has stride s; each stage has twice the
 # channels of the one before. A 3x3 convolution and a 3x3 max pool come first, both of stride 2.
@@ -142,4 +142,8 @@ for _groups in _CHANNELS:
     for _suffix, _width in {"": 1.0, "_x0_5": 0.5, "_x1_5": 1.5, "_x2_0": 2.0}.items():
         if _width == 1 or _groups in (3, 8):
             _build = functools.partial(ShuffleNetV1, _groups, _width)
-            register_model(f"shufflenet_v1_g{_groups}{_suffix}", _build, family="shufflenet_v1")
+            NETWORKS.register(
+                Entry(
+                    name=f"shufflenet_v1_g{_groups}{_suffix}", build=_build, family="shufflenet_v1"
+                )
+            )

@@ -56,7 +56,13 @@ def timm_entry(name: str) -> Entry:
         return network
 
     imagenet = functools.partial(_imagenet, name) if tags else None
-    return Entry(build, _family(timm, name), width, 1000, imagenet)
+    return Entry(
+        name=f"{TIMM}{name}",
+        build=build,
+        family=_family(timm, name),
+        native_size=width,
+        imagenet=imagenet,
+    )
 
 
 def _family(timm: ModuleType, name: str) -> str:

@@ -14,7 +14,7 @@ from torch import nn
 
 from core.preprocess import Preprocess
 from models.imagenet import ImageNetWeights, WeightsUnavailable
-from models.registry import register_model
+from models.registry import NETWORKS, Entry
 
 # family -> name -> side in pixels of the input the network was designed for. ImageNet weights may
 # have been trained at another: theirs comes with them.
@@ -101,19 +101,23 @@ def _imagenet(name: str) -> ImageNetWeights:
 
 for _family, _sizes in _NATIVE_SIZE.items():
     for _name, _size in _sizes.items():
-        register_model(
-            _name,
-            functools.partial(_build, _name),
-            family=_family,
-            native_size=_size,
-            imagenet=functools.partial(_imagenet, _name),
+        NETWORKS.register(
+            Entry(
+                name=_name,
+                build=functools.partial(_build, _name),
+                family=_family,
+                native_size=_size,
+                imagenet=functools.partial(_imagenet, _name),
+            )
         )
 
 for _family, _scaled in _WIDTHS.items():
     for _name, _widths in _scaled.items():
         for _width in _widths:
-            register_model(
-                f"{_name}_x{_width}".replace(".", "_"),
-                functools.partial(_build, _name, width_mult=_width),
-                family=_family,
+            NETWORKS.register(
+                Entry(
+                    name=f"{_name}_x{_width}".replace(".", "_"),
+                    build=functools.partial(_build, _name, width_mult=_width),
+                    family=_family,
+                )
             )

@@ -159,9 +159,9 @@ def test_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
     def build(num_classes: int) -> nn.Module:
         return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, num_classes))
 
-    entry = registry.Entry(build, "dummies", 32, 10, None)
+    entry = registry.Entry(name="dummy", build=build, family="dummies", native_size=32)
     list_models()  # registers the others
-    monkeypatch.setitem(registry._ENTRIES, "dummy", entry)
+    monkeypatch.setitem(registry.NETWORKS, "dummy", entry)
     assert find_model("dummy").family == "dummies"
     assert build_model("dummy", num_classes=4)(torch.zeros(2, 3, 32, 32)).shape == (2, 4)
     assert "dummy" in list_models()

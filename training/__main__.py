@@ -11,7 +11,7 @@ import tyro
 from rich.console import Console
 
 from core import cli
-from core.errors import UserError, closest
+from core.errors import unknown
 from core.names import canonical_name
 from models.registry import find_model
 from training.checkpoint import load_checkpoint, run_folder
@@ -74,7 +74,7 @@ def _parse() -> tuple[Train, ImageData | None]:
         name = default_recipe(start.model, start.data) if start.model else "scratch"
     if recipe is None:
         if name not in RECIPES:
-            raise UserError(f"unknown recipe {name!r}: {closest(name, RECIPES)}")
+            raise unknown("recipe", name, RECIPES)
         size = find_model(start.model).native_size if start.model else 224
         recipe = RECIPES[name](size)
     default = Train(model=tyro.MISSING, data=tyro.MISSING, recipe_name=name, recipe=recipe)

@@ -20,6 +20,7 @@ from rich.console import Console
 
 from core.errors import UserError, closest, first_line
 from core.preprocess import Pixels
+from core.registry import Registry
 from training.data import ImageData, Sample
 from training.fetch import data_folder, fetching
 from training.folder import folder_name, read_folder
@@ -265,17 +266,9 @@ class DataSet:
     origin: str
 
 
-DATASETS: dict[str, DataSet] = {}
+DATASETS = Registry[DataSet]("data set")
 
-
-def register_data_set(spec: DataSet) -> DataSet:
-    """Makes ``spec`` known by its name, and returns it."""
-    assert spec.name not in DATASETS, f"data set {spec.name} is registered twice"
-    DATASETS[spec.name] = spec
-    return spec
-
-
-register_data_set(
+DATASETS.register(
     DataSet(
         name="digits",
         load=digits,
@@ -285,7 +278,7 @@ register_data_set(
         origin="scikit-learn ships it",
     )
 )
-register_data_set(
+DATASETS.register(
     DataSet(
         name="fashion_mnist",
         load=fashion_mnist,
@@ -296,7 +289,7 @@ register_data_set(
     )
 )
 for _name, _load in (("cifar10", cifar10), ("cifar100", cifar100)):
-    register_data_set(
+    DATASETS.register(
         DataSet(
             name=_name,
             load=_load,
@@ -306,7 +299,7 @@ for _name, _load in (("cifar10", cifar10), ("cifar100", cifar100)):
             origin="fetched",
         )
     )
-register_data_set(
+DATASETS.register(
     DataSet(
         name="flowers102",
         load=flowers102,
@@ -315,7 +308,7 @@ register_data_set(
         origin="fetched",
     )
 )
-register_data_set(
+DATASETS.register(
     DataSet(
         name="imagenet",
         load=imagenet,

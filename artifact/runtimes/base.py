@@ -10,10 +10,11 @@ import numpy as np
 
 from artifact.artifact import Artifact
 from artifact.records import Logits, Precision
-from core.errors import UserError, closest
+from core.errors import UserError
 from core.lazy import resolve
 from core.machine import library_name
 from core.preprocess import Pixels
+from core.registry import Registry
 
 
 class RuntimeUnavailable(UserError):
@@ -81,15 +82,8 @@ class RuntimeSpec:
         return library_name(self.packages[0])
 
 
-RUNTIMES: dict[str, RuntimeSpec] = {}
-
-
-def register_runtime(spec: RuntimeSpec) -> RuntimeSpec:
-    """Makes ``spec`` known by its name, and returns it. Charts colour runtimes in this order."""
-    assert spec.name not in RUNTIMES, f"runtime {spec.name} is registered twice"
-    RUNTIMES[spec.name] = spec
-    return spec
-
+# Charts colour runtimes in this order.
+RUNTIMES = Registry[RuntimeSpec]("runtime")
 
 # Torch runs the network's source, which is the same behind every precision: on a GPU it can be cast
 # to half, where it is as fast as that; on a CPU it is fp32.
@@ -99,7 +93,7 @@ for _name, _loader, _gpu, _compiles in (
     ("torch-cuda", "export.torch_cuda:load", True, False),
     ("torch-cuda-compile", "export.torch_cuda:load_compiled", True, True),
 ):
-    register_runtime(
+    RUNTIMES.register(
         RuntimeSpec(
             name=_name,
             loader=_loader,
@@ -112,7 +106,7 @@ for _name, _loader, _gpu, _compiles in (
             install="pip install torch",
         )
     )
-register_runtime(
+RUNTIMES.register(
     RuntimeSpec(
         name="ort-cpu",
         loader="artifact.runtimes.ort:load_cpu",
@@ -122,7 +116,7 @@ register_runtime(
         install="pip install onnxruntime",
     )
 )
-register_runtime(
+RUNTIMES.register(
     RuntimeSpec(
         name="ort-cuda",
         loader="artifact.runtimes.ort_cuda:load",
@@ -133,7 +127,7 @@ register_runtime(
         install="pip install onnxruntime-gpu",
     )
 )
-register_runtime(
+RUNTIMES.register(
     RuntimeSpec(
         name="openvino",
         loader="artifact.runtimes.openvino_cpu:load",
@@ -146,7 +140,7 @@ for _format, _install in (
     ("tensorrt", "pip install .[tensorrt]"),
     ("tensorrt_rtx", "pip install tensorrt-rtx"),
 ):
-    register_runtime(
+    RUNTIMES.register(
         RuntimeSpec(
             name=_format.replace("_", "-"),
             loader="artifact.runtimes.tensorrt_engine:load",
@@ -157,17 +151,6 @@ for _format, _install in (
             install=_install,
         )
     )
-
-
-def find_runtime(name: str) -> RuntimeSpec:
-    """Returns the spec of a runtime.
-
-    Raises:
-        UserError: there is none of that name.
-    """
-    if name not in RUNTIMES:
-        raise UserError(f"unknown runtime {name!r}: {closest(name, RUNTIMES)}")
-    return RUNTIMES[name]
 
 
 def list_runtimes(format: str | None = None, precision: Precision | None = None) -> list[str]:
@@ -211,7 +194,7 @@ def load_runtime(
         UserError: no such runtime, one that does not take the artifact's format, or ``rebuild``
             of an artifact without an engine.
     """
-    spec = find_runtime(name)
+    spec = RUNTIMES.find(name)
     if artifact.format not in spec.formats:
         allowed = ", ".join(list_runtimes(artifact.format))
         raise UserError(f"{name} does not run {artifact.name} artifacts; use {allowed}")

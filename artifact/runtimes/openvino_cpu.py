@@ -8,7 +8,7 @@ from typing import Any
 
 from artifact.artifact import Artifact
 from artifact.records import Logits
-from artifact.runtimes.base import Runtime, RuntimeUnavailable, check_pixels, find_runtime
+from artifact.runtimes.base import RUNTIMES, Runtime, RuntimeUnavailable, check_pixels
 from core.preprocess import Pixels
 
 DEVICE = "CPU"
@@ -96,7 +96,7 @@ def load(artifact: Artifact, *, threads: int | None = None) -> OpenvinoRuntime:
         from openvino import properties
     except ImportError as error:
         raise RuntimeUnavailable(
-            f"openvino: cannot be imported ({error}); {find_runtime('openvino').install}"
+            f"openvino: cannot be imported ({error}); {RUNTIMES.find('openvino').install}"
         ) from error
     core = openvino.Core()
     arithmetic = openvino.Type.f16 if artifact.precision == "fp16" else openvino.Type.f32

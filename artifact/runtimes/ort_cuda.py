@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime
 
 from artifact.artifact import Artifact
-from artifact.runtimes.base import RuntimeUnavailable, check_pixels, find_runtime
+from artifact.runtimes.base import RUNTIMES, RuntimeUnavailable, check_pixels
 from artifact.runtimes.cuda import Cuda
 from artifact.runtimes.gpu import require_gpu
 from artifact.runtimes.ort import OrtRuntime, open_session, plain_options
@@ -67,7 +67,7 @@ def load(artifact: Artifact, *, threads: int | None = None) -> OrtCudaRuntime:
     """
     if PROVIDER not in onnxruntime.get_available_providers():
         raise RuntimeUnavailable(
-            f"{NAME}: this ONNX Runtime has no CUDA provider; {find_runtime(NAME).install}"
+            f"{NAME}: this ONNX Runtime has no CUDA provider; {RUNTIMES.find(NAME).install}"
         )
     require_gpu(NAME)
     onnxruntime.preload_dlls()

@@ -6,7 +6,7 @@ import importlib
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from artifact.runtimes.base import RuntimeUnavailable, find_runtime
+from artifact.runtimes.base import RUNTIMES, RuntimeUnavailable
 from artifact.runtimes.gpu import require_gpu
 
 
@@ -44,7 +44,7 @@ def import_flavour(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        install = find_runtime(name.replace("_", "-")).install
+        install = RUNTIMES.find(name.replace("_", "-")).install
         raise RuntimeUnavailable(f"{name}: {error}; {install}") from None
 
 

@@ -18,7 +18,7 @@ from math import exp, log, sqrt
 from statistics import median
 from typing import Literal
 
-from artifact.runtimes.base import find_runtime
+from artifact.runtimes.base import RUNTIMES
 from bench.latency.rows import Row, Sweep, latency, p50
 from bench.measure.timing import Latency
 from core.errors import UserError
@@ -221,7 +221,7 @@ def _why(old: Row, new: Row, before: Sweep, after: Sweep) -> str | None:
     parameters is the same work to it.
     """
     assert old.runtime is not None, "a measured row has a runtime"
-    name = find_runtime(old.runtime).library
+    name = RUNTIMES.find(old.runtime).library
     versions = [sweep.machine.versions.get(name) for sweep in (before, after)]
     if versions[0] != versions[1]:
         return f"{name} {versions[0] or 'absent'}, then {versions[1] or 'absent'}"

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from bench.studies.registry import STUDIES, find_spec
+from bench.studies.registry import STUDIES
 from core.errors import UserError
 from core.lazy import resolve
 
@@ -43,7 +43,7 @@ class Study:
 
     def __call__(self) -> None:
         """Measures what was not measured before, and prints the page and where it is."""
-        spec = find_spec(self.name)
+        spec = STUDIES.find(self.name)
         flags = [field.name for field in fields(self) if field.name not in ("name", "out")]
         values = {flag: getattr(self, flag) for flag in flags}
         given = {k: v for k, v in values.items() if v is not None and v is not False}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from core.errors import UserError, closest
+from core.registry import Registry
 
 TIMING = ("batch", "threads", "seconds", "fresh")
 
@@ -27,26 +27,7 @@ class StudySpec:
     flags: tuple[str, ...] = TIMING
 
 
-STUDIES: dict[str, StudySpec] = {}
-
-
-def register_study(spec: StudySpec) -> StudySpec:
-    """Makes ``spec`` known by its name, and returns it."""
-    assert spec.name not in STUDIES, f"study {spec.name} is registered twice"
-    STUDIES[spec.name] = spec
-    return spec
-
-
-def find_spec(name: str) -> StudySpec:
-    """Returns the spec of a study.
-
-    Raises:
-        UserError: there is none of that name.
-    """
-    if name not in STUDIES:
-        raise UserError(f"unknown study {name!r}: {closest(name, STUDIES)}")
-    return STUDIES[name]
-
+STUDIES = Registry[StudySpec]("study")
 
 # Of a paper: each is a file bench/studies/<name>.py that holds a STUDY.
 for _name, _summary in (
@@ -58,8 +39,8 @@ for _name, _summary in (
     ("grouped", "ResNeXt's cardinality"),
     ("fused_mbconv", "EfficientNetV2's blocks"),
 ):
-    register_study(StudySpec(name=_name, summary=_summary))
-register_study(
+    STUDIES.register(StudySpec(name=_name, summary=_summary))
+STUDIES.register(
     StudySpec(
         name="ablation",
         summary="what six variations of resnet14 cost and reach",
@@ -67,7 +48,7 @@ register_study(
         flags=("data", "epochs"),
     )
 )
-register_study(
+STUDIES.register(
     StudySpec(
         name="decoding",
         summary="what shrinking large images first saves and changes",
@@ -75,7 +56,7 @@ register_study(
         flags=("images", "seconds"),
     )
 )
-register_study(
+STUDIES.register(
     StudySpec(
         name="servers",
         summary="our server beside BentoML's plain endpoint and LitServe",

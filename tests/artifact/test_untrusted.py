@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from artifact.artifact import files_of
-from artifact.formats import find_format
+from artifact.formats import FORMATS
 from artifact.validation import ArtifactError, max_bytes, read_array, read_fields, regular_file
 from core.files import contains
 
@@ -129,7 +129,7 @@ def test_a_volume_of_links_is_opened(tmp_path: Path) -> None:
     assert regular_file(tmp_path / "elsewhere", "model.onnx").read_bytes() == b"graph"
 
 
-@pytest.mark.parametrize("name", sorted({"manifest.json", *files_of(find_format("tensorrt"))}))
+@pytest.mark.parametrize("name", sorted({"manifest.json", *files_of(FORMATS.find("tensorrt"))}))
 def test_a_file_over_its_bound_is_not_read(tmp_path: Path, name: str) -> None:
     limit = max_bytes(name)
     with (tmp_path / name).open("wb") as file:

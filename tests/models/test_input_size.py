@@ -32,7 +32,7 @@ def register(monkeypatch: pytest.MonkeyPatch) -> Callable[[nn.Module], None]:
     def add(network: nn.Module) -> None:
         entry = registry.find_model("resnet14")
         made = dataclasses.replace(entry, build=lambda _: network, native_size=224)
-        monkeypatch.setitem(registry._ENTRIES, "made", made)
+        monkeypatch.setitem(registry.NETWORKS, "made", made)
 
     return add
 
