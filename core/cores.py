@@ -6,12 +6,22 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from core.cgroups import cpu_quota
+
 
 def usable_cores() -> int:
-    """Returns how many cores this process may run on."""
+    """Returns how many cores this process may run on, and keep busy: at least one.
+
+    A container's limit of CPU time counts, its whole cores: with more threads than that all of
+    them stand still for a part of each period, 100 ms long. With less than one core one thread is
+    as few as there can be.
+    """
     if hasattr(os, "sched_getaffinity"):  # Linux: the process may be confined to some
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    quota = cpu_quota()
+    return cores if quota is None else max(1, min(cores, int(quota)))
 
 
 @contextmanager
