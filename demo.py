@@ -5,16 +5,18 @@ Each step is the command a user would type; nothing here knows more than those c
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 from PIL import Image
 from rich.table import Table
 
@@ -27,6 +29,7 @@ from training.datasets import load_data
 MODEL, DATA = "mobilenet_v3", "digits"
 ASKED = 8  # held-out images that are sent to the service
 START_S, STOP_S = 60, 30  # what the service gets to become ready, and to finish
+ANSWER_S = 10  # and to answer
 
 notes = cli.notes()
 
@@ -96,8 +99,9 @@ def wait_until_ready(server: subprocess.Popen[bytes], url: str) -> None:
 def is_ready(url: str) -> bool:
     """Returns whether the service at ``url`` answers that it is ready."""
     try:
-        return httpx.get(f"{url}/readyz", timeout=1).status_code == httpx.codes.OK
-    except httpx.TransportError:  # not listening yet
+        with urllib.request.urlopen(f"{url}/readyz", timeout=1):
+            return True
+    except (urllib.error.URLError, TimeoutError):  # not listening yet, or not ready
         return False
 
 
@@ -108,11 +112,10 @@ def answers(url: str, data: ImageData) -> Table:
         table.add_column(name, justify="right")
     for image, label in data.val[:ASKED]:
         assert isinstance(image, Image.Image)
-        response = httpx.post(
-            f"{url}/predict", files={"image": encode_png(image)}, params={"top_k": 1}
-        )
-        response.raise_for_status()
-        answer = response.json()
+        headers = {"Content-Type": "image/png"}
+        request = urllib.request.Request(f"{url}/predict?top_k=1", encode_png(image), headers)
+        with urllib.request.urlopen(request, timeout=ANSWER_S) as response:
+            answer = json.load(response)
         best, timings = answer["predictions"][0], answer["timings_ms"]
         table.add_row(
             data.labels[label],

@@ -2,7 +2,7 @@
 
 What the client takes of a shared processor the server lacks, so it does little: requests are made
 once, a connection is kept open and carries one of them at a time, and answers need a
-Content-Length.
+Content-Length. aiohttp's client takes four times its CPU time for a request, httpx's thirty times.
 """
 
 from __future__ import annotations
