@@ -18,13 +18,13 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from core.image_types import list_suffixes
 from core.preprocess import TYPES
 from serving.admission import Slots, busy, wait_for
 from serving.batcher import QueueFull
 from serving.decoding import Upload
 from serving.endpoint import body
 from serving.front import layers
-from serving.image_types import list_suffixes
 from serving.metrics import exposition
 from serving.openapi import describe_api, describe_operations
 from serving.pages import page_routes

@@ -13,10 +13,10 @@ from pathlib import Path
 import tyro
 
 from artifact.artifact import Artifact
+from artifact.opening import open_artifact, open_runtime
 from core import cli
 from core.errors import UserError
 from core.files import staged
-from serving.predictor import open_artifact, open_runtime
 from serving.selection import Wanted, select
 from serving.settings import CARRIED, PREFIX, Settings
 
@@ -50,8 +50,10 @@ def main() -> None:
         raise UserError(f"runtime is {wanted.runtime!r}: a Bento holds {RUNTIME} and no other")
     selection = select(wanted, Settings.from_environment())
     settings = Settings(artifact=selection.artifact, runtime=RUNTIME)
-    artifact = open_artifact(settings)
-    with open_runtime(settings, artifact):  # a Bento that cannot start is of no use
+    artifact = open_artifact(settings.artifact)
+    with open_runtime(
+        settings.runtime, artifact, threads=settings.call_threads
+    ):  # a Bento that cannot start is of no use
         pass
     print(f"packing {selection.artifact} to run with {RUNTIME}", file=sys.stderr)
     print(build(artifact))

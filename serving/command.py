@@ -44,9 +44,9 @@ def main() -> int:
 
 
 def _serve(settings: Settings, why: str) -> int:
-    from serving.predictor import open_artifact
+    from artifact.opening import open_artifact
 
-    artifact = open_artifact(settings)
+    artifact = open_artifact(settings.artifact, allow_unverified=settings.allow_unverified)
     with listen(settings.host, settings.port) as listening:
         print(
             f"serving {artifact.path} with {settings.runtime} ({why}) "

@@ -5,17 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from time import perf_counter
 
+from core.image_types import decode_image
 from core.preprocess import (
-    TYPES,
     ImageError,
     Pixels,
     Preprocess,
     TooManyPixelsError,
     UnsupportedImageError,
-    decode,
 )
 from serving.base64_text import decode_base64
-from serving.image_types import other_type
 from serving.settings import Settings
 from serving.uploads import Refusal, check_size
 
@@ -50,7 +48,7 @@ def read(upload: Upload, settings: Settings, preprocess: Preprocess) -> Decoded:
     started = perf_counter()
     try:
         data = _file(upload.data, settings.max_bytes)
-        decoded = decode(
+        decoded = decode_image(
             data,
             max_pixels=settings.max_pixels,
             shorter=preprocess.shorter,
@@ -63,11 +61,7 @@ def read(upload: Upload, settings: Settings, preprocess: Preprocess) -> Decoded:
     except UnsupportedImageError as error:
         image.refusal = Refusal(415, "unsupported_image", str(error))
     except ImageError as error:
-        if kind := other_type(data):
-            detail = f"it is {kind}: send one of {', '.join(TYPES)}"
-            image.refusal = Refusal(415, "unsupported_image", detail)
-        else:
-            image.refusal = Refusal(400, "not_an_image", str(error))
+        image.refusal = Refusal(400, "not_an_image", str(error))
     else:
         between = perf_counter()
         image.decode = between - started

@@ -11,51 +11,23 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from artifact.artifact import Artifact
-from artifact.golden import check_golden
+from artifact.opening import open_artifact, open_runtime
 from artifact.records import Logits
-from artifact.runtimes.base import Runtime, load_runtime
-from core.errors import UserError
+from artifact.runtimes.base import Runtime
+from artifact.runtimes.batch_size import MOST_ON_CPU, MOST_ON_GPU, best_batch_size
+from artifact.scores import largest, softmax
 from core.preprocess import Pixels, encode_png
-from serving.batch_size import MOST_ON_CPU, MOST_ON_GPU, best_batch_size
 from serving.batcher import Batcher
 from serving.decoding import Decoded, Upload, read
 from serving.metrics import BATCHES, DEPTH, STAGES
-from serving.settings import PREFIX, Settings
+from serving.settings import Settings
 from serving.uploads import Refusal
 
 Answer = dict[str, Any]  # ready for JSON
 _STAGES = {name: STAGES.labels(name) for name in ("decode", "resize", "queue", "inference")}
-
-
-def open_artifact(settings: Settings) -> Artifact:
-    """Returns the artifact that ``settings`` name, every file of it checked.
-
-    Raises:
-        UserError: no artifact, a damaged one, or one that was never run and is not allowed.
-    """
-    artifact = Artifact.load(settings.artifact)
-    if artifact.unverified and not settings.allow_unverified:
-        raise UserError(
-            f"{artifact.path}: not verified where it was made ({artifact.unverified}); "
-            f"run python -m export verify {artifact.path} here, or pass --allow-unverified "
-            f"({PREFIX}ALLOW_UNVERIFIED=1)"
-        )
-    return artifact
-
-
-def open_runtime(settings: Settings, artifact: Artifact) -> Runtime:
-    """Returns the runtime with ``artifact`` loaded, after it reproduced the golden batch.
-
-    Raises:
-        UserError: this machine cannot run it, or it answers something else.
-    """
-    runtime = load_runtime(settings.runtime, artifact, threads=settings.call_threads)
-    check_golden(runtime, artifact)
-    return runtime
 
 
 @functools.cache
@@ -66,7 +38,8 @@ def the_predictor() -> Predictor:
         UserError: a bad setting, or no artifact that may be served.
     """
     settings = Settings.from_environment()
-    return Predictor(settings, open_artifact(settings))
+    artifact = open_artifact(settings.artifact, allow_unverified=settings.allow_unverified)
+    return Predictor(settings, artifact)
 
 
 class Predictor:
@@ -91,7 +64,8 @@ class Predictor:
         Raises:
             UserError: this machine cannot run the artifact, or answers something else.
         """
-        self._runtime = open_runtime(self.settings, self.artifact)
+        settings = self.settings
+        self._runtime = open_runtime(settings.runtime, self.artifact, threads=settings.call_threads)
 
     def open(self) -> None:
         """Returns once it is warm: loaded, and one image taken the whole way.
@@ -210,19 +184,3 @@ def unwrap(found: Sequence[Any]) -> list[Answer | Refusal]:
         if isinstance(each, BaseException) and not isinstance(each, Refusal):
             raise each
     return list(found)
-
-
-def largest(scores: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.intp]:
-    """Returns the indices of the ``count`` largest of ``scores``, in order; of equals the first.
-
-    As a stable sort of them all would, in less than half of its time for a thousand.
-    """
-    least = np.partition(scores, -count)[-count]
-    found = np.flatnonzero(scores >= least)
-    return found[np.argsort(-scores[found], kind="stable")][:count]
-
-
-def softmax(logits: Logits) -> npt.NDArray[np.float64]:
-    """Returns probabilities that sum to 1, in the order of ``logits`` (one image's)."""
-    powers = np.exp(logits.astype(np.float64) - logits.max())
-    return np.asarray(powers / powers.sum(), dtype=np.float64)

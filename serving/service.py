@@ -10,9 +10,10 @@ from __future__ import annotations
 import bentoml
 from bentoml.exceptions import BentoMLException
 
+from artifact.opening import open_runtime
 from core.errors import UserError
 from serving.app import create_app
-from serving.predictor import open_runtime, the_predictor
+from serving.predictor import the_predictor
 
 
 class ServiceError(UserError, BentoMLException):
@@ -22,7 +23,8 @@ class ServiceError(UserError, BentoMLException):
 def _reproduce() -> None:
     """Raises ServiceError unless the golden batch is reproduced; runs before any worker."""
     try:
-        with open_runtime(predictor.settings, predictor.artifact):
+        settings = predictor.settings
+        with open_runtime(settings.runtime, predictor.artifact, threads=settings.call_threads):
             pass
     except UserError as error:
         raise ServiceError(str(error)) from None

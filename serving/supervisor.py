@@ -21,9 +21,10 @@ import uvicorn._subprocess
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess, multiprocess
 
+from artifact.opening import open_artifact
 from core.errors import UserError
 from serving.front import around
-from serving.predictor import open_artifact, the_predictor
+from serving.predictor import the_predictor
 from serving.protocol import connection_class
 from serving.settings import PREFIX, Settings
 
@@ -135,7 +136,8 @@ class _Supervisor(Multiprocess):
     def handle_hup(self) -> None:
         """Replaces the workers, unless the artifact that is there now is no good."""
         try:
-            open_artifact(Settings.from_environment())
+            settings = Settings.from_environment()
+            open_artifact(settings.artifact, allow_unverified=settings.allow_unverified)
         except UserError as error:
             print(f"error: {error}; the old workers go on", file=sys.stderr, flush=True)
             return

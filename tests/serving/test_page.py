@@ -25,8 +25,8 @@ from live_page import (
 )
 
 from artifact.artifact import Artifact
+from core.image_types import list_suffixes
 from core.preprocess import TYPES
-from serving.image_types import list_suffixes
 
 Encoded = Callable[..., bytes]
 

@@ -19,7 +19,7 @@ from artifact.runtimes.tensorrt_engine import EngineRuntime
 from core.preprocess import Pixels, encode_png
 from serving import predictor as predictor_module
 from serving.decoding import Upload
-from serving.predictor import Predictor, largest
+from serving.predictor import Predictor
 from serving.settings import Settings
 
 
@@ -54,7 +54,7 @@ def test_a_runtime_that_takes_one_call_at_a_time_gets_one(
     parallel: bool,
 ) -> None:
     runtime = Counting(parallel)
-    monkeypatch.setattr(predictor_module, "open_runtime", lambda *_: runtime)
+    monkeypatch.setattr(predictor_module, "open_runtime", lambda *_, **__: runtime)
 
     async def ask(predictor: Predictor) -> None:
         await asyncio.gather(*predictor.predict([Upload(encoded(), 1)] * 8))
@@ -82,7 +82,7 @@ class Spoilt(Counting):
 def test_logits_that_are_not_finite_fail_their_own_image_only(
     artifact_path: Path, encoded: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(predictor_module, "open_runtime", lambda *_: Spoilt(parallel=True))
+    monkeypatch.setattr(predictor_module, "open_runtime", lambda *_, **__: Spoilt(parallel=True))
     white = Image.new("RGB", (40, 40), "white")
     uploads = [Upload(encode_png(image), 1) for image in (Image.new("RGB", (40, 40)), white)]
 
@@ -94,12 +94,3 @@ def test_logits_that_are_not_finite_fail_their_own_image_only(
     assert isinstance(good, dict)
     assert isinstance(bad, ValueError)
     assert "logits that are not finite" in str(bad)
-
-
-@pytest.mark.parametrize("labels", [1, 3, 1000])
-@pytest.mark.parametrize("different", [1, 2, 50, 10_000])
-def test_the_largest_scores_are_those_of_a_stable_sort(labels: int, different: int) -> None:
-    scores = np.random.default_rng(0).integers(0, different, labels) / different
-    for count in {1, min(5, labels), labels}:
-        expected = np.argsort(-scores, kind="stable")[:count]
-        assert largest(scores, count).tolist() == expected.tolist()

@@ -14,9 +14,9 @@ import httpx
 import numpy as np
 import pytest
 
+from artifact.opening import open_artifact
 from core.errors import UserError
 from serving import command
-from serving.predictor import open_artifact
 from serving.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -189,8 +189,8 @@ def test_an_unverified_artifact_is_served_only_on_demand(
 ) -> None:
     path = make_artifact(unverified="no GPU was there", parity=None)
     with pytest.raises(UserError, match=r"no GPU was there.*POCKETNETS_ALLOW_UNVERIFIED=1"):
-        open_artifact(Settings(artifact=path))
-    assert open_artifact(Settings(artifact=path, allow_unverified=True)).unverified
+        open_artifact(path)
+    assert open_artifact(path, allow_unverified=True).unverified
 
 
 def test_the_command_line_demands_it(

@@ -5,8 +5,8 @@ import io
 import pytest
 from PIL import Image
 
-from serving import image_types
-from serving.image_types import list_suffixes, other_type
+from core import image_types
+from core.image_types import list_suffixes, other_type
 
 
 def boxes(brand: bytes, *compatible: bytes) -> bytes:

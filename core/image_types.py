@@ -1,10 +1,19 @@
-"""The types of image that the service takes: one list for errors, page, documents and decoder."""
+"""Types of image files: suffixes of those that are taken, names of those that are not."""
 
 from __future__ import annotations
 
 from PIL import Image
 
-from core.preprocess import FORMATS
+from core.preprocess import (
+    FORMATS,
+    MAX_PIXELS,
+    TYPES,
+    ImageError,
+    TooManyPixelsError,
+    Truncated,
+    UnsupportedImageError,
+    decode,
+)
 
 # First bytes of what people take for an image: where they lie, what it is, and what Pillow calls
 # it if it may be one of ours.
@@ -29,7 +38,30 @@ _BRANDS = (
 )
 _MOST_BRANDS = 60
 # What Pillow reads with another package alone, and how to get that.
-_EXTRAS = {"HEIF": "this server lacks the extra for it (pip install '.[heic]')"}
+_EXTRAS = {"HEIF": "the extra for it is not installed here (pip install '.[heic]')"}
+
+
+def decode_image(
+    data: bytes,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    shorter: int | None = None,
+    truncated: Truncated = "refuse",
+) -> Image.Image:
+    """Returns what :func:`core.preprocess.decode` does; its errors name what else ``data`` is.
+
+    Raises:
+        ImageError: as ``decode``; of a known type that is not taken an UnsupportedImageError.
+    """
+    try:
+        return decode(data, max_pixels=max_pixels, shorter=shorter, truncated=truncated)
+    except (TooManyPixelsError, UnsupportedImageError):
+        raise
+    except ImageError:
+        if kind := other_type(data):
+            what = f"it is {kind}: send one of {', '.join(TYPES)}"
+            raise UnsupportedImageError(what) from None
+        raise
 
 
 def list_suffixes() -> list[str]:

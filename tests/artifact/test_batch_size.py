@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from artifact.records import Logits
+from artifact.runtimes import batch_size
 from artifact.runtimes.base import Runtime
+from artifact.runtimes.batch_size import best_batch_size
 from core.preprocess import Pixels
-from serving import batch_size
-from serving.batch_size import best_batch_size
 
 
 class Timed(Runtime):

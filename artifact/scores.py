@@ -1,0 +1,26 @@
+"""Logits to scores, and the largest of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from artifact.records import Logits
+
+Scores = npt.NDArray[np.float64]
+
+
+def softmax(logits: Logits) -> Scores:
+    """Returns probabilities that sum to 1, in the order of ``logits`` (one image's)."""
+    powers = np.exp(logits.astype(np.float64) - logits.max())
+    return np.asarray(powers / powers.sum(), dtype=np.float64)
+
+
+def largest(scores: Scores, count: int) -> npt.NDArray[np.intp]:
+    """Returns the indices of the ``count`` largest of ``scores``, in order; of equals the first.
+
+    As a stable sort of them all would, in less than half of its time for a thousand.
+    """
+    least = np.partition(scores, -count)[-count]
+    found = np.flatnonzero(scores >= least)
+    return found[np.argsort(-scores[found], kind="stable")][:count]
