@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ def page(report: Report) -> str:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["base64"] = lambda content: base64.b64encode(content).decode()
     return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
         report=report,
         missing=MISSING,

@@ -55,6 +55,21 @@ class Figure:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Picture:
+    """A small image that a page shows among others; elsewhere a table says what it is.
+
+    Attributes:
+        jpeg: the bytes of its file.
+        title: what it shows, in a few words.
+        lines: what is said below it.
+    """
+
+    jpeg: bytes
+    title: str
+    lines: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Section:
     """A part of a report, all of it computed from what was measured.
 
@@ -62,6 +77,7 @@ class Section:
         title: its heading.
         sentences: what was found, a paragraph each.
         figures: what shows it.
+        pictures: images that are examples of it.
         tables: the figures behind it.
         notes: how they came about, for the list at the end of the report.
         folded: what a page shows in place of the tables until they are asked for; empty where it
@@ -71,6 +87,7 @@ class Section:
     title: str
     sentences: tuple[str, ...] = ()
     figures: tuple[Figure, ...] = ()
+    pictures: tuple[Picture, ...] = ()
     tables: tuple[Table, ...] = ()
     notes: tuple[str, ...] = ()
     folded: str = ""
