@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import gzip
-import os
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -18,14 +16,14 @@ import numpy.typing as npt
 from PIL import Image
 from rich.console import Console
 
-from core.errors import UserError, closest, first_line
+from core.errors import UserError, first_line
 from core.preprocess import Pixels
 from core.registry import Registry
 from training.data import ImageData, Sample
 from training.fetch import data_folder, fetching
-from training.folder import folder_name, read_folder
+from training.folder import find_folder, folder_name, read_folder
 from training.identity import HELD_OUT
-from training.options import FolderOptions
+from training.options import FolderLayout, FolderOptions
 
 SPLIT_SEED = 0  # of the digits
 DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")  # of the package dataset-fashion-mnist
@@ -328,9 +326,7 @@ def data_name(data: str) -> str:
     """
     if data in DATASETS:
         return data
-    folder = _folder(data)
-    if not data or not os.path.isdir(folder):
-        raise _not_found(data, folder, DATASETS)
+    folder = find_folder(data, DATASETS)
     name = folder_name(folder)
     if name.casefold() in (*DATASETS, *TAKEN):
         raise UserError(
@@ -360,34 +356,16 @@ def load_data(
     """
     name = data_name(data)
     if data in DATASETS:
-        if options and (options.labels is not None or options.split_folders):
-            raise UserError(
-                f"{data} has labels and parts of its own; --labels and --split-folders "
-                "are for folders"
-            )
-        return DATASETS[data].load()
-    images = read_folder(_folder(data), name=name, options=options, console=console)
+        return load_named(data, options)
+    images = read_folder(find_folder(data, DATASETS), name=name, options=options, console=console)
     return replace(images, folder=data)
 
 
-def _folder(data: str) -> Path:
-    return Path(os.path.expanduser(data))  # not every shell expands the ~ of DATA=~/pets
-
-
-def _not_found(data: str, path: Path, names: Iterable[str]) -> UserError:
-    """Returns what to say of ``data`` that is neither a known name nor a folder."""
-    if data and os.path.exists(path):
-        return UserError(
-            f"{data}: a file, not a folder of images; if it is an archive, unpack it first"
+def load_named(name: str, layout: FolderLayout | None = None) -> ImageData:
+    """Returns the data set called so; UserError if there is a layout, as folders have."""
+    if layout and (layout.labels is not None or layout.split_folders or layout.labels_columns):
+        raise UserError(
+            f"{name} has labels and parts of its own; --labels, --labels-columns and "
+            "--split-folders are for folders"
         )
-    if path.name == data or not data:
-        return UserError(
-            f"unknown data {data!r}: neither a folder nor a data set; {closest(data, names)}"
-        )
-    missing, parent = path.absolute(), path.absolute().parent
-    while not os.path.isdir(parent):
-        missing, parent = parent, parent.parent
-    beside = [entry.name for entry in os.scandir(parent)] if os.access(parent, os.R_OK) else []
-    near = difflib.get_close_matches(missing.name, beside, n=1)
-    end = f"did you mean {parent / near[0]}?" if near else "check the path"
-    return UserError(f"{data}: there is no {missing.name} in {parent}; {end}")
+    return DATASETS[name].load()

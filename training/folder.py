@@ -2,21 +2,54 @@
 
 from __future__ import annotations
 
+import difflib
+import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
-from core.errors import UserError
+from core.errors import UserError, closest
 from training.data import ImageData, Sample
 from training.identity import digests_of, hold_out
 from training.labels_file import labelled_files
 from training.look import look
-from training.options import FolderOptions
+from training.options import FolderLayout, FolderOptions
 from training.scan import Scan, class_files, similar_names, some
 from training.splits import Role, find_parts
+
+
+def find_folder(data: str, names: Iterable[str]) -> Path:
+    """Returns the folder that was asked for as ``data``, which is none of the known ``names``.
+
+    Raises:
+        UserError: there is none; the message says what is there instead, or near to it.
+    """
+    folder = Path(os.path.expanduser(data))  # not every shell expands the ~ of DATA=~/pets
+    if not data or not os.path.isdir(folder):
+        raise _not_found(data, folder, names)
+    return folder
+
+
+def _not_found(data: str, path: Path, names: Iterable[str]) -> UserError:
+    """Returns what to say of ``data`` that is neither a known name nor a folder."""
+    if data and os.path.exists(path):
+        return UserError(
+            f"{data}: a file, not a folder of images; if it is an archive, unpack it first"
+        )
+    if path.name == data or not data:
+        return UserError(
+            f"unknown data {data!r}: neither a folder nor a data set; {closest(data, names)}"
+        )
+    missing, parent = path.absolute(), path.absolute().parent
+    while not os.path.isdir(parent):
+        missing, parent = parent, parent.parent
+    beside = [entry.name for entry in os.scandir(parent)] if os.access(parent, os.R_OK) else []
+    near = difflib.get_close_matches(missing.name, beside, n=1)
+    end = f"did you mean {parent / near[0]}?" if near else "check the path"
+    return UserError(f"{data}: there is no {missing.name} in {parent}; {end}")
 
 
 def folder_name(folder: Path) -> str:
@@ -57,10 +90,7 @@ def read_folder(
     """
     options = options or FolderOptions()
     scan = Scan()
-    try:
-        classes = _classes(folder, options, scan)
-    except OSError as error:
-        raise UserError(f"{error.filename}: cannot be listed ({error.strerror})") from error
+    classes = find_classes(folder, options, scan)
     labels = _same_labels(folder, classes, scan)
     parts = {role: _labelled(files, labels) for role, files in classes.items()}
     data = ImageData(
@@ -81,17 +111,33 @@ def read_folder(
     return data
 
 
-def _classes(folder: Path, options: FolderOptions, scan: Scan) -> dict[Role, dict[str, list[Path]]]:
-    """Returns the files of each class in each part."""
-    if options.labels is None:
-        parts = find_parts(folder, options.split_folders, scan)
+def find_classes(
+    folder: Path, layout: FolderLayout, scan: Scan, *, least: int = 2
+) -> dict[Role, dict[str, list[Path]]]:
+    """Returns the files of each class in each part; without parts all are there to learn from.
+
+    Args:
+        folder: of the user.
+        layout: how it is to be read.
+        scan: gets what is noticed.
+        least: how many classes there must be to learn from.
+
+    Raises:
+        UserError: what :func:`find_parts`, :func:`class_files` and :func:`labelled_files` raise,
+            or a folder that cannot be listed.
+    """
+    if layout.labels is not None and layout.split_folders:
+        raise UserError("--split-folders is for class folders, --labels for a folder without them")
+    try:
+        if layout.labels is not None:
+            return {"train": labelled_files(folder, layout.labels, layout.labels_columns, scan)}
+        parts = find_parts(folder, layout.split_folders, scan)
         return {
-            role: class_files(path, scan, least=2 if role == "train" else 1)
+            role: class_files(path, scan, least=least if role == "train" else 1)
             for role, path in parts.items()
         }
-    if options.split_folders:
-        raise UserError("--split-folders is for class folders, --labels for a folder without them")
-    return {"train": labelled_files(folder, options.labels, options.labels_columns, scan)}
+    except OSError as error:
+        raise UserError(f"{error.filename}: cannot be listed ({error.strerror})") from error
 
 
 def _same_labels(

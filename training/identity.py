@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 HELD_OUT = 0.2
 DIGEST_BYTES = 16
+IMAGE_LIST = "images.csv"  # in the folder of a run; see :func:`image_list`
 _COLUMNS = ("part", "label", "digest", "file")  # of a list of images
 
 Digests = Mapping[Path, bytes]  # of files that were read already
@@ -86,6 +87,15 @@ def image_list(data: ImageData, digests: Mapping[str, Sequence[bytes]]) -> bytes
             file = source if isinstance(source, Path) else ""
             writer.writerow((part, data.labels[label], digest.hex(), file))
     return text.getvalue().encode(errors="surrogateescape")
+
+
+def learned_from(content: bytes) -> frozenset[bytes]:
+    """Returns the digests of the images to learn from in an image list.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    return frozenset(bytes.fromhex(digest) for _, digest in _images(content).get("train", ()))
 
 
 def changes(before: bytes, now: bytes) -> list[str]:

@@ -20,14 +20,13 @@ from core.errors import UserError, first_line
 from core.files import replace_folder, sha256, whole_file, write_whole
 from training.checkpoint import KEY, checkpoint_path, read_checkpoint
 from training.data import ImageData
-from training.identity import changes
+from training.identity import IMAGE_LIST, changes
 from training.module import ClassifierModule
 from training.recipe import Recipe
 from training.scan import NAMED, some
 
 LAST, BEST = "last.ckpt", "best.ckpt"
 _PLAN = "run.json"
-_IMAGES = "images.csv"
 _KINDS = {"model": str, "data": str, "labels": list, "recipe_name": str, "recipe": dict}
 _KEPT = ("state_dict", "epoch", "global_step", "pytorch-lightning_version", KEY)
 
@@ -64,7 +63,7 @@ class PartialRun:
         if self.folder.exists():
             shutil.rmtree(self.folder)
         self.folder.mkdir(parents=True)
-        write_whole(self.folder / _IMAGES, images)
+        write_whole(self.folder / IMAGE_LIST, images)
         write_whole(self.folder / _PLAN, (json.dumps(plan, indent=1) + "\n").encode())
 
     def drop_if_empty(self) -> None:
@@ -106,7 +105,7 @@ class PartialRun:
             images: of :func:`training.identity.image_list`.
         """
         saved = _flat(self.saved_plan())
-        list_file = self.folder / _IMAGES
+        list_file = self.folder / IMAGE_LIST
         if not list_file.exists():
             raise UserError(
                 f"{self.folder} does not say which images it was started with, as an earlier "

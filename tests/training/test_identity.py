@@ -13,7 +13,15 @@ from PIL import Image
 
 from training.data import ImageData
 from training.datasets import load_data
-from training.identity import changes, digest_of, digests_of, hold_out, image_list, unseen
+from training.identity import (
+    changes,
+    digest_of,
+    digests_of,
+    hold_out,
+    image_list,
+    learned_from,
+    unseen,
+)
 
 MakeImages = Callable[..., list[Path]]
 
@@ -118,3 +126,13 @@ def test_arrays_have_an_identity_as_well() -> None:
     content = listed(data)
     assert len(content.splitlines()) == 1798
     assert changes(content, content) == []
+
+
+def test_an_image_list_says_what_was_learned_from(folder: Path) -> None:
+    data = load_data(str(folder))
+    content = listed(data)
+    assert learned_from(content) == digests(data, "train")
+    with pytest.raises(ValueError, match="cut off"):
+        learned_from(content[:-1])
+    with pytest.raises(ValueError, match="hexadecimal"):
+        learned_from(content.replace(b"train,cat,", b"train,cat,xyz", 1))

@@ -84,6 +84,7 @@ def test_classes_and_pairs_by_hand() -> None:
     assert (cat.taken_for, cat.times, cat.few) == (1, 3, False)
     assert (dog.images, dog.top1, dog.precision, dog.few) == (4, 0.5, 2 / 5, True)
     assert (eel.images, eel.top1, eel.precision, eel.taken_for) == (0, None, 0.0, None)
+    assert (cat.f1, dog.f1, eel.f1) == pytest.approx((34 / 38, 4 / 9, 0.0))
     pairs = [(pair.true, pair.predicted, pair.count) for pair in confused_pairs(CONFUSION)]
     assert pairs == [(0, 1, 3), (1, 0, 1), (1, 2, 1)]
     assert most_confused(CONFUSION, 2) == [0, 1]

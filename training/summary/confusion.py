@@ -49,6 +49,12 @@ class ClassResult:
         return self.right / self.predicted if self.predicted else None
 
     @property
+    def f1(self) -> float | None:
+        """Returns the harmonic mean of precision and top-1; None without images of either kind."""
+        total = self.images + self.predicted
+        return 2 * self.right / total if total else None
+
+    @property
     def few(self) -> bool:
         """Returns whether there are too few images to trust its figures."""
         return self.images < FEW

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import altair as alt
 
 from report.format import one_line
-from report.theme import png, sheet
+from report.theme import Records, png, sheet
 from training.summary.confusion import Matrix
 
 # Evenly spaced on the scale's square root, from nearly white to navy.
@@ -20,7 +20,17 @@ _COUNTS = 15  # classes up to which counts are legible in the cells
 def confusion_png(
     confusion: Matrix, labels: Sequence[str], shown: Sequence[int], title: str, subtitle: list[str]
 ) -> bytes:
-    """Returns the picture of the rows and columns ``shown`` of a confusion matrix.
+    """Returns the picture of :func:`confusion_chart`, with square cells."""
+    chart, data = confusion_chart(confusion, labels, shown)
+    return png(
+        sheet(chart.properties(width=chart.height), title, subtitle, data=data, legend="right")
+    )
+
+
+def confusion_chart(
+    confusion: Matrix, labels: Sequence[str], shown: Sequence[int]
+) -> tuple[alt.LayerChart | alt.FacetChart, dict[str, Records]]:
+    """Returns the chart of the rows and columns ``shown`` of a confusion matrix, and its data.
 
     Colour is the share of the true class's images, those not shown included. The scale is a
     square root, so that a confusion of 1 % is seen beside 99 % on the diagonal.
@@ -79,8 +89,7 @@ def confusion_png(
         )
         ink = alt.condition(f"datum.share > {_DARK}", alt.value("white"), alt.value("black"))
         layers.append(counts.encode(text=alt.Text("count:Q", format=","), color=ink))
-    chart = alt.layer(*layers).properties(width=size * cell, height=size * cell)
-    return png(sheet(chart, title, subtitle, data={"cells": cells}, legend="right"))
+    return alt.layer(*layers).properties(height=size * cell), {"cells": cells}
 
 
 def _short(name: str) -> str:
