@@ -106,12 +106,17 @@ def captured(infer: Callable[[], None]) -> torch.cuda.CUDAGraph:
     return graph
 
 
-def _network(name: str, artifact: Artifact) -> Any:
-    if artifact.precision == "int8":
-        raise RuntimeUnavailable(f"{name}: torch has no int8 network to run on a GPU")
+def require(name: str) -> None:
+    """Raises RuntimeUnavailable if there is no GPU, or a torch without CUDA."""
     require_gpu(name)
     if not torch.cuda.is_available():
         raise RuntimeUnavailable(f"{name}: this torch has no CUDA; {RUNTIMES.find(name).install}")
+
+
+def _network(name: str, artifact: Artifact) -> Any:
+    if artifact.precision == "int8":
+        raise RuntimeUnavailable(f"{name}: torch has no int8 network to run on a GPU")
+    require(name)
     only_fp32()
     network = source_network(name, artifact).cuda()
     return network.half() if artifact.precision == "fp16" else network

@@ -59,6 +59,15 @@ def load(artifact: Artifact, *, threads: int | None = None) -> EagerRuntime:
     return EagerRuntime("torch", artifact, network, threads or torch.get_num_threads())
 
 
+def require_compiler(name: str) -> None:
+    """Raises RuntimeUnavailable if there is no C++ compiler on the PATH."""
+    if not any(map(shutil.which, COMPILERS)):
+        raise RuntimeUnavailable(
+            f"{name}: torch compiles C++ for a CPU, and no compiler is on the PATH "
+            f"({', '.join(COMPILERS)}); install one, such as: apt-get install g++"
+        )
+
+
 def load_compiled(artifact: Artifact, *, threads: int | None = None) -> EagerRuntime:
     """Returns what ``torch.compile`` makes of the network of :func:`load`.
 
@@ -68,11 +77,7 @@ def load_compiled(artifact: Artifact, *, threads: int | None = None) -> EagerRun
     Raises:
         RuntimeUnavailable: its weights are not on this machine, or no C++ compiler is.
     """
-    if not any(map(shutil.which, COMPILERS)):
-        raise RuntimeUnavailable(
-            "torch-compile: torch compiles C++ for a CPU, and no compiler is on the PATH "
-            f"({', '.join(COMPILERS)}); install one, such as: apt-get install g++"
-        )
+    require_compiler("torch-compile")
     network = torch.compile(source_network("torch-compile", artifact), dynamic=False)
     return EagerRuntime("torch-compile", artifact, network, threads or torch.get_num_threads())
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from artifact.artifact import Artifact
 from artifact.records import Logits, Precision
-from core.errors import UserError
+from core.errors import UserError, first_line
 from core.lazy import resolve
 from core.machine import library_name
 from core.preprocess import Pixels
@@ -56,6 +56,8 @@ class RuntimeSpec:
         loader: ``module:callable`` from an artifact to the runtime, imported when first asked for.
         formats: of the artifacts it takes.
         precisions: of the artifacts it is measured with.
+        require: ``module:callable`` that takes the runtime's name and raises RuntimeUnavailable
+            where this machine lacks what every artifact needs, besides what ``loader`` imports.
         packages: what it computes with, by name in the package registry: rows of another version
             are not comparable. See :func:`core.machine.this_machine` for their order.
         gpu: whether it computes on an NVIDIA GPU.
@@ -67,6 +69,7 @@ class RuntimeSpec:
 
     name: str
     loader: str
+    require: str | None = None
     formats: tuple[str, ...]
     precisions: tuple[Precision, ...] = ("fp32", "fp16", "int8")
     packages: tuple[str, ...]
@@ -87,16 +90,29 @@ RUNTIMES = Registry[RuntimeSpec]("runtime")
 
 # Torch runs the network's source, which is the same behind every precision: on a GPU it can be cast
 # to half, where it is as fast as that; on a CPU it is fp32.
-for _name, _loader, _gpu, _compiles in (
-    ("torch", "export.torch_eager:load", False, False),
-    ("torch-compile", "export.torch_eager:load_compiled", False, True),
-    ("torch-cuda", "export.torch_cuda:load", True, False),
-    ("torch-cuda-compile", "export.torch_cuda:load_compiled", True, True),
+for _name, _loader, _require, _gpu, _compiles in (
+    ("torch", "export.torch_eager:load", None, False, False),
+    (
+        "torch-compile",
+        "export.torch_eager:load_compiled",
+        "export.torch_eager:require_compiler",
+        False,
+        True,
+    ),
+    ("torch-cuda", "export.torch_cuda:load", "export.torch_cuda:require", True, False),
+    (
+        "torch-cuda-compile",
+        "export.torch_cuda:load_compiled",
+        "export.torch_cuda:require",
+        True,
+        True,
+    ),
 ):
     RUNTIMES.register(
         RuntimeSpec(
             name=_name,
             loader=_loader,
+            require=_require,
             formats=("onnx",),
             precisions=("fp32", "fp16") if _gpu else ("fp32",),
             packages=("torch",),
@@ -120,6 +136,7 @@ RUNTIMES.register(
     RuntimeSpec(
         name="ort-cuda",
         loader="artifact.runtimes.ort_cuda:load",
+        require="artifact.runtimes.ort_cuda:require",
         formats=("onnx",),
         packages=("onnxruntime-gpu", "onnxruntime"),
         gpu=True,
@@ -131,6 +148,7 @@ RUNTIMES.register(
     RuntimeSpec(
         name="openvino",
         loader="artifact.runtimes.openvino_cpu:load",
+        require="artifact.runtimes.openvino_cpu:require",
         formats=("onnx",),
         packages=("openvino",),
         install="pip install .[openvino]",
@@ -144,6 +162,7 @@ for _format, _install in (
         RuntimeSpec(
             name=_format.replace("_", "-"),
             loader="artifact.runtimes.tensorrt_engine:load",
+            require="artifact.runtimes.tensorrt_engine:require",
             formats=(_format,),
             packages=(_format.replace("_", "-"),),
             gpu=True,
@@ -175,6 +194,22 @@ def is_servable(name: str) -> bool:
 def runtime_packages() -> tuple[str, ...]:
     """Returns the names of all packages that runtimes compute with."""
     return tuple(dict.fromkeys(each for spec in RUNTIMES.values() for each in spec.packages))
+
+
+def require_runtime(name: str) -> None:
+    """Returns None if this machine has what runtime ``name`` needs, whatever the artifact.
+
+    Raises:
+        RuntimeUnavailable: it lacks something; the message says what, and how to install it.
+        UserError: no such runtime.
+    """
+    spec = RUNTIMES.find(name)
+    try:
+        resolve(spec.loader)
+    except ImportError as error:
+        raise RuntimeUnavailable(f"{name}: {first_line(error)}; {spec.install}") from error
+    if spec.require:
+        resolve(spec.require)(name)
 
 
 def load_runtime(

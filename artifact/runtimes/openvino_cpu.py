@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -81,6 +82,16 @@ class _Requests:
         return logits
 
 
+def require(name: str) -> None:
+    """Raises RuntimeUnavailable if OpenVINO cannot be imported."""
+    try:
+        importlib.import_module("openvino")
+    except ImportError as error:
+        raise RuntimeUnavailable(
+            f"{name}: cannot be imported ({error}); {RUNTIMES.find(name).install}"
+        ) from error
+
+
 def load(artifact: Artifact, *, threads: int | None = None) -> OpenvinoRuntime:
     """Returns ``artifact`` on the CPU, ``threads`` to a call (all cores if None).
 
@@ -91,13 +102,10 @@ def load(artifact: Artifact, *, threads: int | None = None) -> OpenvinoRuntime:
         RuntimeUnavailable: OpenVINO is not installed or cannot run the graph, or the CPU cannot
             compute in fp16.
     """
-    try:
-        import openvino
-        from openvino import properties
-    except ImportError as error:
-        raise RuntimeUnavailable(
-            f"openvino: cannot be imported ({error}); {RUNTIMES.find('openvino').install}"
-        ) from error
+    require("openvino")
+    import openvino
+    from openvino import properties
+
     core = openvino.Core()
     arithmetic = openvino.Type.f16 if artifact.precision == "fp16" else openvino.Type.f32
     if artifact.precision == "fp16":

@@ -59,17 +59,22 @@ class OrtCudaRuntime(OrtRuntime, GpuRuntime):
         return resident
 
 
+def require(name: str) -> None:
+    """Raises RuntimeUnavailable if there is no CUDA provider or no GPU."""
+    if PROVIDER not in onnxruntime.get_available_providers():
+        raise RuntimeUnavailable(
+            f"{name}: this ONNX Runtime has no CUDA provider; {RUNTIMES.find(name).install}"
+        )
+    require_gpu(name)
+
+
 def load(artifact: Artifact, *, threads: int | None = None) -> OrtCudaRuntime:
     """Returns ``artifact`` on the first NVIDIA GPU; ``threads`` is of no use there.
 
     Raises:
         RuntimeUnavailable: no CUDA provider, no GPU, or a node that would run on the CPU.
     """
-    if PROVIDER not in onnxruntime.get_available_providers():
-        raise RuntimeUnavailable(
-            f"{NAME}: this ONNX Runtime has no CUDA provider; {RUNTIMES.find(NAME).install}"
-        )
-    require_gpu(NAME)
+    require(NAME)
     onnxruntime.preload_dlls()
     return OrtCudaRuntime(NAME, artifact, _session(artifact, {}))
 

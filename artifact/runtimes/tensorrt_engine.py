@@ -146,6 +146,12 @@ class EngineRuntime(GpuRuntime):
         return answer
 
 
+def require(name: str) -> None:
+    """Raises RuntimeUnavailable if there is no GPU, or no TensorRT of that flavour."""
+    require_gpu(name)
+    import_flavour(name.replace("-", "_"))
+
+
 def load(artifact: Artifact, *, threads: int | None = None, rebuild: bool = False) -> EngineRuntime:
     """Returns an engine ready to run on the first GPU; ``threads`` is of no use there.
 

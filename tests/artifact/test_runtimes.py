@@ -1,12 +1,19 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from artifact.artifact import Artifact
-from artifact.runtimes.base import RuntimeUnavailable, list_runtimes, load_runtime
+from artifact.runtimes.base import (
+    RUNTIMES,
+    RuntimeUnavailable,
+    list_runtimes,
+    load_runtime,
+    require_runtime,
+)
 from core.errors import UserError
 
 
@@ -55,3 +62,38 @@ def test_torch_says_where_its_checkpoint_should_be(
 ) -> None:
     with pytest.raises(RuntimeUnavailable, match=r"checkpoint runs/.* is not here"):
         load_runtime("torch", artifacts["onnx-fp32"])
+
+
+def lack(name: str) -> str | None:
+    """Returns why this machine cannot run a runtime."""
+    try:
+        require_runtime(name)
+    except RuntimeUnavailable as error:
+        return str(error)
+    return None
+
+
+@pytest.mark.parametrize("name", list(RUNTIMES))
+def test_what_a_machine_lacks_is_known_without_an_artifact(
+    artifacts: dict[str, Artifact], in_trained: Path, name: str
+) -> None:
+    (format, *_), (precision, *_) = RUNTIMES[name].formats, RUNTIMES[name].precisions
+    artifact = artifacts.get(f"{format}-{precision}")
+    if (reason := lack(name)) is None:
+        assert artifact is not None
+        load_runtime(name, artifact, threads=1).close()
+        return
+    assert reason.startswith(f"{name}: ")
+    if artifact is not None:
+        with pytest.raises(RuntimeUnavailable) as refused:
+            load_runtime(name, artifact)
+        assert str(refused.value) == reason
+
+
+def test_a_library_that_cannot_be_imported_is_told_with_its_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    broken = dataclasses.replace(RUNTIMES["ort-cpu"], name="broken", loader="no_such_library:load")
+    monkeypatch.setitem(RUNTIMES, "broken", broken)
+    with pytest.raises(RuntimeUnavailable, match=r"^broken: .*no_such_library.*; pip install"):
+        require_runtime("broken")
