@@ -202,6 +202,7 @@ def decode(
             few bytes can promise more pixels than there is memory for.
     """
     name = str(source) if isinstance(source, Path) else f"{len(source)} bytes"
+    data = b""
     try:
         data = source if isinstance(source, bytes) else source.read_bytes()
         data, turn = _stripped(data, max_pixels)
@@ -215,19 +216,8 @@ def decode(
         turn = max(turn, orientation_in(image.info))
         upright = to_rgb(image)
         return upright.transpose(_TURNS[turn]) if turn > 1 else upright
-    except ImageError as error:
-        raise type(error)(f"{name}: {error}") from error.__cause__
-    except UnidentifiedImageError:
-        if reason := _unsupported(data):
-            raise UnsupportedImageError(f"{name}: {reason}") from None
-        raise ImageError(f"{name}: not a {', '.join(TYPES)} image") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise TooManyPixelsError(f"{name}: the limit is {max_pixels} pixels") from None
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow's own words
-        raise ImageError(f"{name}: cannot be read as an image ({first_line(error)})") from error
-    except Exception as error:  # its parsers let many other kinds escape on broken bytes
-        kind = type(error).__name__
-        raise ImageError(f"{name}: cannot be read as an image ({kind})") from error
+    except Exception as error:  # Pillow's parsers let many kinds escape on broken bytes
+        raise _image_error(error, name, data, max_pixels) from error
 
 
 def check_header(file: Path, *, max_pixels: int = MAX_PIXELS) -> None:
@@ -248,20 +238,26 @@ def check_header(file: Path, *, max_pixels: int = MAX_PIXELS) -> None:
             data += source.read()
         data, _ = _stripped(data, max_pixels)
         _open(data, max_pixels).close()
-    except ImageError as error:
-        raise type(error)(f"{file}: {error}") from error.__cause__
-    except UnidentifiedImageError:
-        if reason := _unsupported(data):
-            raise UnsupportedImageError(f"{file}: {reason}") from None
-        raise ImageError(f"{file}: not an image") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise TooManyPixelsError(f"{file}: more than {max_pixels} pixels") from None
-    except OSError as error:
-        raise ImageError(
-            f"{file}: cannot be read ({error.strerror or first_line(error)})"
-        ) from error
-    except Exception as error:  # Pillow's parsers let many kinds escape on broken bytes
-        raise ImageError(f"{file}: cannot be read as an image ({type(error).__name__})") from error
+    except Exception as error:
+        raise _image_error(error, str(file), data, max_pixels) from error
+
+
+def _image_error(error: Exception, name: str, data: bytes, max_pixels: int) -> ImageError:
+    """Returns what to raise when ``error`` was raised while an image was opened or decoded."""
+    match error:
+        case ImageError():
+            return type(error)(f"{name}: {error}")
+        case UnidentifiedImageError():
+            if reason := _unsupported(data):
+                return UnsupportedImageError(f"{name}: {reason}")
+            return ImageError(f"{name}: not a {', '.join(TYPES[:-1])} or {TYPES[-1]} image")
+        case Image.DecompressionBombError() | Image.DecompressionBombWarning():
+            return TooManyPixelsError(f"{name}: too many pixels, the limit is {max_pixels}")
+        case OSError(strerror=str(reason)):  # of the file, not of what is in it
+            return ImageError(f"{name}: cannot be read ({reason})")
+        case OSError() | SyntaxError() | ValueError():  # Pillow's own words
+            return ImageError(f"{name}: cannot be read as an image ({first_line(error)})")
+    return ImageError(f"{name}: cannot be read as an image ({type(error).__name__})")
 
 
 def _is_accepted(start: bytes) -> bool:

@@ -62,6 +62,16 @@ def broken() -> Iterator[tuple[str, bytes]]:
     yield "text", b"no image at all, but a longer text"
 
 
+def refusals(file: Path) -> set[tuple[type[ImageError], str]]:
+    """Returns what decoding and looking at the header say of a file that both refuse."""
+    said = set()
+    for judge in (decode, check_header):
+        with pytest.raises(ImageError) as caught:
+            judge(file)
+        said.add((caught.type, str(caught.value)))
+    return said
+
+
 @pytest.mark.parametrize("content", [pytest.param(each, id=name) for name, each in sound()])
 def test_what_decodes_passes(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "image").write_bytes(content)
@@ -72,9 +82,7 @@ def test_what_decodes_passes(tmp_path: Path, content: bytes) -> None:
 @pytest.mark.parametrize("content", [pytest.param(each, id=name) for name, each in broken()])
 def test_what_cannot_be_opened_is_refused_by_both(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "image").write_bytes(content)
-    for judge in (decode, check_header):
-        with pytest.raises(ImageError):
-            judge(tmp_path / "image")
+    assert len(refusals(tmp_path / "image")) == 1
 
 
 def test_a_kind_that_is_not_taken_is_named_by_both(tmp_path: Path) -> None:
@@ -83,9 +91,11 @@ def test_a_kind_that_is_not_taken_is_named_by_both(tmp_path: Path) -> None:
     place = int.from_bytes(content[at + 8 : at + 12], "little")
     content[place : place + 6] = struct.pack("<HHH", 12, 12, 12)
     (tmp_path / "image").write_bytes(content)
-    said = set()
-    for judge in (decode, check_header):
-        with pytest.raises(UnsupportedImageError) as caught:
-            judge(tmp_path / "image")
-        said.add(str(caught.value))
-    assert len(said) == 1
+    ((kind, _),) = refusals(tmp_path / "image")
+    assert kind is UnsupportedImageError
+
+
+def test_a_file_that_is_not_there_is_no_broken_image(tmp_path: Path) -> None:
+    assert refusals(tmp_path / "image") == {
+        (ImageError, f"{tmp_path}/image: cannot be read (No such file or directory)")
+    }

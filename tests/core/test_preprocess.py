@@ -262,7 +262,7 @@ def test_the_types_are_one_list() -> None:
     assert sound == set(FORMATS)
     assert len(TYPES) == len(FORMATS)
     assert {"AVIF", "JPEG 2000", "PPM", "HEIC"} < set(TYPES)
-    with pytest.raises(ImageError, match=f"not a {', '.join(TYPES)} image"):
+    with pytest.raises(ImageError, match=f"not a {', '.join(TYPES[:-1])} or {TYPES[-1]} image"):
         decode(b"no image")
 
 
