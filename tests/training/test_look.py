@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -130,10 +131,12 @@ def test_what_cannot_be_opened_is_no_image(folder: Path) -> None:
 def test_a_file_that_may_not_be_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file, opened = folder / "dog" / "0.png", Path.open
 
-    def refuse(path: Path, *arguments: str) -> object:  # chmod does not stop the root user
+    def refuse(
+        path: Path, *arguments: Any, **named: Any
+    ) -> object:  # chmod does not stop the root user
         if path == file:
             raise PermissionError(13, "Permission denied", str(path))
-        return opened(path, *arguments)
+        return opened(path, *arguments, **named)
 
     monkeypatch.setattr(Path, "open", refuse)
     assert look_at([file]) == {file: "cannot be read (Permission denied)"}
