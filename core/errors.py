@@ -8,7 +8,17 @@ import os
 import traceback
 from collections.abc import Callable, Iterable
 
-_OURS = ("artifact", "bench", "core", "export", "models", "report", "serving", "training")
+_OURS = (
+    "artifact",
+    "bench",
+    "core",
+    "export",
+    "models",
+    "predict",
+    "report",
+    "serving",
+    "training",
+)
 
 
 class UserError(ValueError):

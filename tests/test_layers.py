@@ -1,4 +1,4 @@
-"""Imports go down only, in no circle, and four packages never import torch."""
+"""Imports go down only, in no circle, and five packages never import torch."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ MAY_IMPORT = {
     "export": {*GROUND, "models", "training", "export"},
     "bench": {*GROUND, "models", "training", "export", "bench"},
     "serving": {"core", "artifact", "serving"},
+    "predict": {*GROUND, "models", "training", "predict"},
 }
-TORCH_FREE = ("core", "report", "artifact", "serving")
+TORCH_FREE = ("core", "report", "artifact", "serving", "predict")
 TORCH = {"torch", "torchvision", "timm", "pytorch_lightning", "torchmetrics"}
 # Outside those packages, what commands import that start quickly or fork.
 LIGHT = (
