@@ -15,7 +15,18 @@ from rich.console import Console
 from core.errors import UserError, storage_error
 
 T = TypeVar("T")
+PROGRAM = "pocketnets"  # the console script; it puts "pocketnets COMMAND" into sys.argv[0]
 _UNCUT = 10_000  # columns: more than any line has
+
+
+def program(module: str) -> str:
+    """Returns what usage, errors and records call a command, as it was started.
+
+    Args:
+        module: that runs it, as ``python -m`` takes it.
+    """
+    started = sys.argv[0]
+    return started if started.startswith(f"{PROGRAM} ") else f"python -m {module}"
 
 
 def results() -> Console:

@@ -73,7 +73,7 @@ def rows(family: tuple[str, ...] = (), sort: str = "family") -> list[dict[str, A
 
 def main() -> None:
     """Prints the table as text, JSON or Markdown."""
-    args = tyro.cli(Models, prog="python -m models", description=Models.__doc__)
+    args = tyro.cli(Models, prog=cli.program("models"), description=Models.__doc__)
     if args.json and args.markdown:
         raise UserError("--json and --markdown are both given: ask for one of them")
     if args.input_sizes:

@@ -1,4 +1,4 @@
-"""Builds a Bento that holds one artifact, the code that serves it and nothing else.
+"""Build a Bento that holds one artifact, the code that serves it and nothing else.
 
 It prints the Bento's tag. Any machine serves it with: bentoml serve TAG
 """
@@ -45,7 +45,7 @@ def build(artifact: Artifact) -> str:
 
 def main() -> None:
     """Prints the tag of the Bento that the command line asks for."""
-    wanted = tyro.cli(Wanted, prog="python -m serving.bento", description=__doc__)
+    wanted = tyro.cli(Wanted, prog=cli.program("serving.bento"), description=__doc__)
     if wanted.runtime not in (None, RUNTIME):
         raise UserError(f"runtime is {wanted.runtime!r}: a Bento holds {RUNTIME} and no other")
     selection = select(wanted, Settings.from_environment())

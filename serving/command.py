@@ -1,4 +1,4 @@
-"""Serves one artifact over HTTP: POST an image to /predict, or open / in a browser.
+"""Serve one artifact over HTTP: POST an image to /predict, or open / in a browser.
 
 Limits, threads, queue and token are set by environment variables:
 """
@@ -18,6 +18,7 @@ from typing import Annotated
 
 import tyro
 
+from core import cli
 from core.errors import UserError
 from serving.selection import Wanted, select
 from serving.settings import PREFIX, Settings, describe
@@ -37,7 +38,7 @@ class Serve(Wanted):
 
 def main() -> int:
     """Returns the exit status once the server has ended."""
-    wanted = tyro.cli(Serve, prog="python -m serving", description=_description())
+    wanted = tyro.cli(Serve, prog=cli.program("serving"), description=_description())
     settings, why = settle(wanted)
     with _shared_figures(settings.workers):
         return _serve(settings, why)

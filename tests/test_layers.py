@@ -29,6 +29,8 @@ TORCH_FREE = ("core", "report", "artifact", "serving", "predict")
 TORCH = {"torch", "torchvision", "timm", "pytorch_lightning", "torchmetrics"}
 # Outside those packages, what commands import that start quickly or fork.
 LIGHT = (
+    "pocketnets",
+    "pocketnets.command",
     "bench.latency.command",
     "bench.load.command",
     "bench.measure.machine",
@@ -79,6 +81,12 @@ def test_imports_go_down_only(package: str) -> None:
         if name.partition(".")[0] in MAY_IMPORT.keys() - MAY_IMPORT[package]
     ]
     assert upward == []
+
+
+def test_nothing_imports_the_package_above_all() -> None:
+    files = {file for package in MAY_IMPORT for file in files_of(package)}
+    names = {(file, name.partition(".")[0]) for file in files for name in imported(file)}
+    assert [file for file, name in names if name == "pocketnets"] == []
 
 
 def test_no_file_is_named_like_a_package_it_uses() -> None:

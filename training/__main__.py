@@ -78,7 +78,7 @@ def _parse() -> tuple[Train, ImageData | None]:
         size = find_model(start.model).native_size if start.model else 224
         recipe = RECIPES[name](size)
     default = Train(model=tyro.MISSING, data=tyro.MISSING, recipe_name=name, recipe=recipe)
-    return tyro.cli(Train, default=default, prog="python -m training"), data
+    return tyro.cli(Train, default=default, prog=cli.program("training")), data
 
 
 def _load(start: _Start) -> ImageData:
@@ -120,7 +120,7 @@ def main() -> None:
         data,
         args.recipe,
         recipe_name=args.recipe_name,
-        command=shlex.join(["python", "-m", "training", *_without_restarts(sys.argv[1:])]),
+        command=f"{cli.program('training')} {shlex.join(_without_restarts(sys.argv[1:]))}",
         machine=args.machine,
         resume=args.resume,
         fresh=args.fresh,

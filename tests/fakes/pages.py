@@ -13,8 +13,8 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 PAGES += sorted((ROOT / "docs").rglob("*.md"))
 
 # First words of what is a command within a sentence; in a shell block, every line is one.
-PROGRAMS = ("make", "python", "torchrun", "curl", "tensorboard", "pip", "apt-get", "kill")
-PROGRAMS += ("bentoml", ".venv/bin/bentoml", "docker", "kubectl")
+PROGRAMS = ("make", "pocketnets", "python", "torchrun", "curl", "tensorboard", "pip", "apt-get")
+PROGRAMS += ("kill", "bentoml", ".venv/bin/bentoml", "docker", "kubectl")
 # What flags in a span of their own, ARGS="...", are for.
 FLAGS_OF = {
     "training.md": "make train MODEL=mobilenet_v3 DATA=digits",

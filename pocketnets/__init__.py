@@ -1,0 +1,1 @@
+"""One command and one import for all of it."""

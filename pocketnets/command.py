@@ -1,0 +1,163 @@
+"""``pocketnets COMMAND``: all commands under one name, the one that is asked for imported alone."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from core import cli
+from core.errors import UserError, unknown
+from core.lazy import resolve
+
+SHELLS = ("bash", "zsh", "tcsh", "fish")
+_SHOWN = ("torch", "onnxruntime-gpu", "onnxruntime")  # whose versions --version tells
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command, told without importing it.
+
+    Attributes:
+        name: what it is called by.
+        summary: what it does, in the words with which its help begins.
+        flags: ``module:dataclass`` of its flags.
+        main: ``module:function`` that parses them and does the work; where None, calling the
+            parsed dataclass does it.
+    """
+
+    name: str
+    summary: str
+    flags: str
+    main: str | None = None
+
+
+COMMANDS = {
+    command.name: command
+    for command in (
+        Command(
+            "train",
+            "Train a network on images",
+            "training.__main__:Train",
+            "training.__main__:main",
+        ),
+        Command(
+            "export",
+            "Export a network to artifacts in artifacts/<model>-<data>/",
+            "export.__main__:Run",
+        ),
+        Command("list", "List all artifacts, each file of them checked", "export.__main__:List"),
+        Command(
+            "show",
+            "Show one artifact: what it is, its gates, the operators of its graph",
+            "export.__main__:Show",
+        ),
+        Command(
+            "verify",
+            "Run an artifact on this machine through all its gates",
+            "export.__main__:Verify",
+        ),
+        Command("push", "Copy an artifact into the model store of BentoML", "export.__main__:Push"),
+        Command(
+            "bench",
+            "Measure every artifact in every runtime, pick the fastest to serve",
+            "bench.latency.command:Run",
+        ),
+        Command(
+            "pick",
+            "Choose what to serve from what was measured here",
+            "bench.latency.pick_command:Pick",
+        ),
+        Command(
+            "compare",
+            "Say what became faster or slower from one run to another",
+            "bench.latency.compare_command:Compare",
+        ),
+        Command(
+            "report",
+            "Write the report again from what was measured",
+            "bench.latency.command:Report",
+        ),
+        Command(
+            "serve", "Serve one artifact over HTTP", "serving.command:Serve", "serving.command:main"
+        ),
+        Command("load", "Measure a running server on this machine", "bench.load.command:Load"),
+        Command(
+            "bento",
+            "Build a Bento that holds one artifact",
+            "serving.selection:Wanted",
+            "serving.bento:main",
+        ),
+        Command(
+            "models",
+            "List the networks and what they cost",
+            "models.__main__:Models",
+            "models.__main__:main",
+        ),
+    )
+}
+
+
+def main() -> None:
+    """Does what the command line asks for, and exits with its status."""
+    cli.run(_main)
+
+
+def _main() -> int | None:
+    name, *arguments = sys.argv[1:] or ["--help"]
+    if name in ("-h", "--help"):
+        _help()
+        return None
+    if name == "--version":
+        print(_versions())
+        return None
+    if name == "--print-completion":
+        _print_completion(arguments)
+        return None
+    if name not in COMMANDS:
+        raise unknown("command", name, COMMANDS)
+    return _run(COMMANDS[name], arguments)
+
+
+def _run(command: Command, arguments: list[str]) -> int | None:
+    # Usage and errors call it what it was called, and so does what else asks cli.program().
+    sys.argv = [f"{cli.PROGRAM} {command.name}", *arguments]
+    if command.main:
+        status: int | None = resolve(command.main)()
+        return status
+    import tyro
+
+    parsed: Any = tyro.cli(resolve(command.flags), prog=sys.argv[0])
+    return parsed()  # type: ignore[no-any-return]
+
+
+def _help() -> None:
+    width = max(map(len, COMMANDS))
+    print(f"usage: {cli.PROGRAM} COMMAND [flags]; COMMAND --help lists its flags\n")
+    for command in COMMANDS.values():
+        print(f"  {command.name:<{width}}  {command.summary}")
+    print(f"\n{cli.PROGRAM} --version; {cli.PROGRAM} --print-completion {'|'.join(SHELLS)}")
+    print("Layers, rooflines, studies, the timer and a GPU's check: python -m bench --help")
+
+
+def _versions() -> str:
+    """Returns the version of this package, and of the libraries that matter most."""
+    shown = []
+    for package in _SHOWN:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            shown.append(f"{package} {importlib.metadata.version(package)}")
+    own = importlib.metadata.version(cli.PROGRAM)
+    return f"{cli.PROGRAM} {own} ({', '.join([*shown, f'Python {sys.version.split()[0]}'])})"
+
+
+def _print_completion(arguments: list[str]) -> None:
+    if len(arguments) != 1 or arguments[0] not in SHELLS:
+        given = " ".join(arguments)
+        raise UserError(f"--print-completion is for {given!r}: it takes one of {', '.join(SHELLS)}")
+    import tyro
+
+    flags = {name: resolve(command.flags) for name, command in COMMANDS.items()}
+    args = ["--tyro-print-completion", *arguments]
+    tyro.extras.subcommand_cli_from_dict(flags, prog=cli.PROGRAM, args=args)
