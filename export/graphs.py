@@ -16,9 +16,9 @@ from artifact.runtimes.base import RuntimeUnavailable
 from core.preprocess import Pixels
 from export.network import Network
 from export.prover import Prover
-from export.quantization.candidate import GraphCandidate
+from export.quantization.fp16 import fp16_candidates
 from export.quantization.int8 import Labels, int8_candidates
-from export.quantization.to_fp16 import fp16_candidates
+from export.quantization.sensitivity import GraphCandidate
 from export.to_onnx import INPUT, OUTPUT, to_onnx
 from models.cost import NetworkCost, count_parameters, network_cost
 from training.data import pixel_batches

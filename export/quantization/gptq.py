@@ -1,7 +1,4 @@
-"""GPTQ and bias correction: rounds int8 weights for what their layers are fed.
-
-Sources stand at :class:`Rounding`.
-"""
+"""GPTQ and bias correction: rounds int8 weights for the inputs that their layers see."""
 
 from __future__ import annotations
 
@@ -27,7 +24,7 @@ LARGEST = 1280  # values under a window; a covariance of more is too large to be
 
 
 class Rounding:
-    """Rounds the weights and corrects the biases of int8 graphs; costs nothing when they run.
+    """Rounds the weights and corrects the biases of int8 graphs; their speed stays the same.
 
     Nearest rounding to 7 bits moves the mean of a depthwise layer's channels, and 49 layers add
     up. Here the bias takes back what rounding does to the mean (M. Nagel et al., Data-Free
@@ -35,7 +32,7 @@ class Rounding:
     rounded before it (E. Frantar et al., GPTQ, arXiv 2210.17323, section 3).
 
     Args:
-        prepared: float32 graph from :func:`export.quantization.quantize.prepare`.
+        prepared: float32 graph from :func:`export.quantization.qdq.prepare`.
         pixels: uint8 (n, H, W, 3) of real images.
         limit: the largest weight, of 7 bits or of 8.
     """
@@ -50,7 +47,7 @@ class Rounding:
         self._rounded: dict[str, tuple[Floats, Floats, Floats]] = {}
 
     def apply(self, quantized: Any) -> None:
-        """Rounds the int8 layers of ``quantized``, a graph from :func:`.quantize.to_int8`."""
+        """Rounds the int8 layers of ``quantized``, a graph from :func:`.qdq.to_int8`, in place."""
         from onnx.numpy_helper import from_array, to_array
 
         tensors = {tensor.name: tensor for tensor in quantized.graph.initializer}
@@ -71,7 +68,7 @@ class Rounding:
                 bias.CopyFrom(from_array(exact.astype(np.float32), bias.name))
 
     def _round(self, name: str, scale: Floats) -> tuple[Floats, Floats]:
-        """Returns the levels of a layer's weights, and what is to be added to its bias."""
+        """Returns the integer weights of a layer, and the correction of its bias."""
         if name not in self._rounded or not np.array_equal(self._rounded[name][2], scale):
             layer, moments = self._layers[name], self._moments[name]
             weight = self._constants[layer.weight].astype(np.float64)
@@ -84,12 +81,12 @@ class Rounding:
 
 
 def round_rows(rows: Floats, moments: Moments, limit: int) -> Floats:
-    """Returns whole numbers for which the outputs of a layer vary least from exact.
+    """Returns integer weights, rounded by column; later columns make up for earlier errors.
 
     Args:
         rows: (g, outputs, k) weights, in units of their scale.
-        moments: of what they are multiplied with.
-        limit: none is below its negative or above it.
+        moments: of the inputs they are multiplied with.
+        limit: largest magnitude of an integer weight.
     """
     nearest = np.clip(np.round(rows), -limit, limit)
     if moments.covariance is None:
@@ -158,7 +155,7 @@ class Layer(NamedTuple):
 
 
 def weighted_layers(prepared: Any) -> list[Layer]:
-    """Returns the layers of a float32 graph whose weights can be rounded with care.
+    """Returns the layers of a float32 graph that GPTQ and bias correction apply to.
 
     2D convolutions and Gemm as torch's Linear leaves it, both with a bias and with weights of their
     own: all that torch exports once batch norm is folded, but for a convolution without any.
@@ -199,10 +196,11 @@ def input_moments(prepared: Any, pixels: Pixels) -> dict[str, Moments]:
     """Returns the moments of every layer of :func:`weighted_layers`, by name.
 
     Args:
-        prepared: float32 graph from :func:`export.quantization.quantize.prepare`.
+        prepared: float32 graph from :func:`export.quantization.qdq.prepare`.
         pixels: uint8 (n, H, W, 3) of real images.
     """
-    layers = weighted_layers(prepared)
+    if not (layers := weighted_layers(prepared)):
+        return {}
     names = sorted({layer.input for layer in layers})
     random = np.random.default_rng(0)
     sums: dict[str, list[Any]] = {}

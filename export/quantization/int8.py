@@ -11,10 +11,10 @@ import numpy.typing as npt
 from artifact.golden import relative_error
 from artifact.records import Calibration, Limits, Quantization
 from core.preprocess import Pixels
-from export.quantization.candidate import MOST_FP32, GraphCandidate, counts
+from export.quantization.calibration import METHODS, measure_ranges
 from export.quantization.gptq import Rounding
 from export.quantization.probe import affordable, logits_of
-from export.quantization.quantize import (
+from export.quantization.qdq import (
     NORMS,
     WEIGHTED,
     prepare,
@@ -22,8 +22,7 @@ from export.quantization.quantize import (
     weight_limit,
     with_ranges,
 )
-from export.quantization.ranges import METHODS, measure_ranges
-from export.quantization.sensitivity import layer_errors
+from export.quantization.sensitivity import MOST_FP32, GraphCandidate, counts, layer_errors
 
 Labels = npt.NDArray[np.int64]
 
@@ -32,19 +31,19 @@ RANDOM_IMAGES = 16  # where there is nothing to choose by
 
 
 class Score(NamedTuple):
-    """How good an int8 graph is; the larger is the better one."""
+    """Quality of an int8 graph on the calibration images; scores compare in this order."""
 
-    top1: float  # share of images whose label it finds; agreement where there are no labels
-    agreement: float  # share of images that it answers like float32
+    top1: float  # against labels; agreement where there are none
+    agreement: float  # share of images with the top-1 class of float32
     closeness: float  # minus the largest relative error of a logit
-    drop: float  # top-1 that float32 has more; 0 where there are no labels
-    image: float  # what one image is of all
+    drop: float  # top-1 of float32 minus top1; 0 without labels
+    image: float  # one image as a share of all
 
     def holds(self, limits: Limits) -> bool:
-        """Returns whether other images may be expected to be within ``limits``.
+        """Returns whether other images can be expected to stay within ``limits``.
 
-        The images a graph was calibrated on flatter it, so half of what a limit allows is kept, or
-        one image, where that is more. Where nothing may be lost, nothing is.
+        A graph does better on the images it was calibrated on, so only half of what a limit allows
+        may be lost here, or one image where that is more; nothing where the limit allows nothing.
         """
         agreement, drop = limits.top1_agreement, limits.top1_drop
         return (agreement is None or self._keeps(1 - self.agreement, 1 - agreement)) and (

@@ -1,19 +1,44 @@
-"""Measures the error that int8 or float16 adds in each layer on its own."""
+"""Sensitivity: the error int8 or float16 adds in each layer, and how many layers stay float32."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from typing import Any
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from artifact.records import Quantization
 from core.preprocess import Pixels
 from export.quantization.probe import run_probe
-from export.quantization.quantize import DEQUANTIZE
+from export.quantization.qdq import DEQUANTIZE
 
 QUANTIZE = "QuantizeLinear"
 SINGLE, HALF = 1, 10  # float32 and float16 in ONNX
 _AXES = "axes of an image"
+# Layers in float32 cost time and bytes. A graph that needs more of them than this is no fp16 or
+# int8 graph any more: let it miss its limits.
+MOST_FP32 = 0.5
+
+
+class GraphCandidate(NamedTuple):
+    """A graph that becomes an artifact if it passes the gates."""
+
+    model: Any  # ONNX ModelProto
+    fp32_layers: tuple[str, ...] = ()  # names of nodes left in float32, the most sensitive first
+    quantization: Quantization | None = None  # of an int8 graph
+
+
+def counts(layers: int, *, above: int = 0) -> Iterator[int]:
+    """Yields counts of layers to leave in float32: ``above`` plus 1, 2, 4 and so on.
+
+    The last is :data:`MOST_FP32` of ``layers``, unless ``above`` has reached that.
+    """
+    most, more = int(layers * MOST_FP32), 1
+    while above + more < most:
+        yield above + more
+        more *= 2
+    if above < most:
+        yield most
 
 
 def layer_errors(model: Any, rounded: Any, pixels: Pixels) -> dict[str, float]:
@@ -26,11 +51,11 @@ def layer_errors(model: Any, rounded: Any, pixels: Pixels) -> dict[str, float]:
 
     Args:
         model: float32 graph.
-        rounded: that graph from :func:`export.quantization.quantize.to_int8` or
-            :func:`export.quantization.fp16_emulation.emulate`.
+        rounded: that graph from :func:`export.quantization.qdq.to_int8` or
+            :func:`export.quantization.fp16.emulate`.
         pixels: uint8 (n, H, W, 3) of real images.
     """
-    both = _Both(model, rounded)
+    both = _PairedGraph(model, rounded)
     runs = [np.array(values, dtype=np.float64) for values in run_probe(both.model, pixels)]
     powers = np.concatenate(runs, axis=1).reshape(len(both.layers), 2, len(pixels))
     noises, signals = powers[:, 0], powers[:, 1]
@@ -41,7 +66,7 @@ def layer_errors(model: Any, rounded: Any, pixels: Pixels) -> dict[str, float]:
     return {both.layers[index]: float(errors[index]) for index in order}
 
 
-class _Both:
+class _PairedGraph:
     """The float32 graph, and every rounded layer beside its original, reading the same tensors.
 
     Its outputs are two vectors for each of ``layers``, a number for each image: the sums of squares
@@ -75,7 +100,7 @@ class _Both:
             self._add_layer(node, fed)
 
     def _inputs(self) -> dict[str, str]:
-        """Returns what stands for each dequantized tensor: weights, or a float32 activation."""
+        """Returns what replaces each dequantized tensor: a weight, or a float32 activation."""
         fed = {}
         for name, node in self._restores.items():
             if name in self._constants:

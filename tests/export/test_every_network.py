@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from artifact.runtimes.tensorrt_builder import build_engine
 from export.costs import countable
-from export.quantization.to_fp16 import to_fp16
+from export.quantization.fp16 import to_fp16
 from export.to_onnx import to_onnx
 from models.cost import count_parameters, known_costs, layer_costs, network_cost
 from models.registry import find_model, list_models

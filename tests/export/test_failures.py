@@ -24,7 +24,7 @@ from export import graphs
 from export.build import Options, Outcome, build_artifacts
 from export.network import Network
 from export.quantization.probe import activations, logits_of
-from export.quantization.quantize import prepare, to_int8
+from export.quantization.qdq import prepare, to_int8
 from export.table import outcome_table
 from export.to_onnx import to_onnx
 from models.classifier import Classifier

@@ -22,9 +22,9 @@ from bench.layers.sweep import measure_layers
 from bench.measure.timing import Latency
 from core.errors import UserError
 from core.files import staged
-from export.quantization.quantize import prepare, to_int8
-from export.quantization.ranges import measure_ranges
-from export.quantization.to_fp16 import to_fp16
+from export.quantization.calibration import measure_ranges
+from export.quantization.fp16 import to_fp16
+from export.quantization.qdq import prepare, to_int8
 from export.to_onnx import to_onnx
 from models.classifier import Classifier
 from models.cost import layer_costs

@@ -20,20 +20,18 @@ from artifact.records import Limits, Logits, Quantization
 from core.preprocess import Pixels
 from export.build import build_artifacts
 from export.network import load_network
-from export.quantization import int8 as calibration
-from export.quantization import quantize
-from export.quantization.candidate import GraphCandidate
-from export.quantization.gptq import Moments, Rounding, input_moments, round_rows, weighted_layers
-from export.quantization.int8 import Score, fewest, int8_candidates
-from export.quantization.quantize import prepare, to_int8, with_ranges
-from export.quantization.ranges import (
+from export.quantization import int8, qdq
+from export.quantization.calibration import (
     BINS,
     entropy_range,
     histogram,
     measure_ranges,
     percentile_range,
 )
-from export.quantization.sensitivity import layer_errors
+from export.quantization.gptq import Moments, Rounding, input_moments, round_rows, weighted_layers
+from export.quantization.int8 import Score, fewest, int8_candidates
+from export.quantization.qdq import prepare, to_int8, with_ranges
+from export.quantization.sensitivity import GraphCandidate, layer_errors
 from export.to_onnx import to_onnx
 from models.classifier import Classifier
 
@@ -145,8 +143,8 @@ def test_weights_and_biases_are_those_that_the_quantizer_makes_per_channel(
             super().__init__(*args, **{**options, "per_channel": True})
 
     monkeypatch.setattr(qdq_quantizer, "QDQQuantizer", PerChannel)
-    monkeypatch.setattr(quantize, "_round_weights", lambda *_: None)
-    monkeypatch.setattr(quantize, "_round_biases", lambda *_: None)
+    monkeypatch.setattr(qdq, "_round_weights", lambda *_: None)
+    monkeypatch.setattr(qdq, "_round_biases", lambda *_: None)
     check_same(found, to_int8(prepared, ranges, symmetric=symmetric))
 
 
@@ -196,7 +194,7 @@ def test_the_method_is_the_one_that_measures_best(
                 ranges[method] = dict.fromkeys(ranges[method], (-100000.0, 100000.0))
         return ranges
 
-    monkeypatch.setattr(calibration, "measure_ranges", spoiled)
+    monkeypatch.setattr(int8, "measure_ranges", spoiled)
     _, made = first(small(), pixels, None, LOOSE)
     assert made.calibration == best
     assert made.top1[made.calibration] == max(made.top1.values())
@@ -379,6 +377,14 @@ def test_the_bias_makes_up_for_what_rounding_does_to_the_mean(
         mean = moments[item.name].mean.repeat(len(levels) // item.groups, axis=0)
         lost = ((weight - rounded) * mean).sum(axis=1) + exact[item.bias] - steps * step
         assert (np.abs(lost) <= 0.51 * step).all()  # half a step: the rounding of the bias itself
+
+
+def test_a_network_without_biases_is_rounded_to_the_nearest(pixels: Pixels) -> None:
+    network = nn.Sequential(
+        nn.Conv2d(3, 10, 3, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Identity()
+    )
+    candidate = next(int8_candidates(to_onnx(Classifier(network), size=SIDE), pixels, None, LOOSE))
+    assert "DequantizeLinear" in [node.op_type for node in candidate.model.graph.node]
 
 
 def test_symmetric_is_what_tensorrt_takes(pixels: Pixels) -> None:

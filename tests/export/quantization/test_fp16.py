@@ -16,11 +16,9 @@ from artifact.records import Source
 from core.preprocess import Pixels, Preprocess
 from export.graphs import Graphs
 from export.network import Network
-from export.quantization.candidate import counts
-from export.quantization.fp16_emulation import beyond_half, emulate
+from export.quantization.fp16 import emulate, fp16_candidates, overflowing_layers, to_fp16
 from export.quantization.probe import logits_of
-from export.quantization.sensitivity import layer_errors
-from export.quantization.to_fp16 import fp16_candidates, to_fp16
+from export.quantization.sensitivity import counts, layer_errors
 from export.to_onnx import to_onnx
 from models.classifier import Classifier
 from training.data import Sample
@@ -161,7 +159,7 @@ def test_a_constant_that_would_be_clamped_is_float32(pixels: Pixels) -> None:
         backbone: Any = network.backbone
         backbone.up.weight[0, 0] = 1e5
     graph = typed(graph_of(network))
-    assert layers(graph, "Conv")[1] in beyond_half(graph, pixels[:1] // 255)
+    assert layers(graph, "Conv")[1] in overflowing_layers(graph, pixels[:1] // 255)
 
 
 def test_constants_too_small_for_float16_show_in_the_error(pixels: Pixels) -> None:

@@ -1,4 +1,4 @@
-"""Ranges of activations by three methods, all from the same runs over real images."""
+"""Calibration: ranges of activations by MinMax, Percentile and Entropy, from the same runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from artifact.records import Calibration
 from core.preprocess import Pixels
 from export.quantization.probe import Activation, activations, run_probe, with_outputs
-from export.quantization.quantize import Range
+from export.quantization.qdq import Range
 
 BINS = 2048
 LEVELS = 256  # of a uint8 activation
@@ -31,7 +31,7 @@ def measure_ranges(
     """Returns the range of every float32 activation, by calibration method.
 
     Args:
-        prepared: float32 graph from :func:`export.quantization.quantize.prepare`.
+        prepared: float32 graph from :func:`export.quantization.qdq.prepare`.
         pixels: uint8 (n, H, W, 3) of real images, in random order: all of them count for the
             smallest and the largest value, the first 32 for how the others lie between.
         methods: those that are wanted; MinMax alone saves a run.
@@ -86,7 +86,7 @@ def histogram(values: Activation, ends: Range) -> Histogram:
 
 
 def percentile_range(counts: Histogram, ends: Range) -> Range:
-    """Returns the range that leaves out at most :data:`TAIL` of the values at either end.
+    """Returns the range that clips at most :data:`TAIL` of the values at either end.
 
     Args:
         counts: int64 (BINS,) from :func:`histogram`.
@@ -99,11 +99,10 @@ def percentile_range(counts: Histogram, ends: Range) -> Range:
 
 
 def entropy_range(counts: Histogram, ends: Range) -> Range:
-    """Returns the range whose 256 levels keep most of the distribution's information.
+    """Returns the range of least Kullback-Leibler divergence between values and their 256 levels.
 
-    Of ranges that shrink towards zero step by step, the one of the smallest Kullback-Leibler
-    divergence between the distribution, clipped, and its 256 levels. Zeros do not count: a level
-    stands for them exactly, and Relu makes so many that nothing else would matter.
+    The candidates shrink towards zero step by step; values outside are clipped. Zeros do not
+    count: they have an exact level, and Relu makes so many that nothing else would matter.
 
     Source: S. Migacz, 8-bit inference with TensorRT, GTC 2017.
 
@@ -146,9 +145,9 @@ def _edge(index: int, ends: Range) -> float:
 
 
 def _merged(prepared: Any) -> dict[str, str]:
-    """Returns what only a Clip or Relu reads, and its result: the quantizer makes one of the two.
+    """Returns tensors read by a Clip or Relu alone, and its result: the quantizer merges the two.
 
-    The part that is clipped off needs no levels, and what is never asked for can stay fused.
+    What is clipped off needs no levels, and a tensor that is not an output can stay fused.
     """
     readers = Counter(name for node in prepared.graph.node for name in node.input)
     return {

@@ -1,4 +1,4 @@
-"""A float32 ONNX graph to int8, given the range of every activation and the layers to leave."""
+"""Converts a float32 ONNX graph to int8, as QuantizeLinear/DequantizeLinear pairs."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ Range = tuple[float, float]  # smallest and largest value of an activation
 
 
 def prepare(model: Any) -> Any:
-    """Returns the ONNX ``ModelProto`` as the quantizer wants it: folded, with all shapes inferred.
+    """Returns an ONNX ``ModelProto`` ready for the quantizer: folded, with all shapes inferred.
 
-    Every node has a name, which is what layers are called by.
+    Every node has a name, by which its layer is known.
     """
     import onnx
     from onnxruntime.quantization.quant_utils import load_model_with_shape_infer
@@ -35,14 +35,14 @@ def prepare(model: Any) -> Any:
         result = load_model_with_shape_infer(prepared)
     for index, node in enumerate(result.graph.node):
         node.name = node.name or f"{node.op_type}_{index}"
-    _part_biases(result.graph)
+    _separate_biases(result.graph)
     return result
 
 
-def _part_biases(graph: Any) -> None:
-    """Gives each layer a bias of its own: equal ones are exported as one constant.
+def _separate_biases(graph: Any) -> None:
+    """Gives each layer its own bias: torch exports equal ones as one constant.
 
-    The quantizer would copy it under its name and a number, which may be that of an activation.
+    The quantizer would name its copies by adding a number, which can collide with an activation.
     """
     constants = {tensor.name: tensor for tensor in graph.initializer}
     taken: set[str] = set()
@@ -72,10 +72,9 @@ def to_int8(
     Args:
         prepared: float32 graph from :func:`prepare`.
         ranges: of every activation; values outside are clipped.
-        fp32_layers: names of nodes that stay as they are.
-        symmetric: the form TensorRT takes: activations are int8 around zero, weights have all
-            their bits, biases stay float32, and only what a Conv or Gemm reads is rounded, so that
-            it is fused with what follows it.
+        fp32_layers: names of nodes that stay float32.
+        symmetric: the form TensorRT takes: int8 activations around zero, 8-bit weights, float32
+            biases; only what a Conv or Gemm reads is rounded, so that it fuses with what follows.
     """
     from onnxruntime.quantization import CalibrationMethod, QuantType
     from onnxruntime.quantization.calibrate import TensorData, TensorsData
@@ -113,16 +112,16 @@ def to_int8(
     result = quantizer.model.model
     _round_weights(result, prepared, weight_limit(symmetric=symmetric))
     _round_biases(result, prepared)
-    _shield(result, fp32_layers)
+    _prevent_weight_rounding(result, fp32_layers)
     if not symmetric:
-        _widen(result, before)
+        _widen_normalisation(result, before)
     return result
 
 
 def with_ranges(quantized: Any, prepared: Any, ranges: Mapping[str, Range]) -> Any:
-    """Returns a copy of a graph from :func:`to_int8`, all layers in int8, with other ranges.
+    """Returns a copy of a graph from :func:`to_int8`, without float32 layers, with other ranges.
 
-    Weights are as they were, and so are the nodes, which take the quantizer seconds.
+    Nodes and weights are reused: making them takes the quantizer seconds.
 
     Args:
         quantized: graph whose ranges are replaced.
@@ -150,12 +149,12 @@ def with_ranges(quantized: Any, prepared: Any, ranges: Mapping[str, Range]) -> A
 
 
 def weight_limit(*, symmetric: bool) -> int:
-    """Returns the largest weight :func:`to_int8` makes, which is that of the smallest, negated."""
+    """Returns the largest weight :func:`to_int8` makes; the smallest is its negative."""
     return 127 if symmetric else 64
 
 
 def _before_weights(prepared: Any) -> list[str]:
-    """Returns the names of the nodes that pixels pass before the first Conv or Gemm."""
+    """Returns the names of the nodes between the pixels and the first Conv or Gemm."""
     constants = {tensor.name for tensor in prepared.graph.initializer}
     made = {value.name for value in prepared.graph.input} | constants
     names = []
@@ -166,8 +165,8 @@ def _before_weights(prepared: Any) -> list[str]:
     return names
 
 
-def _widen(quantized: Any, layers: Collection[str]) -> None:
-    """Repeats the (1, 3, 1, 1) constants of ``layers``, which normalise pixels, along a row.
+def _widen_normalisation(quantized: Any, layers: Collection[str]) -> None:
+    """Repeats the (1, 3, 1, 1) constants of ``layers``, which normalise pixels, to a row's width.
 
     ONNX Runtime moves them in front of the Transpose, as int8 convolutions take NHWC. There it
     would scale three values at a time; with (1, 1, W, 3) it scales a row at once.
@@ -182,9 +181,9 @@ def _widen(quantized: Any, layers: Collection[str]) -> None:
 
 
 def _round_weights(quantized: Any, prepared: Any, limit: int) -> None:
-    """Gives each channel of each weight a scale of its own.
+    """Rounds weights with a scale for each output channel.
 
-    The quantizer can, too, in a loop over all channels that would take most of its time.
+    The quantizer can do so, too, but its loop over channels would take most of its time.
     """
     import onnx
     from onnx.numpy_helper import from_array, to_array
@@ -198,8 +197,8 @@ def _round_weights(quantized: Any, prepared: Any, limit: int) -> None:
         done.add(sources[1].name)
         weight, scale, zero = (tensors[name] for name in sources[1].input)
         values = exact[weight.name.removesuffix(_QUANTIZED)]
-        turned = any(a.name == "transB" and a.i for a in node.attribute)
-        axis = 0 if node.op_type == "Conv" or turned else 1
+        transposed = any(a.name == "transB" and a.i for a in node.attribute)
+        axis = 0 if node.op_type == "Conv" or transposed else 1
         others = tuple(each for each in range(values.ndim) if each != axis)
         step = (np.abs(values).max(axis=others).astype(np.float64) / limit).astype(np.float32)
         step[step < np.finfo(np.float32).tiny] = 1.0  # a channel of zeros
@@ -211,7 +210,7 @@ def _round_weights(quantized: Any, prepared: Any, limit: int) -> None:
 
 
 def _round_biases(quantized: Any, prepared: Any) -> None:
-    """Rounds each bias, if it is rounded, to the product of the steps of input and weights."""
+    """Rounds each int32 bias to steps of input scale times weight scale."""
     import onnx
     from onnx.numpy_helper import from_array, to_array
 
@@ -234,7 +233,7 @@ def _round_biases(quantized: Any, prepared: Any) -> None:
 
 
 def _rounded(quantized: Any) -> Iterator[tuple[Any, list[Any]]]:
-    """Yields each int8 Conv and Gemm, and what dequantizes its input, weight and perhaps bias."""
+    """Yields each int8 Conv and Gemm, and the DequantizeLinear of its input, weight and bias."""
     makers = {name: node for node in quantized.graph.node for name in node.output}
     constants = {tensor.name for tensor in quantized.graph.initializer}
     for node in quantized.graph.node:
@@ -244,13 +243,13 @@ def _rounded(quantized: Any) -> Iterator[tuple[Any, list[Any]]]:
                 yield node, sources
 
 
-def _shield(model: Any, fp32_layers: Collection[str]) -> None:
-    """Keeps ONNX Runtime from rounding the weights of float32 layers after all.
+def _prevent_weight_rounding(model: Any, fp32_layers: Collection[str]) -> None:
+    """Keeps ONNX Runtime from rounding the weights of float32 layers.
 
     A session turns the weights of every Conv and Gemm between a DequantizeLinear and a
-    QuantizeLinear to int8, with one scale for the whole tensor (its WeightBiasQuantization): worse
-    than what the layer was spared. It leaves those alone whose input is dequantized per channel,
-    so they get a DequantizeLinear of their own that has the same scale for each channel.
+    QuantizeLinear to int8 with one scale for the whole tensor (WeightBiasQuantization), which is
+    worse than per-channel int8. It skips layers whose input is dequantized per channel, so each
+    gets its own DequantizeLinear, with the same scale for every channel.
     """
     import onnx
     from onnx.numpy_helper import from_array, to_array
