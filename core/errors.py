@@ -14,6 +14,7 @@ _OURS = (
     "core",
     "export",
     "models",
+    "pocketnets",
     "predict",
     "report",
     "serving",

@@ -17,6 +17,11 @@ from pathlib import Path
 from core.cores import usable_cores
 
 _CPUINFO = Path("/proc/cpuinfo")
+_VECTORS = (
+    *("avx", "avx2", "fma", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16"),
+    *("amx_int8", "amx_bf16", "amx_fp16"),
+    *("asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2", "sme"),  # of ARM
+)
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
 
@@ -89,6 +94,20 @@ def cpu_name() -> str:
             if name.strip() == "model name":
                 return value.strip()
     return platform.processor() or platform.machine()  # ARM kernels give no model name
+
+
+def instruction_sets() -> tuple[str, ...]:
+    """Returns the processor's vector instructions that inference gains by, by Linux's names.
+
+    Empty where the system does not list them.
+    """
+    lines = _CPUINFO.read_text(encoding="utf-8").splitlines() if _CPUINFO.is_file() else []
+    for line in lines:
+        name, _, flags = line.partition(":")
+        if name.strip() in ("flags", "Features"):  # of x86, of ARM
+            present = set(flags.split())
+            return tuple(name for name in _VECTORS if name in present)
+    return ()
 
 
 def _memory() -> int | None:

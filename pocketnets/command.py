@@ -96,6 +96,11 @@ COMMANDS = {
             "models.__main__:Models",
             "models.__main__:main",
         ),
+        Command(
+            "doctor",
+            "Say what can run on this machine, what cannot and why",
+            "pocketnets.doctor:Doctor",
+        ),
     )
 }
 
