@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import reprlib
 import warnings
 from collections.abc import AsyncGenerator, Awaitable, Sequence
 from contextlib import asynccontextmanager
@@ -20,18 +21,15 @@ from starlette.responses import JSONResponse, Response
 
 from core.image_types import list_suffixes
 from core.preprocess import TYPES
-from serving.admission import Slots, busy, wait_for
-from serving.batcher import QueueFull
-from serving.decoding import Upload
-from serving.endpoint import body
-from serving.front import layers
+from serving.batcher import Slots, wait_for
+from serving.bodies import TOP_K
+from serving.errors import Refusal
 from serving.metrics import exposition
 from serving.openapi import describe_api, describe_operations
 from serving.pages import page_routes
-from serving.predictor import Answer, Predictor, unwrap
-from serving.routes import Route, bento_routes
-from serving.top_k import choose_top_k, top_k_of_query
-from serving.uploads import BATCH, Refusal, advise, read_image, read_images
+from serving.predictor import Answer, Predictor, Upload, unwrap
+from serving.routes import Route, bento_routes, middleware
+from serving.uploads import BATCH, advise, read_image, read_images
 
 T = TypeVar("T")
 
@@ -53,10 +51,10 @@ def create_app(predictor: Predictor, more: Sequence[Route] = ()) -> Starlette:
     facts, schemas = _facts(predictor), describe_operations(settings, artifact)
 
     async def predict(request: Request) -> Response:
-        asked = top_k_of_query(request, labels)
+        asked = _top_k_of_query(request, labels)
         with slots.taken():
             content = await _read(read_image(request, settings.max_bytes), seconds)
-            top_k = choose_top_k(asked, content.top_k, settings.top_k, labels)
+            top_k = _choose_top_k(asked, content.top_k, settings.top_k, labels)
             uploads = [Upload(content.images[0], top_k)]
             (found,) = await _predict(request, predictor, uploads, seconds)
         if isinstance(found, Refusal):
@@ -69,14 +67,14 @@ def create_app(predictor: Predictor, more: Sequence[Route] = ()) -> Starlette:
         )
 
     async def predict_batch(request: Request) -> Response:
-        asked = top_k_of_query(request, labels)
+        asked = _top_k_of_query(request, labels)
         with slots.taken(BATCH):  # as many as it may hold bytes
             read = read_images(request, settings.max_bytes, settings.max_images)
             content = await _read(read, seconds)
-            top_k = choose_top_k(asked, content.top_k, settings.top_k, labels)
+            top_k = _choose_top_k(asked, content.top_k, settings.top_k, labels)
             uploads = [Upload(data, top_k) for data in content.images]
             found = await _predict(request, predictor, uploads, seconds)
-        results = [body(each) if isinstance(each, Refusal) else each for each in found]
+        results = [each.body if isinstance(each, Refusal) else each for each in found]
         return JSONResponse({"results": results, **predictor.name})
 
     async def model(request: Request) -> Response:
@@ -104,7 +102,7 @@ def create_app(predictor: Predictor, more: Sequence[Route] = ()) -> Starlette:
         *more,
     ]
     api = describe_api(settings, artifact, routes)
-    return Starlette(middleware=layers(settings, routes), lifespan=lifespan)
+    return Starlette(middleware=middleware(settings, routes), lifespan=lifespan)
 
 
 async def _read(body: Awaitable[T], seconds: float) -> T:
@@ -119,11 +117,53 @@ async def _read(body: Awaitable[T], seconds: float) -> T:
 async def _predict(
     request: Request, predictor: Predictor, uploads: Sequence[Upload], seconds: float
 ) -> list[Answer | Refusal]:
-    try:
-        answers = predictor.predict(uploads)
-    except QueueFull:
-        raise busy() from None
-    return unwrap(await wait_for(answers, request, seconds))
+    return unwrap(await wait_for(predictor.predict(uploads), request, seconds))
+
+
+def _top_k_of_query(request: Request, labels: int) -> int | None:
+    """Returns the number in the query; None if there is none.
+
+    Raises:
+        Refusal: it is no whole number in 1..``labels``.
+    """
+    # Parsing what is not there would take longer than asking.
+    text = request.query_params.get(TOP_K) if request.scope["query_string"] else None
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdecimal() and len(text) < 10):
+        raise _bad_top_k(text, labels)
+    return _check_top_k(int(text), labels)
+
+
+def _choose_top_k(query: int | None, given: object, default: int, labels: int) -> int:
+    """Returns the number of the query or of the body, or the default where neither has one.
+
+    Args:
+        query: what :func:`_top_k_of_query` found.
+        given: what a body gives, of any type; None is nothing.
+        default: at most ``labels`` of it are answered.
+        labels: how many there are.
+
+    Raises:
+        Refusal: both have one, or that of the body is no whole number in 1..``labels``.
+    """
+    if given is None:
+        return min(default, labels) if query is None else query
+    if query is not None:
+        raise Refusal(422, "bad_top_k", "top_k is in the query and in the JSON: send it in one")
+    return _check_top_k(given, labels)
+
+
+def _check_top_k(given: object, labels: int) -> int:
+    number = int(given) if isinstance(given, float) and given.is_integer() else given
+    if isinstance(number, int) and not isinstance(number, bool) and 1 <= number <= labels:
+        return number
+    raise _bad_top_k(given, labels)
+
+
+def _bad_top_k(given: object, labels: int) -> Refusal:
+    detail = f"top_k is {reprlib.repr(given)}: it must be a whole number in 1..{labels}"
+    return Refusal(422, "bad_top_k", detail)
 
 
 def _facts(predictor: Predictor) -> Answer:

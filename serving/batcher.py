@@ -1,7 +1,8 @@
-"""Batches that nobody waits for: an idle thread takes its share of what is queued.
+"""The queue: which requests are admitted, how images are batched, and the wait for answers.
 
-On a CPU a batch of eight costs per image what a batch of one does, so there is nothing to wait
-for. On a GPU it is the other way round: there a thread may wait a short window for more.
+No batch waits for more images: an idle thread takes its share of what is queued. On a CPU a batch
+of eight costs per image what a batch of one does, so there is nothing to wait for. On a GPU it is
+the other way round: there a thread may wait a short window for more.
 """
 
 from __future__ import annotations
@@ -10,16 +11,47 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, Generic, TypeVar
+
+from starlette.requests import Request
+
+from serving.errors import Refusal
+
+BUSY_S = 1  # when to come again: a full queue is worked off in less
+# When it is asked whether the client is still there. To ask takes a task, which costs the event
+# loop a fifth of what all of a request does, and most answers come sooner.
+_PATIENCE_S = 0.1
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
-class QueueFull(Exception):
-    """More items than there is room for; none of them was taken."""
+class Slots:
+    """A count of requests that are being read, wait or are worked on; used in one event loop.
+
+    It bounds what uploads hold in memory, and tells a client before it sends its image.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._free = self._all = count
+
+    @contextmanager
+    def taken(self, count: int = 1) -> Iterator[None]:
+        """Yields while ``count`` slots are taken, or all there are.
+
+        Raises:
+            Refusal: fewer are free.
+        """
+        count = min(count, self._all)
+        if self._free < count:
+            raise _busy()
+        self._free -= count
+        try:
+            yield
+        finally:
+            self._free += count
 
 
 class Batcher(Generic[T, R]):
@@ -68,13 +100,13 @@ class Batcher(Generic[T, R]):
         Called from the event loop that is to wait for them.
 
         Raises:
-            QueueFull: there is no room for all of them.
+            Refusal: there is no room for all of them; none is taken.
         """
         loop = asyncio.get_running_loop()
         futures = [loop.create_future() for _ in items]
         with self._changed:
             if len(self._jobs) + len(items) > self._capacity + self._idle:
-                raise QueueFull
+                raise _busy()
             self._jobs.extend(zip(items, futures, strict=True))
             self._changed.notify(len(items))
         return futures
@@ -121,6 +153,68 @@ class Batcher(Generic[T, R]):
         while len(self._jobs) < self._size and not self._closed:
             if not self._changed.wait(max(0.0, end - time.monotonic())):
                 return
+
+
+async def wait_for(
+    answers: Sequence[asyncio.Future[Any]], request: Request, seconds: float
+) -> list[Any]:
+    """Returns what became of ``answers``, in order: a result or an exception for each.
+
+    Raises:
+        Refusal: they did not all come within ``seconds``, or the client hung up; those still
+            missing are cancelled.
+    """
+    loop = asyncio.get_running_loop()
+    watches: list[asyncio.Task[None]] = []
+
+    def give_up(*_: object) -> None:
+        for answer in answers:
+            answer.cancel()  # one that is there already counts as looked at by this, too
+
+    def watch() -> None:
+        watches.append(loop.create_task(_hung_up(request)))
+        watches[0].add_done_callback(give_up)
+
+    late = loop.call_later(seconds, give_up)
+    slow = loop.call_later(_PATIENCE_S, watch)
+    found: list[Any] = []
+    try:
+        for answer in answers:
+            try:
+                found.append(await answer)
+            except Exception as error:
+                found.append(error)
+    except asyncio.CancelledError:
+        give_up()
+        this = asyncio.current_task()
+        if this is not None and this.cancelling():
+            raise  # not the answers alone: the server ends
+        if any(task.done() for task in watches):
+            detail = "the connection closed before the answer"
+            raise Refusal(400, "incomplete", detail) from None
+        detail = f"no answer within {seconds:g} s; the service is overloaded"
+        raise Refusal(504, "too_late", detail) from None
+    finally:
+        late.cancel()
+        slow.cancel()
+        for task in watches:
+            task.cancel()
+    return found
+
+
+async def _hung_up(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _busy() -> Refusal:
+    """Returns the refusal of a request that does not fit."""
+    return Refusal(
+        429,
+        "busy",
+        f"the queue is full; come again in {BUSY_S} s",
+        headers={"retry-after": str(BUSY_S)},
+    )
 
 
 def _settle(futures: Sequence[asyncio.Future[R]], results: Sequence[R | Exception]) -> None:

@@ -7,9 +7,8 @@ from typing import Any
 
 from artifact.artifact import Artifact
 from core.preprocess import TYPES
-from serving.admission import BUSY_S
-from serving.forms import FIELD
-from serving.json_bodies import TOP_K
+from serving.batcher import BUSY_S
+from serving.bodies import FIELD, TOP_K
 from serving.routes import Route
 from serving.settings import Settings
 from serving.uploads import ANY, BATCH

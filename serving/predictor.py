@@ -1,4 +1,4 @@
-"""Image bytes to an answer, in the threads of this one process."""
+"""Uploads to answers: decode, resize and run the artifact, in the threads of this one process."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import functools
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
@@ -19,15 +20,48 @@ from artifact.records import Logits
 from artifact.runtimes.base import Runtime
 from artifact.runtimes.batch_size import MOST_ON_CPU, MOST_ON_GPU, best_batch_size
 from artifact.scores import largest, softmax
-from core.preprocess import Pixels, encode_png
+from core.image_types import decode_image
+from core.preprocess import (
+    ImageError,
+    Pixels,
+    Preprocess,
+    TooManyPixelsError,
+    UnsupportedImageError,
+    encode_png,
+)
 from serving.batcher import Batcher
-from serving.decoding import Decoded, Upload, read
+from serving.bodies import decode_base64
+from serving.errors import Refusal
 from serving.metrics import BATCHES, DEPTH, STAGES
 from serving.settings import Settings
-from serving.uploads import Refusal
+from serving.uploads import check_size
 
 Answer = dict[str, Any]  # ready for JSON
 _STAGES = {name: STAGES.labels(name) for name in ("decode", "resize", "queue", "inference")}
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """One image, how many labels are asked for, and since when it waits.
+
+    Attributes:
+        data: the bytes of its file, or base64 of them.
+    """
+
+    data: bytes | str
+    top_k: int
+    queued: float = field(default_factory=perf_counter)
+
+
+@dataclass(slots=True)
+class Decoded:
+    """An image on its way: seconds of each stage, and what came of it."""
+
+    upload: Upload
+    pixels: Pixels | None = None
+    refusal: Refusal | None = None
+    decode: float = 0.0
+    resize: float = 0.0
 
 
 @functools.cache
@@ -124,7 +158,7 @@ class Predictor:
         One that is cancelled is given up, if it is still queued.
 
         Raises:
-            QueueFull: they do not all fit into the queue.
+            Refusal: they do not all fit into the queue.
         """
         assert self._batcher is not None
         futures = self._batcher.submit(uploads)
@@ -143,7 +177,9 @@ class Predictor:
         assert self._runtime is not None
         if self._batcher is not None:
             DEPTH.set(self._batcher.depth)
-        images = [read(upload, self.settings, self.artifact.preprocess) for upload in uploads]
+        images = [
+            decode_upload(upload, self.settings, self.artifact.preprocess) for upload in uploads
+        ]
         good = [image.pixels for image in images if image.pixels is not None]
         logits: Iterator[Logits] = iter(())
         inference = 0.0
@@ -176,6 +212,41 @@ class Predictor:
             {"label": self.artifact.labels[i], "index": int(i), "score": float(scores[i])}
             for i in largest(scores, top_k)
         ]
+
+
+def decode_upload(upload: Upload, settings: Settings, preprocess: Preprocess) -> Decoded:
+    """Returns the image of ``upload``, or its refusal; never raises for what a client sent."""
+    image = Decoded(upload)
+    started = perf_counter()
+    try:
+        data = _image_bytes(upload.data, settings.max_bytes)
+        decoded = decode_image(
+            data,
+            max_pixels=settings.max_pixels,
+            shorter=preprocess.shorter,
+            truncated=settings.truncated,
+        )
+    except Refusal as refusal:
+        image.refusal = refusal
+    except TooManyPixelsError as error:
+        image.refusal = Refusal(413, "too_many_pixels", str(error))
+    except UnsupportedImageError as error:
+        image.refusal = Refusal(415, "unsupported_image", str(error))
+    except ImageError as error:
+        image.refusal = Refusal(400, "not_an_image", str(error))
+    else:
+        between = perf_counter()
+        image.decode = between - started
+        image.pixels = preprocess(decoded)
+        image.resize = perf_counter() - between
+    return image
+
+
+def _image_bytes(data: bytes | str, max_bytes: int) -> bytes:
+    """Returns the bytes of an image's file; raises Refusal if they cannot be had."""
+    file = decode_base64(data, max_bytes) if isinstance(data, str) else data
+    check_size(file, max_bytes)
+    return file
 
 
 def unwrap(found: Sequence[Any]) -> list[Answer | Refusal]:

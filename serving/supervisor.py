@@ -23,9 +23,9 @@ from uvicorn.supervisors import Multiprocess, multiprocess
 
 from artifact.opening import open_artifact
 from core.errors import UserError
-from serving.front import around
 from serving.predictor import the_predictor
 from serving.protocol import connection_class
+from serving.routes import wrap
 from serving.settings import PREFIX, Settings
 
 GRACE_S = 20  # what an unfinished request gets after SIGTERM
@@ -82,7 +82,7 @@ def create() -> Any:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         sys.exit(STARTUP_FAILURE)
-    return around(service, app.user_middleware)
+    return wrap(service, app.user_middleware)
 
 
 def _allow_files(connections: int) -> None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import zlib
+from collections.abc import AsyncIterator, Iterator
 from typing import NamedTuple
 
 from multipart import MultipartError
 from starlette.requests import Request
 
-from serving.forms import FIELD, Form
-from serving.gunzip import Gunzip, GzipError
-from serving.json_bodies import ALLOWED, JsonError, read_json
+from serving.bodies import ALLOWED, ENVELOPE, FIELD, TEXT, Form, read_json
+from serving.errors import Refusal, too_large
 
 FORM = b"multipart/form-data"
 JSON = b"application/json"
@@ -19,27 +19,15 @@ ANY = "application/octet-stream"
 _OF_BYTES = (ANY.encode(), b"binary/octet-stream")  # the second is that of S3
 
 BATCH = 5  # times max_bytes: what all images of a batch may have together
-ENVELOPE = 64 * 1024  # what a body may add around its images: boundaries, headers, small fields
-TEXT = 1.5  # times the bytes it stands for: base64 is 4/3, in lines and with each / escaped more
 # What gzipped JSON may inflate to: base64 of an image packs to some 3/4, and only a bomb or a flat
 # BMP to less than a twentieth. Without this, 144 KB take the memory of a whole batch.
 _RATIO = 20  # times what came of it
 _FREE = 1 << 20  # bytes beside that
+_PIECE = 1 << 20  # bytes that are held at once, whatever a chunk inflates to
+_MEMBERS = 100  # each costs as much as kilobytes of data, and may hold nothing
+_GZIP = 16 + zlib.MAX_WBITS  # for zlib: with the head and the checksum of gzip
 
 Headers = dict[bytes, bytes]
-
-
-class Refusal(Exception):
-    """A request that gets an error answer: HTTP status, short code and one line of detail."""
-
-    def __init__(
-        self, status: int, code: str, detail: str, headers: dict[str, str] | None = None
-    ) -> None:
-        super().__init__(detail)
-        self.status = status
-        self.code = code
-        self.detail = detail
-        self.headers = headers
 
 
 class Content(NamedTuple):
@@ -121,11 +109,6 @@ def check_size(data: bytes, max_bytes: int) -> None:
         raise Refusal(400, "empty", "the upload holds no bytes")
 
 
-def too_large(max_bytes: int) -> Refusal:
-    """Returns the refusal of an upload that is too large."""
-    return Refusal(413, "too_large", f"the upload exceeds the limit of {max_bytes} bytes")
-
-
 def _headers(request: Request) -> Headers:
     return dict(request.scope["headers"])  # Starlette goes through them for each question
 
@@ -153,9 +136,6 @@ async def _read_form(
     except MultipartError as error:
         reason = error.args[0]  # of some, what follows are all the bytes
         raise Refusal(400, "bad_form", f"the multipart form is broken: {reason}") from None
-    if not images:
-        detail = f"the form needs a file {FIELD!r}; it holds {form.describe_others()}"
-        raise Refusal(400, "no_image", detail)
     return Content(images)
 
 
@@ -165,10 +145,7 @@ async def _read_json(
     limit = int(TEXT * max_bytes) + ENVELOPE
     body = await _read_all(request, headers, limit, max_bytes)
     check_size(body, limit)
-    try:
-        texts, top_k = read_json(body, field, max_images)
-    except JsonError as error:
-        raise Refusal(400, "bad_json", f"the JSON is not as expected: {error}") from None
+    texts, top_k = read_json(body, field, max_images)
     return Content([*texts], top_k)
 
 
@@ -234,3 +211,51 @@ def _bomb() -> Refusal:
         "send it without gzip, or a form"
     )
     return Refusal(400, "bad_gzip", detail)
+
+
+class GzipError(ValueError):
+    """Data that is no gzip, broken, cut off or followed by something else."""
+
+
+class Gunzip:
+    """What gzip data holds (RFC 1952): one member, or several that follow each other.
+
+    Raises:
+        GzipError: in every method.
+    """
+
+    def __init__(self) -> None:
+        self._member: zlib._Decompress | None = None
+        self._members = 0
+
+    def feed(self, chunk: bytes) -> Iterator[bytes]:
+        """Yields what the next bytes inflate to, in pieces of up to 1 MiB.
+
+        Nothing is inflated before it is asked for, so whoever counts can stop in time.
+        """
+        while chunk:
+            if self._member is None:
+                self._start()
+            member = self._member
+            assert member is not None
+            try:
+                piece = member.decompress(chunk, _PIECE)
+            except zlib.error as error:
+                reason = str(error).rpartition(": ")[2]
+                raise GzipError(f"member {self._members}: {reason}") from None
+            chunk = member.unconsumed_tail
+            if member.eof:
+                chunk, self._member = member.unused_data, None
+            if piece:
+                yield piece
+
+    def close(self) -> None:
+        """Checks that nothing is missing, after the last bytes."""
+        if self._member is not None or not self._members:
+            raise GzipError("it is cut off")
+
+    def _start(self) -> None:
+        self._members += 1
+        if self._members > _MEMBERS:
+            raise GzipError(f"more than {_MEMBERS} members")
+        self._member = zlib.decompressobj(_GZIP)

@@ -5,8 +5,8 @@ import random
 
 import pytest
 
-from serving.base64_text import decode_base64
-from serving.uploads import Refusal
+from serving.bodies import decode_base64
+from serving.errors import Refusal
 
 DATA = random.Random(0).randbytes(3_000_001)  # several steps, and an end that wants padding
 TEXT = base64.b64encode(DATA).decode()

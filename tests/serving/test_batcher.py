@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from serving.batcher import Batcher, QueueFull
+from serving.batcher import Batcher
+from serving.errors import Refusal
 
 
 class Worker:
@@ -92,7 +93,7 @@ def test_full_is_full_and_nothing_of_it_is_taken() -> None:
         busy = batcher.submit([1])
         await until(lambda: worker.batches)
         waiting = batcher.submit([2])
-        with pytest.raises(QueueFull):
+        with pytest.raises(Refusal):
             batcher.submit([3, 4])
         assert batcher.depth == 1
         fits = batcher.submit([5])

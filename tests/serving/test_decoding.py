@@ -7,7 +7,7 @@ from bombs import bombs
 from samples import samples
 
 from core.preprocess import TYPES, Preprocess
-from serving.decoding import Decoded, Upload, read
+from serving.predictor import Decoded, Upload, decode_upload
 from serving.settings import Settings
 
 SMALL = Preprocess(resize=40, crop=32)
@@ -15,7 +15,7 @@ SMALL = Preprocess(resize=40, crop=32)
 
 def answer(data: bytes, **settings: str) -> Decoded:
     environment = {f"POCKETNETS_{name.upper()}": value for name, value in settings.items()}
-    return read(Upload(data, top_k=1), Settings.from_environment(environment), SMALL)
+    return decode_upload(Upload(data, top_k=1), Settings.from_environment(environment), SMALL)
 
 
 def refusal(data: bytes, **settings: str) -> tuple[int, str, str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from multipart import MultipartError
 
-from serving.forms import FIELD, Form
+from serving.bodies import FIELD, Form
+from serving.errors import Refusal
 
 TYPE = "multipart/form-data; boundary=b"
 BODY = (
@@ -14,13 +15,12 @@ BODY = (
     b"Content-Type: image/jpeg\r\n\r\n\xff\xd8\r\n--\r\n--c\r\n"
     b'--b\r\nContent-Disposition: form-data; name="image"\r\n\r\nno file\r\n'
     b'--b\r\nContent-Disposition: form-data; name="image"; filename=""\r\n\r\n\r\n'
-    b'--b\r\nContent-Disposition: form-data; name="other"; filename="b"\r\n\r\nxyz\r\n'
     b"--b--\r\nand more"
 )
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 64, len(BODY)])
-def test_images_alone_are_kept(size: int) -> None:
+def test_files_are_kept_and_text_is_skipped(size: int) -> None:
     form = Form(TYPE, max_images=2, advice="")
     for start in range(0, len(BODY), size):
         form.feed(BODY[start : start + size])
@@ -85,7 +85,9 @@ def test_what_a_file_is(headers: list[str]) -> None:
     ],
 )
 def test_text_is_no_file(headers: list[str]) -> None:
-    assert read(part(*headers)) == []
+    with pytest.raises(Refusal) as caught:
+        read(part(*headers))
+    assert caught.value.code == "no_image"
 
 
 @pytest.mark.parametrize(
@@ -116,17 +118,36 @@ def test_another_encoding_of_a_part_is_refused() -> None:
         read(part(f"{DISPOSITION}; filename=a", "Content-Transfer-Encoding: quoted-printable"))
 
 
-def test_what_else_a_form_holds_is_told() -> None:
-    form = Form(TYPE, max_images=2, advice="")
-    form.feed(BODY)
-    assert form.describe_others() == "the text 'note', the text 'image', the file 'other'"
-    assert Form(TYPE, max_images=1, advice="").describe_others() == "nothing"
+def refused(form: Form) -> Refusal:
+    with pytest.raises(Refusal) as caught:
+        form.images()
+    assert caught.value.status == 400
+    return caught.value
+
+
+def test_what_else_a_form_holds_is_told_where_there_is_no_image() -> None:
+    none = Form(TYPE, max_images=1, advice="")
+    none.feed(part('Content-Disposition: form-data; name="picture"; filename="b"'))
+    assert refused(none).code == "no_image"
+    assert refused(none).detail.endswith("the file 'picture'")
     many = Form(TYPE, max_images=1, advice="")
     for number in range(9):
         name = "\0" * 1000 if number == 1 else f"n{number}\t"
         lines = ("--b", f'Content-Disposition: form-data; name="{name}"', "", "", "")
         many.feed("\r\n".join(lines).encode())
-    told = many.describe_others()
+    many.feed(b"--b--")
+    told = refused(many).detail
     assert "\t" not in told
     assert told.endswith("more")
-    assert len(told) < 250
+    assert len(told) < 300
+
+
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [('name="mask"; filename="m.png"', "'mask'"), ('name="top_k"', "?top_k=")],
+)
+def test_what_would_be_ignored_is_refused(other: str, named: str) -> None:
+    form = Form(TYPE, max_images=2, advice="")
+    form.feed(f"--b\r\nContent-Disposition: form-data; {other}\r\n\r\n3\r\n".encode() + BODY)
+    assert refused(form).code == "bad_form"
+    assert named in refused(form).detail

@@ -8,11 +8,9 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Scope
 
-from serving.endpoint import Endpoint
-from serving.front import Front
+from serving.errors import Refusal
 from serving.metrics import REQUESTS
-from serving.routes import Route, bento_routes
-from serving.uploads import Refusal
+from serving.routes import Route, Router, bento_routes
 
 
 def send(app: ASGIApp, **scope: Any) -> list[Message]:
@@ -49,8 +47,8 @@ ROUTES = [Route("/predict", ours, method="POST"), *bento_routes({})]
     ],
 )
 def test_images_take_the_short_way(scope: dict[str, Any], who: bytes) -> None:
-    front = Front(PlainTextResponse("service"), ROUTES, token=None)
-    assert send(front, **scope)[1]["body"] == who
+    router = Router(PlainTextResponse("service"), ROUTES, token=None)
+    assert send(router, **scope)[1]["body"] == who
 
 
 def test_the_lifespan_is_the_services() -> None:
@@ -60,14 +58,14 @@ def test_the_lifespan_is_the_services() -> None:
         seen.append(scope["type"])
 
     async def start() -> None:
-        await Front(service, ROUTES, None)({"type": "lifespan"}, None, None)  # type: ignore[arg-type]
+        await Router(service, ROUTES, None)({"type": "lifespan"}, None, None)  # type: ignore[arg-type]
 
     asyncio.run(start())
     assert seen == ["lifespan"]
 
 
 def test_answers_are_counted_by_path_and_all_others_together() -> None:
-    front = Front(PlainTextResponse("service"), ROUTES, token=None)
+    router = Router(PlainTextResponse("service"), ROUTES, token=None)
     asked = [("POST", "/predict"), ("GET", "/predict"), ("GET", "/a"), ("GET", "/b")]
     counts = [("/predict", 200), ("/predict", 405), ("other", 404), ("/readyz", 200)]
 
@@ -76,22 +74,22 @@ def test_answers_are_counted_by_path_and_all_others_together() -> None:
 
     before = counted()
     for method, path in [*asked, ("GET", "/readyz")]:
-        send(front, method=method, path=path, query_string=b"")
+        send(router, method=method, path=path, query_string=b"")
     assert [after - was for after, was in zip(counted(), before, strict=True)] == [1, 1, 2, 0]
 
 
-def test_what_an_endpoint_raises_is_answered() -> None:
+def test_what_a_handler_raises_is_answered() -> None:
     async def refuse(request: Request) -> Response:
         raise Refusal(429, "busy", "come again", {"retry-after": "1"})
 
     async def fail(request: Request) -> Response:
         raise LookupError("/a/path")
 
-    start, answer = send(Endpoint(refuse))
+    start, answer = send(Route("/", refuse).answer)
     assert start["status"] == 429
     assert (b"retry-after", b"1") in start["headers"]
     assert answer["body"] == b'{"error":"busy","detail":"come again"}'
-    start, answer, raised = send(Endpoint(fail))
+    start, answer, raised = send(Route("/", fail).answer)
     assert start["status"] == 500
     assert answer["body"] == b'{"error":"internal","detail":"the service failed; its log says why"}'
     assert raised == {"type": "raised"}  # for the server's log

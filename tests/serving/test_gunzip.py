@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from serving.gunzip import Gunzip, GzipError
+from serving.uploads import Gunzip, GzipError
 
 DATA = random.Random(0).randbytes(5_000) * 3 + bytes(3_000_000)
 

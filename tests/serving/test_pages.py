@@ -9,9 +9,8 @@ from PIL import Image
 from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
 
-from serving.front import Front
 from serving.pages import FOLDER, page_routes
-from serving.routes import bento_routes
+from serving.routes import Router, bento_routes
 
 PATHS = {route.path for route in page_routes()}
 TEXTS = [path for path in FOLDER.iterdir() if path.suffix != ".ico"]
@@ -19,7 +18,7 @@ TEXTS = [path for path in FOLDER.iterdir() if path.suffix != ".ico"]
 
 @pytest.fixture(scope="module")
 def client() -> TestClient:
-    return TestClient(Front(PlainTextResponse("service"), page_routes(), token=None))
+    return TestClient(Router(PlainTextResponse("service"), page_routes(), token=None))
 
 
 def test_every_file_has_a_route() -> None:

@@ -18,8 +18,7 @@ from artifact.runtimes.ort import OrtRuntime
 from artifact.runtimes.tensorrt_engine import EngineRuntime
 from core.preprocess import Pixels, encode_png
 from serving import predictor as predictor_module
-from serving.decoding import Upload
-from serving.predictor import Predictor
+from serving.predictor import Predictor, Upload
 from serving.settings import Settings
 
 

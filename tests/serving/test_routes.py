@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from artifact.artifact import Artifact
 from serving.app import create_app
-from serving.front import Front, around
 from serving.pages import FOLDER
 from serving.predictor import Predictor
-from serving.routes import Route, bento_routes
+from serving.routes import Route, Router, bento_routes, wrap
 from serving.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,18 +57,14 @@ def check_error(response: httpx.Response, status: int, code: str) -> str:
 @pytest.fixture
 def make_app(artifact_path: Path) -> Iterator[Callable[..., ASGIApp]]:
     """Returns a function that returns the application with some settings."""
-    predictor: Predictor | None = None
+    with ExitStack() as stack:
 
-    def make(**settings: Any) -> ASGIApp:
-        nonlocal predictor
-        chosen = Settings(artifact=artifact_path, threads=1, **settings)
-        predictor = Predictor(chosen, Artifact.load(artifact_path))
-        predictor.__enter__()
-        return create_app(predictor)
+        def make(**settings: Any) -> ASGIApp:
+            chosen = Settings(artifact=artifact_path, threads=1, **settings)
+            predictor = Predictor(chosen, Artifact.load(artifact_path))
+            return create_app(stack.enter_context(predictor))
 
-    yield make
-    if predictor is not None:
-        predictor.__exit__(None, None, None)
+        yield make
 
 
 # The token ----------------------------------------------------------------------------------------
@@ -76,7 +72,7 @@ def make_app(artifact_path: Path) -> Iterator[Callable[..., ASGIApp]]:
 WALK = """
 import asyncio, httpx, json
 from starlette.applications import Starlette
-from serving.front import around
+from serving.routes import wrap
 from serving.service import Pocketnets, app
 
 def paths(routes):
@@ -88,12 +84,12 @@ def paths(routes):
 
 async def walk():
     service = Pocketnets.to_asgi()
-    (front,) = app.user_middleware
-    listed = {route.path: route.method for route in front.kwargs["routes"]}
+    (router,) = app.user_middleware
+    listed = {route.path: route.method for route in router.kwargs["routes"]}
     for path in paths(service.routes):
         listed.setdefault(path, "GET")
     found = {}
-    for whole in (service, around(service, app.user_middleware)):
+    for whole in (service, wrap(service, app.user_middleware)):
         transport = httpx.ASGITransport(whole, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             for path, method in listed.items():
@@ -133,18 +129,18 @@ def test_a_new_route_needs_the_token_unless_it_says_otherwise() -> None:
         return PlainTextResponse("ours")
 
     routes = [Route("/new", answer), Route("/open", answer, public=True)]
-    front = Front(PlainTextResponse("service"), routes, token="s3cret")
+    router = Router(PlainTextResponse("service"), routes, token="s3cret")
     bearer = {"authorization": "Bearer s3cret"}
     for path in ("/new", "/new/x", "/elsewhere", "//open", "/OPEN", "/open/x"):
-        check_error(ask(front, "GET", path), 401, "unauthorized")
-    assert ask(front, "GET", "/open").text == "ours"
-    assert ask(front, "GET", "/new", headers=bearer).text == "ours"
-    check_error(ask(front, "GET", "/elsewhere", headers=bearer), 404, "not_found")
+        check_error(ask(router, "GET", path), 401, "unauthorized")
+    assert ask(router, "GET", "/open").text == "ours"
+    assert ask(router, "GET", "/new", headers=bearer).text == "ours"
+    check_error(ask(router, "GET", "/elsewhere", headers=bearer), 404, "not_found")
     two = [("authorization", "Bearer wrong"), ("authorization", "Bearer s3cret")]
-    check_error(ask(front, "GET", "/new", headers=two), 401, "unauthorized")
+    check_error(ask(router, "GET", "/new", headers=two), 401, "unauthorized")
 
 
-def test_no_websocket_gets_past_the_front() -> None:
+def test_no_websocket_gets_past_the_router() -> None:
     sent: list[Message] = []
 
     async def service(scope: Scope, receive: Receive, send: Send) -> None:
@@ -157,7 +153,7 @@ def test_no_websocket_gets_past_the_front() -> None:
         sent.append(message)
 
     scope = {"type": "websocket", "path": "/healthz", "headers": []}
-    asyncio.run(Front(service, bento_routes({}), None)(scope, receive, send))  # type: ignore[arg-type]
+    asyncio.run(Router(service, bento_routes({}), None)(scope, receive, send))  # type: ignore[arg-type]
     assert sent == [{"type": "websocket.close"}]
 
 
@@ -178,8 +174,8 @@ def test_what_is_not_there_is_told_as_json(make_app: Callable[..., ASGIApp]) -> 
     ("status", "code"), [(503, "service_unavailable"), (404, "not_found"), (500, "internal")]
 )
 def test_an_error_of_bentoml_becomes_ours(status: int, code: str) -> None:
-    front = Front(PlainTextResponse("not JSON", status), bento_routes({}), None)
-    check_error(ask(front, "GET", "/readyz"), status, code)
+    router = Router(PlainTextResponse("not JSON", status), bento_routes({}), None)
+    check_error(ask(router, "GET", "/readyz"), status, code)
 
 
 @pytest.mark.parametrize("begun", [False, True])
@@ -189,9 +185,9 @@ def test_a_failure_of_bentoml_is_raised_again_for_the_log(begun: bool) -> None:
             await PlainTextResponse("Internal Server Error", 500)(scope, receive, send)
         raise LookupError
 
-    front = Front(fail, bento_routes({}), None)
-    check_error(ask(front, "GET", "/readyz"), 500, "internal")
-    transport = httpx.ASGITransport(front)
+    router = Router(fail, bento_routes({}), None)
+    check_error(ask(router, "GET", "/readyz"), 500, "internal")
+    transport = httpx.ASGITransport(router)
 
     async def send() -> None:
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
@@ -259,16 +255,16 @@ def test_a_proxy_may_strip_its_prefix_or_not(
 
 
 def routes(app: Any) -> list[Route]:
-    (front,) = app.user_middleware
-    return list(front.kwargs["routes"])
+    (router,) = app.user_middleware
+    return list(router.kwargs["routes"])
 
 
 def test_bentoml_sees_no_prefix() -> None:
     async def service(scope: Scope, receive: Receive, send: Send) -> None:
         await PlainTextResponse(scope["root_path"] + scope["path"])(scope, receive, send)
 
-    front = Front(service, bento_routes({}), None, "/classifier")
-    assert ask(front, "GET", "/classifier/readyz").text == "/readyz"
+    router = Router(service, bento_routes({}), None, "/classifier")
+    assert ask(router, "GET", "/classifier/readyz").text == "/readyz"
 
 
 # Other origins ------------------------------------------------------------------------------------
@@ -309,5 +305,5 @@ def test_pages_of_all_origins_may_ask(make_app: Callable[..., ASGIApp]) -> None:
 
 
 def test_layers_fit_around_any_application() -> None:
-    app = around(PlainTextResponse("inside"), [])
+    app = wrap(PlainTextResponse("inside"), [])
     assert ask(app, "GET", "/").text == "inside"

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from serving.admission import Slots
-from serving.uploads import Refusal
+from serving.batcher import Slots
+from serving.errors import Refusal
 
 
 def test_what_is_taken_is_given_back() -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 
-from serving.admission import wait_for
-from serving.uploads import Refusal
+from serving.batcher import wait_for
+from serving.errors import Refusal
 
 Answers = list[asyncio.Future[Any]]
 
