@@ -19,8 +19,7 @@ from core.errors import UserError
 from core.preprocess import ImageError, encode_png
 from predict.classifier import Classifier, Limits, Prediction
 from predict.pipeline import Item, classify
-from serving.decoding import Upload, read
-from serving.predictor import Predictor
+from serving.predictor import Predictor, Upload, decode_upload
 from serving.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -144,7 +143,7 @@ def test_answers_and_refusals_are_those_of_the_service(artifact_path: Path) -> N
         preprocess = predictor.artifact.preprocess
     kinds = set()
     for row, answer in zip(rows, answers, strict=True):
-        refusal = read(Upload(given[row.path], 3), settings, preprocess).refusal
+        refusal = decode_upload(Upload(given[row.path], 3), settings, preprocess).refusal
         kinds.add(None if refusal is None else refusal.code)
         if row.prediction is None:
             assert refusal is not None, row.path
