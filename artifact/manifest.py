@@ -43,7 +43,9 @@ class Manifest:
         output: float32 ("batch", num_classes).
         batch_range: smallest and largest batch the model file takes.
         macs: multiply-accumulates per image.
-        parameters: number of weights and biases of the torch network.
+        parameters: number of weights and biases of the torch network, without branches that only
+            training needs.
+        shape_nodes: nodes of the graph that compute with nothing but sizes at run time.
         limits: what the figures below must reach.
         parity: agreement with torch; None if unverified.
         metrics: None where nothing was measured (no held-out images, or not runnable here).
@@ -73,6 +75,7 @@ class Manifest:
     metrics: Metrics | None
     unverified: str | None
     source: Source
+    shape_nodes: Count = 0
     fp32_layers: tuple[str, ...] = ()
     quantization: Quantization | None = None
     fingerprint: Fingerprint | None = None

@@ -25,6 +25,7 @@ from models.cost import (
     network_cost,
     to_json,
 )
+from models.inference_form import inference_form
 from models.registry import build_model, find_model, list_models
 
 
@@ -52,7 +53,7 @@ def countable(name: str) -> Classifier:
 def count(name: str) -> NetworkCost:
     """Returns the cost of a registry network at its native size and number of classes."""
     torch.set_num_threads(1)
-    network = countable(name)
+    network = inference_form(countable(name))
     graph = to_onnx(network, size=find_model(name).native_size)
     return network_cost(graph, parameters=count_parameters(network))
 

@@ -14,13 +14,16 @@ from artifact.gates import GateError, check_gates, limits_for
 from artifact.records import Limits, Logits, Precision, TensorSpec
 from artifact.runtimes.base import RuntimeUnavailable
 from core.preprocess import Pixels
+from export.free_batch import shape_nodes
 from export.network import Network
 from export.prover import Prover
 from export.quantization.fp16 import fp16_candidates
 from export.quantization.int8 import Labels, int8_candidates
 from export.quantization.sensitivity import GraphCandidate
 from export.to_onnx import INPUT, OUTPUT, to_onnx
+from models.classifier import Classifier
 from models.cost import NetworkCost, count_parameters, network_cost
+from models.inference_form import inference_form
 from training.data import pixel_batches
 
 
@@ -96,6 +99,7 @@ class Graphs:
             batch_range=(1, self._max_batch),
             macs=self._cost.macs,
             parameters=self._cost.parameters,
+            shape_nodes=shape_nodes(candidate.model),
             limits=self.limits(precision),
             parity=None,
             metrics=None,
@@ -130,12 +134,17 @@ class Graphs:
     def _exported(self) -> Any:
         """That graph, or why there is none: what fails is not exported again for each scheme."""
         size = self._network.preprocess.crop
-        return _tried(lambda: to_onnx(self._network.module, size=size))
+        return _tried(lambda: to_onnx(self._module, size=size))
+
+    @cached_property
+    def _module(self) -> Classifier:
+        """What is exported: the proof compares it with the network that was trained."""
+        return inference_form(self._network.module)
 
     @cached_property
     def _cost(self) -> NetworkCost:
         """Of the float32 graph; its multiply-accumulates are the same in every precision."""
-        return network_cost(self._fp32, parameters=count_parameters(self._network.module))
+        return network_cost(self._fp32, parameters=count_parameters(self._module))
 
     @cached_property
     def _calibration(self) -> tuple[Pixels, Labels | None]:

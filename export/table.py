@@ -82,6 +82,8 @@ def _facts(artifact: Artifact, opset: int) -> Iterable[tuple[str, str]]:
         "cost",
         f"{artifact.macs / 1e6:,.1f} M MACs, {artifact.parameters / 1e6:,.2f} M parameters",
     )
+    if artifact.shape_nodes:
+        yield "shapes", f"{artifact.shape_nodes} nodes compute with nothing but sizes"
     if artifact.metrics:
         yield "top-1", f"{artifact.metrics.top1:.1%} of {artifact.metrics.images} held-out images"
     yield "state", _state(artifact)

@@ -1,10 +1,10 @@
-"""A Classifier, or a piece of a network, to an ONNX graph without shape arithmetic."""
+"""A Classifier, or a piece of a network, to an ONNX graph for any number of images."""
 
 from __future__ import annotations
 
+import copy
 import logging
 import warnings
-from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -13,19 +13,20 @@ from torch import nn
 from torch.fx.experimental.optimization import fuse
 
 from core.errors import UserError, first_line
+from export.free_batch import EXAMPLE, bound_to_batch, free_batch, keeps_images_apart
 from models.classifier import Classifier
 
 OPSET = 20
-INPUT, OUTPUT, BATCH = "pixels", "logits", "batch"
-EXAMPLE = 7  # images a network is traced with; no size that a layer would have of its own
-SHAPE_ARITHMETIC = ("Expand", "Gather", "Range", "Shape", "Size", "Unsqueeze")
+INPUT, OUTPUT = "pixels", "logits"
+_BATCHES = (2, 3, 8)  # numbers of images that a graph is run with where that alone tells
+_CLOSE = 1e-3  # of the largest output: rounding makes 1e-6 to 1e-4, another image far more
 
 
 def to_onnx(network: Classifier, *, size: int) -> Any:
     """Returns the ONNX ``ModelProto`` of ``network``: uint8 (batch, size, size, 3) to logits.
 
     Raises:
-        UserError: the graph would compute with shapes at run time.
+        UserError: torch cannot export it, or what it answers depends on the number of images.
     """
     return to_graph(network, (size, size, 3), torch.uint8)
 
@@ -42,11 +43,11 @@ def to_graph(network: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> 
         dtype: of the input.
 
     Raises:
-        UserError: the graph would compute with shapes at run time.
+        UserError: torch cannot export it, or what it answers depends on the number of images.
     """
     import onnx
 
-    example = torch.zeros(EXAMPLE, *shape, dtype=dtype)
+    example = torch.empty(EXAMPLE, *shape, dtype=dtype)  # only its shape is looked at
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         # Deprecations inside torch's own exporter; nothing a caller could change.
@@ -54,7 +55,7 @@ def to_graph(network: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> 
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")
         try:
             program = torch.onnx.export(
-                _folded(network.eval()),
+                _folded(network.eval(), torch.zeros(1, *shape, dtype=dtype)),
                 (example,),
                 input_names=[INPUT],
                 output_names=[OUTPUT],
@@ -69,71 +70,57 @@ def to_graph(network: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> 
                 cause = cause.__cause__
             raise UserError(f"torch cannot export this network: {first_line(cause)}") from error
     assert program is not None
-    model = _free_batch(program.model_proto)
+    model = free_batch(program.model_proto)
     _strip_traces(model)
     onnx.checker.check_model(model, full_check=True)
-    ops = Counter(node.op_type for node in model.graph.node)
-    if found := [op for op in SHAPE_ARITHMETIC if op in ops]:
-        raise UserError(
-            f"the exported graph computes with shapes at run time ({', '.join(found)}): "
-            "a layer depends on the batch size; write it with fixed sizes"
-        )
+    if not keeps_images_apart(model):
+        _check_batches(model, shape, dtype)
     return model
 
 
-def _folded(network: nn.Module) -> nn.Module:
+def _check_batches(model: Any, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    """Raises UserError unless a graph gives images at once what it gives each of them alone.
+
+    The images differ in brightness, and so do the outputs of a network that averages over them.
+    """
+    from onnxruntime import InferenceSession
+
+    draw = torch.Generator().manual_seed(0)
+    brightness = torch.linspace(0.1, 1, max(_BATCHES)).view(-1, *[1] * len(shape))
+    images = torch.rand(max(_BATCHES), *shape, generator=draw) * brightness
+    values = (255 * images if dtype == torch.uint8 else images).to(dtype).numpy()
+    session = InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+
+    def run(images: Any) -> Any:
+        try:
+            (outputs,) = session.run(None, {INPUT: images})
+        except Exception as error:  # ONNX Runtime's have no public base class
+            raise bound_to_batch(f"{len(images)} at once: {first_line(error)}") from error
+        return outputs
+
+    alone = np.concatenate([run(values[index : index + 1]) for index in range(len(values))])
+    for batch in _BATCHES:
+        outputs, expected = run(values[:batch]), alone[:batch]
+        far = np.abs(outputs - expected).max() if outputs.shape == expected.shape else np.inf
+        if not far <= _CLOSE * np.abs(alone).max():
+            raise bound_to_batch(f"{batch} images at once are answered otherwise than one by one")
+
+
+def _folded(network: nn.Module, example: torch.Tensor) -> nn.Module:
     """Returns a copy of ``network`` with batch norm folded into its convolutions.
 
     The exporter would do it, too, to the same bits, but trace and rewrite twice as many nodes
-    before. A network that torch.fx cannot trace, as it branches on values, is left to it.
+    before. A network that torch.fx cannot trace, as it branches on values, is left to it. It runs
+    once on ``example``: what it keeps from its first call, such as biases of attention, would
+    otherwise be kept from a trace, which computes no values.
     """
     try:
         folded: nn.Module = fuse(network)
     except Exception:  # whatever the network's own code makes of symbolic values
-        return network
+        folded = copy.deepcopy(network)
+        with torch.no_grad():
+            folded(example)
     return folded
-
-
-def _free_batch(model: Any) -> Any:
-    """Returns a graph that was traced with :data:`EXAMPLE` images, for any number of them.
-
-    Traced with a free dimension, torch works out symbolic shapes at every step: that takes twice
-    as long, and breaks operators into arithmetic with shapes.
-
-    Raises:
-        UserError: the number of images is in the graph otherwise than as the first dimension.
-    """
-    import onnx
-    from onnx.numpy_helper import from_array, to_array
-
-    graph = model.graph
-    constants = {tensor.name: tensor for tensor in graph.initializer}
-    for node in graph.node:
-        if node.op_type == "Reshape" and node.input[1] in constants:
-            shape = to_array(constants[node.input[1]]).copy()
-            if shape[0] in (EXAMPLE, 0):  # 0 where another Reshape has the same shape
-                shape[0] = 0  # as many as there are, unless an attribute says otherwise
-                constants[node.input[1]].CopyFrom(from_array(shape, node.input[1]))
-                del node.attribute[:]
-    del graph.value_info[:]
-    for end in (*graph.input, *graph.output):
-        end.type.tensor_type.shape.dim[0].dim_param = BATCH
-    try:
-        model = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
-    except onnx.shape_inference.InferenceError as error:
-        raise _bound_to_batch(first_line(error)) from None
-    for info in (*model.graph.value_info, *model.graph.output):
-        dims = info.type.tensor_type.shape.dim
-        if info.name not in constants and len(dims) > 1 and dims[0].dim_param != BATCH:
-            raise _bound_to_batch(f"{info.name} has another first dimension")
-    return model
-
-
-def _bound_to_batch(why: str) -> UserError:
-    return UserError(
-        f"the exported graph is bound to the number of images it was traced with ({why}): "
-        "a layer depends on the batch size; write it with fixed sizes"
-    )
 
 
 def _translations() -> dict[Any, Any]:

@@ -15,6 +15,7 @@ from core.errors import UserError
 from core.preprocess import Pixels
 from export.network import rebuild
 from models.classifier import Classifier
+from models.inference_form import inference_form
 
 COMPILERS = ("c++", "g++", "clang++")
 
@@ -97,4 +98,4 @@ def source_network(name: str, artifact: Artifact) -> Classifier:
     except UserError as error:
         raise RuntimeUnavailable(f"{name}: {error}") from None
     # Pixels arrive channels last; weights in the same order spare a copy per convolution.
-    return network.to(memory_format=torch.channels_last)
+    return inference_form(network).to(memory_format=torch.channels_last)

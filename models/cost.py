@@ -177,7 +177,9 @@ def _layer_cost(
         macs=outputs * _macs_per_output(node, shapes),
         parameters=sum(math.prod(shapes[name]) for name in node.input if name in weights),
         outputs=outputs,
-        inputs=sum(math.prod(shapes[name]) for name in node.input if name not in constants),
+        inputs=sum(
+            math.prod(shapes[name]) for name in node.input if name and name not in constants
+        ),
     )
 
 

@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from artifact.runtimes.tensorrt_builder import build_engine
 from export.costs import countable
+from export.free_batch import keeps_images_apart, shape_nodes
 from export.quantization.fp16 import to_fp16
 from export.to_onnx import to_onnx
 from models.cost import count_parameters, known_costs, layer_costs, network_cost
@@ -37,7 +38,9 @@ def macs_of_modules(network: nn.Module, size: int) -> list[int]:
 def test_exports_without_shape_arithmetic_and_builds_in_fp16(name: str) -> None:
     entry = find_model(name)
     network = countable(name)
-    model = to_onnx(network, size=entry.native_size)  # refuses shapes
+    model = to_onnx(network, size=entry.native_size)
+    assert shape_nodes(model) == 0
+    assert keeps_images_apart(model)
     ops = Counter(node.op_type for node in model.graph.node)
     shuffles = ops["Transpose"] - 1  # the other one takes the pixels from NHWC to NCHW
     assert shuffles == 0 or entry.family.startswith("shufflenet")
