@@ -147,7 +147,7 @@ def _read_manifest(path: Path) -> Artifact:
     manifest = path / MANIFEST
     if not manifest.exists():
         inside = sorted(each.parent.name for each in path.glob(f"*/{MANIFEST}"))
-        remedy = "make one with: make export MODEL=mobilenet_v3 DATA=digits"
+        remedy = "make one with: python -m export run --model mobilenet_v3 --data digits"
         if inside:
             remedy = f"name one of those in it: {', '.join(inside)}"
         raise ArtifactError(f"{path}: not an artifact, it holds no {MANIFEST}; {remedy}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from shlex import quote
 
 from pydantic import ConfigDict, with_config
 
@@ -100,6 +101,7 @@ class Manifest:
     @property
     def rebuild_command(self) -> str:
         """Returns the command that makes this artifact again."""
+        made_of = f"--weights {self.weights}"
         if self.weights == "trained":
-            return f"make export MODEL={self.model} DATA={self.source.data}"
-        return f"make export MODEL={self.model} WEIGHTS={self.weights}"
+            made_of = f"--data {quote(self.source.data or self.data)}"
+        return f"python -m export run --model {self.model} {made_of}"

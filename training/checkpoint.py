@@ -138,5 +138,5 @@ def _damaged(path: Path) -> Iterator[None]:
     ) as error:
         raise UserError(
             f"{path}: not a checkpoint of this project, or damaged ({first_line(error)}); "
-            "train again (FRESH=1 drops an unfinished run)"
+            "train again (--fresh drops an unfinished run)"
         ) from None

@@ -201,4 +201,4 @@ def _kept(partial: PartialRun) -> str:
     """Returns what is left of a run that stopped, and how to go on."""
     if not partial.last.exists():
         return "no epoch was whole yet, so nothing was kept"
-    return f"{partial.folder} keeps the last whole epoch: RESUME=1 goes on from there"
+    return f"{partial.folder} keeps the last whole epoch: --resume goes on from there"

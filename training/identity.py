@@ -89,22 +89,21 @@ def image_list(data: ImageData, digests: Mapping[str, Sequence[bytes]]) -> bytes
     return text.getvalue().encode(errors="surrogateescape")
 
 
-def learned_from(content: bytes) -> frozenset[bytes]:
-    """Returns the digests of the images to learn from in an image list.
-
-    Raises:
-        ValueError: it is damaged.
-    """
-    return frozenset(bytes.fromhex(digest) for _, digest in _images(content).get("train", ()))
-
-
-def changes(before: bytes, now: bytes) -> list[str]:
+def changes(before: bytes, now: bytes, *, count: int | None = None) -> list[str]:
     """Returns what differs between two image lists, part by part, in words; files may move.
+
+    Args:
+        before: the list as it was stored.
+        now: of the images that are there.
+        count: how many images were stored; None where that is not known.
 
     Raises:
         ValueError: one is damaged.
     """
     old, new = (_images(content) for content in (before, now))
+    stored = sum(images.total() for images in old.values())
+    if count not in (None, stored):
+        raise ValueError(f"it lists {stored:,} images, and {count:,} were written")
     said = []
     for part in dict.fromkeys((*old, *new)):
         were, are = old.get(part, Counter()), new.get(part, Counter())

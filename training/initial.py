@@ -26,7 +26,7 @@ def first_network(model: str, labels: tuple[str, ...], recipe: Recipe) -> tuple[
         try:
             weights = load_imagenet_weights(model)
         except WeightsUnavailable as error:
-            raise UserError(f"{error}; or start from random weights: RECIPE=scratch") from None
+            raise UserError(f"{error}; or --recipe-name scratch, without weights") from None
         network, origin = imagenet_classifier(model, weights, labels), weights.origin
     else:
         origin = f"random, seed {recipe.seed}"

@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from core.errors import UserError, first_line
+from core.image_types import list_suffixes
 from training.scan import Scan, class_name, find_files, some
 
 _SEPARATORS = ",;\t|"
@@ -27,15 +29,16 @@ def labelled_files(
 
     Args:
         folder: of the images, at any depth.
-        labels: the CSV file, from here or from ``folder``; its first line names the columns,
-            unless it names an image.
+        labels: the CSV file, from here or from ``folder``, with or without a first line that
+            names the columns.
         columns: those of file and label, by name or by number from 1; empty: those called so, or
-            of only two the one that names images and the other.
+            of only two the one that names images and the other. Numbers mean that the first line
+            is of an image where it leaves that open.
         scan: gets what is left out.
 
     Raises:
-        UserError: it cannot be read, its columns are not told, a file is named for two classes or
-            could be several, fewer than two classes.
+        UserError: it cannot be read, it leaves open what its columns or its first line are, a file
+            is named for two classes or could be several, fewer than two classes.
     """
     path = Path(os.path.expanduser(labels))
     if not path.exists() and (folder / path).is_file():
@@ -45,8 +48,13 @@ def labelled_files(
     scan.use(path)
     places = _Places((folder, path.parent), files)
     first = [value.strip() for value in lines[0][1]]
-    named = any(name in first and not name.isdecimal() for name in columns)
-    headed = named or bool(_called(first)) or not any(map(places.holds, first))
+    headed = _names_columns(first, [row for _, row in lines[1:]], columns, places)
+    if headed is None and not columns:
+        raise UserError(
+            f"{path}: its first line ({', '.join(first)}) may name the columns, or an image that "
+            f"is not there; say which: --labels-columns {first[0]} {first[-1]} if it names them, "
+            f"--labels-columns 1 {len(first)} if it does not"
+        )
     rows = lines[1:] if headed else lines
     if not rows:
         raise UserError(f"{path}: it holds no lines below the names of its columns")
@@ -141,6 +149,38 @@ def _read(path: Path) -> list[tuple[int, list[str]]]:
     if not lines:
         raise UserError(f"{path}: it holds no lines")
     return lines
+
+
+def _names_columns(
+    first: Sequence[str],
+    below: Sequence[Sequence[str]],
+    columns: Sequence[str],
+    places: _Places,
+) -> bool | None:
+    """Returns whether the first line names the columns; None where that cannot be told.
+
+    A line that names an image that is not there must not pass for one: it would be lost.
+    """
+    if _called(first) or any(name in first and not name.isdecimal() for name in columns):
+        return True
+    suffixes = tuple(list_suffixes())
+    if any(map(places.holds, first)) or any(_has_suffix(value, suffixes) for value in first):
+        return False
+    values = [
+        Counter(row[at].strip() for row in below if at < len(row)) for at in range(len(first))
+    ]
+    if any(value in counts for value, counts in zip(first, values, strict=True)):
+        return False  # a label of other images, too
+    told = (  # images, or labels of several each: the first line is neither
+        all(count > 1 or _has_suffix(value, suffixes) for value, count in counts.items())
+        for counts in values
+        if counts
+    )
+    return True if any(told) else None
+
+
+def _has_suffix(name: str, suffixes: tuple[str, ...]) -> bool:
+    return name.casefold().endswith(suffixes)
 
 
 def _called(header: Sequence[str]) -> tuple[int, int] | None:

@@ -57,7 +57,7 @@ class PartialRun:
         """
         if self.last.exists() and not fresh:
             raise UserError(
-                f"{self.folder} holds an unfinished run: RESUME=1 goes on with it, FRESH=1 drops "
+                f"{self.folder} holds an unfinished run: --resume goes on with it, --fresh drops "
                 "it and starts anew"
             )
         if self.folder.exists():
@@ -79,7 +79,7 @@ class PartialRun:
         """
         if not (self.folder / _PLAN).exists():
             state = "the run is finished" if self._run.exists() else "no run was started"
-            raise UserError(f"nothing to resume in {self.folder}: {state}; leave RESUME out")
+            raise UserError(f"nothing to resume in {self.folder}: {state}; leave out --resume")
         try:
             plan = json.loads((self.folder / _PLAN).read_bytes())
         except ValueError as error:
@@ -104,30 +104,30 @@ class PartialRun:
             plan: of :func:`make_plan`.
             images: of :func:`training.identity.image_list`.
         """
-        saved = _flat(self.saved_plan())
+        saved = {"images": None, **_flat(self.saved_plan())}  # earlier versions did not count them
         list_file = self.folder / IMAGE_LIST
         if not list_file.exists():
             raise UserError(
                 f"{self.folder} does not say which images it was started with, as an earlier "
-                "version wrote it; FRESH=1 starts anew"
+                "version wrote it; --fresh starts anew"
             )
         asked = _flat(json.loads(json.dumps(plan)))
         differing = [
             f"{key} was {saved.get(key)!r}, is {asked.get(key)!r}"
             for key in sorted(saved.keys() | asked.keys())
-            if saved.get(key) != asked.get(key) and key != "labels"
+            if saved.get(key) != asked.get(key) and key not in ("labels", "images")
         ]
         if saved["labels"] != asked["labels"]:
             differing.append(_relabelled(saved["labels"], asked["labels"]))
         else:
             try:
-                differing += changes(list_file.read_bytes(), images)
+                differing += changes(list_file.read_bytes(), images, count=saved["images"])
             except ValueError as error:
                 raise _damaged(list_file, first_line(error)) from error
         if differing:
             raise UserError(
                 f"{self.folder} cannot be resumed as something else: {'; '.join(differing)}; "
-                "go back to what it was, or FRESH=1 starts anew"
+                "go back to what it was, or --fresh starts anew"
             )
 
     def save_final(self, metrics: Mapping[str, float] | None = None) -> Path:
@@ -186,12 +186,13 @@ class WholeFileIO(TorchCheckpointIO):
 
 
 def make_plan(model: str, data: ImageData, recipe_name: str, recipe: Recipe) -> dict[str, Any]:
-    """Returns what decides a run's result, but for the images, as plain values."""
+    """Returns what decides a run's result, but for the images' contents, as plain values."""
     teacher = checkpoint_path(Path(recipe.teacher or ""))  # by content: the folder may change
     return {
         "model": model,
         "data": data.name,
         "labels": list(data.labels),
+        "images": sum(map(len, data.parts.values())),
         "teacher_sha256": sha256(teacher) if recipe.teacher and teacher.is_file() else None,
         "recipe_name": recipe_name,
         "recipe": asdict(recipe),
@@ -199,7 +200,7 @@ def make_plan(model: str, data: ImageData, recipe_name: str, recipe: Recipe) -> 
 
 
 def _damaged(file: Path, why: str) -> UserError:
-    return UserError(f"{file} is damaged ({why}): it cannot be resumed; FRESH=1 starts anew")
+    return UserError(f"{file} is damaged ({why}): it cannot be resumed; --fresh starts anew")
 
 
 def _relabelled(before: Sequence[str], now: Sequence[str]) -> str:

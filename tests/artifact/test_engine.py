@@ -95,7 +95,7 @@ def test_a_mismatch_is_refused_before_the_engine_is_read(
         f"{folder}/model.engine does not fit this machine: {wrong}; rebuild it from the graph "
         f"beside it with: python -m export verify --rebuild {folder} (or "
         "load_runtime(..., rebuild=True)), or export it again with: "
-        "make export MODEL=mobilenet_v3_large DATA=digits"
+        "python -m export run --model mobilenet_v3_large --data digits"
     )
     assert machine.trt.calls == []
 

@@ -55,10 +55,10 @@ def test_a_stopped_command_clears_up_and_ends_with_128_and_the_signal(
 
 def test_a_stopped_command_may_say_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
     def stopped() -> int:
-        raise cli.Terminated("RESUME=1 goes on")
+        raise cli.Terminated("--resume goes on")
 
     assert ended(stopped) == 143
-    assert capsys.readouterr().err == "stopped: RESUME=1 goes on\n"
+    assert capsys.readouterr().err == "stopped: --resume goes on\n"
 
 
 def test_what_a_disk_refuses_is_one_line() -> None:

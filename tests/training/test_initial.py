@@ -55,5 +55,5 @@ def test_what_a_recipe_asks_of_the_network() -> None:
 
 
 def test_no_published_weights() -> None:
-    with pytest.raises(UserError, match=r"shufflenet_v1_g3: nobody published .*RECIPE=scratch"):
+    with pytest.raises(UserError, match=r"shufflenet_v1_g3: nobody .*--recipe-name scratch"):
         first_network("shufflenet_v1_g3", ("a", "b"), plan(weights="imagenet"))

@@ -139,9 +139,34 @@ def test_lines_without_an_image_are_a_loss(photos: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("line", "row", "columns"),
+    [
+        ("images/lost.png,dog", "images/{index}.png,{label}", ()),
+        ("images/lost.png,bird", "images/{index}.png,{label}", ("1", "2")),
+        ("lost,dog", "{index},{label}", ()),
+        ("lost,1,bird", "{index},{index},{label}", ("1", "3")),
+    ],
+)
+def test_a_first_line_whose_image_is_missing_is_a_loss(
+    photos: Path, line: str, row: str, columns: tuple[str, ...]
+) -> None:
+    file = write(photos, line, row)
+    label = line.rpartition(",")[2]
+    if label == "bird":
+        with pytest.raises(UserError, match="class bird: 1 of its 1 files cannot be used: 1 not"):
+            load(photos, file, *columns)
+    else:
+        data = load(photos, file, *columns)
+        check(data)
+        assert "1 not there" in data.scan.lines()[0]
+
+
+@pytest.mark.parametrize(
     ("content", "columns", "reason"),
     [
-        ("a,b,c\n1,2,3", (), r"columns a, b, c; say which .*--labels-columns a c"),
+        ("a,b,c\n1,2,3", (), r"first line \(a, b, c\) may .*-columns a c .*-columns 1 3 if"),
+        ("lost,bird\n0,cat\n1,dog\n2,dog", (), r"first line \(lost, bird\) may name the columns"),
+        ("a,b,c\n0.png,2,3\n1.png,2,3", (), r"columns a, b, c; say which .*--labels-columns a c"),
         ("a,b\n1,2", ("a", "x"), r"--labels-columns x: .* has the columns a, b"),
         ("a,b\n1,2", ("0", "1"), r"--labels-columns 0: "),
         ("a,b\n1,2", ("a",), r"--labels-columns a: it takes two"),

@@ -78,7 +78,7 @@ def test_a_killed_run_resumes_to_the_same_weights(
     assert saved["epoch"] < 3
 
     refused = command("training", *FLAGS)
-    assert "RESUME=1 goes on with it, FRESH=1 drops it" in refused.stderr
+    assert "--resume goes on with it, --fresh drops it" in refused.stderr
     other = command("training", *FLAGS, "--resume", "--recipe.momentum", "0.5")
     assert other.returncode != 0
     other = command("training", *FLAGS, "--resume", "--recipe.seed", "1")
@@ -168,7 +168,7 @@ def test_what_a_disk_refuses_leaves_the_last_whole_epoch(
         written.append(content)
 
     monkeypatch.setattr(torch, "save", refused)
-    with pytest.raises(UserError, match=f"{os.strerror(error)}; .* keeps .* RESUME=1") as refusal:
+    with pytest.raises(UserError, match=f"{os.strerror(error)}; .* keeps .* --resume") as refusal:
         fit("resnet14", load_data("digits"), tiny(batch_size=719))
     assert "\n" not in str(refusal.value)
     assert torch.load(PARTIAL.last, weights_only=True)["epoch"] == 0
@@ -202,7 +202,7 @@ def test_a_stopped_run_ends_non_zero_and_says_how_to_go_on(
     assert ran.stdout == ""
     line = ran.stderr.strip().splitlines()[-1]
     assert line.startswith("stopped: ")
-    assert ("RESUME=1 goes on" in line) == (epoch == 1)
+    assert ("--resume goes on" in line) == (epoch == 1)
     assert "Traceback" not in ran.stderr
     assert PARTIAL.last.exists() == PARTIAL.folder.exists() == (epoch == 1)
 
@@ -247,7 +247,7 @@ def test_a_run_is_resumed_with_the_same_images_only(
         assert len(str(caught.value)) < 500
 
     (folder / "cat").rename(folder / "zebra")  # as many classes, and as many images of each
-    resume(r"labels were cat, dog, are dog, zebra; go back to what it was, or FRESH=1")
+    resume(r"labels were cat, dog, are dog, zebra; go back to what it was, or --fresh")
     (folder / "zebra").rename(folder / "cat")
     (folder / "cat" / "0.png").rename(folder / "cat" / "another.png")
     partial.check_same(*made_of(load_data(str(folder)), recipe))
@@ -258,7 +258,7 @@ def test_a_run_is_resumed_with_the_same_images_only(
     make_images(folder / "cat", 10)
     resume(r"images of train: \d added and \d removed; images of val: ")
     (partial.folder / "images.csv").unlink()
-    resume(r"does not say which images it was started with, .* earlier version .* FRESH=1")
+    resume(r"does not say which images it was started with, .* earlier version .* --fresh")
 
 
 @pytest.mark.parametrize(
@@ -278,6 +278,7 @@ def test_a_run_is_resumed_with_the_same_images_only(
         ("images.csv", b"", r"it is cut off"),
         ("images.csv", b"a,b\n1,2\n", r"its columns are a, b, not part, label, digest, file"),
         ("images.csv", b"part,label,digest,file\ntrain,0,ab", r"it is cut off"),
+        ("images.csv", b"part,label,digest,file\ntrain,0,ab,\n", r"it lists 1 images, and 1,797"),
         ("images.csv", b"part,label,digest,file\ntrain,0\n", r"line 2 has 2 columns"),
         ("images.csv", b'part,label,digest,file\ntrain,0,ab,"c\n', r"line 2: unexpected end"),
     ],
@@ -288,7 +289,7 @@ def test_a_damaged_unfinished_run_is_named(
     data, recipe = load_data("digits"), tiny()
     partial = start(data, recipe)
     (partial.folder / name).write_bytes(content)
-    with pytest.raises(UserError, match=rf"{name} is damaged \({reason}.*FRESH=1") as caught:
+    with pytest.raises(UserError, match=rf"{name} is damaged \({reason}.*--fresh") as caught:
         partial.check_same(*made_of(data, recipe))
     assert "\n" not in str(caught.value)
 
