@@ -12,8 +12,9 @@ import reprlib
 import warnings
 from collections.abc import AsyncGenerator, Awaitable, Sequence
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import Annotated, Any, TypeVar
 
+from pydantic import Field
 from pydantic_core import to_json
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -21,17 +22,40 @@ from starlette.responses import JSONResponse, Response
 
 from core.image_types import list_suffixes
 from core.preprocess import TYPES
+from serving.answers import (
+    PRIVATE,
+    Answer,
+    Answers,
+    Error,
+    Facts,
+    Found,
+    body_types,
+    top_k_type,
+)
 from serving.batcher import Slots, wait_for
-from serving.bodies import TOP_K
+from serving.bodies import FIELD, TOP_K
 from serving.errors import Refusal
 from serving.metrics import exposition
-from serving.openapi import describe_api, describe_operations
+from serving.openapi import describe_api
 from serving.pages import page_routes
-from serving.predictor import Answer, Predictor, Upload, unwrap
-from serving.routes import Route, bento_routes, middleware
-from serving.uploads import BATCH, advise, read_image, read_images
+from serving.predictor import Predictor, Upload, unwrap
+from serving.routes import Handler, Reply, Route, bento_routes, middleware
+from serving.uploads import ANY, BATCH, advise, read_image, read_images
 
 T = TypeVar("T")
+
+# A PNG of one pixel, for whoever tries it out.
+_PIXEL = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR42mP4z8AAAAMBAQD3A0FDAAAAAElFTkSuQmCC"
+)
+_SECONDS = Annotated[str, Field(pattern="^[0-9]+$", description="Seconds")]
+_STAGES = Annotated[
+    str,
+    Field(
+        description="The stages' milliseconds, as browsers show them",
+        examples=["decode;dur=0.9, resize;dur=0.6, queue;dur=0.1, inference;dur=6.5"],
+    ),
+]
 
 
 def create_app(predictor: Predictor, more: Sequence[Route] = ()) -> Starlette:
@@ -48,7 +72,7 @@ def create_app(predictor: Predictor, more: Sequence[Route] = ()) -> Starlette:
     settings, artifact = predictor.settings, predictor.artifact
     labels, seconds = len(artifact.labels), settings.deadline_ms / 1e3
     slots = Slots(settings.queue_size + settings.threads)
-    facts, schemas = _facts(predictor), describe_operations(settings, artifact)
+    facts = _facts(predictor)
 
     async def predict(request: Request) -> Response:
         asked = _top_k_of_query(request, labels)
@@ -61,7 +85,7 @@ def create_app(predictor: Predictor, more: Sequence[Route] = ()) -> Starlette:
             raise advise(found, request)
         timing = ", ".join(f"{stage};dur={ms}" for stage, ms in found["timings_ms"].items())
         return Response(
-            to_json({**found, **predictor.name}),  # a fifth of the time of the standard library's
+            to_json({**found, **predictor.names}),  # a fifth of the time of the standard library's
             media_type="application/json",
             headers={"server-timing": timing},
         )
@@ -75,7 +99,7 @@ def create_app(predictor: Predictor, more: Sequence[Route] = ()) -> Starlette:
             uploads = [Upload(data, top_k) for data in content.images]
             found = await _predict(request, predictor, uploads, seconds)
         results = [each.body if isinstance(each, Refusal) else each for each in found]
-        return JSONResponse({"results": results, **predictor.name})
+        return JSONResponse({"results": results, **predictor.names})
 
     async def model(request: Request) -> Response:
         return JSONResponse(facts)
@@ -91,18 +115,86 @@ def create_app(predictor: Predictor, more: Sequence[Route] = ()) -> Starlette:
         with predictor:
             yield
 
+    model_text = "What the service runs: manifest, labels, costs, gates, limits"
+    metrics_text = "Figures for Prometheus"
     routes = [
-        Route("/predict", predict, method="POST", schema=schemas["/predict"]),
-        Route("/predict_batch", predict_batch, method="POST", schema=schemas["/predict_batch"]),
-        Route("/model", model, schema=schemas["/model"]),
+        *_predict_routes(predictor, predict, predict_batch),
+        Route("/model", model, summary=model_text, replies={200: Reply("The facts", Facts)}),
         Route("/openapi.json", openapi, public=True),
-        Route("/metrics", metrics, public=True, schema=schemas["/metrics"]),
+        Route(
+            "/metrics",
+            metrics,
+            public=True,
+            query=None,  # Prometheus may be told to send some
+            summary=metrics_text,
+            replies={200: Reply(metrics_text, str)},
+        ),
         *page_routes(),
-        *bento_routes(schemas),
+        *bento_routes(),
         *more,
     ]
     api = describe_api(settings, artifact, routes)
     return Starlette(middleware=middleware(settings, routes), lifespan=lifespan)
+
+
+def _predict_routes(predictor: Predictor, single: Handler, several: Handler) -> list[Route]:
+    """Returns the routes of both ways to have images classified, with the limits that are set."""
+    settings, labels = predictor.settings, predictor.artifact.labels
+    top_k = top_k_type(len(labels), settings.top_k)
+    seconds = settings.deadline_ms / 1e3
+    limits = f"up to {settings.max_bytes} bytes and {settings.max_pixels} pixels"
+    coding = "Content-Encoding may be gzip; the limits are of what it holds."
+    found: Found = {
+        "predictions": [{"label": labels[0], "index": 0, "score": 0.93}],
+        "timings_ms": {"decode": 0.9, "resize": 0.6, "queue": 0.1, "inference": 6.5},
+    }
+    answer: Answer = {**found, **predictor.names}
+    error: Error = {"error": "not_an_image", "detail": "123 bytes: cannot be read as an image"}
+    answers: Answers = {"results": [found, error], **predictor.names}
+    refusals = {
+        400: "Not an image, a truncated one, a broken body or none, or an unknown parameter",
+        408: f"The upload did not end within {seconds:g} s",
+        413: f"Over {settings.max_bytes} bytes, or over {settings.max_pixels} pixels",
+        415: f"Another image type than {', '.join(TYPES)}, another content encoding than gzip, or "
+        "a batch of another content type",
+        422: f"top_k is no whole number in 1..{len(labels)}, or in both query and JSON",
+        429: f"The queue is full ({settings.queue_size} images)",
+        504: f"No answer within {seconds:g} s",
+    }
+    replies = {status: Reply(text, Error) for status, text in refusals.items()}
+    replies[429] = replies[429]._replace(headers={"Retry-After": _SECONDS})
+    likeliest = "The likeliest labels"
+    return [
+        Route(
+            "/predict",
+            single,
+            method="POST",
+            query={TOP_K: top_k},
+            summary="Classify an image",
+            takes=f"{', '.join(TYPES)}; {limits}. As a form's file {FIELD!r}, in JSON, or as the "
+            "whole body, whose bytes decide what it is: its content type may be any other, or "
+            f"missing. {coding}",
+            body={**body_types(None, top_k), "image/*": bytes, ANY: bytes},
+            examples={"application/json": {"image": _PIXEL}},
+            replies={
+                200: Reply(likeliest, Answer, answer, {"Server-Timing": _STAGES}),
+                **replies,
+            },
+        ),
+        Route(
+            "/predict_batch",
+            several,
+            method="POST",
+            query={TOP_K: top_k},
+            summary="Classify several images; a bad one spoils no other",
+            takes=f"Up to {settings.max_images} files {FIELD!r}, or as many images in JSON, "
+            f"together at most {BATCH * settings.max_bytes} bytes. {', '.join(TYPES)}; {limits}. "
+            f"{coding}",
+            body=body_types(settings.max_images, top_k),
+            examples={"application/json": {"images": [f"data:image/png;base64,{_PIXEL}"]}},
+            replies={200: Reply(likeliest, Answers, answers), **replies},
+        ),
+    ]
 
 
 async def _read(body: Awaitable[T], seconds: float) -> T:
@@ -116,7 +208,7 @@ async def _read(body: Awaitable[T], seconds: float) -> T:
 
 async def _predict(
     request: Request, predictor: Predictor, uploads: Sequence[Upload], seconds: float
-) -> list[Answer | Refusal]:
+) -> list[Found | Refusal]:
     return unwrap(await wait_for(predictor.predict(uploads), request, seconds))
 
 
@@ -166,11 +258,11 @@ def _bad_top_k(given: object, labels: int) -> Refusal:
     return Refusal(422, "bad_top_k", detail)
 
 
-def _facts(predictor: Predictor) -> Answer:
+def _facts(predictor: Predictor) -> dict[str, Any]:
     """Returns what ``GET /model`` answers: the manifest without where it lies on this machine."""
     settings, artifact = predictor.settings, predictor.artifact
     facts = dataclasses.asdict(artifact)
-    for private in ("path", "source"):
+    for private in PRIVATE:
         del facts[private]
     limits = ("max_bytes", "max_pixels", "max_images")
     return {

@@ -21,7 +21,7 @@ import tyro
 from core import cli
 from core.errors import UserError
 from serving.selection import Wanted, select
-from serving.settings import PREFIX, Settings, describe
+from serving.settings import PREFIX, Settings, describe, warn_of_unknown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +39,7 @@ class Serve(Wanted):
 def main() -> int:
     """Returns the exit status once the server has ended."""
     wanted = tyro.cli(Serve, prog=cli.program("serving"), description=_description())
+    warn_of_unknown()
     settings, why = settle(wanted)
     with _shared_figures(settings.workers):
         return _serve(settings, why)

@@ -80,7 +80,7 @@ def _route(where: str, path: Path) -> Route:
             return Response(status_code=304, headers=headers)
         return Response(content, headers=headers, media_type=kind)
 
-    return Route(where, answer, public=True)
+    return Route(where, answer, public=True, query=None)
 
 
 def _is_known(headers: Headers, tag: str) -> bool:

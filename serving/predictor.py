@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from PIL import Image
@@ -29,6 +29,7 @@ from core.preprocess import (
     UnsupportedImageError,
     encode_png,
 )
+from serving.answers import Found, Names, Prediction, Timings
 from serving.batcher import Batcher
 from serving.bodies import decode_base64
 from serving.errors import Refusal
@@ -36,7 +37,6 @@ from serving.metrics import BATCHES, DEPTH, STAGES
 from serving.settings import Settings
 from serving.uploads import check_size
 
-Answer = dict[str, Any]  # ready for JSON
 _STAGES = {name: STAGES.labels(name) for name in ("decode", "resize", "queue", "inference")}
 
 
@@ -89,7 +89,7 @@ class Predictor:
         self.ready = False
         self.batch_size = 1
         self._runtime: Runtime | None = None
-        self._batcher: Batcher[Upload, Answer] | None = None
+        self._batcher: Batcher[Upload, Found] | None = None
         self._turn: AbstractContextManager[Any] = nullcontext()
 
     def load(self) -> None:
@@ -144,7 +144,7 @@ class Predictor:
         self.close()
 
     @property
-    def name(self) -> dict[str, str]:
+    def names(self) -> Names:
         """Returns what answers: model, precision and runtime."""
         return {
             "model": self.artifact.model,
@@ -172,7 +172,7 @@ class Predictor:
         usual = MOST_ON_CPU if runtime.parallel else MOST_ON_GPU
         return best_batch_size(runtime, pixels, min(usual, most))
 
-    def _work(self, uploads: Sequence[Upload]) -> list[Answer | Exception]:
+    def _work(self, uploads: Sequence[Upload]) -> list[Found | Exception]:
         """Returns an answer or a refusal for each; what spoils one image spoils no other."""
         assert self._runtime is not None
         if self._batcher is not None:
@@ -192,7 +192,7 @@ class Predictor:
             BATCHES.observe(len(good))
         return [image.refusal or self._answer(image, next(logits), inference) for image in images]
 
-    def _answer(self, image: Decoded, logits: Logits, inference: float) -> Answer | Exception:
+    def _answer(self, image: Decoded, logits: Logits, inference: float) -> Found | Exception:
         if not np.isfinite(logits).all():
             return ValueError(f"{self.artifact.path} answers logits that are not finite")
         stages = {"decode": image.decode, "resize": image.resize}
@@ -203,10 +203,12 @@ class Predictor:
             _STAGES[name].observe(seconds)
         return {
             "predictions": self._predictions(logits, image.upload.top_k),
-            "timings_ms": {name: round(seconds * 1e3, 3) for name, seconds in stages.items()},
+            "timings_ms": cast(
+                Timings, {name: round(seconds * 1e3, 3) for name, seconds in stages.items()}
+            ),
         }
 
-    def _predictions(self, logits: Logits, top_k: int) -> list[Answer]:
+    def _predictions(self, logits: Logits, top_k: int) -> list[Prediction]:
         scores = softmax(logits)
         return [
             {"label": self.artifact.labels[i], "index": int(i), "score": float(scores[i])}
@@ -249,7 +251,7 @@ def _image_bytes(data: bytes | str, max_bytes: int) -> bytes:
     return file
 
 
-def unwrap(found: Sequence[Any]) -> list[Answer | Refusal]:
+def unwrap(found: Sequence[Any]) -> list[Found | Refusal]:
     """Returns ``found``, answers and refusals; raises what is neither: a failure of ours."""
     for each in found:
         if isinstance(each, BaseException) and not isinstance(each, Refusal):

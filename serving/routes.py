@@ -6,10 +6,11 @@ What is not listed as a route is not there.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+import reprlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 
 from starlette.datastructures import Headers
 from starlette.middleware import Middleware
@@ -18,6 +19,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from core.errors import closest
+from serving.answers import Error
 from serving.errors import Refusal, failure
 from serving.metrics import OTHER, count
 from serving.settings import Settings
@@ -25,23 +28,51 @@ from serving.settings import Settings
 Handler = Callable[[Request], Awaitable[Response]]
 
 
+class Reply(NamedTuple):
+    """An answer, as the OpenAPI document describes it.
+
+    Attributes:
+        text: when it comes, in words.
+        type: of its JSON; str is plain text.
+        example: one, ready for JSON.
+        headers: the type of each, with a description.
+    """
+
+    text: str
+    type: Any
+    example: Any = None
+    headers: Mapping[str, Any] = {}
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """One path and method. It needs the token, if one is set, unless it says ``public``.
+
+    The rest is what the OpenAPI document says of it, in types that pydantic can describe.
 
     Attributes:
         path: as the server sees it, without :attr:`Settings.root_path`.
         handler: answers its requests; None where BentoML does.
         method: GET goes with HEAD.
         public: whether everybody may ask.
-        schema: its OpenAPI operation; None keeps it out of the document.
+        query: the type of each parameter; a request with another is refused. None lets all pass.
+        summary: one line; without it the route is not in the document.
+        takes: what a body may be, in words.
+        body: the type of a body, by content type; empty where none is taken.
+        examples: of a body, by content type.
+        replies: by HTTP status; 401 goes without saying.
     """
 
     path: str
     handler: Handler | None = None
     method: str = "GET"
     public: bool = False
-    schema: dict[str, Any] | None = None
+    query: Mapping[str, Any] | None = field(default_factory=dict)
+    summary: str = ""
+    takes: str = ""
+    body: Mapping[str, Any] = field(default_factory=dict)
+    examples: Mapping[str, Any] = field(default_factory=dict)
+    replies: Mapping[int, Reply] = field(default_factory=dict)
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -54,8 +85,11 @@ class Route:
         It takes less than half the time of a Starlette application around the handler.
         """
         assert self.handler is not None
+        request = Request(scope, receive)
         try:
-            response = await self.handler(Request(scope, receive))
+            if scope.get("query_string"):
+                self._check_query(request)
+            response = await self.handler(request)
         except Refusal as refusal:
             response = refusal.response(scope)
         except Exception:
@@ -63,13 +97,32 @@ class Route:
             raise
         await response(scope, receive, send)
 
+    def _check_query(self, request: Request) -> None:
+        if self.query is None:
+            return
+        names = [name for name, _ in request.query_params.multi_items()]
+        for name in names:
+            if name not in self.query:
+                allowed = closest(name, self.query) if self.query else f"{self.path} takes none"
+                detail = f"unknown query parameter {reprlib.repr(name)}: {allowed}"
+                raise Refusal(400, "bad_query", detail)
+            if names.count(name) > 1:
+                raise Refusal(400, "bad_query", f"the query parameter {name!r} comes twice")
 
-def bento_routes(schemas: dict[str, dict[str, Any]]) -> list[Route]:
-    """Returns the routes that BentoML answers; ``schemas`` holds the operations of some."""
+
+def bento_routes() -> list[Route]:
+    """Returns the routes that BentoML answers."""
     swagger = [f"/static_content/swagger-ui{name}" for name in (".css", "-bundle.js")]
-    public = ["/healthz", "/livez", "/readyz", *swagger]
+    lives, ready = "The process lives", "The golden batch was reproduced; images are welcome"
     return [
-        *(Route(path, public=True, schema=schemas.get(path)) for path in public),
+        Route("/healthz", public=True, summary=lives, replies={200: Reply(lives, str)}),
+        Route(
+            "/readyz",
+            public=True,
+            summary=ready,
+            replies={200: Reply(ready, str), 503: Reply("Not yet", Error)},
+        ),
+        *(Route(path, public=True) for path in ("/livez", *swagger)),
         *(Route(path) for path in ("/schema.json", "/docs.json")),
     ]
 

@@ -14,6 +14,7 @@ from artifact.opening import open_runtime
 from core.errors import UserError
 from serving.app import create_app
 from serving.predictor import the_predictor
+from serving.settings import warn_of_unknown
 
 
 class ServiceError(UserError, BentoMLException):
@@ -21,7 +22,8 @@ class ServiceError(UserError, BentoMLException):
 
 
 def _reproduce() -> None:
-    """Raises ServiceError unless the golden batch is reproduced; runs before any worker."""
+    """Raises ServiceError unless the golden batch is reproduced; runs once, before any worker."""
+    warn_of_unknown()
     try:
         settings = predictor.settings
         with open_runtime(settings.runtime, predictor.artifact, threads=settings.call_threads):

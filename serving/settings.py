@@ -6,6 +6,7 @@ import dataclasses
 import ipaddress
 import os
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ RUNTIMES = [name for name in list_runtimes() if is_servable(name)]
 _ROOT_PATH = re.compile(r"(/[A-Za-z0-9._~-]*[A-Za-z0-9_~-])+")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 _SWITCH = {"0": False, "1": True}
+_NOT_OURS = (PREFIX + "DATA",)  # of training
 
 
 def _setting(
@@ -184,6 +186,14 @@ class Settings:
         inside = max(1, values.get("call_threads", 1) * values.get("workers", 1))
         values.setdefault("threads", max(1, usable_cores() // inside))
         return cls(**values)
+
+
+def warn_of_unknown(environment: Mapping[str, str] = os.environ) -> None:
+    """Prints a line on stderr for each variable that looks like a setting and is none."""
+    known = [PREFIX + each.name.upper() for each in dataclasses.fields(Settings)]
+    for name in sorted(environment):
+        if name.startswith(PREFIX) and name not in (*known, *_NOT_OURS):
+            print(f"{name} is ignored: no such setting; {closest(name, known)}", file=sys.stderr)
 
 
 def describe() -> list[tuple[str, str, str]]:

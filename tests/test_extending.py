@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import httpx
 import numpy as np
@@ -13,6 +13,7 @@ import onnxruntime
 import pytest
 import torch
 from PIL import Image
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from torch import nn
@@ -38,7 +39,7 @@ from models import registry
 from models.registry import build_model, find_model, list_models
 from serving.app import create_app
 from serving.predictor import Predictor
-from serving.routes import Route
+from serving.routes import Reply, Route
 from serving.settings import Settings
 from training.data import ImageData
 from training.datasets import DATASETS, DataSet, load_data
@@ -178,7 +179,20 @@ def test_a_route_needs_the_token_unless_it_is_public(artifact_path: Path) -> Non
 
     settings = Settings(artifact=artifact_path, token="secret")
     predictor = Predictor(settings, Artifact.load(artifact_path))
-    app = create_app(predictor, [Route("/hello", hello), Route("/open", hello, public=True)])
+    described = Route(
+        "/hello",
+        hello,
+        query={"name": Annotated[str, Field(max_length=9, description="of whom")]},
+        summary="Say hello",
+        replies={200: Reply("A greeting", str)},
+    )
+    app = create_app(predictor, [described, Route("/open", hello, public=True)])
     assert asyncio.run(get("/hello")).status_code == 401
-    assert asyncio.run(get("/hello", authorization="Bearer secret")).text == "hello"
+    assert asyncio.run(get("/hello?name=x", authorization="Bearer secret")).text == "hello"
+    assert asyncio.run(get("/hello?nam=x", authorization="Bearer secret")).status_code == 400
     assert asyncio.run(get("/open")).text == "hello"
+    paths = asyncio.run(get("/openapi.json")).json()["paths"]
+    assert "/open" not in paths
+    operation = paths["/hello"]["get"]
+    assert operation["parameters"][0]["schema"] == {"type": "string", "maxLength": 9}
+    assert operation["responses"].keys() == {"200", "400", "401"}

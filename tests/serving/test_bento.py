@@ -29,6 +29,7 @@ IMPORTED = (
     "prometheus-client",
     "pydantic",
     "starlette",
+    "typing-extensions",
     "uvloop",
 )
 

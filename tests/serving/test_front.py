@@ -35,7 +35,7 @@ async def ours(request: Request) -> Response:
     return PlainTextResponse("ours")
 
 
-ROUTES = [Route("/predict", ours, method="POST"), *bento_routes({})]
+ROUTES = [Route("/predict", ours, method="POST"), *bento_routes()]
 
 
 @pytest.mark.parametrize(

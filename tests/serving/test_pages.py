@@ -75,7 +75,7 @@ def test_nothing_is_inline_and_nothing_comes_from_elsewhere() -> None:
 def test_what_a_page_loads_is_served_and_relative(client: TestClient, page: str) -> None:
     names = re.findall(r'(?:src|href)="([^"]+)"', (FOLDER / page).read_text())
     assert not [name for name in names if name.startswith("/")]  # a prefix would be lost
-    served = PATHS | {route.path for route in bento_routes({})}
+    served = PATHS | {route.path for route in bento_routes()}
     assert {f"/{name}" for name in names if not name.startswith("data:")} <= served
 
 

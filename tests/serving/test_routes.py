@@ -153,7 +153,7 @@ def test_no_websocket_gets_past_the_router() -> None:
         sent.append(message)
 
     scope = {"type": "websocket", "path": "/healthz", "headers": []}
-    asyncio.run(Router(service, bento_routes({}), None)(scope, receive, send))  # type: ignore[arg-type]
+    asyncio.run(Router(service, bento_routes(), None)(scope, receive, send))  # type: ignore[arg-type]
     assert sent == [{"type": "websocket.close"}]
 
 
@@ -174,7 +174,7 @@ def test_what_is_not_there_is_told_as_json(make_app: Callable[..., ASGIApp]) -> 
     ("status", "code"), [(503, "service_unavailable"), (404, "not_found"), (500, "internal")]
 )
 def test_an_error_of_bentoml_becomes_ours(status: int, code: str) -> None:
-    router = Router(PlainTextResponse("not JSON", status), bento_routes({}), None)
+    router = Router(PlainTextResponse("not JSON", status), bento_routes(), None)
     check_error(ask(router, "GET", "/readyz"), status, code)
 
 
@@ -185,7 +185,7 @@ def test_a_failure_of_bentoml_is_raised_again_for_the_log(begun: bool) -> None:
             await PlainTextResponse("Internal Server Error", 500)(scope, receive, send)
         raise LookupError
 
-    router = Router(fail, bento_routes({}), None)
+    router = Router(fail, bento_routes(), None)
     check_error(ask(router, "GET", "/readyz"), 500, "internal")
     transport = httpx.ASGITransport(router)
 
@@ -251,7 +251,7 @@ def test_a_proxy_may_strip_its_prefix_or_not(
     assert answer.json()["predictions"][0]["label"] == "blue"
     api = ask(app, "GET", f"{prefix}/openapi.json").json()
     assert api["servers"] == [{"url": "/tools/classifier"}]
-    assert set(api["paths"]) == {route.path for route in routes(app) if route.schema}
+    assert set(api["paths"]) == {route.path for route in routes(app) if route.summary}
 
 
 def routes(app: Any) -> list[Route]:
@@ -263,7 +263,7 @@ def test_bentoml_sees_no_prefix() -> None:
     async def service(scope: Scope, receive: Receive, send: Send) -> None:
         await PlainTextResponse(scope["root_path"] + scope["path"])(scope, receive, send)
 
-    router = Router(service, bento_routes({}), None, "/classifier")
+    router = Router(service, bento_routes(), None, "/classifier")
     assert ask(router, "GET", "/classifier/readyz").text == "/readyz"
 
 

@@ -27,8 +27,8 @@ Serve = Callable[..., Any]
 EXAMPLES = 8  # requests of each kind for each operation
 TOKEN = "s3cret"
 
-# Not asked: that a request with an unknown query parameter or an unlisted form field is refused,
-# and that any bytes in the field of an image are accepted.
+# Not asked: that an unlisted text field of a form is refused, and that any bytes in the field of an
+# image are accepted.
 CHECKS = (
     *("not_a_server_error", "status_code_conformance", "content_type_conformance"),
     *("response_headers_conformance", "response_schema_conformance", "unsupported_method"),
@@ -150,10 +150,14 @@ def test_every_answer_is_as_described(server: Any, encoded: Encoded) -> None:
         answers.append(client.post("/predict", json={"images": [text]}))
         answers.append(client.post("/predict_batch", json={"images": [text, "no base64!"]}))
         post(image, headers={**kind, "content-encoding": "br"})
-        answers += [client.get(path) for path in ("/model", "/healthz", "/readyz", "/metrics")]
+        post(image, "/predict?topk=1")
+        post(image, "/predict_batch?top_k=1&top_k=1")
+        for path in ("/model", "/model?top_k=1", "/healthz", "/readyz?probe=1", "/metrics?x"):
+            answers.append(client.get(path))
     found = [answer.status_code for answer in answers]
     assert found[:8] == [200, 400, 413, 413, 415, 422, 401, 408]
-    assert found[8:] == [200, 200, 400, 200, 415, 200, 200, 200, 200]
+    assert found[8:13] == [200, 200, 400, 200, 415]
+    assert found[13:] == [400, 400, 200, 400, 200, 200, 200]
     for answer in answers:
         described.check(answer)
 

@@ -6,7 +6,7 @@ import pytest
 
 from core.cores import usable_cores
 from core.errors import UserError
-from serving.settings import CARRIED, Settings, describe
+from serving.settings import CARRIED, Settings, describe, warn_of_unknown
 
 
 def test_defaults() -> None:
@@ -111,3 +111,13 @@ def test_threads_fill_the_cores_together() -> None:
 def test_settings_that_contradict_each_other(values: dict[str, str]) -> None:
     with pytest.raises(UserError, match=f"POCKETNETS_{next(iter(values))}"):
         Settings.from_environment({f"POCKETNETS_{k}": v for k, v in values.items()})
+
+
+def test_a_variable_that_is_no_setting_is_named_with_the_nearest(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    mistaken = {"POCKETNETS_TREADS": "2", "POCKETNETS_DATA": "x", "POCKETNETS_PORT": "1", "A": ""}
+    warn_of_unknown(mistaken)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "POCKETNETS_TREADS" in line
+    assert "POCKETNETS_THREADS" in line

@@ -1,0 +1,143 @@
+"""What the service takes and answers, as types: the OpenAPI document is generated from them.
+
+Answers are plain dictionaries, which are encoded fastest. Their types are for mypy, the document
+and its tests; no answer is validated while the service runs.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, get_type_hints
+
+from pydantic import ConfigDict, Field, create_model, with_config
+from typing_extensions import TypedDict
+
+from artifact.manifest import Manifest
+from serving.bodies import FIELD, TOP_K
+
+_CLOSED = ConfigDict(extra="forbid")
+_Milliseconds = Annotated[float, Field(ge=0)]
+Base64 = Annotated[
+    str,
+    Field(
+        description="The file's bytes in base64, of either alphabet, or a data URI of them",
+        json_schema_extra={"contentEncoding": "base64"},
+    ),
+]
+
+
+@with_config(_CLOSED)
+class Prediction(TypedDict):
+    """A label, its index among the labels, and the softmax of its logit."""
+
+    label: str
+    index: Annotated[int, Field(ge=0)]
+    score: Annotated[float, Field(ge=0, le=1)]
+
+
+@with_config(_CLOSED)
+class Timings(TypedDict):
+    """Milliseconds of each stage of an image; queue is all that is none of the others."""
+
+    decode: _Milliseconds
+    resize: _Milliseconds
+    queue: _Milliseconds
+    inference: _Milliseconds
+
+
+@with_config(_CLOSED)
+class Error(TypedDict):
+    """Why there is no answer: a short code, and one line."""
+
+    error: str
+    detail: str
+
+
+@with_config(_CLOSED)
+class Names(TypedDict):
+    """What answers."""
+
+    model: str
+    precision: str
+    runtime: str
+
+
+@with_config(_CLOSED)
+class Found(TypedDict):
+    """What was found in an image: the likeliest labels first."""
+
+    predictions: Annotated[list[Prediction], Field(min_length=1)]
+    timings_ms: Timings
+
+
+@with_config(_CLOSED)
+class Answer(Found, Names):
+    """What was found in an image, and by what."""
+
+
+@with_config(_CLOSED)
+class Answers(Names):
+    """For each image, in order, what was found in it or why nothing was."""
+
+    results: Annotated[list[Found | Error], Field(min_length=1)]
+
+
+@with_config(_CLOSED)
+class RequestLimits(TypedDict):
+    """What a request may hold: bytes and pixels of an image, and images of a batch."""
+
+    max_bytes: int
+    max_pixels: int
+    max_images: int
+
+
+@with_config(_CLOSED)
+class Accepted(TypedDict):
+    """The types of image that are taken, and the suffixes of their files."""
+
+    types: list[str]
+    suffixes: list[str]
+
+
+PRIVATE = ("path", "source")  # they name places on the machine where the artifact was made, or lies
+_stated = get_type_hints(Manifest, include_extras=True)
+_facts: dict[str, Any] = {
+    **{name: (hint, ...) for name, hint in _stated.items() if name not in PRIVATE},
+    "runtime": (str, ...),
+    "limits": (RequestLimits, ...),  # of requests; those of the manifest are its gates'
+    "accepts": (Accepted, ...),
+}
+Facts = create_model(
+    "Facts",
+    __config__=_CLOSED,
+    __doc__="What is served: the manifest of its artifact, runtime, limits, and types of image.",
+    **_facts,
+)
+
+
+def top_k_type(labels: int, default: int) -> Any:
+    """Returns the type of how many labels are asked for, of so many that there are."""
+    text = "How many labels, the likeliest first"
+    extra: dict[str, Any] = {"default": min(default, labels)}
+    return Annotated[int, Field(ge=1, le=labels, description=text, json_schema_extra=extra)]
+
+
+def body_types(max_images: int | None, top_k: Any) -> dict[str, Any]:
+    """Returns the type of a form and of a JSON body, by their content type.
+
+    Args:
+        max_images: most images of a batch; None for a body of a single image.
+        top_k: as :func:`top_k_type` returns it.
+    """
+    file: Any = bytes
+    value: Any = Base64
+    field, name = "image", "Image"
+    if max_images is not None:
+        file = Annotated[list[bytes], Field(min_length=1, max_length=max_images)]
+        field, name = "images", "Images"
+        value = Annotated[list[Base64], Field(min_length=1, max_length=max_images)]
+    form: dict[str, Any] = {FIELD: (file, ...)}
+    body: dict[str, Any] = {field: (value, ...), TOP_K: (top_k | None, None)}
+    return {
+        "multipart/form-data": create_model(f"{name}Form", **form),
+        "application/json": create_model(name, __config__=_CLOSED, **body),
+    }
