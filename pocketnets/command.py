@@ -59,6 +59,11 @@ COMMANDS = {
             "Run an artifact on this machine through all its gates",
             "export.__main__:Verify",
         ),
+        Command(
+            "predict",
+            "Classify many images with an artifact, without a server",
+            "predict.command:Predict",
+        ),
         Command("push", "Copy an artifact into the model store of BentoML", "export.__main__:Push"),
         Command(
             "bench",

@@ -24,7 +24,7 @@ from artifact.runtimes.batch_size import MOST_ON_CPU, MOST_ON_GPU, best_batch_si
 from artifact.scores import largest, softmax
 from artifact.store import read_pick
 from core.cores import usable_cores
-from core.errors import UserError, closest, first_line
+from core.errors import UserError, closest, first_line, in_words, is_of_library
 from core.image_types import decode_image
 from core.preprocess import ImageError, Pixels, Truncated
 from predict.ordered import in_order
@@ -230,12 +230,23 @@ class Classifier:
         Args:
             pixels: at most :attr:`batch_size` images, each uint8 (crop, crop, 3).
             top_k: how many classes ``top`` holds; at most all there are.
+
+        Raises:
+            UserError: the runtime fails.
         """
         if not pixels:
             return []
         batch = np.stack(pixels)
-        with self._turn:
-            logits = self._runtime(batch)
+        try:
+            with self._turn:
+                logits = self._runtime(batch)
+        except Exception as error:  # the exceptions of runtimes share no public base class
+            if isinstance(error, UserError) or not is_of_library(error):
+                raise
+            raise UserError(
+                f"{self.runtime} fails at a batch of {len(batch)} ({in_words(error)}); try "
+                "--batch-size 1, or another --runtime"
+            ) from error
         return [self._prediction(each, min(top_k, len(self.labels))) for each in logits]
 
     def _prediction(self, logits: Logits, top_k: int) -> Prediction | None:

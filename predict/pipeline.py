@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import os
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from core.errors import UserError
-from core.preprocess import Pixels
+from core.preprocess import ImageError, Pixels
 from predict.classifier import NOT_FINITE, TOP_K, Classifier, Prediction, read_file
 from predict.ordered import in_order
 
@@ -65,16 +66,39 @@ class Outcome(NamedTuple):
     row: Row
 
 
-def file_item(path: Path, max_bytes: int, relative: str = "") -> Item:
-    """Returns the item of a file on this machine."""
+def file_item(path: Path, max_bytes: int, *, shown: str = "", relative: str = "") -> Item:
+    """Returns the item of a file on this machine.
+
+    Args:
+        path: of the file.
+        max_bytes: no more of it is read.
+        shown: what its row calls it; its path if left out.
+        relative: see :class:`Item`; its name if left out.
+    """
     return Item(
-        path=str(path), load=lambda: read_file(path, max_bytes), relative=relative or path.name
+        path=readable(shown or str(path)),
+        load=lambda: read_file(path, max_bytes),
+        relative=relative or path.name,
     )
+
+
+def failed_item(path: str, reason: str) -> Item:
+    """Returns an item that cannot be read, for ``reason``."""
+
+    def load() -> bytes:
+        raise ImageError(reason)
+
+    return Item(path=readable(path), load=load)
+
+
+def readable(path: str) -> str:
+    """Returns ``path`` as text that can be written: bytes that are not UTF-8 become ``\\xff``."""
+    return os.fsencode(path).decode(errors="backslashreplace")
 
 
 def classify(
     classifier: Classifier, items: Iterable[Item], *, top_k: int = TOP_K, keep: bool = False
-) -> Iterator[Outcome]:
+) -> Generator[Outcome]:
     """Yields what comes of each item, in order; few are held at a time.
 
     A failure of the runtime itself is no item's, and is raised.

@@ -40,7 +40,7 @@ FILLED = {
     "--data ...": "--data digits",
 }
 FOLDERS = {init.parent.name for init in ROOT.glob("*/__init__.py")} | {"docs", "tests"}
-OURS = r"-m ((?:training|export|bench|serving|models)[\w.]*)(.*)"
+OURS = r"-m ((?:training|export|bench|serving|models|predict)[\w.]*)(.*)"
 COMMANDS = sorted({command for page in PAGES for command in commands(page)})
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -90,7 +90,12 @@ def is_meant(file: Path) -> bool:
     One with the suffix of a text is, if its header is that of an image.
     """
     name = file.name
-    return not is_by_machines(name) and (not name.lower().endswith(_NOT_MEANT) or is_image(file))
+    return not is_by_machines(name) and (not is_named_otherwise(name) or is_image(file))
+
+
+def is_named_otherwise(name: str) -> bool:
+    """Returns whether a file is called like labels, notes or code that stand beside images."""
+    return name.lower().endswith(_NOT_MEANT)
 
 
 def subfolders(root: Path, scan: Scan) -> list[Path]:
@@ -135,7 +140,7 @@ def is_image(file: Path) -> bool:
 def find_files(folder: Path, scan: Scan) -> list[Path]:
     """Returns every file below ``folder`` that may be an image, sorted; the others are counted."""
     found: list[Path] = []
-    for here, folders, files in _walk(folder):
+    for here, folders, files in walk_folders(folder):
         machines = [name for name in (*folders, *files) if is_by_machines(name)]
         scan.leave_out("hidden or left by machines", (Path(here, name) for name in machines))
         rest = [Path(here, name) for name in files if not is_by_machines(name)]
@@ -193,16 +198,26 @@ def similar_names(names: Iterable[str]) -> list[str]:
 
 def _holds_files(folder: Path) -> bool:
     """Returns whether there is any file below, but those of machines."""
-    return any(not all(map(is_by_machines, files)) for _, _, files in _walk(folder))
+    return any(not all(map(is_by_machines, files)) for _, _, files in walk_folders(folder))
 
 
-def _walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+def _raise(error: OSError) -> None:
+    raise error  # os.walk would pass over what it may not list
+
+
+def walk_folders(
+    folder: Path, onerror: Callable[[OSError], object] = _raise
+) -> Iterator[tuple[str, list[str], list[str]]]:
     """Yields each folder from ``folder`` down, with the names of folders and files in it.
 
     Those of machines are named, but not entered; a link into a loop is followed once.
+
+    Args:
+        folder: where to begin.
+        onerror: called with why a folder cannot be listed, which is then passed over.
     """
     seen: set[str] = set()
-    for here, folders, files in os.walk(folder, onerror=_raise, followlinks=True):
+    for here, folders, files in os.walk(folder, onerror=onerror, followlinks=True):
         real = os.path.realpath(here)
         if real in seen:
             folders.clear()
@@ -223,7 +238,3 @@ def _no_classes(root: Path, folders: Sequence[Path], loose: Sequence[Path]) -> U
         f"class, such as {root.name}/cat/1.jpg and {root.name}/dog/1.jpg, or comes with a CSV file "
         "of labels (--labels FILE)"
     )
-
-
-def _raise(error: OSError) -> None:
-    raise error  # os.walk would pass over what it may not list

@@ -1,0 +1,261 @@
+"""``python -m predict ARTIFACT SOURCE...``: what an artifact says of many images."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from artifact.artifact import digest_of, manifest_of
+from core.errors import UserError, storage_error
+from core.preprocess import MAX_PIXELS, Truncated
+from predict.classifier import TOP_K, Classifier, Limits
+from predict.copies import Copies
+from predict.gallery import Gallery
+from predict.journal import Journal, Plan
+from predict.pipeline import Item, Row, classify, readable
+from predict.progress import Progress
+from predict.sinks import find_sink, json_line, write_rows
+from predict.sources import Passed, Source, count_items, find_items, find_sources
+from report.format import one_line, percent, plural
+
+_LIMITS = Limits()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predict:
+    """Classify many images with an artifact, without a server."""
+
+    artifact: tyro.conf.Positional[Path]
+    """Folder of the artifact, or one with several of which a benchmark picked one."""
+    sources: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Images, folders, patterns ('**/*.jpg'), zip and tar archives, lists of paths (.txt, or .csv
+    with a column path or image), - for a list on stdin, addresses (s3://, https://, ...)."""
+    out: Path | None = None
+    """File for the rows: .csv, .jsonl or .parquet. Left out: rows go to stdout, as JSON Lines
+    unless that is a terminal."""
+    top_k: int = TOP_K
+    """Classes in each row; at most all there are."""
+    runtime: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """What executes the artifact. Left out: what a benchmark picked for it, else ort-cpu, or what
+    its format needs."""
+    threads: int | None = None
+    """Batches decoded and inferred at once. Left out: one for each core."""
+    batch_size: int = 0
+    """Most images in one call; 0 measures at start what pays."""
+    max_bytes: int = _LIMITS.max_bytes
+    """Largest image file."""
+    max_pixels: int = _LIMITS.max_pixels
+    """Most pixels of an image, judged before decoding."""
+    truncated: Truncated = _LIMITS.truncated
+    """accept takes a JPEG that lacks its end marker, or at most its last 32 rows and a sixteenth
+    of all."""
+    copy_to: Path | None = None
+    """Copy each image to a folder of its class in here; nothing is overwritten."""
+    gallery: Path | None = None
+    """Write a page (.html) with some of the images, what was said of them, and the classes."""
+    resume: bool = False
+    """Go on with the run that was stopped while it wrote --out."""
+    fresh: bool = False
+    """Drop what a stopped run left, and start anew."""
+    strict: bool = False
+    """Exit with 1 if any image could not be classified; the rows are written all the same."""
+    allow_unverified: bool = False
+    """Use an artifact even if it was never run where it was made."""
+
+    def __call__(self) -> int:
+        """Classifies all images and writes their rows; returns the exit status."""
+        self._check()
+        sources = find_sources(self.sources, self.max_bytes, self._ours)
+        limits = Limits(
+            max_bytes=self.max_bytes, max_pixels=self.max_pixels, truncated=self.truncated
+        )
+        with Classifier.open(
+            self.artifact,
+            runtime=self.runtime,
+            threads=self.threads,
+            batch_size=self.batch_size,
+            limits=limits,
+            allow_unverified=self.allow_unverified,
+        ) as classifier:
+            run = _Run(self, classifier, sources)
+            if self.out is None:
+                run.print_rows()
+            else:
+                run.write_rows(self.out)
+        return 1 if self.strict and run.failed else 0
+
+    @property
+    def _ours(self) -> tuple[Path, ...]:
+        """Returns what this command itself writes, which is no source."""
+        files = [self.gallery, self.copy_to]
+        if self.out is not None:
+            files += [self.out, partial_file(self.out)]
+        return tuple(path for path in files if path is not None)
+
+    def _check(self) -> None:
+        """Raises UserError unless the flags make sense, before anything is done."""
+        if not self.sources:
+            raise UserError("no images: name files, folders, archives or lists after the artifact")
+        for name, value, most in (
+            ("top-k", self.top_k, None),
+            ("max-bytes", self.max_bytes, None),
+            ("max-pixels", self.max_pixels, MAX_PIXELS),
+        ):
+            if value < 1 or (most is not None and value > most):
+                allowed = "at least 1" if most is None else f"in 1..{most}"
+                raise UserError(f"--{name} is {value}: it must be {allowed}")
+        if self.gallery and self.gallery.suffix.lower() not in (".html", ".htm"):
+            raise UserError(f"--gallery {self.gallery}: its name must end in .html")
+        if self.resume and self.fresh:
+            raise UserError("--resume and --fresh: give one of the two")
+        if self.out is None and (self.resume or self.fresh):
+            raise UserError("--resume and --fresh need --out: without it nothing is kept")
+        if self.out is not None:
+            find_sink(self.out)
+            if self.out.is_dir():
+                raise UserError(f"--out {self.out}: that is a folder; name a file")
+
+
+class _Run:
+    """One run of the command: rows to somewhere, copies, a gallery, and what it counted."""
+
+    def __init__(self, flags: Predict, classifier: Classifier, sources: list[Source]) -> None:
+        self._flags, self._classifier, self._sources = flags, classifier, sources
+        self._top_k = min(flags.top_k, len(classifier.labels))
+        self._copies = Copies(flags.copy_to, classifier.labels) if flags.copy_to else None
+        self._gallery = Gallery(classifier.limits) if flags.gallery else None
+        self._passed = Passed()
+        self.images = self.failed = 0
+
+    def print_rows(self) -> None:
+        """Prints each row as it comes."""
+        to_people = sys.stdout.isatty()
+        line = _readable_line if to_people else json_line
+        items = find_items(self._sources, self._passed)
+        # Beside lines that come all the time, a bar would only flicker.
+        with Progress(self._count, shown=not to_people) as progress:
+            self._classify(items, lambda row: print(line(row)), progress)
+        self._finish()
+
+    def write_rows(self, out: Path) -> None:
+        """Writes all rows to ``out``, which appears at the end; a stopped run can go on."""
+        path = partial_file(out)
+        plan = self._plan()
+        journal = _open_journal(path, out, plan, resume=self._flags.resume, fresh=self._flags.fresh)
+        with journal:
+            try:
+                with Progress(self._count) as progress:
+                    items = find_items(self._sources, self._passed)
+                    self._pass_over(journal, items, progress)
+                    self._classify(items, journal.append, progress)
+                write_rows(out, journal.rows(), self._top_k)
+                self._finish()
+                journal.delete()
+            except KeyboardInterrupt as stop:
+                raise type(stop)(_kept(journal)) from None
+            except UserError as error:
+                raise UserError(f"{error}; {_kept(journal)}") from None
+            except OSError as error:
+                if (reason := storage_error(error)) is None:
+                    raise
+                raise UserError(f"{reason}; {_kept(journal)}") from None
+        print(out)
+
+    def _plan(self) -> Plan:
+        flags, artifact = self._flags, self._classifier.artifact
+        return Plan(
+            artifact=digest_of(manifest_of(artifact)),
+            runtime=self._classifier.runtime,
+            top_k=self._top_k,
+            sources=tuple(map(readable, flags.sources)),
+            max_bytes=flags.max_bytes,
+            max_pixels=flags.max_pixels,
+            truncated=flags.truncated,
+            copy_to=readable(str(flags.copy_to)) if flags.copy_to else None,
+        )
+
+    def _pass_over(self, journal: Journal, items: Iterator[Item], progress: Progress) -> None:
+        """Takes the items from ``items`` that have a row in ``journal`` already."""
+        for number, row in enumerate(journal.rows(), start=1):
+            item = next(items, None)
+            if item is None or item.path != row.path:
+                there = "nothing" if item is None else item.path
+                raise UserError(
+                    f"image {number} was {row.path}, and now there is {there}: the sources changed "
+                    "since that run began; --fresh starts anew"
+                )
+            self._count_row(row, item.load)
+            progress.skip()
+
+    def _classify(
+        self, items: Iterator[Item], emit: Callable[[Row], object], progress: Progress
+    ) -> None:
+        keep = self._copies is not None or self._gallery is not None
+        with closing(classify(self._classifier, items, top_k=self._top_k, keep=keep)) as outcomes:
+            for item, data, row in outcomes:
+                if self._copies and row.prediction:
+                    assert data is not None
+                    self._copies.add(row.prediction.label, item.relative, data)
+                emit(row)
+                self._count_row(row, partial(_given, data))
+                progress.advance()
+
+    def _count_row(self, row: Row, load: Callable[[], bytes]) -> None:
+        self.images += 1
+        self.failed += row.prediction is None
+        if self._gallery:
+            self._gallery.offer(row, load)
+
+    def _count(self) -> int | None:
+        return count_items(self._sources)
+
+    def _finish(self) -> None:
+        """Writes the gallery, and says what came of the images."""
+        if self._gallery and self._flags.gallery:
+            artifact, runtime = self._classifier.artifact, self._classifier.runtime
+            self._gallery.write(self._flags.gallery, artifact, runtime)
+        parts = [f"{plural(self.images, 'image')}, {self.failed:,} failed"]
+        parts += [f"{count:,} {reason}" for reason, count in self._passed.items() if count]
+        print("; ".join(parts), file=sys.stderr)
+
+
+def partial_file(out: Path) -> Path:
+    """Returns the file that holds the rows of a run to ``out`` until it is done."""
+    return out.with_name(f"{out.name}.partial")
+
+
+def _open_journal(path: Path, out: Path, plan: Plan, *, resume: bool, fresh: bool) -> Journal:
+    if not path.exists() or fresh:
+        if resume and out.exists():
+            raise UserError(f"--resume: {out} is whole; without that flag it is made anew")
+        return Journal.begin(path, plan)
+    if resume:
+        return Journal.go_on(path, plan)
+    raise UserError(
+        f"{path} is left of a run that was stopped: --resume goes on with it, --fresh drops it"
+    )
+
+
+def _kept(journal: Journal) -> str:
+    """Returns what is left of a run that stopped, and how to go on."""
+    rows = plural(journal.count, "row")
+    return f"{journal.path} keeps {rows}; the same command with --resume goes on from there"
+
+
+def _readable_line(row: Row) -> str:
+    if row.prediction is None:
+        return f"{one_line(row.path)}: {one_line(row.error or '')}"
+    top = ", ".join(f"{one_line(label)} {percent(score)}" for label, score in row.prediction.top)
+    return f"{one_line(row.path)}: {top}"
+
+
+def _given(data: bytes | None) -> bytes:
+    assert data is not None, "it was kept"
+    return data

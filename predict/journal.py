@@ -1,0 +1,145 @@
+"""The rows of an unfinished run, so that it can go on: a header, then a row on each line."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import BinaryIO, Self, cast
+
+from core.errors import UserError
+from core.preprocess import Truncated
+from core.record_file import dump, parse, schema_of
+from predict.pipeline import Row
+
+SCHEMA = 1
+_REMEDY = "--fresh starts anew"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """All that decides the rows of a run.
+
+    Attributes:
+        schema: of the file.
+        artifact: the digest of its manifest.
+        runtime: what executes it.
+        top_k: classes in a row.
+        sources: as given.
+        max_bytes: largest image file.
+        max_pixels: most pixels of an image.
+        truncated: whether a JPEG that is cut short is taken.
+        copy_to: where images are copied; None for nowhere.
+    """
+
+    schema: int = SCHEMA
+    artifact: str
+    runtime: str
+    top_k: int
+    sources: tuple[str, ...]
+    max_bytes: int
+    max_pixels: int
+    truncated: Truncated
+    copy_to: str | None = None
+
+
+class Journal:
+    """The file of an unfinished run; held open and locked until it is closed. A context manager."""
+
+    def __init__(self, path: Path, file: BinaryIO, count: int) -> None:
+        self.path = path
+        self.count = count
+        self._file = file
+
+    @classmethod
+    def begin(cls, path: Path, plan: Plan) -> Self:
+        """Returns a new one without rows, instead of any that was there."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = _locked(path, "ab")
+        file.truncate(0)
+        journal = cls(path, file, 0)
+        journal._write(plan)
+        return journal
+
+    @classmethod
+    def go_on(cls, path: Path, plan: Plan) -> Self:
+        """Returns the one that is there; a last row that was not written to its end is dropped.
+
+        Raises:
+            UserError: it cannot be understood, or is of another plan; the message says where they
+                differ.
+        """
+        file = _locked(path, "r+b")
+        try:
+            header = file.readline()
+            if schema_of(header) != SCHEMA:
+                raise UserError(f"{path}: line 1 is no header of schema {SCHEMA}; {_REMEDY}")
+            _check_same(path, parse(Plan, header, f"{path}: line 1", remedy=_REMEDY), plan)
+            count, end = 0, file.tell()
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                count, end = count + 1, end + len(line)
+            file.truncate(end)
+            file.seek(end)
+        except BaseException:
+            file.close()
+            raise
+        return cls(path, file, count)
+
+    def append(self, row: Row) -> None:
+        """Adds a row: it is there even if the process ends right after."""
+        self._write(row)
+        self.count += 1
+
+    def rows(self) -> Iterator[Row]:
+        """Yields the rows, in order; not to be mixed with :meth:`append`.
+
+        Raises:
+            UserError: a line cannot be understood; its number is named.
+        """
+        with self.path.open("rb") as file:
+            file.readline()
+            for number, line in enumerate(file, start=2):
+                yield parse(Row, line, f"{self.path}: line {number}", remedy=_REMEDY)
+
+    def delete(self) -> None:
+        """Removes the file: what it was for is done."""
+        self.path.unlink()
+
+    def close(self) -> None:
+        """Releases the file."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _write(self, record: object) -> None:
+        self._file.write(dump(record) + b"\n")
+        self._file.flush()
+
+
+def _locked(path: Path, mode: str) -> BinaryIO:
+    """Returns the file, which no other process writes meanwhile."""
+    file = cast(BinaryIO, path.open(mode))
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise UserError(f"{path}: another run writes it; wait for that, or end it") from None
+    return file
+
+
+def _check_same(path: Path, saved: Plan, plan: Plan) -> None:
+    for each in fields(Plan):
+        before, now = getattr(saved, each.name), getattr(plan, each.name)
+        if before != now:
+            flag = each.name.replace("_", "-")
+            raise UserError(
+                f"{path} was begun with another {flag} ({before!r}, now {now!r}): give the same, "
+                f"or --fresh to start anew"
+            )

@@ -1,0 +1,191 @@
+"""Where images come from: files, folders, patterns, archives, lists of paths, and addresses.
+
+Nothing is listed before it is needed: a source yields its images one after the other, and of a
+folder of ten million no more is held than the names in one folder of it.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import stat
+import sys
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
+
+from core.errors import UserError
+from predict import archives, lists, remote
+from predict.pipeline import Item, failed_item, file_item
+from training.scan import is_by_machines, is_meant, walk_folders
+
+STDIN = "-"
+
+Passed = Counter[str]  # how many files are no images, by reason
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """What one argument names.
+
+    Attributes:
+        items: yields its images, and counts the files that are none.
+        countable: whether it costs little to go through it once more, unread.
+    """
+
+    items: Callable[[Passed], Iterator[Item]]
+    countable: bool = True
+
+
+def find_sources(names: Iterable[str], max_bytes: int, ours: Iterable[Path] = ()) -> list[Source]:
+    """Returns what ``names`` stand for.
+
+    Args:
+        names: files, folders, patterns, archives, lists of paths, ``-``, addresses.
+        max_bytes: largest image file that is read.
+        ours: what is written meanwhile: files and folders that are passed over in a folder.
+
+    Raises:
+        UserError: one is not there, is one of ``ours``, or needs a package that is not.
+    """
+    written = frozenset(map(os.path.abspath, ours))
+    return [source for name in names for source in _find(name, max_bytes, written)]
+
+
+def find_items(sources: Iterable[Source], passed: Passed) -> Iterator[Item]:
+    """Yields the images of ``sources``, in order; files that are none are counted in ``passed``."""
+    for source in sources:
+        yield from source.items(passed)
+
+
+def count_items(sources: Iterable[Source]) -> int | None:
+    """Returns how many images ``sources`` hold, or None where only reading them would tell."""
+    sources = list(sources)
+    if not all(source.countable for source in sources):
+        return None
+    return sum(1 for _ in find_items(sources, Passed()))
+
+
+def _find(name: str, max_bytes: int, written: Collection[str]) -> Iterator[Source]:
+    if name == STDIN:
+        yield Source(items=lambda _: _of_stdin(max_bytes), countable=False)
+    elif remote.is_address(name):
+        for place in remote.find(name):
+            yield _of_place(place, max_bytes)
+    elif os.path.lexists(name):
+        yield _of_path(Path(name), max_bytes, written)
+    elif glob.has_magic(name):
+        matches = sorted(glob.glob(name, recursive=True))
+        if not matches:
+            raise UserError(f"{name}: nothing is called like that; ** stands for any folders")
+        for match in matches:
+            yield _of_path(Path(match), max_bytes, written)
+    else:
+        raise UserError(f"{name}: no such file or folder")
+
+
+def _of_path(path: Path, max_bytes: int, written: Collection[str]) -> Source:
+    if os.path.abspath(path) in written:
+        raise UserError(f"{path}: it is written by the same command; name other images")
+    if path.is_dir():
+        return Source(items=partial(_of_folder, path, max_bytes, written))
+    listed = partial(_listed, path.parent, max_bytes)
+    item = file_item(path, max_bytes)
+    return _of_file(str(path), lambda: path.open("rb"), item, listed, max_bytes)
+
+
+def _of_place(place: remote.Place, max_bytes: int) -> Source:
+    if place.is_folder():
+        return Source(items=lambda passed: place.items(max_bytes, passed), countable=False)
+
+    def listed(name: str) -> Item:
+        beside = name if remote.is_address(name) else f"{place.address.rpartition('/')[0]}/{name}"
+        return remote.address_item(beside, max_bytes, shown=name)
+
+    return _of_file(place.address, place.open, place.item(max_bytes), listed, max_bytes)
+
+
+def _of_file(
+    name: str,
+    opened: Callable[[], BinaryIO],
+    item: Item,
+    listed: Callable[[str], Item],
+    max_bytes: int,
+) -> Source:
+    """Returns the source that a file is by its ending: an archive, a list of paths, an image.
+
+    Args:
+        name: of the file.
+        opened: returns its bytes.
+        item: of the file, if it is an image.
+        listed: from a path that stands in it to that item.
+        max_bytes: largest image file that is read.
+    """
+    ending = name.lower()
+    if ending.endswith(archives.ZIP):
+        return Source(items=partial(archives.zip_items, name, opened, max_bytes))
+    if ending.endswith(archives.TAR):
+        tar = partial(archives.tar_items, name, opened, max_bytes)
+        return Source(items=tar, countable=False)
+    if ending.endswith(lists.TEXT):
+        return Source(items=lambda _: map(listed, lists.paths_of_text(opened())))
+    if ending.endswith(lists.TABLE):
+        lists.check_table(name, opened())
+        return Source(items=lambda _: map(listed, lists.paths_of_table(name, opened())))
+    return Source(items=lambda _: iter((item,)))
+
+
+def _of_stdin(max_bytes: int) -> Iterator[Item]:
+    return map(partial(_listed, Path(), max_bytes), lists.paths_of_text(sys.stdin.buffer))
+
+
+def _listed(folder: Path, max_bytes: int, name: str) -> Item:
+    """Returns the item of a path in a list in ``folder``, from there or else from here."""
+    if remote.is_address(name):
+        return remote.address_item(name, max_bytes, shown=name)
+    path = folder / name
+    return file_item(path if path.exists() else Path(name), max_bytes, shown=name, relative=name)
+
+
+def _of_folder(
+    folder: Path, max_bytes: int, written: Collection[str], passed: Passed
+) -> Iterator[Item]:
+    errors: list[OSError] = []
+    for here, folders, files in walk_folders(folder, onerror=errors.append):
+        passed["hidden or left by machines"] += sum(map(is_by_machines, (*folders, *files)))
+        if written:
+            folders[:] = [name for name in folders if not _is_written(here, name, written)]
+        for name in files:
+            path = Path(here, name)
+            if is_by_machines(name) or _is_written(here, name, written):
+                continue
+            if _is_special(path):
+                passed["no regular file"] += 1
+            elif not is_meant(path):
+                passed["not meant as an image"] += 1
+            else:
+                yield file_item(path, max_bytes, relative=str(path.relative_to(folder)))
+        yield from _unlisted(errors)
+    yield from _unlisted(errors)
+
+
+def _is_written(folder: str, name: str, written: Collection[str]) -> bool:
+    return bool(written) and os.path.abspath(os.path.join(folder, name)) in written
+
+
+def _is_special(path: Path) -> bool:
+    """Returns whether something is there that is no file, such as a pipe, which would block."""
+    try:
+        return not stat.S_ISREG(path.stat().st_mode)
+    except OSError:  # reading it will say why
+        return False
+
+
+def _unlisted(errors: list[OSError]) -> Iterator[Item]:
+    """Yields an item for each folder that could not be listed, and forgets them."""
+    while errors:
+        error = errors.pop(0)
+        yield failed_item(str(error.filename), f"the folder cannot be listed ({error.strerror})")
