@@ -1,4 +1,4 @@
-"""Random changes to training images: one by one on the CPU, and a batch at a time on the device."""
+"""Augmentation: of single images on the CPU, and mixup and cutmix of batches on the device."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from training.recipe import Recipe
 
 @functools.cache
 def augmentation(recipe: Recipe) -> v2.Transform:
-    """Returns what an epoch of ``recipe`` does to an image: PIL RGB to PIL RGB, a square.
+    """Returns the transform of an epoch of ``recipe``: PIL RGB to a square PIL RGB image.
 
-    Its randomness is that of torch's CPU generator.
+    It draws from torch's CPU generator.
     """
     side = recipe.train_crop or recipe.crop
     interpolation = InterpolationMode(recipe.interpolation)
@@ -43,13 +43,13 @@ def augmentation(recipe: Recipe) -> v2.Transform:
 
 
 def seed_of(key: tuple[int, ...]) -> int:
-    """Returns a seed for torch that is as good as random, and always the same for one key."""
+    """Returns a seed for torch that depends on ``key`` alone and is as good as random."""
     (seed,) = np.random.SeedSequence(key).generate_state(1, np.uint64)
     return int(seed) >> 1  # torch takes 63 bits
 
 
 def augmented(image: Image.Image, recipe: Recipe, key: tuple[int, ...]) -> Pixels:
-    """Returns uint8 (side, side, 3): ``image``, changed at random as the integers of ``key`` say.
+    """Returns uint8 (side, side, 3): ``image``, augmented with ``key`` as the seed.
 
     The same key gives the same pixels in every process, so neither the number of worker processes
     nor an interruption changes a run.

@@ -1,13 +1,21 @@
-"""The running average of the weights, which is validated and kept in their place."""
+"""Averages that are validated and kept: of the weights, and batch norm's statistics of them.
+
+Running statistics lag: after few steps they are those of earlier weights, and no step ever computed
+those of averaged weights. They are estimated anew on training images: PreciseBN, arXiv 2105.07576,
+Section 3.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
 
 import pytorch_lightning as lightning
 import torch
 from pytorch_lightning.callbacks import WeightAveraging
 
+from models.weights import batch_norms, settle_batch_norm
+from training.loader import Batch, Loaders
 from training.module import ClassifierModule
-from training.settling import held_out_top1, settle
 
 
 class Averaging(WeightAveraging):
@@ -32,16 +40,96 @@ class Averaging(WeightAveraging):
     def on_train_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         """Validates the weights themselves, once, to tell whether their average lags them."""
         assert isinstance(module, ClassifierModule)
-        settle(trainer, module)
+        estimate_statistics(trainer, module)
         module.weights_top1 = held_out_top1(trainer, module)
         super().on_train_end(trainer, module)
 
 
 def warm_decay(steps: torch.Tensor, decay: float) -> torch.Tensor:
-    """Returns the decay of a step, ``steps`` of them being averaged already.
+    """Returns the decay of the next step, after ``steps`` steps: at first less than ``decay``.
 
-    That is min(decay, (1 + steps) / (10 + steps)), so that the average is of the last tenth of the
-    steps until there are enough of them. Source: tf.train.ExponentialMovingAverage with
+    That is min(decay, (1 + steps) / (10 + steps)), so that a short run averages about the last
+    tenth of its steps. Source: tf.train.ExponentialMovingAverage with
     num_updates, as the authors of EfficientNet (arXiv 1905.11946) train.
     """
     return ((1 + steps) / (10 + steps)).clamp(max=decay)
+
+
+SETTLED = 10
+"""Running statistics are trusted after this many times 1 / momentum steps: those that they started
+from then have a weight of exp(-10)."""
+
+
+class PreciseBN(lightning.Callback):
+    """Estimates the statistics of batch norm before each validation, where that is needed.
+
+    What is validated is saved, weights and statistics alike. Training goes on from these
+    statistics, but does not compute with them.
+
+    Args:
+        always: whether each validation needs it, as averaged weights do; else only those while
+            the running statistics are not settled.
+    """
+
+    def __init__(self, *, always: bool) -> None:
+        super().__init__()
+        self._always = always
+
+    def on_validation_epoch_start(
+        self, trainer: lightning.Trainer, module: lightning.LightningModule
+    ) -> None:
+        """Estimates them, after the callback that puts averaged weights in place."""
+        assert isinstance(module, ClassifierModule)
+        if self._always or not statistics_settled(module, trainer.global_step):
+            estimate_statistics(trainer, module)
+        else:
+            share_statistics(trainer, module)
+
+
+def statistics_settled(module: ClassifierModule, steps: int) -> bool:
+    """Returns whether the running statistics can be trusted after ``steps`` steps."""
+    momenta = [layer.momentum or 0.0 for layer in batch_norms(module.network)]
+    return steps * min(momenta, default=1.0) >= SETTLED
+
+
+def estimate_statistics(trainer: lightning.Trainer, module: ClassifierModule) -> None:
+    """Estimates the statistics on training images, each process on its share of them."""
+    if not batch_norms(module.network):
+        return
+    loaders = trainer.datamodule  # type: ignore[attr-defined]
+    assert isinstance(loaders, Loaders)
+    with trainer.precision_plugin.forward_context():
+        batches = _on_device(trainer, module, loaders.statistics_dataloader())
+        settle_batch_norm(module.network, (batch.pixels for batch in batches))
+    share_statistics(trainer, module)
+
+
+def share_statistics(trainer: lightning.Trainer, module: ClassifierModule) -> None:
+    """Averages the statistics over all processes: they validate the network that is saved."""
+    for layer in batch_norms(module.network):
+        for statistic in (layer.running_mean, layer.running_var):
+            assert statistic is not None
+            statistic.copy_(trainer.strategy.reduce(statistic, reduce_op="mean"))
+
+
+@torch.no_grad()
+def held_out_top1(trainer: lightning.Trainer, module: ClassifierModule) -> float:
+    """Returns the held-out top-1 of the network as it is, over all processes; logs nothing."""
+    module.network.eval()
+    counts = torch.zeros(2, device=module.device)  # right, and all
+    held_out = trainer.val_dataloaders
+    assert held_out is not None
+    with trainer.precision_plugin.forward_context():
+        for batch in _on_device(trainer, module, held_out):
+            right = module.network(batch.pixels).argmax(dim=1) == batch.labels
+            counts += torch.stack([right.sum(), torch.tensor(len(right), device=module.device)])
+    right, images = trainer.strategy.reduce(counts, reduce_op="sum").tolist()
+    return float(right / images)
+
+
+def _on_device(
+    trainer: lightning.Trainer, module: ClassifierModule, batches: Iterable[Batch]
+) -> Iterator[Batch]:
+    """Yields batches on the device, as a step gets them."""
+    for batch in batches:
+        yield trainer.strategy.batch_to_device(module.on_before_batch_transfer(batch, 0))

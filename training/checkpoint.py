@@ -16,9 +16,9 @@ from core.names import canonical_name
 from core.preprocess import Preprocess
 from models.classifier import Classifier
 from models.registry import build_model
-from training.history import Epoch
 from training.identity import DIGEST_BYTES
 from training.options import FolderOptions
+from training.records import Epoch
 
 KEY = "pocketnets"  # our block inside Lightning's checkpoint
 PREFIX = "network."  # of the weights, as Lightning saves the module that holds the network
@@ -75,7 +75,7 @@ def checkpoint_path(run: Path) -> Path:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Returns all that a checkpoint file holds; nothing in it is executed (``weights_only``).
+    """Returns the content of a checkpoint file; nothing in it is executed (``weights_only``).
 
     Raises:
         UserError: the file is not a checkpoint of ours, or is damaged.
@@ -113,7 +113,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def facts_of_data(digests: Iterable[bytes], options: FolderOptions) -> dict[str, Any]:
-    """Returns what a checkpoint says of its data, in types that ``weights_only`` loading takes."""
+    """Returns a checkpoint's facts of its data, in types that ``weights_only`` loading takes."""
     content = bytearray(b"".join(sorted(digests)))
     trained_on = torch.frombuffer(content, dtype=torch.uint8).reshape(-1, DIGEST_BYTES)
     return {"trained_on": trained_on, "options": asdict(options)}
@@ -125,7 +125,7 @@ def _digests(trained_on: torch.Tensor) -> frozenset[bytes]:
 
 @contextmanager
 def _damaged(path: Path) -> Iterator[None]:
-    """Turns what reading a broken checkpoint raises into one line that names the file."""
+    """Turns the errors of reading a broken checkpoint into one line that names the file."""
     try:
         yield
     except (

@@ -1,4 +1,4 @@
-"""Labelled images, split into those to learn from and those held out."""
+"""Labelled images, split into training, validation and test samples."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ImageData:
         labels: class names, in the order of the class indices.
         train: samples to learn from.
         val: samples held out: what each epoch is judged by.
-        test: samples for the final figures, where the data set has a part for them.
+        test: samples for the final figures, where the data set has a test part.
         folder: where it was read from, if it is a folder of the user's.
         scan: what was noticed while it was read.
         digests: of the contents of files that were looked at; see :mod:`training.look`.
@@ -47,7 +47,7 @@ class ImageData:
 
 
 def open_image(source: Path | Image.Image, truncated: Truncated = "refuse") -> Image.Image:
-    """Returns all pixels of a sample; ImageError names the file that cannot be read."""
+    """Returns the whole image of a sample; ImageError names a file that cannot be read."""
     return source if isinstance(source, Image.Image) else decode(source, truncated=truncated)
 
 
@@ -76,10 +76,10 @@ def pixel_batches(
 
 
 def sample_photos(count: int, *, seed: int = 0) -> list[Image.Image]:
-    """Returns ``count`` random crops, half of them mirrored, of photos two libraries ship.
+    """Returns ``count`` random crops, half of them mirrored, of photos that two libraries ship.
 
-    For networks without a data set: real things, so activations have natural ranges and ImageNet
-    weights something to recognise.
+    For networks without a data set: on photos activations have natural ranges, and ImageNet
+    weights recognise something.
     """
     import skimage.data
     from sklearn.datasets import load_sample_images

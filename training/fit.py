@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import date
@@ -17,6 +17,7 @@ from core.files import write_whole
 from core.machine import this_machine
 from core.names import canonical_name
 from core.preprocess import ImageError
+from models.classifier import Classifier
 from models.input_size import check_input_size
 from training.checkpoint import (
     checkpoint_path,
@@ -25,19 +26,17 @@ from training.checkpoint import (
     read_checkpoint,
     run_folder,
 )
-from training.data import ImageData
-from training.evaluate import evaluate
-from training.history import to_csv
+from training.data import ImageData, Sample
 from training.identity import digests_of, image_list
-from training.initial import first_network
-from training.loader import Loaders
+from training.loader import Loaders, Report, plain_batches, read
 from training.look import look
 from training.module import ClassifierModule
+from training.networks import first_network
 from training.options import FolderOptions
 from training.recipe import Recipe
+from training.records import Answers, RunFacts, to_csv
 from training.run import PartialRun, make_plan
-from training.summary.facts import RunFacts
-from training.summary.findings import doubts
+from training.summary.readme import doubts
 from training.summary.write import write_summary
 from training.trainer import Accelerators, device_name, is_first_process, make_trainer, quiet
 
@@ -156,6 +155,33 @@ def fit(
         return checkpoint_path(partial.finish())
 
 
+@torch.inference_mode()
+def evaluate(
+    network: Classifier, samples: Sequence[Sample], recipe: Recipe, *, report: Report | None = None
+) -> Answers:
+    """Returns how many of ``samples`` a network in evaluation mode classifies correctly.
+
+    Args:
+        network: on the device to compute on.
+        samples: labelled images.
+        recipe: its preprocessing and batch size are used.
+        report: called with the error of each image that cannot be read; None raises it.
+
+    Raises:
+        UserError: no image can be read.
+    """
+    device = next(network.parameters()).device
+    right = images = 0
+    for batch in plain_batches(samples, recipe):
+        if len(read(batch, report).labels):
+            answers = network(batch.pixels.to(device)).argmax(dim=1).cpu()
+            right += int((answers == batch.labels).sum())
+            images += len(batch.labels)
+    if not images:
+        raise UserError("no image of the part to test on can be read")
+    return Answers(right, images)
+
+
 class _Skipped:
     """Names each image that cannot be read, once."""
 
@@ -171,7 +197,7 @@ class _Skipped:
 
 @contextmanager
 def _one_line(recipe: Recipe, partial: PartialRun) -> Iterator[None]:
-    """Turns what stops a run into one line; what was saved before stays, and only that."""
+    """Turns what stops a run into one line; whole epochs stay, and nothing else."""
     try:
         with ExitStack() as failed:
             failed.callback(partial.drop_if_empty)
@@ -198,7 +224,7 @@ def _one_line(recipe: Recipe, partial: PartialRun) -> Iterator[None]:
 
 
 def _kept(partial: PartialRun) -> str:
-    """Returns what is left of a run that stopped, and how to go on."""
+    """Returns what was kept of a run that stopped, and how to go on."""
     if not partial.last.exists():
         return "no epoch was whole yet, so nothing was kept"
     return f"{partial.folder} keeps the last whole epoch: --resume goes on from there"

@@ -1,4 +1,4 @@
-"""Images by their content: whichever name they have, and wherever they stand."""
+"""Identifies images by their content, whatever their names and places."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DIGEST_BYTES = 16
 IMAGE_LIST = "images.csv"  # in the folder of a run; see :func:`image_list`
 _COLUMNS = ("part", "label", "digest", "file")  # of a list of images
 
-Digests = Mapping[Path, bytes]  # of files that were read already
+Digests = Mapping[Path, bytes]  # of files already read
 
 
 def digest_of(source: Path | Image.Image) -> bytes:
@@ -36,7 +36,7 @@ def digest_of(source: Path | Image.Image) -> bytes:
 
 
 def digests_of(samples: Iterable[Sample], known: Digests) -> list[bytes]:
-    """Returns the digest of each sample; of files in ``known`` without reading them."""
+    """Returns the digest of each sample; files in ``known`` are not read."""
     return [
         known[source] if isinstance(source, Path) and source in known else digest_of(source)
         for source, _ in samples
@@ -44,11 +44,11 @@ def digests_of(samples: Iterable[Sample], known: Digests) -> list[bytes]:
 
 
 def hold_out(samples: Sequence[Sample], known: Digests) -> tuple[list[Sample], list[Sample]]:
-    """Returns samples to learn from and held-out ones: of each class about a fifth, at least one.
+    """Returns training and held-out samples: of each class about a fifth is held out, at least one.
 
-    Of a class those with the smallest digests are held out, which is a draw by lot that follows
-    the image: under another name it stays where it is, and one image more or less moves at most
-    one other of its class. Equal images stand on one side.
+    Held out are the smallest digests of a class. That is as good as random and follows the image:
+    renamed, it stays where it is, and one image more or less moves at most one other of its class.
+    Equal images go to the same part.
     """
     digests = digests_of(samples, known)
     classes: dict[int, set[bytes]] = {}

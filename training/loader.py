@@ -1,4 +1,4 @@
-"""Samples to uint8 batches, in an order that only the recipe decides."""
+"""Loads samples as uint8 batches, in an order that depends on the recipe alone."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from training.augment import augmented
 from training.data import ImageData, Sample, open_image, pixels_of
 from training.recipe import Recipe
 
-SETTLING = 1024
-"""Training images, at most, that the statistics of batch norm are estimated on."""
+STATISTICS_IMAGES = 1024
+"""Most training images that the statistics of batch norm are estimated on."""
 
 Key = tuple[int, int]  # epoch and index of a sample
 Item = tuple[torch.Tensor, int] | ImageError
@@ -57,16 +57,16 @@ class Loaders(lightning.LightningDataModule):
         rank, world = self._place()
         return plain_batches(self._data.val, self._recipe, rank, world)
 
-    def settling_dataloader(self) -> DataLoader[Item]:
-        """Returns training images as the held-out ones are seen, for the statistics of batch norm.
+    def statistics_dataloader(self) -> DataLoader[Item]:
+        """Returns training images without augmentation, for the statistics of batch norm.
 
-        Not augmented, since the statistics are used on images that are not. The same up to
-        :data:`SETTLING` random ones in every epoch; batches are as large as those of training.
+        The same random ones in every epoch, up to :data:`STATISTICS_IMAGES`, in batches as large
+        as those of training.
         """
         rank, world = self._place()
         size = part_size(self._recipe, world)
         shuffled = np.random.default_rng(self._recipe.seed).permutation(len(self._data.train))
-        steps = max(1, min(SETTLING, len(shuffled)) // (size * world))
+        steps = max(1, min(STATISTICS_IMAGES, len(shuffled)) // (size * world))
         parts = shuffled[: steps * world * size].reshape(steps, world, size)
         order = [(0, int(index)) for index in parts[:, rank].flat]
         samples = Samples(self._data.train, self._recipe, augment=False)

@@ -1,4 +1,4 @@
-"""Looks at every file of a data set before anything is trained: is it an image, and which one?"""
+"""Checks every file of a data set before training: is it an image, and is it there twice?"""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def look(
 
     Args:
         data: images that are not in files stay as they are.
-        options: what may be left out, and whether images may stand twice.
+        options: what may be left out, and whether duplicates are allowed.
         console: where a progress bar is shown; left out, nowhere.
-        refuse: whether anything is refused; not where that was done when it was trained on.
+        refuse: whether losses and duplicates are errors; not where training has checked them.
 
     Raises:
         UserError: a class loses more than a tenth of its files, or all of them; the same image is

@@ -1,4 +1,4 @@
-"""The network, its loss and its optimiser, as Lightning wants them."""
+"""The LightningModule: network, loss, optimiser, and the figures of each epoch."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from core.errors import UserError
 from models.classifier import Classifier
 from training.augment import mixed, seed_of
 from training.checkpoint import KEY, SCHEMA
-from training.history import Epoch
 from training.loader import Batch, Report, read
+from training.networks import DistillationLoss, load_teacher
 from training.optimizer import make_optimizer, rate_factor
 from training.recipe import Recipe
-from training.teacher import DistillationLoss, load_teacher
+from training.records import Epoch
 
 LOG_EVERY = 20  # steps
 
 
 class ClassifierModule(lightning.LightningModule):
-    """Trains a network that tells ``labels`` apart by ``recipe``.
+    """Trains a network to classify images into ``labels`` by ``recipe``.
 
     Args:
         network: uint8 (N, H, W, 3) -> logits (N, C).
-        facts: what else the checkpoint says: its ``model`` and ``data``, by name, and of its data.
+        facts: added to the checkpoint: the names ``model`` and ``data``, and facts of the data.
         labels: the class names.
         recipe: what to do.
-        report: gets the error of each image that cannot be read; left out, it ends the run.
+        report: called with the error of each image that cannot be read; None ends the run.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class ClassifierModule(lightning.LightningModule):
         self._started = self._trained = 0.0
 
     def on_train_epoch_start(self) -> None:
-        """Makes the epoch's randomness a matter of the recipe alone, and sets its dropout."""
+        """Seeds the epoch from the recipe, and sets its dropout."""
         torch.manual_seed(seed_of((self.recipe.seed, self.current_epoch, self.global_rank)))
         dropout = self.recipe.at(self.current_epoch).dropout
         if dropout is not None:
@@ -146,7 +146,7 @@ class ClassifierModule(lightning.LightningModule):
             self.logger.log_metrics({f"epoch/{k}": v for k, v in figures.items()}, self.global_step)
 
     def so_far(self) -> tuple[float, float]:
-        """Returns mean loss and top-1 of the epoch so far, of this process."""
+        """Returns mean loss and top-1 of the epoch so far in this process."""
         loss, top1 = self._train_loss, self._train_top1
         return float(loss.mean_value / loss.weight), float(top1.mean_value / top1.weight)
 
@@ -184,7 +184,7 @@ class ClassifierModule(lightning.LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes up the history of the run that is resumed."""
+        """Restores the history of the run that is resumed."""
         self.history = [Epoch(**epoch) for epoch in checkpoint[KEY]["history"]]
         self.confusion = checkpoint[KEY]["confusion"]
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import dataclasses
 import typing
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from tyro.conf import arg
 
-from core.cores import usable_cores
 from core.errors import UserError
 from core.preprocess import Interpolation, Preprocess, Truncated
 
@@ -201,20 +200,3 @@ _RANGES: dict[str, tuple[float, float]] = {
     "patience": (1, _ANY),
     "workers": (0, _ANY),
 }
-
-
-def photos(size: int, **fields: Any) -> Recipe:
-    """Returns a recipe for photos, seen at ``size`` pixels, with ``fields`` of its own."""
-    return Recipe(crop=size, resize=round(size * 8 / 7), workers=decoders(), **fields)
-
-
-def decoders() -> int:
-    """Returns how many processes should decode images on this machine.
-
-    Beside a GPU, one per core. On a CPU none: images are best decoded between steps, as a process
-    that decodes takes a core from the step (measured: 0.94 of the step alone with one process,
-    1.02 with none, on 2 cores).
-    """
-    import torch
-
-    return min(8, usable_cores()) if torch.cuda.is_available() else 0

@@ -1,4 +1,4 @@
-"""The folder of a run, while it trains and when it is done."""
+"""The folder of a run: unfinished while it trains, then renamed when it is complete."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class PartialRun:
         return self.folder / LAST
 
     def start(self, plan: dict[str, Any], images: bytes, *, fresh: bool) -> None:
-        """Makes the folder, with what the run is made of: its plan and the list of its images.
+        """Makes the folder with the plan of the run and the list of its images.
 
         Raises:
             UserError: an unfinished run stands there, and ``fresh`` does not say to drop it.
@@ -72,7 +72,7 @@ class PartialRun:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def saved_plan(self) -> dict[str, Any]:
-        """Returns what the unfinished run is made of.
+        """Returns the plan of the unfinished run.
 
         Raises:
             UserError: there is no unfinished run, or its plan is damaged.
@@ -98,7 +98,7 @@ class PartialRun:
         return plan
 
     def check_same(self, plan: dict[str, Any], images: bytes) -> None:
-        """Raises UserError if the unfinished run is made of something else.
+        """Raises UserError if the unfinished run has another plan or other images.
 
         Args:
             plan: of :func:`make_plan`.
@@ -131,12 +131,12 @@ class PartialRun:
             )
 
     def save_final(self, metrics: Mapping[str, float] | None = None) -> Path:
-        """Writes the checkpoint people use, without the optimiser's state, and returns its path.
+        """Writes the final checkpoint, without the optimiser's state, and returns its path.
 
         Its weights are those of the best epoch where the run kept one, else of the last.
 
         Args:
-            metrics: what else it says of them.
+            metrics: added to those it has.
         """
         best = self.folder / BEST
         saved = read_checkpoint(best if best.exists() else self.last)
@@ -173,7 +173,7 @@ class KeepEpochs(Checkpoint):
 
 
 class WholeFileIO(TorchCheckpointIO):
-    """Writes a checkpoint by rename in its own folder, so that none is ever half there."""
+    """Writes checkpoints by rename, so that none is ever half written."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None

@@ -51,7 +51,7 @@ class Scan:
             self.unused.setdefault(reason, []).extend(files)
 
     def use(self, file: Path) -> None:
-        """Takes back that ``file`` is not used: it is, though not as an image."""
+        """Removes ``file`` from the unused ones: it is used, though not as an image."""
         for reason, files in list(self.unused.items()):
             left = [other for other in files if other.resolve() != file.resolve()]
             if not left:
@@ -69,7 +69,7 @@ class Scan:
 
 
 def in_words(reason: str, files: Sequence[Path]) -> str:
-    """Returns how many files have a reason not to be used, with one of them."""
+    """Returns the number of files left out for a reason, with the first of them."""
     return f"{len(files):,} {reason} ({'' if len(files) == 1 else 'such as '}{files[0]})"
 
 
@@ -85,9 +85,9 @@ def is_by_machines(name: str) -> bool:
 
 
 def is_meant(file: Path) -> bool:
-    """Returns whether a file may be meant as an image; its content has the last word.
+    """Returns whether a file may be an image by its name.
 
-    One with the suffix of a text is, if its header is that of an image.
+    One with the suffix of a text counts if its header is that of an image.
     """
     name = file.name
     return not is_by_machines(name) and (not is_named_otherwise(name) or is_image(file))
@@ -186,7 +186,7 @@ def class_name(name: str, place: Path) -> str:
 
 
 def similar_names(names: Iterable[str]) -> list[str]:
-    """Returns which of ``names`` differ only in case or outer blanks, in words."""
+    """Returns a sentence for each two of ``names`` that differ only in case or outer blanks."""
     first: dict[str, str] = {}
     said = []
     for name in sorted(names):

@@ -37,16 +37,15 @@ _DONE = {"train": "learned from", "val": "held out", "test": "tested on"}
 
 
 def find_parts(folder: Path, chosen: Sequence[str], scan: Scan) -> dict[Role, Path]:
-    """Returns the folder of class folders of each part; there is always one to learn from.
+    """Returns the folder of class folders of each part; ``train`` is always among them.
 
-    A folder that holds nothing but one folder is entered, as archives unpack. Without a part that
-    is held out, part of the one to learn from has to be.
+    A folder that holds nothing but one folder is entered, as archives unpack that way.
 
     Args:
         folder: of the user.
         chosen: ``("none",)`` or ``("train=FOLDER", "val=FOLDER", ...)``, below ``folder``; empty:
             by the names.
-        scan: gets a line of what was taken for what.
+        scan: gets a line that says which folder was taken for which part.
 
     Raises:
         UserError: names that leave it open, or choices that are not there.
@@ -65,9 +64,9 @@ def find_parts(folder: Path, chosen: Sequence[str], scan: Scan) -> dict[Role, Pa
 
 
 def role_of(name: str) -> tuple[Role, frozenset[str]] | None:
-    """Returns what a folder of this name is for, and its other words; None: it does not say.
+    """Returns the part that a folder's name tells, and its other words; None if it tells none.
 
-    ``seg_Train2017`` is to learn from, and has the other word ``seg``.
+    ``seg_Train2017`` is ``train``, with the other word ``seg``.
     """
     words = [
         word.casefold().removesuffix("set")  # trainset, or a train_set

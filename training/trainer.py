@@ -19,11 +19,10 @@ from pytorch_lightning.loggers import TensorBoardLogger
 
 from core import cli
 from core.machine import cpu_name
-from training.averaging import Averaging
+from training.averaging import Averaging, PreciseBN
 from training.progress import ProgressBar
 from training.recipe import Recipe
 from training.run import KeepEpochs, PartialRun, WholeFileIO
-from training.settling import Settling
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,7 +47,7 @@ def make_trainer(recipe: Recipe, machine: Accelerators, partial: PartialRun) -> 
     ]
     if recipe.ema is not None:
         callbacks.append(Averaging(recipe.ema))
-    callbacks.append(Settling(always=recipe.ema is not None))
+    callbacks.append(PreciseBN(always=recipe.ema is not None))
     if recipe.patience is not None:
         callbacks.append(
             EarlyStopping(
@@ -64,7 +63,7 @@ def make_trainer(recipe: Recipe, machine: Accelerators, partial: PartialRun) -> 
 
 
 class OwnSignals(lightning.Callback):
-    """Leaves SIGTERM to whoever had it: Lightning ends a run that gets one with status 0."""
+    """Restores the SIGTERM handler, which Lightning replaces by one that ends with status 0."""
 
     def setup(
         self, trainer: lightning.Trainer, module: lightning.LightningModule, stage: str
@@ -79,7 +78,7 @@ class OwnSignals(lightning.Callback):
 
 
 def trainer_options(recipe: Recipe, machine: Accelerators) -> dict[str, Any]:
-    """Returns what a Lightning trainer needs to compute by ``recipe`` on ``machine``."""
+    """Returns the arguments of Lightning's trainer for ``recipe`` on ``machine``."""
     gpu = machine.accelerator == "gpu" or (
         machine.accelerator == "auto" and torch.cuda.is_available()
     )
@@ -112,7 +111,7 @@ def precision_for(recipe: Recipe, *, gpu: bool) -> Any:
 
 
 def device_name(trainer: lightning.Trainer) -> str:
-    """Returns what a trainer computes on, in words."""
+    """Returns the name of the device that a trainer computes on."""
     if trainer.strategy.root_device.type == "cuda":
         name = torch.cuda.get_device_name(trainer.strategy.root_device)
     else:
@@ -121,16 +120,16 @@ def device_name(trainer: lightning.Trainer) -> str:
 
 
 def is_first_process() -> bool:
-    """Returns whether this process, of all that share a run, is the one that writes and speaks.
+    """Returns whether this process is the one of a run that writes files and messages.
 
-    From the environment, for it is asked before Lightning knows.
+    Read from the environment, as it is asked before Lightning knows.
     """
     return all(int(os.environ.get(name, 0)) == 0 for name in ("RANK", "LOCAL_RANK", "NODE_RANK"))
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps Lightning's advice to itself."""
+    """Silences Lightning's log and its warnings about a run's settings."""
     for name in ("pytorch_lightning", "lightning", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.ERROR)
     with warnings.catch_warnings():

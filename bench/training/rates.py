@@ -15,9 +15,9 @@ from torch import nn
 
 from core.errors import UserError
 from training.data import ImageData
-from training.initial import first_network
 from training.loader import Batch, Loaders
 from training.module import ClassifierModule
+from training.networks import first_network
 from training.optimizer import make_optimizer
 from training.recipe import Recipe
 from training.trainer import Accelerators, quiet, trainer_options

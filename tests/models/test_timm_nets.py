@@ -14,7 +14,7 @@ from models.imagenet import ImageNetWeights, WeightsUnavailable
 from models.registry import build_model, find_model
 from models.timm_nets import published_form, published_labels
 from models.weights import imagenet_classifier, load_imagenet_weights
-from training.teacher import load_teacher
+from training.networks import load_teacher
 
 
 def test_whatever_timm_knows_goes_by_its_name() -> None:
@@ -180,7 +180,7 @@ def test_an_embedding_can_be_trained_on_and_gives_no_answers(
     publish(hub, name.removeprefix("timm/"), 512)
     weights = load_imagenet_weights(name)
     assert weights.labels == ()
-    for module in ("export.network", "training.teacher"):
+    for module in ("export.network", "training.networks"):
         monkeypatch.setattr(f"{module}.load_imagenet_weights", lambda _: weights)
     with pytest.raises(UserError, match=r"end in features, not .*\(make train MODEL=timm/vit"):
         load_network(name, None)

@@ -18,7 +18,7 @@ from training.checkpoint import load_checkpoint
 from training.data import ImageData, pixel_batches
 from training.datasets import load_data
 from training.fit import fit
-from training.loader import SETTLING, Loaders
+from training.loader import STATISTICS_IMAGES, Loaders
 from training.recipe import Recipe
 from training.recipes import finetune
 
@@ -117,7 +117,7 @@ def test_statistics_are_the_mean_over_all_batches_as_evaluation_sees_them() -> N
 
 def test_statistics_are_of_the_same_plain_images_every_time() -> None:
     data, recipe = few(100, 3), small(epochs=1)
-    first, second = (list(Loaders(data, recipe).settling_dataloader()) for _ in range(2))
+    first, second = (list(Loaders(data, recipe).statistics_dataloader()) for _ in range(2))
     assert [len(batch.labels) for batch in first] == [32, 32, 32]
     for mine, theirs in zip(first, second, strict=True):
         assert torch.equal(mine.pixels, theirs.pixels)
@@ -126,4 +126,4 @@ def test_statistics_are_of_the_same_plain_images_every_time() -> None:
     plain = {image.tobytes() for image in pixels}
     assert {image.numpy().tobytes() for batch in first for image in batch.pixels} <= plain
     many = dataclasses.replace(data, train=data.train * 20)
-    assert len(Loaders(many, recipe).settling_dataloader()) == SETTLING // 32
+    assert len(Loaders(many, recipe).statistics_dataloader()) == STATISTICS_IMAGES // 32

@@ -9,7 +9,7 @@ from core.errors import UserError
 from models.classifier import Classifier
 from models.residual import zero_last_gammas
 from models.weights import load_imagenet_weights
-from training.initial import first_network
+from training.networks import first_network
 from training.recipe import Recipe
 
 

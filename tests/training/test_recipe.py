@@ -9,9 +9,8 @@ from torch import nn
 
 from core.errors import UserError
 from training.optimizer import make_optimizer, rate_factor
-from training.papers import efficientnet_v2
 from training.recipe import Recipe
-from training.recipes import RECIPES, default_recipe, digits
+from training.recipes import RECIPES, default_recipe, digits, efficientnet_v2
 
 
 def plain(**fields: Any) -> Recipe:

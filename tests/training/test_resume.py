@@ -26,8 +26,8 @@ from training.data import ImageData
 from training.datasets import load_data
 from training.fit import fit
 from training.identity import digests_of, image_list
-from training.initial import first_network
 from training.module import ClassifierModule
+from training.networks import first_network
 from training.recipe import Recipe
 from training.run import PartialRun, WholeFileIO, make_plan
 

@@ -10,8 +10,8 @@ from core.errors import UserError
 from training.checkpoint import checkpoint_path, load_checkpoint, run_folder
 from training.datasets import load_data
 from training.fit import fit
+from training.networks import DistillationLoss, load_teacher
 from training.recipe import Recipe
-from training.teacher import DistillationLoss, load_teacher
 
 TEACHER = run_folder("mobilenet_v3", "digits")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +12,7 @@ import numpy as np
 
 Matrix = np.ndarray[tuple[int, int], np.dtype[np.int64]]
 
+PER_CLASS = "per_class.csv"
 FEW = 10
 """Held-out images of a class below which its figures are marked."""
 _WHOLE, _PART = 30, 20  # classes up to which the picture shows all, and what it shows of more
@@ -24,7 +27,7 @@ class ClassResult:
         index: of the class, in the order of the logits.
         label: its name.
         images: held-out images of this class.
-        right: those of them that were named rightly.
+        right: those of them classified correctly.
         predicted: held-out images of any class that were given this name.
         taken_for: index of the class it is most often taken for; None where it never is.
         times: how often it is taken for that class.
@@ -40,7 +43,7 @@ class ClassResult:
 
     @property
     def top1(self) -> float | None:
-        """Returns the share of its images named rightly, in [0, 1]; None without images."""
+        """Returns the share of its images classified correctly, in [0, 1]; None without images."""
         return self.right / self.images if self.images else None
 
     @property
@@ -85,10 +88,9 @@ def wilson(right: int, images: int) -> tuple[float, float]:
 
 
 def chance(confusion: Matrix) -> str | None:
-    """Returns in words that the answers cannot be told from chance; None where they can.
+    """Returns a sentence if top-1 cannot be told from chance, else None.
 
-    That is where the 95 % interval of top-1 begins no higher than what one answer for all images
-    would get, at best.
+    That is so where its 95 % interval begins no higher than the share of the largest class.
     """
     right, images = int(confusion.trace()), int(confusion.sum())
     if not images:
@@ -97,8 +99,8 @@ def chance(confusion: Matrix) -> str | None:
     if wilson(right, images)[0] > largest / images:
         return None
     return (
-        f"{right:,} of {images:,} held-out images are named rightly, which cannot be told from "
-        f"chance: the same answer every time would get {largest:,}"
+        f"{right:,} of {images:,} held-out images are classified correctly, which cannot be told "
+        f"from chance: the same answer every time would get {largest:,}"
     )
 
 
@@ -118,6 +120,19 @@ def class_results(confusion: Matrix, labels: Sequence[str]) -> list[ClassResult]
         )
         for index, label in enumerate(labels)
     ]
+
+
+def per_class_csv(results: Sequence[ClassResult]) -> str:
+    """Returns a CSV line per class; top1 and precision in [0, 1], empty where there is none."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    columns = ("class", "images", "right", "top1", "precision", "most_often_taken_for", "times")
+    writer.writerow(columns)
+    for result in results:
+        other = "" if result.taken_for is None else results[result.taken_for].label
+        shares = ("" if x is None else f"{x:.6f}" for x in (result.top1, result.precision))
+        writer.writerow((result.label, result.images, result.right, *shares, other, result.times))
+    return text.getvalue()
 
 
 def confused_pairs(confusion: Matrix) -> list[Pair]:
@@ -157,7 +172,7 @@ def shown_classes(confusion: Matrix) -> list[int]:
 
 
 def _wrong(confusion: Matrix) -> Matrix:
-    """Returns the matrix without what was named rightly."""
+    """Returns the matrix with its diagonal set to 0."""
     wrong = confusion.copy()
     np.fill_diagonal(wrong, 0)
     return wrong

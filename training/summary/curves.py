@@ -11,7 +11,7 @@ import altair as alt
 from report.theme import QUIET, Records, png, sheet
 
 if TYPE_CHECKING:
-    from training.history import Epoch
+    from training.records import Epoch
 
 Panel = alt.LayerChart | alt.FacetChart
 

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
-from report.format import MISSING, duration, millions, number, percent, plural
+from report.format import MISSING, duration, millions, number, percent, plural, points
 from report.markdown import escape, fenced, plain, table
-from training.summary.confusion import ClassResult, Matrix, class_results, wilson
-from training.summary.findings import best_epoch, findings
-from training.summary.per_class import class_lines, confusion_caption, pair_lines
-
-if TYPE_CHECKING:
-    from training.history import Epoch
-    from training.summary.facts import RunFacts
+from training.records import Epoch, RunFacts
+from training.summary.confusion import (
+    FEW,
+    PER_CLASS,
+    ClassResult,
+    Matrix,
+    chance,
+    class_results,
+    confused_pairs,
+    shown_classes,
+    wilson,
+)
 
 README, CURVES, CONFUSION = "README.md", "curves.png", "confusion.png"
 
+OVERFITS = 0.1  # top-1 in training above held-out top-1 by more than this is remarked on
 _FIRST_FIELDS = (
     "epochs",
     "batch_size",
@@ -38,6 +43,10 @@ _EPOCH_COLUMNS = (
     "images/s",
     "time",
 )
+ALL_CLASSES = 20  # up to which the README lists each class
+_WORST, _BEST, _PAIRS = 10, 3, 10  # what it lists of more classes, and of confused pairs
+_CLASS_COLUMNS = ("class", "images", "right", "top-1", "precision", "most often taken for")
+_PAIR_COLUMNS = ("true class", "taken for", "images", "share of the true class")
 
 
 def readme(facts: RunFacts, epochs: Sequence[Epoch], confusion: Matrix) -> str:
@@ -144,8 +153,8 @@ def _opening(facts: RunFacts, results: Sequence[ClassResult]) -> list[str]:
         return [f"{what} No image was held out, so nobody knows how good it is."]
     largest = max(result.images for result in results)
     return [
-        f"{what} It names {right:,} of {plural(images, 'held-out image')} rightly. To answer the "
-        f"largest class every time would get {percent(largest / images)}.",
+        f"{what} It classifies {right:,} of {plural(images, 'held-out image')} correctly. Always "
+        f"answering the largest class would get {percent(largest / images)}.",
         "",
         *_tested(facts),
         "The interval (Wilson's) covers the chance of which images were held out, nothing else: "
@@ -199,3 +208,131 @@ def _next(facts: RunFacts) -> str:
     }
     width = max(map(len, steps))
     return "\n".join(f"{step:{width}}  # {what}" for step, what in steps.items())
+
+
+def findings(
+    facts: RunFacts, epochs: Sequence[Epoch], confusion: Matrix, results: Sequence[ClassResult]
+) -> Iterable[str]:
+    """Yields the warnings that the README begins with."""
+    kept = epochs[facts.kept_epoch - 1]
+    best = best_epoch(epochs, kept)
+    for doubt in doubts(facts, epochs, confusion):
+        yield f"**{doubt[0].upper()}{doubt[1:]}.**"
+    if best is not kept:
+        yield (
+            f"**Epoch {kept.epoch}, which was kept, is not the best.** Epoch {best.epoch} reached "
+            f"{percent(best.val_top1)} held-out top-1, {points(best.val_top1 - kept.val_top1)} "
+            "more. Early stop (patience, in the recipe) would have kept it."
+        )
+    gap = kept.train_top1 - kept.val_top1
+    if gap > OVERFITS and not chance(confusion):
+        yield (
+            f"**It overfits.** Top-1 is {percent(kept.train_top1)} in training and "
+            f"{percent(kept.val_top1)} held out, {points(gap)} less. More images or stronger "
+            "augmentation may help."
+        )
+    if few := sum(result.few for result in results):
+        yield (
+            f"**Few held-out images.** {few:,} of {plural(len(results), 'class', 'classes')} "
+            f"{'has' if few == 1 else 'have'} fewer than {FEW}, marked *few* below. There, one "
+            f"image more or less moves top-1 by more than {100 // FEW} points."
+        )
+
+
+def doubts(facts: RunFacts, epochs: Sequence[Epoch], confusion: Matrix) -> Iterable[str]:
+    """Yields a sentence for each reason not to use the network as it is."""
+    if words := chance(confusion):
+        yield words
+    if facts.weights_top1 is None:
+        return
+    average, images = epochs[-1].val_top1, facts.val_images
+    if average < wilson(round(facts.weights_top1 * images), images)[0]:
+        yield (
+            f"the average of the weights, which was kept, lags behind them: {percent(average)} "
+            f"held-out top-1 in the last epoch, where the weights themselves reach "
+            f"{percent(facts.weights_top1)}; train for more epochs, or with a smaller ema, or none"
+        )
+
+
+def best_epoch(epochs: Sequence[Epoch], kept: Epoch) -> Epoch:
+    """Returns the epoch of the highest held-out top-1: of several the one kept, else the first."""
+    return max([kept, *epochs], key=lambda epoch: epoch.val_top1)
+
+
+def class_lines(results: Sequence[ClassResult]) -> list[str]:
+    """Returns Markdown on every class, or on the worst and the best where there are many."""
+    meaning = (
+        "Top-1 of a class, its recall, is the share of its images classified correctly. "
+        "Precision is the share of the images given its name that bear it. All classes are in "
+        f"[{PER_CLASS}]({PER_CLASS})."
+    )
+    if len(results) <= ALL_CLASSES:
+        return [*_class_table(results, results), "", meaning]
+    # Of two classes of one top-1, that with more images says more.
+    measured = [(result.top1, result) for result in results if result.top1 is not None]
+    worst = [r for _, r in sorted(measured, key=lambda pair: (pair[0], -pair[1].images))][:_WORST]
+    best = [r for _, r in sorted(measured, key=lambda pair: (-pair[0], -pair[1].images))][:_BEST]
+    return [
+        f"The {len(worst)} worst:",
+        "",
+        *_class_table(worst, results),
+        "",
+        f"The {len(best)} best:",
+        "",
+        *_class_table(best, results),
+        "",
+        meaning,
+    ]
+
+
+def _class_table(rows: Iterable[ClassResult], results: Sequence[ClassResult]) -> list[str]:
+    cells = []
+    for row in rows:
+        other = None if row.taken_for is None else results[row.taken_for].label
+        cells.append(
+            [
+                escape(row.label),
+                f"{row.images:,} *few*" if row.few else f"{row.images:,}",
+                f"{row.right:,}",
+                number(row.top1, percent),
+                "never answered" if row.precision is None else percent(row.precision),
+                "none" if other is None else f"{escape(other)} ({plural(row.times, 'time')})",
+            ]
+        )
+    return table(_CLASS_COLUMNS, cells, numeric=_CLASS_COLUMNS[1:5])
+
+
+def pair_lines(confusion: Matrix, results: Sequence[ClassResult]) -> list[str]:
+    """Returns Markdown on the pairs of classes that are most often confused."""
+    pairs = confused_pairs(confusion)
+    if not confusion.any():
+        return ["No image was held out."]
+    if not pairs:
+        return ["Nothing: every held-out image was classified correctly."]
+    rows = [
+        [
+            escape(results[pair.true].label),
+            escape(results[pair.predicted].label),
+            f"{pair.count:,}",
+            percent(pair.count / results[pair.true].images),
+        ]
+        for pair in pairs[:_PAIRS]
+    ]
+    lines = table(_PAIR_COLUMNS, rows, numeric=_PAIR_COLUMNS[2:])
+    if len(pairs) > _PAIRS:
+        lines += ["", f"These are {_PAIRS} of {len(pairs):,} pairs, the most frequent."]
+    return lines
+
+
+def confusion_caption(confusion: Matrix) -> list[str]:
+    """Returns what the picture shows, in sentences without a full stop."""
+    colour = "Colour: share of all images of the true class, on a square-root scale"
+    total, shown = len(confusion), len(shown_classes(confusion))
+    if shown == total:
+        return [colour]
+    if not confused_pairs(confusion):
+        return [f"No two classes were confused: the first {shown} of {total:,} are shown", colour]
+    return [
+        f"The {shown} of {total:,} classes that are most often confused with each other",
+        colour,
+    ]

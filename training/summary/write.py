@@ -7,12 +7,23 @@ from pathlib import Path
 
 from core.files import write_whole
 from report.format import one_line
-from training.history import Epoch
-from training.summary.confusion import Matrix, class_results, shown_classes
-from training.summary.facts import RunFacts
-from training.summary.findings import best_epoch
-from training.summary.per_class import PER_CLASS, confusion_caption, per_class_csv
-from training.summary.readme import CONFUSION, CURVES, README, reached, readme
+from training.records import Epoch, RunFacts
+from training.summary.confusion import (
+    PER_CLASS,
+    Matrix,
+    class_results,
+    per_class_csv,
+    shown_classes,
+)
+from training.summary.readme import (
+    CONFUSION,
+    CURVES,
+    README,
+    best_epoch,
+    confusion_caption,
+    reached,
+    readme,
+)
 
 
 def write_summary(

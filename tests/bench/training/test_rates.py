@@ -6,9 +6,9 @@ import torch
 from bench.training.rates import REFERENCE, PlainLoop, training_rates
 from core.errors import UserError
 from training.datasets import load_data
-from training.initial import first_network
 from training.loader import Loaders
 from training.module import ClassifierModule
+from training.networks import first_network
 from training.recipe import Recipe
 
 RECIPE = Recipe(

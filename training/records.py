@@ -1,27 +1,70 @@
-"""The facts of a training run."""
+"""The records of a training run: figures of each epoch, and the facts its README tells."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Epoch:
+    """One pass over the training images, and the held-out ones after it.
+
+    Attributes:
+        epoch: counted from 1.
+        loss: mean over the training images.
+        train_top1: share of the augmented training images classified correctly, in [0, 1].
+        val_loss: mean over the held-out images.
+        val_top1: share of the held-out images classified correctly, in [0, 1].
+        learning_rate: of the last step.
+        images_per_second: training images, loading and augmentation included.
+        train_seconds: of the training images.
+        val_seconds: of validation, with loading and the statistics of batch norm.
+    """
+
+    epoch: int
+    loss: float
+    train_top1: float
+    val_loss: float
+    val_top1: float
+    learning_rate: float
+    images_per_second: float
+    train_seconds: float
+    val_seconds: float
+
+    @property
+    def seconds(self) -> float:
+        """Returns the seconds of training and validation together."""
+        return self.train_seconds + self.val_seconds
+
+
+def to_csv(epochs: Sequence[Epoch]) -> bytes:
+    """Returns a line of names, and a line per epoch."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [field.name for field in fields(Epoch)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(epoch) for epoch in epochs)
+    return text.getvalue().encode()
+
+
 class Answers(NamedTuple):
-    """How many of some images were named rightly."""
+    """How many of some images were classified correctly."""
 
     right: int
     images: int
 
     @property
     def top1(self) -> float:
-        """Returns the share named rightly, in [0, 1]."""
+        """Returns the share classified correctly, in [0, 1]."""
         return self.right / self.images
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunFacts:
-    """What happened in a training run, to be printed.
+    """The facts of a training run that its README shows.
 
     Attributes:
         model: registry name of the network.

@@ -1,4 +1,4 @@
-"""A trained network that another one learns from."""
+"""Networks of a training run: the one it starts from, and a teacher to distil from."""
 
 from __future__ import annotations
 
@@ -11,13 +11,48 @@ from torch.nn import functional
 
 from core.errors import UserError
 from models.classifier import Classifier
+from models.imagenet import WeightsUnavailable
 from models.input_size import check_input_size
+from models.registry import build_model
+from models.residual import zero_last_gammas
 from models.weights import imagenet_classifier, load_imagenet_weights
 from training.checkpoint import checkpoint_path, load_checkpoint
+from training.recipe import Recipe
+
+
+def first_network(model: str, labels: tuple[str, ...], recipe: Recipe) -> tuple[Classifier, str]:
+    """Returns the network a run starts from, and the origin of its weights.
+
+    It maps uint8 (N, H, W, 3) to logits (N, len(labels)).
+
+    Raises:
+        UserError: ImageNet weights are asked for and cannot be had, or an option of the recipe
+            does not fit the network.
+    """
+    if recipe.weights == "imagenet":
+        try:
+            weights = load_imagenet_weights(model)
+        except WeightsUnavailable as error:
+            raise UserError(f"{error}; or --recipe-name scratch, without weights") from None
+        network, origin = imagenet_classifier(model, weights, labels), weights.origin
+    else:
+        origin = f"random, seed {recipe.seed}"
+        network = Classifier(build_model(model, num_classes=len(labels)))
+    if recipe.zero_gamma:
+        zero_last_gammas(network)
+    if recipe.bn_momentum is not None:
+        for layer in network.modules():
+            if isinstance(layer, torch.nn.BatchNorm2d):
+                layer.momentum = recipe.bn_momentum
+    if recipe.channels_last:
+        network.to(memory_format=torch.channels_last)
+    if recipe.compile:
+        network.compile()
+    return network, origin
 
 
 def load_teacher(teacher: str, labels: tuple[str, ...], sizes: Iterable[int]) -> Classifier:
-    """Returns a frozen network in evaluation mode that tells ``labels`` apart.
+    """Returns a frozen network in evaluation mode that classifies images into ``labels``.
 
     Args:
         teacher: the folder of a finished run, or a registry name, for its ImageNet weights.
@@ -43,7 +78,7 @@ def load_teacher(teacher: str, labels: tuple[str, ...], sizes: Iterable[int]) ->
 
 
 class DistillationLoss(nn.Module):
-    """The loss against the labels plus T^2 times the one against the teacher's softened answers.
+    """The loss against the labels plus T^2 times the one against the teacher's softened outputs.
 
     Source: arXiv 1812.01187, Section 5.3; the teacher is held outside the module tree, so that
     its weights are neither saved nor trained.
