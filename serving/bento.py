@@ -1,62 +1,119 @@
-"""Build a Bento that holds one artifact, the code that serves it and nothing else.
+"""Build a Bento that holds one artifact, its runtime, the code that serves it and nothing else.
 
 It prints the Bento's tag. Any machine serves it with: bentoml serve TAG
 """
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import tyro
+from packaging.requirements import Requirement
+from packaging.utils import NormalizedName, canonicalize_name
 
 from artifact.artifact import Artifact
 from artifact.opening import open_artifact, open_runtime
+from artifact.runtimes.base import RUNTIMES
 from core import cli
 from core.errors import UserError
-from core.files import staged
-from serving.selection import Wanted, select
-from serving.settings import CARRIED, PREFIX, Settings
+from core.files import staged, write_whole
+from serving.selection import Wanted, select, settings_for
+from serving.settings import CARRIED, CARRIED_RUNTIME, DEFAULT_RUNTIME, PREFIX, warn_of_unknown
 
 ROOT = Path(__file__).resolve().parents[1]
-RUNTIME = "ort-cpu"  # what the packages in requirements.txt can run
+BENTOFILE = ROOT / "bentofile.yaml"
+REQUIREMENTS = ROOT / "serving" / "requirements.txt"  # with what the default runtime needs
 
 
-def build(artifact: Artifact) -> str:
-    """Returns the tag of a new Bento around ``artifact``, in the Bento store.
+def build(artifact: Artifact, runtime: str) -> str:
+    """Returns the tag of a new Bento, in the Bento store, that runs ``artifact`` with ``runtime``.
 
-    A copy of the artifact stays in ``serving/artifact``, where ``bentoml build`` finds it too.
+    Copies of both stay in ``serving``, where ``bentoml build`` finds them too.
     """
+    import yaml
     from bentoml import bentos
     from bentoml.exceptions import BentoMLException
 
     if artifact.path.resolve() != CARRIED:
-        with staged(CARRIED) as folder:
-            shutil.copytree(artifact.path, folder, dirs_exist_ok=True)
-    os.environ.pop(PREFIX + "ARTIFACT", None)  # the build imports the service: the copy is meant
+        with staged(CARRIED) as copy:
+            shutil.copytree(artifact.path, copy, dirs_exist_ok=True)
+    write_whole(CARRIED_RUNTIME, f"{runtime}\n".encode())
+    for name in ("ARTIFACT", "RUNTIME"):  # the build imports the service: the copies are meant
+        os.environ.pop(PREFIX + name, None)
+    options = yaml.safe_load(BENTOFILE.read_text())
+    del options["python"]["requirements_txt"]
+    options["python"]["packages"] = requirements(runtime)
     try:
-        bento = bentos.build_bentofile(str(ROOT / "bentofile.yaml"), build_ctx=str(ROOT))
+        with tempfile.TemporaryDirectory() as folder:
+            bentofile = Path(folder) / BENTOFILE.name
+            bentofile.write_text(yaml.safe_dump(options))
+            bento = bentos.build_bentofile(str(bentofile), build_ctx=str(ROOT))
     except BentoMLException as error:
-        raise UserError(f"BentoML cannot build from {ROOT / 'bentofile.yaml'}: {error}") from error
+        raise UserError(f"BentoML cannot build from {BENTOFILE}: {error}") from error
     return str(bento.tag)
+
+
+def requirements(runtime: str) -> list[str]:
+    """Returns the packages of a Bento that runs with ``runtime``, all pinned.
+
+    Those of another runtime than the default are pinned to what is installed here.
+
+    Raises:
+        UserError: no Bento can hold it.
+    """
+    if not RUNTIMES.find(runtime).in_bento:
+        able = ", ".join(name for name, spec in RUNTIMES.items() if spec.in_bento)
+        raise UserError(
+            f"runtime is {runtime!r}: a Bento can hold {able}; pass --runtime {DEFAULT_RUNTIME} "
+            "(docs/deploy.md says how an image for GPUs is made of that)"
+        )
+    lines = REQUIREMENTS.read_text().splitlines()
+    pins = {
+        canonicalize_name(Requirement(line).name): line
+        for line in lines
+        if line and not line.startswith("#")
+    }
+    if runtime != DEFAULT_RUNTIME:
+        for unused in RUNTIMES[DEFAULT_RUNTIME].in_bento:
+            del pins[canonicalize_name(unused)]
+        for name, version in _installed(RUNTIMES[runtime].in_bento).items():
+            pins.setdefault(name, f"{name}=={version}")
+    return list(pins.values())
+
+
+def _installed(packages: tuple[str, ...]) -> dict[NormalizedName, str]:
+    """Returns the versions of ``packages``, and of all that they need, by canonical name."""
+    found: dict[NormalizedName, str] = {}
+    missing = [Requirement(name) for name in packages]
+    while missing:
+        wanted = missing.pop()
+        name = canonicalize_name(wanted.name)
+        if name in found or (wanted.marker and not wanted.marker.evaluate({"extra": ""})):
+            continue
+        found[name] = importlib.metadata.version(name)
+        missing += map(Requirement, importlib.metadata.requires(name) or [])
+    return found
 
 
 def main() -> None:
     """Prints the tag of the Bento that the command line asks for."""
     wanted = tyro.cli(Wanted, prog=cli.program("serving.bento"), description=__doc__)
-    if wanted.runtime not in (None, RUNTIME):
-        raise UserError(f"runtime is {wanted.runtime!r}: a Bento holds {RUNTIME} and no other")
-    selection = select(wanted, Settings.from_environment())
-    settings = Settings(artifact=selection.artifact, runtime=RUNTIME)
-    artifact = open_artifact(settings.artifact)
-    with open_runtime(
-        settings.runtime, artifact, threads=settings.call_threads
-    ):  # a Bento that cannot start is of no use
+    warn_of_unknown()
+    settings = settings_for(wanted)
+    selection = select(wanted, settings)
+    runtime = selection.runtime
+    requirements(runtime)  # before anything is loaded
+    artifact = open_artifact(selection.artifact)
+    # One that cannot start is of no use.
+    with open_runtime(runtime, artifact, threads=settings.call_threads):
         pass
-    print(f"packing {selection.artifact} to run with {RUNTIME}", file=sys.stderr)
-    print(build(artifact))
+    print(f"packing {selection.artifact} to run with {runtime} ({selection.why})", file=sys.stderr)
+    print(build(artifact, runtime))
 
 
 if __name__ == "__main__":

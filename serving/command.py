@@ -20,7 +20,7 @@ import tyro
 
 from core import cli
 from core.errors import UserError
-from serving.selection import Wanted, select
+from serving.selection import Wanted, select, settings_for
 from serving.settings import PREFIX, Settings, describe, warn_of_unknown
 
 
@@ -76,7 +76,7 @@ def settle(wanted: Serve) -> tuple[Settings, str]:
         os.environ[PREFIX + "PORT"] = str(wanted.port)
     if wanted.allow_unverified:
         os.environ[PREFIX + "ALLOW_UNVERIFIED"] = "1"
-    selection = select(wanted, Settings.from_environment())
+    selection = select(wanted, settings_for(wanted))
     os.environ[PREFIX + "ARTIFACT"] = str(selection.artifact.absolute())
     os.environ[PREFIX + "RUNTIME"] = selection.runtime
     if selection.call_threads is not None:

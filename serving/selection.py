@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +12,9 @@ import tyro
 from artifact.artifact import ARTIFACTS
 from artifact.store import PICK_FILE, SavedPick, read_pick
 from core.errors import UserError, closest
-from serving.settings import CARRIED, Settings
+from serving.settings import CARRIED, DEFAULT_RUNTIME, PREFIX, Settings
+
+RUNTIME = PREFIX + "RUNTIME"
 
 FALLBACK = "onnx-fp32"  # runs everywhere, agrees best with torch
 FIRST = ("efficientnet_lite0", "imagenet")  # the one whose real weights come with a package
@@ -47,6 +50,18 @@ class Selection:
     runtime: str
     why: str
     call_threads: int | None = None
+
+
+def settings_for(wanted: Wanted) -> Settings:
+    """Returns the settings in the environment, for the artifact that is ``wanted``.
+
+    Raises:
+        UserError: a value that is not allowed.
+    """
+    environment = dict(os.environ)
+    if wanted.artifact or wanted.model:  # what a carried artifact runs with says nothing of it
+        environment[RUNTIME] = environment.get(RUNTIME) or DEFAULT_RUNTIME
+    return Settings.from_environment(environment)
 
 
 def select(wanted: Wanted, settings: Settings) -> Selection:

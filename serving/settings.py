@@ -19,7 +19,9 @@ from core.preprocess import MAX_PIXELS, Truncated
 
 PREFIX = "POCKETNETS_"
 CARRIED = Path(__file__).resolve().parent / "artifact"  # how a Bento carries its artifact
+CARRIED_RUNTIME = CARRIED.with_name("runtime.txt")  # and the name of what executes it
 
+DEFAULT_RUNTIME = "ort-cpu"
 # A server must start without torch, so its runtimes are all the others.
 RUNTIMES = [name for name in list_runtimes() if is_servable(name)]
 
@@ -51,7 +53,7 @@ class Settings:
     artifact: Path = _setting(  # noqa: RUF009 - a field
         "folder of the artifact; beside the code if unset", CARRIED
     )
-    runtime: str = _setting(f"what executes it: {', '.join(RUNTIMES)}", "ort-cpu")
+    runtime: str = _setting(f"what executes it: {', '.join(RUNTIMES)}", DEFAULT_RUNTIME)
     workers: int = _setting("processes; one fills all cores by its threads", 1, range=(1, 64))
     threads: int = _setting(
         "batches decoded and inferred at once in a worker; by default all cores together",
@@ -176,6 +178,8 @@ class Settings:
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
         """Returns the settings in ``environment``; an unset or empty variable is the default.
 
+        The runtime of the carried artifact is that which it was packed to run with.
+
         Raises:
             UserError: a value that is not allowed; the message names the variable.
         """
@@ -183,6 +187,8 @@ class Settings:
         for each in dataclasses.fields(cls):
             if text := environment.get(PREFIX + each.name.upper(), "").strip():
                 values[each.name] = _parse(each, text)
+        if "artifact" not in values and CARRIED.exists() and CARRIED_RUNTIME.exists():
+            values.setdefault("runtime", CARRIED_RUNTIME.read_text().strip())
         inside = max(1, values.get("call_threads", 1) * values.get("workers", 1))
         values.setdefault("threads", max(1, usable_cores() // inside))
         return cls(**values)

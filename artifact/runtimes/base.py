@@ -60,6 +60,7 @@ class RuntimeSpec:
             where this machine lacks what every artifact needs, besides what ``loader`` imports.
         packages: what it computes with, by name in the package registry: rows of another version
             are not comparable. See :func:`core.machine.this_machine` for their order.
+        in_bento: packages that a Bento installs for it; none if a Bento cannot hold it.
         gpu: whether it computes on an NVIDIA GPU.
         needs_torch: whether it runs the torch network itself; a server starts without torch.
         compiles: whether loading takes minutes, so that it is measured only where that is asked.
@@ -73,6 +74,7 @@ class RuntimeSpec:
     formats: tuple[str, ...]
     precisions: tuple[Precision, ...] = ("fp32", "fp16", "int8")
     packages: tuple[str, ...]
+    in_bento: tuple[str, ...] = ()
     gpu: bool = False
     needs_torch: bool = False
     compiles: bool = False
@@ -128,6 +130,7 @@ RUNTIMES.register(
         loader="artifact.runtimes.ort:load_cpu",
         formats=("onnx",),
         packages=("onnxruntime-gpu", "onnxruntime"),
+        in_bento=("onnxruntime",),
         quick=True,
         install="pip install onnxruntime",
     )
@@ -151,6 +154,7 @@ RUNTIMES.register(
         require="artifact.runtimes.openvino_cpu:require",
         formats=("onnx",),
         packages=("openvino",),
+        in_bento=("openvino",),
         install="pip install .[openvino]",
     )
 )

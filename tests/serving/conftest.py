@@ -57,29 +57,38 @@ def _environment(bentoml_home: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def bento(artifact_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Returns the folder of a Bento of the tiny artifact, in a BentoML home of its own.
+def build_bento(artifact_path: Path) -> Callable[..., Path]:
+    """Returns what builds a Bento of the tiny artifact, in a BentoML home in the given folder.
 
-    What it was built from is gone: a Bento stands alone.
+    It returns the Bento's folder. What it was built from is gone: a Bento stands alone.
     """
-    folder = tmp_path_factory.mktemp("bento")
-    source, home = folder / "source", folder / "bentoml"
-    ignore = shutil.ignore_patterns("__pycache__", "artifact")
-    for package in ("core", "artifact", "serving"):
-        shutil.copytree(ROOT / package, source / package, ignore=ignore)
-    shutil.copy(ROOT / "bentofile.yaml", source)
-    built = subprocess.run(
-        [sys.executable, "-m", "serving.bento", "--artifact", str(artifact_path)],
-        cwd=source,
-        env=_environment(home),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert built.returncode == 0, built.stderr
-    shutil.rmtree(source)
-    name, _, version = built.stdout.strip().partition(":")
-    return home / "bentos" / name / version
+
+    def build(folder: Path, *arguments: str) -> Path:
+        source, home = folder / "source", folder / "bentoml"
+        ignore = shutil.ignore_patterns("__pycache__", "artifact", "runtime.txt")
+        for package in ("core", "artifact", "serving"):
+            shutil.copytree(ROOT / package, source / package, ignore=ignore)
+        shutil.copy(ROOT / "bentofile.yaml", source)
+        built = subprocess.run(
+            [sys.executable, "-m", "serving.bento", "--artifact", str(artifact_path), *arguments],
+            cwd=source,
+            env=_environment(home),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert built.returncode == 0, built.stderr
+        shutil.rmtree(source)
+        name, _, version = built.stdout.strip().partition(":")
+        return home / "bentos" / name / version
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def bento(build_bento: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns the folder of a Bento of the tiny artifact that runs with the default runtime."""
+    return build_bento(tmp_path_factory.mktemp("bento"))
 
 
 @pytest.fixture

@@ -16,6 +16,9 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from core.errors import UserError
+from serving.bento import requirements
+
 ROOT = Path(__file__).resolve().parents[2]
 CONSTRAINTS = ROOT / "constraints.txt"
 REQUIREMENTS = ROOT / "serving" / "requirements.txt"
@@ -106,6 +109,9 @@ def test_it_holds_all_code_that_serving_loads(
 
 
 def test_it_needs_what_is_pinned_and_no_torch() -> None:
+    assert {canonicalize_name(Requirement(line).name) for line in requirements("ort-cpu")} == set(
+        pins(REQUIREMENTS)
+    )
     assert ROOT / bentofile()["python"]["requirements_txt"] == REQUIREMENTS
     python = bentofile()["docker"]["python_version"]
     assert pins(REQUIREMENTS).keys() == needed(python, "bentoml", *IMPORTED) - {"bentoml"}
@@ -149,6 +155,34 @@ def test_serves_from_another_folder(
     assert (refused.status_code, refused.headers["connection"]) == (415, "close")
     assert answer["predictions"][0]["label"] == "blue"
     assert places == {str(bento / "src")}
+
+
+def test_another_runtime_comes_with_its_packages(
+    build_bento: Callable[..., Path],
+    encoded: Callable[..., bytes],
+    serve: Callable[..., Any],
+    environment: dict[str, str],
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("openvino")
+    bento = build_bento(tmp_path, "--runtime", "openvino")
+    installed = pins(bento / "env/python/requirements.txt")
+    assert installed["openvino"] == importlib.metadata.version("openvino")
+    python = bentofile()["docker"]["python_version"]
+    imported = {"openvino", *IMPORTED} - {"onnxruntime"}
+    assert installed.keys() >= needed(python, "bentoml", *imported)
+    assert "onnxruntime" not in installed
+    with serve(
+        "-m", "bentoml", "serve", str(bento), cwd=tmp_path, environment=environment
+    ) as server:
+        answer = httpx.post(f"{server.url}/predict", content=encoded("blue")).json()
+    assert (answer["predictions"][0]["label"], answer["runtime"]) == ("blue", "openvino")
+
+
+@pytest.mark.parametrize("name", ["ort-cuda", "tensorrt", "torch"])
+def test_a_runtime_that_no_bento_can_hold_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match="ort-cpu, openvino"):
+        requirements(name)
 
 
 def test_its_image_installs_just_the_pins(bento: Path) -> None:

@@ -6,8 +6,8 @@ import pytest
 
 from artifact.store import SavedPick, save_pick
 from core.errors import UserError
-from serving import selection
-from serving.selection import Wanted, select
+from serving import selection, settings
+from serving.selection import Wanted, select, settings_for
 from serving.settings import Settings
 
 
@@ -95,3 +95,19 @@ def test_the_network_that_comes_with_its_weights(
     lite.mkdir()
     chosen = select(Wanted(data="digits"), Settings(artifact=folder / "missing"))
     assert chosen.artifact == lite / "onnx-fp32"
+
+
+def test_a_carried_runtime_goes_with_the_carried_artifact_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("ARTIFACT", "RUNTIME"):
+        monkeypatch.delenv(f"POCKETNETS_{name}", raising=False)
+    monkeypatch.setattr(settings, "CARRIED", tmp_path)
+    monkeypatch.setattr(settings, "CARRIED_RUNTIME", tmp_path / "runtime.txt")
+    (tmp_path / "runtime.txt").write_text("openvino\n")
+    assert settings_for(Wanted()).runtime == "openvino"
+    assert settings_for(Wanted(artifact=tmp_path)).runtime == "ort-cpu"
+    assert settings_for(Wanted(model="mobilenet_v3")).runtime == "ort-cpu"
+    monkeypatch.setenv("POCKETNETS_RUNTIME", "tensorrt")
+    assert settings_for(Wanted()).runtime == "tensorrt"
+    assert settings_for(Wanted(artifact=tmp_path)).runtime == "tensorrt"
