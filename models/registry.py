@@ -15,7 +15,7 @@ from core.registry import Registry
 if TYPE_CHECKING:
     from torch import nn
 
-    from models.imagenet import ImageNetWeights
+    from models.imagenet import ImageNetWeights, PublishedForm
 
     Builder = Callable[[int], nn.Module]
 
@@ -44,6 +44,7 @@ DEFAULT_NETWORKS = (
     "resnext50_32x4d",
 )
 TIMM = "timm/"
+TORCHVISION = "torchvision/"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,6 +58,7 @@ class Entry:
         native_size: side in pixels of the input it was designed for.
         native_classes: number of classes it was designed for.
         imagenet: gets its published ImageNet weights; None if nobody published any.
+        form: what the publisher of its weights does to an image; None where that is not known.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Entry:
     native_size: int = 224
     native_classes: int = 1000
     imagenet: Callable[[], ImageNetWeights] | None = None
+    form: Callable[[], PublishedForm] | None = None
 
 
 NETWORKS = Registry[Entry]("model")
@@ -83,13 +86,16 @@ def list_families() -> list[str]:
 def find_model(name: str) -> Entry:
     """Returns the entry of a network, by its name or an alias.
 
-    ``timm/<name>`` is whatever timm knows by that name.
+    ``timm/<name>`` and ``torchvision/<name>`` are whatever those know by that name.
 
     Raises:
         UserError: there is no such network; the closest names are in the message.
     """
     if name.startswith(TIMM):
         entry: Entry = resolve("models.timm_nets:timm_entry")(name.removeprefix(TIMM))
+        return entry
+    if name.startswith(TORCHVISION):
+        entry = resolve("models.torchvision_nets:torchvision_entry")(name.removeprefix(TORCHVISION))
         return entry
     entries = _entries()
     if (known := canonical_name(name)) not in entries:
@@ -115,8 +121,11 @@ def _unknown(name: str) -> UserError:
     except UserError:  # timm is not installed, and need not be
         timms = set()
     network = name.partition(".")[0]  # without a tag of timm's
-    if network in timms:
-        return UserError(f"unknown model {name!r}: did you mean {TIMM}{name}?")
+    torchvisions = resolve("models.torchvision_nets:list_classifiers")()
+    if meant := [f"{TORCHVISION}{name}"] * (name in torchvisions) + [f"{TIMM}{name}"] * (
+        network in timms
+    ):
+        return UserError(f"unknown model {name!r}: did you mean {' or '.join(meant)}?")
     hint = closest(
         network, timms.union(own), show=lambda each: each if each in own else TIMM + each
     )

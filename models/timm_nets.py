@@ -6,26 +6,23 @@ import functools
 import re
 from collections import defaultdict
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import nn
 
 from core.errors import UserError, closest, first_line
 from core.preprocess import Preprocess
-from models.imagenet import ImageNetWeights, WeightsUnavailable, imagenet_labels
+from models.imagenet import (
+    ImageNetWeights,
+    PublishedForm,
+    WeightsUnavailable,
+    imagenet_labels,
+)
 from models.registry import TIMM, Entry
 
 # In the names of networks that were trained to match images with texts. Nothing else in timm tells
 # the width of their embedding, such as 512, from a number of classes.
 _EMBEDDINGS = ("clip", "_pe_core_")
-
-
-class PublishedForm(NamedTuple):
-    """What a publisher does to an image before the network sees it."""
-
-    preprocess: Preprocess
-    mean: tuple[float, ...]  # per channel, of pixels in [0, 1]
-    std: tuple[float, ...]
 
 
 def timm_entry(name: str) -> Entry:
@@ -62,6 +59,7 @@ def timm_entry(name: str) -> Entry:
         family=_family(timm, name),
         native_size=width,
         imagenet=imagenet,
+        form=functools.partial(timm_form, name),
     )
 
 
@@ -95,6 +93,18 @@ def _tags() -> dict[str, list[str]]:
         network, _, tag = name.partition(".")
         tags[network].append(tag)
     return tags
+
+
+def timm_form(name: str, arguments: dict[str, Any] | None = None) -> PublishedForm:
+    """Returns what timm does to an image for network ``name`` where it validates.
+
+    Args:
+        name: of the network, with or without the tag of its weights.
+        arguments: of timm's training script, by which it was trained; they come first.
+    """
+    timm = import_timm()
+    config = timm.get_pretrained_cfg(name).to_dict()
+    return published_form(timm.data.resolve_data_config(arguments, pretrained_cfg=config))
 
 
 def published_form(config: dict[str, Any]) -> PublishedForm:

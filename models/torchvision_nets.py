@@ -12,9 +12,11 @@ from typing import Any
 import torchvision
 from torch import nn
 
+from core.errors import UserError, closest
 from core.preprocess import Preprocess
-from models.imagenet import ImageNetWeights, WeightsUnavailable
-from models.registry import NETWORKS, Entry
+from models.imagenet import ImageNetWeights, PublishedForm, WeightsUnavailable
+from models.registry import NETWORKS, TORCHVISION, Entry
+from models.saved_weights import modern_key
 
 # family -> name -> side in pixels of the input the network was designed for. ImageNet weights may
 # have been trained at another: theirs comes with them.
@@ -56,12 +58,44 @@ _WIDTHS: dict[str, dict[str, tuple[float, ...]]] = {
     "mobilenet_v3": {"mobilenet_v3_large": (0.75,), "mobilenet_v3_small": (0.75,)},
 }
 
+# With published weights these two shift their input from ImageNet's mean to 0.5 themselves, by an
+# attribute that no state dict holds. Here they never do: their normalisation is 0.5 instead.
+_SHIFTED: dict[str, dict[str, bool]] = {
+    "googlenet": {"transform_input": False, "aux_logits": False, "init_weights": False},
+    "inception_v3": {"transform_input": False, "init_weights": False},
+}
+
 
 def _build(name: str, num_classes: int, **options: Any) -> nn.Module:
     network: nn.Module = torchvision.models.get_model(
-        name, weights=None, num_classes=num_classes, **options
+        name, weights=None, num_classes=num_classes, **_SHIFTED.get(name, {}), **options
     )
     return network
+
+
+def list_classifiers() -> list[str]:
+    """Returns the names of all classifiers that torchvision has."""
+    names: list[str] = torchvision.models.list_models(module=torchvision.models)
+    return names
+
+
+def torchvision_entry(name: str) -> Entry:
+    """Returns the entry of torchvision's classifier ``name``, of which the registry has only some.
+
+    Raises:
+        UserError: torchvision has no such classifier.
+    """
+    if name not in (names := list_classifiers()):
+        hint = closest(name, names, show=TORCHVISION.__add__)
+        raise UserError(f"unknown model {TORCHVISION + name!r}: {hint}")
+    return Entry(
+        name=f"{TORCHVISION}{name}",
+        build=functools.partial(_build, name),
+        family=torchvision.models.get_model_builder(name).__module__.rpartition(".")[2],
+        native_size=torchvision_form(name).preprocess.crop,
+        imagenet=None if name in _SHIFTED else functools.partial(_imagenet, name),
+        form=functools.partial(torchvision_form, name),
+    )
 
 
 WITH_WEIGHTS = tuple(name for sizes in _NATIVE_SIZE.values() for name in sizes)
@@ -70,6 +104,19 @@ WITH_WEIGHTS = tuple(name for sizes in _NATIVE_SIZE.values() for name in sizes)
 def default_weights(name: str) -> Any:
     """Returns torchvision's entry of the weights that a network of :data:`WITH_WEIGHTS` gets."""
     return torchvision.models.get_model_weights(name).DEFAULT
+
+
+def torchvision_form(name: str) -> PublishedForm:
+    """Returns what torchvision does to an image for its default weights of ``name``."""
+    transforms = default_weights(name).transforms()
+    preprocess = Preprocess(
+        resize=transforms.resize_size[0],
+        crop=transforms.crop_size[0],
+        interpolation=transforms.interpolation.value,
+    )
+    if name in _SHIFTED:
+        return PublishedForm(preprocess, (0.5,) * 3, (0.5,) * 3)
+    return PublishedForm(preprocess, tuple(transforms.mean), tuple(transforms.std))
 
 
 def _imagenet(name: str) -> ImageNetWeights:
@@ -84,17 +131,13 @@ def _imagenet(name: str) -> ImageNetWeights:
             f"{name}: its ImageNet weights cannot be fetched ({reason}); "
             f"put {file} into $TORCH_HOME/hub/checkpoints"
         ) from None
-    transforms = weights.transforms()
+    form = torchvision_form(name)
     return ImageNetWeights(
-        state_dict=state_dict,
+        state_dict={modern_key(key): value for key, value in state_dict.items()},
         labels=tuple(weights.meta["categories"]),
-        preprocess=Preprocess(
-            resize=transforms.resize_size[0],
-            crop=transforms.crop_size[0],
-            interpolation=transforms.interpolation.value,
-        ),
-        mean=tuple(transforms.mean),
-        std=tuple(transforms.std),
+        preprocess=form.preprocess,
+        mean=form.mean,
+        std=form.std,
         origin=f"torchvision {weights}",
     )
 
@@ -108,6 +151,7 @@ for _family, _sizes in _NATIVE_SIZE.items():
                 family=_family,
                 native_size=_size,
                 imagenet=functools.partial(_imagenet, _name),
+                form=functools.partial(torchvision_form, _name),
             )
         )
 

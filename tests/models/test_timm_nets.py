@@ -72,6 +72,7 @@ def test_an_unknown_network_is_answered_with_names_that_work() -> None:
         ("mobilenetv4_conv_smal", "timm/mobilenetv4_conv_small "),
         ("mobilenetv4_conv_small", r"timm/mobilenetv4_conv_small\?"),
         ("resnet18.a1_in1k", r"timm/resnet18.a1_in1k\?"),
+        ("resnet18", r"torchvision/resnet18 or timm/resnet18\?"),
     ):
         with pytest.raises(UserError, match=f"unknown model '{typed}': did you mean {meant}"):
             find_model(typed)
@@ -79,8 +80,8 @@ def test_an_unknown_network_is_answered_with_names_that_work() -> None:
 
 def test_without_timm_only_our_own_networks_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(UserError, match=r"'resnet18': did you mean resnet\w+( or resnet\w+)*\?$"):
-        find_model("resnet18")
+    with pytest.raises(UserError, match=r"'resnet26': did you mean resnet\w+( or resnet\w+)*\?$"):
+        find_model("resnet26")
 
 
 @pytest.mark.parametrize(

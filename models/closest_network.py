@@ -1,0 +1,86 @@
+"""Which network the weights in a file are of, where they are not of the one that was named."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+
+from core.errors import UserError
+from core.lazy import resolve
+from models.registry import TIMM, TORCHVISION, list_models
+from models.saved_weights import SavedWeights
+from models.weight_places import Place, inside, on_meta, places
+
+_ENOUGH = 0.5  # of the keys: fewer say nothing
+_CLASSES = 7  # a length that no other tensor has: of what tells classes apart
+_NEAR = 6  # names of timm that are tried for each hint: it has more than a thousand networks
+
+
+def closest_network(model: str, saved: SavedWeights, place: Place) -> str:
+    """Returns in words the network that the weights at ``place`` fit, or come closest to.
+
+    Keys and shapes are compared, on the meta device: a second for ten networks. Of timm's, those
+    are tried whose names are close to what was asked for, what the file says, and its own name.
+
+    Args:
+        model: that was asked for.
+        saved: what the file holds.
+        place: where its weights stand.
+    """
+    best, share = "", _ENOUGH
+    if (likeness := _likeness(model, saved, place)) > share:
+        best, share = "that network itself", likeness
+    for name in _candidates(model, saved):
+        try:
+            likeness = _likeness(name, saved, place)
+        except (UserError, NotImplementedError, RuntimeError):  # not to be built without data
+            continue
+        if likeness == 1:
+            return f"they fit --model {name}"
+        if likeness > share:
+            best, share = name, likeness
+    if best:
+        return f"the closest is {best}, with {share:.0%} of the tensors alike"
+    return "no network here comes close; python -m models lists them, timm/NAME is timm's NAME"
+
+
+def _candidates(model: str, saved: SavedWeights) -> Iterator[str]:
+    """Yields names of networks, those that are likely first, each once."""
+    own = list_models()
+    others = resolve("models.torchvision_nets:list_classifiers")()
+    hints = (model, saved.architecture, saved.arguments.get("model"), saved.path.name)
+    words = [str(hint).lower().rpartition("/")[2].partition(".")[0] for hint in hints if hint]
+    try:
+        timms = resolve("models.timm_nets:import_timm")().list_models()
+    except UserError:  # timm is not installed, and need not be
+        timms = []
+    near = [
+        TIMM + name
+        for word in words
+        for name in difflib.get_close_matches(word, timms, n=_NEAR, cutoff=0.5)
+    ]
+    likely = [name for word in words for name in (word, f"{TIMM}{word}") if name in (*own, *near)]
+    rest = [f"{TORCHVISION}{name}" for name in others if name not in own]
+    yield from dict.fromkeys(name for name in (*likely, *near, *own, *rest) if name != model)
+
+
+def _likeness(name: str, saved: SavedWeights, place: Place) -> float:
+    """Returns the fraction of tensors that network and file have alike, but for the classes."""
+    expected = on_meta(name, _CLASSES)
+    found = places(saved, expected)
+    at = max(
+        (each for each in found if each.group == place.group), key=found.__getitem__, default=place
+    )
+    tensors = inside(saved, at)
+    keys = {key for key in expected if not key.endswith("num_batches_tracked")}
+    theirs = {key for key in tensors if not key.endswith("num_batches_tracked")}
+    alike = [
+        key
+        for key in keys & theirs
+        if tensors[key].shape == expected[key].shape
+        or (
+            expected[key].shape[:1] == (_CLASSES,)
+            and tensors[key].shape[1:] == expected[key].shape[1:]
+        )
+    ]
+    return len(alike) / len(keys | theirs)

@@ -1,0 +1,141 @@
+"""Weights of somebody else's file in a network of ours."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from core.errors import UserError
+from models.closest_network import closest_network
+from models.registry import build_model
+from models.saved_weights import SavedWeights, Tensors
+from models.weight_places import Place, inside, on_meta, places, probe
+
+SHOWN = 5  # keys of each kind in an error
+_MAX_CLASSES = 1_000_000
+
+
+class Fitted(NamedTuple):
+    """A network with the weights of a file."""
+
+    network: nn.Module  # float32 (N, 3, H, W) -> (N, classes), in evaluation mode
+    classes: int
+    place: Place
+    others: tuple[str, ...]  # entries that would have fitted as well, and were not taken
+
+
+def fit_weights(model: str, saved: SavedWeights, entry: str | None = None) -> Fitted:
+    """Returns network ``model`` with the weights in ``saved``; how many classes, its head says.
+
+    Of entries that fit alike, averaged weights are taken: whoever averages means to use them.
+
+    Args:
+        model: registry name.
+        saved: of :func:`models.saved_weights.read_weights`.
+        entry: where in the file the weights stand, see :attr:`Place.entry`; None: found out.
+
+    Raises:
+        UserError: they do not fit, with the first keys that are missing or too many and the
+            network they would fit; or two entries fit, or none is called ``entry``.
+    """
+    expected, head = probe(model)
+    place, others = _find(saved, expected, entry)
+    tensors = inside(saved, place)
+    classes = _classes(tensors, expected, head)
+    if classes is None or (misfit := _misfit(tensors, on_meta(model, classes))):
+        what = misfit if classes else _misfit(tensors, expected)
+        raise UserError(
+            f"{saved.path}: its weights do not fit {model}: {what}; "
+            f"{closest_network(model, saved, place)}"
+        )
+    network = build_model(model, num_classes=classes)
+    state = network.state_dict()
+    for key in state.keys() & tensors.keys():
+        state[key] = tensors[key].to(state[key].dtype)
+    network.load_state_dict(state)
+    return Fitted(network.eval(), classes, place, others)
+
+
+def _find(
+    saved: SavedWeights, keys: Collection[str], entry: str | None
+) -> tuple[Place, tuple[str, ...]]:
+    if not saved.groups:
+        holds = f" but {', '.join(saved.classes[:SHOWN])}" if saved.classes else ""
+        raise UserError(f"{saved.path}: holds no weights{holds}; pass a state dict")
+    found = places(saved, keys)
+    if entry is not None:
+        entries = [place.entry for place in found]
+        found = Counter({place: n for place, n in found.items() if _within(place, entry)})
+        if not found:
+            known = ", ".join(repr(each) for each in entries[:SHOWN]) or "none"
+            raise UserError(f"{saved.path}: no weights at {entry!r}; there are {known}")
+    if not found:
+        largest = max(saved.groups, key=lambda group: len(saved.groups[group]))
+        return Place(largest, ""), ()
+    most = max(found.values())
+    best = [place for place, count in found.items() if count == most]
+    averaged = [place for place in best if "ema" in place.entry.replace("_", ".").split(".")]
+    taken = averaged if len(averaged) == 1 else best
+    if len(taken) > 1:
+        known = ", ".join(place.entry or "''" for place in taken)
+        raise UserError(
+            f"{saved.path}: holds the weights of this network {len(taken)} times; say by --entry "
+            f"which are meant: {known}"
+        )
+    return taken[0], tuple(place.entry for place in best if place is not taken[0])
+
+
+def _within(place: Place, entry: str) -> bool:
+    return place.entry == entry or place.entry.startswith(f"{entry}.")
+
+
+def _classes(tensors: Tensors, expected: Tensors, head: dict[str, int]) -> int | None:
+    """Returns how many classes the head in ``tensors`` tells apart; None without one."""
+    for key, axis in head.items():
+        if key in tensors and tensors[key].dim() == expected[key].dim():
+            classes: int = tensors[key].shape[axis]
+            return classes if 1 <= classes <= _MAX_CLASSES else None
+    return None
+
+
+def _misfit(tensors: Tensors, expected: Tensors) -> str:
+    """Returns in words what keeps ``tensors`` from a network; empty if nothing does.
+
+    Args:
+        tensors: by their keys.
+        expected: those of the network.
+    """
+    # Networks older than torch 0.4.1 do not count their batches.
+    missing = [
+        key for key in expected if key not in tensors and not key.endswith("num_batches_tracked")
+    ]
+    unknown = [key for key in tensors if key not in expected]
+    others = [
+        f"{key} {why}"
+        for key in expected.keys() & tensors.keys()
+        if (why := unfit(tensors[key], expected[key]))
+    ]
+    kinds = {"missing": missing, "unexpected": unknown, "of another form": sorted(others)}
+    return ", ".join(f"{len(keys)} {kind} ({_first(keys)})" for kind, keys in kinds.items() if keys)
+
+
+def unfit(tensor: torch.Tensor, expected: torch.Tensor) -> str:
+    """Returns in words why ``tensor`` cannot be put where ``expected`` is; empty if it can."""
+    if tensor.shape != expected.shape:
+        return f"is {list(tensor.shape)} and not {list(expected.shape)}"
+    if tensor.is_quantized or tensor.layout != torch.strided:
+        return "is quantized or sparse"
+    if tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
+        return "has more elements than the file holds"
+    # A counter of batches may have been rounded with the weights: nothing is computed with it.
+    if tensor.dim() and tensor.is_floating_point() != expected.is_floating_point():
+        return f"is {tensor.dtype}"
+    return ""
+
+
+def _first(keys: list[str]) -> str:
+    return ", ".join(keys[:SHOWN]) + (", ..." if len(keys) > SHOWN else "")

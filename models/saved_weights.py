@@ -1,0 +1,226 @@
+"""Weights in a file of somebody else's, whatever saved them; nothing in the file is executed.
+
+Read are what ``torch.save`` writes (``.pth``, ``.pt``, ``.pth.tar``, ``.ckpt``) and safetensors.
+``torch.load(weights_only=True)`` reads the former: tensors and plain containers only. Checkpoints
+hold more beside their weights (arguments, hyperparameters, NumPy scalars, a whole module), so each
+class that is not known there is replaced by an inert one, which keeps what it is given and does
+nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+import re
+import warnings
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from core.errors import UserError, first_line
+
+Tensors = dict[str, torch.Tensor]
+
+_ZIP = b"PK\x03\x04"  # how torch tells an archive as well
+_EXPANSION = 8  # weights hardly compress: an archive that unpacks to more is a bomb
+_DOTTED = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.\w+)$")
+_MAPPINGS = re.compile(r"(collections\.defaultdict|.*\.AttributeDict)")  # filled as dicts are
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SavedWeights:
+    """What a file of weights holds.
+
+    Attributes:
+        path: of the file.
+        groups: name of each dictionary of tensors in it, ``""`` for the file itself or
+            ``state_dict_ema``, to tensor by key.
+        arguments: of the script that trained it, where it saved them.
+        architecture: the network by the name that script has for it.
+        classes: whatever else the file names that is no tensor: read as inert.
+    """
+
+    path: Path
+    groups: dict[str, Tensors]
+    arguments: dict[str, Any] = field(default_factory=dict)
+    architecture: str | None = None
+    classes: tuple[str, ...] = ()
+
+
+class _Inert:
+    """Stands in for a class that a file names: takes anything, runs nothing."""
+
+    def __new__(cls, *_: object, **__: object) -> _Inert:
+        return super().__new__(cls)
+
+    def __init__(self, *_: object, **__: object) -> None:
+        """Ignores its arguments."""
+
+    def __setstate__(self, state: object) -> None:
+        if isinstance(state, dict):
+            self.__dict__.update(state)
+
+
+def read_weights(path: Path) -> SavedWeights:
+    """Returns the tensors in a file of weights, and what it says of the script that saved them.
+
+    Raises:
+        UserError: there is no such file, it is of another kind, damaged, a bomb, or names code
+            that would have to be executed.
+    """
+    if not path.is_file():
+        raise UserError(f"there is no file {path}; check the path")
+    with path.open("rb") as file:
+        head = file.read(64)
+    if head.startswith(b"version https://git-lfs"):
+        raise UserError(f"{path}: a pointer of Git LFS and not the weights; run git lfs pull")
+    if head[8:9] == b"{":
+        return _read_safetensors(path)
+    return _read_torch(path, _classes_in(path) if head.startswith(_ZIP) else [])
+
+
+def _read_safetensors(path: Path) -> SavedWeights:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
+        raise UserError(
+            f"{path}: not a whole safetensors file ({first_line(error)}); copy it again"
+        ) from None
+    return SavedWeights(path=path, groups={"": tensors} if tensors else {})
+
+
+def _read_torch(path: Path, classes: list[str]) -> SavedWeights:
+    # Files of torch before 1.6 are no archives and are not looked into: what they name is refused.
+    safe: list[Any] = [argparse.Namespace, *((_stand_in(name), name) for name in classes)]
+    try:
+        with torch.serialization.safe_globals(safe), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that sparse tensors or another protocol take longer
+            saved = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # its unpickler and reader let many kinds escape on broken bytes
+        raise UserError(
+            f"{path}: cannot be read as weights, and nothing else in it is executed "
+            f"({_reason(error)}); save the weights alone: torch.save(model.state_dict(), FILE)"
+        ) from None
+    if any(name.startswith("ultralytics.nn") for name in classes):
+        raise UserError(
+            f"{path}: a network of Ultralytics, which is a pickle of its own code and would have "
+            "to be executed; export it there (yolo export format=onnx) and pass --onnx FILE"
+        )
+    content = saved if isinstance(saved, Mapping) else {}
+    arguments = content.get("args")
+    architecture = content.get("arch")
+    return SavedWeights(
+        path=path,
+        groups=_groups(saved),
+        arguments=vars(arguments) if isinstance(arguments, argparse.Namespace) else {},
+        architecture=architecture if isinstance(architecture, str) else None,
+        classes=tuple(sorted(classes)),
+    )
+
+
+def _classes_in(path: Path) -> list[str]:
+    """Returns the names of all classes and functions in an archive that torch does not know.
+
+    Raises:
+        UserError: the file is of another kind, or would unpack to many times its size.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise UserError(f"{path}: a damaged archive ({first_line(error)}); copy it again") from None
+    unpacked, size = sum(entry.file_size for entry in entries), path.stat().st_size
+    if unpacked > _EXPANSION * size:
+        raise UserError(
+            f"{path}: {size:,} bytes that unpack to {unpacked:,}; weights do not compress so"
+        )
+    names = {entry.filename.partition("/")[2] or entry.filename for entry in entries}
+    if "constants.pkl" in names:
+        raise UserError(
+            f"{path}: a program of TorchScript; save its weights: "
+            "torch.save(torch.jit.load(FILE).state_dict(), NEW)"
+        )
+    if "data.pkl" not in names:
+        raise UserError(f"{path}: an archive, but not of torch.save; pass a file of weights")
+    try:
+        found = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
+    except Exception as error:  # as torch.load itself
+        raise UserError(f"{path}: damaged ({_reason(error)}); copy it again") from None
+    return [name for name in found if name != "argparse.Namespace"]
+
+
+def _stand_in(name: str) -> Any:
+    if _MAPPINGS.fullmatch(name):
+        return lambda *_: {}
+    return type(name.rpartition(".")[2], (_Inert,), {})
+
+
+def _reason(error: Exception) -> str:
+    """Returns in a line what is in the way, without torch's advice to execute the file."""
+    text = str(error)
+    if isinstance(error, pickle.UnpicklingError) and "WeightsUnpickler error: " in text:
+        return first_line(Exception(text.partition("WeightsUnpickler error: ")[2]))
+    return first_line(error)
+
+
+def _groups(saved: object) -> dict[str, Tensors]:
+    """Returns all dictionaries of tensors in what was saved, by where they stand."""
+    groups: dict[str, Tensors] = {}
+    seen: set[int] = set()  # the same dictionary may be in thousands of places
+    waiting: list[tuple[str, object]] = [("", saved)]
+    while waiting:
+        where, value = waiting.pop(0)
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, _Inert):
+            tensors = _tensors_of_module(value)
+        elif isinstance(value, Mapping):
+            tensors = {
+                modern_key(str(key)): each for key, each in value.items() if _is_tensor(each)
+            }
+            waiting += [(f"{where}.{key}".lstrip("."), each) for key, each in value.items()]
+        else:
+            continue
+        if tensors:
+            groups[where] = tensors
+    return groups
+
+
+def _tensors_of_module(module: _Inert) -> Tensors:
+    """Returns the state dict of a whole module that was saved, from what it was saved with."""
+    tensors: Tensors = {}
+    seen: set[int] = set()
+    waiting: list[tuple[str, object]] = [("", module)]
+    while waiting:
+        where, layer = waiting.pop()
+        if not isinstance(layer, _Inert) or id(layer) in seen:
+            continue
+        seen.add(id(layer))
+        parts = vars(layer)
+        passing = parts.get("_non_persistent_buffers_set", ())
+        for kind in ("_parameters", "_buffers"):
+            for name, value in parts.get(kind, {}).items():
+                if _is_tensor(value) and name not in passing:
+                    tensors[where + name] = value
+        waiting += [(f"{where}{name}.", each) for name, each in parts.get("_modules", {}).items()]
+    return tensors
+
+
+def modern_key(key: str) -> str:
+    """Returns the key that torchvision has today for a tensor of its published DenseNets.
+
+    They were saved when a module could have a dot in its name: ``denselayer1.norm.1.weight``.
+    """
+    return _DOTTED.sub(r"\1\2", key)
+
+
+def _is_tensor(value: object) -> bool:
+    return isinstance(value, torch.Tensor)

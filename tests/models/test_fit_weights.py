@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import save_file
+
+from core.errors import UserError
+from models.fit_weights import Fitted, fit_weights
+from models.saved_weights import read_weights
+
+Weights = dict[str, torch.Tensor]
+MODEL, CLASSES = "shufflenet_v2_x0_5", 5
+
+
+@pytest.fixture(scope="module")
+def weights() -> Weights:
+    torch.manual_seed(1)
+    return dict(torchvision.models.get_model(MODEL, num_classes=CLASSES).state_dict())
+
+
+def fitted(content: Any, path: Path, entry: str | None = None, model: str = MODEL) -> Fitted:
+    torch.save(content, path / "a.pth")
+    return fit_weights(model, read_weights(path / "a.pth"), entry)
+
+
+def under(prefix: str, weights: Weights) -> Weights:
+    return {prefix + key: value for key, value in weights.items()}
+
+
+SHAPES: dict[str, Any] = {
+    "": lambda w: w,
+    "state_dict": lambda w: {"state_dict": w, "epoch": 3},
+    "model.module": lambda w: {"model": under("module.", w)},
+    "net": lambda w: {"net": w},
+    "model_state_dict.module._orig_mod": lambda w: {
+        "model_state_dict": under("module._orig_mod.", w)
+    },
+    "state_dict.model.backbone": lambda w: {
+        "state_dict": {**under("model.backbone.", w), "loss.weight": torch.ones(3)},
+        "hyper_parameters": {"lr": 0.1},
+    },
+    "model_ema.module": lambda w: {
+        "model": w,
+        "model_ema": {"n_averaged": torch.tensor(3), **under("module.", w)},
+    },
+}
+
+
+@pytest.mark.parametrize("entry", SHAPES)
+def test_the_weights_are_found_wherever_they_stand(
+    entry: str, weights: Weights, tmp_path: Path
+) -> None:
+    found = fitted(SHAPES[entry](weights), tmp_path)
+    assert (found.place.entry, found.classes) == (entry, CLASSES)
+    assert found.others == (("model",) if entry == "model_ema.module" else ())
+    torch.testing.assert_close(dict(found.network.state_dict()), weights, rtol=0, atol=0)
+    assert not found.network.training
+    again = fitted(SHAPES[entry](weights), tmp_path, entry)
+    assert again.place == found.place
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_floats_become_float32(dtype: torch.dtype, weights: Weights, tmp_path: Path) -> None:
+    network = fitted({k: v.to(dtype) for k, v in weights.items()}, tmp_path).network
+    for key, value in network.state_dict().items():
+        assert value.dtype == weights[key].dtype
+        if value.is_floating_point():
+            torch.testing.assert_close(value, weights[key].to(dtype).float(), rtol=0, atol=0)
+
+
+def test_safetensors_fit_as_well(weights: Weights, tmp_path: Path) -> None:
+    save_file({k: v.contiguous() for k, v in weights.items()}, tmp_path / "a.safetensors")
+    found = fit_weights(MODEL, read_weights(tmp_path / "a.safetensors"))
+    torch.testing.assert_close(dict(found.network.state_dict()), weights)
+
+
+def test_counters_that_tools_add_or_leave_out_do_not_matter(
+    weights: Weights, tmp_path: Path
+) -> None:
+    content = {k: v for k, v in weights.items() if "num_batches" not in k}
+    content |= {"conv1.total_ops": torch.ones(1), "total_params": torch.ones(1)}
+    found = fitted(content, tmp_path).network.state_dict()
+    assert all(torch.equal(found[key], value) for key, value in content.items() if key in found)
+
+
+def test_which_of_two_is_asked(weights: Weights, tmp_path: Path) -> None:
+    other = {key: value + 1 for key, value in weights.items()}
+    content = {"student": weights, "teacher": under("module.", other)}
+    with pytest.raises(UserError, match=r"2 times; .*--entry.*: student, teacher.module"):
+        fitted(content, tmp_path)
+    network = fitted(content, tmp_path, "teacher").network
+    assert torch.equal(network.state_dict()["fc.bias"], other["fc.bias"])
+    with pytest.raises(UserError, match="no weights at 'head'"):
+        fitted(content, tmp_path, "head")
+
+
+def test_what_does_not_fit_is_named_with_what_would(weights: Weights, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as error:
+        fitted(under("module.", weights), tmp_path, model="mobilenet_v2")
+    text = str(error.value)
+    assert "262 missing (features.0.0.weight, features.0.1.weight, " in text
+    assert "they fit --model shufflenet_v2_x0_5" in text
+    assert text.count(", ...)") == 2
+    assert "\n" not in text
+
+
+def test_a_network_without_its_head_is_itself_the_closest(
+    weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.closest_network.list_models", lambda: ["mobilenet_v2"])
+    monkeypatch.setattr("models.torchvision_nets.list_classifiers", lambda: [])
+    body = {key: value for key, value in weights.items() if not key.startswith("fc.")}
+    with pytest.raises(UserError, match=r"2 missing \(fc.weight, fc.bias\); .* itself, with 99%"):
+        fitted(body, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda w: w[:, :1], r"is \[24, 1, 3, 3\] and not \[24, 3, 3, 3\]"),
+        (lambda w: w.to(torch.int8), "is torch.int8"),
+        (lambda w: torch.quantize_per_tensor(w, 0.1, 0, torch.qint8), "is quantized"),
+        (lambda w: w.to_sparse(), "is quantized or sparse"),
+        (
+            lambda w: w[:1, :1, :1, :1].clone().expand(24, 3, 3, 3),
+            "has more elements than the file",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*quantize:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*TypedStorage:UserWarning")
+def test_tensors_of_another_kind_are_refused(
+    change: Any, reason: str, weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.fit_weights.closest_network", lambda *_: "")
+    key = "conv1.0.weight"
+    changed = weights | {key: change(weights[key])}
+    with pytest.raises(UserError, match=rf"{key} {reason}"):
+        fitted(changed, tmp_path)
+
+
+def test_a_file_without_weights(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no weights"):
+        fitted({"epoch": 3}, tmp_path)
