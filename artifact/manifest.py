@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from shlex import quote
+from shlex import join, quote
 
 from pydantic import ConfigDict, with_config
 
@@ -35,7 +35,8 @@ class Manifest:
     Attributes:
         model: registry name of the network.
         data: name of the data it answers for; ``imagenet`` or ``random`` without a run.
-        weights: trained here, published for ImageNet, or random (good for latency only).
+        weights: trained (here, or elsewhere: see ``source``), published for ImageNet, or random
+            (good for latency only).
         precision: property of the graph.
         format: what kind of model file this is.
         labels: class names, in the order of the logits.
@@ -104,4 +105,6 @@ class Manifest:
         made_of = f"--weights {self.weights}"
         if self.weights == "trained":
             made_of = f"--data {quote(self.source.data or self.data)}"
+        if self.source.reading:
+            made_of = join(self.source.reading.flags)
         return f"python -m export run --model {self.model} {made_of}"

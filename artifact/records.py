@@ -38,20 +38,42 @@ class TensorSpec:
 
 @_STRICT
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Reading:
+    """How a file of weights was read that this project did not write.
+
+    Attributes:
+        entry: where in it the weights stand; empty where they are all that it holds.
+        mean: per channel, of pixels in [0, 1]: subtracted in the first layer.
+        std: likewise: what they are divided by.
+        assumed: what nobody said of it and was taken as its publisher has it, in sentences.
+        flags: of the command line that say how it was read.
+    """
+
+    entry: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    assumed: tuple[str, ...]
+    flags: tuple[str, ...]
+
+
+@_STRICT
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
     """Where the weights came from.
 
     Attributes:
         origin: in words: a run, a publisher, or a seed.
-        checkpoint: path of the checkpoint, or None for ImageNet and random weights.
-        sha256: of that checkpoint; None without one.
+        checkpoint: path of the file of weights, or None for ImageNet and random weights.
+        sha256: of that file; None without one.
         data: name of the data of that run; None without one.
+        reading: how that checkpoint was read; None where this project wrote it.
     """
 
     origin: str
     checkpoint: str | None = None
     sha256: Digest | None = None
     data: str | None = None
+    reading: Reading | None = None
 
 
 @_STRICT

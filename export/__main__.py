@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -13,6 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from artifact.artifact import ARTIFACTS, Artifact
 from artifact.store import stored_artifacts
 from core import cli
+from core.errors import UserError
+from export.elsewhere import Elsewhere
 from export.table import calibration, gate_table, outcome_table, shelf_table, show_tables
 from models.registry import DEFAULT_NETWORKS
 
@@ -32,7 +34,8 @@ class Run:
     model: str
     """Network, by its registry name; all: the twelve default ones, going on where that stopped."""
     data: str | None = None
-    """Data set or folder whose run is exported; left out: published ImageNet weights."""
+    """Data set or folder whose run is exported; left out: published ImageNet weights. With
+    --checkpoint: labelled images that int8 is calibrated on and accuracy is measured on."""
     weights: Literal["auto", "imagenet", "random"] = "auto"
     """auto: of the run on the data. random: good for latency only."""
     formats: tuple[str, ...] = ()
@@ -47,6 +50,7 @@ class Run:
     """With all: export also what stands there already, made of the same."""
     workers: int | None = None
     """With all: networks at a time; left out: one per core."""
+    elsewhere: Annotated[Elsewhere, tyro.conf.OmitArgPrefixes] = field(default_factory=Elsewhere)
 
     def __call__(self) -> int:
         """Exports, prints a row per artifact, and returns 1 if one of them failed."""
@@ -54,6 +58,7 @@ class Run:
         from export.build import DEFAULT_TARGETS, Options, check_targets
         from export.jobs import Job
 
+        self._check()
         check_targets(self.formats)
         job = Job(
             model=self.model,
@@ -71,7 +76,7 @@ class Run:
             if self.model == ALL:
                 exported = _export_all(job, self.workers or usable_cores(), progress)
             else:
-                exported = _export_one(job, progress)
+                exported = _export_one(job, self.elsewhere, progress)
         outcomes = [outcome for _, outcomes in exported for outcome in outcomes]
         cli.results().print(outcome_table(exported))
         for outcome in outcomes:
@@ -79,6 +84,17 @@ class Run:
                 cli.results().print(f"{outcome.target}: {calibration(outcome.artifact)}")
         print(ARTIFACTS if self.model == ALL else ARTIFACTS / exported[0][0])
         return int(any(outcome.failed for outcome in outcomes))
+
+    def _check(self) -> None:
+        """Raises UserError where flags of weights from elsewhere contradict others."""
+        if self.elsewhere.checkpoint is None:
+            if given := self.elsewhere.flags:
+                raise UserError(
+                    f"{given[0]} says how to read --checkpoint FILE, which is not given"
+                )
+        elif self.model == ALL or self.weights != "auto":
+            other = "--model all" if self.model == ALL else f"--weights {self.weights}"
+            raise UserError(f"--checkpoint is one network's weights: leave out {other}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,11 +172,15 @@ def _progress() -> Progress:
     return Progress(*columns, TimeElapsedColumn(), console=cli.notes())
 
 
-def _export_one(job: Job, progress: Progress) -> Exported:
+def _export_one(job: Job, elsewhere: Elsewhere, progress: Progress) -> Exported:
     from export.build import build_artifacts
+    from export.foreign import load_foreign
     from export.network import load_network
 
-    network = load_network(job.model, job.data, job.weights)
+    if elsewhere.checkpoint is None:
+        network = load_network(job.model, job.data, job.weights)
+    else:
+        network = load_foreign(job.model, job.data, elsewhere)
     outcomes = []
     task = progress.add_task(f"export {network.model}", total=len(job.targets))
     for outcome in build_artifacts(network, job.targets, job.options):

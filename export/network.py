@@ -22,9 +22,11 @@ from core.files import sha256
 from core.names import canonical_name
 from core.preprocess import Pixels, Preprocess, Truncated
 from models.classifier import Classifier
+from models.fit_weights import fit_weights
 from models.imagenet import WeightsUnavailable
 from models.input_size import check_input_size
 from models.registry import build_model, find_model
+from models.saved_weights import read_weights
 from models.weights import (
     imagenet_classifier,
     load_imagenet_weights,
@@ -117,6 +119,9 @@ def rebuild(artifact: Artifact) -> Classifier:
         raise UserError(
             f"{path} changed since {artifact.path} was exported; {artifact.rebuild_command}"
         )
+    if reading := artifact.source.reading:
+        fitted = fit_weights(artifact.model, read_weights(path), reading.entry)
+        return Classifier(fitted.network, mean=reading.mean, std=reading.std).eval()
     return load_checkpoint(path).network()
 
 
@@ -137,7 +142,7 @@ def _trained(model: str, data: str) -> Network:
             f"{', '.join(images.labels)}; train again"
         )
     check_input_size(model, checkpoint.preprocess.crop, classes=len(checkpoint.labels))
-    calibration = _spread(images.train, CALIBRATION_IMAGES)
+    calibration = spread(images.train, CALIBRATION_IMAGES)
     images = look(replace(images, train=calibration), checkpoint.options, refuse=False)
     return Network(
         model=model,
@@ -203,7 +208,7 @@ def _imagenet(model: str) -> Network:
             f"make export MODEL={model} WEIGHTS=random"
         ) from None
     check_input_size(model, weights.preprocess.crop, classes=len(weights.labels))
-    calibration, held_out = _photos()
+    calibration, held_out = photos()
     return Network(
         model=model,
         data="imagenet",
@@ -223,7 +228,7 @@ def _random(model: str) -> Network:
     check_input_size(model, size)
     preprocess = Preprocess(resize=round(size * 8 / 7), crop=size)
     module = _random_module(model, preprocess)
-    calibration, held_out = _photos()
+    calibration, held_out = photos()
     return Network(
         model=model,
         data="random",
@@ -247,7 +252,7 @@ def _random_module(model: str, preprocess: Preprocess) -> Classifier:
         torch.manual_seed(RANDOM_SEED)
         module = Classifier(build_model(model))
         open_branches(module)
-        calibration, _ = _photos()
+        calibration, _ = photos()
         pixels = stack(calibration[:SETTLING], preprocess)
         settle_batch_norm(module, [torch.from_numpy(pixels)])
     return module
@@ -264,13 +269,14 @@ def _one_thread() -> Iterator[None]:
 
 
 @cache  # decoded once, and used for the weights as well as for the proof
-def _photos() -> tuple[list[Sample], list[Sample]]:
+def photos() -> tuple[list[Sample], list[Sample]]:
+    """Returns photos without labels, to calibrate with and to prove with."""
     photos: list[Image.Image] = sample_photos(2 * PHOTOS)
     unlabelled: list[Sample] = [(photo, 0) for photo in photos]
     return unlabelled[:PHOTOS], unlabelled[PHOTOS:]
 
 
-def _spread(samples: Sequence[Sample], count: int) -> list[Sample]:
+def spread(samples: Sequence[Sample], count: int) -> list[Sample]:
     """Returns up to ``count`` samples, evenly spaced, so that every class is among them."""
     indices = np.linspace(0, len(samples) - 1, min(count, len(samples))).astype(int)
     return [samples[index] for index in indices]

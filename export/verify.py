@@ -98,8 +98,11 @@ def rebuild(artifact: Artifact, *, data: str | None = None) -> Verified:
 
 def _network(artifact: Artifact, data: str | None) -> Network:
     """Returns the very network that ``artifact`` was made from."""
+    from export.foreign import load_foreign_again
     from export.network import load_network
 
+    if artifact.source.reading:
+        return load_foreign_again(artifact, data)
     weights = "auto" if artifact.weights == "trained" else artifact.weights
     network = load_network(artifact.model, data or artifact.source.data, weights)
     made_of = (artifact.source.sha256, artifact.labels, artifact.preprocess)

@@ -1,0 +1,344 @@
+"""A network of somebody else's: its weights in a file, and what has to be known to use them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from artifact.artifact import ARTIFACTS, Artifact
+from artifact.records import Reading, Source
+from artifact.validation import ArtifactError
+from core import cli
+from core.errors import UserError, in_words
+from core.files import sha256
+from core.names import canonical_name
+from core.preprocess import Preprocess
+from export.class_names import IMAGENET, class_names
+from export.elsewhere import Elsewhere
+from export.network import CALIBRATION_IMAGES, Network, photos, rebuild, spread
+from models.classifier import Classifier
+from models.fit_weights import Fitted, fit_weights
+from models.imagenet import PublishedForm, imagenet_labels
+from models.input_size import check_input_size
+from models.registry import TIMM, find_model
+from models.saved_weights import SavedWeights, read_weights
+from training.checkpoint import KEY
+from training.data import ImageData, Sample
+from training.datasets import DATASETS, TAKEN, load_data
+from training.folder import folder_name
+from training.look import look
+from training.options import FolderOptions
+
+_ENDINGS = re.compile(r"(\.(pth|pt|tar|ckpt|safetensors|bin))+$", re.IGNORECASE)
+_FORM = ("size", "resize", "interpolation", "mean", "std")
+_USUAL = (
+    "usual are --size 224 --resize 256, --interpolation bilinear (torchvision) or bicubic (timm), "
+    "--mean 0.485 0.456 0.406 --std 0.229 0.224 0.225 (ImageNet's) or --mean 0.5 --std 0.5 "
+    "(Inception's)"
+)
+_TIMM_ARGUMENTS = (
+    "img_size",
+    "input_size",
+    "crop_pct",
+    "crop_mode",
+    "interpolation",
+    "mean",
+    "std",
+)
+
+
+class _Form(NamedTuple):
+    """What is done to an image, and what of it nobody said."""
+
+    published: PublishedForm
+    assumed: tuple[str, ...]
+
+
+def load_foreign(model: str, data: str | None, elsewhere: Elsewhere) -> Network:
+    """Returns network ``model`` with the weights that ``elsewhere`` names.
+
+    What was assumed is printed, and stands in :attr:`Network.source`.
+
+    Args:
+        model: registry name or alias.
+        data: data set or folder whose images calibrate and prove it; None: photos without labels.
+        elsewhere: the file, and how it is to be read.
+
+    Raises:
+        UserError: the file cannot be read or does not fit, or what must be known of it is not.
+    """
+    find_model(model)
+    model, path = canonical_name(model), elsewhere.checkpoint
+    assert path is not None
+    saved = read_weights(path)
+    if KEY in saved.groups:
+        raise UserError(
+            f"{path}: a checkpoint of this project, which knows its data and preprocessing; export "
+            f"the run it is in: make export MODEL={model} DATA=..."
+        )
+    digest, name = sha256(path), _name(path, elsewhere.name)
+    _check_free(f"{model}-{name}", path, digest)
+    fitted = fit_weights(model, saved, elsewhere.entry)
+    form = _form(model, saved, elsewhere)
+    images = load_data(data) if data is not None else None
+    labels, assumed_labels = _labels(elsewhere, fitted.classes, path, images)
+    check_input_size(model, form.published.preprocess.crop, classes=fitted.classes)
+    source = Source(
+        origin=f"weights of {path.name}",
+        checkpoint=str(path),
+        sha256=digest,
+        data=images.name if images else None,
+        reading=Reading(
+            entry=fitted.place.entry,
+            mean=form.published.mean,
+            std=form.published.std,
+            assumed=(*_assumed_place(fitted), *form.assumed, *assumed_labels),
+            flags=elsewhere.flags,
+        ),
+    )
+    for assumed in source.reading.assumed if source.reading else ():
+        cli.notes().print(f"assumed: {assumed}", soft_wrap=True, markup=False)
+    network = Network(
+        model=model,
+        data=name,
+        weights="trained",
+        module=_classifier(fitted, form.published.mean, form.published.std),
+        labels=labels,
+        preprocess=form.published.preprocess,
+        source=source,
+        calibration=(),
+        held_out=(),
+        labelled=images is not None,
+    )
+    return _with_images(network, images, data)
+
+
+def load_foreign_again(artifact: Artifact, data: str | None) -> Network:
+    """Returns the network that ``artifact`` was made from, with its images.
+
+    Args:
+        artifact: whose :attr:`Source.reading` is known.
+        data: data set or folder; None is the one it was proven on.
+
+    Raises:
+        UserError: its file or its data are not here, or the file has changed.
+    """
+    data = data or artifact.source.data
+    images = load_data(data) if data is not None else None
+    network = Network(
+        model=artifact.model,
+        data=artifact.data,
+        weights=artifact.weights,
+        module=rebuild(artifact),
+        labels=artifact.labels,
+        preprocess=artifact.preprocess,
+        source=artifact.source,
+        calibration=(),
+        held_out=(),
+        labelled=images is not None,
+    )
+    return _with_images(network, images, data)
+
+
+def _classifier(fitted: Fitted, mean: Sequence[float], std: Sequence[float]) -> Classifier:
+    return Classifier(fitted.network, mean=mean, std=std).eval()
+
+
+def _name(path: Path, given: str | None) -> str:
+    """Returns what artifacts are filed under beside the network."""
+    if given is not None and not re.fullmatch(r"\w[\w.-]*", given):
+        raise UserError(f"--name {given!r}: take letters, digits, dots, hyphens and underscores")
+    name = given or folder_name(Path(_ENDINGS.sub("", path.name)))
+    if name.casefold() in (*DATASETS, *TAKEN):
+        raise UserError(
+            f"the name {name} is taken by what this project trains or fetches; file the artifacts "
+            "under another by --name"
+        )
+    return name
+
+
+def _check_free(folder: str, path: Path, digest: str) -> None:
+    """Raises UserError if artifacts of other weights stand in ``folder``."""
+    for each in sorted((ARTIFACTS / folder).glob("*/manifest.json")):
+        try:
+            source = Artifact.load(each.parent).source
+        except ArtifactError:  # damaged: as good as none
+            continue
+        if source.checkpoint != str(path) and source.sha256 != digest:
+            raise UserError(
+                f"{each.parent} is of other weights ({source.checkpoint or source.origin}); file "
+                "those of this file under another name by --name, or remove that folder"
+            )
+
+
+def _assumed_place(fitted: Fitted) -> list[str]:
+    if not fitted.others:
+        return []
+    others = ", ".join(other or "the file itself" for other in fitted.others)
+    return [f"the weights are those of {fitted.place.entry}, not of {others} (--entry)"]
+
+
+def _form(model: str, saved: SavedWeights, elsewhere: Elsewhere) -> _Form:
+    """Returns what is done to an image: as given, else as the file or the publisher has it."""
+    given = _given_form(elsewhere)
+    known, origin = _known_form(model, saved)
+    if known is None:
+        if missing := [f"--{name}" for name in _FORM if name not in given]:
+            raise UserError(
+                f"nothing says how images were prepared for {model} in {saved.path}: give "
+                f"{' '.join(missing)}, as in training; {_USUAL}"
+            )
+        values: dict[str, Any] = {"crop_mode": "center", **given}
+        return _Form(_published(values), ())
+    preprocess = known.preprocess
+    values = {
+        "size": preprocess.crop,
+        "resize": preprocess.resize,
+        "interpolation": preprocess.interpolation,
+        "crop_mode": preprocess.crop_mode,
+        "mean": known.mean,
+        "std": known.std,
+    }
+    if "size" in given:  # as large a part of the image as before
+        values["resize"] = round(given["size"] * preprocess.resize / preprocess.crop)
+    values |= given
+    told = [f"{name} {_text(value)}" for name, value in values.items() if name not in given]
+    assumed = (f"{', '.join(told)}, as {origin} (--size and so on)",) if told else ()
+    return _Form(_published(values), assumed)
+
+
+def _given_form(elsewhere: Elsewhere) -> dict[str, Any]:
+    given = {name: getattr(elsewhere, name) for name in (*_FORM, "crop_mode")}
+    given = {name: value for name, value in given.items() if value is not None}
+    for name in ("mean", "std"):
+        if name not in given:
+            continue
+        if len(given[name]) not in (1, 3):
+            raise UserError(f"--{name} has {len(given[name])} numbers: one, or R, G and B")
+        given[name] *= 3 // len(given[name])
+        low, high = min(given[name]), max(given[name])
+        if not (low >= 0 and high <= 1) or (name == "std" and low == 0):
+            raise UserError(
+                f"--{name} {_text(given[name])}: of pixels in [0, 1]; divide by 255 what is of "
+                "pixels in 0..255"
+            )
+    return given
+
+
+def _known_form(model: str, saved: SavedWeights) -> tuple[PublishedForm | None, str]:
+    """Returns what the file, else the publisher of weights, says of images, and who says so."""
+    arguments, form = saved.arguments, find_model(model).form
+    try:
+        if {"val_resize_size", "val_crop_size", "interpolation"} <= arguments.keys():
+            known = torchvision_reference_form(arguments)
+            return known, f"torchvision's training script validated, by the args in {saved.path}"
+        if model.startswith(TIMM) and arguments:
+            from models.timm_nets import timm_form
+
+            known = timm_form(model.removeprefix(TIMM), _timm_arguments(arguments))
+            return known, f"timm validates it, by the args in {saved.path}"
+    except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{saved.path}: its args do not say how images are prepared ({in_words(error)})"
+        ) from None
+    if form is None:
+        return None, ""
+    publisher = "timm" if model.startswith(TIMM) else "its publisher"
+    return form(), f"{publisher} has it for {model}"
+
+
+def torchvision_reference_form(arguments: dict[str, Any]) -> PublishedForm:
+    """Returns how torchvision's references/classification/train.py prepares images to validate."""
+    from models.classifier import IMAGENET_MEAN, IMAGENET_STD
+
+    preprocess = Preprocess(
+        resize=int(arguments["val_resize_size"]),
+        crop=int(arguments["val_crop_size"]),
+        interpolation=arguments["interpolation"],
+    )
+    return PublishedForm(preprocess, IMAGENET_MEAN, IMAGENET_STD)
+
+
+def _timm_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
+    return {name: arguments.get(name) for name in _TIMM_ARGUMENTS}
+
+
+def _published(values: dict[str, Any]) -> PublishedForm:
+    border = values["crop_mode"] == "border"
+    preprocess = Preprocess(
+        resize=values["resize"],
+        crop=values["size"],
+        interpolation=values["interpolation"],
+        crop_mode=values["crop_mode"],
+        fill=tuple(round(255 * value) for value in values["mean"]) if border else (0, 0, 0),
+    )
+    return PublishedForm(preprocess, tuple(values["mean"]), tuple(values["std"]))
+
+
+def _text(value: object) -> str:
+    if isinstance(value, tuple):
+        return " ".join(f"{each:.4g}" for each in value)
+    return str(value)
+
+
+def _labels(
+    elsewhere: Elsewhere, classes: int, path: Path, images: ImageData | None
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Returns the class names, and what was assumed of them."""
+    if elsewhere.labels is not None:
+        names = class_names(elsewhere.labels)
+        if len(names) != classes:
+            raise UserError(
+                f"--labels {elsewhere.labels} has {len(names):,} names, but the network in {path} "
+                f"tells {classes:,} classes apart"
+            )
+        return names, ()
+    if images is not None and len(images.labels) == classes:
+        order = f"the classes are those of {images.name}, in its order: {', '.join(images.labels)}"
+        return images.labels, (f"{order[:200]} (--labels)",)
+    if classes == 1000:
+        return imagenet_labels(), (f"the classes are ImageNet's (--labels {IMAGENET})",)
+    raise UserError(
+        f"nothing names the {classes:,} classes of {path}: pass --labels FILE, one name a line in "
+        "the order of the logits (folder names, sorted, where ImageFolder numbered them)"
+    )
+
+
+def _with_images(network: Network, images: ImageData | None, data: str | None) -> Network:
+    """Returns ``network`` with what calibrates and proves it.
+
+    Raises:
+        UserError: ``images`` are of classes that the network does not know.
+    """
+    if images is None:
+        cli.notes().print(
+            "note: without --data, photos without labels stand in: int8 is calibrated on them, and "
+            "no accuracy is measured"
+        )
+        calibration, held_out = photos()
+        return replace(network, calibration=calibration, held_out=held_out)
+    index = {label: number for number, label in enumerate(network.labels)}
+    if strange := [label for label in images.labels if label not in index]:
+        raise UserError(
+            f"{data} has {len(strange)} classes that are not among the labels, such as "
+            f"{', '.join(strange[:3])}; name its folders as in --labels: "
+            f"{', '.join(network.labels[:3])}, ..."
+        )
+    cli.notes().print(
+        f"note: accuracy is measured on {images.name}; whether the network was trained on some of "
+        "its images, its file does not say",
+        soft_wrap=True,
+        markup=False,
+    )
+    classes = [index[label] for label in images.labels]
+    calibration = spread(images.train, CALIBRATION_IMAGES)
+    images = look(replace(images, train=calibration), FolderOptions(), refuse=False)
+
+    def ours(samples: Sequence[Sample]) -> list[Sample]:
+        return [(image, classes[label]) for image, label in samples]
+
+    held_out = ours(images.test or images.val)
+    return replace(network, calibration=ours(images.train), held_out=held_out)
