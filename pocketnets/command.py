@@ -60,6 +60,11 @@ COMMANDS = {
             "export.__main__:Verify",
         ),
         Command(
+            "evaluate",
+            "Evaluate an artifact on labelled images",
+            "predict.evaluate:Evaluate",
+        ),
+        Command(
             "predict",
             "Classify many images with an artifact, without a server",
             "predict.command:Predict",

@@ -35,6 +35,8 @@ LIGHT = (
     "bench.load.command",
     "bench.measure.machine",
     "bench.latency.pareto_section",
+    "predict.evaluate",
+    "predict.evaluation_report",
     "models.cost",
     "models.published",
     "training.data",

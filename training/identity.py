@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 HELD_OUT = 0.2
 DIGEST_BYTES = 16
-IMAGE_LIST = "images.csv"  # in the folder of a run; see :func:`image_list`
+RUN_PLAN, IMAGE_LIST = "run.json", "images.csv"  # in the folder of a run
 _COLUMNS = ("part", "label", "digest", "file")  # of a list of images
 
 Digests = Mapping[Path, bytes]  # of files already read
@@ -100,10 +101,7 @@ def changes(before: bytes, now: bytes, *, count: int | None = None) -> list[str]
     Raises:
         ValueError: one is damaged.
     """
-    old, new = (_images(content) for content in (before, now))
-    stored = sum(images.total() for images in old.values())
-    if count not in (None, stored):
-        raise ValueError(f"it lists {stored:,} images, and {count:,} were written")
+    old, new = _images(before, count), _images(now)
     said = []
     for part in dict.fromkeys((*old, *new)):
         were, are = old.get(part, Counter()), new.get(part, Counter())
@@ -114,7 +112,21 @@ def changes(before: bytes, now: bytes, *, count: int | None = None) -> list[str]
     return said
 
 
-def _images(content: bytes) -> dict[str, Counter[tuple[str, str]]]:
+def learned_from(run: Path) -> frozenset[bytes]:
+    """Returns the digests of the images that the run in a folder learned from.
+
+    Raises:
+        OSError: its list of images cannot be read.
+        ValueError: that, or its plan, is damaged.
+    """
+    plan = json.loads((run / RUN_PLAN).read_bytes())
+    if not isinstance(plan, dict):
+        raise ValueError(f"{RUN_PLAN} is not an object")
+    images = _images((run / IMAGE_LIST).read_bytes(), plan.get("images"))
+    return frozenset(bytes.fromhex(digest) for _, digest in images.get("train", ()))
+
+
+def _images(content: bytes, count: int | None = None) -> dict[str, Counter[tuple[str, str]]]:
     parts: dict[str, Counter[tuple[str, str]]] = {}
     text = content.decode(errors="surrogateescape")
     if not text.endswith("\n"):
@@ -130,4 +142,7 @@ def _images(content: bytes) -> dict[str, Counter[tuple[str, str]]]:
             parts.setdefault(part, Counter())[label, digest] += 1
     except csv.Error as error:
         raise ValueError(f"line {reader.line_num}: {error}") from error
+    listed = sum(images.total() for images in parts.values())
+    if count not in (None, listed):
+        raise ValueError(f"it lists {listed:,} images, and {count:,} were written")
     return parts

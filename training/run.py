@@ -20,13 +20,12 @@ from core.errors import UserError, first_line
 from core.files import replace_folder, sha256, whole_file, write_whole
 from training.checkpoint import KEY, checkpoint_path, read_checkpoint
 from training.data import ImageData
-from training.identity import IMAGE_LIST, changes
+from training.identity import IMAGE_LIST, RUN_PLAN, changes
 from training.module import ClassifierModule
 from training.recipe import Recipe
 from training.scan import NAMED, some
 
 LAST, BEST = "last.ckpt", "best.ckpt"
-_PLAN = "run.json"
 _KINDS = {"model": str, "data": str, "labels": list, "recipe_name": str, "recipe": dict}
 _KEPT = ("state_dict", "epoch", "global_step", "pytorch-lightning_version", KEY)
 
@@ -64,7 +63,7 @@ class PartialRun:
             shutil.rmtree(self.folder)
         self.folder.mkdir(parents=True)
         write_whole(self.folder / IMAGE_LIST, images)
-        write_whole(self.folder / _PLAN, (json.dumps(plan, indent=1) + "\n").encode())
+        write_whole(self.folder / RUN_PLAN, (json.dumps(plan, indent=1) + "\n").encode())
 
     def drop_if_empty(self) -> None:
         """Removes the folder if no epoch was saved in it: there is nothing to resume."""
@@ -77,24 +76,24 @@ class PartialRun:
         Raises:
             UserError: there is no unfinished run, or its plan is damaged.
         """
-        if not (self.folder / _PLAN).exists():
+        if not (self.folder / RUN_PLAN).exists():
             state = "the run is finished" if self._run.exists() else "no run was started"
             raise UserError(f"nothing to resume in {self.folder}: {state}; leave out --resume")
         try:
-            plan = json.loads((self.folder / _PLAN).read_bytes())
+            plan = json.loads((self.folder / RUN_PLAN).read_bytes())
         except ValueError as error:
-            raise _damaged(self.folder / _PLAN, f"no JSON: {first_line(error)}") from error
+            raise _damaged(self.folder / RUN_PLAN, f"no JSON: {first_line(error)}") from error
         if not isinstance(plan, dict):
-            raise _damaged(self.folder / _PLAN, "not an object")
+            raise _damaged(self.folder / RUN_PLAN, "not an object")
         for name, kind in _KINDS.items():
             if not isinstance(plan.get(name), kind):
-                raise _damaged(self.folder / _PLAN, f"{name} is {plan.get(name)!r}")
+                raise _damaged(self.folder / RUN_PLAN, f"{name} is {plan.get(name)!r}")
         if not all(isinstance(label, str) for label in plan["labels"]):
-            raise _damaged(self.folder / _PLAN, f"labels are {plan['labels']}")
+            raise _damaged(self.folder / RUN_PLAN, f"labels are {plan['labels']}")
         try:
             Recipe(**plan["recipe"])
         except TypeError as error:
-            raise _damaged(self.folder / _PLAN, first_line(error)) from error
+            raise _damaged(self.folder / RUN_PLAN, first_line(error)) from error
         return plan
 
     def check_same(self, plan: dict[str, Any], images: bytes) -> None:

@@ -19,6 +19,7 @@ from training.identity import (
     digests_of,
     hold_out,
     image_list,
+    learned_from,
     unseen,
 )
 
@@ -135,3 +136,25 @@ def test_an_image_list_that_is_cut_is_told(folder: Path) -> None:
     for cut in (content[: content.rindex(b"\n", 0, -1) + 1], content.splitlines(keepends=True)[0]):
         with pytest.raises(ValueError, match=r"lists (19|0) images, and 20 were written"):
             changes(cut, content, count=20)
+
+
+def test_a_run_says_what_it_learned_from(folder: Path, tmp_path: Path) -> None:
+    data = load_data(str(folder))
+    content = listed(data)
+    images, plan = tmp_path / "images.csv", tmp_path / "run.json"
+    images.write_bytes(content)
+    plan.write_text('{"images": 20}')
+    assert learned_from(tmp_path) == digests(data, "train")
+    for damaged in (
+        content[: content.rindex(b"\n", 0, -1) + 1],
+        content.replace(b",cat,", b",cat,x"),
+    ):
+        images.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"hexadecimal|lists 19 images"):
+            learned_from(tmp_path)
+    images.write_bytes(content)
+    plan.write_text("{}")  # of earlier versions
+    assert learned_from(tmp_path) == digests(data, "train")
+    plan.write_text("[]")
+    with pytest.raises(ValueError, match="not an object"):
+        learned_from(tmp_path)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import altair as alt
 
 from report.format import one_line
-from report.theme import Records, png, sheet
+from report.theme import QUIET, Records, png, sheet
 from training.summary.confusion import Matrix
 
 # Evenly spaced on the scale's square root, from nearly white to navy.
@@ -67,7 +67,11 @@ def confusion_chart(
         x=alt.X("predicted:O", title="predicted class", axis=columns, scale=scale),
         y=alt.Y("true:O", title="true class", axis=axis, scale=scale),
     )
-    rects = base.mark_rect(cornerRadius=2).encode(
+    empty = base.transform_filter("datum.count === 0").mark_rect(
+        cornerRadius=2, color=QUIET, opacity=0.07
+    )
+    rects = base.transform_filter("datum.count > 0").mark_rect(cornerRadius=2)
+    rects = rects.encode(
         color=alt.Color(
             "share:Q",
             title="share of the true class",
@@ -82,7 +86,7 @@ def confusion_chart(
             ),
         )
     )
-    layers = [rects]
+    layers = [empty, rects]
     if size <= _COUNTS:
         counts = base.transform_filter("datum.count > 0").mark_text(
             fontSize=13 if size < 13 else 11

@@ -1,0 +1,302 @@
+"""Evaluates an artifact on labelled images: python -m predict.evaluate ARTIFACT DATA."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+from PIL import Image
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from artifact.artifact import Artifact
+from core import cli
+from core.conditions import now
+from core.errors import UserError
+from core.preprocess import Truncated, encode_png
+from predict.classifier import Classifier, Limits, Prediction
+from predict.evaluation import Comparison, Evaluation, Mistake, Subject, Unreadable
+from predict.figures import TOP, Figures, Indices, Scores, figures_of, paired
+from predict.matching import match_classes, read_names
+from predict.pipeline import Item, Row, classify, file_item
+from predict.seen import learned_by
+from predict.selection import Selected, select_images
+from predict.thumbnails import thumbnail
+from training.data import open_image
+from training.datasets import DATASETS
+from training.labelled import load_labelled
+from training.options import FolderLayout
+from training.scan import some
+
+WORST = 24  # mistakes that are kept
+_DATA = (
+    f"Data set by name ({', '.join(DATASETS)}), whose held-out images are taken; or a folder with "
+    "one folder of images per class, or with parts, of which test/ is taken, else val/, or of "
+    "images that --labels names."
+)
+_Name = Annotated[str | None, tyro.conf.arg(metavar="NAME")]
+_File = Annotated[Path | None, tyro.conf.arg(metavar="FILE")]
+_Folder = Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")]
+
+
+def evaluate(
+    artifact: str | Path,
+    data: str | Path,
+    *,
+    against: str | Path | None = None,
+    runtime: str | None = None,
+    against_runtime: str | None = None,
+    include_seen: bool = False,
+    layout: FolderLayout | None = None,
+    names: Mapping[str, str] | None = None,
+    limits: Limits | None = None,
+    threads: int | None = None,
+    allow_unverified: bool = False,
+    console: Console | None = None,
+) -> Evaluation:
+    """Returns what an artifact reaches on labelled images that it did not learn from.
+
+    Images are decoded and run by :func:`predict.pipeline.classify`, as a server does it.
+
+    Args:
+        artifact: its folder.
+        data: data set by name, or folder; see :func:`training.labelled.load_labelled`.
+        against: folder of another artifact with the same labels, to be compared on the same images.
+        runtime: what executes the artifact; None as :meth:`Classifier.open` chooses.
+        against_runtime: what executes the other; None likewise.
+        include_seen: whether to take the images that an artifact learned from as well.
+        layout: how a folder is read.
+        names: from a class of the data to its label, where they differ in name.
+        limits: which images are taken; left out, those of a server.
+        threads: batches decoded and inferred at once; None for one per core.
+        allow_unverified: whether to take artifacts that were never run where they were made.
+        console: where progress is shown; left out, nowhere.
+
+    Raises:
+        UserError: an artifact that cannot be run, no labelled images, classes that are none of its
+            labels, two artifacts of different labels, or no image that can be answered.
+    """
+    limits = limits or Limits()
+    images = load_labelled(str(data), layout)
+    wanted = [(artifact, runtime), *([(against, against_runtime)] if against else [])]
+    with ExitStack() as stack:
+        classifiers = [
+            stack.enter_context(
+                Classifier.open(
+                    path,
+                    runtime=name,
+                    threads=threads,
+                    limits=limits,
+                    allow_unverified=allow_unverified,
+                )
+            )
+            for path, name in wanted
+        ]
+        labels = classifiers[0].labels
+        places = [_places(classifiers[0].artifact, each.artifact) for each in classifiers]
+        matching = match_classes(images.labels, labels, names)
+        learned = [learned_by(each.artifact) for each in classifiers]
+        selected = select_images(
+            images, matching, learned, include_seen=include_seen, console=console
+        )
+        rows = [_rows(each, selected, console) for each in classifiers]
+    unreadable, kept = list(selected.unreadable), []
+    for number, of_one in enumerate(zip(*rows, strict=True)):
+        if reason := next((row.error for row in of_one if row.error is not None), None):
+            unreadable.append(Unreadable(image=selected.names[number], reason=reason))
+        else:
+            kept.append(number)
+    if not kept:
+        raise UserError(
+            f"{data}: none of its {len(unreadable):,} {images.part} can be answered, such as "
+            f"{unreadable[0].image}: {unreadable[0].reason}"
+        )
+    truth = np.array([selected.samples[number][1] for number in kept], dtype=np.int64)
+    answers = [
+        _Answers.of([of_one[number].prediction for number in kept], place)
+        for of_one, place in zip(rows, places, strict=True)
+    ]
+    figures = [figures_of(truth, each.best, each.scores, labels) for each in answers]
+    subjects = [
+        Subject(
+            path=str(each.artifact.path),
+            model=each.artifact.model,
+            data=each.artifact.data,
+            format=each.artifact.format,
+            precision=each.artifact.precision,
+            runtime=each.runtime,
+            seen=seen,
+            source=known.words,
+        )
+        for each, seen, known in zip(classifiers, selected.seen_by, learned, strict=True)
+    ]
+    comparison = None
+    if against:
+        first, second = (each.best[:, 0] for each in answers)
+        pairs = paired(first == truth, second == truth, first == second)
+        comparison = Comparison(subject=subjects[1], figures=figures[1], paired=pairs)
+    return Evaluation(
+        **{field.name: getattr(figures[0], field.name) for field in fields(Figures)},
+        subject=subjects[0],
+        data=str(data),
+        part=images.part,
+        when=now(),
+        mistakes=_mistakes(answers[0], truth, selected, kept, labels),
+        unreadable=tuple(unreadable),
+        seen=selected.seen,
+        seen_included=include_seen,
+        unknown=selected.unknown,
+        lacking=matching.lacking,
+        unused=tuple(images.scan.lines()),
+        against=comparison,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Answers:
+    """Of each image the classes answered (N, k), the most likely first, and the score of that."""
+
+    best: Indices
+    scores: Scores
+
+    @classmethod
+    def of(cls, predictions: Sequence[Prediction | None], places: Indices) -> _Answers:
+        """Returns the answers with their classes numbered by ``places``."""
+        sound = [each for each in predictions if each is not None]
+        assert len(sound) == len(predictions)
+        best = np.array([each.indices for each in sound], dtype=np.int64)
+        return cls(places[best], np.array([each.score for each in sound]))
+
+
+def _places(first: Artifact, other: Artifact) -> Indices:
+    """Returns where each label of ``other`` stands among those of ``first``.
+
+    Raises:
+        UserError: they have other labels.
+    """
+    if first.labels == other.labels:
+        return np.arange(len(first.labels))
+    place = {label: index for index, label in enumerate(first.labels)}
+    differing = sorted(place.keys() ^ set(other.labels))
+    if differing or len(place) < len(first.labels) or len(other.labels) != len(first.labels):
+        where = some(differing) if differing else "one stands twice"
+        raise UserError(
+            f"{other.path} cannot be compared with {first.path}: they have other labels ({where})"
+        )
+    return np.array([place[label] for label in other.labels], dtype=np.int64)
+
+
+def _rows(classifier: Classifier, selected: Selected, console: Console | None) -> list[Row]:
+    items = (
+        _item(name, source, classifier.limits)
+        for name, (source, _) in zip(selected.names, selected.samples, strict=True)
+    )
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    hidden = console is None or not console.is_terminal
+    with Progress(
+        *columns, TimeRemainingColumn(), console=console, disable=hidden, transient=True
+    ) as progress:
+        outcomes = progress.track(
+            classify(classifier, items, top_k=TOP),
+            total=len(selected.samples),
+            description=f"evaluating {classifier.artifact.name}",
+        )
+        return [outcome.row for outcome in outcomes]
+
+
+def _item(name: str, source: Path | Image.Image, limits: Limits) -> Item:
+    if isinstance(source, Path):
+        return file_item(source, limits.max_bytes)
+    return Item(path=name, load=lambda: encode_png(source))
+
+
+def _mistakes(
+    answers: _Answers,
+    truth: Indices,
+    selected: Selected,
+    kept: Sequence[int],
+    labels: Sequence[str],
+) -> tuple[Mistake, ...]:
+    """Returns the wrong answers of the highest scores, the highest first."""
+    wrong = np.flatnonzero(answers.best[:, 0] != truth)
+    worst = wrong[np.argsort(-answers.scores[wrong], kind="stable")][:WORST]
+    return tuple(
+        Mistake(
+            image=selected.names[kept[number]],
+            label=labels[truth[number]],
+            answer=labels[answers.best[number, 0]],
+            score=float(answers.scores[number]),
+            thumbnail=thumbnail(open_image(selected.samples[kept[number]][0], "accept")),
+        )
+        for number in worst
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate(FolderLayout):
+    """Evaluate an artifact on labelled images and write reports/evaluation.html."""
+
+    artifact: tyro.conf.Positional[Path]
+    """Its folder."""
+    data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(help=_DATA)]
+    against: _Folder = None
+    """Another artifact with the same labels, to be compared on the same images."""
+    runtime: _Name = None
+    """What executes the artifact. Without it: what the benchmark picked for it, else ort-cpu."""
+    against_runtime: _Name = None
+    """What executes the other artifact, likewise."""
+    include_seen: bool = False
+    """Take the images, too, that an artifact learned from."""
+    map: _File = None
+    """CSV file without a header: a class of the data and its label, where their names differ."""
+    truncated: Truncated = "refuse"
+    """Whether to take JPEGs that are cut short."""
+    threads: Annotated[int | None, tyro.conf.arg(metavar="NUMBER")] = None
+    """Batches worked on at once. Without it: one per core."""
+    allow_unverified: bool = False
+    """Evaluate an artifact even if it was never run where it was made."""
+    out: Path = Path("reports")
+    """Folder of evaluation.html, .md, .json and the pictures."""
+    all: bool = False
+    """Print all of the report, not only what matters most."""
+
+    def __call__(self) -> None:
+        """Evaluates, writes the report, and prints its figures and the path of its page."""
+        from predict.evaluation_report import evaluation_report, write_evaluation
+        from report.terminal import show_report
+
+        try:
+            evaluation = evaluate(
+                self.artifact,
+                self.data,
+                against=self.against,
+                runtime=self.runtime,
+                against_runtime=self.against_runtime,
+                include_seen=self.include_seen,
+                layout=self,
+                names=read_names(self.map) if self.map else None,
+                limits=Limits(truncated=self.truncated),
+                threads=self.threads,
+                allow_unverified=self.allow_unverified,
+                console=cli.notes(),
+            )
+            report = evaluation_report(evaluation)
+            page = write_evaluation(evaluation, report, self.out)
+        except KeyboardInterrupt as stop:
+            raise type(stop)("no report was written") from None
+        show_report(report, every=self.all)
+        print(page)
+
+
+def main() -> int | None:
+    """Does what the command line asks for."""
+    return tyro.cli(Evaluate, prog=cli.program("predict.evaluate"))()
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,424 @@
+"""An evaluation as a report: everything said of it is computed here, once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import altair as alt
+import numpy as np
+
+from artifact.runtimes.base import RUNTIMES
+from core.files import write_whole
+from core.machine import this_machine
+from core.record_file import dump
+from predict.evaluation import Comparison, Evaluation, Subject
+from predict.figures import BINS, CHANCE, Bin, ClassFigures, Figures
+from report.format import percent, plural, points
+from report.section import Figure, Picture, Report, Section, Table
+from report.theme import sheet
+from report.write import write_report
+from training.scan import some
+from training.summary.confusion import FEW, Matrix, most_confused
+from training.summary.matrix import confusion_chart
+
+NAME = "evaluation"
+_ALL = 20  # classes up to which all are shown at once, and else how many
+_CELLS = 30  # classes up to which the confusion matrix shows all
+_PAIRS = 10
+_UNREADABLE = 20  # that are listed; the JSON file has all
+_COLUMNS = ("Class", "Images", "Right", "Precision", "Recall", "F1")
+
+
+def write_evaluation(evaluation: Evaluation, report: Report, folder: Path) -> Path:
+    """Returns the page in ``folder`` that now shows ``report``.
+
+    Beside it now stand ``evaluation.md``, ``evaluation.json`` and ``evaluation.png``. They are
+    moved there when all of them are made.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{NAME}-", dir=folder) as work:
+        write_report(report, Path(work))
+        write_whole(Path(work, f"{NAME}.json"), dump(evaluation, indent=1) + b"\n")
+        for file in sorted(Path(work).iterdir()):
+            os.replace(file, folder / file.name)
+    return folder / f"{NAME}.html"
+
+
+def evaluation_report(evaluation: Evaluation) -> Report:
+    """Returns all that is said of ``evaluation``."""
+    subject, other = evaluation.subject, evaluation.against
+    title = f"{subject.model} on {evaluation.data}: {percent(evaluation.top1)} top-1"
+    subtitle = (
+        f"{subject.path} with {subject.runtime}, {plural(evaluation.images, 'image')}, "
+        f"{evaluation.when[:10]}"
+    )
+    matrix = _matrix(evaluation)
+    side = matrix.chart.height
+    reliability = _reliability(evaluation.bins, side)
+    drawn = alt.hconcat(
+        *(figure.chart.properties(width=side) for figure in (matrix, reliability)), spacing=60
+    ).resolve_scale(color="independent")
+    return Report(
+        name=NAME,
+        title=title,
+        subtitle=subtitle,
+        summary=tuple(_summary(evaluation)),
+        terminal=_figures(evaluation, other),
+        figures=(matrix, reliability),
+        poster=sheet(drawn, title, [subtitle], data=matrix.data, legend="right"),
+        poster_alt=f"{matrix.title}, and {reliability.title.lower()}",
+        sections=(
+            Section(title="Figures", tables=(_figures(evaluation, other),)),
+            *([_comparison(evaluation, other)] if other else []),
+            _images(evaluation),
+            *_classes(evaluation.classes),
+            _confusions(evaluation),
+            _mistakes(evaluation),
+            _calibration(evaluation),
+        ),
+        facts=tuple(_facts(evaluation)),
+        method=_METHOD,
+    )
+
+
+_METHOD = (
+    "Images were decoded, resized and run as a server does it.",
+    "The interval of top-1 is Wilson's score interval at 95 %. It covers the chance of which "
+    "images were taken, nothing else: images from another camera or place can do worse.",
+    "Precision is the share of the images given a name that bear it, recall the share of a class's "
+    "images that are given its name, F1 their harmonic mean. Macro-F1 and balanced accuracy are "
+    "the means of F1 and of recall over the classes that have images.",
+    f"The expected calibration error is that of Guo et al. 2017 (On Calibration of Modern Neural "
+    f"Networks), on {BINS} bins of equal width: the mean over all images of how far the top-1 of "
+    "their bin is from its mean score. A score is the softmax of the best class.",
+)
+_PAIRED = (
+    "The p-value of two artifacts is that of McNemar's exact test, two-sided: the binomial test on "
+    "the images that only one of them names rightly. A difference is called more than chance where "
+    f"it is below {CHANCE:g}."
+)
+
+
+def _summary(evaluation: Evaluation) -> Iterable[str]:
+    low, high = evaluation.interval
+    largest = max(each.images for each in evaluation.classes)
+    yield (
+        f"{evaluation.right:,} of {plural(evaluation.images, 'image')} are named rightly: "
+        f"{percent(evaluation.top1)} top-1 (95 % interval {low * 100:.1f} to {percent(high)}). "
+        f"To answer the largest class every time would get {percent(largest / evaluation.images)}."
+    )
+    yield _held_out("The artifact", evaluation.subject, included=evaluation.seen_included)
+    if evaluation.unreadable:
+        yield f"{plural(len(evaluation.unreadable), 'image')} could not be answered."
+    if evaluation.unknown:
+        yield (
+            f"{plural(sum(evaluation.unknown.values()), 'image')} of "
+            f"{plural(len(evaluation.unknown), 'class', 'classes')} without a label are left out: "
+            f"{some(tuple(evaluation.unknown))}."
+        )
+    if other := evaluation.against:
+        yield _verdict(other)
+        if other.subject.seen != evaluation.subject.seen:
+            yield _held_out("The other", other.subject, included=evaluation.seen_included)
+
+
+def _held_out(name: str, subject: Subject, *, included: bool) -> str:
+    """Returns whether the figures are of images that an artifact did not learn from."""
+    if subject.seen is None:
+        return (
+            f"{name} may have learned from some of these images, which would make its figures too "
+            f"good: {subject.source}."
+        )
+    if not subject.seen:
+        return f"{name} learned from none of these images: {subject.source}."
+    images = plural(subject.seen, "image")
+    if included:
+        return f"{name} learned from {images} of these, so its figures are too good."
+    return f"{name} learned from {images}, which are left out: {subject.source}."
+
+
+def _verdict(other: Comparison) -> str:
+    pairs = other.paired
+    if pairs.difference == 0:
+        return f"The other, {other.subject.path}, names as many images rightly."
+    more = "less" if pairs.difference > 0 else "more"
+    chance = "more" if pairs.more_than_chance else "no more"
+    return (
+        f"The other, {other.subject.path}, reaches {points(abs(pairs.difference))} {more} top-1, "
+        f"which is {chance} than chance makes (p = {pairs.p_value:.2g})."
+    )
+
+
+def _figures(evaluation: Evaluation, other: Comparison | None) -> Table:
+    columns: list[Figures] = [evaluation, *([other.figures] if other else [])]
+    names = ("Artifact", "Against")
+    rows = [
+        ("Images", [f"{each.images:,}" for each in columns]),
+        ("Top-1", [percent(each.top1) for each in columns]),
+        ("95 % interval", [_interval(each) for each in columns]),
+        ("Top-5", [percent(each.top5) for each in columns if each.top5 is not None]),
+        ("Macro-F1", [percent(each.macro_f1) for each in columns]),
+        ("Balanced accuracy", [percent(each.balanced_accuracy) for each in columns]),
+        ("Mean score", [percent(each.confidence) for each in columns]),
+        ("Expected calibration error", [percent(each.calibration_error) for each in columns]),
+    ]
+    header = names[: len(columns)]
+    return Table(
+        header=("Figure", *header),
+        rows=tuple((name, *cells) for name, cells in rows if cells),
+        numeric=frozenset(header),
+    )
+
+
+def _interval(figures: Figures) -> str:
+    low, high = figures.interval
+    return f"{low * 100:.1f} to {percent(high)}"
+
+
+def _comparison(evaluation: Evaluation, other: Comparison) -> Section:
+    pairs = other.paired
+    rows = (
+        ("Both", pairs.both),
+        ("Only the artifact", pairs.only_first),
+        ("Only the other", pairs.only_second),
+        ("Neither", pairs.neither),
+    )
+    return Section(
+        title="Against another artifact",
+        sentences=(
+            f"Both were run on the same images, the other with {other.subject.runtime}.",
+            _verdict(other),
+            _held_out("The other", other.subject, included=evaluation.seen_included),
+            f"They give {percent(pairs.agreement)} of the images the same name.",
+        ),
+        tables=(
+            Table(
+                header=("Named rightly by", "Images", "Share"),
+                rows=tuple(
+                    (name, f"{count:,}", percent(count / evaluation.images)) for name, count in rows
+                ),
+                numeric=frozenset({"Images", "Share"}),
+            ),
+        ),
+        notes=(_PAIRED,),
+    )
+
+
+def _images(evaluation: Evaluation) -> Section:
+    sentences = [
+        f"{evaluation.images:,} of the {evaluation.part} of {evaluation.data} were answered.",
+        *evaluation.unused,
+    ]
+    if evaluation.lacking:
+        sentences.append(
+            f"{plural(len(evaluation.lacking), 'label')} of the artifact "
+            f"{'is' if len(evaluation.lacking) == 1 else 'are'} no class of the data: "
+            f"{some(evaluation.lacking)}."
+        )
+    tables = []
+    if evaluation.unknown:
+        rows = tuple((name, f"{count:,}") for name, count in evaluation.unknown.items())
+        header = ("Class without a label, left out", "Images")
+        tables.append(Table(header=header, rows=rows, numeric=frozenset({"Images"})))
+    if unreadable := evaluation.unreadable:
+        left = len(unreadable) - _UNREADABLE
+        if left > 0:
+            sentences.append(
+                f"Of the {len(unreadable):,} images that could not be answered, {left:,} more are "
+                f"listed in {NAME}.json."
+            )
+        rows = tuple((each.image, each.reason) for each in unreadable[:_UNREADABLE])
+        tables.append(Table(header=("Image that could not be answered", "Why"), rows=rows))
+    return Section(title="Images", sentences=tuple(sentences), tables=tuple(tables))
+
+
+def _classes(classes: Sequence[ClassFigures]) -> Iterable[Section]:
+    used = [each for each in classes if each.images or each.predicted]
+    few = sum(0 < each.images < FEW for each in used)
+    sentences = []
+    if few:
+        sentences.append(
+            f"{plural(few, 'class', 'classes')} of fewer than {FEW} images: chance weighs much in "
+            "their figures."
+        )
+    if len(used) <= _ALL:
+        yield Section(title="Classes", sentences=tuple(sentences), tables=(_class_table(used),))
+        return
+    worst = sorted((each for each in used if each.images), key=lambda each: each.f1 or 0.0)[:_ALL]
+    sentences.append(f"The {len(worst)} of the lowest F1:")
+    yield Section(title="Classes", sentences=tuple(sentences), tables=(_class_table(worst),))
+    yield Section(
+        title="All classes", tables=(_class_table(used),), folded=f"All {len(used):,} classes"
+    )
+
+
+def _class_table(classes: Iterable[ClassFigures]) -> Table:
+    rows = tuple(
+        (
+            each.label,
+            *(f"{count:,}" for count in (each.images, each.right)),
+            "never answered" if each.precision is None else percent(each.precision),
+            "no images" if each.recall is None else percent(each.recall),
+            "-" if each.f1 is None else percent(each.f1),
+        )
+        for each in classes
+    )
+    return Table(header=_COLUMNS, rows=rows, numeric=frozenset(_COLUMNS[1:]))
+
+
+def _matrix(evaluation: Evaluation) -> Figure:
+    confusion = evaluation.confusion
+    labels = [each.label for each in evaluation.classes]
+    shown, caption = _shown(confusion)
+    chart, data = confusion_chart(confusion, labels, shown)
+    return Figure(
+        title="Confusion matrix",
+        caption=f"{caption} Colour is the share of all images of the true class.",
+        chart=chart,
+        data=data,
+    )
+
+
+def _confusions(evaluation: Evaluation) -> Section:
+    pairs, classes = evaluation.pairs, evaluation.classes
+    if not pairs:
+        return Section(title="Confusions", sentences=("Every image is named rightly.",))
+    header = ("True class", "Taken for", "Images", "Share of the true class")
+    rows = tuple(
+        (
+            classes[pair.true].label,
+            classes[pair.predicted].label,
+            f"{pair.count:,}",
+            percent(pair.count / classes[pair.true].images),
+        )
+        for pair in pairs[:_PAIRS]
+    )
+    of = f" {_PAIRS} of {len(pairs):,}" if len(pairs) > _PAIRS else ""
+    return Section(
+        title="Confusions",
+        sentences=(f"The{of} pairs of classes that are confused, the most frequent first.",),
+        tables=(Table(header=header, rows=rows, numeric=frozenset(header[2:])),),
+    )
+
+
+def _shown(confusion: Matrix) -> tuple[list[int], str]:
+    """Returns the classes in the picture, and what they are, in a sentence."""
+    used = np.flatnonzero(confusion.sum(axis=0) + confusion.sum(axis=1)).tolist()
+    if len(used) <= _CELLS:
+        return used, "All classes that have images or are answered."
+    if chosen := most_confused(confusion, _ALL):
+        return chosen, f"The {len(chosen)} classes that are most often confused with each other."
+    return used[:_ALL], f"The first {_ALL} classes: none was confused."
+
+
+def _mistakes(evaluation: Evaluation) -> Section:
+    mistakes = evaluation.mistakes
+    if not mistakes:
+        return Section(title="Worst mistakes", sentences=("There is none.",))
+    wrong = evaluation.images - evaluation.right
+    header = ("Image", "True class", "Taken for", "Score")
+    return Section(
+        title="Worst mistakes",
+        sentences=(
+            f"The {len(mistakes)} of {plural(wrong, 'wrong answer')} with the highest scores."
+            if wrong > len(mistakes)
+            else "All wrong answers, those with the highest scores first.",
+        ),
+        pictures=tuple(
+            Picture(
+                jpeg=each.thumbnail,
+                title=f"{each.label}, taken for {each.answer}",
+                lines=(f"score {percent(each.score)}", each.image),
+            )
+            for each in mistakes
+        ),
+        tables=(
+            Table(
+                header=header,
+                rows=tuple(
+                    (each.image, each.label, each.answer, percent(each.score)) for each in mistakes
+                ),
+                numeric=frozenset({"Score"}),
+            ),
+        ),
+        folded="The same as a table",
+    )
+
+
+def _calibration(evaluation: Evaluation) -> Section:
+    gap = evaluation.confidence - evaluation.top1
+    direction = "more" if gap > 0 else "less"
+    header = ("Score", "Images", "Mean score", "Top-1")
+    return Section(
+        title="Calibration",
+        sentences=(
+            f"The mean score of the answers is {percent(evaluation.confidence)}, "
+            f"{points(abs(gap))} {direction} than top-1; the expected calibration error is "
+            f"{percent(evaluation.calibration_error)}.",
+        ),
+        tables=(
+            Table(
+                header=header,
+                rows=tuple(
+                    (
+                        f"{each.low * 100:.1f} to {percent(each.high)}",
+                        f"{each.images:,}",
+                        percent(each.confidence),
+                        percent(each.top1),
+                    )
+                    for each in evaluation.bins
+                    if each.confidence is not None and each.top1 is not None
+                ),
+                numeric=frozenset(header),
+            ),
+        ),
+        folded="Bins with images",
+    )
+
+
+def _reliability(bins: Sequence[Bin], height: int) -> Figure:
+    axis, whole = alt.Axis(format="%", tickCount=6), alt.Scale(domain=[0, 1])
+    values = [
+        {"low": each.low, "high": each.high, "top1": each.top1, "images": each.images}
+        for each in bins
+        if each.images
+    ]
+    bars = (
+        alt.Chart(alt.InlineData(values=values))
+        .mark_bar(color="#6baed6")
+        .encode(
+            x=alt.X("low:Q", title="score of the answer", scale=whole, axis=axis),
+            x2="high:Q",
+            y=alt.Y("top1:Q", title="named rightly", scale=whole, axis=axis),
+            y2=alt.datum(0),
+            tooltip=[
+                alt.Tooltip("images:Q", format=","),
+                alt.Tooltip("top1:Q", title="top-1", format=".1%"),
+            ],
+        )
+    )
+    line = (
+        alt.Chart(alt.InlineData(values=[{"low": 0, "top1": 0}, {"low": 1, "top1": 1}]))
+        .mark_line(color="#e2803a", strokeDash=[5, 3])
+        .encode(x="low:Q", y="top1:Q")
+    )
+    return Figure(
+        title="Top-1 by score",
+        caption="Bars: share of the images in a bin of scores that are named rightly. Line: where "
+        "that equals the score. A bar below the line: the scores are too high.",
+        chart=alt.layer(bars, line).properties(height=height),
+    )
+
+
+def _facts(evaluation: Evaluation) -> Iterable[tuple[str, str]]:
+    subjects = [evaluation.subject, *([evaluation.against.subject] if evaluation.against else [])]
+    runtimes = dict.fromkeys(each.runtime for each in subjects)
+    machine = this_machine([name for each in runtimes for name in RUNTIMES[each].packages])
+    yield "Processor", f"{machine.cpu}, {plural(machine.cores, 'core')}"
+    if machine.gpu:
+        yield "GPU", f"{machine.gpu}, driver {machine.driver}"
+    yield "System", machine.os
+    yield "Versions", ", ".join(f"{name} {number}" for name, number in machine.versions.items())

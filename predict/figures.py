@@ -1,0 +1,250 @@
+"""Figures of a classifier's answers: how often it is right, where it errs, what scores are worth.
+
+Top-1 of a class is its recall. Macro-F1 and balanced accuracy are means over the classes that have
+images, every class counting the same; balanced accuracy is the mean recall.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+import numpy as np
+import numpy.typing as npt
+
+from training.summary.confusion import (
+    Matrix,
+    Pair,
+    class_results,
+    confused_pairs,
+    wilson,
+)
+
+BINS = 15
+TOP = 5  # of top-5, which is measured where there are more than MANY classes
+MANY = 10
+CHANCE = 0.05  # a p-value below it is taken for more than chance
+
+Indices = npt.NDArray[np.int64]
+Scores = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClassFigures:
+    """What is reached on one class; None where there are no images to tell.
+
+    Attributes:
+        label: its name.
+        images: how many of its images were answered.
+        right: how many of them were named rightly.
+        predicted: how many images of any class were given its name.
+        precision: ``right`` over ``predicted``.
+        recall: ``right`` over ``images``.
+        f1: harmonic mean of the two.
+    """
+
+    label: str
+    images: int
+    right: int
+    predicted: int
+    precision: float | None
+    recall: float | None
+    f1: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bin:
+    """The images whose best score lies in (low, high].
+
+    Attributes:
+        low: its lower end, in [0, 1].
+        high: its upper end.
+        images: how many there are.
+        confidence: mean of their best scores; None without images.
+        top1: share of them that is named rightly; None without images.
+    """
+
+    low: float
+    high: float
+    images: int
+    confidence: float | None
+    top1: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Figures:
+    """What a classifier reaches on labelled images; shares are in [0, 1].
+
+    Attributes:
+        images: how many it answered.
+        right: how many of them it named rightly.
+        top1: share named rightly.
+        interval: 95 % confidence interval of ``top1``, by Wilson's score.
+        top5: share whose class is among the five best; None for ten classes or fewer.
+        macro_f1: mean of the F1 of all classes that have images.
+        balanced_accuracy: mean of the recall of all classes that have images.
+        calibration_error: expected calibration error over ``bins``.
+        confidence: mean of the best scores.
+        classes: figures of each class, in the order of the artifact's labels.
+        pairs: which classes were taken for which, the most frequent first.
+        bins: of equal width, by the best score.
+    """
+
+    images: int
+    right: int
+    top1: float
+    interval: tuple[float, float]
+    top5: float | None
+    macro_f1: float
+    balanced_accuracy: float
+    calibration_error: float
+    confidence: float
+    classes: tuple[ClassFigures, ...]
+    pairs: tuple[Pair, ...]
+    bins: tuple[Bin, ...]
+
+    @property
+    def confusion(self) -> Matrix:
+        """Returns int64 (C, C): rows the true class, columns the one answered."""
+        matrix = np.diag([each.right for each in self.classes]).astype(np.int64)
+        for pair in self.pairs:
+            matrix[pair.true, pair.predicted] = pair.count
+        return matrix
+
+
+def figures_of(truth: Indices, best: Indices, scores: Scores, labels: Sequence[str]) -> Figures:
+    """Returns the figures of some answers.
+
+    Args:
+        truth: (N,) true class of each image, at least one image.
+        best: (N, k) classes answered, the most likely first; k is 5, or less of fewer classes.
+        scores: (N,) softmax score of the first of them.
+        labels: names of all classes.
+    """
+    assert len(truth) == len(best) == len(scores) > 0
+    confusion: Matrix = np.zeros((len(labels), len(labels)), dtype=np.int64)
+    np.add.at(confusion, (truth, best[:, 0]), 1)
+    classes = tuple(
+        ClassFigures(
+            label=result.label,
+            images=result.images,
+            right=result.right,
+            predicted=result.predicted,
+            precision=result.precision,
+            recall=result.top1,
+            f1=result.f1,
+        )
+        for result in class_results(confusion, labels)
+    )
+    with_images = [each for each in classes if each.images]
+    hits = best[:, 0] == truth
+    right, images = int(hits.sum()), len(truth)
+    bins = calibration_bins(hits, scores)
+    return Figures(
+        images=images,
+        right=right,
+        top1=right / images,
+        interval=wilson(right, images),
+        top5=float((best == truth[:, None]).any(axis=1).mean()) if len(labels) > MANY else None,
+        macro_f1=fmean(each.f1 or 0.0 for each in with_images),
+        balanced_accuracy=fmean(each.recall or 0.0 for each in with_images),
+        calibration_error=calibration_error(bins),
+        confidence=float(scores.mean()),
+        classes=classes,
+        pairs=tuple(confused_pairs(confusion)),
+        bins=bins,
+    )
+
+
+def calibration_bins(hits: Flags, scores: Scores, count: int = BINS) -> tuple[Bin, ...]:
+    """Returns ``count`` bins of equal width by score, each (low, high]; 0 is in the first.
+
+    Args:
+        hits: (N,) whether each answer is right.
+        scores: (N,) softmax score of each answer.
+        count: how many bins.
+    """
+    edges = np.linspace(0.0, 1.0, count + 1)
+    place = np.clip(np.digitize(scores, edges, right=True) - 1, 0, count - 1)
+    bins = []
+    for number in range(count):
+        inside = place == number
+        images = int(inside.sum())
+        bins.append(
+            Bin(
+                low=float(edges[number]),
+                high=float(edges[number + 1]),
+                images=images,
+                confidence=float(scores[inside].mean()) if images else None,
+                top1=float(hits[inside].mean()) if images else None,
+            )
+        )
+    return tuple(bins)
+
+
+def calibration_error(bins: Sequence[Bin]) -> float:
+    """Returns the expected calibration error (ECE), in [0, 1].
+
+    That is the mean over all images of how far the top-1 of their bin is from its mean score
+    (Guo et al. 2017, On Calibration of Modern Neural Networks, section 2, equation 3).
+    """
+    total = sum(each.images for each in bins)
+    return sum(
+        each.images / total * abs(each.top1 - each.confidence)
+        for each in bins
+        if each.top1 is not None and each.confidence is not None
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Paired:
+    """Two classifiers on the same images.
+
+    Attributes:
+        both: images that both name rightly.
+        only_first: images that only the first does.
+        only_second: images that only the second does.
+        neither: images that neither does.
+        difference: top-1 of the first less that of the second, in [-1, 1].
+        agreement: share that they give the same name, right or wrong, in [0, 1].
+        p_value: how often chance alone would part them as far, if both were equally good:
+            McNemar's exact test, two-sided, on the images that only one names rightly.
+    """
+
+    both: int
+    only_first: int
+    only_second: int
+    neither: int
+    difference: float
+    agreement: float
+    p_value: float
+
+    @property
+    def more_than_chance(self) -> bool:
+        """Returns whether the difference is taken for more than chance: p below 0.05."""
+        return self.p_value < CHANCE
+
+
+def paired(first: Flags, second: Flags, same: Flags) -> Paired:
+    """Returns how two classifiers compare on the same images.
+
+    Args:
+        first: (N,) whether the first names each image rightly; at least one image.
+        second: (N,) likewise.
+        same: (N,) whether both give it the same name.
+    """
+    from scipy.stats import binomtest
+
+    only_first, only_second = int((first & ~second).sum()), int((~first & second).sum())
+    parted = only_first + only_second
+    return Paired(
+        both=int((first & second).sum()),
+        only_first=only_first,
+        only_second=only_second,
+        neither=int((~first & ~second).sum()),
+        difference=(only_first - only_second) / len(same),
+        agreement=float(same.mean()),
+        p_value=float(binomtest(only_first, parted).pvalue) if parted else 1.0,
+    )

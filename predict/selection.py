@@ -1,0 +1,106 @@
+"""Which images of a data set an artifact is evaluated on."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+from rich.console import Console
+
+from core.errors import UserError
+from predict.evaluation import Unreadable
+from predict.matching import Matching
+from predict.seen import Learned
+from training.data import Sample
+from training.identity import digest_of
+from training.labelled import Labelled
+from training.look import look_at
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Selected:
+    """Labelled images to be answered, and what was left out.
+
+    Attributes:
+        samples: images, with the number of their label.
+        names: what each is called: its path, or its number among these images, from 0.
+        unreadable: files that are no images.
+        seen: images that any of the artifacts learned from.
+        seen_by: how many of them each learned from; None where nobody knows.
+        unknown: images of each class that has no label.
+    """
+
+    samples: tuple[Sample, ...]
+    names: tuple[str, ...]
+    unreadable: tuple[Unreadable, ...]
+    seen: int
+    seen_by: tuple[int | None, ...]
+    unknown: Mapping[str, int]
+
+
+def select_images(
+    images: Labelled,
+    matching: Matching,
+    learned: Sequence[Learned],
+    *,
+    include_seen: bool = False,
+    console: Console | None = None,
+) -> Selected:
+    """Returns the images that have a label and that no artifact learned from.
+
+    Args:
+        images: to choose from.
+        matching: of their classes with the labels.
+        learned: what each artifact learned from.
+        include_seen: whether to take those that one learned from as well.
+        console: where progress is shown; left out, nowhere.
+
+    Raises:
+        UserError: an artifact learned from all of them.
+    """
+    looks = look_at([source for source, _ in images.samples if isinstance(source, Path)], console)
+    chosen: list[tuple[str, Sample]] = []
+    unreadable: list[Unreadable] = []
+    unknown: Counter[str] = Counter(dict.fromkeys(matching.unknown, 0))
+    seen_by, seen = [0] * len(learned), 0
+    for number, (source, class_index) in enumerate(images.samples):
+        name = _name(source, f"image {number} of {images.data}")
+        label = matching.indices[class_index]
+        look = looks[source] if isinstance(source, Path) else digest_of(source)
+        if label is None:
+            unknown[images.labels[class_index]] += 1
+        elif isinstance(look, str):
+            unreadable.append(Unreadable(image=name, reason=look))
+        else:
+            by = [look in (each.digests or ()) for each in learned]
+            seen_by = [count + new for count, new in zip(seen_by, by, strict=True)]
+            seen += any(by)
+            if include_seen or not any(by):
+                chosen.append((name, (source, label)))
+    if seen and not chosen:
+        raise UserError(
+            f"{images.data}: all of its {seen:,} {images.part} are learned from; name others, or "
+            "--include-seen takes them"
+        )
+    return Selected(
+        samples=tuple(sample for _, sample in chosen),
+        names=tuple(name for name, _ in chosen),
+        unreadable=tuple(unreadable),
+        seen=seen,
+        seen_by=tuple(
+            None if each.digests is None else count
+            for each, count in zip(learned, seen_by, strict=True)
+        ),
+        unknown=unknown,
+    )
+
+
+def _name(source: Path | Image.Image, otherwise: str) -> str:
+    """Returns the path of a file, as text that can be written, or what else an image is called."""
+    if isinstance(source, Path):
+        return os.fsencode(source).decode(errors="backslashreplace")
+    return otherwise
