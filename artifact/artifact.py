@@ -1,4 +1,4 @@
-"""The deployable folder and what it says of itself.
+"""The artifact: a deployable folder, described by its manifest.
 
 artifacts/mobilenet_v3_large-digits/onnx-int8/
     manifest.json       everything below, and digests of the other files and of itself
@@ -83,8 +83,8 @@ class Artifact(Manifest):
     def load(cls, path: Path) -> Artifact:
         """Returns the artifact in folder ``path``, every file of it checked.
 
-        The digests show what was damaged or mixed up; who can write into the folder can make them
-        anew, or change a file after it was checked and before a runtime reads it.
+        Digests find what was damaged or mixed up. They are no protection against those who can
+        write into the folder.
 
         Raises:
             ArtifactError: no artifact, an unknown schema, a missing or changed file, a manifest
@@ -109,10 +109,10 @@ def files_of(spec: FormatSpec) -> frozenset[str]:
 
 
 def write_artifact(artifact: Artifact, pixels: Pixels, logits: Logits) -> Artifact:
-    """Returns ``artifact`` as it now stands complete in ``artifact.path``.
+    """Returns ``artifact`` as loaded from ``artifact.path``, where it is now complete.
 
-    The model files are there already; the golden batch and the manifest, with the digests
-    of all files, are added. Call it inside :func:`core.files.staged`, so that the folder appears
+    Adds the golden batch and the manifest, with the digests of all files, to the model files.
+    Call it inside :func:`core.files.staged`, so that the folder appears
     whole.
     """
     np.save(artifact.path / GOLDEN_PIXELS, np.ascontiguousarray(pixels))
@@ -123,7 +123,7 @@ def write_artifact(artifact: Artifact, pixels: Pixels, logits: Logits) -> Artifa
 
 
 def write_manifest(artifact: Artifact) -> Artifact:
-    """Returns ``artifact`` as loaded from its folder, whose manifest now says what it says."""
+    """Writes the manifest of ``artifact``, and returns it as loaded from its folder."""
     fields = {"schema": SCHEMA, **manifest_of(artifact)}
     text = json.dumps({**fields, "digest": digest_of(fields)}, indent=1, ensure_ascii=False)
     write_whole(artifact.path / MANIFEST, f"{text}\n".encode())

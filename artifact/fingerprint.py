@@ -1,6 +1,6 @@
-"""Decides from its fingerprint whether an engine fits this machine, before TensorRT reads it.
+"""Compares an engine's fingerprint with this machine, before TensorRT reads the engine.
 
-TensorRT itself names neither side, nor what mends it.
+TensorRT's own errors name neither side, nor a remedy.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from core.files import sha256
 
 
 class EngineMismatch(RuntimeUnavailable):
-    """An engine that was built for something else than what is here, and how to mend that.
+    """An engine that was built for another machine; the message says how to rebuild it.
 
     Attributes:
         wrong: the part that says what differs.

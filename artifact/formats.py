@@ -1,6 +1,6 @@
-"""The kinds of model file an artifact can hold: one :class:`FormatSpec` each.
+"""The formats of model files: one :class:`FormatSpec` each.
 
-Whatever depends on the format of an artifact asks its spec; nothing is told apart by name.
+Whatever depends on the format of an artifact asks its spec, never its name.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class FormatSpec:
             ``int8``, or ``int8-symmetric`` (zero points are 0).
         default: the precisions that are made unasked.
         proving_runtime: what proves it, by the name of its runtime.
-        build: ``module:callable`` that takes an Artifact, its graph as bytes, and batch sizes to
-            make fast; writes the model files into the artifact's folder and returns it with what
-            is now known of it. None where the graph is the model file.
+        build: ``module:callable`` that takes a draft Artifact, its graph as bytes, and batch sizes
+            to optimise for; writes the model files into the draft's folder and returns it with
+            its fingerprint. None where the graph is the model file.
         require: ``module:callable`` that takes the format's name and raises RuntimeUnavailable
             where it cannot be made; None where it always can.
         machine_bound: whether it runs only on machines like the one it was made for; its manifest

@@ -30,7 +30,7 @@ _TITLES = {
 
 
 class GateError(UserError):
-    """An artifact that must not appear; the message names the figure and the limit it missed."""
+    """An artifact that misses a gate; the message names the figure and its limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +58,12 @@ class Gate:
 
     @property
     def figure(self) -> str:
-        """Returns the value as it is shown."""
+        """Returns the value as text."""
         return self._show(self.value)
 
     @property
     def bound(self) -> str:
-        """Returns the limit as it is shown."""
+        """Returns the limit as text."""
         least = "at least " if self.name == "agreement" else "at most "
         return self._show(self.limit) if self.name == "finite" else least + self._show(self.limit)
 
@@ -103,7 +103,7 @@ def limits_for(
 
 
 def gates_of(parity: Parity, metrics: Metrics | None, limits: Limits) -> tuple[Gate, ...]:
-    """Returns the gates that apply: where a limit is None, there is nothing to be measured."""
+    """Returns the gates that apply: those whose limit is not None."""
     batches = ", ".join(map(str, parity.batches))
     where = f"on {parity.runtime} at batch {batches}"
     reference = "torch" if parity.reference == "torch" else "the golden batch"

@@ -12,7 +12,7 @@ from core.preprocess import Pixels
 
 
 class GoldenError(UserError):
-    """A runtime that does not reproduce the golden batch; the message says by how much."""
+    """A runtime fails to reproduce the golden batch; the message says by how much."""
 
 
 def check_golden(runtime: Runtime, artifact: Artifact) -> None:

@@ -1,4 +1,4 @@
-"""The manifest of an artifact: every statement in its manifest.json."""
+"""The manifest of an artifact: the fields of its manifest.json."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from core.preprocess import Preprocess
 @with_config(ConfigDict(extra="forbid", allow_inf_nan=False))
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
-    """A network that is ready to run elsewhere, in words.
+    """Everything that is known of an artifact, except where it is.
 
     Attributes:
         model: registry name of the network.

@@ -1,4 +1,4 @@
-"""Agreement of a runtime with the logits that are right, at every batch size."""
+"""Agreement of a runtime with reference logits, at every batch size."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def measure_parity(
         artifact: what it runs; loaded once more to reproduce the golden batch.
         pixels: uint8 (n, H, W, 3) of real images, all run at the largest batch size, a quarter of
             them at each other one.
-        expected: float32 (n, C), the right logits of them.
+        expected: float32 (n, C), the reference logits of them.
         reference: whose logits those are.
         golden: uint8 (m, H, W, 3) and the float32 (m, C) they must give.
     """

@@ -1,4 +1,4 @@
-"""All artifacts below a folder, what their graphs are made of, and which of them was picked."""
+"""Stored artifacts: those below a folder, facts of their graphs, and which of them was picked."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class StoredArtifact:
     reason: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns what a program wants to know of it, ready for JSON."""
+        """Returns path, reason and manifest, ready for JSON."""
         known = {} if self.artifact is None else manifest_of(self.artifact)
         return {"path": str(self.path), "refused": self.reason, **known}
 
@@ -112,4 +112,5 @@ def read_pick(folder: Path) -> SavedPick | None:
     try:
         return _ADAPTER.validate_json(path.read_bytes())
     except ValidationError as error:
-        raise UserError(f"{path}: {error.errors()[0]['msg']}; run make bench again") from None
+        what = error.errors()[0]["msg"]
+        raise UserError(f"{path}: {what}; measure again with: python -m bench run") from None

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import mean
+
+from core.machine import ask_gpu
 
 _CPUINFO = Path("/proc/cpuinfo")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Conditions:
-    """The state of a machine at one moment; None means that it does not show it.
+    """The state of a machine at one moment; None where it is not shown.
 
     Attributes:
         when: UTC date and time, ISO 8601.
@@ -52,10 +52,5 @@ def _cpu_mhz() -> float | None:
 
 
 def _gpu_mhz() -> float | None:
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return None
-    query = [program, "--query-gpu=clocks.sm", "--format=csv,noheader,nounits"]
-    answer = subprocess.run(query, capture_output=True, text=True, check=False)
-    first = answer.stdout.partition("\n")[0].strip()
-    return float(first) if answer.returncode == 0 and first.isdecimal() else None
+    clock = ask_gpu("clocks.sm")
+    return float(clock[0]) if clock and clock[0].isdecimal() else None

@@ -26,9 +26,9 @@ def usable_cores() -> int:
 
 @contextmanager
 def confined(count: int) -> Iterator[None]:
-    """Keeps this thread, and the threads and processes it starts, on ``count`` of its cores.
+    """Confines this thread, and the threads and processes it starts, to ``count`` of its cores.
 
-    All that it may use if these are fewer, or if this is not Linux.
+    To all of its cores if they are fewer; elsewhere than on Linux it does nothing.
     """
     if not hasattr(os, "sched_setaffinity"):
         yield

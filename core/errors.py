@@ -1,4 +1,4 @@
-"""The one exception a user is meant to read."""
+"""UserError, the exception that users read, and how other errors are put into one line."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def storage_error(error: BaseException | None) -> str | None:
 
 
 def in_words(error: BaseException) -> str:
-    """Returns in one line why something could not be done: a reason, where a result would be."""
+    """Returns ``error`` as one line, as the reason that a result is missing."""
     if isinstance(error, UserError):
         return str(error)
     kind, first = type(error).__name__, first_line(error)
@@ -91,9 +91,9 @@ def in_words(error: BaseException) -> str:
 
 
 def is_of_library(error: BaseException) -> bool:
-    """Returns whether code that is not ours raised ``error``: a reason to give, no bug to show.
+    """Returns whether another library raised ``error``: a reason to report, not a bug to show.
 
-    Of a compiled library, which has no frame, the class of its exceptions tells.
+    A compiled library has no frame; the class of its exceptions tells.
     """
     kind = type(error).__module__.partition(".")[0]
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]

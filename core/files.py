@@ -34,7 +34,7 @@ def staged(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Names ``path`` in an OSError that names no file, as those of writing do."""
+    """Adds ``path`` to an OSError that names no file, as errors of writing do not."""
     try:
         yield
     except OSError as error:
@@ -65,7 +65,7 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 def write_whole(path: Path, content: bytes) -> Path:
-    """Returns ``path``, which holds ``content`` by rename: never a part of it."""
+    """Writes ``content`` to ``path`` by rename, never a part of it, and returns ``path``."""
     with whole_file(path) as file:
         file.write(content)
     return path

@@ -1,4 +1,4 @@
-"""Functions named by text, imported when they are first asked for."""
+"""Objects named by text, imported when they are first needed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from typing import Any
 
 
 def resolve(target: str) -> Any:
-    """Returns what ``module:name`` names."""
+    """Returns the object that ``module:name`` names, importing its module."""
     module, _, name = target.partition(":")
     return getattr(importlib.import_module(module), name)

@@ -125,15 +125,19 @@ def _os() -> str:
 
 def _gpu() -> tuple[str | None, str | None]:
     """Returns name and driver version of the first NVIDIA GPU, or (None, None)."""
+    return (facts[0], facts[1]) if (facts := ask_gpu("name", "driver_version")) else (None, None)
+
+
+def ask_gpu(*fields: str) -> list[str] | None:
+    """Returns fields of ``nvidia-smi --query-gpu`` for the first GPU; None if none works."""
     program = shutil.which("nvidia-smi")
     if program is None:
-        return None, None
-    query = [program, "--query-gpu=name,driver_version", "--format=csv,noheader"]
+        return None
+    query = [program, f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
     answer = subprocess.run(query, capture_output=True, text=True, check=False)
     if answer.returncode or not answer.stdout.strip():  # the tool is there, a working GPU is not
-        return None, None
-    name, _, driver = answer.stdout.splitlines()[0].partition(",")
-    return name.strip(), driver.strip()
+        return None
+    return [value.strip() for value in answer.stdout.splitlines()[0].split(",")]
 
 
 def _versions(packages: Iterable[str]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The one name that a network's runs and artifacts are filed under."""
+"""Canonical names of networks, under which runs and artifacts are filed."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ ALIASES = {"mobilenet_v3": "mobilenet_v3_large"}
 
 
 def canonical_name(name: str) -> str:
-    """Returns the one name a network is filed under: ``mobilenet_v3`` is ``mobilenet_v3_large``."""
+    """Returns the canonical name of a network: ``mobilenet_v3_large`` for ``mobilenet_v3``."""
     return ALIASES.get(name, name)

@@ -1,6 +1,6 @@
-"""Encoded images to the pixels a network takes.
+"""Preprocessing: decodes, resizes and crops encoded images to the pixels a network takes.
 
-Validation, calibration and serving all go this one way, so they see the same pixels::
+Validation, calibration and serving all use it, so they see the same pixels::
 
     image = decode(source, shorter=preprocess.shorter)
     pixels = preprocess(image)
@@ -86,11 +86,11 @@ _MAX_LOST_ROWS, _MAX_LOST_SHARE = 32, 16
 
 
 class ImageError(UserError):
-    """Bytes that are not an image Pillow can read to the end."""
+    """An image that cannot be decoded."""
 
 
 class UnsupportedImageError(ImageError):
-    """An image of a kind that is not taken, sound as it may be."""
+    """An image of a type that is not accepted, though it may be sound."""
 
 
 class TooManyPixelsError(ImageError):
@@ -158,14 +158,14 @@ class Preprocess:
         return np.asarray(resized, dtype=np.uint8)
 
     def _steps(self, width: int, height: int) -> tuple[float, float]:
-        """Returns how many pixels of the source make one across, and how many make one down."""
+        """Returns the horizontal and vertical scale, in source pixels per pixel of the result."""
         if self.crop_mode == "squash":
             return width / self.resize, height / self.resize
         whole = min if self.crop_mode == "center" else max
         return (whole(width, height) / self.resize,) * 2
 
     def _kept(self, length: int, step: float) -> tuple[int, float, float]:
-        """Returns what the crop keeps of a side of the source: how many pixels, and its ends."""
+        """Returns what the crop keeps of a side: pixels of the result, and ends in the source."""
         margin = (length - self.crop * step) / 2
         if margin < 0:  # the crop keeps all of it, and has room for more
             return max(round(length / step), 1), 0, length

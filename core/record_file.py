@@ -1,4 +1,4 @@
-"""Files of typed records: what a measurement leaves, written whole and read back checked.
+"""Files of typed records, written whole and checked when they are read.
 
 A record is a dataclass, and a line of JSON in a ``.jsonl`` file. A file either holds rows only
 (:func:`read_rows`), or a header on its first line that all its rows share (:class:`RecordFile`).
@@ -65,12 +65,12 @@ def read_rows(path: Path, kind: type[R], *, remedy: str = REMEDY) -> list[R]:
 
 
 def write_rows(path: Path, rows: Iterable[object]) -> Path:
-    """Returns ``path``, which now holds ``rows`` and nothing else; it appears by rename, whole."""
+    """Writes ``rows`` to ``path``, whole, by rename, and returns ``path``."""
     return write_whole(path, b"".join(dump(row) + b"\n" for row in rows))
 
 
 def append_row(path: Path, row: object) -> None:
-    """Adds ``row`` to a file: it is there even if the process ends right after."""
+    """Appends ``row`` to a file; it is written when this returns."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as file:
         file.write(dump(row) + b"\n")
@@ -106,7 +106,7 @@ class RecordFile(Generic[H, R]):
         return header, _rows(path, self._row, lines[1:], 2, self._remedy)
 
     def write(self, path: Path, header: H, rows: Iterable[R]) -> Path:
-        """Returns ``path``, which now holds ``header`` and ``rows``; it appears whole."""
+        """Writes ``header`` and ``rows`` to ``path``, whole, and returns ``path``."""
         return write_rows(path, [header, *rows])
 
 

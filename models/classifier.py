@@ -1,4 +1,4 @@
-"""The contract of the project as a module: uint8 pixels in, float32 logits out."""
+"""Classifier: a network with its normalisation, uint8 pixels in, float32 logits out."""
 
 from __future__ import annotations
 

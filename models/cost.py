@@ -133,7 +133,7 @@ def network_cost(model: Any, *, parameters: int) -> NetworkCost:
 
 
 def sum_costs(layers: Sequence[LayerCost], *, parameters: int) -> NetworkCost:
-    """Returns the cost of a network of these ``layers`` and so many ``parameters``."""
+    """Returns the cost of a network from its ``layers`` and its number of ``parameters``."""
     return NetworkCost(
         macs=sum(layer.macs for layer in layers),
         parameters=parameters,

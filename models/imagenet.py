@@ -22,7 +22,7 @@ class PublishedForm(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageNetWeights:
-    """Published weights with all they were published with.
+    """Published weights, with their labels, preprocessing and normalisation.
 
     Attributes:
         state_dict: of the backbone.

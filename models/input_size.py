@@ -1,4 +1,4 @@
-"""Finds the image sizes that a network takes, by asking it.
+"""Finds the image sizes that a network takes, by trying them.
 
 It is asked on torch's meta device, where shapes are computed and nothing else: a second at most,
 and no memory.
@@ -16,7 +16,7 @@ from core.errors import UserError, in_words
 from models.registry import build_model, find_model
 
 _STEPS = (1, 2, 4, 7, 8, 14, 16, 28, 32, 48, 56, 64)
-"""Pixels that one size a network takes may be away from the next: strides, patches, windows."""
+"""Steps in pixels between the sizes a network may take: its strides, patches or windows."""
 
 
 def check_input_size(name: str, *sizes: int, classes: int = 1000, batch: int | None = None) -> None:

@@ -20,7 +20,7 @@ PUBLISHED_FILE = Path(__file__).with_name("published.json")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Published:
-    """The accuracy of a network as its publisher gives it.
+    """The published accuracy of a network.
 
     Attributes:
         top1: of one centre crop, in [0, 1].
@@ -110,7 +110,7 @@ def _from_torchvision() -> dict[str, Published]:
 
 
 def ask_torchvision() -> dict[str, Published]:
-    """Returns what torchvision says of the weights that the registry would fetch, by name."""
+    """Returns torchvision's figures of the weights that the registry fetches, by name."""
     from models.registry import find_model
     from models.torchvision_nets import WITH_WEIGHTS, default_weights
 

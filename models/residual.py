@@ -11,7 +11,7 @@ from models import resnet14, resnet_tweaks
 
 
 def zero_last_gammas(network: nn.Module) -> int:
-    """Starts every residual branch of ``network`` at zero; returns how many there are.
+    """Zeroes the last gamma of every residual branch of ``network``; returns how many there are.
 
     Each block then begins as its shortcut, which eases the start of training (Bag of Tricks,
     arXiv 1812.01187, Section 3.1). Only branches that are added to a shortcut count.

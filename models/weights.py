@@ -1,4 +1,4 @@
-"""ImageNet weights as their publisher gives them, and random ones that are fit for timing."""
+"""Published ImageNet weights, and random weights fit for timing."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def imagenet_classifier(
     Args:
         name: registry name.
         weights: from :func:`load_imagenet_weights`.
-        labels: the classes it shall tell apart, those of the weights if None; the last layer is
-            left random if they are others.
+        labels: its classes; None for those of the weights. With others the last layer stays
+            random.
 
     Raises:
         WeightsUnavailable: the weights have no classes and ``labels`` is None, or they do not fit.
@@ -67,7 +67,7 @@ def imagenet_classifier(
 
 
 def open_branches(network: nn.Module) -> None:
-    """Gives weights of a fresh network that start at one value near zero a size like the others'.
+    """Replaces weights of a fresh network that all start at one value near zero by random ones.
 
     Gains of residual branches (0, or 1e-6 of LayerScale) and some last layers do. Whatever is
     multiplied by them is not seen in the logits, so a graph that is wrong there would agree with

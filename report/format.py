@@ -1,4 +1,4 @@
-"""Figures in words: the same quantity reads the same in every report and table."""
+"""Formats figures: the same quantity reads the same in every report and table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names beside points of a chart with log axes: none over another, none away from its point."""
+"""Places the names of points in a chart with log axes so that they do not overlap."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class _Box(NamedTuple):
 def place_labels(
     points: Iterable[dict[str, Any]], x_range: Sequence[float], y_range: Sequence[float]
 ) -> list[dict[str, Any]]:
-    """Returns ``points`` with ``side``, the name of the one of :data:`SIDES` that has most room.
+    """Returns ``points`` with ``side``, the name of the one of :data:`SIDES` with the most room.
 
     Each name in turn takes the side where it covers least of other names, of other points and of
     what lies outside the chart, until none moves any more.

@@ -37,11 +37,10 @@ def table(
     return [f"| {' | '.join(cells)} |" for cells in (header, rule, *rows)]
 
 
-def pipe(table: Table) -> list[str]:
-    """Returns the lines of a table of a report: its cells are plain text."""
-    rule = ["---:" if name in table.numeric else "---" for name in table.header]
-    rows = [[_text(cell).replace("|", "\\|") for cell in cells] for cells in table.rows]
-    return ["| " + " | ".join(cells) + " |" for cells in (table.header, rule, *rows)]
+def pipe(content: Table) -> list[str]:
+    """Returns the lines of a table of a report, whose cells are plain text."""
+    rows = [[_text(cell).replace("|", "\\|") for cell in cells] for cells in content.rows]
+    return table(content.header, rows, content.numeric)
 
 
 def _text(text: str) -> str:

@@ -18,7 +18,7 @@ from core.registry import Registry
 
 
 class RuntimeUnavailable(UserError):
-    """This machine cannot run that; the message says why and what to install."""
+    """This machine lacks what a runtime needs; the message says what to install."""
 
 
 class Runtime(ABC):
@@ -49,7 +49,7 @@ class Runtime(ABC):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RuntimeSpec:
-    """A runtime, as everything that lists runtimes knows it.
+    """A runtime, for all that lists runtimes.
 
     Attributes:
         name: what it is asked for by.
@@ -83,7 +83,7 @@ class RuntimeSpec:
 
     @property
     def library(self) -> str:
-        """Returns what it computes with, by the name that a machine's versions have for it."""
+        """Returns its library, by its name in :attr:`core.machine.Machine.versions`."""
         return library_name(self.packages[0])
 
 
@@ -245,7 +245,7 @@ def load_runtime(
 
 
 def run_batches(runtime: Runtime, pixels: Pixels, batch: int) -> Logits:
-    """Returns float32 (n, C): what ``runtime`` answers for ``pixels``, ``batch`` at a time."""
+    """Returns the float32 (n, C) logits of ``pixels``, run ``batch`` at a time."""
     starts = range(0, len(pixels), batch)
     return np.concatenate([runtime(pixels[start : start + batch]) for start in starts])
 

@@ -1,4 +1,4 @@
-"""The CUDA runtime: calls that fail by name, what is freed again, and events that tell time."""
+"""The CUDA runtime: checked calls, memory that is freed again, and timing by events."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _MS = 1e-3
 
 
 class Cuda:
-    """The CUDA runtime API, on behalf of one runtime.
+    """The CUDA runtime API, as one of our runtimes calls it.
 
     Attributes:
-        name: the runtime; it opens every error.
+        name: of the runtime; every error begins with it.
         api: ``cuda.bindings.runtime``.
 
     Raises:
@@ -35,7 +35,7 @@ class Cuda:
             raise RuntimeUnavailable(f"{name}: {error}; pip install cuda-bindings") from None
 
     def do(self, answer: tuple[Any, ...]) -> Any:
-        """Returns the value of a call's (status, value) answer, None if it has no value."""
+        """Returns the value of a (status, value) answer, None if it has none; checks the status."""
         if answer[0] != self.api.cudaError_t.cudaSuccess:
             raise RuntimeUnavailable(f"{self.name}: CUDA answers {answer[0]}")
         return answer[1] if len(answer) > 1 else None
@@ -66,9 +66,9 @@ class Cuda:
     def graph(
         self, own: ExitStack, stream: Any, work: Callable[[], object]
     ) -> Callable[[], object]:
-        """Returns what replays what ``work`` puts on ``stream``; ``own`` will destroy it.
+        """Returns a call that replays ``work`` on ``stream`` as a CUDA graph; ``own`` destroys it.
 
-        The work is captured as a CUDA graph here, and not run.
+        Here the work is captured, but not run.
         """
         api = self.api
         mode = api.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
@@ -88,7 +88,7 @@ class Cuda:
 
 
 class Stopwatch:
-    """Two events on one stream; between them, only what is put there.
+    """Times work on one stream by two events.
 
     Source: CUDA runtime API, event management: an event is recorded when all work before it on
     its stream is done, with a resolution of about half a microsecond.
@@ -100,10 +100,10 @@ class Stopwatch:
         self._start, self._stop = cuda.event(own), cuda.event(own)
 
     def time(self, work: Callable[[], object]) -> float:
-        """Returns the seconds that the stream took for ``work``, and waits until it is done.
+        """Returns the seconds that the stream took for ``work``, after waiting for it.
 
-        They begin when the stream is free for it: while the processor still launches it, a GPU
-        that waits counts, as it does in use.
+        The time begins when the stream is free, so a GPU that waits for launches counts, as it
+        does in use.
         """
         do, api = self._cuda.do, self._cuda.api
         do(api.cudaEventRecord(self._start, self._stream))

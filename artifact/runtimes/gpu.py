@@ -1,4 +1,4 @@
-"""The NVIDIA GPU of this machine, asked of the driver itself."""
+"""The NVIDIA GPU of this machine, by the CUDA driver API."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def require_gpu(runtime: str) -> Gpu:
     """Returns the first GPU.
 
     Args:
-        runtime: on whose behalf; it opens the error.
+        runtime: that needs it; the error begins with its name.
 
     Raises:
         RuntimeUnavailable: there is no driver, it fails, or it reports no GPU.

@@ -73,7 +73,7 @@ def cpu_session(
     Args:
         artifact: what to run.
         threads: CPU threads inside one call; None for all cores.
-        profile: how the name of the file begins that each call is profiled into; None for none.
+        profile: prefix of the file that calls are profiled into; None profiles none.
 
     Raises:
         RuntimeUnavailable: as :func:`load_cpu` does.
@@ -82,7 +82,7 @@ def cpu_session(
 
 
 def cpu_options(threads: int | None = None, *, profile: Path | None = None) -> Any:
-    """Returns the ``SessionOptions`` of :func:`cpu_session`, for graphs that are no artifact."""
+    """Returns the ``SessionOptions`` of :func:`cpu_session`, for graphs outside artifacts, too."""
     options = plain_options()
     options.intra_op_num_threads = threads or 0
     if profile:
@@ -94,7 +94,7 @@ def open_session(name: str, artifact: Artifact, options: Any, provider: Any) -> 
     """Returns an ``InferenceSession`` of ``artifact`` in one provider alone.
 
     Args:
-        name: of the runtime; it opens every error.
+        name: of the runtime; every error begins with it.
         artifact: what to run.
         options: ``SessionOptions``.
         provider: the name of an execution provider, or (name, its options).

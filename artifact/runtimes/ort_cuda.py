@@ -69,7 +69,7 @@ def require(name: str) -> None:
 
 
 def load(artifact: Artifact, *, threads: int | None = None) -> OrtCudaRuntime:
-    """Returns ``artifact`` on the first NVIDIA GPU; ``threads`` is of no use there.
+    """Returns ``artifact`` on the first NVIDIA GPU; ``threads`` has no effect.
 
     Raises:
         RuntimeUnavailable: no CUDA provider, no GPU, or a node that would run on the CPU.

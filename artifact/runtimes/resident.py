@@ -24,9 +24,7 @@ _LEFT_SHARE, _LEFT_SECONDS = 0.1, 1e-4
 
 
 class Resident:
-    """Pixels and logits of one batch on the GPU; the work between them can be timed.
-
-    It cannot be timed without waiting for it: :meth:`elapse` is the only way to run it.
+    """Pixels and logits of a batch on the GPU; :meth:`elapse` runs and times what is between them.
 
     Args:
         cuda: the CUDA runtime.
@@ -34,7 +32,7 @@ class Resident:
         launch: puts the work on the stream and returns at once.
         shape: of the logits, (N, C).
         address: where the logits of the last launch are, float32, on the GPU.
-        own: frees all of it; this takes it over, and frees it at once where it fails.
+        own: frees all of it; taken over here, and freed at once on an exception.
     """
 
     def __init__(
@@ -62,16 +60,16 @@ class Resident:
         return self._cuda.download(self._stream, self._address(), self._shape)
 
     def spoil(self) -> None:
-        """Fills the logits with what no run answers, so that an old answer passes for no new one.
+        """Fills the logits with NaN, so that an old answer cannot pass for a new one.
 
-        There must have been a run.
+        Needs a run before it.
         """
         cuda, size = self._cuda, 4 * self._shape[0] * self._shape[1]
         cuda.do(cuda.api.cudaMemsetAsync(self._address(), _NAN, size, self._stream))
         cuda.do(cuda.api.cudaStreamSynchronize(self._stream))
 
     def seconds_left(self) -> float:
-        """Returns how long the GPU goes on working after a run is said to have ended."""
+        """Returns how long the GPU is still busy after the second event of a run."""
         self.elapse()
         start = time.perf_counter()
         self._cuda.do(self._cuda.api.cudaDeviceSynchronize())
@@ -107,16 +105,16 @@ class GpuRuntime(Runtime):
 
 
 def check_resident(resident: Resident, name: str, expected: Logits, limit: float) -> None:
-    """Returns None if ``resident`` computes ``expected``, and its events see all of its work.
+    """Returns None if ``resident`` computes ``expected``, and its events enclose all of its work.
 
     Args:
         resident: what is to be timed.
-        name: of the runtime; it opens every error.
+        name: of the runtime; every error begins with it.
         expected: the logits of the same pixels, from the host.
         limit: largest relative error.
 
     Raises:
-        RuntimeUnavailable: it answers something else, or works on where no event sees it.
+        RuntimeUnavailable: it computes something else, or on a stream without the events.
     """
     resident.elapse()
     resident.spoil()

@@ -1,4 +1,4 @@
-"""An ONNX graph to a TensorRT engine: one builder for both flavours.
+"""Builds TensorRT engines from ONNX graphs, for both flavours.
 
 TensorRT 11 and TensorRT for RTX have no FP16 switch: an engine computes in the types the graph
 says (strongly typed), so a float16 graph makes a float16 engine. RTX needs no GPU to build.
@@ -91,12 +91,12 @@ def build(draft: Artifact, graph: bytes, batches: Sequence[int]) -> Artifact:
 
 
 def rebuild_engine(artifact: Artifact) -> tuple[bytes, Fingerprint]:
-    """Returns a new engine of an engine's artifact, with the profiles of the old one.
+    """Returns an engine built anew from the graph of an artifact, with the same profiles.
 
-    It is built here, from the graph in the artifact's folder; the folder is left as it is.
+    The folder of the artifact stays as it is.
 
     Raises:
-        ArtifactError: a file of the folder, the graph maybe, is not the manifest's.
+        ArtifactError: a file of the folder is not the manifest's.
         RuntimeUnavailable, UserError: as :func:`build_engine`.
     """
     if artifact.fingerprint is None:

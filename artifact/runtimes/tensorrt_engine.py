@@ -153,7 +153,7 @@ def require(name: str) -> None:
 
 
 def load(artifact: Artifact, *, threads: int | None = None, rebuild: bool = False) -> EngineRuntime:
-    """Returns an engine ready to run on the first GPU; ``threads`` is of no use there.
+    """Returns an engine ready to run on the first GPU; ``threads`` has no effect.
 
     With ``rebuild``, one that does not fit this machine is built anew, in memory, from the graph
     beside it.

@@ -1,4 +1,4 @@
-"""The two TensorRTs, and all that differs between them."""
+"""The differences between TensorRT and TensorRT for RTX."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from artifact.runtimes.gpu import require_gpu
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Flavour:
-    """Where the two differ.
+    """The properties of a flavour.
 
     Attributes:
         builds_for_others: whether it builds for every GPU generation it knows, and so needs no
@@ -49,7 +49,7 @@ def import_flavour(name: str) -> Any:
 
 
 def find_target(name: str) -> Target:
-    """Returns what an engine that ``name`` builds here is for.
+    """Returns the GPUs that an engine built here by flavour ``name`` is for.
 
     Raises:
         RuntimeUnavailable: the flavour is not installed, or needs a GPU to build and there is none.

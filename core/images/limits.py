@@ -1,4 +1,4 @@
-"""Image files that cost far more to decode than the size in their header says."""
+"""Refuses decompression bombs: images that cost far more to decode than their size suggests."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _TEXT = (1, 2, 6, 7)  # types of one byte a value, which are not taken apart
 
 
 class PatientFile(io.BytesIO):
-    """The bytes of an image, for a reader that has an end: it reads part after part.
+    """A file in memory that allows a bounded number of reads.
 
     Raises:
         OSError: by ``read``, once there were more parts than an honest file has.
@@ -45,7 +45,7 @@ class PatientFile(io.BytesIO):
 
 
 def bomb_in_header(data: bytes, max_pixels: int) -> str | None:
-    """Returns what makes an image too costly even to open, as far as headers tell; else None.
+    """Returns why an image is too costly even to open, by its headers; None if it is not.
 
     Raises:
         OSError: headers that cannot be followed, so that nobody knows.
@@ -99,7 +99,7 @@ def _bomb_in_tiff(data: bytes, max_pixels: int) -> str | None:
 
 
 def bomb_in_body(image: Image.Image, data: bytes, max_pixels: int) -> str | None:
-    """Returns what makes ``image``, open but not loaded, too costly to load; None if nothing."""
+    """Returns why ``image``, opened but not loaded, is too costly to load; None if it is not."""
     width, height = image.size
     most = _PASSES * max_pixels
     if image.format == "JPEG":
