@@ -5,11 +5,8 @@ from __future__ import annotations
 import tyro
 
 from bench.gpu.command import GpuCheck
-from bench.latency.command import Report, Run
-from bench.latency.compare_command import Compare
-from bench.latency.pick_command import Pick
-from bench.layers.command import Layers
-from bench.layers.roofline_command import Predict, Roofline
+from bench.latency.command import Compare, Pick, Report, Run
+from bench.layers.command import Layers, Predict, Roofline
 from bench.load.command import Load
 from bench.studies.command import Study
 from bench.timer.command import Timer

@@ -23,11 +23,11 @@ from artifact.formats import FORMATS, FormatSpec
 from artifact.records import Logits
 from artifact.runtimes.base import RUNTIMES, Runtime, RuntimeSpec, load_runtime
 from artifact.runtimes.ort import cpu_options
+from bench.experiment import this_machine
 from bench.latency.charts import colours
-from bench.latency.grid import Grid
+from bench.latency.measure import run_sweep
 from bench.latency.pick import servable
-from bench.latency.sweep import run_sweep
-from bench.measure.machine import this_machine
+from bench.latency.plan import Grid
 from bench.measure.timing import Plan
 from bench.studies.command import Study
 from bench.studies.registry import STUDIES, StudySpec

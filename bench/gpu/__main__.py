@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 import signal
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 
-from bench.gpu.budget import Budget
-from bench.gpu.process import RESULT
-from bench.gpu.steps import STEPS
+from bench.gpu.check import STEPS
+from bench.gpu.process import RESULT, Budget
 from core.cli import run
 from core.errors import UserError, closest
+from core.lazy import resolve
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,12 +28,11 @@ class StepRun:
 
     def __call__(self) -> None:
         """Prints what the step found, on a line of its own."""
-        modules = {step.name: step.module for step in STEPS}
-        if self.step not in modules:
-            raise UserError(f"unknown step {self.step!r}: {closest(self.step, modules)}")
+        steps = {step.name: step.run for step in STEPS}
+        if self.step not in steps:
+            raise UserError(f"unknown step {self.step!r}: {closest(self.step, steps)}")
         signal.signal(signal.SIGTERM, _stop)
-        module = importlib.import_module(modules[self.step])
-        print(f"{RESULT}{module.run(self.out, Budget(self.seconds))}")
+        print(f"{RESULT}{resolve(steps[self.step])(self.out, Budget(self.seconds))}")
 
 
 def _stop(*_: object) -> None:

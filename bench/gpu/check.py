@@ -9,20 +9,158 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Literal
 
-from bench.gpu.budget import Budget
-from bench.gpu.process import run_limited
-from bench.gpu.steps import AGAIN, FILE, STEPS, Outcome, Step, state_of
-from bench.gpu.summary import write_summary
-from bench.measure.machine import this_machine
+from bench.experiment import this_machine
+from bench.gpu.process import Budget, Ended, run_limited
 from core.cli import notes
 from core.conditions import now
 from core.errors import UserError, closest
+from core.files import write_whole
 from core.machine import Machine
 from core.record_file import read_rows, write_rows
+from report.markdown import pipe
+from report.section import Table
 from training.fetch import data_folder
+
+FILE = "steps.jsonl"
+DATA = "random"  # what artifacts of random weights are filed under
+AGAIN = "run that step again"  # how to mend rows that cannot be understood
+State = Literal["done", "failed", "stopped", "not measured"]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A part of a check that runs in a process of its own.
+
+    Attributes:
+        name: for the command line and its files.
+        title: a few words.
+        run: ``module:callable`` of (folder, budget), which returns what it found in one line.
+        weight: its share of the time, among the weights of all steps that are still to come.
+        files: what an earlier run left of it in the folder, deleted when it begins anew.
+        needs: names of steps whose artifacts it takes.
+    """
+
+    name: str
+    title: str
+    run: str
+    weight: float
+    files: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+
+
+_EXPORTS = ("exports",)
+# In the order of their worth; latency and what follows need the exports. An export of twelve
+# networks keeps 16 cores busy for about a minute and a half.
+STEPS = (
+    Step("tests", "Tests marked gpu", "bench.gpu.steps:run_tests", 60),
+    Step("training", "Training", "bench.gpu.training:run", 120, ("training.jsonl",)),
+    Step("exports", "Exports", "bench.gpu.steps:run_exports", 85, ("exports.jsonl",)),
+    Step("latency", "Latency against MACs", "bench.gpu.latency:run", 105, needs=_EXPORTS),
+    Step("study", "ShuffleNetV2's guidelines", "bench.gpu.steps:run_guidelines", 40),
+    Step("parity", "fp16 against fp32", "bench.gpu.parity:run", 35, ("parity.jsonl",), _EXPORTS),
+    Step("roofline", "Lower limits", "bench.gpu.limits:run", 20, ("limits.jsonl",), _EXPORTS),
+    Step("engine", "Engines of TensorRT", "bench.gpu.engine:run", 15, ("engines.jsonl",)),
+    Step("report", "The report", "bench.gpu.sections:run", 30),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of a step.
+
+    Attributes:
+        step: its name.
+        title: its title.
+        state: done; failed: it ended with an error; stopped: at its time limit; or it was not
+            begun.
+        result: what it found, or in words why it did not, in one line.
+        seconds: how long it ran.
+        limit: how long it might have run.
+        when: UTC date and time of its start, ISO 8601.
+        machine: what it ran on, with the versions of the libraries.
+    """
+
+    step: str
+    title: str
+    state: State
+    result: str
+    seconds: float
+    limit: float
+    when: str
+    machine: Machine
+
+
+def state_of(ended: Ended) -> tuple[State, str]:
+    """Returns the state of a step whose process has ended, and its result or reason."""
+    if ended.status == 0:
+        return "done", ended.result or "done"
+    state: State = "stopped" if ended.status is None else "failed"
+    return state, "; ".join(filter(None, (ended.result, ended.reason)))
+
+
+SUMMARY = "summary.md"
+HTML = "report.html"
+_HEADER = ("Step", "Result", "Seconds")
+
+
+def summary_table(outcomes: Sequence[Outcome]) -> Table:
+    """Returns a row for each step: its title, its result in one line, and its seconds."""
+    return Table(
+        header=_HEADER,
+        rows=tuple(map(_cells, outcomes)),
+        numeric=frozenset({"Seconds"}),
+        strong=frozenset(n for n, one in enumerate(outcomes) if one.state != "done"),
+    )
+
+
+def write_summary(outcomes: Sequence[Outcome], folder: Path) -> Path:
+    """Returns the page in ``folder``: which GPU, which versions, which date, and each result."""
+    machines = list(dict.fromkeys(map(_facts, (one.machine for one in outcomes))))
+    gpu = outcomes[-1].machine.gpu or "a GPU"
+    lines = [f"# What was measured on {gpu}", ""]
+    for number, facts in enumerate(machines, start=1):
+        label = f"Machine {number}: " if len(machines) > 1 else ""
+        lines += [f"{label}{facts}.", ""]
+    header = (*_HEADER, "Of", "Date", *(("Machine",) if len(machines) > 1 else ()))
+    rows = []
+    for one in outcomes:
+        cells = [*_cells(one), f"{one.limit:.0f}", one.when]
+        if len(machines) > 1:
+            cells.append(str(machines.index(_facts(one.machine)) + 1))
+        rows.append(tuple(cells))
+    numeric = frozenset({"Seconds", "Of"})
+    lines += pipe(Table(header=header, rows=tuple(rows), numeric=numeric))
+    lines += [
+        "",
+        "Seconds: how long the step took; Of: its share of the time. A step that was stopped at "
+        "its share keeps the rows that it had found by then. What is not in a file here was not "
+        "measured.",
+        "",
+    ]
+    if files := sorted(file.name for file in folder.iterdir() if _is_shown(file)):
+        lines += ["Files: " + ", ".join(f"[{name}]({name})" for name in files) + ".", ""]
+    return write_whole(folder / SUMMARY, "\n".join(lines).encode())
+
+
+def _cells(one: Outcome) -> tuple[str, str, str]:
+    result = f"failed: {one.result}" if one.state == "failed" else one.result
+    return one.title, result, f"{one.seconds:.0f}"
+
+
+def _facts(machine: Machine) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
+    gpu = f"{machine.gpu or 'no GPU named'}, driver {machine.driver or 'not named'}"
+    return f"{gpu}; {machine.cpu}, {machine.cores} usable cores; {machine.os}; {versions}"
+
+
+def _is_shown(file: Path) -> bool:
+    return file.suffix in (".html", ".jsonl", ".json", ".md", ".png") and file.name != SUMMARY
+
 
 ROOT = Path(__file__).resolve().parents[2]
 _LEAST = 5.0  # seconds; to import torch takes as long

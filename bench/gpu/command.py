@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from artifact.runtimes.gpu import require_gpu
-from bench.gpu.budget import Budget, seconds_of
-from bench.gpu.check import choose, folder_name, run_check
-from bench.gpu.summary import summary_table
+from bench.gpu.check import choose, folder_name, run_check, summary_table
+from bench.gpu.process import Budget, seconds_of
 from core.cli import results
 from report.terminal import print_table
 

@@ -12,8 +12,7 @@ from artifact.fingerprint import EngineMismatch
 from artifact.golden import check_golden, golden_pixels
 from artifact.runtimes.base import Runtime, load_runtime
 from artifact.runtimes.tensorrt_flavours import FLAVOURS, import_flavour
-from bench.gpu.budget import Budget
-from bench.gpu.process import RESULT
+from bench.gpu.process import RESULT, Budget
 from bench.measure.timing import Plan, measure
 from core.conditions import now
 from core.errors import UserError, in_words

@@ -10,13 +10,12 @@ from typing import get_args
 
 from artifact.artifact import ARTIFACTS
 from artifact.records import Precision
-from bench.gpu.budget import Budget
-from bench.gpu.exports import DATA
-from bench.latency.grid import Grid
-from bench.latency.rows import Row, Sweep
-from bench.latency.sweep import run_sweep
-from bench.latency.sweep_file import earlier_sweep, write_sweep
-from bench.measure.machine import this_machine
+from bench.experiment import this_machine
+from bench.gpu.check import DATA
+from bench.gpu.process import Budget
+from bench.latency.measure import run_sweep
+from bench.latency.plan import Grid
+from bench.latency.record import Row, Sweep, earlier_sweep, write_sweep
 from bench.measure.timing import Plan
 from core.conditions import conditions, now
 from core.errors import UserError, in_words

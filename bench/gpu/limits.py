@@ -8,13 +8,10 @@ from pathlib import Path
 
 from artifact.artifact import ARTIFACTS, Artifact
 from artifact.records import Precision
-from bench.gpu.budget import Budget
-from bench.gpu.exports import DATA
-from bench.gpu.steps import AGAIN
-from bench.latency.rows import Place, Row, Sweep, latency
-from bench.latency.sweep_file import read_sweep
-from bench.layers.peak_rows import keep_peaks
-from bench.layers.peaks import Peaks, measure_peaks
+from bench.gpu.check import AGAIN, DATA
+from bench.gpu.process import Budget
+from bench.latency.record import Place, Row, Sweep, latency, read_sweep
+from bench.layers.peaks import Peaks, keep_peaks, measure_peaks
 from core.conditions import now
 from core.errors import UserError, in_words
 from core.record_file import append_row, read_rows

@@ -12,9 +12,8 @@ import numpy as np
 from artifact.artifact import ARTIFACTS, Artifact
 from artifact.golden import relative_error
 from artifact.runtimes.base import load_runtime
-from bench.gpu.budget import Budget
-from bench.gpu.exports import DATA
-from bench.gpu.steps import AGAIN
+from bench.gpu.check import AGAIN, DATA
+from bench.gpu.process import Budget
 from core.conditions import now
 from core.errors import UserError, in_words
 from core.preprocess import Pixels

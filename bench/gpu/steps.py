@@ -1,84 +1,139 @@
-"""The steps of a check on a GPU, and what became of each."""
+"""The steps of a check that call what is measured elsewhere: tests, exports and a study."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from importlib.util import find_spec
+from pathlib import Path
 
-from bench.gpu.process import Ended
-from core.machine import Machine
+from artifact.artifact import ARTIFACTS
+from bench.experiment import write_page
+from bench.gpu.process import Budget
+from bench.studies.measure import find_study, run_study
+from bench.studies.sections import study_section
+from bench.studies.variants import Platform
+from core.errors import UserError
+from core.record_file import append_row
+from models.cost import known_costs
+from models.registry import DEFAULT_NETWORKS
 
-FILE = "steps.jsonl"
-AGAIN = "run that step again"  # how to mend rows that cannot be understood
-State = Literal["done", "failed", "stopped", "not measured"]
+ROOT = Path(__file__).resolve().parents[2]
+_MARK = "pytest.mark.gpu"
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A part of a check that runs in a process of its own.
+def run_tests(folder: Path, budget: Budget, *, root: Path = ROOT) -> str:
+    """Returns the last line of pytest, which prints the tests that were left out, too.
 
-    Attributes:
-        name: for the command line and its files.
-        title: a few words.
-        module: has run(folder, budget), which returns what it found in one line.
-        weight: its share of the time, among the weights of all steps that are still to come.
-        files: what an earlier run left of it in the folder, deleted when it begins anew.
-        needs: names of steps whose artifacts it takes.
+    Raises:
+        UserError: there is no such test, one of them fails, or all of them are left out.
     """
+    # Only these files: others may need packages that a machine with a GPU lacks.
+    tests = root / "tests"
+    files = [file for file in sorted(tests.rglob("test_*.py")) if _MARK in file.read_text()]
+    if not files:
+        raise UserError(f"{tests}: no test here is marked gpu; is this the project's whole folder?")
+    options = ("-m", "gpu", "-q", "-p", "no:cacheprovider")
+    command = [sys.executable, "-m", "pytest", *options, *map(str, files)]
+    done = subprocess.run(
+        command, cwd=root, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+    )
+    print(done.stdout)
+    lines = [line.strip("= ") for line in done.stdout.splitlines() if line.strip()]
+    last = lines[-1] if lines else "pytest said nothing"
+    if done.returncode:
+        raise UserError(f"pytest ends with {done.returncode}: {last}; see tests.log")
+    if " passed" not in f" {last}":
+        raise UserError(f"no test ran: {last}")
+    return last
 
-    name: str
-    title: str
-    module: str
-    weight: float
-    files: tuple[str, ...] = ()
-    needs: tuple[str, ...] = ()
 
-
-_EXPORTS = ("exports",)
-# In the order of their worth; latency and what follows need the exports. An export of twelve
-# networks keeps 16 cores busy for about a minute and a half.
-STEPS = (
-    Step("tests", "Tests marked gpu", "bench.gpu.suite", 60),
-    Step("training", "Training", "bench.gpu.training", 120, ("training.jsonl",)),
-    Step("exports", "Exports", "bench.gpu.exports", 85, ("exports.jsonl",)),
-    Step("latency", "Latency against MACs", "bench.gpu.latency", 105, needs=_EXPORTS),
-    Step("study", "ShuffleNetV2's guidelines", "bench.gpu.study", 40),
-    Step("parity", "fp16 against fp32", "bench.gpu.parity", 35, ("parity.jsonl",), _EXPORTS),
-    Step("roofline", "Lower limits", "bench.gpu.limits", 20, ("limits.jsonl",), _EXPORTS),
-    Step("engine", "Engines of TensorRT", "bench.gpu.engine", 15, ("engines.jsonl",)),
-    Step("report", "The report", "bench.gpu.page", 30),
-)
+FILE = "exports.jsonl"
+FORMATS = ("onnx-fp32", "onnx-fp16")
+MAX_BATCH = 128
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What became of a step.
+class Export:
+    """What became of one artifact.
 
     Attributes:
-        step: its name.
-        title: its title.
-        state: done; failed: it ended with an error; stopped: at its time limit; or it was not
-            begun.
-        result: what it found, or in words why it did not, in one line.
-        seconds: how long it ran.
-        limit: how long it might have run.
-        when: UTC date and time of its start, ISO 8601.
-        machine: what it ran on, with the versions of the libraries.
+        model: registry name.
+        target: such as ``onnx-fp16``; ``all`` where nothing of the network could be exported.
+        reason: why it is not there; None if it is.
+        seconds: since the step began.
     """
 
-    step: str
-    title: str
-    state: State
-    result: str
+    model: str
+    target: str
+    reason: str | None
     seconds: float
-    limit: float
-    when: str
-    machine: Machine
 
 
-def state_of(ended: Ended) -> tuple[State, str]:
-    """Returns the state of a step whose process has ended, and its result or reason."""
-    if ended.status == 0:
-        return "done", ended.result or "done"
-    state: State = "stopped" if ended.status is None else "failed"
-    return state, "; ".join(filter(None, (ended.result, ended.reason)))
+def run_exports(
+    folder: Path, budget: Budget, *, names: Sequence[str] = DEFAULT_NETWORKS, batch: int = MAX_BATCH
+) -> str:
+    """Returns how many artifacts of ``names`` there are now in ``artifacts``, random weights.
+
+    Raises:
+        UserError: there is none.
+    """
+    from core.cores import usable_cores
+    from export.build import Options
+    from export.jobs import Job, run_jobs
+
+    formats = FORMATS + (("tensorrt-fp16",) if find_spec("tensorrt") else ())
+    costs = known_costs()
+    # The dearest first, on two cores each: one of them alone would take longer than all others.
+    order = sorted(names, key=lambda name: -costs[name].macs if name in costs else 0)
+    jobs = [
+        Job(
+            model=name,
+            data=None,
+            weights="random",
+            targets=formats,
+            options=Options(max_batch=batch, resume=True),
+        )
+        for name in order
+    ]
+    made, missing = 0, []
+    for job, outcomes in run_jobs(jobs, max(1, usable_cores() // 2)):
+        for outcome in outcomes:
+            row = Export(
+                model=job.model,
+                target=outcome.target,
+                reason=None if outcome.artifact else outcome.reason or "no reason given",
+                seconds=round(budget.used, 1),
+            )
+            append_row(folder / FILE, row)
+            print(f"{row.seconds:6.1f} s  {row.model} {row.target}: {row.reason or 'done'}")
+            made += row.reason is None
+            missing += [f"{row.model} {row.target}: {row.reason}"] * (row.reason is not None)
+    if not made:
+        raise UserError(f"no artifact could be made; {missing[0]}")
+    text = f"{made} artifacts of {len(names)} networks in {ARTIFACTS}, batch 1 to {batch}"
+    return "; not made: ".join([text, *missing[:1]]) + (" and others" if len(missing) > 1 else "")
+
+
+NAME = "guidelines"
+_SECONDS = 0.1  # of samples of a candidate, at least
+
+
+def run_guidelines(folder: Path, budget: Budget, *, name: str = NAME, on: Platform = "GPU") -> str:
+    """Returns in how far each claim holds here; the page of the study is in ``folder``.
+
+    Raises:
+        UserError: a network whose CUDA graph computes something else.
+    """
+    found = run_study(name, folder, seconds=_SECONDS, on=(on,))
+    study, results = find_study(name), found[on]
+    write_page(study_section(study, found), folder / f"study-{name}.md")
+    runtime = results.runtimes[0]
+    claims = [
+        f"{claim.text.partition(':')[0]} {verdict.word}"
+        for claim in study.claims
+        if (verdict := claim.judge(results, runtime)) is not None
+    ]
+    return ", ".join(claims)

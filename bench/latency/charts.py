@@ -8,8 +8,7 @@ from typing import Any
 import altair as alt
 
 from artifact.runtimes.base import list_runtimes
-from bench.latency.rows import Row, Sweep
-from bench.latency.table import threads, top1
+from bench.latency.record import Row, Sweep, threads, top1
 from bench.measure.spread import Spread
 from report.format import millions, ms
 from report.labels import HEIGHT, SIDES, WIDTH, place_labels

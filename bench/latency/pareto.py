@@ -7,13 +7,19 @@ measured ones.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
-from bench.latency.rows import Row, Sweep
+import altair as alt
+
+from bench.latency.charts import Panel, colour, points, shape, tooltip
+from bench.latency.record import Row, Sweep, p50, title
 from bench.measure.timing import Latency, overlap
 from models.cost import known_costs
 from models.published import Published, published_top1
+from report.format import ms, percent
+from report.section import Figure, Section, Table
 
 # Publishers' figures are of float32 weights. Rounding them to float16 changes next to nothing;
 # what int8 loses is not known without the weights and images.
@@ -110,3 +116,235 @@ def pareto_front(candidates: Iterable[RatedRow]) -> list[RatedRow]:
         if not any(beats(other, candidate) for other in taken):
             taken.append(candidate)
     return sorted(taken, key=lambda c: (c.latency.p50, -c.top1))
+
+
+_TEXT = ("Data", "Network", "Precision", "Runtime", "Top-1 of", "Tie with")
+_COLUMNS = (
+    "Data",
+    "Batch",
+    "Network",
+    "Precision",
+    "Runtime",
+    "p50 ms",
+    "95 % interval",
+    "Top-1",
+    "Top-1 of",
+    "Tie with",
+)
+_QUIET = "#8b929c"
+
+
+@dataclass(frozen=True, slots=True)
+class _Race:
+    """The candidates that may be compared with each other, the fastest first."""
+
+    sweep: Sweep
+    candidates: Sequence[RatedRow]
+    front: Sequence[RatedRow]
+
+    @property
+    def name(self) -> str:
+        """Returns what they have in common."""
+        row = self.candidates[0].row
+        threads = sorted({row.threads for row in self.sweep.rows})
+        more = f", {row.threads} threads" if len(threads) > 1 else ""
+        return f"{self.candidates[0].data}, batch {row.batch}{more}"
+
+    @property
+    def published(self) -> bool:
+        """Returns whether their top-1 is their publishers'; it is of all, or of none."""
+        return self.candidates[0].published is not None
+
+
+def pareto_section(sweep: Sweep) -> Section | None:
+    """Returns the fronts of ``sweep``: one per data set, batch size and number of threads.
+
+    None where no two candidates differ in accuracy: the fastest is the answer then.
+    """
+    races = _races(sweep)
+    if not races:
+        return None
+    return Section(
+        title="Accuracy against latency",
+        sentences=tuple(map(_sentence, races)),
+        figures=tuple(map(_figure, races)),
+        tables=(_table(races),),
+        notes=tuple(_notes(sweep, races)),
+    )
+
+
+def _races(sweep: Sweep) -> list[_Race]:
+    groups: dict[tuple[bool, str, int, int], list[RatedRow]] = {}
+    for candidate in with_accuracy(sweep):
+        row, published = candidate.row, candidate.published is not None
+        groups.setdefault((published, candidate.data, row.batch, row.threads), []).append(candidate)
+    return [
+        _Race(sweep, group, pareto_front(group))
+        for _, group in sorted(groups.items(), key=lambda item: item[0])
+        if len({candidate.top1 for candidate in group}) > 1
+    ]
+
+
+def _sentence(race: _Race) -> str:
+    count, front = len(race.candidates), race.front
+    first = front[0]
+    best = max(front, key=lambda candidate: candidate.top1)  # of ties the fastest
+    if len(front) == 1:
+        return f"{race.name}: of {count} candidates one beats all others, {_describe(first)}."
+    text = f"{race.name}: of {count} candidates {len(front)} are beaten by none: "
+    if best is first:  # all of them tie
+        text += f"{_describe(first)} and its ties"
+    else:
+        text += f"from {_describe(first)} to {_describe(best)}"
+    if rest := count - len(front):
+        others = "The other one" if rest == 1 else f"Each of the other {rest}"
+        text += (
+            f". {others} is slower than one of them and no more accurate, or less accurate and no "
+            "faster"
+        )
+    return f"{text}."
+
+
+def _describe(candidate: RatedRow) -> str:
+    row, kind = candidate.row, "published" if candidate.published else "measured"
+    return f"{row.model} ({title(row)}, {ms(p50(row))} ms, {percent(candidate.top1)} {kind})"
+
+
+def _table(races: Sequence[_Race]) -> Table:
+    rows = (_cells(candidate, race.front) for race in races for candidate in race.front)
+    return Table(header=_COLUMNS, rows=tuple(rows), numeric=frozenset(_COLUMNS).difference(_TEXT))
+
+
+def _cells(candidate: RatedRow, front: Sequence[RatedRow]) -> tuple[str, ...]:
+    row, latency = candidate.row, candidate.latency
+    ties = [
+        f"{tie.row.model} {tie.row.precision} in {tie.row.runtime}"
+        for tie in front
+        if tie is not candidate and overlap(tie.latency, latency)
+    ]
+    low, high = latency.interval
+    return (
+        candidate.data,
+        str(row.batch),
+        row.model,
+        row.precision,
+        str(row.runtime),
+        ms(latency.p50),
+        f"{ms(low)} to {ms(high)}",
+        percent(candidate.top1),
+        candidate.source,
+        ", ".join(ties),
+    )
+
+
+def _notes(sweep: Sweep, races: Sequence[_Race]) -> list[str]:
+    notes = [
+        "One candidate beats another if it is faster and no less accurate, or more accurate and no "
+        "slower. Latencies whose 95 % intervals of p50 overlap are taken for equal, so the more "
+        "accurate of two such candidates beats the other."
+    ]
+    if any(race.published for race in races):
+        notes.append(
+            "Published top-1 is what a publisher measured on ImageNet, with weights of its own in "
+            "float32. It is not the accuracy of an artifact here: latency hardly depends on the "
+            "values of weights, accuracy is nothing but them. Publishers train by recipes of their "
+            "own: part of a difference in top-1 is the recipe's, not the network's."
+        )
+        left_out = sum(
+            row.metrics is None and row.precision not in AS_PUBLISHED and bool(published_for(row))
+            for row in sweep.measured()
+        )
+        if left_out:
+            notes.append(
+                f"int8 rows are on no front ({left_out} here): what int8 loses is not published."
+            )
+    return notes
+
+
+def _figure(race: _Race) -> Figure:
+    caption = (
+        "To the left is faster, up is more accurate. Bar: the 95 % interval of p50. Line: the best "
+        "top-1 within a latency, where overlapping bars count as equally fast."
+    )
+    sizes = {c.row.metrics.images for c in race.candidates if c.row.metrics}
+    if race.published:
+        caption += " Marks are hollow: latency was measured here, top-1 is the publisher's."
+    elif len(sizes) == 1:
+        images = sizes.pop()
+        caption += f" One of the {images:,} images is {100 / images:.2g} points of top-1."
+    return Figure(title=f"Top-1 against latency: {race.name}", caption=caption, chart=_chart(race))
+
+
+def _records(race: _Race) -> list[dict[str, Any]]:
+    """Returns what the chart draws: one record per candidate, the fastest first."""
+    batch = race.candidates[0].row.batch
+    pairs = zip(race.sweep.measured(batch=batch), points(race.sweep, batch), strict=True)
+    drawn = {id(row): point for row, point in pairs}
+    front = {id(candidate) for candidate in race.front}
+    named: set[tuple[str, float]] = set()
+    records = []
+    for candidate in race.candidates:
+        member = id(candidate) in front
+        name = (candidate.row.model, candidate.top1)
+        records.append(
+            {
+                **drawn[id(candidate.row)],
+                "accuracy": 100 * candidate.top1,
+                "front": member,
+                # Ties of one network, such as in several runtimes, share a name.
+                "name": candidate.row.model if member and name not in named else "",
+                "top-1": f"{percent(candidate.top1)}, {candidate.source}",
+            }
+        )
+        if member:
+            named.add(name)
+    return records
+
+
+def _chart(race: _Race) -> Panel:
+    records, batch = _records(race), race.candidates[0].row.batch
+    kind = "published top-1" if race.published else "top-1"
+    fastest, slowest = (f(record["p50"] for record in records) for f in (min, max))
+    x = alt.X(
+        "p50:Q",
+        title=f"latency per call at batch {batch} (ms)",
+        scale=alt.Scale(type="log", domain=[fastest / 1.4, slowest * 1.3], nice=False),
+        axis=alt.Axis(grid=False, tickCount=5, format="~g"),
+    )
+    y = alt.Y(
+        "accuracy:Q",
+        title=f"{kind} (%)",
+        scale=alt.Scale(zero=False, padding=20),
+        axis=alt.Axis(grid=True, tickCount=6),
+    )
+    legend = alt.Legend(symbolFillColor="transparent") if race.published else alt.Undefined
+    every = alt.Chart(alt.Data(values=records)).encode(
+        y=y, opacity=alt.condition("datum.front", alt.value(1.0), alt.value(0.35))
+    )
+    front = alt.Chart(alt.Data(values=[r for r in records if r["front"]])).encode(x=x, y=y)
+    line = front.mark_line(interpolate="step-after", strokeWidth=1.5, color=_QUIET, opacity=0.7)
+    bars = every.mark_rule(strokeWidth=6, strokeOpacity=0.3, strokeCap="round").encode(
+        x="low:Q", x2="high:Q", color=colour(records, legend)
+    )
+    marks = every.mark_point(size=90, filled=not race.published, strokeWidth=2).encode(
+        x=x,
+        color=colour(records, legend),
+        shape=shape(records, legend),
+        tooltip=tooltip(),
+    )
+    # A front has nothing above it on its left, but a name needs room there.
+    middle = (fastest * slowest) ** 0.5
+    sides: list[tuple[str, Literal["left", "right"], int]] = [
+        ("<", "left", -4),
+        (">=", "right", -5),
+    ]
+    names = [
+        front.transform_filter(f"datum.p50 {where} {middle}")
+        .mark_text(align=align, baseline="bottom", dx=dx, dy=-5, fontSize=10)
+        .encode(text="name:N")
+        for where, align, dx in sides
+    ]
+    return alt.layer(line, bars, marks, *names).properties(
+        height=320,
+        description=f"{kind} against latency at batch {batch}; the table below has the front.",
+    )

@@ -9,7 +9,7 @@ from typing import Any
 import altair as alt
 
 from bench.latency.charts import colour
-from bench.latency.rows import PLACES, Place, Row, Sweep
+from bench.latency.record import PLACES, Place, Row, Sweep
 from report.format import MISSING, ms
 from report.section import Figure, Section, Table
 

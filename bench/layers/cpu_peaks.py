@@ -14,9 +14,9 @@ import numpy.typing as npt
 
 from artifact.records import Precision
 from artifact.runtimes.ort import CPU, cpu_options
+from bench.experiment import this_machine
 from bench.layers.peaks import Peaks
 from bench.layers.profiler import measure_overhead
-from bench.measure.machine import this_machine
 from bench.measure.timing import Call, Plan, measure
 from core.conditions import conditions
 

@@ -7,18 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from artifact.artifact import Artifact
-from bench.latency.grid import Grid, find_artifacts
-from bench.latency.rows import Row, Sweep
-from bench.layers.agreement import doubt
-from bench.layers.layers import LayerTimes
-from bench.layers.peak_rows import keep_peaks, known_peaks
-from bench.layers.peaks import measure_peaks
-from bench.layers.prediction import MIN_FAMILIES, family, leave_family_out
-from bench.layers.prediction_section import prediction_section
-from bench.layers.roofline import Roof, roof
-from bench.layers.roofline_section import roofline_section
-from bench.layers.rows import keep_layers, known_layers
-from bench.layers.sweep import Missing, profile_all
+from bench.latency.plan import Grid, find_artifacts
+from bench.latency.record import Row, Sweep
+from bench.layers.measure import Missing, profile_all
+from bench.layers.peaks import keep_peaks, known_peaks, measure_peaks
+from bench.layers.prediction import MIN_FAMILIES, family, leave_family_out, prediction_section
+from bench.layers.record import LayerTimes, keep_layers, known_layers
+from bench.layers.roofline import Roof, doubt, roof
+from bench.layers.sections import roofline_section
 from core.cli import notes
 from core.errors import UserError
 from report.section import Section

@@ -9,9 +9,9 @@ import torch
 
 from artifact.records import Precision
 from artifact.runtimes.gpu import require_gpu
+from bench.experiment import this_machine
 from bench.layers.peaks import Peaks
 from bench.measure.cuda_graph import Replay
-from bench.measure.machine import this_machine
 from core.conditions import conditions
 from export.torch_cuda import only_fp32
 

@@ -1,4 +1,4 @@
-"""The most that this machine does in a second: operations, and bytes by where they lie.
+"""The most that this machine does in a second, and the file that keeps it.
 
 A peak is the best of several shapes and of all repetitions, measured once: a machine that is slower
 today bounds what runs today.
@@ -6,11 +6,17 @@ today bounds what runs today.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ConfigDict, with_config
 
 from artifact.records import Precision
 from core.errors import UserError
+from core.files import write_whole
 from core.lazy import resolve
+from core.record_file import dump, parse, schema_of
 
 # Runtime -> what measures its peaks, from the number of CPU threads inside a call.
 _MEASURERS = {
@@ -68,3 +74,51 @@ def measure_peaks(runtime: str, threads: int) -> Peaks:
         )
     peaks: Peaks = resolve(_MEASURERS[runtime])(threads)
     return peaks
+
+
+SCHEMA = 1
+FILE = "peaks.json"
+
+
+@with_config(ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True)
+class _Document:
+    schema: int
+    peaks: tuple[Peaks, ...]
+
+
+def known_peaks(folder: Path) -> tuple[Peaks, ...]:
+    """Returns all peaks that ``folder`` holds, of this machine and of others.
+
+    Raises:
+        UserError: a file that cannot be understood.
+    """
+    path = folder / FILE
+    if not path.exists():
+        return ()
+    text = path.read_bytes()
+    if (schema := schema_of(text)) != SCHEMA:
+        raise UserError(
+            f"{path}: no peaks of schema {SCHEMA} (found {schema!r}); "
+            "delete the file, and they are measured again"
+        )
+    return parse(_Document, text, str(path)).peaks
+
+
+def keep_peaks(peaks: Peaks, folder: Path, beside: Collection[str] = ()) -> Path:
+    """Returns the file in ``folder`` that now holds ``peaks``, and earlier ones that are needed.
+
+    Args:
+        peaks: measured now.
+        folder: for the file.
+        beside: dates of layers that are still explained by the peaks measured beside them; others
+            of the same machine, runtime and threads are dropped.
+    """
+    place, needed = (peaks.machine, peaks.runtime, peaks.threads), set(beside) - {peaks.when}
+    kept = [
+        one
+        for one in known_peaks(folder)
+        if (one.machine, one.runtime, one.threads) != place or one.when in needed
+    ]
+    document = _Document(schema=SCHEMA, peaks=(*kept, peaks))
+    return write_whole(folder / FILE, dump(document, indent=1) + b"\n")

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from artifact.records import Precision
-from bench.layers.layers import LayerTime, LayerTimes
+from bench.latency.record import Row, p50
 from bench.layers.peaks import Peaks
+from bench.layers.record import LayerTime, LayerTimes
 from models.cost import Kind
+from report.format import ms, percent
 
 Limit = Literal["compute", "memory", "launch"]
 LIMITS: tuple[Limit, ...] = get_args(Limit)
@@ -124,3 +126,35 @@ def roof(times: LayerTimes, peaks: Peaks) -> Roof:
     """Returns ``times`` under the roofline of ``peaks``, measured with as many threads."""
     assert times.threads == peaks.threads, "peaks of another number of threads bound nothing"
     return Roof(times=times, peaks=peaks, bounds=tuple(bounds(times, peaks)))
+
+
+AGREES = 0.25  # how much longer the one may be than the other
+_BINDING = (
+    2e-4  # seconds of a call that are no kernel's: Python and the runtime, see bench.timer.measure
+)
+
+
+def doubt(times: LayerTimes, row: Row | None = None) -> str | None:
+    """Returns in words why ``times`` do not explain a call, or None where they do.
+
+    Args:
+        times: layers, and the calls that took turns with the profiled ones.
+        row: the same graph in the same setting, as the report shows it; None where it does not.
+    """
+    kernels, call = times.seconds, times.call.p50
+    limit = f"more than {percent(AGREES, decimals=0)} apart"
+    if kernels > (1 + AGREES) * call or call - _BINDING > (1 + AGREES) * kernels:
+        return (
+            f"its kernels add up to {ms(kernels)} ms, and calls interleaved with the profiled ones "
+            f"took {ms(call)} ms: {limit}, as on a busy machine"
+        )
+    if row is None:
+        return None
+    if row.sha256 != times.sha256:
+        return "another graph of that name was profiled"
+    if max(call / p50(row), p50(row) / call) > 1 + AGREES:
+        return (
+            f"a call took {ms(call)} ms when it was profiled, and {ms(p50(row))} ms when it was "
+            f"measured: {limit}"
+        )
+    return None

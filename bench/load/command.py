@@ -5,24 +5,24 @@ from __future__ import annotations
 import dataclasses
 import os
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-from rich.progress import Progress
-
+from bench.experiment import print_section, progress_bars, this_machine, write_page
 from bench.load.http_client import check_loopback
-from bench.load.images import SIZES, photos, read_images
 from bench.load.in_process import Limit
-from bench.load.record import SCHEMA, LoadHeader, write_load
-from bench.load.run import check_requests, make_requests, measure_load
-from bench.load.section import load_section
-from bench.load.served import ask_server, find_artifact
-from bench.load.turns import QUICK, LoadPlan
+from bench.load.measure import (
+    ask_server,
+    check_requests,
+    find_artifact,
+    make_requests,
+    measure_load,
+)
+from bench.load.plan import QUICK, SIZES, LoadPlan, photos, read_images
+from bench.load.record import NAME, RECORDS, SCHEMA, LoadHeader
+from bench.load.sections import load_section
 from bench.load.wrk import LONG_ENOUGH, find_wrk
-from bench.measure.machine import this_machine
-from core.cli import notes, results
+from core.cli import results
 from core.conditions import conditions
-from report.terminal import print_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,13 +64,8 @@ class Load:
         requests = make_requests(address, images, plan.forms, token)
         check_requests(address, requests)
         before = conditions()
-        # Drawn only between turns: a refreshing thread would take its time out of the samples.
-        with (
-            Limit(artifact.path, served.runtime, images) as limit,
-            Progress(console=notes(), auto_refresh=False) as progress,
-        ):
-            task = progress.add_task("Measuring", total=plan.count(len(images)))
-            tick = partial(progress.update, task, advance=1, refresh=True)
+        with Limit(artifact.path, served.runtime, images) as limit, progress_bars() as bar:
+            tick = bar("Measuring", plan.count(len(images)))
             turns = measure_load(address, requests, limit, plan, wrk=wrk, tick=tick)
         header = LoadHeader(
             schema=SCHEMA,
@@ -81,13 +76,12 @@ class Load:
             before=before,
             after=conditions(),
         )
-        section = load_section(served, list(images), turns, plan, wrk)
-        page = write_load(header, turns, section, self.out)
+        RECORDS.write(self.out / f"{NAME}.jsonl", header, turns.all)
+        section = load_section(header, turns)
+        page = write_page(section, self.out / f"{NAME}.md")
         results().print(section.title)
-        for table in section.tables:
-            print_table(table)
-        for sentence in (*section.sentences, section.notes[-1]):
-            results().print(sentence)
+        print_section(section)
+        results().print(section.notes[-1])
         results().print(page)
         return 1 if any(turn.load.errors for turn in turns.all) else 0
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median_high
 from typing import Any
 
-from bench.measure.machine import this_machine
+from bench.experiment import this_machine
 from core.errors import UserError
 from core.files import write_whole
 from core.record_file import read_rows, write_rows

@@ -19,10 +19,9 @@ import PIL
 import torch
 from PIL import Image
 
-from bench.load.images import read_images
-from bench.measure.machine import this_machine
+from bench.experiment import this_machine, write_page
+from bench.load.plan import read_images
 from bench.measure.timing import Call, Plan, measure
-from bench.studies.page import write_study
 from core.preprocess import GAP, Preprocess, decode
 from export.network import Network, load_network
 from report.format import ms, percent
@@ -62,7 +61,7 @@ class Change(NamedTuple):
 
 def run(name: str, out: Path, *, images: Path | None = None, seconds: float = SECONDS) -> Path:
     """Returns the page of the study; see :func:`decoding_section`."""
-    return write_study(name, decoding_section(images, seconds=seconds), out)
+    return write_page(decoding_section(images, seconds=seconds), out / f"study-{name}.md")
 
 
 def decoding_section(images: Path | None, *, seconds: float = SECONDS) -> Section:

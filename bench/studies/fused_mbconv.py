@@ -16,8 +16,8 @@ from functools import partial
 from torch import nn
 from torchvision.models.efficientnet import FusedMBConv, FusedMBConvConfig, MBConv, MBConvConfig
 
-from bench.studies.rows import Results
-from bench.studies.study import Study
+from bench.studies.measure import Study
+from bench.studies.record import Results
 from bench.studies.variants import Platform, Variant
 from bench.studies.verdict import Claim, Pairs, faster
 

@@ -23,7 +23,7 @@ class StudySpec:
 
     name: str
     summary: str
-    run: str = "bench.studies.page:run_paper_study"
+    run: str = "bench.studies.sections:run_paper_study"
     flags: tuple[str, ...] = TIMING
 
 

@@ -13,8 +13,8 @@ from functools import partial
 from torch import nn
 from torchvision.ops import SqueezeExcitation
 
-from bench.studies.rows import PAPER, Results
-from bench.studies.study import Study
+from bench.studies.measure import Study
+from bench.studies.record import PAPER, Results
 from bench.studies.variants import Platform, Variant
 from bench.studies.verdict import Claim, Verdict, below, times
 from models.registry import build_model

@@ -14,9 +14,9 @@ from typing import Any
 import altair as alt
 
 from bench.latency.charts import Panel
-from bench.studies.page import colours
-from bench.studies.rows import Ratio, Results
-from bench.studies.study import Study
+from bench.studies.measure import Study
+from bench.studies.record import Ratio, Results
+from bench.studies.sections import colours
 from bench.studies.variants import Platform, Variant
 from bench.studies.verdict import Claim, Verdict, below
 from models.mobilenet_v1 import MobileNetV1

@@ -8,9 +8,8 @@ from pathlib import Path
 import tyro
 
 from artifact.artifact import Artifact
-from bench.timer.crosscheck import crosscheck, crosscheck_section, passed
-from core.cli import results
-from report.terminal import print_table
+from bench.experiment import print_section
+from bench.timer.measure import crosscheck, crosscheck_section, passed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +39,5 @@ class Timer:
             rounds=self.rounds,
             seconds=self.seconds,
         )
-        section = crosscheck_section(checks)
-        for table in section.tables:
-            print_table(table)
-        for sentence in section.sentences:
-            results().print(sentence)
+        print_section(crosscheck_section(checks))
         return 0 if passed(checks) else 1

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from rich.table import Table
-
 from core.cli import results
+from report.section import Table
+from report.terminal import print_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class Training:
 
     def __call__(self) -> None:
         """Prints images/s of each."""
-        from bench.training.rates import REFERENCE, training_rates
+        from bench.training.measure import REFERENCE, training_rates
         from models.registry import find_model
         from training.datasets import load_data
         from training.look import look
@@ -48,14 +48,14 @@ class Training:
         data = look(load_data(self.data), FolderOptions())
         rates = training_rates(self.model, data, recipe, steps=self.steps)
         slower = min(rates.loader, rates.step)
-        table = Table(title=f"{self.model} on {self.data}, recipe {name}, {rates.device}")
-        table.add_column("what")
-        table.add_column("images/s", justify="right")
-        table.add_column("ratio")
-        table.add_row("loader alone", f"{rates.loader:,.1f}", "")
-        table.add_row("step alone", f"{rates.step:,.1f}", "")
-        table.add_row("both", f"{rates.both:,.1f}", f"{rates.both / slower:.2f} of the slower")
+        rows = [
+            ("loader alone", f"{rates.loader:,.1f}", ""),
+            ("step alone", f"{rates.step:,.1f}", ""),
+            ("both", f"{rates.both:,.1f}", f"{rates.both / slower:.2f} of the slower"),
+        ]
         for loop, rate in rates.loops.items():
             versus = f"step: {rates.step / rate:.2f} of it" if loop == REFERENCE else ""
-            table.add_row(loop, f"{rate:,.1f}", versus)
-        results().print(table)
+            rows.append((loop, f"{rate:,.1f}", versus))
+        header = ("what", "images/s", "ratio")
+        results().print(f"{self.model} on {self.data}, recipe {name}, {rates.device}")
+        print_table(Table(header=header, rows=tuple(rows), numeric=frozenset(header[1:2])))

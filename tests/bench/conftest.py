@@ -17,7 +17,7 @@ from tiny_artifact import colour_means, tiny_artifact
 
 from artifact.artifact import Artifact, write_artifact
 from artifact.records import Metrics
-from bench.latency.rows import Row, Sweep
+from bench.latency.record import Row, Sweep
 from bench.load.http_client import Address
 from bench.measure.timing import Latency, Plan
 from core.conditions import Conditions

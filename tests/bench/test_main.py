@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-import bench.latency.candidates
+import bench.latency.measure
 from artifact.artifact import Artifact
 from artifact.store import read_pick
 from bench.latency.command import Report, Run
@@ -19,7 +19,7 @@ def test_run_measures_picks_and_reports(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     make_artifact()
-    monkeypatch.setattr(bench.latency.candidates, "list_runtimes", lambda *_: ["ort-cpu"])
+    monkeypatch.setattr(bench.latency.measure, "list_runtimes", lambda *_: ["ort-cpu"])
     monkeypatch.setenv("COLUMNS", "200")
     artifacts, out = tmp_path / "artifacts", tmp_path / "reports"
     Run(artifacts=artifacts, out=out, count=5, seconds=0, rounds=5, batches=(1, 2))()

@@ -13,21 +13,21 @@ from pathlib import Path
 
 import pytest
 
+from bench.experiment import write_page
 from bench.latency.command import Report
-from bench.latency.sweep_file import read_sweep
+from bench.latency.record import read_sweep
 from bench.layers.explanation import predict
-from bench.layers.layer_report import write_layers
-from bench.layers.layers import LayerTimes
-from bench.layers.peak_rows import known_peaks
+from bench.layers.peaks import known_peaks
+from bench.layers.record import RECORDS as LAYERS
+from bench.layers.record import LayerTimes
 from bench.layers.roofline import roof
-from bench.layers.rows import RECORDS as LAYERS
+from bench.layers.sections import write_layers
 from bench.load.record import RECORDS as LOAD
-from bench.load.record import write_load
-from bench.load.section import load_section
-from bench.load.turns import Turns
-from bench.studies.page import study_section, write_study
-from bench.studies.rows import StudyRow
-from bench.studies.study import find_study, run_study
+from bench.load.record import Turns
+from bench.load.sections import load_section
+from bench.studies.measure import find_study, run_study
+from bench.studies.record import StudyRow
+from bench.studies.sections import study_section
 from core.machine import Machine
 from core.record_file import read_rows
 from report.markdown import markdown
@@ -83,10 +83,9 @@ def test_a_prediction() -> None:
 def test_a_server_under_load(out: Callable[[str, Machine], Path]) -> None:
     header, rows = LOAD.read(STORED / "load" / "load.jsonl")
     folder, turns = out("load", header.machine), Turns(tuple(rows))
-    images = list(dict.fromkeys(turn.images for turn in rows))
-    section = load_section(header.served, images, turns, header.plan)
-    page = write_load(header, turns, section, folder)
+    page = write_page(load_section(header, turns), folder / "load.md")
     assert page.read_text() == (STORED / "load" / "load.md").read_text()
+    LOAD.write(folder / "load.jsonl", header, turns.all)
     assert (folder / "load.jsonl").read_text() == (STORED / "load" / "load.jsonl").read_text()
 
 
@@ -96,5 +95,5 @@ def test_a_study(out: Callable[[str, Machine], Path]) -> None:
     first, *_ = read_rows(STORED / "study" / f"{name}.jsonl", StudyRow)
     folder = out("study", first.machine)
     found = run_study(STUDY, folder, seconds=0.1, on=("CPU",))
-    page = write_study(STUDY, study_section(find_study(STUDY), found), folder)
+    page = write_page(study_section(find_study(STUDY), found), folder / f"{name}.md")
     assert page.read_text() == stored

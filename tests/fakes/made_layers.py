@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench.layers.layers import LayerTime, LayerTimes
 from bench.layers.peaks import Peaks
+from bench.layers.record import LayerTime, LayerTimes
 from bench.measure.timing import Latency
 
 PEAKS = Peaks(

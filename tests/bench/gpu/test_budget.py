@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench.gpu.budget import Budget, seconds_of
+from bench.gpu.process import Budget, seconds_of
 from core.errors import UserError
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import subprocess
 import sys
@@ -13,22 +12,32 @@ import pytest
 
 import bench.gpu.command
 from artifact.runtimes.gpu import Gpu
-from bench.gpu.budget import Budget
-from bench.gpu.check import ROOT, choose, folder_name, run_check, step_command
+from bench.gpu.check import (
+    FILE,
+    ROOT,
+    STEPS,
+    Outcome,
+    Step,
+    choose,
+    folder_name,
+    run_check,
+    step_command,
+    summary_table,
+)
 from bench.gpu.command import GpuCheck
 from bench.gpu.parity import ParityRow
-from bench.gpu.steps import FILE, STEPS, Outcome, Step
-from bench.gpu.summary import summary_table
+from bench.gpu.process import Budget
 from core.errors import UserError
+from core.lazy import resolve
 from core.record_file import read_rows
 from report.terminal import print_table
 
 PLAYED = (
-    Step("tests", "Works", "no.module", 1, ("mine.jsonl",)),
-    Step("training", "Crashes", "no.module", 1),
-    Step("latency", "Hangs", "no.module", 0.15),
-    Step("engine", "Dies", "no.module", 1),
-    Step("report", "Works, too", "no.module", 1),
+    Step("tests", "Works", "no.module:run", 1, ("mine.jsonl",)),
+    Step("training", "Crashes", "no.module:run", 1),
+    Step("latency", "Hangs", "no.module:run", 0.15),
+    Step("engine", "Dies", "no.module:run", 1),
+    Step("report", "Works, too", "no.module:run", 1),
 )
 CODE = {
     "tests": "print('result: all is well')",
@@ -102,7 +111,7 @@ def test_steps_are_chosen_with_what_they_need() -> None:
 
 def test_every_step_has_a_module_and_a_command() -> None:
     for step in STEPS:
-        assert callable(importlib.import_module(step.module).run)
+        assert callable(resolve(step.run))
     assert sum(step.weight for step in STEPS) == 510
     command = step_command(STEPS[0], Path("/out"), 12.34)
     assert command[1:] == ("-m", "bench.gpu", "tests", "--out", "/out", "--seconds", "12.3")
@@ -155,7 +164,9 @@ def test_a_step_that_is_stopped_writes_down_what_it_did_not_do(tmp_path: Path) -
         "main.StepRun(step='parity', out=pathlib.Path(sys.argv[1]), seconds=3)()\n"
     )
     commands = lambda step, folder, seconds: (sys.executable, "-c", code, str(folder))  # noqa: E731
-    (found,) = run_check(tmp_path, Budget(8), [Step("parity", "Parity", "no.module", 1)], commands)
+    (found,) = run_check(
+        tmp_path, Budget(8), [Step("parity", "Parity", "no.module:run", 1)], commands
+    )
     assert found.state == "stopped"
     rows = read_rows(tmp_path / "parity.jsonl", ParityRow)
     assert rows[0].reason == "stopped at its time limit"

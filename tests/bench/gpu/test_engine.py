@@ -14,9 +14,8 @@ from artifact.artifact import Artifact
 from artifact.fingerprint import EngineMismatch
 from artifact.runtimes.base import RuntimeUnavailable, load_runtime
 from bench.gpu import engine
-from bench.gpu.budget import Budget
 from bench.gpu.engine import FILE, Engine, run
-from bench.gpu.process import RESULT
+from bench.gpu.process import RESULT, Budget
 from core.errors import UserError
 from core.record_file import read_rows
 

@@ -9,8 +9,9 @@ import pytest
 
 import export.jobs
 from artifact.artifact import Artifact
-from bench.gpu.budget import Budget
-from bench.gpu.exports import FILE, Export, run
+from bench.gpu.process import Budget
+from bench.gpu.steps import FILE, Export
+from bench.gpu.steps import run_exports as run
 from core.errors import UserError
 from core.record_file import read_rows
 from export.build import Outcome

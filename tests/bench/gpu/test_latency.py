@@ -9,10 +9,9 @@ import pytest
 
 import bench.gpu.latency
 from artifact.artifact import Artifact
-from bench.gpu.budget import Budget
 from bench.gpu.latency import COMPILED, Piece, pieces, run
-from bench.latency.rows import Sweep
-from bench.latency.sweep_file import read_sweep
+from bench.gpu.process import Budget
+from bench.latency.record import Sweep, read_sweep
 from bench.measure.timing import Plan
 from core.errors import UserError
 from models.registry import DEFAULT_NETWORKS

@@ -9,10 +9,9 @@ import pytest
 
 import bench.gpu.limits
 from artifact.artifact import Artifact
-from bench.gpu.budget import Budget
 from bench.gpu.limits import FILE, LimitRow, limits_section, lower_limit, run
-from bench.latency.rows import Row, Sweep
-from bench.latency.sweep_file import write_sweep
+from bench.gpu.process import Budget
+from bench.latency.record import Row, Sweep, write_sweep
 from bench.layers.peaks import Peaks
 from core.record_file import read_rows
 from models.cost import Kind, LayerCost

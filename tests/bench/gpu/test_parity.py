@@ -13,8 +13,8 @@ import pytest
 import bench.gpu.parity
 from artifact.artifact import Artifact
 from artifact.runtimes.base import RuntimeUnavailable
-from bench.gpu.budget import Budget
 from bench.gpu.parity import FILE, ParityRow, fill, parity_section, run
+from bench.gpu.process import Budget
 from core.errors import UserError
 from core.record_file import read_rows
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-import bench.gpu.study
-import bench.studies.study
-from bench.gpu.budget import Budget
-from bench.gpu.study import run
+import bench.gpu.steps
+import bench.studies.measure
+from bench.gpu.process import Budget
+from bench.gpu.steps import run_guidelines as run
 from bench.studies import guidelines
 from bench.studies.variants import Platform, Variant
 
@@ -28,11 +28,11 @@ def test_claims_are_judged_and_the_page_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = dataclasses.replace(guidelines.STUDY, variants=few)
-    for module in (bench.gpu.study, bench.studies.study):
+    for module in (bench.gpu.steps, bench.studies.measure):
         monkeypatch.setattr(module, "find_study", lambda name: study)
-    monkeypatch.setattr(bench.studies.study, "runtimes", lambda platform: ["torch"])
-    monkeypatch.setattr(bench.gpu.study, "_SECONDS", 0.0)
-    monkeypatch.setattr(bench.studies.study, "COUNT", 24)
+    monkeypatch.setattr(bench.studies.measure, "runtimes", lambda platform: ["torch"])
+    monkeypatch.setattr(bench.gpu.steps, "_SECONDS", 0.0)
+    monkeypatch.setattr(bench.studies.measure, "COUNT", 24)
     said = run(tmp_path, Budget(60), on="CPU")
     names, verdicts = zip(*(part.split(maxsplit=1) for part in said.split(", ")), strict=True)
     assert names == ("G1", "G2", "G3", "G4")

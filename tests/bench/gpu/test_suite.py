@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.gpu.budget import Budget
-from bench.gpu.suite import run
+from bench.gpu.process import Budget
+from bench.gpu.steps import run_tests as run
 from core.errors import UserError
 
 TEST = """

@@ -8,20 +8,22 @@ from typing import Any
 
 import pytest
 
-import bench.training.rates
+import bench.training.measure
 from bench.gpu import training
-from bench.gpu.budget import Budget
-from bench.gpu.rates import Trained, in_short, training_section
+from bench.gpu.process import Budget
 from bench.gpu.training import (
     FILE,
     NETWORKS,
     Piece,
+    Trained,
     choose_data,
+    in_short,
     pieces,
     recipe_for,
     run,
+    training_section,
 )
-from bench.training.rates import Rates
+from bench.training.measure import Rates
 from core.errors import UserError
 from core.record_file import read_rows
 from training.recipe import Recipe
@@ -47,7 +49,7 @@ def played(monkeypatch: pytest.MonkeyPatch) -> None:
             raise RuntimeError("Triton cannot find a compiler")
         return Rates(loader=3000.0, step=2000.0, both=1900.0, loops={}, device="GPU")
 
-    monkeypatch.setattr(bench.training.rates, "training_rates", rates)
+    monkeypatch.setattr(bench.training.measure, "training_rates", rates)
 
 
 @pytest.mark.usefixtures("digits", "here", "played")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.gpu.utilisation import watched
+from bench.gpu.training import watched
 
 
 def test_samples_are_taken_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

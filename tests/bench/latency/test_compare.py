@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 
 from artifact.runtimes.base import RUNTIMES
+from bench.latency.command import Compare
 from bench.latency.compare import Comparison, compare
-from bench.latency.compare_command import Compare
-from bench.latency.rows import Row, Sweep, p50
-from bench.latency.sweep_file import write_sweep
+from bench.latency.record import Row, Sweep, p50, write_sweep
 from bench.measure.timing import Latency, overlap
 from core.errors import UserError
 

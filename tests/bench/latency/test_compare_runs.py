@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench.latency.compare import compare
-from bench.latency.sweep_file import read_sweep
+from bench.latency.record import read_sweep
 
 RUNS = 11  # 55 pairs
 

@@ -8,10 +8,9 @@ import pytest
 
 from artifact.records import Metrics
 from artifact.store import read_pick
-from bench.latency.constraints import Goal, choose, seconds
-from bench.latency.pick_command import Pick
-from bench.latency.rows import Row, Sweep
-from bench.latency.sweep_file import write_sweep
+from bench.latency.command import Pick
+from bench.latency.pick import Goal, choose, seconds
+from bench.latency.record import Row, Sweep, write_sweep
 from core.errors import UserError
 
 Rows = Callable[..., Row]

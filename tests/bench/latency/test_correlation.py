@@ -5,8 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from bench.latency.correlation import correlate, correlation_section, inversions, settings
-from bench.latency.costs import Costs
-from bench.latency.rows import Row, Sweep
+from bench.latency.record import Costs, Row, Sweep
 
 Rows = Callable[..., Row]
 Sweeps = Callable[..., Sweep]

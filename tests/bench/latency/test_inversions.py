@@ -5,10 +5,9 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from bench.latency.costs import Costs
-from bench.latency.inversions import inversion_section
-from bench.latency.rows import Row, Sweep
-from bench.layers.layers import Share
+from bench.latency.correlation import inversion_section
+from bench.latency.record import Costs, Row, Sweep
+from bench.layers.record import Share
 from models.cost import Kind
 
 Rows = Callable[..., Row]

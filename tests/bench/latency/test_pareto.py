@@ -10,7 +10,7 @@ import pytest
 
 from artifact.records import Metrics
 from bench.latency.pareto import RatedRow, beats, pareto_front, published_for, with_accuracy
-from bench.latency.rows import Row, Sweep
+from bench.latency.record import Row, Sweep
 from bench.measure.timing import overlap
 from models.cost import known_costs
 from models.published import published_top1

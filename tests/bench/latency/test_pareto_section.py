@@ -8,8 +8,8 @@ import pytest
 import vl_convert
 
 from artifact.records import Metrics
-from bench.latency.pareto_section import pareto_section
-from bench.latency.rows import Row, Sweep
+from bench.latency.pareto import pareto_section
+from bench.latency.record import Row, Sweep
 from models.cost import known_costs
 from report.markdown import markdown
 from report.section import Section

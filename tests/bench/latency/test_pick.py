@@ -5,7 +5,7 @@ from pathlib import Path
 
 from artifact.store import read_pick
 from bench.latency.pick import pick, write_pick
-from bench.latency.rows import Row, Sweep
+from bench.latency.record import Row, Sweep
 
 Rows = Callable[..., Row]
 Sweeps = Callable[..., Sweep]

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from bench.latency.report import write_latency
-from bench.latency.rows import Row, Sweep
+from bench.latency.record import Row, Sweep
+from bench.latency.sections import write_latency
 from report.format import millions, ms
 from report.write import Files
 

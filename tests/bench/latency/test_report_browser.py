@@ -9,8 +9,8 @@ import pytest
 from chromium import Browser, Page
 from PIL import Image
 
-from bench.latency.report import write_latency
-from bench.latency.rows import Row, Sweep
+from bench.latency.record import Row, Sweep
+from bench.latency.sections import write_latency
 
 Rows = Callable[..., Row]
 Sweeps = Callable[..., Sweep]

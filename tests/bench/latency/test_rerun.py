@@ -10,15 +10,13 @@ from typing import Any
 import onnx
 import pytest
 
-import bench.latency.candidates
-import bench.latency.rerun
+import bench.latency.compare
+import bench.latency.measure
 from artifact.artifact import Artifact, write_artifact
 from artifact.runtimes.base import Runtime, load_runtime
-from bench.latency.compare import Change, compare
-from bench.latency.compare_command import Compare
-from bench.latency.rerun import rerun, sure_ends
-from bench.latency.rows import Row, Sweep
-from bench.latency.sweep_file import write_sweep
+from bench.latency.command import Compare
+from bench.latency.compare import Change, compare, rerun, sure_ends
+from bench.latency.record import Row, Sweep, write_sweep
 from bench.measure.spread import Spread
 from bench.measure.timing import Plan, measure
 from core.errors import UserError
@@ -78,8 +76,8 @@ class Machine:
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     machine = Machine()
-    monkeypatch.setattr(bench.latency.candidates, "load_runtime", machine.load)
-    monkeypatch.setattr(bench.latency.rerun, "measure", partial(measure, clock=machine.clock))
+    monkeypatch.setattr(bench.latency.measure, "load_runtime", machine.load)
+    monkeypatch.setattr(bench.latency.compare, "measure", partial(measure, clock=machine.clock))
     return machine
 
 

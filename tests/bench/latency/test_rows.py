@@ -6,9 +6,8 @@ from collections.abc import Callable
 import pytest
 
 from bench.latency.pick import pick_all
-from bench.latency.prose import summary
-from bench.latency.rows import Row, Sweep
-from bench.latency.table import measured_cells
+from bench.latency.prose import measured_cells, summary
+from bench.latency.record import Row, Sweep
 from bench.measure.spread import Spread
 from bench.measure.timing import Latency
 from core.errors import UserError

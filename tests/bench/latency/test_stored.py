@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench.latency.show import show
-from bench.latency.sweep_file import read_sweep
+from bench.latency.record import read_sweep
+from bench.latency.sections import show
 
 STORED = Path(__file__).with_name("stored")
 

@@ -8,14 +8,13 @@ from typing import Any
 
 import pytest
 
-import bench.latency.candidates
-import bench.latency.grid
-import bench.latency.sweep
+import bench.latency.measure
+import bench.latency.plan
 from artifact.artifact import Artifact
 from artifact.runtimes.base import Runtime, RuntimeUnavailable, load_runtime
-from bench.latency.grid import Grid, find_artifacts
-from bench.latency.rows import Row, Sweep
-from bench.latency.sweep import run_sweep
+from bench.latency.measure import run_sweep
+from bench.latency.plan import Grid, find_artifacts
+from bench.latency.record import Row, Sweep
 from bench.measure.spread import Spread
 from bench.measure.timing import Plan
 from core.conditions import Conditions
@@ -39,8 +38,8 @@ def runtimes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def take(form: str, precision: str) -> list[str]:
         return [*(["torch"] if precision == "fp32" else []), "ort-cpu", "absent"]
 
-    monkeypatch.setattr(bench.latency.candidates, "list_runtimes", take)
-    monkeypatch.setattr(bench.latency.candidates, "load_runtime", load)
+    monkeypatch.setattr(bench.latency.measure, "list_runtimes", take)
+    monkeypatch.setattr(bench.latency.measure, "load_runtime", load)
     return loaded
 
 
@@ -115,8 +114,8 @@ def test_wrong_answers_and_crashes_are_not_timed(
         return Wrong(load_runtime("ort-cpu", artifact, **options))
 
     closed: list[bool] = []
-    monkeypatch.setattr(bench.latency.candidates, "list_runtimes", lambda *_: ["wrong", "crash"])
-    monkeypatch.setattr(bench.latency.candidates, "load_runtime", load)
+    monkeypatch.setattr(bench.latency.measure, "list_runtimes", lambda *_: ["wrong", "crash"])
+    monkeypatch.setattr(bench.latency.measure, "load_runtime", load)
     rows = rows_of(Grid(artifacts=tmp_path / "artifacts", batches=(1,)))
     assert "does not reproduce the golden batch" in str(
         rows["tiny-toy/onnx-fp32", "wrong", 1].reason
@@ -164,13 +163,13 @@ def test_a_call_that_may_not_have_ended_is_not_timed(
         def __exit__(self, *error: object) -> None:
             pass
 
-    monkeypatch.setattr(bench.latency.candidates, "list_runtimes", lambda *_: ["unsynchronised"])
+    monkeypatch.setattr(bench.latency.measure, "list_runtimes", lambda *_: ["unsynchronised"])
     monkeypatch.setattr(
-        bench.latency.candidates,
+        bench.latency.measure,
         "load_runtime",
         lambda *a, **o: Unsynchronised(load_runtime("ort-cpu", a[1])),
     )
-    monkeypatch.setattr(bench.latency.candidates, "check_golden", lambda runtime, artifact: None)
+    monkeypatch.setattr(bench.latency.measure, "check_golden", lambda runtime, artifact: None)
     (row,) = rows_of(Grid(artifacts=tmp_path / "artifacts", batches=(1,))).values()
     assert row.latency is None
     assert "returned Later, not an array on the host: its call may end before" in str(row.reason)
@@ -237,7 +236,7 @@ def hours(monkeypatch: pytest.MonkeyPatch) -> None:
     def conditions() -> Conditions:
         return dataclasses.replace(real, when=f"2026-11-22T{next(looks):02}:00:00+00:00")
 
-    monkeypatch.setattr(bench.latency.sweep, "conditions", conditions)
+    monkeypatch.setattr(bench.latency.measure, "conditions", conditions)
 
 
 @pytest.mark.usefixtures("hours")
@@ -288,7 +287,7 @@ def test_each_number_of_threads_is_a_candidate(
     tmp_path: Path, make_artifact: Artifacts, runtimes: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_artifact()
-    monkeypatch.setattr(bench.latency.grid, "usable_cores", lambda: 2)
+    monkeypatch.setattr(bench.latency.plan, "usable_cores", lambda: 2)
     sweep = run_sweep(Grid(artifacts=tmp_path / "artifacts", batches=(1,), threads=(1, 2)), PLAN)
     assert {(row.runtime, row.threads) for row in sweep.measured()} == {
         (runtime, threads) for runtime in ("torch", "ort-cpu") for threads in (1, 2)
@@ -304,7 +303,7 @@ def test_only_the_runtimes_that_are_asked_for(
     make_artifact()
     whole = Grid(artifacts=tmp_path / "artifacts", batches=(1,))
     first = run_sweep(whole, PLAN)
-    monkeypatch.setattr(bench.latency.grid, "list_runtimes", lambda form=None: ["torch", "ort-cpu"])
+    monkeypatch.setattr(bench.latency.plan, "list_runtimes", lambda form=None: ["torch", "ort-cpu"])
     some = dataclasses.replace(whole, runtimes=("ort-cpu",))
     assert [row.runtime for row in run_sweep(some, PLAN).rows] == ["ort-cpu"]
     again = run_sweep(some, PLAN, known=first, fresh=True)
@@ -317,7 +316,7 @@ def test_compiling_is_asked_for(
     tmp_path: Path, make_artifact: Artifacts, runtimes: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_artifact()
-    monkeypatch.setattr(bench.latency.candidates, "list_runtimes", lambda *_: ["torch-compile"])
+    monkeypatch.setattr(bench.latency.measure, "list_runtimes", lambda *_: ["torch-compile"])
     grid = Grid(artifacts=tmp_path / "artifacts", batches=(1,))
     (row,) = run_sweep(grid, PLAN).rows
     assert "ask for it with: make bench ARGS=--compile" in str(row.reason)
@@ -353,7 +352,7 @@ def test_nothing_that_runs_is_still_a_sweep(
     tmp_path: Path, make_artifact: Artifacts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_artifact()
-    monkeypatch.setattr(bench.latency.candidates, "list_runtimes", lambda *_: ["absent"])
+    monkeypatch.setattr(bench.latency.measure, "list_runtimes", lambda *_: ["absent"])
     rows = rows_of(Grid(artifacts=tmp_path / "artifacts"))
     assert {row.latency for row in rows.values()} == {None}
 

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-import bench.latency.sweep_file
-from bench.latency.rows import Row, Sweep
-from bench.latency.sweep_file import FILE, earlier_sweep, read_sweep, write_sweep
+import bench.latency.record
+from bench.latency.record import FILE, Row, Sweep, earlier_sweep, read_sweep, write_sweep
 from core.errors import UserError
 
 Rows = Callable[..., Row]
@@ -44,7 +43,7 @@ def test_rows_of_this_machine_are_known_again(
 ) -> None:
     assert earlier_sweep(tmp_path) is None
     sweep = make_sweep(make_row())
-    monkeypatch.setattr(bench.latency.sweep_file, "this_machine", lambda: sweep.machine)
+    monkeypatch.setattr(bench.latency.record, "this_machine", lambda: sweep.machine)
     write_sweep(sweep, tmp_path)
     assert earlier_sweep(tmp_path) == sweep
     assert earlier_sweep(tmp_path, fresh=True) == sweep  # the rows of other networks stay
@@ -55,7 +54,7 @@ def test_rows_of_another_machine_are_set_aside_and_not_lost(
 ) -> None:
     sweep = make_sweep(make_row())
     newer = dataclasses.replace(sweep.machine, versions={"python": "3.12"})
-    monkeypatch.setattr(bench.latency.sweep_file, "this_machine", lambda: newer)
+    monkeypatch.setattr(bench.latency.record, "this_machine", lambda: newer)
     for number in (1, 2):
         write_sweep(sweep, tmp_path)
         assert earlier_sweep(tmp_path) is None

@@ -8,18 +8,16 @@ from typing import Any
 
 import pytest
 
-import bench.latency.candidates
+import bench.latency.measure
 from artifact.artifact import Artifact
 from artifact.records import Logits
 from artifact.runtimes.base import Runtime, RuntimeUnavailable, load_runtime
 from artifact.runtimes.resident import GpuRuntime
 from bench.latency.correlation import settings
-from bench.latency.costs import Costs
-from bench.latency.grid import Grid
-from bench.latency.report import write_latency
-from bench.latency.rows import Row, Sweep
-from bench.latency.sweep import run_sweep
-from bench.latency.sweep_file import read_sweep, write_sweep
+from bench.latency.measure import run_sweep
+from bench.latency.plan import Grid
+from bench.latency.record import Costs, Row, Sweep, read_sweep, write_sweep
+from bench.latency.sections import write_latency
 from bench.latency.timing_scopes import gpu_section
 from bench.measure.timing import Latency, Plan
 from core.preprocess import Pixels
@@ -79,9 +77,9 @@ class PlayedGpu(GpuRuntime):
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[PlayedResident]:
     """Makes ort-cuda the only runtime; what it has on the GPU is listed."""
     opened: list[PlayedResident] = []
-    monkeypatch.setattr(bench.latency.candidates, "list_runtimes", lambda *_: ["ort-cuda"])
+    monkeypatch.setattr(bench.latency.measure, "list_runtimes", lambda *_: ["ort-cuda"])
     monkeypatch.setattr(
-        bench.latency.candidates,
+        bench.latency.measure,
         "load_runtime",
         lambda name, artifact, **_: PlayedGpu(artifact, opened),
     )

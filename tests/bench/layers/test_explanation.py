@@ -10,15 +10,13 @@ from made_layers import PEAKS, layer, times
 
 import bench.layers.explanation
 from artifact.artifact import Artifact
-from bench.latency.rows import Row, Sweep
-from bench.layers.agreement import doubt
+from bench.experiment import this_machine
+from bench.latency.record import Row, Sweep
 from bench.layers.explanation import Bounded, explain, profile
-from bench.layers.layers import LayerTimes
-from bench.layers.peak_rows import keep_peaks, known_peaks
-from bench.layers.peaks import Peaks
-from bench.layers.rows import keep_layers, known_layers
-from bench.layers.sweep import Profiles
-from bench.measure.machine import this_machine
+from bench.layers.measure import Profiles
+from bench.layers.peaks import Peaks, keep_peaks, known_peaks
+from bench.layers.record import LayerTimes, keep_layers, known_layers
+from bench.layers.roofline import doubt
 from bench.measure.timing import Latency
 from core.errors import UserError
 

@@ -14,11 +14,10 @@ from torch import nn
 
 from artifact.artifact import Artifact, write_artifact
 from bench.layers.command import Layers
-from bench.layers.join import join
-from bench.layers.layer_report import kind_rows, sentence
-from bench.layers.layers import LayerTimes
+from bench.layers.measure import join, measure_layers
 from bench.layers.profiler import Kernel, Overhead, kernels, without_profiler
-from bench.layers.sweep import measure_layers
+from bench.layers.record import LayerTimes
+from bench.layers.sections import kind_rows, sentence
 from bench.measure.timing import Latency
 from core.errors import UserError
 from core.files import staged

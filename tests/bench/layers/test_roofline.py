@@ -5,10 +5,10 @@ import dataclasses
 import pytest
 from made_layers import PEAKS, layer, times
 
+from bench.layers.measure import Missing
 from bench.layers.peaks import measure_peaks
 from bench.layers.roofline import bounds, roof
-from bench.layers.roofline_section import roofline_section
-from bench.layers.sweep import Missing
+from bench.layers.sections import roofline_section
 from core.errors import UserError
 
 

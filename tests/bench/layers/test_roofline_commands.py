@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-import bench.layers.roofline_command
+import bench.layers.command
 from artifact.artifact import Artifact
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -21,7 +21,7 @@ def test_too_few_families_are_refused_before_anything_is_profiled(
     def refuse(*arguments: object, **options: object) -> None:
         raise AssertionError("profiled")
 
-    monkeypatch.setattr(bench.layers.roofline_command, "profile", refuse)
+    monkeypatch.setattr(bench.layers.command, "profile", refuse)
     for network in ("mobilenet_v2", "timm/mobilenetv2_100", "timm/resnet18", "resnet50"):
         make_artifact(f"{network}-toy")
     done = command("bench", "predict")

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from made_layers import PEAKS, layer, times
 
-import bench.layers.sweep
+import bench.layers.measure
 from artifact.artifact import Artifact
-from bench.layers.peak_rows import keep_peaks, known_peaks
-from bench.layers.rows import FILE, keep_layers, known_layers
-from bench.layers.sweep import profile_all
-from bench.measure.machine import this_machine
+from bench.experiment import this_machine
+from bench.layers.measure import profile_all
+from bench.layers.peaks import keep_peaks, known_peaks
+from bench.layers.record import FILE, keep_layers, known_layers
 from bench.measure.timing import Plan
 from core.errors import UserError
 
@@ -68,7 +68,7 @@ def test_what_was_profiled_is_not_profiled_again(
     def refuse(*arguments: object, **options: object) -> None:
         raise AssertionError("profiled again")
 
-    monkeypatch.setattr(bench.layers.sweep, "_open", refuse)
+    monkeypatch.setattr(bench.layers.measure, "_open", refuse)
     again = profile_all(artifacts[:1], batches=(1, 4), threads=1, known=found.rows, plan=PLAN)
     assert again.rows == found.rows
     stale = [dataclasses.replace(row, sha256="1" * 64) for row in found.rows]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from bench.load.images import CROPS, SIZES, photos, read_images
+from bench.load.plan import CROPS, SIZES, photos, read_images
 from core.errors import UserError
 
 

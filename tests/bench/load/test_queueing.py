@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bench.load.queueing import _latencies, ideal_tail
+from bench.load.sections import _latencies, ideal_tail
 
 
 def test_even_arrivals_never_wait() -> None:

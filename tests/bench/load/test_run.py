@@ -14,15 +14,15 @@ from PIL import Image
 
 import bench.load.command
 from artifact.artifact import Artifact
+from bench.latency.record import Sweep
 from bench.load.command import Load as Command
 from bench.load.http_client import Address
 from bench.load.in_process import Limit
 from bench.load.loops import Load
-from bench.load.record import SCHEMA, LoadHeader
-from bench.load.run import check_requests, make_requests, measure_load
-from bench.load.section import TARGETS, load_section
-from bench.load.served import Served
-from bench.load.turns import QUICK, Form, LoadPlan, Turn, Turns
+from bench.load.measure import check_requests, make_requests, measure_load
+from bench.load.plan import QUICK, Form, LoadPlan
+from bench.load.record import SCHEMA, LoadHeader, Served, Turn, Turns
+from bench.load.sections import TARGETS, load_section
 from bench.load.wrk import LONG_ENOUGH
 from core.errors import UserError
 from core.preprocess import encode_png
@@ -30,11 +30,31 @@ from core.preprocess import encode_png
 Artifacts = Callable[..., Artifact]
 Serve = Callable[..., Address]
 Reply = Callable[..., bytes]
+Headers = Callable[[LoadPlan], LoadHeader]
 
 TINY = LoadPlan(
     rounds=3, seconds=0.1, connections=(1, 3), open_seconds=0.1, shares=(0.5, 0.7), lone_seconds=0.1
 )
 SERVED = Served(model="tiny", data="toy", precision="fp32", runtime="ort-cpu", sha256s={})
+
+
+@pytest.fixture
+def header(make_sweep: Callable[..., Sweep]) -> Headers:
+    """Makes the header of turns that were sent by our own client on a made-up machine."""
+    sweep = make_sweep()
+
+    def make(plan: LoadPlan) -> LoadHeader:
+        return LoadHeader(
+            schema=SCHEMA,
+            served=SERVED,
+            client="ours",
+            plan=plan,
+            machine=sweep.machine,
+            before=sweep.before,
+            after=sweep.after,
+        )
+
+    return make
 
 
 class Fixed(Limit):
@@ -129,8 +149,7 @@ def opened(arrivals: str, share: float, tails: list[float]) -> list[Turn]:
     ]
 
 
-def test_what_is_said_follows_from_the_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.load.section.usable_cores", lambda: 2)
+def test_what_is_said_follows_from_the_figures(header: Headers) -> None:
     plan = LoadPlan(rounds=3, shares=(0.5, 0.7))
     turns = Turns(
         (
@@ -151,7 +170,7 @@ def test_what_is_said_follows_from_the_figures(monkeypatch: pytest.MonkeyPatch) 
             *opened("poisson", 0.7, [300.0] * 3),
         )
     )
-    section = load_section(SERVED, ["500x375"], turns, plan)
+    section = load_section(header(plan), turns)
     assert section.title == "tiny (toy, fp32, ort-cpu) under load"
     said = "\n".join(section.sentences)
     for sentence in (
@@ -198,7 +217,7 @@ def test_every_target_is_of_something_that_is_measured() -> None:
         assert connections in plan.connections
 
 
-def test_no_good_answer_is_said() -> None:
+def test_no_good_answer_is_said(header: Headers) -> None:
     plan = LoadPlan(rounds=3, connections=(1,), forms=("raw",), arrivals=("fixed",), shares=(0.7,))
     none = Load(statuses={"503": 2}, throughput=0.0, latencies=())
     cases: list[dict[str, Any]] = [
@@ -210,7 +229,7 @@ def test_no_good_answer_is_said() -> None:
     turns = Turns(
         (turn("in process", 9.0), *(Turn(images="500x375", load=none, **case) for case in cases))
     )
-    section = load_section(SERVED, ["500x375"], turns, plan)
+    section = load_section(header(plan), turns)
     assert "A lone client had no good answer" in section.sentences[0]
     assert section.tables[1].rows[0][4:] == ("0.00 (0.00 to 0.00)", "-", "-", "-", "503 x 2")
     assert section.tables[2].rows[0][3:] == ("-", "-", "-", "503 x 2")

@@ -10,7 +10,8 @@ import pytest
 
 from artifact.artifact import Artifact
 from bench.load.http_client import Address
-from bench.load.served import Served, ask_server, find_artifact
+from bench.load.measure import ask_server, find_artifact
+from bench.load.record import Served
 from core.errors import UserError
 
 Artifacts = Callable[..., Artifact]

@@ -9,8 +9,8 @@ import pytest
 
 from artifact.runtimes import base
 from artifact.runtimes.base import RuntimeSpec, list_runtimes, runtime_packages
+from bench.experiment import this_machine
 from bench.latency.charts import colour, colours
-from bench.measure.machine import this_machine
 
 NEW = RuntimeSpec(
     name="new", loader="new:load", formats=("onnx",), packages=("pytest",), install=""

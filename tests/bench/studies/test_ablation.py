@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from bench.measure.machine import this_machine
+from bench.experiment import this_machine
 from bench.studies import ablation
 from bench.studies.ablation import NETWORKS, PRINTED, AblationRow, chart, markdown, run_ablation
 from core.errors import UserError

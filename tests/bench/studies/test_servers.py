@@ -16,24 +16,28 @@ import psutil
 import pytest
 from PIL import Image
 
-import bench.studies.contenders
 import bench.studies.servers
 from artifact.artifact import Artifact
+from bench.experiment import this_machine
 from bench.load.http_client import Address
 from bench.load.loops import Load
-from bench.load.run import make_requests
-from bench.load.turns import Form, Turn, Turns
-from bench.measure.machine import this_machine
+from bench.load.measure import make_requests
+from bench.load.plan import Form
+from bench.load.record import Turn, Turns
 from bench.studies.command import Study as Command
-from bench.studies.contenders import CONTENDERS, ROOT, Contender, NotStarted, started
 from bench.studies.plain import PORT, VARIABLE, Classifier
 from bench.studies.servers import (
     CONNECTIONS,
+    CONTENDERS,
     IMAGES,
+    ROOT,
     TARGETS,
+    Contender,
+    NotStarted,
     ServersHeader,
     run_servers,
     servers_section,
+    started,
     take_turns,
 )
 from core.errors import UserError
@@ -99,9 +103,9 @@ def test_a_server_that_does_not_start_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, reason: str
 ) -> None:
     if "within" in reason:
-        monkeypatch.setattr(bench.studies.contenders, "_START_S", 1)
+        monkeypatch.setattr(bench.studies.servers, "_START_S", 1)
         if "503" in reason:
-            monkeypatch.setattr(bench.studies.contenders, "_START_S", 3)
+            monkeypatch.setattr(bench.studies.servers, "_START_S", 3)
             reason = reason.replace("1 s", "3 s")
     with (
         pytest.raises(NotStarted, match=reason),

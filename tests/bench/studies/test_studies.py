@@ -13,12 +13,12 @@ import torch
 from torch import nn
 
 import bench.studies
-from bench.measure.machine import this_machine
+from bench.experiment import this_machine
 from bench.measure.timing import Latency, Plan, overlap
 from bench.studies import fused_mbconv, grouped, guidelines, scaling
+from bench.studies.measure import find_study
+from bench.studies.record import PAPER, Ratio, Results, StudyRow
 from bench.studies.registry import STUDIES, StudySpec
-from bench.studies.rows import PAPER, Ratio, Results, StudyRow
-from bench.studies.study import find_study
 from bench.studies.variants import Platform, Variant, settle
 from bench.studies.verdict import below
 

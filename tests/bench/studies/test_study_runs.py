@@ -16,15 +16,15 @@ import torch
 from PIL import Image
 from torch import nn
 
-import bench.studies.page
-import bench.studies.study
+import bench.studies.measure
+import bench.studies.sections
 import bench.studies.variants
-from bench.measure.machine import this_machine
+from bench.experiment import this_machine, write_page
 from bench.studies import ablation
 from bench.studies.command import Study as Command
-from bench.studies.page import study_section, write_study
-from bench.studies.rows import Results, StudyRow
-from bench.studies.study import ROUNDS, Study, run_study
+from bench.studies.measure import ROUNDS, Study, run_study
+from bench.studies.record import Results, StudyRow
+from bench.studies.sections import study_section
 from bench.studies.variants import Variant, digest, platforms, prepare, runtimes, settle
 from bench.studies.verdict import Claim, faster
 from core.errors import UserError
@@ -74,7 +74,7 @@ def exported(network: nn.Module, *settings: Any) -> Any:
 
 @pytest.fixture(autouse=True)
 def _two_runtimes_and_few_exports(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench.studies.study, "runtimes", lambda platform: ["torch", "ort-cpu"])
+    monkeypatch.setattr(bench.studies.measure, "runtimes", lambda platform: ["torch", "ort-cpu"])
     monkeypatch.setattr(bench.studies.variants, "to_graph", exported)
 
 
@@ -83,7 +83,7 @@ def study(monkeypatch: pytest.MonkeyPatch) -> Callable[[Study], None]:
     """Makes a study the one that every name finds; at first :data:`STUDY`."""
 
     def use(chosen: Study) -> None:
-        for module in (bench.studies.study, bench.studies.page):
+        for module in (bench.studies.measure, bench.studies.sections):
             monkeypatch.setattr(module, "find_study", lambda name: chosen)
 
     use(STUDY)
@@ -158,7 +158,7 @@ def test_rows_of_another_machine_are_not_reused(
 ) -> None:
     first = quick()
     newer = dataclasses.replace(this_machine(), versions={"torch": "99"})
-    monkeypatch.setattr(bench.studies.study, "this_machine", lambda: newer)
+    monkeypatch.setattr(bench.studies.measure, "this_machine", lambda: newer)
     again = quick()
     assert samples(again) != samples(first)
     assert again.rows[0].machine.versions == {"torch": "99"}
@@ -211,7 +211,7 @@ def test_unequal_macs_are_noticed(
 
 def test_page_names_machine_date_and_figures(quick: Callable[..., Results], tmp_path: Path) -> None:
     results = quick()
-    page = write_study("made_up", study_section(STUDY, {"CPU": results}), tmp_path)
+    page = write_page(study_section(STUDY, {"CPU": results}), tmp_path / "study-made_up.md")
     text = page.read_text()
     assert page == tmp_path / "study-made_up.md"
     row = results.rows[0]
@@ -242,9 +242,9 @@ def test_a_gpu_is_measured_beside_the_cpu(
     """Its loader is a fake: what CUDA does was not seen."""
     loaders = bench.studies.variants._LOADERS
     monkeypatch.setitem(loaders, "torch-cuda", loaders["torch"])
-    monkeypatch.setattr(bench.studies.study, "platforms", lambda: ["CPU", "GPU"])
+    monkeypatch.setattr(bench.studies.measure, "platforms", lambda: ["CPU", "GPU"])
     monkeypatch.setattr(
-        bench.studies.study, "runtimes", lambda p: ["torch-cuda"] if p == "GPU" else ["torch"]
+        bench.studies.measure, "runtimes", lambda p: ["torch-cuda"] if p == "GPU" else ["torch"]
     )
     found = run_study("made_up", tmp_path, seconds=0.0)
     assert {(row.runtime, row.batch) for r in found.values() for row in r.rows} == {
@@ -253,7 +253,7 @@ def test_a_gpu_is_measured_beside_the_cpu(
     }
     again = run_study("made_up", tmp_path, seconds=0.0)
     assert [samples(r) for r in again.values()] == [samples(r) for r in found.values()]
-    page = write_study("made_up", study_section(STUDY, found), tmp_path)
+    page = write_page(study_section(STUDY, found), tmp_path / "study-made_up.md")
     assert "torch-cuda: " in page.read_text()
     assert "the paper (a GPU): holds" in page.read_text()
     assert "captured once as a CUDA graph" in page.read_text()

@@ -13,14 +13,13 @@ import numpy as np
 import onnx
 import pytest
 
-import bench.timer.crosscheck
+import bench.timer.measure
 from artifact.artifact import Artifact
 from artifact.golden import golden_pixels
 from artifact.runtimes.base import load_runtime
 from artifact.runtimes.openvino_cpu import OpenvinoRuntime
 from artifact.runtimes.ort import OrtRuntime
-from bench.timer.binding import EmptyCall
-from bench.timer.crosscheck import Check, crosscheck, crosscheck_section, passed
+from bench.timer.measure import Check, EmptyCall, crosscheck, crosscheck_section, passed
 from bench.timer.tools import TOOLS, Tool, ToolFailed, ToolJob, find_tool, started
 from core.errors import UserError
 
@@ -135,7 +134,7 @@ def test_the_turns_of_ours_and_of_a_tool(
         "benchmark_app",
         f"open({str(log)!r}, 'a').write(' '.join(sys.argv[1:]) + '\\n')\nprint('Median: 2.00 ms')",
     )
-    monkeypatch.setattr(bench.timer.crosscheck, "SHORT", 100)
+    monkeypatch.setattr(bench.timer.measure, "SHORT", 100)
     theirs, missing = crosscheck(make_artifact(), batch=2, rounds=3, seconds=0.01)
     assert theirs.theirs == (0.002, 0.002, 0.002)
     assert len(theirs.calls) == len(theirs.infers) == len(theirs.empties) == 3
@@ -153,7 +152,7 @@ def test_the_turns_of_ours_and_of_a_tool(
 def test_a_tool_that_fails_is_no_agreement(
     fake: Fakes, make_artifact: Artifacts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench.timer.crosscheck, "SHORT", 100)
+    monkeypatch.setattr(bench.timer.measure, "SHORT", 100)
     fake(PERF_TEST.name, "sys.exit('unknown option')")
     _, failing = crosscheck(make_artifact(), rounds=3, seconds=0.01)
     assert failing.failed
@@ -206,7 +205,7 @@ def test_what_is_mostly_binding_is_not_judged(
     fake: Fakes, make_artifact: Artifacts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("openvino")
-    monkeypatch.setattr(bench.timer.crosscheck, "SHORT", 0.0)
+    monkeypatch.setattr(bench.timer.measure, "SHORT", 0.0)
     fake("benchmark_app", "sys.exit('not to be run')")
     short, _ = crosscheck(make_artifact(), rounds=3, seconds=0.01)
     assert not short.failed

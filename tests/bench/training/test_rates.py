@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from bench.training.rates import REFERENCE, PlainLoop, training_rates
+from bench.training.measure import REFERENCE, PlainLoop, training_rates
 from core.errors import UserError
 from training.datasets import load_data
 from training.loader import Loaders

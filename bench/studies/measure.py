@@ -1,19 +1,16 @@
-"""A study: a question of a paper, asked again on this machine, its variants interleaved."""
+"""Measures a study: a question of a paper asked again on this machine, variants interleaved."""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.progress import Progress
-
-from bench.measure.machine import this_machine
+from bench.experiment import progress_bars, this_machine
 from bench.measure.timing import Plan, measure
-from bench.studies.rows import Results, StudyRow
+from bench.studies.record import Results, StudyRow
 from bench.studies.variants import (
     BATCH,
     Platform,
@@ -25,7 +22,6 @@ from bench.studies.variants import (
     runtimes,
 )
 from bench.studies.verdict import Claim
-from core.cli import notes
 from core.conditions import now
 from core.cores import usable_cores
 from core.errors import UserError
@@ -148,21 +144,19 @@ class StudyRun:
         """Returns a row for every variant in every runtime, interleaved."""
         when = now()
         candidates: list[TimedVariant] = []
-        # Drawn only between turns: a refreshing thread would take its time out of the samples.
-        with Progress(console=notes(), auto_refresh=False) as progress:
-            task = progress.add_task("Exporting", total=len(self.variants))
+        with progress_bars() as bar:
+            exported = bar("Exporting", len(self.variants))
             for variant in self.variants:
                 candidates.append(
                     prepare(variant, self.runtimes, batch=self.batch, threads=self.threads)
                 )
-                progress.update(task, advance=1, refresh=True)
+                exported()
             calls = {
                 (index, runtime): call
                 for index, candidate in enumerate(candidates)
                 for runtime, call in candidate.calls.items()
             }
-            task = progress.add_task("Measuring", total=len(calls) * (self.plan.rounds + 1))
-            tick = partial(progress.update, task, advance=1, refresh=True)
+            tick = bar("Measuring", len(calls) * (self.plan.rounds + 1))
             latencies = measure(calls, self.plan, tick=tick)
         rows = [
             StudyRow(

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from bench.gpu import page, rates
-from bench.gpu.budget import Budget
+from bench.gpu import sections, training
 from bench.gpu.parity import FILE, ParityRow
-from bench.gpu.rates import Trained
-from bench.latency.rows import Row, Sweep
-from bench.latency.sweep_file import write_sweep
+from bench.gpu.process import Budget
+from bench.gpu.training import Trained
+from bench.latency.record import Row, Sweep, write_sweep
 from core.record_file import append_row
 
 WHEN = "2026-11-22T00:00:00+00:00"
@@ -36,11 +35,11 @@ def test_every_step_has_its_section(
 ) -> None:
     row = make_row(runtime="ort-cuda", device=make_row(ms=0.5).latency)
     write_sweep(make_sweep(row), tmp_path)
-    append_row(tmp_path / rates.FILE, TRAINED)
+    append_row(tmp_path / training.FILE, TRAINED)
     append_row(
         tmp_path / FILE, ParityRow(model="a", runtime="ort-cuda", batch=8, reason="why", when=WHEN)
     )
-    said = page.run(tmp_path, Budget(60))
+    said = sections.run(tmp_path, Budget(60))
     assert said.startswith("report.html, ")
     html = (tmp_path / "report.html").read_text()
     for title in ("Training on the GPU", "copies, launches", "fp16 against fp32, computed here"):
@@ -51,8 +50,8 @@ def test_every_step_has_its_section(
 
 
 def test_without_latencies_the_rest_is_a_report(tmp_path: Path) -> None:
-    append_row(tmp_path / rates.FILE, TRAINED)
-    page.run(tmp_path, Budget(60))
+    append_row(tmp_path / training.FILE, TRAINED)
+    sections.run(tmp_path, Budget(60))
     html = (tmp_path / "report.html").read_text()
     assert "Training on the GPU" in html
     assert "Nothing could be measured" in html
@@ -64,8 +63,8 @@ def test_a_section_that_fails_says_why(
     make_sweep: Callable[..., Sweep],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    (tmp_path / rates.FILE).write_text('{"model": 1}\n')
-    found = page.sections(tmp_path, make_sweep(make_row()))
+    (tmp_path / training.FILE).write_text('{"model": 1}\n')
+    found = sections.sections(tmp_path, make_sweep(make_row()))
     assert found[0].title == "Training on the GPU"
     assert found[0].sentences[0].startswith("Not written: ")
     assert "training.jsonl: line 1" in found[0].sentences[0]
@@ -76,4 +75,4 @@ def test_too_large_a_folder_is_named(
 ) -> None:
     write_sweep(make_sweep(make_row()), tmp_path)
     (tmp_path / "big.log").write_bytes(bytes(4_000_000))
-    assert page.run(tmp_path, Budget(60)).endswith("MB in all: more than the 3 MB it should be")
+    assert sections.run(tmp_path, Budget(60)).endswith("MB in all: more than the 3 MB it should be")

@@ -1,4 +1,4 @@
-"""Runs ``python -m bench load``: what is measured of a server, and in what order.
+"""Measures a running server: which artifact it answers with, and what it answers under load.
 
 First a lone client before and after a burst, while the server has seen none. Then, in rounds of
 random order, closed loops and the in-process limit, so that all see the same load. Last open
@@ -10,15 +10,85 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.load.http_client import Address, Connection, NoAnswer, make_form, make_request
+from artifact.artifact import Artifact
+from artifact.store import stored_artifacts
+from bench.load.http_client import Address, Answer, Connection, NoAnswer, make_form, make_request
 from bench.load.in_process import Limit
 from bench.load.loops import Load, closed_loop, fixed_times, open_loop, poisson_times, run_loop
-from bench.load.turns import BURST, Form, LoadPlan, Turn, Turns
+from bench.load.plan import BURST, Form, LoadPlan
+from bench.load.record import Served, Turn, Turns
 from bench.load.wrk import wrk_loop
 from core.errors import UserError
+from core.record_file import parse
+
+
+def ask_server(address: Address, token: str | None = None) -> Served:
+    """Returns what the server at ``address`` answers with.
+
+    Raises:
+        UserError: nobody listens there, or it is no server of ours.
+    """
+    where = address.with_path("/model")
+
+    async def main() -> Answer:
+        connection = Connection(where)
+        try:
+            return await connection.send(make_request(where, token=token))
+        finally:
+            connection.close()
+
+    try:
+        answer = run_loop(main())
+    except NoAnswer as error:
+        gone = "nobody listens there; start the server with: make serve"
+        raise UserError(f"{where.url}: {gone if str(error) == 'refused' else error}") from None
+    if answer.status != 200:
+        key = "; set POCKETNETS_TOKEN as the server has it" if answer.status == 401 else ""
+        raise UserError(f"{where.url} is answered with {answer.status}, not 200{key}")
+    return parse(Served, answer.body, where.url, remedy="load needs a server of make serve")
+
+
+def find_artifact(served: Served, artifacts: Path, folder: Path | None = None) -> Artifact:
+    """Returns the artifact that ``served`` answers with, every file of it checked.
+
+    Args:
+        served: what the server says of itself.
+        artifacts: where to look for it.
+        folder: the artifact, if not below ``artifacts``.
+
+    Raises:
+        UserError: it is not there, or ``folder`` holds another one.
+    """
+    if folder is not None:
+        artifact = Artifact.load(folder)
+        if not _is_served(artifact, served):
+            raise UserError(
+                f"{folder}: {artifact.model} ({artifact.data}, {artifact.precision}), not the "
+                f"server's {served.name}, or with other files; name the folder that is served"
+            )
+        return artifact
+    for one in stored_artifacts(artifacts):
+        if one.artifact is not None and _is_served(one.artifact, served):
+            return one.artifact
+    raise UserError(
+        f"{artifacts}: the server's {served.name} is not here, and the in-process limit needs it; "
+        "name its folder with --artifact"
+    )
+
+
+def _is_served(artifact: Artifact, served: Served) -> bool:
+    names = (artifact.model, artifact.data, artifact.precision)
+    return (*names, artifact.sha256s) == (
+        served.model,
+        served.data,
+        served.precision,
+        served.sha256s,
+    )
+
 
 Case = dict[str, Any]  # attributes of a turn that say what it is
 Sent = Mapping[tuple[str, Form], Sequence[bytes]]

@@ -1,19 +1,77 @@
-"""Rows of a sweep: one per candidate."""
+"""Rows of a sweep, one for each candidate, and the file that keeps them.
+
+`latency.jsonl` holds a header (schema, machine, plan, conditions) on its first line and a row on
+each other. Rows of earlier runs on the same machine stay in it.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import itertools
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Literal, get_args
 
+from pydantic import ConfigDict, with_config
+
+from artifact.artifact import Artifact
 from artifact.records import Metrics, Precision, Weights
 from artifact.runtimes.base import runs_on_gpu
-from bench.latency.costs import Costs
+from bench.experiment import this_machine
 from bench.measure.spread import FEWEST, Spread
 from bench.measure.timing import Latency, Plan, overlap, turn_ratios
+from core.cli import notes
 from core.conditions import Conditions
 from core.errors import UserError
 from core.machine import Machine
 from core.names import canonical_name
+from core.record_file import RecordFile
+from models.cost import Kind, layer_costs, sum_costs
+from report.format import MISSING, percent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Costs:
+    """The costs of a network and its float32 graph, for one image.
+
+    Attributes:
+        macs: multiply-accumulates.
+        parameters: elements of the torch network's weights and biases.
+        activations: elements of the outputs of convolutions and matrix products.
+        bytes_moved: input, weights and output of each layer, as if none was fused.
+        kernels: layers that compute or move something.
+        depthwise: fraction of ``macs`` in depthwise convolutions.
+        pointwise: likewise, in 1x1 convolutions.
+        grouped: likewise, in other convolutions with groups.
+    """
+
+    macs: int
+    parameters: int
+    activations: int
+    bytes_moved: int
+    kernels: int
+    depthwise: float
+    pointwise: float
+    grouped: float
+
+
+def count_costs(artifact: Artifact) -> Costs:
+    """Returns the costs of an ``onnx-fp32`` artifact, counted from its graph."""
+    import onnx
+
+    layers = layer_costs(onnx.load(artifact.model_file))
+    network = sum_costs(layers, parameters=artifact.parameters)
+
+    def share(kind: Kind) -> float:
+        return sum(layer.macs for layer in layers if layer.kind == kind) / (network.macs or 1)
+
+    return Costs(
+        **asdict(network),
+        kernels=sum(layer.bytes_moved() > 0 for layer in layers),
+        depthwise=share("depthwise"),
+        pointwise=share("pointwise"),
+        grouped=share("grouped"),
+    )
+
 
 # Where a call begins and ends: in the host's memory, timed by wall clock; or, pixels and logits
 # staying on a GPU, between two CUDA events, launched kernel by kernel or replayed as a CUDA graph.
@@ -229,3 +287,100 @@ def is_asked(network: str, model: str | None, data: str | None) -> bool:
     start = "" if model is None else f"{canonical_name(model)}-"
     end = "" if data is None else f"-{data}"
     return network.startswith(start) and network.endswith(end)
+
+
+SCHEMA = 2
+FILE = "latency.jsonl"
+_REMEDY = "measure again with: make bench ARGS=--fresh"
+
+
+@with_config(ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True)
+class SweepHeader:
+    """What all rows of a file share."""
+
+    schema: int
+    machine: Machine
+    plan: Plan
+    before: Conditions
+    after: Conditions
+
+
+RECORDS = RecordFile(SweepHeader, Row, schema=SCHEMA, remedy=_REMEDY)
+
+
+def write_sweep(sweep: Sweep, folder: Path) -> Path:
+    """Returns the file in ``folder`` that now holds ``sweep``; it appears by rename, whole."""
+    header = SweepHeader(
+        schema=SCHEMA,
+        machine=sweep.machine,
+        plan=sweep.plan,
+        before=sweep.before,
+        after=sweep.after,
+    )
+    return RECORDS.write(folder / FILE, header, sweep.rows)
+
+
+def read_sweep(path: Path) -> Sweep:
+    """Returns the sweep in the file ``path``, or in the folder ``path``.
+
+    Raises:
+        UserError: there is none, or a line of it cannot be understood (its number is named).
+    """
+    path = path if path.suffix == ".jsonl" else path / FILE
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; measure first with: make bench")
+    header, rows = RECORDS.read(path)
+    return Sweep(
+        machine=header.machine,
+        plan=header.plan,
+        rows=tuple(rows),
+        before=header.before,
+        after=header.after,
+    )
+
+
+def earlier_sweep(folder: Path, *, fresh: bool = False) -> Sweep | None:
+    """Returns what ``folder`` holds of this machine, or None.
+
+    A file of another machine, or of other versions of a library, is kept under another name, as a
+    new one will take its place: ``python -m bench compare`` takes both.
+
+    Args:
+        folder: where :func:`write_sweep` writes.
+        fresh: whether a file that cannot be understood is kept aside, too, and not an error.
+
+    Raises:
+        UserError: a file that cannot be understood.
+    """
+    path = folder / FILE
+    if not path.exists():
+        return None
+    try:
+        sweep = read_sweep(path)
+        if sweep.machine.key == this_machine().key:
+            return sweep
+    except UserError:
+        if not fresh:
+            raise
+    names = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(1))
+    aside = path.rename(next(name for name in names if not name.exists()))
+    notes().print(f"{path} is not of this machine and these versions: it is {aside.name} now")
+    return None
+
+
+def title(row: Row) -> str:
+    """Returns the artifact and runtime of a row: ``onnx-int8 in ort-cpu``."""
+    return f"{row.format}-{row.precision} in {row.runtime}"
+
+
+def top1(row: Row) -> str:
+    """Returns the artifact's own measured accuracy, with the number of images."""
+    if row.metrics is None:
+        return MISSING
+    return f"{percent(row.metrics.top1)} of {row.metrics.images:,}"
+
+
+def threads(row: Row) -> str:
+    """Returns the CPU threads inside a call of ``row``: ``2 threads``."""
+    return f"{row.threads} thread{'s' if row.threads != 1 else ''}"

@@ -1,4 +1,4 @@
-"""The grid of a sweep: which artifacts, batch sizes, threads and runtimes."""
+"""What to measure: artifacts, batch sizes, threads and runtimes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from artifact.formats import artifact_names
 from artifact.runtimes.base import list_runtimes
-from bench.latency.rows import is_asked
+from bench.latency.record import is_asked
 from core.cores import usable_cores
 from core.errors import UserError, closest
 from core.names import canonical_name

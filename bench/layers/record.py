@@ -1,12 +1,23 @@
-"""The layers of a network, as one runtime ran them: costs and seconds of each."""
+"""The layers of networks as one runtime ran them, and the file that keeps them.
+
+`layers.jsonl` holds a header (schema, machine) on its first line, and the layers of an artifact at
+a batch size on each other.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ConfigDict, with_config
 
 from artifact.records import Precision
+from bench.experiment import this_machine
 from bench.measure.timing import Latency
+from core.machine import Machine
+from core.record_file import RecordFile
 from models.cost import Kind
 
 # ONNX Runtime's operators that multiply integers; an int8 graph keeps some layers in float32.
@@ -150,3 +161,47 @@ def computed_in(op: str) -> Precision:
     There is no fp16 among them: it converts an fp16 graph to float32.
     """
     return "int8" if _INTEGER.fullmatch(op) else "fp32"
+
+
+SCHEMA = 1
+FILE = "layers.jsonl"
+
+
+@with_config(ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True)
+class LayersHeader:
+    """What all rows of a file share."""
+
+    schema: int
+    machine: Machine
+
+
+RECORDS = RecordFile(LayersHeader, LayerTimes, schema=SCHEMA)
+
+
+def known_layers(folder: Path) -> list[LayerTimes]:
+    """Returns what ``folder`` holds of this machine and these versions; nothing of another.
+
+    Raises:
+        UserError: a file that cannot be understood; the line is named.
+    """
+    path = folder / FILE
+    if not path.exists():
+        return []
+    header, rows = RECORDS.read(path)
+    return rows if header.machine.key == this_machine().key else []
+
+
+def keep_layers(rows: Iterable[LayerTimes], folder: Path) -> Path:
+    """Returns the file in ``folder`` that now holds ``rows``, and what it knew besides.
+
+    A file of another machine, or of other versions of a library, is replaced: nothing in it can
+    be used here.
+    """
+    machine = this_machine()
+    kept = {row.key: row for row in known_layers(folder)}
+    for row in rows:
+        assert row.machine == machine.key, "rows of two machines do not mix"
+        kept[row.key] = row
+    header = LayersHeader(schema=SCHEMA, machine=machine)
+    return RECORDS.write(folder / FILE, header, (kept[key] for key in sorted(kept)))

@@ -8,16 +8,14 @@ from typing import Any
 
 import altair as alt
 
+from bench.experiment import write_page
 from bench.latency.charts import Panel
 from bench.latency.charts import colours as runtime_colours
-from bench.studies.rows import PAPER, Results
-from bench.studies.study import Study, find_study, run_study
+from bench.studies.measure import Study, find_study, run_study
+from bench.studies.record import PAPER, Results
 from bench.studies.variants import Platform, Variant
-from core.files import write_whole
 from report.format import ms, percent
-from report.markdown import markdown
 from report.section import Figure, Section, Table
-from report.theme import png, sheet
 
 _COLOURS = {"torch-cuda": "#2fa36b", PAPER: "#20242b", "MACs": "#b8bfc8"}
 _SHAPES = {
@@ -28,21 +26,6 @@ _SHAPES = {
     PAPER: "diamond",
     "MACs": "M-0.2,-1.2L0.2,-1.2L0.2,1.2L-0.2,1.2Z",  # a tick
 }
-_WIDTH = 640
-
-
-def write_study(name: str, section: Section, folder: Path) -> Path:
-    """Returns ``folder/study-<name>.md``, with a picture of each figure beside it."""
-    page = folder / f"study-{name}.md"
-    lines = markdown(section)
-    lines[0] = f"# {section.title}"
-    for number, figure in enumerate(section.figures):
-        picture = page.with_name(f"{page.stem}{f'-{number + 1}' if number else ''}.png")
-        chart = figure.chart.properties(width=_WIDTH)
-        write_whole(picture, png(sheet(chart, figure.title)))
-        lines += [f"![{figure.title}]({picture.name})", "", figure.caption, ""]
-    lines += [f"- {note}" for note in section.notes]
-    return write_whole(page, "\n".join([*lines, ""]).encode())
 
 
 def run_paper_study(name: str, out: Path, **options: Any) -> Path:
@@ -51,10 +34,10 @@ def run_paper_study(name: str, out: Path, **options: Any) -> Path:
     Args:
         name: of the study.
         out: folder for its files.
-        options: of :func:`bench.studies.study.run_study`.
+        options: of :func:`bench.studies.measure.run_study`.
     """
     found = run_study(name, out, **options)
-    return write_study(name, study_section(find_study(name), found), out)
+    return write_page(study_section(find_study(name), found), out / f"study-{name}.md")
 
 
 def study_section(study: Study, found: Mapping[Platform, Results]) -> Section:

@@ -1,11 +1,13 @@
-"""The layers of many artifacts, profiled in one run, interleaved.
+"""Profiles the layers of many artifacts in one run, interleaved, and joins them with their costs.
 
 What cannot be profiled is a line with its reason; what was profiled before is not profiled again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -13,15 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from rich.progress import Progress
 
 from artifact.artifact import Artifact
 from artifact.golden import golden_pixels
+from artifact.records import Precision
 from artifact.runtimes.base import Runtime, load_runtime
 from artifact.runtimes.ort import cpu_session
-from bench.layers.join import join
-from bench.layers.layers import LayerTimes
+from bench.experiment import progress_bars, this_machine
 from bench.layers.profiler import (
+    Kernel,
     Overhead,
     OverheadProbe,
     ProbeKey,
@@ -29,12 +31,125 @@ from bench.layers.profiler import (
     profiling,
     without_profiler,
 )
-from bench.measure.machine import this_machine
+from bench.layers.record import LayerTime, LayerTimes, computed_in
 from bench.measure.timing import Call, Latency, Plan, measure
-from core.cli import notes
 from core.conditions import conditions
 from core.errors import UserError, in_words
 from core.preprocess import Pixels
+from models.cost import BYTES, VIEWS, LayerCost, kind_without_weights, layer_costs
+
+# What ONNX Runtime adds to the name of a layer, or of its result, when it rewrites it.
+_DECORATED = re.compile(
+    r"(?:InsertedPrecisionFreeCast_)?(.*?)(?:_nchwc|_token_\d+|/QuickGeluFusion/)?"
+)
+
+
+def join(
+    model: Any, kernels: Sequence[Kernel], precision: Precision = "fp32", batch: int = 1
+) -> list[LayerTime]:
+    """Returns a layer for each of ``kernels``.
+
+    A kernel computes the layer it is named after, and those before it that no kernel is named
+    after: they were fused with it. Its cost is that of the one with the most MACs.
+
+    Args:
+        model: ``ModelProto`` that the kernels are of.
+        kernels: from :class:`bench.layers.profiler.Profiler`.
+        precision: of the values that are moved.
+        batch: images of a call.
+
+    Raises:
+        UserError: layers with MACs that no kernel is named after, or fused with.
+    """
+    costs, fused = layer_costs(model), _fused(model.graph, kernels)
+    lost = [cost.name for cost in costs if cost.macs and cost.name not in fused]
+    if lost:
+        raise UserError(
+            f"this ONNX Runtime names no kernel after {', '.join(lost[:3])}: its profile cannot be "
+            f"joined with the graph ({len(lost)} layers); please report its version"
+        )
+    parts: dict[int, list[LayerCost]] = {}
+    for cost in costs:
+        if cost.name in fused:
+            parts.setdefault(fused[cost.name], []).append(cost)
+    nodes = {node.name: node for node in model.graph.node}
+    layers = []
+    for index, kernel in enumerate(kernels):
+        # Of several without MACs the last one: it is what the kernel is named after.
+        main = max(reversed(parts.get(index, [])), key=lambda cost: cost.macs, default=None)
+        if main is None:
+            layers.append(_added(kernel))
+        else:
+            layers.append(_layer_time(kernel, main, nodes[main.name], precision, batch))
+    return layers
+
+
+def _added(kernel: Kernel) -> LayerTime:
+    return LayerTime(
+        name=kernel.name,
+        op=kernel.op,
+        kind=kind_without_weights(kernel.op),
+        added=True,
+        macs=0,
+        bytes=0,
+        read=kernel.read,
+        weights=0,
+        written=kernel.written,
+        seconds=kernel.seconds,
+    )
+
+
+def _layer_time(
+    kernel: Kernel, main: LayerCost, node: Any, precision: Precision, batch: int
+) -> LayerTime:
+    view = kernel.op in VIEWS
+    size = BYTES[computed_in(kernel.op) if precision == "int8" else precision]
+    return LayerTime(
+        name=main.module or main.name,
+        op=kernel.op,
+        kind=main.kind,
+        added=False,
+        macs=main.macs * batch,
+        bytes=main.bytes_moved(precision, batch),
+        read=0 if view else _read(kernel, main, node),
+        weights=main.parameters * size,
+        written=0 if view else kernel.written,
+        seconds=kernel.seconds,
+    )
+
+
+def _read(kernel: Kernel, main: LayerCost, node: Any) -> int:
+    """Returns how many of the bytes that a kernel is given it cannot but read."""
+    if kernel.op == "Slice":
+        return min(kernel.read, kernel.written)
+    if main.kind == "pointwise":  # it steps over pixels; the windows of others touch
+        strides = next((a.ints for a in node.attribute if a.name == "strides"), ())
+        return kernel.read // math.prod(strides)
+    return kernel.read
+
+
+def _fused(graph: Any, kernels: Iterable[Kernel]) -> Mapping[str, int]:
+    """Returns the index of the kernel that computes a node, by the node's name."""
+    nodes = {node.name for node in graph.node}
+    makers = {name: node.name for node in graph.node for name in node.output}
+    found: dict[str, int] = {}
+    for index, kernel in enumerate(kernels):
+        plain = _DECORATED.fullmatch(kernel.name)
+        for name in (kernel.name, plain[1] if plain else ""):
+            if (node := name if name in nodes else makers.get(name)) is not None:
+                found[node] = index
+                break
+    readers: dict[str, list[str]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node.name)
+    for node in reversed(graph.node):
+        if node.name not in found:
+            after = [found[r] for name in node.output for r in readers.get(name, []) if r in found]
+            if after:
+                found[node.name] = after[0]
+    return found
+
 
 # Some 50 calls of a small network, of a large one as many as 0.3 s hold, in five turns: at least
 # five, with the profiler and as many without.
@@ -142,7 +257,7 @@ def profile_all(
                 found.append(row)
                 continue
             try:
-                found.append(_layer_times(row, threads, (machine, when), overhead, *taken[row]))
+                found.append(_times_of(row, threads, (machine, when), overhead, *taken[row]))
             except Exception as error:
                 missing.append(_missing(row.opened.artifact, row.batch, error))
     return Profiles(rows=tuple(found), missing=tuple(missing), when=when)
@@ -203,15 +318,13 @@ def _take_turns(
     for case in cases:
         calls[case, False] = partial(case.opened.runtime, case.pixels)
         calls[case, True] = partial(case.opened.profiler, case.pixels)
-    with Progress(console=notes(), auto_refresh=False) as progress:
-        task = progress.add_task("Profiling", total=len(calls) * (plan.rounds + 1))
-        tick = partial(progress.update, task, advance=1, refresh=True)
-        taken = measure(calls, plan, tick=tick)
+    with progress_bars() as bar:
+        taken = measure(calls, plan, tick=bar("Profiling", len(calls) * (plan.rounds + 1)))
     overhead = probe.overhead({key: taken[key] for key in probe.calls})
     return {case: (taken[case, False], taken[case, True]) for case in cases}, overhead
 
 
-def _layer_times(
+def _times_of(
     case: _Case,
     threads: int,
     where: tuple[str, str],

@@ -8,20 +8,17 @@ from pathlib import Path
 
 from PIL import Image
 
-from bench.gpu import limits, parity, rates
-from bench.gpu.budget import Budget
+from bench.experiment import this_machine
+from bench.gpu import limits, parity, training
+from bench.gpu.check import AGAIN, HTML
 from bench.gpu.latency import PLAN
-from bench.gpu.steps import AGAIN
-from bench.gpu.summary import HTML
-from bench.latency.correlation import correlation_section
-from bench.latency.inversions import inversion_section
-from bench.latency.pareto_section import pareto_section
-from bench.latency.report import write_latency
-from bench.latency.rows import Sweep
-from bench.latency.sweep_file import read_sweep
+from bench.gpu.process import Budget
+from bench.latency.correlation import correlation_section, inversion_section
+from bench.latency.pareto import pareto_section
+from bench.latency.record import Sweep, read_sweep
+from bench.latency.sections import write_latency
 from bench.latency.timing_scopes import gpu_section
-from bench.layers.peak_rows import known_peaks
-from bench.measure.machine import this_machine
+from bench.layers.peaks import known_peaks
 from core.conditions import conditions
 from core.errors import UserError, in_words
 from core.record_file import read_rows
@@ -58,8 +55,8 @@ def _sweep(folder: Path) -> Sweep:
 def sections(folder: Path, sweep: Sweep) -> list[Section]:
     """Returns what explains ``sweep``, and what the other steps left in ``folder``."""
     makers: dict[str, Callable[[], Section | None]] = {
-        "Training on the GPU": lambda: rates.training_section(
-            read_rows(folder / rates.FILE, rates.Trained, remedy=AGAIN)
+        "Training on the GPU": lambda: training.training_section(
+            read_rows(folder / training.FILE, training.Trained, remedy=AGAIN)
         ),
         "On the GPU": lambda: gpu_section(sweep),
         "What tells latency": lambda: correlation_section(sweep),

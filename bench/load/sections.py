@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import product
 
-from bench.load.loops import Load
-from bench.load.queueing import ideal_tail
-from bench.load.served import Served
-from bench.load.turns import BURST, Form, LoadPlan, Turns
+import numpy as np
+
+from bench.load.loops import Load, fixed_times, poisson_times
+from bench.load.plan import BURST, Arrivals, Form, LoadPlan
+from bench.load.record import LoadHeader, Turns, where
 from bench.measure.spread import Spread
 from bench.measure.timing import Latency
-from core.cores import usable_cores
 from report.format import ms, percent
 from report.section import Section, Table
 
@@ -29,22 +30,23 @@ AFTER_BURST = 1.2  # most of a lone client's p50 after a burst, over that before
 TAIL, TAIL_SHARE = 2.0, 0.7  # most of p99 over p50, at this share of the capacity
 
 
-def load_section(
-    served: Served, images: Sequence[str], turns: Turns, plan: LoadPlan, wrk: str | None = None
-) -> Section:
-    """Returns what :func:`bench.load.run.measure_load` found of ``images``, names of sets."""
+def load_section(header: LoadHeader, turns: Turns) -> Section:
+    """Returns what was measured: of the in-process limit, in closed and in open loops."""
+    plan, cores = header.plan, header.machine.cores
+    images = list(dict.fromkeys(turn.images for turn in turns.all))
     ours = "our own client (bench/load/http_client.py)"
-    client = f"wrk in closed loops, {ours} elsewhere" if wrk else ours
+    client = f"wrk in closed loops, {ours} elsewhere" if header.client == "wrk" else ours
     return Section(
-        title=f"{served.model} ({served.data}, {served.precision}, {served.runtime}) under load",
+        title=f"{header.served.name} under load",
         sentences=(
             *_ratios(turns),
-            *_tails(turns, plan),
+            *_tails(turns, plan, cores),
             _burst(turns),
             f"Answers: {statuses(turn.load for turn in turns.all)}.",
         ),
         tables=(_limits(images, turns), _closed(images, turns, plan), _open(turns, plan)),
         notes=(
+            where(header),
             "In process: decode, resize and inference of the same images, without HTTP, in as "
             "many processes as cores, one single-threaded call after the other in each, while the "
             "server idles.",
@@ -56,7 +58,7 @@ def load_section(
             "Latency counts from when a request was due, whenever it could be sent. "
             "fixed: due evenly; poisson: at random times, as from many clients, so that requests "
             "wait for each other even in a server without any cost of its own. The best server "
-            f"there can be is simulated: {usable_cores()} cores that take the same time for every "
+            f"there can be is simulated: {cores} cores that take the same time for every "
             "image, first come, first served.",
             f"Sent by {client}, on the same processor as the server.",
         ),
@@ -76,13 +78,13 @@ def _ratios(turns: Turns) -> list[str]:
     return sentences
 
 
-def _tails(turns: Turns, plan: LoadPlan) -> list[str]:
+def _tails(turns: Turns, plan: LoadPlan, cores: int) -> list[str]:
     sentences = []
     for arrivals in plan.arrivals:
         case = {"what": "open", "arrivals": arrivals, "share": TAIL_SHARE}
         if turns.latency(**case) is not None:
             tail = Spread.of(turns.tails(**case))
-            ideal = ideal_tail(arrivals, TAIL_SHARE, usable_cores())
+            ideal = ideal_tail(arrivals, TAIL_SHARE, cores)
             verdict = (
                 f"at most {TAIL:g} is asked: {tail.at_most(TAIL)}"
                 if ideal <= TAIL
@@ -159,3 +161,31 @@ def statuses(loads: Iterable[Load]) -> str:
     for load in loads:
         counts.update(load.statuses)
     return ", ".join(f"{status} x {count:,}" for status, count in sorted(counts.items())) or "none"
+
+
+_REQUESTS = 20_000
+
+
+def ideal_tail(arrivals: Arrivals, share: float, cores: int) -> float:
+    """Returns p99 over p50 of the latency of the best server there can be.
+
+    First come, first served, by ``cores`` that take the same time for every image, at ``share`` of
+    what they can answer (below 1). Source: the queues D/D/c and M/D/c, simulated.
+    """
+    rate = share * cores  # a core answers one image per unit of time
+    seconds = _REQUESTS / rate
+    times = fixed_times(rate, seconds)
+    if arrivals == "poisson":
+        times = poisson_times(rate, seconds, seed=0)
+    low, high = np.percentile(_latencies(times, cores), [50, 99])
+    return float(high / low)
+
+
+def _latencies(times: Sequence[float], cores: int) -> list[float]:
+    free = [0.0] * cores  # when each is idle again
+    found = []
+    for due in times:
+        ready = max(due, heapq.heappop(free)) + 1.0
+        heapq.heappush(free, ready)
+        found.append(ready - due)
+    return found

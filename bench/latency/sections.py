@@ -6,16 +6,27 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.latency.charts import datasets, dots, poster, scatter
-from bench.latency.correlation import correlation_section
-from bench.latency.inversions import inversion_section
-from bench.latency.pareto_section import pareto_section
+from bench.latency.correlation import correlation_section, inversion_section
+from bench.latency.pareto import pareto_section
 from bench.latency.pick import Pick, pick_all
-from bench.latency.prose import facts, headline, method, picks_table, subtitle, summary
-from bench.latency.rows import Row, Sweep
-from bench.latency.table import COLUMNS, NUMERIC, measured_cells, unmeasured
+from bench.latency.prose import (
+    COLUMNS,
+    NUMERIC,
+    facts,
+    headline,
+    measured_cells,
+    method,
+    picks_table,
+    subtitle,
+    summary,
+    unmeasured,
+)
+from bench.latency.record import Row, Sweep
 from bench.latency.timing_scopes import gpu_section
 from bench.layers.explanation import explain
+from core.cli import results
 from report.section import Figure, Report, Section, Table
+from report.terminal import show_report
 from report.theme import sheet
 from report.write import Files, write_report
 
@@ -167,3 +178,17 @@ def _figures(sweep: Sweep, batches: Sequence[int]) -> list[Figure]:
             )
         )
     return figures
+
+
+def show(sweep: Sweep, folder: Path, *, every: bool = False) -> None:
+    """Writes the report and prints what it found and where it is.
+
+    Args:
+        sweep: what was measured.
+        folder: for the report; it may hold layers that explain ``sweep``.
+        every: print all rows and sentences, where a screen has no room for them.
+    """
+    report = latency_report(sweep, explaining_sections(sweep, folder))
+    files = write_report(report, folder)
+    show_report(report, every=every)
+    results().print(files.html)

@@ -1,19 +1,20 @@
-"""The plan and the turns of a measurement under load."""
+"""How much load, and the images that are sent."""
 
 from __future__ import annotations
 
-import math
+import io
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
-from bench.load.loops import Load
+import numpy as np
+from PIL import Image
+
 from bench.measure.spread import FEWEST
-from bench.measure.timing import Latency
 from core.errors import UserError
 
 Form = Literal["raw", "multipart"]
 Arrivals = Literal["fixed", "poisson"]
-What = Literal["in process", "closed", "open", "before", "burst", "after"]
 BURST = 32  # connections
 
 
@@ -71,58 +72,37 @@ QUICK = LoadPlan(
     lone_seconds=1.0,
 )
 
+SIZES = ((500, 375), (1920, 1080))  # of a photo in ImageNet, and of a frame of a camera
+CROPS = 4  # different ones of each photo
+_QUALITY = 90
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Turn:
-    """One turn.
 
-    Attributes:
-        what: was measured.
-        server: name of the server, where several are compared.
-        images: name of the set.
-        form: how it was sent; None in process.
-        connections: over which; None in process.
-        round: number, from 0.
-        share: of the server's throughput that was asked for; in open loops only.
-        arrivals: likewise.
-        load: what came back; in process it has a throughput only.
+def read_images(path: Path) -> list[bytes]:
+    """Returns the bytes of an image file, or of every file in a folder, in order of name."""
+    files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
+    if not files or not all(file.is_file() for file in files):
+        raise UserError(f"{path}: no image there; give a file or a folder of images")
+    return [file.read_bytes() for file in files]
+
+
+def photos(width: int, height: int) -> list[bytes]:
+    """Returns JPEG files of this size, quality 90: crops of scikit-learn's two photos.
+
+    The crops keep 0.75 of what fits, and are enlarged where the photos (640x427) are too small.
     """
+    from sklearn.datasets import load_sample_images
 
-    what: What
-    server: str | None = None
-    images: str
-    form: Form | None = None
-    connections: int | None = None
-    round: int = 0
-    share: float | None = None
-    arrivals: Arrivals | None = None
-    load: Load
-
-
-@dataclass(frozen=True, slots=True)
-class Turns:
-    """What was measured, looked up."""
-
-    all: tuple[Turn, ...]
-
-    def loads(self, **wanted: object) -> list[Load]:
-        """Returns the loads of the turns whose attributes are ``wanted``, in order of round."""
-        found = [t for t in self.all if all(getattr(t, k) == v for k, v in wanted.items())]
-        return [turn.load for turn in sorted(found, key=lambda turn: turn.round)]
-
-    def throughputs(self, **wanted: object) -> list[float]:
-        """Returns the throughput in each round."""
-        return [load.throughput for load in self.loads(**wanted)]
-
-    def tails(self, **wanted: object) -> list[float]:
-        """Returns p99 over p50 in each round; infinite in one without a good answer."""
-        found = []
-        for load in self.loads(**wanted):
-            latency = Latency(turns=(load.latencies,), warmup=0)
-            found.append(latency.p99 / latency.p50 if load.latencies else math.inf)
-        return found
-
-    def latency(self, **wanted: object) -> Latency | None:
-        """Returns the latencies of all rounds; None if no answer was good."""
-        turns = tuple(load.latencies for load in self.loads(**wanted))
-        return Latency(turns=turns, warmup=0) if any(turns) else None
+    rng = np.random.default_rng(0)
+    files = []
+    for pixels in load_sample_images().images:
+        photo = Image.fromarray(pixels)
+        scale = 0.75 * min(photo.width / width, photo.height / height)
+        for _ in range(CROPS):
+            left = rng.uniform(0, photo.width - scale * width)
+            top = rng.uniform(0, photo.height - scale * height)
+            box = (left, top, left + scale * width, top + scale * height)
+            file = io.BytesIO()
+            crop = photo.resize((width, height), Image.Resampling.BICUBIC, box=box)
+            crop.save(file, "JPEG", quality=_QUALITY)
+            files.append(file.getvalue())
+    return files

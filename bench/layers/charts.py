@@ -1,4 +1,4 @@
-"""The roofline of this machine, and where the layers of networks are under it."""
+"""The charts of layers: where the time of a network goes, and the roofline of this machine."""
 
 from __future__ import annotations
 
@@ -7,10 +7,74 @@ from typing import Any
 
 import altair as alt
 
-from bench.layers.layer_report import KIND_COLOURS
 from bench.layers.peaks import Peaks
+from bench.layers.record import LayerTimes
 from bench.layers.roofline import Roof
+from models.cost import Kind
 from report.format import percent
+
+SLOWEST = 15
+KIND_COLOURS: dict[Kind, str] = {
+    "convolution": "#274b7a",
+    "pointwise": "#3d86d6",
+    "depthwise": "#e2803a",
+    "grouped": "#d65f93",
+    "linear": "#9a6bd1",
+    "pooling": "#2fa36b",
+    "element-wise": "#e0b93e",
+    "data": "#8b929c",
+}
+
+
+def layer_chart(times: LayerTimes) -> alt.VConcatChart:
+    """Returns where MACs, bytes and milliseconds are, by kind, and the slowest layers."""
+    order = list(KIND_COLOURS)
+    shares = [
+        {"what": what, "share": value, "kind": share.kind, "order": order.index(share.kind)}
+        for share in times.shares()
+        for what, value in (("MACs", share.macs), ("bytes", share.bytes), ("time", share.time))
+    ]
+    colour = alt.Color(
+        "kind:N",
+        title=None,
+        sort=order,
+        scale=alt.Scale(domain=order, range=list(KIND_COLOURS.values())),
+        legend=alt.Legend(orient="bottom", columns=8),
+    )
+    share = alt.X("share:Q", title=None, axis=alt.Axis(format="%", tickCount=5))
+    kinds = (
+        alt.Chart(alt.Data(values=shares))
+        .mark_bar()
+        .encode(
+            y=alt.Y("what:N", title=None, sort=["MACs", "bytes", "time"]),
+            x=share,
+            color=colour,
+            order="order:Q",
+        )
+        .properties(width=700, height=110)
+    )
+    slowest = times.slowest(SLOWEST)
+    macs = times.macs or 1
+    bars: list[dict[str, Any]] = [
+        {"layer": layer.name, "kind": layer.kind, "share": value, "what": what}
+        for layer in slowest
+        for what, value in (
+            ("time", layer.seconds / times.seconds),
+            ("MACs", layer.macs / macs),
+        )
+    ]
+    base = alt.Chart(alt.Data(values=bars)).encode(
+        y=alt.Y("layer:N", title=None, sort=[layer.name for layer in slowest]), x=share
+    )
+    of_time = base.transform_filter("datum.what == 'time'").mark_bar(height=12).encode(color=colour)
+    of_macs = base.transform_filter("datum.what == 'MACs'").mark_tick(thickness=3, color="black")
+    layers = alt.layer(of_time, of_macs).properties(
+        width=700,
+        height={"step": 18},
+        title=f"The {len(slowest)} slowest layers: bar, share of the time; tick, share of the MACs",
+    )
+    return alt.vconcat(kinds, layers, spacing=30)
+
 
 _QUIET = "#8b929c"
 
