@@ -83,6 +83,23 @@ def load_compiled(artifact: Artifact, *, threads: int | None = None) -> EagerRun
     return EagerRuntime("torch-compile", artifact, network, threads or torch.get_num_threads())
 
 
+def load_bare(
+    network: torch.nn.Module, graph: bytes, inputs: Any, threads: int
+) -> Callable[[], torch.Tensor]:
+    """Returns a call of a network that is no artifact, channels last; see :class:`RuntimeSpec`."""
+    network.to(memory_format=torch.channels_last)
+    images = torch.from_numpy(inputs).contiguous(memory_format=torch.channels_last)
+
+    @torch.inference_mode()
+    def call() -> torch.Tensor:
+        if torch.get_num_threads() != threads:  # a number per process: others set it, too
+            torch.set_num_threads(threads)
+        outputs: torch.Tensor = network(images)
+        return outputs
+
+    return call
+
+
 def source_network(name: str, artifact: Artifact) -> Classifier:
     """Returns the network ``artifact`` was made from, channels last, on the CPU.
 

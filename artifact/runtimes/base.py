@@ -54,6 +54,9 @@ class RuntimeSpec:
     Attributes:
         name: what it is asked for by.
         loader: ``module:callable`` from an artifact to the runtime, imported when first asked for.
+        bare: ``module:callable`` for networks that are no artifacts, such as the blocks of a study:
+            from torch's network, the bytes of its ONNX graph, a float32 array of inputs and the CPU
+            threads of a call to a call that returns its outputs; None where there is none.
         formats: of the artifacts it takes.
         precisions: of the artifacts it is measured with.
         require: ``module:callable`` that takes the runtime's name and raises RuntimeUnavailable
@@ -71,6 +74,7 @@ class RuntimeSpec:
     name: str
     loader: str
     require: str | None = None
+    bare: str | None = None
     formats: tuple[str, ...]
     precisions: tuple[Precision, ...] = ("fp32", "fp16", "int8")
     packages: tuple[str, ...]
@@ -92,35 +96,25 @@ RUNTIMES = Registry[RuntimeSpec]("runtime")
 
 # Torch runs the network's source, which is the same behind every precision: on a GPU it can be cast
 # to half, where it is as fast as that; on a CPU it is fp32.
-for _name, _loader, _require, _gpu, _compiles in (
-    ("torch", "export.torch_eager:load", None, False, False),
-    (
-        "torch-compile",
-        "export.torch_eager:load_compiled",
-        "export.torch_eager:require_compiler",
-        False,
-        True,
-    ),
-    ("torch-cuda", "export.torch_cuda:load", "export.torch_cuda:require", True, False),
-    (
-        "torch-cuda-compile",
-        "export.torch_cuda:load_compiled",
-        "export.torch_cuda:require",
-        True,
-        True,
-    ),
+_EAGER, _CUDA = "export.torch_eager", "export.torch_cuda"
+for _name, _loader, _require, _bare, _gpu in (
+    ("torch", f"{_EAGER}:load", None, f"{_EAGER}:load_bare", False),
+    ("torch-compile", f"{_EAGER}:load_compiled", f"{_EAGER}:require_compiler", None, False),
+    ("torch-cuda", f"{_CUDA}:load", f"{_CUDA}:require", "bench.measure.cuda_graph:load_bare", True),
+    ("torch-cuda-compile", f"{_CUDA}:load_compiled", f"{_CUDA}:require", None, True),
 ):
     RUNTIMES.register(
         RuntimeSpec(
             name=_name,
             loader=_loader,
             require=_require,
+            bare=_bare,
             formats=("onnx",),
             precisions=("fp32", "fp16") if _gpu else ("fp32",),
             packages=("torch",),
             gpu=_gpu,
             needs_torch=True,
-            compiles=_compiles,
+            compiles=_name.endswith("compile"),
             install="pip install torch",
         )
     )
@@ -128,6 +122,7 @@ RUNTIMES.register(
     RuntimeSpec(
         name="ort-cpu",
         loader="artifact.runtimes.ort:load_cpu",
+        bare="artifact.runtimes.ort:load_bare",
         formats=("onnx",),
         packages=("onnxruntime-gpu", "onnxruntime"),
         in_bento=("onnxruntime",),
@@ -152,6 +147,7 @@ RUNTIMES.register(
         name="openvino",
         loader="artifact.runtimes.openvino_cpu:load",
         require="artifact.runtimes.openvino_cpu:require",
+        bare="artifact.runtimes.openvino_cpu:load_bare",
         formats=("onnx",),
         packages=("openvino",),
         in_bento=("openvino",),

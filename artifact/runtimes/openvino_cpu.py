@@ -128,6 +128,18 @@ def load(artifact: Artifact, *, threads: int | None = None) -> OpenvinoRuntime:
     return OpenvinoRuntime(artifact, single, batched)
 
 
+def load_bare(network: object, graph: bytes, inputs: Any, threads: int) -> Callable[[], Any]:
+    """Returns a call of a graph that is no artifact, in fp32; see :class:`RuntimeSpec`."""
+    import openvino
+
+    core = openvino.Core()
+    model = core.read_model(graph)
+    model.reshape(list(inputs.shape))
+    compiled = core.compile_model(model, DEVICE, cpu_config(openvino.Type.f32, threads))
+    request = compiled.create_infer_request()
+    return lambda: request.infer([inputs], share_inputs=True)[0]
+
+
 def cpu_config(arithmetic: Any, threads: int | None) -> dict[Any, Any]:
     """Returns how a graph is compiled for low latency.
 

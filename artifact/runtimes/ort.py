@@ -65,6 +65,13 @@ def load_cpu(artifact: Artifact, *, threads: int | None = None) -> OrtRuntime:
     return OrtRuntime("ort-cpu", artifact, cpu_session(artifact, threads=threads))
 
 
+def load_bare(network: object, graph: bytes, inputs: Any, threads: int) -> Callable[[], Any]:
+    """Returns a call of a graph that is no artifact; see :class:`RuntimeSpec`."""
+    session = onnxruntime.InferenceSession(graph, cpu_options(threads), [CPU], enable_fallback=0)
+    (source,) = session.get_inputs()
+    return lambda: session.run(None, {source.name: inputs})[0]
+
+
 def cpu_session(
     artifact: Artifact, *, threads: int | None = None, profile: Path | None = None
 ) -> Any:

@@ -15,7 +15,7 @@ from bench.latency.compare import Again, Change, Comparison, Verdict, compare, r
 from bench.latency.measure import run_sweep
 from bench.latency.pareto import RatedRow
 from bench.latency.pick import Goal, choose, pick_all, seconds, write_pick, write_winner
-from bench.latency.plan import Grid
+from bench.latency.plan import GridFlags
 from bench.latency.record import earlier_sweep, p50, read_sweep, title, write_sweep
 from bench.latency.sections import show
 from bench.layers.explanation import load_graphs, profile
@@ -28,17 +28,11 @@ from report.terminal import print_table
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class Run(GridFlags):
     """Measure every artifact in every runtime, pick the fastest to serve, write the report."""
 
     model: str | None = None
     """Only this network; all if left out."""
-    data: str | None = None
-    """Only artifacts for this data; all if left out."""
-    artifacts: Path = Path("artifacts")
-    """Folder of all artifacts."""
-    out: Path = Path("reports")
-    """Folder for latency.jsonl, .html, .png and .md."""
     batches: tuple[int, ...] = (1, 8)
     """Images per call."""
     threads: tuple[int, ...] = (1,)
@@ -77,10 +71,8 @@ class Run:
         if self.quick:
             plan = dataclasses.replace(plan, count=30, seconds=0.1, limit=0.2, rounds=5)
         quick = tuple(name for name, spec in RUNTIMES.items() if spec.quick)
-        grid = Grid(
-            artifacts=self.artifacts,
+        grid = self.grid(
             model=self.model,
-            data=self.data,
             batches=(1,) if self.quick else self.batches,
             threads=self.threads,
             runtimes=self.runtimes or (quick if self.quick else ()),

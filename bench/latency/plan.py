@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from artifact.formats import artifact_names
 from artifact.runtimes.base import list_runtimes
@@ -48,6 +49,22 @@ class Grid:
             raise UserError(
                 f"threads are {list(self.threads)}: this machine has {usable_cores()} usable cores"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridFlags:
+    """The flags of every command that measures artifacts."""
+
+    data: str | None = None
+    """Only artifacts for this data; all if left out."""
+    artifacts: Path = Path("artifacts")
+    """Folder of all artifacts."""
+    out: Path = Path("reports")
+    """Folder of the records that are kept, and of the report."""
+
+    def grid(self, **asked: Any) -> Grid:
+        """Returns the grid of ``asked``, fields of :class:`Grid`, in these artifacts."""
+        return Grid(artifacts=self.artifacts, data=self.data, **asked)
 
 
 def find_artifacts(grid: Grid) -> list[Path]:

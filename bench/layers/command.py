@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import tyro
 
 from artifact.artifact import Artifact
 from bench.experiment import print_section, this_machine
-from bench.latency.plan import Grid, find_artifacts
+from bench.latency.plan import GridFlags, find_artifacts
 from bench.layers.explanation import load_graphs, predict, profile
 from bench.layers.measure import measure_layers
 from bench.layers.peaks import measure_peaks
@@ -31,19 +30,13 @@ from report.terminal import print_table
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layers:
+class Layers(GridFlags):
     """Show where the milliseconds of a network go, layer by layer, against where its MACs are."""
 
     model: tyro.conf.Positional[str]
     """Network, by its registry name."""
-    data: str | None = None
-    """The data of its artifact; left out: whatever there is."""
     format: Literal["onnx-fp32", "onnx-fp16", "onnx-int8"] = "onnx-fp32"
     """Which of its artifacts."""
-    artifacts: Path = Path("artifacts")
-    """Folder of all artifacts."""
-    out: Path = Path("reports")
-    """Folder for layers-<network>-<artifact>.md and .png."""
     batch: int = 1
     """Images per call."""
     threads: int = 1
@@ -53,13 +46,7 @@ class Layers:
 
     def __call__(self) -> None:
         """Prints the kinds of layers, the slowest ones and where the report is."""
-        grid = Grid(
-            artifacts=self.artifacts,
-            model=self.model,
-            data=self.data,
-            batches=(self.batch,),
-            threads=(self.threads,),
-        )
+        grid = self.grid(model=self.model, batches=(self.batch,), threads=(self.threads,))
         folders = [folder for folder in find_artifacts(grid) if folder.name == self.format]
         if len(folders) != 1:
             found = ", ".join(map(str, folders)) or "none"
@@ -86,62 +73,41 @@ class Layers:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Roofline:
-    """Measure what this machine does at most, and how far networks are from it, and why."""
+class ProfileFlags(GridFlags):
+    """The flags of commands that profile many networks."""
 
-    model: str | None = None
-    """Only this network; all if left out."""
-    data: str | None = None
-    """Only artifacts for this data; all if left out."""
-    artifacts: Path = Path("artifacts")
-    """Folder of all artifacts."""
-    out: Path = Path("reports")
-    """Folder that keeps layers.jsonl and peaks.json."""
-    batch: int = 1
-    """Images per call."""
     threads: int = 1
     """CPU threads inside one call."""
     fresh: bool = False
     """Profile all of it anew; else what was profiled before of the same artifacts is reused."""
 
+
+@dataclass(frozen=True, kw_only=True)
+class Roofline(ProfileFlags):
+    """Measure what this machine does at most, and how far networks are from it, and why."""
+
+    model: str | None = None
+    """Only this network; all if left out."""
+    batch: int = 1
+    """Images per call."""
+
     def __call__(self) -> None:
         """Prints how far each network is from its lower limit, and the peaks."""
-        grid = Grid(
-            artifacts=self.artifacts,
-            model=self.model,
-            data=self.data,
-            batches=(self.batch,),
-            threads=(self.threads,),
-        )
+        grid = self.grid(model=self.model, batches=(self.batch,), threads=(self.threads,))
         found = profile(load_graphs(grid), grid.batches, self.threads, self.out, fresh=self.fresh)
         print_section(roofline_section(found.roofs, found.missing))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Predict:
+class Predict(ProfileFlags):
     """Predict each network from the layers of other families, and say how far off that is."""
 
-    data: str | None = None
-    """Only artifacts for this data; all if left out."""
-    artifacts: Path = Path("artifacts")
-    """Folder of all artifacts."""
-    out: Path = Path("reports")
-    """Folder that keeps layers.jsonl and peaks.json."""
     batches: tuple[int, ...] = (1, 8)
     """Images per call."""
-    threads: int = 1
-    """CPU threads inside one call."""
-    fresh: bool = False
-    """Profile all of it anew; else what was profiled before of the same artifacts is reused."""
 
     def __call__(self) -> None:
         """Prints the errors, and each prediction."""
-        grid = Grid(
-            artifacts=self.artifacts,
-            data=self.data,
-            batches=self.batches,
-            threads=(self.threads,),
-        )
+        grid = self.grid(batches=self.batches, threads=(self.threads,))
         graphs = load_graphs(grid)
         check_families(family(graph.model) for graph in graphs)  # before minutes of profiling
         found = profile(graphs, grid.batches, self.threads, self.out, fresh=self.fresh)

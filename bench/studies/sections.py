@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import altair as alt
 
+from artifact.runtimes.base import RUNTIMES
 from bench.experiment import write_page
 from bench.latency.charts import Panel
 from bench.latency.charts import colours as runtime_colours
 from bench.studies.measure import Study, find_study, run_study
 from bench.studies.record import PAPER, Results
-from bench.studies.variants import Platform, Variant
+from bench.studies.variants import Platform, Variant, bare_runtimes
 from report.format import ms, percent
 from report.section import Figure, Section, Table
 
-_COLOURS = {"torch-cuda": "#2fa36b", PAPER: "#20242b", "MACs": "#b8bfc8"}
-_SHAPES = {
-    "torch": "circle",
-    "torch-cuda": "circle",
-    "ort-cpu": "square",
-    "openvino": "triangle-up",
-    PAPER: "diamond",
-    "MACs": "M-0.2,-1.2L0.2,-1.2L0.2,1.2L-0.2,1.2Z",  # a tick
-}
+_COLOURS = {PAPER: "#20242b", "MACs": "#b8bfc8"}
+_SHAPES = {PAPER: "diamond", "MACs": "M-0.2,-1.2L0.2,-1.2L0.2,1.2L-0.2,1.2Z"}  # a tick
+_RUNTIME_SHAPES = ("circle", "square", "triangle-up", "cross", "triangle-down", "stroke")
 
 
 def run_paper_study(name: str, out: Path, **options: Any) -> Path:
@@ -82,6 +78,7 @@ def ratio_chart(results: Results) -> Panel:
                     points.append({**line, "source": source, "x": ratio.value, **bar})
             count = results.macs_ratio(variant, group[0])
             points.append({**line, "source": "MACs", "x": count, "low": count, "high": count})
+    shapes = dict(zip(results.runtimes, itertools.cycle(_RUNTIME_SHAPES), strict=False)) | _SHAPES
     used = [name for name in sources if any(point["source"] == name for point in points)]
     y = alt.Y(
         "variant:N",
@@ -104,7 +101,7 @@ def ratio_chart(results: Results) -> Panel:
         shape=alt.Shape(
             "source:N",
             title=None,
-            scale=alt.Scale(domain=used, range=[_SHAPES[name] for name in used]),
+            scale=alt.Scale(domain=used, range=[shapes[name] for name in used]),
         ),
         tooltip=["variant:N", "source:N", "x:Q"],
     )
@@ -173,9 +170,12 @@ def _conditions(platform: Platform, results: Results) -> str:
 
 
 def _missing(found: Mapping[Platform, Results]) -> list[str]:
-    if "CPU" not in found or "openvino" in found["CPU"].runtimes:
-        return []
-    return ["OpenVINO was not measured: it is not installed here; pip install .[openvino]."]
+    return [
+        f"{name} was not measured: it is not installed here; {RUNTIMES.find(name).install}."
+        for platform, results in found.items()
+        for name in bare_runtimes(platform)
+        if name not in results.runtimes
+    ]
 
 
 def _on_gpu(found: Mapping[Platform, Results]) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,10 +12,11 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from artifact.runtimes.openvino_cpu import DEVICE, cpu_config
-from artifact.runtimes.ort import CPU, cpu_options
+from artifact.runtimes.base import RUNTIMES
+from bench.experiment import this_machine
 from bench.measure.timing import Call
 from core.errors import UserError
+from core.lazy import resolve
 from export.to_onnx import to_graph
 from models.cost import layer_costs
 
@@ -71,15 +71,16 @@ def platforms() -> list[Platform]:
     return ["CPU", "GPU"] if torch.cuda.is_available() else ["CPU"]
 
 
+def bare_runtimes(platform: Platform) -> list[str]:
+    """Returns the runtimes that run networks which are no artifacts on ``platform``."""
+    gpu = platform == "GPU"
+    return [name for name, spec in RUNTIMES.items() if spec.bare and spec.gpu == gpu]
+
+
 def runtimes(platform: Platform) -> list[str]:
-    """Returns the runtimes of ``platform``: torch first, OpenVINO only where it is installed."""
-    if platform == "GPU":
-        return ["torch-cuda"]
-    return [
-        name
-        for name in _LOADERS
-        if name != "torch-cuda" and (name != "openvino" or importlib.util.find_spec("openvino"))
-    ]
+    """Returns those of :func:`bare_runtimes` that are installed here, torch first."""
+    versions = this_machine().versions
+    return [name for name in bare_runtimes(platform) if RUNTIMES.find(name).library in versions]
 
 
 def prepare(variant: Variant, names: Sequence[str], *, batch: int, threads: int) -> TimedVariant:
@@ -94,10 +95,13 @@ def prepare(variant: Variant, names: Sequence[str], *, batch: int, threads: int)
         settle(network, torch.randn(1, *variant.shape))
         example = torch.randn(batch, *variant.shape)
     graph = to_graph(network, variant.shape, torch.float32)
-    inputs: Floats = example.numpy()
-    calls, expected = {}, None
+    inputs, model = example.numpy(), graph.SerializeToString()
+    calls: dict[str, Call] = {}
+    expected: Floats | None = None
     for name in names:
-        call = _LOADERS[name](network, graph, inputs, threads)
+        bare = RUNTIMES.find(name).bare
+        assert bare is not None, f"{name} runs artifacts only"
+        call: Call = resolve(bare)(network, model, inputs, threads)
         outputs = _host(call())
         expected = outputs if expected is None else expected
         error = float(np.abs(outputs - expected).max() / np.abs(expected).max())
@@ -157,59 +161,3 @@ def settle(network: nn.Module, example: torch.Tensor) -> None:
 def _host(outputs: Any) -> Floats:
     array: Floats = outputs.cpu().numpy() if isinstance(outputs, torch.Tensor) else outputs
     return array
-
-
-def _load_torch(network: nn.Module, graph: Any, inputs: Floats, threads: int) -> Call:
-    network.to(memory_format=torch.channels_last)
-    images = torch.from_numpy(inputs).contiguous(memory_format=torch.channels_last)
-
-    @torch.inference_mode()
-    def call() -> object:
-        if torch.get_num_threads() != threads:  # a number per process: others set it, too
-            torch.set_num_threads(threads)
-        return network(images)
-
-    return call
-
-
-def _load_ort(network: nn.Module, graph: Any, inputs: Floats, threads: int) -> Call:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(
-        graph.SerializeToString(), cpu_options(threads), [CPU], enable_fallback=0
-    )
-    (source,) = session.get_inputs()
-    return lambda: session.run(None, {source.name: inputs})[0]
-
-
-def _load_openvino(network: nn.Module, graph: Any, inputs: Floats, threads: int) -> Call:
-    import openvino
-
-    core = openvino.Core()
-    model = core.read_model(graph.SerializeToString())
-    model.reshape(list(inputs.shape))
-    compiled = core.compile_model(model, DEVICE, cpu_config(openvino.Type.f32, threads))
-    request = compiled.create_infer_request()
-    return lambda: request.infer([inputs], share_inputs=True)[0]
-
-
-def _load_cuda(network: nn.Module, graph: Any, inputs: Floats, threads: int) -> Call:
-    """Returns a replay of the network on the GPU, which is timed by CUDA events.
-
-    Launched kernel by kernel, small layers would take what the processor takes to launch them.
-    """
-    from bench.measure.cuda_graph import Replay
-    from export.torch_cuda import only_fp32
-
-    only_fp32()
-    network.cuda().to(memory_format=torch.channels_last)
-    images = torch.from_numpy(inputs).cuda().to(memory_format=torch.channels_last)
-    return Replay(lambda: network(images))
-
-
-_LOADERS: dict[str, Callable[[nn.Module, Any, Floats, int], Call]] = {
-    "torch": _load_torch,
-    "ort-cpu": _load_ort,
-    "openvino": _load_openvino,
-    "torch-cuda": _load_cuda,
-}

@@ -19,6 +19,8 @@ from torch import nn
 import bench.studies.measure
 import bench.studies.sections
 import bench.studies.variants
+from artifact.runtimes import ort
+from artifact.runtimes.base import RUNTIMES
 from bench.experiment import this_machine, write_page
 from bench.studies import ablation
 from bench.studies.command import Study as Command
@@ -225,7 +227,7 @@ def test_page_names_machine_date_and_figures(quick: Callable[..., Results], tmp_
     assert "batch 1, 1 CPU thread in a call" in text
     assert f"{row.latency.count:,}" in text
     assert "Chosen by dice." in text
-    assert "- OpenVINO was not measured: it is not installed here" in text
+    assert "- openvino was not measured: it is not installed here" in text
     line = next(line for line in text.splitlines() if line.startswith("| g | wide | 0.0 | 2.00 |"))
     assert line.endswith("| 1.50 | 1.5 ms |")
     with Image.open(io.BytesIO((tmp_path / "study-made_up.png").read_bytes())) as image:
@@ -240,8 +242,8 @@ def test_a_gpu_is_measured_beside_the_cpu(
     tmp_path: Path,
 ) -> None:
     """Its loader is a fake: what CUDA does was not seen."""
-    loaders = bench.studies.variants._LOADERS
-    monkeypatch.setitem(loaders, "torch-cuda", loaders["torch"])
+    played = dataclasses.replace(RUNTIMES["torch-cuda"], bare=RUNTIMES["torch"].bare)
+    monkeypatch.setitem(RUNTIMES, "torch-cuda", played)
     monkeypatch.setattr(bench.studies.measure, "platforms", lambda: ["CPU", "GPU"])
     monkeypatch.setattr(
         bench.studies.measure, "runtimes", lambda p: ["torch-cuda"] if p == "GPU" else ["torch"]
@@ -265,7 +267,10 @@ def test_a_gpu_is_measured_beside_the_cpu(
 def test_runtimes_are_those_that_are_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert runtimes("CPU")[:2] == ["torch", "ort-cpu"]
     assert runtimes("GPU") == ["torch-cuda"]
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    here = bench.studies.variants.this_machine()
+    fewer = {name: version for name, version in here.versions.items() if name != "openvino"}
+    other = dataclasses.replace(here, versions=fewer)
+    monkeypatch.setattr(bench.studies.variants, "this_machine", lambda: other)
     assert runtimes("CPU") == ["torch", "ort-cpu"]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert platforms() == ["CPU"]
@@ -286,14 +291,13 @@ def test_every_runtime_computes_the_same() -> None:
 def test_a_runtime_that_computes_something_else_is_named(
     monkeypatch: pytest.MonkeyPatch, wrong: Callable[[Any], Any]
 ) -> None:
-    loaders = bench.studies.variants._LOADERS
-    ort = loaders["ort-cpu"]
+    right = ort.load_bare
 
     def load(*args: Any) -> Callable[[], Any]:
-        call = ort(*args)
+        call = right(*args)
         return lambda: wrong(call())
 
-    monkeypatch.setitem(loaders, "ort-cpu", load)
+    monkeypatch.setattr(ort, "load_bare", load)
     with pytest.raises(UserError, match="g, wide: ort-cpu computes something else than torch"):
         prepare(WIDE, ["torch", "ort-cpu"], batch=1, threads=1)
 
