@@ -12,7 +12,8 @@ from bench.latency.record import Row, Sweep, threads, top1
 from bench.measure.spread import Spread
 from report.format import millions, ms
 from report.labels import HEIGHT, SIDES, WIDTH, place_labels
-from report.theme import Records
+from report.section import Figure
+from report.theme import Records, sheet
 
 Panel = alt.LayerChart | alt.FacetChart
 
@@ -24,6 +25,47 @@ _TONES = (
 SHAPES = {"fp32": "circle", "fp16": "triangle-up", "int8": "diamond"}
 _QUIET = "#8b929c"
 _ROW_HEIGHT = 30
+_LEGEND = (
+    "Mark: p50, and how many times faster than torch eager. Band: its 95 % interval. Line: to p95."
+)
+
+
+def draw(sweep: Sweep, title: str, subtitle: str) -> tuple[list[Figure], dict[str, Any] | None]:
+    """Returns the charts that come first, and a sheet of all of them; None with nothing to draw.
+
+    Args:
+        sweep: what was measured.
+        title: of the sheet.
+        subtitle: likewise.
+    """
+    batches = [batch for batch in sweep.batches() if sweep.measured(batch=batch)]
+    if not batches:
+        return [], None
+    single = len(sweep.networks()) == 1
+    data = {batch: datasets(sweep, [batch]) for batch in batches}
+    figures = [
+        Figure(
+            title="One image per call" if batch == 1 else f"{batch} images per call",
+            caption=_LEGEND,
+            chart=dots(sweep, batch),
+            data=data[batch],
+        )
+        for batch in (batches if single else [])
+    ]
+    stay = "Here all do the same MACs." if single else "Few networks stay on one."
+    figures += [
+        Figure(
+            title=f"Latency against MACs, batch {batch}",
+            caption="Both axes are logarithmic. Along a dashed line the rate is constant: "
+            f"half the MACs, half the time. {stay}",
+            chart=scatter(sweep, batch),
+            data=data[batch],
+        )
+        for batch in batches
+    ]
+    every = {name: records for each in data.values() for name, records in each.items()}
+    below = [subtitle, _LEGEND] if single else [subtitle]
+    return figures, sheet(poster(sweep), title, below, data=every)
 
 
 def points(sweep: Sweep, batch: int) -> list[dict[str, Any]]:

@@ -132,6 +132,13 @@ def inversions(rows: list[tuple[Row, Costs]]) -> list[Inversion]:
     return sorted(found, key=lambda one: one.macs * p50(one.fast) / p50(one.slow))
 
 
+def cost_sections(
+    sweep: Sweep, profiles: Mapping[tuple[str, int], Profile]
+) -> list[Section | None]:
+    """Returns how well costs tell latency, and where they do not; see the two functions below."""
+    return [correlation_section(sweep), inversion_section(sweep, profiles)]
+
+
 def correlation_section(sweep: Sweep) -> Section | None:
     """Returns how far each cost tells latency, per setting; None with too few networks."""
     groups = settings(sweep)

@@ -1,7 +1,8 @@
-"""The sentences of a report on latency, computed from its rows."""
+"""A sweep in words: the sentences and tables of its report, computed from its rows."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from statistics import geometric_mean
 
 from bench.latency.pick import Pick
@@ -10,7 +11,97 @@ from bench.measure.spread import Spread
 from bench.measure.timing import is_complete
 from core.conditions import Conditions
 from report.format import MISSING, millions, ms, percent
-from report.section import Table
+from report.section import Report, Section, Table
+
+NAME = "latency"
+Cells = dict[int, dict[str, str]]  # by the id of a row, each of COLUMNS in words
+Missing = tuple[str, str, str, str, str]  # as _UNMEASURED names them
+_UNMEASURED = ("Network", "Artifact", "Runtime", "Batch", "Why not")
+# What a terminal has room for; the report has the rest.
+_SHOWN = ("Precision", "Runtime", "Batch", "p50 ms", "p99 ms", "x faster", "Top-1")
+
+
+def in_words(sweep: Sweep, picks: dict[str, Pick], *, folded: bool = False) -> Report:
+    """Returns a report of ``sweep`` without charts, and without what explains it.
+
+    Args:
+        sweep: what was measured.
+        picks: what to serve of each network.
+        folded: whether a page hides the table of all rows until it is asked for.
+    """
+    rows = [row for batch in sweep.batches() for row in sweep.measured(batch=batch)]
+    cells = {id(row): measured_cells(sweep, row, picks) for row in rows}
+    missing = unmeasured(sweep)
+    single = len(sweep.networks()) == 1
+    return Report(
+        name=NAME,
+        title=headline(sweep),
+        subtitle=subtitle(sweep),
+        summary=tuple(summary(sweep, picks)),
+        lead=picks_table(sweep, picks),
+        terminal=_terminal_table(sweep, rows, cells, picks) if single else None,
+        footnotes=_not_measured(missing),
+        sections=tuple(_rows_sections(sweep, cells, picks, missing, folded=folded)),
+        facts=facts(sweep),
+        method=tuple(method(sweep)),
+    )
+
+
+def _rows_sections(
+    sweep: Sweep, cells: Cells, picks: dict[str, Pick], missing: Sequence[Missing], *, folded: bool
+) -> list[Section]:
+    """Returns all rows: those measured, a group per network and batch, and those that were not."""
+    groups = [
+        rows
+        for network in sweep.networks()
+        for batch in sweep.batches()
+        if (rows := sweep.measured(network, batch))
+    ]
+    rows = [row for group in groups for row in group]
+    sections = []
+    if rows:
+        table = Table(
+            header=COLUMNS,
+            rows=tuple(tuple(cells[id(row)].values()) for row in rows),
+            numeric=NUMERIC,
+            groups=tuple(map(len, groups)),
+            strong=_picked(rows, picks),
+        )
+        fold = f"All {len(rows)} rows" if folded else ""
+        sections.append(Section(title="What was measured", tables=(table,), folded=fold))
+    if missing:
+        table = Table(header=_UNMEASURED, rows=tuple(missing), numeric=NUMERIC)
+        sections.append(Section(title="Not measured", tables=(table,)))
+    return sections
+
+
+def _terminal_table(
+    sweep: Sweep, rows: Sequence[Row], cells: Cells, picks: dict[str, Pick]
+) -> Table:
+    shown = _SHOWN if len(sweep.threads()) == 1 else (*_SHOWN[:3], "Threads", *_SHOWN[3:])
+    return Table(
+        header=shown,
+        rows=tuple(tuple(cells[id(row)][name] for name in shown) for row in rows),
+        numeric=NUMERIC,
+        strong=_picked(rows, picks),
+    )
+
+
+def _picked(rows: Sequence[Row], picks: dict[str, Pick]) -> frozenset[int]:
+    """Returns the numbers of the rows that are to be served."""
+    return frozenset(
+        number for number, row in enumerate(rows) if any(pick.row is row for pick in picks.values())
+    )
+
+
+def _not_measured(missing: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    """Returns a line that counts what was not measured, with the first reason; none if nothing."""
+    if not missing:
+        return ()
+    reasons = list(dict.fromkeys(reason for *_, reason in missing))
+    more = f", and {len(reasons) - 1} other reasons" if len(reasons) > 1 else ""
+    count = sum(batches.count(",") + 1 for *_, batches, _ in missing)
+    return (f"{count} more not measured here ({reasons[0]}{more}); --all lists them",)
 
 
 def headline(sweep: Sweep) -> str:
@@ -262,7 +353,7 @@ def measured_cells(sweep: Sweep, row: Row, picks: dict[str, Pick]) -> dict[str, 
     )
 
 
-def unmeasured(sweep: Sweep) -> list[tuple[str, str, str, str, str]]:
+def unmeasured(sweep: Sweep) -> list[Missing]:
     """Returns (network, artifact, runtime, batches, reason) of what has no latency.
 
     Batch sizes that share a reason share a line.

@@ -231,7 +231,7 @@ def test_a_run_that_was_cut_off_goes_on(tmp_path: Path, make_artifact: Artifacts
 def hours(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets an hour pass between one look at the clock and the next."""
     looks = itertools.count()
-    real = bench.latency.sweep.conditions()
+    real = bench.latency.measure.conditions()
 
     def conditions() -> Conditions:
         return dataclasses.replace(real, when=f"2026-11-22T{next(looks):02}:00:00+00:00")
