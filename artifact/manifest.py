@@ -105,6 +105,8 @@ class Manifest:
         made_of = f"--weights {self.weights}"
         if self.weights == "trained":
             made_of = f"--data {quote(self.source.data or self.data)}"
+        if self.data.endswith(f"-{self.preprocess.crop}"):  # not the network's own size
+            made_of += f" --size {self.preprocess.crop}"
         if self.source.reading:
             made_of = join(self.source.reading.flags)
         return f"python -m export run --model {self.model} {made_of}"

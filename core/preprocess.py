@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import io
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, get_args
@@ -127,6 +127,13 @@ class Preprocess:
                 raise UserError(f"{name} is {value!r}: it must be one of {list(allowed)}")
         if not all(0 <= value <= 255 for value in self.fill):
             raise UserError(f"fill is {list(self.fill)}: each must lie in 0..255")
+
+    def at(self, size: int) -> Preprocess:
+        """Returns the same for a crop of ``size`` pixels: what is resized keeps its proportion."""
+        if size < 1:
+            raise UserError(f"size is {size}: it must be at least 1")
+        resize = max(round(self.resize * size / self.crop), 1)
+        return replace(self, resize=resize, crop=size)
 
     @property
     def shorter(self) -> int:

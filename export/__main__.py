@@ -64,6 +64,7 @@ class Run:
             model=self.model,
             data=self.data,
             weights=self.weights,
+            size=self.elsewhere.size,
             targets=self.formats or DEFAULT_TARGETS,
             options=Options(
                 max_batch=self.max_batch,
@@ -88,7 +89,7 @@ class Run:
     def _check(self) -> None:
         """Raises UserError where flags of weights from elsewhere contradict others."""
         if self.elsewhere.checkpoint is None:
-            if given := self.elsewhere.flags:
+            if given := replace(self.elsewhere, size=None).flags:  # any network may have a size
                 raise UserError(
                     f"{given[0]} says how to read --checkpoint FILE, which is not given"
                 )
@@ -178,7 +179,7 @@ def _export_one(job: Job, elsewhere: Elsewhere, progress: Progress) -> Exported:
     from export.network import load_network
 
     if elsewhere.checkpoint is None:
-        network = load_network(job.model, job.data, job.weights)
+        network = load_network(job.model, job.data, job.weights, job.size)
     else:
         network = load_foreign(job.model, job.data, elsewhere)
     outcomes = []

@@ -128,9 +128,10 @@ class _Builder:
         except ArtifactError:
             return None
         batch_range = (1, self.options.max_batch)
-        limits, source = self._graphs.limits(old.precision), self._network.source
-        is_ = (old.source, old.limits, old.batch_range, old.versions)
-        same = is_ == (source, limits, batch_range, _versions(old.spec))
+        limits, network = self._graphs.limits(old.precision), self._network
+        is_ = (old.source, old.preprocess, old.limits, old.batch_range, old.versions)
+        new = (network.source, network.preprocess, limits, batch_range, _versions(old.spec))
+        same = is_ == new
         if old.fingerprint:
             profiles = profiles_for(batch_range, self.options.batches)
             same = same and old.fingerprint.profiles == profiles

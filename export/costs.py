@@ -26,6 +26,7 @@ from models.cost import (
     to_json,
 )
 from models.inference_form import inference_form
+from models.input_size import check_input_size
 from models.registry import build_model, find_model, list_models
 
 
@@ -50,11 +51,21 @@ def countable(name: str) -> Classifier:
     return network
 
 
-def count(name: str) -> NetworkCost:
-    """Returns the cost of a registry network at its native size and number of classes."""
+def count(name: str, size: int | None = None) -> NetworkCost:
+    """Returns the cost of a network for its native number of classes.
+
+    Args:
+        name: of the registry, or ``timm/<name>``.
+        size: side of its images in pixels; None is its native one.
+
+    Raises:
+        UserError: unknown, or does not take such images.
+    """
+    side = find_model(name).native_size if size is None else size
+    check_input_size(name, side, classes=find_model(name).native_classes)
     torch.set_num_threads(1)
     network = inference_form(countable(name))
-    graph = to_onnx(network, size=find_model(name).native_size)
+    graph = to_onnx(network, size=side)
     return network_cost(graph, parameters=count_parameters(network))
 
 

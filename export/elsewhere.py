@@ -21,7 +21,8 @@ class Elsewhere:
     labels: str | None = None
     """Class names in the order of the logits: a text, JSON or CSV file, or imagenet."""
     size: int | None = None
-    """Side of the images in pixels; this and the next five are left out where they are known."""
+    """Side of the images in pixels, also without --checkpoint; this and the next five are left out
+    where they are known."""
     resize: int | None = None
     """Length in pixels that the shorter side is scaled to before the centre is cut out."""
     interpolation: Interpolation | None = None

@@ -28,6 +28,7 @@ class Job:
     weights: WeightsChoice
     targets: tuple[str, ...]
     options: Options
+    size: int | None = None
 
 
 def run_jobs(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, list[Outcome]]]:
@@ -80,7 +81,7 @@ def stopping(waiting: Collection[Future[Any]]) -> Iterator[None]:
 
 
 def _run(job: Job) -> list[Outcome]:
-    network = load_network(job.model, job.data, job.weights)
+    network = load_network(job.model, job.data, job.weights, job.size)
     return list(build_artifacts(network, job.targets, job.options))
 
 

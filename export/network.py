@@ -55,7 +55,8 @@ class Network:
 
     Attributes:
         model: registry name.
-        data: what its artifacts are filed under: a data set, ``imagenet`` or ``random``.
+        data: what its artifacts are filed under: a data set, ``imagenet`` or ``random``, and the
+            size of the images where it is not the network's own.
         weights: where they come from, in one word.
         module: uint8 (N, H, W, 3) -> float32 (N, C).
         labels: class names, in the order of the logits.
@@ -80,13 +81,16 @@ class Network:
     truncated: Truncated = "refuse"
 
 
-def load_network(model: str, data: str | None, weights: WeightsChoice = "auto") -> Network:
+def load_network(
+    model: str, data: str | None, weights: WeightsChoice = "auto", size: int | None = None
+) -> Network:
     """Returns a network to export: the run on ``data``, or ImageNet or random weights.
 
     Args:
         model: registry name or alias.
         data: data set or folder it was trained on; None for published or random weights.
         weights: ``auto`` takes the run on ``data``, and ImageNet weights where no data is named.
+        size: side of its images in pixels; None is what it was trained with, or designed for.
 
     Raises:
         UserError: no such network, no such run, or weights that cannot be had. Random weights are
@@ -95,10 +99,10 @@ def load_network(model: str, data: str | None, weights: WeightsChoice = "auto") 
     find_model(model)
     model = canonical_name(model)
     if weights == "random":
-        return _random(model)
+        return _random(model, size)
     if weights == "imagenet" or data is None:
-        return _imagenet(model)
-    return _trained(model, data)
+        return _imagenet(model, size)
+    return _trained(model, data, size)
 
 
 def rebuild(artifact: Artifact) -> Classifier:
@@ -125,7 +129,7 @@ def rebuild(artifact: Artifact) -> Classifier:
     return load_checkpoint(path).network()
 
 
-def _trained(model: str, data: str) -> Network:
+def _trained(model: str, data: str, size: int | None) -> Network:
     path = checkpoint_path(run_folder(model, data_name(data)))
     if not path.is_file():
         raise UserError(
@@ -141,17 +145,22 @@ def _trained(model: str, data: str) -> Network:
             f"{path} knows the classes {', '.join(checkpoint.labels)}, but {data} holds "
             f"{', '.join(images.labels)}; train again"
         )
-    check_input_size(model, checkpoint.preprocess.crop, classes=len(checkpoint.labels))
+    preprocess = checkpoint.preprocess if size is None else checkpoint.preprocess.at(size)
+    check_input_size(model, preprocess.crop, classes=len(checkpoint.labels))
     calibration = spread(images.train, CALIBRATION_IMAGES)
     images = look(replace(images, train=calibration), checkpoint.options, refuse=False)
     return Network(
         model=model,
         # "imagenet" is where published weights are filed.
-        data="imagenet_run" if images.name == "imagenet" else images.name,
+        data=_filed(
+            "imagenet_run" if images.name == "imagenet" else images.name,
+            checkpoint.preprocess,
+            preprocess,
+        ),
         weights="trained",
         module=checkpoint.network(),
         labels=checkpoint.labels,
-        preprocess=checkpoint.preprocess,
+        preprocess=preprocess,
         source=Source(
             origin=f"trained on {images.name}",
             checkpoint=str(path),
@@ -193,11 +202,16 @@ def _held_out(images: ImageData, checkpoint: Checkpoint, path: Path) -> Sequence
     return left
 
 
+def _filed(data: str, own: Preprocess, preprocess: Preprocess) -> str:
+    """Returns what artifacts are filed under, with the size of their images if it is another."""
+    return data if preprocess == own else f"{data}-{preprocess.crop}"
+
+
 def _note(text: str) -> None:
     cli.notes().print(f"note: {text}", soft_wrap=True, markup=False)
 
 
-def _imagenet(model: str) -> Network:
+def _imagenet(model: str, size: int | None) -> Network:
     try:
         weights = load_imagenet_weights(model)
         module = imagenet_classifier(model, weights).eval()
@@ -207,15 +221,16 @@ def _imagenet(model: str) -> Network:
             f"make export MODEL={model} DATA=digits), or, for latency only, "
             f"make export MODEL={model} WEIGHTS=random"
         ) from None
-    check_input_size(model, weights.preprocess.crop, classes=len(weights.labels))
+    preprocess = weights.preprocess if size is None else weights.preprocess.at(size)
+    check_input_size(model, preprocess.crop, classes=len(weights.labels))
     calibration, held_out = photos()
     return Network(
         model=model,
-        data="imagenet",
+        data=_filed("imagenet", weights.preprocess, preprocess),
         weights="imagenet",
         module=module,
         labels=weights.labels,
-        preprocess=weights.preprocess,
+        preprocess=preprocess,
         source=Source(origin=weights.origin),
         calibration=calibration,
         held_out=held_out,
@@ -223,15 +238,16 @@ def _imagenet(model: str) -> Network:
     )
 
 
-def _random(model: str) -> Network:
-    size = find_model(model).native_size
-    check_input_size(model, size)
-    preprocess = Preprocess(resize=round(size * 8 / 7), crop=size)
+def _random(model: str, size: int | None) -> Network:
+    side = find_model(model).native_size
+    designed = Preprocess(resize=round(side * 8 / 7), crop=side)
+    preprocess = designed if size is None else designed.at(size)
+    check_input_size(model, preprocess.crop)
     module = _random_module(model, preprocess)
     calibration, held_out = photos()
     return Network(
         model=model,
-        data="random",
+        data=_filed("random", designed, preprocess),
         weights="random",
         module=module,
         labels=tuple(f"class {index}" for index in range(1000)),

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import tyro
 from rich.table import Table
+from tyro.conf import Positional
 
 from core import cli
 from core.errors import UserError, unknown
-from models.cost import known_costs
+from core.lazy import resolve
+from core.names import canonical_name
+from models.cost import NetworkCost, known_costs
 from models.registry import find_model, list_families, list_models
 
 _HEADS = ["network", "family", "input", "classes", "params M", "MACs M", "activ. M", "moved MB"]
@@ -28,6 +32,10 @@ _NOTE = (
 class Models:
     """List the networks and what they cost."""
 
+    names: Positional[tuple[str, ...]] = ()
+    """Only these networks; timm/ as well, each of which takes some seconds to count."""
+    size: int | None = None
+    """Side of their images in pixels; left out: what each was designed for."""
     family: tuple[str, ...] = ()
     """Only these families, such as mobilenet_v2 resnet."""
     sort: Literal[
@@ -54,20 +62,45 @@ def rows(family: tuple[str, ...] = (), sort: str = "family") -> list[dict[str, A
     for wanted in family:
         if wanted not in families:
             raise unknown("family", wanted, families)
+    names = [name for name in list_models() if not family or find_model(name).family in family]
+    return _sorted([_row(name, known_costs()[name]) for name in names], sort)
+
+
+def counted_rows(
+    names: Sequence[str], size: int | None = None, sort: str = "family"
+) -> list[dict[str, Any]]:
+    """Returns a row as of :func:`rows` for each of ``names``, counted now unless it was before.
+
+    Args:
+        names: of the registry, or ``timm/<name>``.
+        size: side of their images in pixels; None is the native one of each.
+        sort: name of the field that orders them.
+
+    Raises:
+        UserError: an unknown network, or one that does not take such images.
+    """
+    count = resolve("export.costs:count")  # of a layer above: it exports
     found = []
-    for name in list_models():
-        entry, cost = find_model(name), known_costs()[name]
-        if not family or entry.family in family:
-            found.append(
-                {
-                    "name": name,
-                    "family": entry.family,
-                    "size": entry.native_size,
-                    "classes": entry.native_classes,
-                    **asdict(cost),
-                    "intensity": cost.intensity,
-                }
-            )
+    for name in dict.fromkeys(map(canonical_name, names)):
+        native = size in (None, find_model(name).native_size)
+        cost = known_costs().get(name) if native else None
+        found.append(_row(name, cost or count(name, size), size))
+    return _sorted(found, sort)
+
+
+def _row(name: str, cost: NetworkCost, size: int | None = None) -> dict[str, Any]:
+    entry = find_model(name)
+    return {
+        "name": name,
+        "family": entry.family,
+        "size": size or entry.native_size,
+        "classes": entry.native_classes,
+        **asdict(cost),
+        "intensity": cost.intensity,
+    }
+
+
+def _sorted(found: list[dict[str, Any]], sort: str) -> list[dict[str, Any]]:
     return sorted(found, key=lambda row: (row[sort], row["macs"]))
 
 
@@ -82,7 +115,14 @@ def main() -> None:
         for name in args.input_sizes:
             print(f"{name}: {input_sizes(name)}")
         return
-    found = rows(args.family, args.sort)
+    if args.names and args.family:
+        raise UserError("networks and --family are both given: ask for one of them")
+    if args.size is not None and not args.names:
+        raise UserError(f"size is {args.size}, but no network is named: say which to count")
+    if args.names:
+        found = counted_rows(args.names, args.size, args.sort)
+    else:
+        found = rows(args.family, args.sort)
     if args.json:
         print(json.dumps(found, indent=1))
     elif args.markdown:

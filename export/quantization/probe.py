@@ -65,9 +65,15 @@ def run_probe(model: Any, pixels: Pixels) -> Iterator[list[Activation]]:
         pixels: uint8 (n, H, W, 3).
     """
     session = _session(model)
+    for batch in probe_batches(pixels):
+        yield session.run(None, {INPUT: batch})
+
+
+def probe_batches(pixels: Pixels) -> Iterator[Pixels]:
+    """Yields ``pixels`` as many at a time as :func:`run_probe` runs."""
     batch = min(MOST, max(1, BATCH * SIDE**2 // pixels[0, :, :, 0].size))
     for start in range(0, len(pixels), batch):
-        yield session.run(None, {INPUT: pixels[start : start + batch]})
+        yield pixels[start : start + batch]
 
 
 def logits_of(model: Any, pixels: Pixels) -> Logits:

@@ -176,7 +176,7 @@ def _widen_normalisation(quantized: Any, layers: Collection[str]) -> None:
     width = quantized.graph.input[0].type.tensor_type.shape.dim[2].dim_value
     read = {name for node in quantized.graph.node if node.name in layers for name in node.input}
     for tensor in quantized.graph.initializer:
-        if tensor.name in read and len(tensor.dims) == 4:
+        if tensor.name in read and tuple(tensor.dims) == (1, 3, 1, 1):
             tensor.CopyFrom(from_array(to_array(tensor).repeat(width, axis=3), tensor.name))
 
 

@@ -6,10 +6,11 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from artifact.records import Quantization
 from core.preprocess import Pixels
-from export.quantization.probe import run_probe
+from export.quantization.probe import Activation, probe_batches, run_probe
 from export.quantization.qdq import DEQUANTIZE
 
 QUANTIZE = "QuantizeLinear"
@@ -56,7 +57,10 @@ def layer_errors(model: Any, rounded: Any, pixels: Pixels) -> dict[str, float]:
         pixels: uint8 (n, H, W, 3) of real images.
     """
     both = _PairedGraph(model, rounded)
-    runs = [np.array(values, dtype=np.float64) for values in run_probe(both.model, pixels)]
+    runs = [
+        [_of_images(rows, len(batch)) for rows in values]
+        for batch, values in zip(probe_batches(pixels), run_probe(both.model, pixels), strict=True)
+    ]
     powers = np.concatenate(runs, axis=1).reshape(len(both.layers), 2, len(pixels))
     noises, signals = powers[:, 0], powers[:, 1]
     ratios = np.divide(noises, signals, out=np.zeros_like(noises), where=signals > 0)
@@ -66,11 +70,24 @@ def layer_errors(model: Any, rounded: Any, pixels: Pixels) -> dict[str, float]:
     return {both.layers[index]: float(errors[index]) for index in order}
 
 
+def _of_images(rows: Activation, images: int) -> npt.NDArray[np.float64]:
+    """Returns a sum for each image from those of the first dimension of a result.
+
+    Heads, windows or patches of one image stand side by side there. What is no multiple of the
+    images does not depend on them, and counts for each.
+    """
+    sums = rows.astype(np.float64)
+    if len(sums) % images:
+        return np.full(images, sums.sum())
+    of_images: npt.NDArray[np.float64] = sums.reshape(images, -1).sum(axis=1)
+    return of_images
+
+
 class _PairedGraph:
     """The float32 graph, and every rounded layer beside its original, reading the same tensors.
 
-    Its outputs are two vectors for each of ``layers``, a number for each image: the sums of squares
-    of the error and of the float32 result.
+    Its outputs are two vectors for each of ``layers``, a number for each index of the first
+    dimension: the sums of squares of the error and of the float32 result.
     """
 
     def __init__(self, model: Any, rounded: Any) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from core.preprocess import Preprocess
-from export.network import SETTLING, _photos, _random_module, load_network, stack
+from export.network import SETTLING, _random_module, load_network, photos, stack
 from models.classifier import Classifier
 from models.registry import DEFAULT_NETWORKS, build_model, find_model
 from models.weights import open_branches
@@ -52,7 +52,7 @@ def activations(network: nn.Module, side: int) -> tuple[list[Activation], torch.
     for name, module in network.named_modules():
         if not list(module.children()):
             module.register_forward_hook(lambda _, __, output, name=name: keep(name, output))
-    _, held_out = _photos()
+    _, held_out = photos()
     pixels = torch.from_numpy(stack(held_out[:PHOTOS], preprocess(side)))
     with torch.inference_mode():
         logits = network(pixels)
@@ -93,7 +93,7 @@ def test_without_settling_they_collapse(name: str) -> None:
 
 
 def test_the_photos_looked_at_are_not_those_settled_on() -> None:
-    settled, held_out = _photos()
+    settled, held_out = photos()
     first = {id(photo) for photo, _ in settled[:SETTLING]}
     assert first.isdisjoint({id(photo) for photo, _ in held_out[:PHOTOS]})
 

@@ -133,3 +133,35 @@ def test_the_bounds_of_a_clip_are_no_weights() -> None:
         model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(bound), name))
     (layer,) = layer_costs(model)
     assert (layer.op, layer.parameters) == ("Clip", 0)
+
+
+def test_any_network_is_counted_at_any_size_it_takes(command: Command) -> None:
+    names = ("timm/mobilenetv3_small_050", "mobilenet_v1_x0_25")
+    rows = {}
+    for size in (64, 128):
+        printed = command("models", *names, "--size", str(size), "--json").stdout
+        rows[size] = {row["name"]: row for row in json.loads(printed)}
+    for name in names:
+        small, large = rows[64][name], rows[128][name]
+        assert (small["size"], large["size"]) == (64, 128)
+        assert small["parameters"] == large["parameters"]
+        assert 2 < large["macs"] / small["macs"] < 4  # the last layers do not grow
+    (known,) = json.loads(command("models", "mobilenet_v1_x0_25", "--json").stdout)
+    assert known["macs"] == known_costs()["mobilenet_v1_x0_25"].macs
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("--size", "64"), "size is 64, but no network is named"),
+        (("vgg16", "--size", "31"), "vgg16 cannot take 31x31 images: at least 32x32"),
+        (("vgg16", "--family", "vgg"), "networks and --family are both given"),
+    ],
+)
+def test_what_cannot_be_counted_is_one_line(
+    command: Command, arguments: tuple[str, ...], reason: str
+) -> None:
+    printed = command("models", *arguments)
+    assert printed.returncode == 1
+    assert printed.stderr.startswith(f"error: {reason}")
+    assert printed.stderr.count("\n") == 1

@@ -306,6 +306,28 @@ def test_one_image_of_huge_activations_does_not_hide_that_all_others_are_lost() 
     assert 0.5 < error <= 7 / 8 + 1e-3
 
 
+class Halves(Squaring):
+    """The same, of the two halves of each image beside each other, as attention has its windows."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        count, _, side, width = images.shape
+        halves = images.reshape(count, 3, 2, side // 2, width).transpose(1, 2).flatten(0, 1)
+        squares = self.conv(halves * halves).unflatten(0, (count, 2)).transpose(1, 2)
+        logits: torch.Tensor = self.head(squares.reshape(count, 4, side, width))
+        return logits
+
+
+def test_an_error_is_that_of_whole_images_also_where_their_parts_are_apart(pixels: Pixels) -> None:
+    errors = []
+    for kind in (Squaring, Halves):
+        torch.manual_seed(0)
+        graph = prepare(to_onnx(Classifier(kind()), size=SIDE))
+        quantized = to_int8(graph, measure_ranges(graph, pixels)["MinMax"])
+        errors.append(layer_errors(graph, quantized, pixels)[layer(graph, "Conv", 0)])
+    assert 0 < errors[0] < 0.1
+    assert errors[1] == pytest.approx(errors[0], rel=1e-3)
+
+
 def test_pixels_are_normalised_in_float32(prepared: Any, pixels: Pixels) -> None:
     quantized = to_int8(prepared, measure_ranges(prepared, pixels)["MinMax"])
     makers = {name: node.op_type for node in quantized.graph.node for name in node.output}
