@@ -23,7 +23,7 @@ from predict.classifier import Classifier, Limits, Prediction
 from predict.evaluation import Comparison, Evaluation, Mistake, Subject, Unreadable
 from predict.figures import TOP, Figures, Indices, Scores, figures_of, paired
 from predict.matching import match_classes, read_names
-from predict.pipeline import Item, Row, classify, file_item
+from predict.pipeline import Item, Row, classify, file_item, readable
 from predict.seen import learned_by
 from predict.selection import Selected, select_images
 from predict.thumbnails import thumbnail
@@ -124,7 +124,7 @@ def evaluate(
     figures = [figures_of(truth, each.best, each.scores, labels) for each in answers]
     subjects = [
         Subject(
-            path=str(each.artifact.path),
+            path=readable(str(each.artifact.path)),
             model=each.artifact.model,
             data=each.artifact.data,
             format=each.artifact.format,
@@ -143,7 +143,7 @@ def evaluate(
     return Evaluation(
         **{field.name: getattr(figures[0], field.name) for field in fields(Figures)},
         subject=subjects[0],
-        data=str(data),
+        data=readable(str(data)),
         part=images.part,
         when=now(),
         mistakes=_mistakes(answers[0], truth, selected, kept, labels),
@@ -152,7 +152,7 @@ def evaluate(
         seen_included=include_seen,
         unknown=selected.unknown,
         lacking=matching.lacking,
-        unused=tuple(images.scan.lines()),
+        unused=tuple(map(readable, images.scan.lines())),
         against=comparison,
     )
 

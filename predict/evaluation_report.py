@@ -97,8 +97,8 @@ _METHOD = (
 )
 _PAIRED = (
     "The p-value of two artifacts is that of McNemar's exact test, two-sided: the binomial test on "
-    "the images that only one of them names rightly. A difference is called more than chance where "
-    f"it is below {CHANCE:g}."
+    "the images that only one of them classifies correctly. A difference is called more than "
+    f"chance where it is below {CHANCE:g}."
 )
 
 
@@ -106,9 +106,9 @@ def _summary(evaluation: Evaluation) -> Iterable[str]:
     low, high = evaluation.interval
     largest = max(each.images for each in evaluation.classes)
     yield (
-        f"{evaluation.right:,} of {plural(evaluation.images, 'image')} are named rightly: "
+        f"{evaluation.right:,} of {plural(evaluation.images, 'image')} are classified correctly: "
         f"{percent(evaluation.top1)} top-1 (95 % interval {low * 100:.1f} to {percent(high)}). "
-        f"To answer the largest class every time would get {percent(largest / evaluation.images)}."
+        f"Always answering the largest class would reach {percent(largest / evaluation.images)}."
     )
     yield _held_out("The artifact", evaluation.subject, included=evaluation.seen_included)
     if evaluation.unreadable:
@@ -143,7 +143,7 @@ def _held_out(name: str, subject: Subject, *, included: bool) -> str:
 def _verdict(other: Comparison) -> str:
     pairs = other.paired
     if pairs.difference == 0:
-        return f"The other, {other.subject.path}, names as many images rightly."
+        return f"The other, {other.subject.path}, classifies as many images correctly."
     more = "less" if pairs.difference > 0 else "more"
     chance = "more" if pairs.more_than_chance else "no more"
     return (
@@ -196,7 +196,7 @@ def _comparison(evaluation: Evaluation, other: Comparison) -> Section:
         ),
         tables=(
             Table(
-                header=("Named rightly by", "Images", "Share"),
+                header=("Classified correctly by", "Images", "Share"),
                 rows=tuple(
                     (name, f"{count:,}", percent(count / evaluation.images)) for name, count in rows
                 ),
@@ -285,7 +285,7 @@ def _matrix(evaluation: Evaluation) -> Figure:
 def _confusions(evaluation: Evaluation) -> Section:
     pairs, classes = evaluation.pairs, evaluation.classes
     if not pairs:
-        return Section(title="Confusions", sentences=("Every image is named rightly.",))
+        return Section(title="Confusions", sentences=("Every image is classified correctly.",))
     header = ("True class", "Taken for", "Images", "Share of the true class")
     rows = tuple(
         (
@@ -392,7 +392,7 @@ def _reliability(bins: Sequence[Bin], height: int) -> Figure:
         .encode(
             x=alt.X("low:Q", title="score of the answer", scale=whole, axis=axis),
             x2="high:Q",
-            y=alt.Y("top1:Q", title="named rightly", scale=whole, axis=axis),
+            y=alt.Y("top1:Q", title="classified correctly", scale=whole, axis=axis),
             y2=alt.datum(0),
             tooltip=[
                 alt.Tooltip("images:Q", format=","),
@@ -407,8 +407,8 @@ def _reliability(bins: Sequence[Bin], height: int) -> Figure:
     )
     return Figure(
         title="Top-1 by score",
-        caption="Bars: share of the images in a bin of scores that are named rightly. Line: where "
-        "that equals the score. A bar below the line: the scores are too high.",
+        caption="Bars: share of the images in a bin of scores that are classified correctly. "
+        "Line: where that equals the score. A bar below the line: the scores are too high.",
         chart=alt.layer(bars, line).properties(height=height),
     )
 

@@ -38,7 +38,7 @@ class ClassFigures:
     Attributes:
         label: its name.
         images: how many of its images were answered.
-        right: how many of them were named rightly.
+        right: how many of them were classified correctly.
         predicted: how many images of any class were given its name.
         precision: ``right`` over ``predicted``.
         recall: ``right`` over ``images``.
@@ -63,7 +63,7 @@ class Bin:
         high: its upper end.
         images: how many there are.
         confidence: mean of their best scores; None without images.
-        top1: share of them that is named rightly; None without images.
+        top1: share of them that is classified correctly; None without images.
     """
 
     low: float
@@ -79,8 +79,8 @@ class Figures:
 
     Attributes:
         images: how many it answered.
-        right: how many of them it named rightly.
-        top1: share named rightly.
+        right: how many of them it classified correctly.
+        top1: share classified correctly.
         interval: 95 % confidence interval of ``top1``, by Wilson's score.
         top5: share whose class is among the five best; None for ten classes or fewer.
         macro_f1: mean of the F1 of all classes that have images.
@@ -203,14 +203,14 @@ class Paired:
     """Two classifiers on the same images.
 
     Attributes:
-        both: images that both name rightly.
+        both: images that both classify correctly.
         only_first: images that only the first does.
         only_second: images that only the second does.
         neither: images that neither does.
         difference: top-1 of the first less that of the second, in [-1, 1].
         agreement: share that they give the same name, right or wrong, in [0, 1].
         p_value: how often chance alone would part them as far, if both were equally good:
-            McNemar's exact test, two-sided, on the images that only one names rightly.
+            McNemar's exact test, two-sided, on the images that only one classifies correctly.
     """
 
     both: int
@@ -231,7 +231,7 @@ def paired(first: Flags, second: Flags, same: Flags) -> Paired:
     """Returns how two classifiers compare on the same images.
 
     Args:
-        first: (N,) whether the first names each image rightly; at least one image.
+        first: (N,) whether the first classifies each image correctly; at least one image.
         second: (N,) likewise.
         same: (N,) whether both give it the same name.
     """

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
 from rich.console import Console
 
 from core.errors import UserError
 from predict.evaluation import Unreadable
 from predict.matching import Matching
+from predict.pipeline import readable
 from predict.seen import Learned
 from training.data import Sample
 from training.identity import digest_of
@@ -68,19 +67,19 @@ def select_images(
     unknown: Counter[str] = Counter(dict.fromkeys(matching.unknown, 0))
     seen_by, seen = [0] * len(learned), 0
     for number, (source, class_index) in enumerate(images.samples):
-        name = _name(source, f"image {number} of {images.data}")
+        name = str(source) if isinstance(source, Path) else f"image {number} of {images.data}"
         label = matching.indices[class_index]
         look = looks[source] if isinstance(source, Path) else digest_of(source)
         if label is None:
             unknown[images.labels[class_index]] += 1
         elif isinstance(look, str):
-            unreadable.append(Unreadable(image=name, reason=look))
+            unreadable.append(Unreadable(image=readable(name), reason=look))
         else:
             by = [look in (each.digests or ()) for each in learned]
             seen_by = [count + new for count, new in zip(seen_by, by, strict=True)]
             seen += any(by)
             if include_seen or not any(by):
-                chosen.append((name, (source, label)))
+                chosen.append((readable(name), (source, label)))
     if seen and not chosen:
         raise UserError(
             f"{images.data}: all of its {seen:,} {images.part} are learned from; name others, or "
@@ -97,10 +96,3 @@ def select_images(
         ),
         unknown=unknown,
     )
-
-
-def _name(source: Path | Image.Image, otherwise: str) -> str:
-    """Returns the path of a file, as text that can be written, or what else an image is called."""
-    if isinstance(source, Path):
-        return os.fsencode(source).decode(errors="backslashreplace")
-    return otherwise

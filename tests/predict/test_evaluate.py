@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,6 +20,7 @@ from artifact.records import Source
 from core.errors import UserError
 from predict import evaluate as module
 from predict.evaluate import evaluate
+from predict.evaluation_report import evaluation_report, write_evaluation
 from training.identity import digest_of
 from training.options import FolderLayout
 
@@ -252,3 +255,17 @@ def test_the_worst_mistakes_come_first(
     ]
     powers = np.exp(np.array([100, 100, 160]) * 0.05)
     assert found.mistakes[0].score == pytest.approx(powers[2] / powers.sum())
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="APFS takes no such name")
+def test_a_name_that_is_no_text_can_be_written(
+    artifact_path: Path, colours: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    colours.rename(folder)
+    (folder / "red" / os.fsdecode(b"\xff.png")).write_bytes(b"no image")
+    found = evaluate(artifact_path, folder)
+    page = write_evaluation(found, evaluation_report(found), tmp_path / "reports")
+    assert r"caf\xe9" in page.read_text()
+    saved = json.loads(page.with_suffix(".json").read_text())
+    assert saved["unreadable"][0]["image"].endswith(r"caf\xe9/red/\xff.png")

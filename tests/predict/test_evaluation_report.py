@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
 
+import numpy as np
 import pytest
 from chromium import Browser
 from PIL import Image
@@ -14,6 +16,7 @@ from PIL import Image
 from predict.evaluate import evaluate
 from predict.evaluation import Evaluation
 from predict.evaluation_report import evaluation_report, write_evaluation
+from predict.figures import Figures, figures_of
 from report.markdown import document
 from report.section import Report
 
@@ -57,7 +60,7 @@ def test_what_it_says(evaluation: Evaluation) -> None:
     report = evaluation_report(evaluation)
     assert report.title.endswith(": 66.7 % top-1")
     text = " ".join(report.summary)
-    assert "6 of 9 images are named rightly" in text
+    assert "6 of 9 images are classified correctly" in text
     assert "25 images could not be answered" in text
     assert f"2 images of 1 class without a label are left out: {NAME}." in text
     assert "learned from none of these images" in text
@@ -105,7 +108,7 @@ def _many(tmp_path: Path) -> Path:
 
 def test_no_mistake(artifact_path: Path, tmp_path: Path) -> None:
     report = evaluation_report(evaluate(artifact_path, _many(tmp_path)))
-    assert section(report, "Confusions").endswith("Every image is named rightly.\n")
+    assert section(report, "Confusions").endswith("Every image is classified correctly.\n")
     assert section(report, "Worst mistakes").endswith("There is none.\n")
 
 
@@ -210,3 +213,24 @@ def test_an_interruption_leaves_no_report(
     ran = command("pocketnets", "evaluate", str(artifact_path), str(colours))
     assert (ran.returncode, ran.stderr) == (130, "stopped: no report was written\n")
     assert list(here.glob("reports/*")) == []
+
+
+def test_of_many_classes_the_worst_come_first(artifact_path: Path, colours: Path) -> None:
+    classes = 1000
+    truth = np.arange(40).repeat(2)
+    best = np.stack([truth, truth + 1], axis=1)
+    best[::4, 0] = 999
+    labels = tuple(f"class {index}" for index in range(classes))
+    many = figures_of(truth, best, np.full(80, 0.5), labels)
+    fields = {field.name: getattr(many, field.name) for field in dataclasses.fields(Figures)}
+    found = dataclasses.replace(evaluate(artifact_path, colours), **fields)
+    report = evaluation_report(found)
+    lines = section(report, "Classes").splitlines()
+    assert "The 20 of the lowest F1:" in lines
+    assert [line.split(" | ")[0] for line in lines if line.startswith("| class")] == [
+        f"| class {index}" for index in range(0, 40, 2)
+    ]
+    (every,) = [part for part in report.sections if part.title == "All classes"]
+    assert len(every.tables[0].rows) == 41  # with the one that is answered, and has no image
+    assert every.folded == "All 41 classes"
+    assert len(report.figures[0].data["cells"]) == 20 * 20
