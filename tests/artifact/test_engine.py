@@ -91,12 +91,10 @@ def test_a_mismatch_is_refused_before_the_engine_is_read(
         load_runtime(machine.runtime, machine.artifact)
     assert refused.value.wrong == wrong
     folder = machine.artifact.path
-    assert str(refused.value) == (
-        f"{folder}/model.engine does not fit this machine: {wrong}; rebuild it from the graph "
-        f"beside it with: python -m export verify --rebuild {folder} (or "
-        "load_runtime(..., rebuild=True)), or export it again with: "
-        "python -m export run --model mobilenet_v3_large --data digits"
-    )
+    message = str(refused.value)
+    assert message.startswith(f"{folder}/model.engine does not fit this machine: {wrong}; ")
+    assert f"python -m export verify --rebuild {folder} " in message
+    assert message.endswith("python -m export run --model mobilenet_v3_large --data digits")
     assert machine.trt.calls == []
 
 
