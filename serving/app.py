@@ -10,7 +10,7 @@ import asyncio
 import dataclasses
 import reprlib
 import warnings
-from collections.abc import AsyncGenerator, Awaitable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, TypeVar
 
@@ -40,7 +40,7 @@ from serving.openapi import describe_api
 from serving.pages import page_routes
 from serving.predictor import Predictor, Upload, unwrap
 from serving.routes import Handler, Reply, Route, bento_routes, middleware
-from serving.uploads import ANY, BATCH, advise, read_image, read_images
+from serving.uploads import ANY, BATCH, Content, advise, read_image, read_images
 
 T = TypeVar("T")
 
@@ -74,13 +74,21 @@ def create_app(predictor: Predictor, more: Sequence[Route] = ()) -> Starlette:
     slots = Slots(settings.queue_size + settings.threads)
     facts = _facts(predictor)
 
+    def choose_top_k(request: Request, given: object = None) -> int:
+        return min(labels, _top_k(request, given, labels) or settings.top_k)
+
+    async def classify(
+        request: Request, read: Callable[[], Awaitable[Content]], size: int
+    ) -> list[Found | Refusal]:
+        choose_top_k(request)  # a bad one is refused before the upload
+        with slots.taken(size):
+            content = await _read(read(), seconds)
+            top_k = choose_top_k(request, content.top_k)
+            answers = predictor.predict([Upload(data, top_k) for data in content.images])
+            return unwrap(await wait_for(answers, request, seconds))
+
     async def predict(request: Request) -> Response:
-        asked = _top_k_of_query(request, labels)
-        with slots.taken():
-            content = await _read(read_image(request, settings.max_bytes), seconds)
-            top_k = _choose_top_k(asked, content.top_k, settings.top_k, labels)
-            uploads = [Upload(content.images[0], top_k)]
-            (found,) = await _predict(request, predictor, uploads, seconds)
+        (found,) = await classify(request, lambda: read_image(request, settings.max_bytes), 1)
         if isinstance(found, Refusal):
             raise advise(found, request)
         timing = ", ".join(f"{stage};dur={ms}" for stage, ms in found["timings_ms"].items())
@@ -91,13 +99,10 @@ def create_app(predictor: Predictor, more: Sequence[Route] = ()) -> Starlette:
         )
 
     async def predict_batch(request: Request) -> Response:
-        asked = _top_k_of_query(request, labels)
-        with slots.taken(BATCH):  # as many as it may hold bytes
-            read = read_images(request, settings.max_bytes, settings.max_images)
-            content = await _read(read, seconds)
-            top_k = _choose_top_k(asked, content.top_k, settings.top_k, labels)
-            uploads = [Upload(data, top_k) for data in content.images]
-            found = await _predict(request, predictor, uploads, seconds)
+        def read() -> Awaitable[Content]:
+            return read_images(request, settings.max_bytes, settings.max_images)
+
+        found = await classify(request, read, BATCH)  # takes as many slots as it may hold bytes
         results = [each.body if isinstance(each, Refusal) else each for each in found]
         return JSONResponse({"results": results, **predictor.names})
 
@@ -206,56 +211,28 @@ async def _read(body: Awaitable[T], seconds: float) -> T:
         raise Refusal(408, "slow_upload", f"the upload did not end within {seconds:g} s") from None
 
 
-async def _predict(
-    request: Request, predictor: Predictor, uploads: Sequence[Upload], seconds: float
-) -> list[Found | Refusal]:
-    return unwrap(await wait_for(predictor.predict(uploads), request, seconds))
-
-
-def _top_k_of_query(request: Request, labels: int) -> int | None:
-    """Returns the number in the query; None if there is none.
+def _top_k(request: Request, given: object, labels: int) -> int | None:
+    """Returns how many labels the query asks for, or the body by ``given``; None if neither does.
 
     Raises:
-        Refusal: it is no whole number in 1..``labels``.
+        Refusal: both do, or it is no whole number in 1..``labels``.
     """
-    # Parsing what is not there would take longer than asking.
+    # Parsing a query that is not there would take longer than asking for it.
     text = request.query_params.get(TOP_K) if request.scope["query_string"] else None
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdecimal() and len(text) < 10):
-        raise _bad_top_k(text, labels)
-    return _check_top_k(int(text), labels)
-
-
-def _choose_top_k(query: int | None, given: object, default: int, labels: int) -> int:
-    """Returns the number of the query or of the body, or the default where neither has one.
-
-    Args:
-        query: what :func:`_top_k_of_query` found.
-        given: what a body gives, of any type; None is nothing.
-        default: at most ``labels`` of it are answered.
-        labels: how many there are.
-
-    Raises:
-        Refusal: both have one, or that of the body is no whole number in 1..``labels``.
-    """
-    if given is None:
-        return min(default, labels) if query is None else query
-    if query is not None:
+    if text is not None and given is not None:
         raise Refusal(422, "bad_top_k", "top_k is in the query and in the JSON: send it in one")
-    return _check_top_k(given, labels)
-
-
-def _check_top_k(given: object, labels: int) -> int:
-    number = int(given) if isinstance(given, float) and given.is_integer() else given
+    asked = given if text is None else text
+    number = asked
+    if text is not None and text.isascii() and text.isdecimal() and len(text) < 10:
+        number = int(text)
+    elif isinstance(given, float) and given.is_integer():
+        number = int(given)
+    if number is None:
+        return None
     if isinstance(number, int) and not isinstance(number, bool) and 1 <= number <= labels:
         return number
-    raise _bad_top_k(given, labels)
-
-
-def _bad_top_k(given: object, labels: int) -> Refusal:
-    detail = f"top_k is {reprlib.repr(given)}: it must be a whole number in 1..{labels}"
-    return Refusal(422, "bad_top_k", detail)
+    detail = f"top_k is {reprlib.repr(asked)}: it must be a whole number in 1..{labels}"
+    raise Refusal(422, "bad_top_k", detail)
 
 
 def _facts(predictor: Predictor) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from starlette.requests import Request
 
 from serving.errors import Refusal
 
-BUSY_S = 1  # when to come again: a full queue is worked off in less
+BUSY_S = 1  # when to try again: a full queue is worked off in less
 # When it is asked whether the client is still there. To ask takes a task, which costs the event
 # loop a fifth of what all of a request does, and most answers come sooner.
 _PATIENCE_S = 0.1
@@ -208,11 +208,11 @@ async def _hung_up(request: Request) -> None:
 
 
 def _busy() -> Refusal:
-    """Returns the refusal of a request that does not fit."""
+    """Returns the refusal of a request for which there is no room."""
     return Refusal(
         429,
         "busy",
-        f"the queue is full; come again in {BUSY_S} s",
+        f"the queue is full; try again in {BUSY_S} s",
         headers={"retry-after": str(BUSY_S)},
     )
 

@@ -1,4 +1,4 @@
-"""Refusals, and the answers to requests that are refused or that fail: JSON, whatever happens."""
+"""Errors as JSON: requests that are refused, and requests that fail."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HTTP/1.1 connections that have bounds, and that end politely.
+"""HTTP/1.1 connections with limits, which close without losing an answer.
 
 uvicorn's take a head of any size for any time, before a token is asked for; close on a client that
 still sends, which then never reads its answer; and lose the body of a request that offers to
@@ -264,7 +264,7 @@ class Connection(HttpToolsProtocol):
                 self.connections.discard(first)
                 first.transport.abort()
         if len(self.connections) > self.most:
-            detail = f"all {self.most} connections are at work; come again in {BUSY_S} s"
+            detail = f"all {self.most} connections are in use; try again in {BUSY_S} s"
             self._refuse(503, "full", detail, b"retry-after: %d\r\n" % BUSY_S)
 
     def _end_head(self) -> None:

@@ -54,7 +54,7 @@ class Route:
         path: as the server sees it, without :attr:`Settings.root_path`.
         handler: answers its requests; None where BentoML does.
         method: GET goes with HEAD.
-        public: whether everybody may ask.
+        public: whether it is answered without the token.
         query: the type of each parameter; a request with another is refused. None lets all pass.
         summary: one line; without it the route is not in the document.
         takes: what a body may be, in words.
@@ -80,7 +80,7 @@ class Route:
         return ("GET", "HEAD") if self.method == "GET" else (self.method,)
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request; an error that nobody foresaw is raised again, for the log.
+        """Answers one request; an unexpected error is raised again, for the log.
 
         It takes less than half the time of a Starlette application around the handler.
         """
@@ -128,7 +128,7 @@ def bento_routes() -> list[Route]:
 
 
 class Router:
-    """Hands a request to its route, if its sender may ask, and counts the answers.
+    """Hands a request to its route, if it bears the token, and counts the answers.
 
     Our own routes are answered here. Through BentoML's context, tracing, timeout and log, and
     Starlette's routing, a request takes some 0.2 ms more, beside inference; none of these is in
@@ -203,11 +203,12 @@ class Cors(CORSMiddleware):
     """Starlette's, whose refusals are our JSON."""
 
     def preflight_response(self, request_headers: Headers) -> Response:
-        """Returns what a browser is told that asks whether a page may send a request."""
+        """Returns the answer to a browser that asks whether a page may send a request."""
         response = super().preflight_response(request_headers)
         if response.status_code < 400:
             return response
-        detail = f"{bytes(response.body).decode()}; POCKETNETS_CORS_ORIGINS lists who may ask"
+        reason = bytes(response.body).decode()
+        detail = f"{reason}; POCKETNETS_CORS_ORIGINS lists the origins that may call"
         return JSONResponse(Refusal(response.status_code, "cors", detail).body, 400)
 
 

@@ -163,7 +163,8 @@ def test_no_websocket_gets_past_the_router() -> None:
 def test_what_is_not_there_is_told_as_json(make_app: Callable[..., ASGIApp]) -> None:
     app = make_app(root_path="/classifier")
     detail = check_error(ask(app, "GET", "/nothing"), 404, "not_found")
-    assert detail == "GET '/nothing': no such path; see /classifier/docs"
+    assert "/nothing" in detail
+    assert "/classifier/docs" in detail
     wrong = ask(app, "PUT", "/healthz")
     check_error(wrong, 405, "method_not_allowed")
     assert wrong.headers["allow"] == "GET, HEAD"
