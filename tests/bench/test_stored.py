@@ -42,6 +42,7 @@ def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Machi
 
     def copied(name: str, machine: Machine) -> Path:
         monkeypatch.setattr("core.machine.this_machine", lambda packages: machine)
+        monkeypatch.setattr("report.write.png", lambda spec: b"")  # drawing takes seconds
         monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(machine.cores)))
         return Path(shutil.copytree(STORED / name, tmp_path / "out"))
 
