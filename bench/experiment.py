@@ -33,7 +33,7 @@ def this_machine() -> machine.Machine:
 
 @contextmanager
 def progress_bars() -> Iterator[Callable[[str, int], Callable[[], None]]]:
-    """Yields what starts a bar on stderr: from its title and its steps to what counts a step.
+    """Yields a function that starts a bar on stderr and returns what advances it by one step.
 
     Bars are drawn at each step and only then: a thread that refreshes them would take its time out
     of the samples.

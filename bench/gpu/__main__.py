@@ -36,7 +36,7 @@ class StepRun:
 
 
 def _stop(*_: object) -> None:
-    """Ends the piece of work that is going on: it is a row like any other that failed."""
+    """Interrupts the current piece of work, which then is a row like any other that failed."""
     raise UserError("stopped at its time limit")
 
 

@@ -1,4 +1,4 @@
-"""All that only a GPU can show: a process for each step, and rows of what became of it.
+"""The GPU check: a process and a share of the time for each step, and a row for its outcome.
 
 A step that breaks CUDA breaks its own process only.
 """
@@ -71,7 +71,7 @@ STEPS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of a step.
+    """The outcome of a step.
 
     Attributes:
         step: its name.
@@ -177,12 +177,12 @@ def step_command(step: Step, folder: Path, seconds: float) -> Sequence[str]:
 
 
 def folder_name(gpu: str) -> str:
-    """Returns what the folder of a GPU is called: ``nvidia-h100-80gb-hbm3``."""
+    """Returns the name of a GPU's folder: ``nvidia-h100-80gb-hbm3``."""
     return re.sub(r"[^a-z0-9]+", "-", gpu.lower()).strip("-")
 
 
 def choose(names: Sequence[str], steps: Sequence[Step] = STEPS) -> list[Step]:
-    """Returns the steps of these names, what they need, and the last one, the report; or all.
+    """Returns the named steps with those they need and the report; all of them without names.
 
     Raises:
         UserError: there is no such step.
@@ -199,7 +199,7 @@ def choose(names: Sequence[str], steps: Sequence[Step] = STEPS) -> list[Step]:
 def run_check(
     folder: Path, budget: Budget, steps: Sequence[Step], commands: Commands = step_command
 ) -> list[Outcome]:
-    """Returns what became of each of ``steps``; no step can end another one.
+    """Returns the outcome of each of ``steps``; one that fails does not end the others.
 
     Each gets its share of the time that is left. ``folder`` holds, after every step, a row for it
     in ``steps.jsonl``, its output in ``<step>.log`` and ``summary.md``; steps that are not asked

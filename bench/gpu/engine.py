@@ -1,4 +1,4 @@
-"""The step that builds engines of both TensorRTs, loads and runs them, or says why not."""
+"""The step that builds, loads and runs an engine of each TensorRT, or says why not."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PLAN = Plan(count=100, seconds=0.0, limit=1.0, rounds=5)
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:
-    """What became of an fp16 engine of one TensorRT.
+    """The outcome of an fp16 engine of one TensorRT.
 
     Attributes:
         flavour: which one.
@@ -49,7 +49,7 @@ class Engine:
 
 
 def run(folder: Path, budget: Budget, *, model: str = MODEL) -> str:
-    """Returns what became of each flavour's engine; ``folder`` has a row for each."""
+    """Returns the outcome of each flavour's engine in one line; ``folder`` has a row for each."""
     rows: list[Engine] = []
     flavours: list[str] = sorted(FLAVOURS, reverse=True)
     for flavour in flavours:
@@ -103,7 +103,7 @@ def _build(flavour: str, model: str) -> Artifact:
 
 
 def _refusal(flavour: str, artifact: Artifact) -> str:
-    """Returns what the library says when it is given an engine that we would refuse."""
+    """Returns the library's own error for an engine that we refuse to load."""
     from artifact.runtimes.tensorrt_engine import EngineRuntime
 
     name = flavour.replace("_", "-")

@@ -41,7 +41,7 @@ class Piece:
 
     @property
     def kind(self) -> str:
-        """Returns what it has in common with pieces that take about as long."""
+        """Returns the name it shares with pieces that take about as long."""
         return f"{', '.join(self.runtimes)} at batch {', '.join(map(str, self.batches))}"
 
 
@@ -51,7 +51,7 @@ def pieces(
     batches: Sequence[tuple[int, ...]] = BATCHES,
     to_compile: Sequence[tuple[str, tuple[int, ...]]] = TO_COMPILE,
 ) -> list[Piece]:
-    """Returns all that is to be measured, in the order of its worth."""
+    """Returns all that is to be measured, the most important first."""
     found = [
         Piece(model=name, runtimes=runtimes, batches=some) for some in batches for name in names
     ]
@@ -68,7 +68,7 @@ def run(
     artifacts: Path = ARTIFACTS,
     plan: Plan = PLAN,
 ) -> str:
-    """Returns how much was measured; ``folder`` has a row for all of ``todo``, or for why not.
+    """Returns how much was measured; ``folder`` has a row, or its reason, for each of ``todo``.
 
     What an earlier run on this machine measured of the same artifacts is not measured again.
 
@@ -152,7 +152,7 @@ def _grid(piece: Piece, artifacts: Path) -> Grid:
 
 
 def _free() -> None:
-    """Gives back what a network held on the GPU, before the next one."""
+    """Frees a network's memory on the GPU, before the next one."""
     import torch
 
     gc.collect()

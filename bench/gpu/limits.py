@@ -1,4 +1,4 @@
-"""The step that finds what each network takes at least on this GPU."""
+"""The step that sets the latency of networks beside their lower limits on this GPU."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _FUSED = ("element-wise", "data")
 
 @dataclass(frozen=True, kw_only=True)
 class LimitRow:
-    """What a network takes at least, and what it takes.
+    """The lower limit of a network, and its latency.
 
     Attributes:
         model: registry name.
@@ -61,7 +61,7 @@ class LimitRow:
 def lower_limit(
     layers: Sequence[LayerCost], peaks: Peaks, *, precision: Precision, batch: int
 ) -> float:
-    """Returns the seconds that ``layers`` take at least, one after the other.
+    """Returns the least seconds of ``layers``, run one after the other.
 
     Each takes as long as its operations at the peak of ``precision``, or as its bytes, once each,
     at the most that is moved within a set of so many; whichever is longer.
@@ -130,7 +130,7 @@ def _fastest(sweep: Sweep, row: LimitRow) -> Row | None:
 
 
 def limits_section(rows: Sequence[LimitRow], peaks: Peaks | None) -> Section | None:
-    """Returns what was measured over the limits; None where there are no peaks or no rows."""
+    """Returns latencies as multiples of their limits; None without peaks or rows."""
     if not rows or peaks is None:
         return None
     header = (
@@ -169,7 +169,7 @@ def limits_section(rows: Sequence[LimitRow], peaks: Peaks | None) -> Section | N
 
 
 def in_short(rows: Sequence[LimitRow], peaks: Peaks) -> str:
-    """Returns the peaks, and the least and the largest of measured over limit, in one line."""
+    """Returns the peaks, and the range of latency over limit, in one line."""
     flops = ", ".join(f"{name} {rate / 1e12:,.0f} TFLOP/s" for name, rate in peaks.flops.items())
     text = f"{flops}, copies {peaks.bandwidth[-1][1] / 1e9:,.0f} GB/s"
     found = [row for row in rows if row.measured and row.layers]

@@ -1,4 +1,4 @@
-"""The step that sets fp16 against fp32, on the arithmetic of this GPU."""
+"""The step that compares fp16 logits with fp32 ones, both computed on this GPU."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def run(
 
 
 def compare(folder: Path, model: str, runtime: str, batches: Sequence[int]) -> Iterator[ParityRow]:
-    """Yields a row for each of ``batches``: figures, or why there are none.
+    """Yields a row for each of ``batches``, with figures or the reason for having none.
 
     Args:
         folder: of the network's artifacts, ``onnx-fp32`` and ``onnx-fp16``.

@@ -1,4 +1,4 @@
-"""A command with a time limit that holds for all it starts, and the seconds that are shared out."""
+"""Commands with a time limit, and a budget of seconds shared out between them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def seconds_of(text: str) -> float:
 
 
 class Budget:
-    """So many seconds from now on.
+    """A number of seconds, counted from now.
 
     Attributes:
         seconds: all of them.
@@ -59,7 +59,7 @@ class Budget:
         return max(0.0, self.seconds - self.used)
 
     def share(self, weights: Sequence[float]) -> float:
-        """Returns the first one's share of the seconds left; what it leaves goes to the others.
+        """Returns the seconds of the first weight, of those left; the others share the rest.
 
         Args:
             weights: of it and of all that comes after it, each above 0.
@@ -67,7 +67,7 @@ class Budget:
         return self.left * weights[0] / sum(weights)
 
     def refusal(self, kind: str, expected: float = 0.0) -> str | None:
-        """Returns in words why no piece of a kind may begin; None if it may.
+        """Returns why no further piece of this kind fits the budget, or None.
 
         It may if the longest one of that kind until now would have fitted into what is left.
 
@@ -81,7 +81,7 @@ class Budget:
 
     @contextmanager
     def piece(self, kind: str) -> Iterator[None]:
-        """Notes how long a piece of a kind takes, whether it ends well or not."""
+        """Records how long a piece of a kind takes, even if it fails."""
         start = self._clock()
         try:
             yield
@@ -115,7 +115,7 @@ class Ended:
 
     @property
     def reason(self) -> str:
-        """Returns in words why it did not end well; empty if it did."""
+        """Returns why it failed; empty if it did not."""
         if self.status == 0:
             return ""
         said = f"; last line: {self.last}" if self.last else ""
@@ -134,7 +134,7 @@ def run_limited(
     folder: Path,
     environment: Mapping[str, str],
 ) -> Ended:
-    """Returns how ``command`` ended, of which nothing runs any more then.
+    """Returns how ``command`` ended; by then nothing that it started still runs.
 
     Args:
         command: the program and its arguments.

@@ -1,4 +1,4 @@
-"""The step that writes the report of all that the other steps found."""
+"""The step that writes the report of all other steps."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def run(folder: Path, budget: Budget) -> str:
 
 
 def _sweep(folder: Path) -> Sweep:
-    """Returns what was measured of latency, which may be nothing: the rest is a report, too."""
+    """Returns the measured latencies, perhaps none: the other sections still make a report."""
     try:
         return read_sweep(folder)
     except UserError as error:
@@ -84,7 +84,7 @@ def sections(folder: Path, sweep: Sweep) -> list[Section]:
 
 
 def shrink(picture: Path) -> None:
-    """Makes a PNG of a chart one of 256 colours, which is a third as large."""
+    """Reduces the PNG of a chart to 256 colours, which makes it a third as large."""
     with Image.open(picture) as image:
         small = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
     small.save(picture, optimize=True)

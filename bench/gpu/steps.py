@@ -1,4 +1,4 @@
-"""The steps of a check that call what is measured elsewhere: tests, exports and a study."""
+"""The steps that call what stands elsewhere: the tests, the exports and a study."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MARK = "pytest.mark.gpu"
 
 
 def run_tests(folder: Path, budget: Budget, *, root: Path = ROOT) -> str:
-    """Returns the last line of pytest, which prints the tests that were left out, too.
+    """Returns the last line of pytest's summary, which counts the tests that were left out, too.
 
     Raises:
         UserError: there is no such test, one of them fails, or all of them are left out.
@@ -57,7 +57,7 @@ MAX_BATCH = 128
 
 @dataclass(frozen=True, kw_only=True)
 class Export:
-    """What became of one artifact.
+    """The outcome of one artifact.
 
     Attributes:
         model: registry name.
@@ -122,7 +122,7 @@ _SECONDS = 0.1  # of samples of a candidate, at least
 
 
 def run_guidelines(folder: Path, budget: Budget, *, name: str = NAME, on: Platform = "GPU") -> str:
-    """Returns in how far each claim holds here; the page of the study is in ``folder``.
+    """Returns the verdict on each claim in one line; the page of the study is in ``folder``.
 
     Raises:
         UserError: a network whose CUDA graph computes something else.

@@ -31,7 +31,7 @@ FILE = "training.jsonl"
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """How fast a network trains, or what a short run of it reaches.
+    """The training rates of a network, or the outcome of a short run.
 
     Attributes:
         model: registry name.
@@ -177,7 +177,7 @@ class Utilisation:
 
 @contextmanager
 def watched(program: str = "nvidia-smi") -> Iterator[Utilisation]:
-    """Yields what will hold the samples after the block; it stays empty without nvidia-smi."""
+    """Yields samples that are filled in after the block; none without nvidia-smi."""
     found = Utilisation()
     path = shutil.which(program)
     if path is None:
@@ -227,7 +227,7 @@ class Piece:
 
 
 def pieces(names: Sequence[str] = NETWORKS) -> list[Piece]:
-    """Returns all that is to be measured, in the order of its worth."""
+    """Returns all that is to be measured, the most important first."""
     first, rest = names[:2], names[2:]
     order: list[tuple[Kind, Sequence[str]]] = [
         ("eager", names),
@@ -309,7 +309,7 @@ def run(
 
 
 def recipe_for(piece: Piece, data: str, epochs: int) -> Recipe:
-    """Returns the recipe of the data, as the piece wants it: bf16, channels last."""
+    """Returns the recipe of the data, changed for the piece: bf16, channels last."""
     recipe = RECIPES[default_recipe(piece.model, data)](32)
     large = max(recipe.batch_size, LARGE) if data != "digits" else recipe.batch_size
     return dataclasses.replace(
@@ -332,7 +332,7 @@ def _measure(row: Trained, piece: Piece, data: ImageData, recipe: Recipe, steps:
 
 
 def _short_run(row: Trained, data: ImageData, recipe: Recipe) -> Trained:
-    """Returns ``row`` with what a run of a few epochs reaches; it is in ``runs`` then."""
+    """Returns ``row`` with the outcome of a run of a few epochs, which is then in ``runs``."""
     from training.checkpoint import load_checkpoint
     from training.fit import fit
 

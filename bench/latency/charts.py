@@ -31,7 +31,7 @@ _LEGEND = (
 
 
 def draw(sweep: Sweep, title: str, subtitle: str) -> tuple[list[Figure], dict[str, Any] | None]:
-    """Returns the charts that come first, and a sheet of all of them; None with nothing to draw.
+    """Returns the leading charts, and all of them on one sheet; None if nothing was measured.
 
     Args:
         sweep: what was measured.
@@ -69,7 +69,7 @@ def draw(sweep: Sweep, title: str, subtitle: str) -> tuple[list[Figure], dict[st
 
 
 def points(sweep: Sweep, batch: int) -> list[dict[str, Any]]:
-    """Returns what the charts draw: one record per measured row of ``batch``, the fastest first."""
+    """Returns the records of charts, one per measured row of ``batch``, the fastest first."""
     return [_point(sweep, row) for row in sweep.measured(batch=batch)]
 
 

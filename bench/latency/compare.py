@@ -215,7 +215,7 @@ def _judge(pairs: Sequence[_Pair], tests: int, least: float) -> list[Change]:
 
 
 def _look_again(changes: list[Change]) -> list[Change]:
-    """Returns ``changes`` where one that moved alone, though nothing of it changed, is not sure."""
+    """Returns ``changes``; a single one that moved, though unchanged, is to be looked at again."""
     moved = [change for change in changes if change.verdict in ("slower", "faster")]
     if len(moved) == 1 and moved[0].why is None:
         return [replace(c, verdict="look again") if c is moved[0] else c for c in changes]
@@ -223,7 +223,7 @@ def _look_again(changes: list[Change]) -> list[Change]:
 
 
 def _why(old: Row, new: Row, before: Sweep, after: Sweep) -> str | None:
-    """Returns what differs between two rows of a candidate besides their latency.
+    """Returns the difference between two rows of a candidate besides their latency, or None.
 
     Torch runs the network's source, whatever the weights: another artifact of as many MACs and
     parameters is the same work to it.
@@ -319,7 +319,7 @@ def rerun(
 def _open(
     row: Row, roots: Iterable[Path], plan: Plan, stack: ExitStack
 ) -> tuple[Row | str, Call | Timed | None]:
-    """Returns ``row`` without its latency, and a call of its artifact; in words, why there is none.
+    """Returns ``row`` without its latency and a call of its artifact, or why there is none.
 
     ``stack`` will close it.
     """
@@ -372,7 +372,7 @@ def _again(change: Change, before: Row | str, after: Row | str, least: float) ->
 
 
 def sure_ends(ratios: Sequence[float]) -> tuple[float, float]:
-    """Returns an interval of the true median of turns, wrong once in a hundred.
+    """Returns a 99 % interval of the true median of the turns.
 
     From the order of the turns alone, whatever their distribution; of fewer than eight turns the
     least and the greatest, which are wrong more often.

@@ -1,4 +1,4 @@
-"""How well costs tell latency, and the networks with fewer MACs that take longer."""
+"""Correlates costs with latency, and names the networks with fewer MACs that take longer."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ COSTS = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Setting:
-    """What networks are compared in: the same for all of a comparison."""
+    """The conditions that compared networks have in common."""
 
     runtime: str
     precision: str
@@ -57,7 +57,7 @@ class Setting:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Correlation:
-    """How latency goes with one cost over the networks of a setting, each in [-1, 1].
+    """The correlation of latency with one cost over the networks of a setting, each in [-1, 1].
 
     Attributes:
         spearman: of the ranks: does more of it mean slower?
@@ -135,12 +135,12 @@ def inversions(rows: list[tuple[Row, Costs]]) -> list[Inversion]:
 def cost_sections(
     sweep: Sweep, profiles: Mapping[tuple[str, int], Profile]
 ) -> list[Section | None]:
-    """Returns how well costs tell latency, and where they do not; see the two functions below."""
+    """Returns the two sections below, each None where it has nothing to say."""
     return [correlation_section(sweep), inversion_section(sweep, profiles)]
 
 
 def correlation_section(sweep: Sweep) -> Section | None:
-    """Returns how far each cost tells latency, per setting; None with too few networks."""
+    """Returns how well each cost predicts the order of latencies; None with too few networks."""
     groups = settings(sweep)
     if not groups:
         return None
@@ -188,7 +188,7 @@ _KINDS = 2  # kinds of layers that a sentence names
 
 
 class Profile(Protocol):
-    """What is asked of the measured layers of a network."""
+    """The part of a network's measured layers that explains an inversion."""
 
     @property
     def bytes(self) -> int:
@@ -276,7 +276,7 @@ def _longer(one: Inversion) -> str:
 
 
 def _where(profile: Profile, other: Profile | None, fast: Row) -> str:
-    """Returns which kinds of layers take a larger part of the time than of the MACs."""
+    """Returns the kinds of layers with a larger share of the time than of the MACs."""
     shares = sorted(profile.shares(), key=lambda share: share.macs - share.time)[:_KINDS]
     shares = [share for share in shares if share.time > share.macs]
     kinds = {share.kind for share in shares}

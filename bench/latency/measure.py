@@ -34,7 +34,7 @@ _NOT_COMPILED = "compiling takes minutes a network; ask for it with: make bench 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A row, with what it knows from before, and what is left to time at which places."""
+    """A row, with what an earlier run measured of it, and what is left to time at each place."""
 
     row: Row
     calls: Mapping[Place, Call | Timed] = field(default_factory=dict)
@@ -110,12 +110,12 @@ def load_candidates(
 
 
 def is_done(row: Row, plan: Plan) -> bool:
-    """Returns whether all that was begun of ``row`` was measured as ``plan`` asks, or more."""
+    """Returns whether every latency of ``row`` has as many samples as ``plan`` asks for."""
     return all(is_complete(done, plan) for place in PLACES if (done := row.at(place)))
 
 
 def _prepare(row: Row, runtime: Runtime, artifact: Artifact, stack: ExitStack) -> Candidate:
-    """Returns what is to be timed of ``row``; ``stack`` will free what it keeps on a GPU."""
+    """Returns ``row`` with its calls to time; ``stack`` frees what they keep on a GPU."""
     call = _attempt(partial(_first_call, runtime, artifact, row.batch))
     if isinstance(call, str):
         return Candidate(row.with_latency("host", call))
@@ -250,7 +250,7 @@ def run_sweep(
 
 
 def _reusable(known: Sweep, plan: Plan, grid: Grid, folders: Iterable[Path]) -> dict[Key, Row]:
-    """Returns the rows of ``known`` that are as ``plan`` asks, or go on from where they stopped.
+    """Returns the rows of ``known`` that are complete, or can go on where they stopped.
 
     A run goes on as a whole or not at all: if some of its rows went on without the others, the
     turns of one would be of another hour than those of the other, under the name of one run.
@@ -272,7 +272,7 @@ def _is_asked(row: Row, grid: Grid) -> bool:
 
 
 def _others(known: Sweep | None, found: Iterable[Candidate], grid: Grid) -> list[Row]:
-    """Returns the rows of ``known`` that this run has nothing to say about."""
+    """Returns the rows of ``known`` that this run does not replace."""
     if known is None:
         return []
     digests = {one.row.folder: one.row.sha256 for one in found}

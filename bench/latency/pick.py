@@ -84,7 +84,7 @@ def write_pick(sweep: Sweep, chosen: Pick, artifacts: Path) -> Path:
 
 
 def saved_pick_of(sweep: Sweep, row: Row, artifact: str) -> SavedPick:
-    """Returns what a server must know of a measured row, with its ``artifact`` by this path."""
+    """Returns the pick that a server reads, with ``artifact`` as the path of its folder."""
     machine = sweep.machine
     assert row.runtime is not None, "a measured row has a runtime"
     processor = machine.gpu if runs_on_gpu(row.runtime) else machine.cpu
@@ -103,7 +103,7 @@ _UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Goal:
-    """What a service must keep to.
+    """The limits of latency and accuracy that a service must keep to.
 
     Attributes:
         p99: most seconds of a call, at its 99th percentile; None is any.

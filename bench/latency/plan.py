@@ -16,7 +16,7 @@ from core.names import canonical_name
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Grid:
-    """What to measure.
+    """The artifacts, batch sizes, threads and runtimes to measure.
 
     Attributes:
         artifacts: folder of all artifacts.

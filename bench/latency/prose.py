@@ -22,7 +22,7 @@ _SHOWN = ("Precision", "Runtime", "Batch", "p50 ms", "p99 ms", "x faster", "Top-
 
 
 def in_words(sweep: Sweep, picks: dict[str, Pick], *, folded: bool = False) -> Report:
-    """Returns a report of ``sweep`` without charts, and without what explains it.
+    """Returns the report of ``sweep`` but for charts and explaining sections.
 
     Args:
         sweep: what was measured.
@@ -250,7 +250,7 @@ def _clock(state: Conditions) -> str:
 
 
 def _reused(sweep: Sweep) -> str:
-    """Returns which rows were not measured in the last run: they did not take turns with it."""
+    """Returns how many rows are of earlier runs, and so did not take turns with the last one."""
     earlier = sorted(row.when for row in sweep.measured() if row.when < sweep.before.when)
     if not earlier:
         return ""

@@ -1,4 +1,4 @@
-"""The most that a CPU does in a second, by ONNX Runtime: products and convolutions, and copies."""
+"""Measures the peaks of a CPU: products and convolutions in ONNX Runtime, and copies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Explains the latency of networks: layers, lower limits and a prediction."""
+"""Explains the latency of networks by their layers, lower limits and a prediction."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PRECISIONS = ("fp32", "int8")  # ONNX Runtime computes an fp16 graph in fp32 on 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Bounded:
-    """Networks under the peaks that were measured beside their layers, and what has none."""
+    """Networks under the peaks that were measured with their layers, and those without layers."""
 
     roofs: tuple[Roof, ...]
     missing: tuple[Missing, ...]
@@ -110,7 +110,7 @@ def profile(
 
 
 class _Judge:
-    """Puts layers under the peaks beside them, or aside, where they do not explain a call."""
+    """Puts layers under the peaks measured with them, or aside if they do not explain a call."""
 
     def __init__(self, out: Path, sweep: Sweep | None) -> None:
         rows = sweep.measured() if sweep else []

@@ -1,4 +1,4 @@
-"""The most that a GPU does in a second, by torch: products of matrices, and copies."""
+"""Measures the peaks of a GPU in torch: products of matrices, and copies."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def _fits(size: int) -> bool:
 
 
 def _seconds(work: Callable[[], torch.Tensor]) -> float:
-    """Returns the least seconds of several runs of ``work`` as a CUDA graph, after as many more."""
+    """Returns the least seconds of several replays of ``work``, after as many untimed ones."""
     elapse: Callable[[], float] = partial(Replay.elapse, Replay(work))
     for _ in range(_TIMES):
         elapse()

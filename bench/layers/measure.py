@@ -119,7 +119,7 @@ def _layer_time(
 
 
 def _read(kernel: Kernel, main: LayerCost, node: Any) -> int:
-    """Returns how many of the bytes that a kernel is given it cannot but read."""
+    """Returns how many of its input bytes a kernel must read."""
     if kernel.op == "Slice":
         return min(kernel.read, kernel.written)
     if main.kind == "pointwise":  # it steps over pixels; the windows of others touch
@@ -304,7 +304,7 @@ def _profiled_session(artifact: Artifact, threads: int, profile: Path) -> Any:
 
 
 def _first_calls(opened: _Opened, batch: int) -> _Case:
-    """Returns the artifact at a batch size that it has taken once."""
+    """Returns the artifact at a batch size, called once."""
     pixels = golden_pixels(opened.artifact, batch)
     opened.runtime(pixels)
     return _Case(opened, batch, pixels)

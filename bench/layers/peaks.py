@@ -1,4 +1,4 @@
-"""The most that this machine does in a second, and the file that keeps it.
+"""This machine's peak rates of operations and bytes, and the file that keeps them.
 
 A peak is the best of several shapes and of all repetitions, measured once: a machine that is slower
 today bounds what runs today.
@@ -27,7 +27,7 @@ _MEASURERS = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Peaks:
-    """What no kernel of a runtime on a machine can exceed.
+    """The rates that no kernel of a runtime on a machine can exceed.
 
     Attributes:
         machine: key of the machine.
@@ -49,7 +49,7 @@ class Peaks:
     when: str
 
     def rate(self, size: int) -> float:
-        """Returns the bytes per second that are moved at most within a set of ``size`` bytes.
+        """Returns the peak bytes per second within a working set of ``size`` bytes.
 
         That of the largest measured set that is no larger: a smaller one is never slower. Sets
         below the smallest are given its rate.
@@ -58,7 +58,7 @@ class Peaks:
         return max(rate for _, rate in self.bandwidth[max(inside, default=0) :])
 
     def seconds(self, moved: int, within: int) -> float:
-        """Returns the seconds that moving bytes takes at least, that lie in a set of bytes."""
+        """Returns the least seconds of moving bytes within a working set of bytes."""
         return moved / self.rate(within)
 
 

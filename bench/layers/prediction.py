@@ -73,7 +73,7 @@ class Prediction:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Score:
-    """How far predictions are off, as fractions of what was measured.
+    """The errors of predictions, as fractions of the measured latencies.
 
     Attributes:
         count: predictions.
@@ -172,7 +172,7 @@ class LatencyModel:
         self._roofs = tuple(roofs)
 
     def predict(self, roof: Roof) -> Prediction:
-        """Returns what ``roof`` takes; no time in it is looked at."""
+        """Returns the prediction of ``roof``, from none of its times."""
         layers = _estimates(roof) * np.exp(self._trees.predict(self._features(roof)))
         peers = [one for one in self._roofs if one.setting == roof.setting]
         over = median(peer.times.call.p50 / peer.times.seconds for peer in peers or self._roofs)

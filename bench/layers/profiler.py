@@ -60,7 +60,7 @@ class Kernel:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Overhead:
-    """What a kernel's time holds besides its work.
+    """The parts of a kernel's time that are not its work.
 
     Attributes:
         launch: seconds that the call of a kernel takes at least, profiled or not.
@@ -189,7 +189,7 @@ class OverheadProbe:
             self.calls[chain, True] = partial(self._profilers[chain], one)
 
     def overhead(self, taken: Mapping[ProbeKey, Latency]) -> Overhead:
-        """Returns what a kernel's time holds besides its work.
+        """Returns the overhead of a kernel.
 
         What a chain of 100 kernels takes longer than one of 10, without the profiler, is the
         launch of 90. What the profiler says of each, over that, is the profiler's.
@@ -208,7 +208,7 @@ class OverheadProbe:
 
 
 def measure_overhead(threads: int) -> Overhead:
-    """Returns what a kernel's time holds besides its work, on this machine, now."""
+    """Returns the overhead of a kernel on this machine, measured now."""
     with ExitStack() as stack:
         probe = OverheadProbe(threads, stack)
         return probe.overhead(measure(probe.calls, _PLAN))

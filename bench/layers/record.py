@@ -61,13 +61,13 @@ class LayerTime:
 
     @property
     def traffic(self) -> int:
-        """Returns the bytes that its kernel cannot but move."""
+        """Returns the bytes that its kernel must move."""
         return self.read + self.weights + self.written
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Share:
-    """What all layers of a kind have of a network's cost and time, each as a fraction."""
+    """The share of a kind of layers in a network's cost and time, each as a fraction."""
 
     kind: Kind
     kernels: int
@@ -180,7 +180,7 @@ RECORDS = RecordFile(LayersHeader, LayerTimes, schema=SCHEMA)
 
 
 def known_layers(folder: Path) -> list[LayerTimes]:
-    """Returns what ``folder`` holds of this machine and these versions; nothing of another.
+    """Returns the layers in ``folder`` of this machine and these versions, none of others.
 
     Raises:
         UserError: a file that cannot be understood; the line is named.
@@ -193,7 +193,7 @@ def known_layers(folder: Path) -> list[LayerTimes]:
 
 
 def keep_layers(rows: Iterable[LayerTimes], folder: Path) -> Path:
-    """Returns the file in ``folder`` that now holds ``rows``, and what it knew besides.
+    """Returns the file in ``folder`` that now holds ``rows`` besides those it held of others.
 
     A file of another machine, or of other versions of a library, is replaced: nothing in it can
     be used here.

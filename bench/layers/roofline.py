@@ -50,7 +50,7 @@ class Bound:
 
     @property
     def seconds(self) -> float:
-        """Returns the lower limit: what takes longest, as if all else took place meanwhile."""
+        """Returns the lower limit: the longest of the three, as if they overlapped."""
         return max(self.compute, self.memory, self.launch)
 
 
@@ -135,7 +135,7 @@ _BINDING = (
 
 
 def doubt(times: LayerTimes, row: Row | None = None) -> str | None:
-    """Returns in words why ``times`` do not explain a call, or None where they do.
+    """Returns why ``times`` do not explain a call, or None if they do.
 
     Args:
         times: layers, and the calls that took turns with the profiled ones.

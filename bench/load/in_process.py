@@ -33,7 +33,7 @@ def answer(artifact: Artifact, runtime: Runtime, file: bytes) -> Logits:
 
 
 class Limit:
-    """The processes that answer without HTTP, idle but in :meth:`throughput`. A context manager.
+    """The processes that answer without HTTP, busy only in :meth:`throughput`. A context manager.
 
     Args:
         folder: of the artifact.

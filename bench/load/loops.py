@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Load:
-    """What came back.
+    """The outcome of requests.
 
     Attributes:
         statuses: HTTP status, or why there was no answer, to its count.
@@ -48,7 +48,7 @@ class Load:
 
     @property
     def errors(self) -> int:
-        """Returns how many requests ended otherwise than with status 200."""
+        """Returns how many requests were not answered with status 200."""
         return sum(count for status, count in self.statuses.items() if status != "200")
 
 
@@ -116,12 +116,12 @@ async def open_loop(
 
 
 def fixed_times(rate: float, seconds: float) -> list[float]:
-    """Returns when requests are due that come ``rate`` a second, evenly; at least one."""
+    """Returns when evenly spaced requests are due, ``rate`` a second; at least one."""
     return [number / rate for number in range(max(1, round(rate * seconds)))]
 
 
 def poisson_times(rate: float, seconds: float, seed: int) -> list[float]:
-    """Returns the same number at random times, as those of many clients that do not know another.
+    """Returns as many random times, those of many independent clients.
 
     Given their number, the times of a Poisson process are evenly distributed.
     """

@@ -1,4 +1,4 @@
-"""How much load, and the images that are sent."""
+"""The plan of a load measurement, and the images that are sent."""
 
 from __future__ import annotations
 

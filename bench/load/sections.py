@@ -167,7 +167,7 @@ _REQUESTS = 20_000
 
 
 def ideal_tail(arrivals: Arrivals, share: float, cores: int) -> float:
-    """Returns p99 over p50 of the latency of the best server there can be.
+    """Returns p99 over p50 of the latency of an ideal server.
 
     First come, first served, by ``cores`` that take the same time for every image, at ``share`` of
     what they can answer (below 1). Source: the queues D/D/c and M/D/c, simulated.

@@ -1,4 +1,4 @@
-"""Work on a GPU, captured once as a CUDA graph and timed by the GPU: no launch is waited for."""
+"""Work on a GPU, captured as a CUDA graph and timed by CUDA events, without launches."""
 
 from __future__ import annotations
 

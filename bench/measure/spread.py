@@ -1,4 +1,4 @@
-"""A figure that was taken in several rounds: its median and how far the rounds lie apart."""
+"""The median and the range of a figure that was measured in several rounds."""
 
 from __future__ import annotations
 

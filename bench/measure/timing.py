@@ -24,7 +24,7 @@ Clock = Callable[[], float]
 
 @runtime_checkable
 class Timed(Protocol):
-    """Work that is timed by what does it, such as a GPU, and not by the clock here."""
+    """Work that times itself, as a GPU does, instead of being timed by the clock here."""
 
     def elapse(self) -> float:
         """Returns the seconds that one run took, after it has ended."""
@@ -229,7 +229,7 @@ def measure(
 
 @dataclass(frozen=True, slots=True)
 class Warmth:
-    """What warming up showed: how many calls it took, and the seconds of one since."""
+    """The outcome of a warm-up: its number of calls, and the seconds of a warm one."""
 
     calls: int
     seconds: float
@@ -238,7 +238,7 @@ class Warmth:
 def warm_up(
     call: Call | Timed, *, clock: Clock = time.perf_counter, limit: float = _WARMUP_SECONDS
 ) -> Warmth:
-    """Returns after how many untimed calls ``call`` was steady, and what it took then.
+    """Returns how many untimed calls ``call`` needed to be steady, and the seconds of one then.
 
     Steady: the median of the last five calls is no longer 5 % below that of the five before.
     After ``limit`` seconds it is taken as it is: what still varies then is seen in the samples.

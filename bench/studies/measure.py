@@ -125,7 +125,7 @@ class StudyRun:
         self.machine = this_machine()
 
     def known(self, kept: list[StudyRow]) -> list[StudyRow] | None:
-        """Returns the rows of ``kept`` that are of this very run; None unless all are there."""
+        """Returns the rows of ``kept`` that are of this run; None unless all are there."""
         same = [
             row
             for row in kept

@@ -46,7 +46,7 @@ class StudyRow:
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """How many times as long something takes, with an interval that holds the true value.
+    """A ratio of latencies, with an interval that holds the true value.
 
     The interval is cautious: from the lower end over the upper one to the upper over the lower.
     """
@@ -63,7 +63,7 @@ class Ratio:
 
 
 class Results:
-    """What one run measured of the variants of a study, beside the figures of its paper.
+    """The rows of one run of a study by variant, beside its paper's figures.
 
     A source is the name of a runtime, or :data:`PAPER`.
 

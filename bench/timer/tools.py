@@ -1,4 +1,4 @@
-"""Programs by others that time a graph: how they are called, take turns, and what they print."""
+"""Other programs that time a graph: their arguments, their turns and their output."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ToolFailed(UserError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ToolJob:
-    """What all tools do.
+    """The work that all tools time.
 
     Attributes:
         artifact: its graph is run.
@@ -69,7 +69,7 @@ class Tool:
 
 
 def find_tool(name: str) -> str | None:
-    """Returns the program of this environment, or else the one on PATH, or None."""
+    """Returns this environment's program, else the one on PATH, or None."""
     here = str(Path(sys.executable).parent)
     return shutil.which(name, path=os.pathsep.join([here, os.environ.get("PATH", "")]))
 
