@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -18,7 +19,7 @@ from bench.latency.plan import Grid
 from bench.latency.record import Row, Sweep, earlier_sweep, write_sweep
 from bench.measure.timing import Plan
 from core.conditions import conditions, now
-from core.errors import UserError, in_words
+from core.errors import UserError
 from models.registry import DEFAULT_NETWORKS
 
 RUNTIMES = ("torch-cuda", "ort-cuda", "tensorrt")
@@ -77,19 +78,13 @@ def run(
     """
     sweep = earlier_sweep(folder, fresh=True)
     for piece in pieces() if todo is None else todo:
-        compiles = COMPILED in piece.runtimes
-        reason = budget.refusal(piece.kind, _COMPILING if compiles else 0.0)
-        if reason is None:
-            with budget.piece(piece.kind):
-                try:
-                    sweep = run_sweep(_grid(piece, artifacts), plan, known=sweep)
-                except Exception as error:  # of one network; the others may do better
-                    reason = in_words(error)
-        if reason is not None:
-            sweep = without(sweep, piece, reason, plan)
-        assert sweep is not None
+        work = partial(run_sweep, _grid(piece, artifacts), plan, known=sweep)
+        expected = _COMPILING if COMPILED in piece.runtimes else 0.0
+        found = budget.attempt(piece.kind, work, expected)
+        sweep = without(sweep, piece, found, plan) if isinstance(found, str) else found
         write_sweep(sweep, folder)
-        print(f"{budget.used:6.1f} s  {piece.model}, {piece.kind}: {reason or 'measured'}")
+        said = found if isinstance(found, str) else "measured"
+        print(f"{budget.used:6.1f} s  {piece.model}, {piece.kind}: {said}")
         _free()
     assert sweep is not None, "there is something to do"
     return _in_short(sweep)

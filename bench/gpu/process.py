@@ -7,14 +7,16 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from bench.measure.timing import Clock
-from core.errors import UserError
+from core.errors import UserError, in_words
 
+T = TypeVar("T")
 _SECONDS = re.compile(r"(?:(\d+)m)?(?:(\d+)s?)?")
 
 
@@ -78,6 +80,20 @@ class Budget:
         if self.left > self._longest.get(kind, expected):
             return None
         return f"no time left ({self.used:.0f} s of {self.seconds:.0f})"
+
+    def attempt(self, kind: str, work: Callable[[], T], expected: float = 0.0) -> T | str:
+        """Returns what ``work``, a piece of a kind, returns; in words, why not.
+
+        It is not begun where no piece of its kind may (:meth:`refusal`). What it raises ends no
+        other piece.
+        """
+        if (reason := self.refusal(kind, expected)) is not None:
+            return reason
+        with self.piece(kind):
+            try:
+                return work()
+            except Exception as error:  # native runtimes raise what they like
+                return in_words(error)
 
     @contextmanager
     def piece(self, kind: str) -> Iterator[None]:

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import IO, Literal
@@ -16,7 +17,7 @@ from typing import IO, Literal
 from bench.gpu.check import AGAIN
 from bench.gpu.process import Budget
 from core.conditions import now
-from core.errors import UserError, in_words
+from core.errors import UserError
 from core.record_file import append_row, read_rows
 from report.format import percent
 from report.section import Section, Table
@@ -289,16 +290,11 @@ def run(
             epochs=epochs if piece.kind == "run" else None,
             when=now(),
         )
-        if reason := budget.refusal(piece.kind, _EXPECTED.get(piece.kind, 0.0)):
-            row = dataclasses.replace(row, reason=reason)
-        else:
-            before = budget.used
-            with budget.piece(piece.kind):
-                try:
-                    row = _measure(row, piece, data, recipe, steps)
-                except Exception as error:  # of one network; the others may do better
-                    row = dataclasses.replace(row, reason=in_words(error))
-            row = dataclasses.replace(row, seconds=round(budget.used - before, 1))
+        before = budget.used
+        work = partial(_measure, row, piece, data, recipe, steps)
+        found = budget.attempt(piece.kind, work, _EXPECTED.get(piece.kind, 0.0))
+        row = dataclasses.replace(row, reason=found) if isinstance(found, str) else found
+        row = dataclasses.replace(row, seconds=round(budget.used - before, 1))
         append_row(folder / FILE, row)
         print(row)
     rows = read_rows(folder / FILE, Trained, remedy=AGAIN)

@@ -6,25 +6,24 @@ operator, the bytes it reads and writes, its weights, its multiply-accumulates f
 written, and what its estimate is made of. The layers of a network add up, and what a call takes
 over its layers is a factor learned from the same networks. Each batch size has a model of its own.
 
-What is known of the network: which kernels ONNX Runtime made of it, from one call, and no time.
-
+Of the network itself only its kernels in ONNX Runtime are known, from one call, and no time.
 Tried on twelve networks at 64 px, and left: non-negative least squares for each kind of layer, and
 trees that predict seconds without the roofline; both erred by about half as much again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 import altair as alt
 import numpy as np
 import numpy.typing as npt
 
-from bench.latency.charts import SHAPES
+from bench.latency.charts import shape
 from bench.layers.roofline import Roof
 from core.errors import UserError
 from models.cost import Kind
@@ -34,16 +33,16 @@ from report.section import Figure, Section, Table
 
 Floats = npt.NDArray[np.float64]
 
+# Fields of a prediction, and what each predicts from.
+By = Literal["seconds", "line", "rate"]
+WAYS: dict[By, str] = {
+    "seconds": "layers",
+    "line": "MACs, constant and rate",
+    "rate": "MACs, rate alone",
+}
 MIN_FAMILIES = 3  # with two, one network would speak for all others
 _LEAST = 1e-7  # seconds; the profiler counts microseconds, of which some dozen are averaged
 _BASE_WEIGHT = 1e-3  # of a layer, beside its share of its network's time
-_TREES: dict[str, Any] = {
-    "max_iter": 100,
-    "learning_rate": 0.15,
-    "min_samples_leaf": 10,
-    "early_stopping": False,
-    "random_state": 0,
-}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,6 +69,10 @@ class Prediction:
         """Returns the p50 of whole calls."""
         return self.roof.times.call.p50
 
+    def error(self, by: By = "seconds") -> float:
+        """Returns how far it is off, as a fraction of what was measured; below 0 if too fast."""
+        return float(getattr(self, by)) / self.measured - 1
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Score:
@@ -88,9 +91,9 @@ class Score:
     within20: float
 
 
-def score(predictions: Sequence[Prediction], predicted: Callable[[Prediction], float]) -> Score:
-    """Returns how far ``predicted`` is off over all ``predictions``, of which there is one."""
-    errors = [abs(predicted(one) / one.measured - 1) for one in predictions]
+def score(predictions: Sequence[Prediction], by: By) -> Score:
+    """Returns how far one way to predict is off over ``predictions``, at least one."""
+    errors = [abs(one.error(by)) for one in predictions]
     return Score(
         count=len(errors),
         median=median(errors),
@@ -164,7 +167,9 @@ class LatencyModel:
             whole = roof.times.seconds
             weights += [_BASE_WEIGHT + layer.seconds / whole for layer in roof.times.layers]
         estimates = np.concatenate([_estimates(roof) for roof in roofs])
-        self._trees = HistGradientBoostingRegressor(**_TREES)
+        settings = {"max_iter": 100, "learning_rate": 0.15, "min_samples_leaf": 10}
+        settings |= {"early_stopping": False, "random_state": 0}
+        self._trees = HistGradientBoostingRegressor(**settings)
         features = np.concatenate([self._features(roof) for roof in roofs])
         # Small trees: where cores are busy, threads wait for each other for longer than they work.
         with threadpool_limits(limits=1):
@@ -246,20 +251,26 @@ def prediction_section(predictions: Sequence[Prediction], unknown: Sequence[str]
     """
     sentences = [_sentence(predictions), _farthest(predictions)]
     if unknown:
-        sentences.append(
-            f"Left out, as the registry knows no family of theirs: {', '.join(unknown)}."
-        )
+        sentences.append(f"Left out, as their families are not known: {', '.join(unknown)}.")
     return Section(
         title="Latency predicted from layers",
         sentences=tuple(sentences),
-        figures=(_figure(predictions),),
+        figures=(
+            Figure(
+                title="Predicted against measured latency",
+                caption="Filled: predicted by its layers. Hollow: by a constant and a rate of "
+                "MACs. On the line both are the same; the bands are 10 % and 20 % off. No network "
+                "was predicted by one of its family. Both axes are logarithmic.",
+                chart=_chart(predictions),
+            ),
+        ),
         tables=(_scores(predictions), _table(predictions)),
         notes=_NOTES,
     )
 
 
 def _sentence(predictions: Sequence[Prediction]) -> str:
-    layers, line, rate = (score(predictions, by) for by in (_by_layers, _by_line, _by_rate))
+    layers, line, rate = (score(predictions, by) for by in WAYS)
     networks = len({one.roof.times.network for one in predictions})
     return (
         f"{len(predictions)} calls of {networks} networks, each predicted from networks of other "
@@ -278,7 +289,7 @@ def _words(one: Score) -> str:
 
 def _farthest(predictions: Sequence[Prediction]) -> str:
     """Returns the sentence on the worst prediction, and where in it the error is."""
-    worst = max(predictions, key=lambda one: abs(one.seconds / one.measured - 1))
+    worst = max(predictions, key=lambda one: abs(one.error()))
     times = worst.roof.times
     over: dict[Kind, float] = {}
     for layer, predicted in zip(times.layers, worst.layers, strict=True):
@@ -301,16 +312,11 @@ def _scores(predictions: Sequence[Prediction]) -> Table:
     ]
     rows = []
     for name, group in [*groups, ("all", ordered)][len(groups) == 1 :]:
-        for what, by in (
-            ("layers", _by_layers),
-            ("MACs, constant and rate", _by_line),
-            ("MACs, rate alone", _by_rate),
-        ):
+        for by, what in WAYS.items():
             one = score(group, by)
-            cells = (one.median, one.within10, one.within20)
-            rows.append(
-                (name, what, str(one.count), *(percent(cell, decimals=0) for cell in cells))
-            )
+            shares = (one.median, one.within10, one.within20)
+            cells = (percent(share, decimals=0) for share in shares)
+            rows.append((name, what, str(one.count), *cells))
     header = ("Calls at", "Predicted by", "Calls", "Median error", "Within 10 %", "Within 20 %")
     return Table(header=header, rows=tuple(rows), numeric=frozenset(header[2:]))
 
@@ -326,25 +332,13 @@ def _table(predictions: Sequence[Prediction]) -> Table:
             str(one.roof.times.batch),
             ms(one.measured),
             ms(one.seconds),
-            _off(one.seconds, one.measured),
+            f"{100 * one.error():+.0f} %",
             ms(one.line),
-            _off(one.line, one.measured),
+            f"{100 * one.error('line'):+.0f} %",
         )
         for one in sorted(predictions, key=lambda one: (*one.roof.setting, one.measured))
     )
     return Table(header=header, rows=rows, numeric=frozenset(header[2:]))
-
-
-def _figure(predictions: Sequence[Prediction]) -> Figure:
-    return Figure(
-        title="Predicted against measured latency",
-        caption=(
-            "Filled: predicted by its layers. Hollow: by a constant and a rate of MACs. On the "
-            "line both are the same; the bands are 10 % and 20 % off. No network was predicted by "
-            "one of its family. Both axes are logarithmic."
-        ),
-        chart=_chart(predictions),
-    )
 
 
 def _chart(predictions: Sequence[Prediction]) -> Any:
@@ -356,7 +350,7 @@ def _chart(predictions: Sequence[Prediction]) -> Any:
             "measured": one.measured * 1e3,
             "predicted": value * 1e3,
             "by": by,
-            "label": one.roof.times.model if by == _MODEL and _is_far(one) else "",
+            "label": one.roof.times.model if by == _MODEL and abs(one.error()) > _FAR else "",
         }
         for by, value, one in (
             *((_MACS, one.line, one) for one in predictions),
@@ -384,20 +378,12 @@ def _chart(predictions: Sequence[Prediction]) -> Any:
         .mark_line(strokeWidth=1, color=_COLOURS[_MACS])
         .encode(x=x, y=y)
     )
-    used = [name for name in SHAPES if any(mark["precision"] == name for mark in marks)]
+    colours = alt.Scale(domain=list(_COLOURS), range=list(_COLOURS.values()))
     base = alt.Chart(alt.Data(values=marks)).encode(
         x=x,
         y=y,
-        color=alt.Color(
-            "by:N",
-            title=None,
-            scale=alt.Scale(domain=list(_COLOURS), range=list(_COLOURS.values())),
-        ),
-        shape=alt.Shape(
-            "precision:N",
-            title=None,
-            scale=alt.Scale(domain=used, range=[SHAPES[name] for name in used]),
-        ),
+        color=alt.Color("by:N", title=None, scale=colours),
+        shape=shape(marks),
         tooltip=["network:N", "precision:N", "batch:O", "measured:Q", "predicted:Q", "by:N"],
     )
     hollow = base.transform_filter(f"datum.by == '{_MACS}'").mark_point(size=55, strokeWidth=1.5)
@@ -412,23 +398,3 @@ def _chart(predictions: Sequence[Prediction]) -> Any:
     return alt.layer(*bands, same, hollow, filled, names).properties(
         height=420, description="Predicted against measured latency, on log scales."
     )
-
-
-def _is_far(one: Prediction) -> bool:
-    return abs(one.seconds / one.measured - 1) > _FAR
-
-
-def _off(predicted: float, measured: float) -> str:
-    return f"{100 * (predicted / measured - 1):+.0f} %"
-
-
-def _by_layers(one: Prediction) -> float:
-    return one.seconds
-
-
-def _by_line(one: Prediction) -> float:
-    return one.line
-
-
-def _by_rate(one: Prediction) -> float:
-    return one.rate

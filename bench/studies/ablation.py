@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
 from statistics import median_high
 from typing import Any
 
-from bench.experiment import this_machine
+import altair as alt
+
+from bench.experiment import this_machine, write_page
 from core.errors import UserError
-from core.files import write_whole
 from core.record_file import read_rows, write_rows
 from models.cost import known_costs
-from report.theme import png, sheet
+from report.format import percent, plural
+from report.section import Figure, Section, Table
 from training.checkpoint import checkpoint_path, load_checkpoint, run_folder
 from training.run import PartialRun
 
@@ -74,9 +76,7 @@ class AblationRow:
 def run(name: str, out: Path, *, data: str = DATA[0], epochs: int = PRINTED_EPOCHS) -> Path:
     """Returns the page of the study, with its picture beside it; see :func:`run_ablation`."""
     rows = list(run_ablation(data, epochs=epochs, out=out))
-    page = out / f"{name}-{data}.md"
-    write_whole(page.with_suffix(".png"), chart(data, rows))
-    return write_whole(page, markdown(data, rows).encode())
+    return write_page(ablation_section(data, rows), out / f"{name}-{data}.md")
 
 
 def run_ablation(data: str, *, epochs: int, out: Path) -> Iterator[AblationRow]:
@@ -99,72 +99,71 @@ def run_ablation(data: str, *, epochs: int, out: Path) -> Iterator[AblationRow]:
         yield rows[network, epochs]
 
 
-def markdown(data: str, rows: list[AblationRow]) -> str:
-    """Returns the table of the study, with the printed figures beside those measured here."""
+def ablation_section(data: str, rows: Sequence[AblationRow]) -> Section:
+    """Returns what was measured, with the printed figures beside it."""
     first = rows[0]
     machine = first.machine
     device = machine["gpu"] or f"{machine['cpu']}, {machine['cores']} cores"
     memory = "that of tensors on the GPU" if machine["gpu"] else "the whole process's"
-    lines = [
-        f"# Six variations of resnet14 on {data}",
-        "",
-        f"{first.epochs} epoch{'s' if first.epochs > 1 else ''} (Adam 1e-3, batch 100, 32x32) on "
-        f"{device}, torch {machine['versions']['torch']}, {first.date}. "
-        f"Peak memory is {memory}. What is printed is for CIFAR-10, {PRINTED_EPOCHS} epochs, "
-        "GTX 1070: compare ratios, not values.",
-        "",
-        "| network | params | M MACs | peak MB | train s | x resnet14 | test s | top-1 "
-        "| printed: params k | train s | x resnet14 | test s | top-1 |",
-        "|---|" + "---:|" * 12,
-    ]
+    header = (
+        *("network", "params", "M MACs", "peak MB", "train s", "x resnet14", "test s", "top-1"),
+        *("printed: params k", "train s", "x resnet14", "test s", "top-1"),
+    )
+    cells = []
     for row in rows:
-        k, train, test, top1 = PRINTED[row.network]
-        lines.append(
-            f"| {row.network} | {row.parameters:,} | {row.macs / 1e6:.1f} "
-            f"| {row.peak_bytes / 1e6:,.0f} | {row.train_seconds:,.1f} "
-            f"| {row.train_seconds / first.train_seconds:.2f} | {row.test_seconds:.2f} "
-            f"| {row.top1:.1%} | {k} | {train} | {train / PRINTED['resnet14'][1]:.2f} | {test} "
-            f"| {top1} % |"
+        params, train, test, top1 = PRINTED[row.network]
+        cells.append(
+            (
+                *(row.network, f"{row.parameters:,}", f"{row.macs / 1e6:.1f}"),
+                *(f"{row.peak_bytes / 1e6:,.0f}", f"{row.train_seconds:,.1f}"),
+                f"{row.train_seconds / first.train_seconds:.2f}",
+                *(f"{row.test_seconds:.2f}", percent(row.top1), str(params), str(train)),
+                *(f"{train / PRINTED['resnet14'][1]:.2f}", str(test), f"{top1} %"),
+            )
         )
-    return "\n".join([*lines, ""])
+    return Section(
+        title=f"Six variations of resnet14 on {data}",
+        sentences=(
+            f"{plural(first.epochs, 'epoch')} (Adam 1e-3, batch 100, 32x32) on {device}, torch "
+            f"{machine['versions']['torch']}, {first.date}. Peak memory is {memory}. What is "
+            f"printed is for CIFAR-10, {PRINTED_EPOCHS} epochs, GTX 1070: compare ratios, not "
+            "values.",
+        ),
+        figures=(
+            Figure(
+                title=f"Training time does not follow MACs: resnet14 and its variations on {data}",
+                caption="MACs and training times as multiples of resnet14's.",
+                chart=_chart(rows),
+            ),
+        ),
+        tables=(Table(header=header, rows=tuple(cells), numeric=frozenset(header[1:])),),
+    )
 
 
-def chart(data: str, rows: list[AblationRow]) -> bytes:
-    """Returns a PNG: MACs and training time of each network, as multiples of resnet14's."""
-    import altair as alt
-
+def _chart(rows: Sequence[AblationRow]) -> alt.Chart:
     first = rows[0]
-    here, there = "training time, here", "training time, printed"
+    order = ["MACs", "training time, here", "training time, printed"]
     values = []
     for row in rows:
         printed = PRINTED[row.network][1] / PRINTED["resnet14"][1]
-        for what, value in (
-            ("MACs", row.macs / first.macs),
-            (here, row.train_seconds / first.train_seconds),
-            (there, printed),
-        ):
-            values.append({"network": row.network, "what": what, "x": value})
-    order = ["MACs", here, there]
-    spec = {
-        "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
-        "data": {"values": values},
-        "width": 420,
-        "height": {"step": 16},
-        "mark": {"type": "bar", "cornerRadiusEnd": 2},
-        "encoding": {
-            "y": {"field": "network", "type": "nominal", "sort": list(NETWORKS), "title": None},
-            "yOffset": {"field": "what", "sort": order},
-            "x": {"field": "x", "type": "quantitative", "title": "multiple of resnet14's"},
-            "color": {
-                "field": "what",
-                "sort": order,
-                "title": None,
-                "scale": {"range": ["#b8bfc8", "#1f6f8b", "#e08e45"]},
-            },
-        },
-    }
-    title = f"Training time does not follow MACs: resnet14 and its variations on {data}"
-    return png(sheet(alt.Chart.from_dict(spec), title))
+        ratios = (row.macs / first.macs, row.train_seconds / first.train_seconds, printed)
+        values += [
+            {"network": row.network, "what": what, "x": ratio}
+            for what, ratio in zip(order, ratios, strict=True)
+        ]
+    colours = alt.Scale(range=["#b8bfc8", "#1f6f8b", "#e08e45"])
+    chart: alt.Chart = (
+        alt.Chart(alt.Data(values=values))
+        .mark_bar(cornerRadiusEnd=2)
+        .encode(
+            y=alt.Y("network:N", sort=list(NETWORKS), title=None),
+            yOffset=alt.YOffset("what:N", sort=order),
+            x=alt.X("x:Q", title="multiple of resnet14's"),
+            color=alt.Color("what:N", sort=order, title=None, scale=colours),
+        )
+        .properties(height={"step": 16})
+    )
+    return chart
 
 
 def _train(network: str, data: str, epochs: int) -> AblationRow:

@@ -46,8 +46,8 @@ def roofs() -> list[Roof]:
 def test_a_family_it_never_saw_is_predicted_by_its_layers(roofs: list[Roof]) -> None:
     found = leave_family_out(roofs, FAMILIES)
     assert [one.roof for one in found] == roofs
-    layers = score(found, lambda one: one.seconds)
-    rate = score(found, lambda one: one.rate)
+    layers = score(found, "seconds")
+    rate = score(found, "rate")
     assert layers.count == 12
     assert layers.median < 0.1
     assert layers.within20 > 0.8

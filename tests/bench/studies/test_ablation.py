@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -8,9 +7,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from bench.experiment import this_machine
+from bench.experiment import this_machine, write_page
 from bench.studies import ablation
-from bench.studies.ablation import NETWORKS, PRINTED, AblationRow, chart, markdown, run_ablation
+from bench.studies.ablation import NETWORKS, PRINTED, AblationRow, ablation_section, run_ablation
 from core.errors import UserError
 from core.record_file import read_rows
 
@@ -30,15 +29,16 @@ def row(network: str, seconds: float = 10.0) -> AblationRow:
     )
 
 
-def test_table_and_chart_hold_measured_and_printed_figures() -> None:
+def test_table_and_chart_hold_measured_and_printed_figures(tmp_path: Path) -> None:
     rows = [row(network, 10.0 + index) for index, network in enumerate(NETWORKS)]
-    text = markdown("cifar10", rows)
+    page = write_page(ablation_section("cifar10", rows), tmp_path / "page.md")
+    text = page.read_text()
     assert (
-        "| resnet14_g4 | 195,000 | 28.8 | 900 | 12.0 | 1.20 | 0.50 | 87.6% | 50 | 834 | 1.25 |"
+        "| resnet14_g4 | 195,000 | 28.8 | 900 | 12.0 | 1.20 | 0.50 | 87.6 % | 50 | 834 | 1.25 |"
         in text
     )
     assert this_machine().cpu in text
-    with Image.open(io.BytesIO(chart("cifar10", rows))) as image:
+    with Image.open(page.with_suffix(".png")) as image:
         assert image.width > 500
     assert set(PRINTED) == set(NETWORKS)
 

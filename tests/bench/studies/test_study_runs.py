@@ -32,6 +32,7 @@ from bench.studies.verdict import Claim, faster
 from core.errors import UserError
 from core.record_file import read_rows
 from export.to_onnx import to_graph
+from report.section import Section
 
 SIDE = 8
 
@@ -347,14 +348,13 @@ def test_command_still_runs_the_ablation(
         return []
 
     monkeypatch.setattr(ablation, "run_ablation", run_ablation)
-    monkeypatch.setattr(ablation, "chart", lambda data, rows: b"png")
-    monkeypatch.setattr(ablation, "markdown", lambda data, rows: f"# {data}")
+    monkeypatch.setattr(ablation, "ablation_section", lambda data, rows: Section(title=data))
     Command(name="ablation", out=tmp_path)()
     Command(name="ablation", data="cifar10", epochs=3, out=tmp_path)()
     assert asked == [("fashion_mnist", 80, tmp_path), ("cifar10", 3, tmp_path)]
     page = tmp_path / "ablation-cifar10.md"
-    assert capsys.readouterr().out.endswith(f"# cifar10\n{page}\n")
-    assert page.with_suffix(".png").read_bytes() == b"png"
+    assert page.read_text().startswith("# cifar10\n")
+    assert capsys.readouterr().out.endswith(f"{page.read_text()}\n{page}\n")
 
 
 @pytest.mark.parametrize(
