@@ -30,6 +30,12 @@ FILE = "steps.jsonl"
 DATA = "random"  # what artifacts of random weights are filed under
 AGAIN = "run that step again"  # how to mend rows that cannot be understood
 State = Literal["done", "failed", "stopped", "not measured"]
+SUMMARY = "summary.md"
+HTML = "report.html"
+_HEADER = ("Step", "Result", "Seconds")
+ROOT = Path(__file__).resolve().parents[2]
+_LEAST = 5.0  # seconds; to import torch takes as long
+_SPARE = 0.05  # share of its limit that a step leaves, to end by itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +109,6 @@ def state_of(ended: Ended) -> tuple[State, str]:
     return state, "; ".join(filter(None, (ended.result, ended.reason)))
 
 
-SUMMARY = "summary.md"
-HTML = "report.html"
-_HEADER = ("Step", "Result", "Seconds")
-
-
 def summary_table(outcomes: Sequence[Outcome]) -> Table:
     """Returns a row for each step: its title, its result in one line, and its seconds."""
     return Table(
@@ -161,10 +162,6 @@ def _facts(machine: Machine) -> str:
 def _is_shown(file: Path) -> bool:
     return file.suffix in (".html", ".jsonl", ".json", ".md", ".png") and file.name != SUMMARY
 
-
-ROOT = Path(__file__).resolve().parents[2]
-_LEAST = 5.0  # seconds; to import torch takes as long
-_SPARE = 0.05  # share of its limit that a step leaves, to end by itself
 
 # A step, the folder of the report, and the seconds it should take -> the command to run.
 Commands = Callable[[Step, Path, float], Sequence[str]]

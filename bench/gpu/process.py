@@ -18,6 +18,9 @@ from core.errors import UserError, in_words
 
 T = TypeVar("T")
 _SECONDS = re.compile(r"(?:(\d+)m)?(?:(\d+)s?)?")
+RESULT = "result: "  # begins the line that says what a step found
+_GRACE = 3.0  # seconds from the request to end to the end itself
+_KEPT = 32 * 1024  # bytes of a log, its end
 
 
 def seconds_of(text: str) -> float:
@@ -104,11 +107,6 @@ class Budget:
         finally:
             took = self._clock() - start
             self._longest[kind] = max(took, self._longest.get(kind, 0.0))
-
-
-RESULT = "result: "  # begins the line that says what a step found
-_GRACE = 3.0  # seconds from the request to end to the end itself
-_KEPT = 32 * 1024  # bytes of a log, its end
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -22,6 +22,11 @@ from models.registry import DEFAULT_NETWORKS
 
 ROOT = Path(__file__).resolve().parents[2]
 _MARK = "pytest.mark.gpu"
+FILE = "exports.jsonl"
+FORMATS = ("onnx-fp32", "onnx-fp16")
+MAX_BATCH = 128
+NAME = "guidelines"
+_SECONDS = 0.1  # of samples of a candidate, at least
 
 
 def run_tests(folder: Path, budget: Budget, *, root: Path = ROOT) -> str:
@@ -48,11 +53,6 @@ def run_tests(folder: Path, budget: Budget, *, root: Path = ROOT) -> str:
     if " passed" not in f" {last}":
         raise UserError(f"no test ran: {last}")
     return last
-
-
-FILE = "exports.jsonl"
-FORMATS = ("onnx-fp32", "onnx-fp16")
-MAX_BATCH = 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,10 +115,6 @@ def run_exports(
         raise UserError(f"no artifact could be made; {missing[0]}")
     text = f"{made} artifacts of {len(names)} networks in {ARTIFACTS}, batch 1 to {batch}"
     return "; not made: ".join([text, *missing[:1]]) + (" and others" if len(missing) > 1 else "")
-
-
-NAME = "guidelines"
-_SECONDS = 0.1  # of samples of a candidate, at least
 
 
 def run_guidelines(folder: Path, budget: Budget, *, name: str = NAME, on: Platform = "GPU") -> str:

@@ -28,6 +28,21 @@ from training.recipe import Recipe
 from training.recipes import RECIPES, default_recipe
 
 FILE = "training.jsonl"
+_EVERY = 200  # milliseconds
+_QUERY = "--query-gpu=utilization.gpu"
+NETWORKS = (
+    "mobilenet_v3_large",
+    "shufflenet_v2_x1_0",
+    "shufflenet_v1_g3",
+    "mobilenet_v1",
+    "mobilenet_v2",
+    "efficientnet_b0",
+)
+LARGE = 1024  # images per step, beside the recipe's: a GPU has room for more than that
+EPOCHS = 3
+_STEPS = 20
+_EXPECTED = {"run": 10.0, "compiled": 45.0}  # seconds of the first piece of a kind
+Kind = Literal["eager", "large", "run", "compiled"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,10 +175,6 @@ def _count(value: float | None) -> str:
     return "-" if value is None else f"{value:,.0f}"
 
 
-_EVERY = 200  # milliseconds
-_QUERY = "--query-gpu=utilization.gpu"
-
-
 @dataclass(slots=True)
 class Utilisation:
     """Samples of how busy the first GPU was, in percent of the time a kernel was running."""
@@ -202,21 +213,6 @@ def _samples(file: IO[bytes]) -> list[float]:
         with suppress(ValueError):  # "[N/A]", or half a line
             samples.append(float(line))
     return samples
-
-
-NETWORKS = (
-    "mobilenet_v3_large",
-    "shufflenet_v2_x1_0",
-    "shufflenet_v1_g3",
-    "mobilenet_v1",
-    "mobilenet_v2",
-    "efficientnet_b0",
-)
-LARGE = 1024  # images per step, beside the recipe's: a GPU has room for more than that
-EPOCHS = 3
-_STEPS = 20
-_EXPECTED = {"run": 10.0, "compiled": 45.0}  # seconds of the first piece of a kind
-Kind = Literal["eager", "large", "run", "compiled"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,14 @@ from report.format import ms, percent
 from report.section import Table
 from report.terminal import print_table
 
+_MOVED: tuple[Verdict, ...] = ("slower", "faster", "look again")
+_COUNTED: dict[Verdict, str] = {
+    "slower": "slower",
+    "faster": "faster",
+    "look again": "to be looked at again",
+    "same": "the same",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Run(GridFlags):
@@ -163,15 +171,6 @@ def _front_table(front: Sequence[RatedRow], goal: Goal) -> Table:
         for one in front
     )
     return Table(header=header, rows=rows, numeric=frozenset(header[2:7]))
-
-
-_MOVED: tuple[Verdict, ...] = ("slower", "faster", "look again")
-_COUNTED: dict[Verdict, str] = {
-    "slower": "slower",
-    "faster": "faster",
-    "look again": "to be looked at again",
-    "same": "the same",
-}
 
 
 @dataclass(frozen=True, kw_only=True)

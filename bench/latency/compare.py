@@ -39,6 +39,8 @@ FEWEST = 2  # controls: with fewer, what is the machine's cannot be told
 _SPREAD, _KNOWN = 0.06, 4
 _ARTIFACT = "artifact differs"
 _NORMAL = 1.96  # standard errors of a 95 % interval
+Side = Literal["before", "after"]
+SURE = 0.01  # chance of a verdict on two equal candidates
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -246,10 +248,6 @@ def _is_new(change: Change) -> bool:
 def _place(sweep: Sweep) -> str:
     machine = sweep.machine
     return f"{machine.cpu}, {machine.cores} cores, {machine.gpu or 'no GPU'}"
-
-
-Side = Literal["before", "after"]
-SURE = 0.01  # chance of a verdict on two equal candidates
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -25,6 +25,9 @@ COSTS = {
     "Bytes moved": "bytes_moved",
     "Kernels": "kernels",
 }
+EXPLAINED = "ort-cpu"  # the runtime whose kernels are profiled
+_SENTENCES, _ROWS = 3, 12
+_KINDS = 2  # kinds of layers that a sentence names
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -180,11 +183,6 @@ def _best_rank(found: dict[Setting, dict[str, Correlation | None]]) -> str:
         f"latency, depending on runtime, precision and batch; 1 would be the same order. In "
         f"{count} of {len(found)} of these settings, what ranks them best is: {name}."
     )
-
-
-EXPLAINED = "ort-cpu"  # the runtime whose kernels are profiled
-_SENTENCES, _ROWS = 3, 12
-_KINDS = 2  # kinds of layers that a sentence names
 
 
 class Profile(Protocol):

@@ -24,6 +24,20 @@ from report.section import Figure, Section, Table
 # Publishers' figures are of float32 weights. Rounding them to float16 changes next to nothing;
 # what int8 loses is not known without the weights and images.
 AS_PUBLISHED = ("fp32", "fp16")
+_TEXT = ("Data", "Network", "Precision", "Runtime", "Top-1 of", "Tie with")
+_COLUMNS = (
+    "Data",
+    "Batch",
+    "Network",
+    "Precision",
+    "Runtime",
+    "p50 ms",
+    "95 % interval",
+    "Top-1",
+    "Top-1 of",
+    "Tie with",
+)
+_QUIET = "#8b929c"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,22 +130,6 @@ def pareto_front(candidates: Iterable[RatedRow]) -> list[RatedRow]:
         if not any(beats(other, candidate) for other in taken):
             taken.append(candidate)
     return sorted(taken, key=lambda c: (c.latency.p50, -c.top1))
-
-
-_TEXT = ("Data", "Network", "Precision", "Runtime", "Top-1 of", "Tie with")
-_COLUMNS = (
-    "Data",
-    "Batch",
-    "Network",
-    "Precision",
-    "Runtime",
-    "p50 ms",
-    "95 % interval",
-    "Top-1",
-    "Top-1 of",
-    "Tie with",
-)
-_QUIET = "#8b929c"
 
 
 @dataclass(frozen=True, slots=True)

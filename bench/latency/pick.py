@@ -17,6 +17,7 @@ from report.format import ms, percent
 
 PRECISIONS = ("fp32", "fp16", "int8")  # the one to prefer first, where speed does not decide
 _NAMED = 2  # ties that are named; more are counted
+_UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,9 +97,6 @@ def saved_pick_of(sweep: Sweep, row: Row, artifact: str) -> SavedPick:
         p50_s=p50(row),
         machine=processor or "an unknown GPU",
     )
-
-
-_UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

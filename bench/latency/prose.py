@@ -19,6 +19,26 @@ Missing = tuple[str, str, str, str, str]  # as _UNMEASURED names them
 _UNMEASURED = ("Network", "Artifact", "Runtime", "Batch", "Why not")
 # What a terminal has room for; the report has the rest.
 _SHOWN = ("Precision", "Runtime", "Batch", "p50 ms", "p99 ms", "x faster", "Top-1")
+# Standard deviation over mean above which a row is marked: its tail is the machine's, not its own.
+NOISY = 0.25
+COLUMNS = (
+    "Network",
+    "Precision",
+    "Runtime",
+    "Batch",
+    "Threads",
+    "p50 ms",
+    "95 % interval",
+    "p95 ms",
+    "p99 ms",
+    "Calls",
+    "x faster",
+    "GMACs/s",
+    "Top-1",
+    "File MB",
+    "Notes",
+)
+NUMERIC = frozenset(COLUMNS[3:14])
 
 
 def in_words(sweep: Sweep, picks: dict[str, Pick], *, folded: bool = False) -> Report:
@@ -297,29 +317,6 @@ def _spread(sweep: Sweep) -> str | None:
         f"({slow.runtime}, {slow.precision}) to {high / 1e9:.1f} GMACs/s ({fast.runtime}, "
         f"{fast.precision}): the count alone does not say what an image costs."
     )
-
-
-# Standard deviation over mean above which a row is marked: its tail is the machine's, not its own.
-NOISY = 0.25
-
-COLUMNS = (
-    "Network",
-    "Precision",
-    "Runtime",
-    "Batch",
-    "Threads",
-    "p50 ms",
-    "95 % interval",
-    "p95 ms",
-    "p99 ms",
-    "Calls",
-    "x faster",
-    "GMACs/s",
-    "Top-1",
-    "File MB",
-    "Notes",
-)
-NUMERIC = frozenset(COLUMNS[3:14])
 
 
 def measured_cells(sweep: Sweep, row: Row, picks: dict[str, Pick]) -> dict[str, str]:

@@ -28,6 +28,15 @@ from core.record_file import RecordFile
 from models.cost import Kind, layer_costs, sum_costs
 from report.format import MISSING, percent
 
+# Where a call begins and ends: in the host's memory, timed by wall clock; or, pixels and logits
+# staying on a GPU, between two CUDA events, launched kernel by kernel or replayed as a CUDA graph.
+Place = Literal["host", "device", "graph"]
+PLACES: tuple[Place, ...] = get_args(Place)
+Key = tuple[str, str | None, int, int]  # folder, runtime, batch, threads
+SCHEMA = 2
+FILE = "latency.jsonl"
+_REMEDY = "measure again with: make bench ARGS=--fresh"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Costs:
@@ -71,13 +80,6 @@ def count_costs(artifact: Artifact) -> Costs:
         pointwise=share("pointwise"),
         grouped=share("grouped"),
     )
-
-
-# Where a call begins and ends: in the host's memory, timed by wall clock; or, pixels and logits
-# staying on a GPU, between two CUDA events, launched kernel by kernel or replayed as a CUDA graph.
-Place = Literal["host", "device", "graph"]
-PLACES: tuple[Place, ...] = get_args(Place)
-Key = tuple[str, str | None, int, int]  # folder, runtime, batch, threads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -287,11 +289,6 @@ def is_asked(network: str, model: str | None, data: str | None) -> bool:
     start = "" if model is None else f"{canonical_name(model)}-"
     end = "" if data is None else f"-{data}"
     return network.startswith(start) and network.endswith(end)
-
-
-SCHEMA = 2
-FILE = "latency.jsonl"
-_REMEDY = "measure again with: make bench ARGS=--fresh"
 
 
 @with_config(ConfigDict(extra="forbid"))

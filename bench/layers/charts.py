@@ -24,6 +24,7 @@ KIND_COLOURS: dict[Kind, str] = {
     "element-wise": "#e0b93e",
     "data": "#8b929c",
 }
+_QUIET = "#8b929c"
 
 
 def layer_chart(times: LayerTimes) -> alt.VConcatChart:
@@ -74,9 +75,6 @@ def layer_chart(times: LayerTimes) -> alt.VConcatChart:
         title=f"The {len(slowest)} slowest layers: bar, share of the time; tick, share of the MACs",
     )
     return alt.vconcat(kinds, layers, spacing=30)
-
-
-_QUIET = "#8b929c"
 
 
 def roofline_chart(roofs: Sequence[Roof], peaks: Peaks) -> Any:

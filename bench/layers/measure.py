@@ -42,6 +42,9 @@ from models.cost import BYTES, VIEWS, LayerCost, kind_without_weights, layer_cos
 _DECORATED = re.compile(
     r"(?:InsertedPrecisionFreeCast_)?(.*?)(?:_nchwc|_token_\d+|/QuickGeluFusion/)?"
 )
+# Some 50 calls of a small network, of a large one as many as 0.3 s hold, in five turns: at least
+# five, with the profiler and as many without.
+PLAN = Plan(count=50, seconds=0.0, limit=0.3, rounds=5)
 
 
 def join(
@@ -149,11 +152,6 @@ def _fused(graph: Any, kernels: Iterable[Kernel]) -> Mapping[str, int]:
             if after:
                 found[node.name] = after[0]
     return found
-
-
-# Some 50 calls of a small network, of a large one as many as 0.3 s hold, in five turns: at least
-# five, with the profiler and as many without.
-PLAN = Plan(count=50, seconds=0.0, limit=0.3, rounds=5)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

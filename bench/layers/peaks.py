@@ -23,6 +23,8 @@ _MEASURERS = {
     "ort-cpu": "bench.layers.cpu_peaks:cpu_peaks",
     "torch-cuda": "bench.layers.gpu_peaks:gpu_peaks",
 }
+SCHEMA = 1
+FILE = "peaks.json"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,10 +76,6 @@ def measure_peaks(runtime: str, threads: int) -> Peaks:
         )
     peaks: Peaks = resolve(_MEASURERS[runtime])(threads)
     return peaks
-
-
-SCHEMA = 1
-FILE = "peaks.json"
 
 
 @with_config(ConfigDict(extra="forbid"))

@@ -43,6 +43,20 @@ WAYS: dict[By, str] = {
 MIN_FAMILIES = 3  # with two, one network would speak for all others
 _LEAST = 1e-7  # seconds; the profiler counts microseconds, of which some dozen are averaged
 _BASE_WEIGHT = 1e-3  # of a layer, beside its share of its network's time
+_MODEL, _MACS = "by its layers", "by its MACs"
+_COLOURS = {_MODEL: "#3d86d6", _MACS: "#8b929c"}
+_FAR = 0.5  # a prediction that is off by more is named in the chart
+_NOTES = (
+    "A call is predicted by a model that saw no network of its family: not its times, nor those "
+    "of its other widths, depths and tweaks. Known of it are the kernels that ONNX Runtime makes "
+    "of it, with their MACs and bytes, from one call. A layer takes the estimate of the roofline "
+    "times a factor that boosted trees learn from its kind, operator and size; a call takes the "
+    "sum of its layers times the median of p50 over the sum of kernels in the other networks, at "
+    "its precision and batch size.",
+    "What MACs alone predict is learned from the same other networks at the same precision and "
+    "batch size: a constant and a rate, or a rate alone, neither negative, by least squares of "
+    "relative errors. Errors are of the predicted latency, as a fraction of the measured p50.",
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -224,22 +238,6 @@ def _by_macs(roofs: Sequence[Roof], macs: int, *, constant: bool) -> float:
     columns = np.array([[roof.times.macs / 1e6, float(constant)] for roof in roofs])
     found, _ = nnls(columns / p50[:, None], np.ones(len(roofs)))
     return float(found @ [macs / 1e6, float(constant)])
-
-
-_MODEL, _MACS = "by its layers", "by its MACs"
-_COLOURS = {_MODEL: "#3d86d6", _MACS: "#8b929c"}
-_FAR = 0.5  # a prediction that is off by more is named in the chart
-_NOTES = (
-    "A call is predicted by a model that saw no network of its family: not its times, nor those "
-    "of its other widths, depths and tweaks. Known of it are the kernels that ONNX Runtime makes "
-    "of it, with their MACs and bytes, from one call. A layer takes the estimate of the roofline "
-    "times a factor that boosted trees learn from its kind, operator and size; a call takes the "
-    "sum of its layers times the median of p50 over the sum of kernels in the other networks, at "
-    "its precision and batch size.",
-    "What MACs alone predict is learned from the same other networks at the same precision and "
-    "batch size: a constant and a rate, or a rate alone, neither negative, by least squares of "
-    "relative errors. Errors are of the predicted latency, as a fraction of the measured p50.",
-)
 
 
 def prediction_section(predictions: Sequence[Prediction], unknown: Sequence[str] = ()) -> Section:

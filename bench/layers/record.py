@@ -22,6 +22,8 @@ from models.cost import Kind
 
 # ONNX Runtime's operators that multiply integers; an int8 graph keeps some layers in float32.
 _INTEGER = re.compile(r"QLinear.*|QGemm|.*Integer")
+SCHEMA = 1
+FILE = "layers.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -161,10 +163,6 @@ def computed_in(op: str) -> Precision:
     There is no fp16 among them: it converts an fp16 graph to float32.
     """
     return "int8" if _INTEGER.fullmatch(op) else "fp32"
-
-
-SCHEMA = 1
-FILE = "layers.jsonl"
 
 
 @with_config(ConfigDict(extra="forbid"))

@@ -19,6 +19,10 @@ from report.format import ms, percent
 
 Limit = Literal["compute", "memory", "launch"]
 LIMITS: tuple[Limit, ...] = get_args(Limit)
+AGREES = 0.25  # how much longer the one may be than the other
+_BINDING = (
+    2e-4  # seconds of a call that are no kernel's: Python and the runtime, see bench.timer.measure
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,12 +130,6 @@ def roof(times: LayerTimes, peaks: Peaks) -> Roof:
     """Returns ``times`` under the roofline of ``peaks``, measured with as many threads."""
     assert times.threads == peaks.threads, "peaks of another number of threads bound nothing"
     return Roof(times=times, peaks=peaks, bounds=tuple(bounds(times, peaks)))
-
-
-AGREES = 0.25  # how much longer the one may be than the other
-_BINDING = (
-    2e-4  # seconds of a call that are no kernel's: Python and the runtime, see bench.timer.measure
-)
 
 
 def doubt(times: LayerTimes, row: Row | None = None) -> str | None:

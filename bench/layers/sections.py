@@ -38,6 +38,26 @@ _LAYER_COLUMNS = (
     "Bound by", "x bound",
 )  # fmt: skip
 _NUMERIC = {*_KIND_COLUMNS, *_LAYER_COLUMNS}.difference(_TEXT)
+_NOTES = (
+    "Lower limits are a roofline (Williams, Waterman and Patterson, CACM 2009) for each kernel "
+    "that ONNX Runtime runs: the longest of its operations (2 x MACs) at the peak of the precision "
+    "it computes in, of its bytes at the bandwidth of where they lie, and of the call of a kernel. "
+    "The limit of a network is their sum.",
+    "Bytes are those that a kernel cannot but move, in the type that the runtime holds them in: "
+    "input and output at the bandwidth of a set of their size, weights at that of all weights of "
+    "the network, as the others have passed since they were read last.",
+    "Peaks are the best of all repetitions, measured right after the layers they bound: of several "
+    "matrix products and convolutions in ONNX Runtime, and of copying and reading memory in NumPy "
+    "within sets from 64 KB to 256 MB for each thread. The bandwidth of a set is that of the "
+    "largest measured set that is no larger. The call of a kernel is what a chain of 100 kernels "
+    "of one float takes longer than one of 10.",
+    "The time of a kernel is the mean of the middle half of its runs in ONNX Runtime's profile, "
+    "without what the profiler itself takes, which is measured on such chains; it is never "
+    "less than the call of a kernel. Profiled calls take turns with calls without the profiler, on "
+    f"the golden images of each artifact: where the two, or these and the call that the table of "
+    f"latencies shows, are more than {percent(AGREES, decimals=0)} apart, the layers explain "
+    "nothing and are left out. What is left shows the p50 of that table.",
+)
 
 
 def write_layers(roof: Roof, machine: Machine, folder: Path) -> Path:
@@ -156,28 +176,6 @@ def _rate(amount: float, seconds: float) -> str:
 
 def _rows_table(columns: tuple[str, ...], rows: list[list[str]]) -> Table:
     return Table(header=columns, rows=tuple(map(tuple, rows)), numeric=frozenset(_NUMERIC))
-
-
-_NOTES = (
-    "Lower limits are a roofline (Williams, Waterman and Patterson, CACM 2009) for each kernel "
-    "that ONNX Runtime runs: the longest of its operations (2 x MACs) at the peak of the precision "
-    "it computes in, of its bytes at the bandwidth of where they lie, and of the call of a kernel. "
-    "The limit of a network is their sum.",
-    "Bytes are those that a kernel cannot but move, in the type that the runtime holds them in: "
-    "input and output at the bandwidth of a set of their size, weights at that of all weights of "
-    "the network, as the others have passed since they were read last.",
-    "Peaks are the best of all repetitions, measured right after the layers they bound: of several "
-    "matrix products and convolutions in ONNX Runtime, and of copying and reading memory in NumPy "
-    "within sets from 64 KB to 256 MB for each thread. The bandwidth of a set is that of the "
-    "largest measured set that is no larger. The call of a kernel is what a chain of 100 kernels "
-    "of one float takes longer than one of 10.",
-    "The time of a kernel is the mean of the middle half of its runs in ONNX Runtime's profile, "
-    "without what the profiler itself takes, which is measured on such chains; it is never "
-    "less than the call of a kernel. Profiled calls take turns with calls without the profiler, on "
-    f"the golden images of each artifact: where the two, or these and the call that the table of "
-    f"latencies shows, are more than {percent(AGREES, decimals=0)} apart, the layers explain "
-    "nothing and are left out. What is left shows the p50 of that table.",
-)
 
 
 def roofline_section(roofs: Sequence[Roof], missing: Sequence[Missing] = ()) -> Section:

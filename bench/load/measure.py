@@ -25,6 +25,9 @@ from bench.load.wrk import wrk_loop
 from core.errors import UserError
 from core.record_file import parse
 
+Case = dict[str, Any]  # attributes of a turn that say what it is
+Sent = Mapping[tuple[str, Form], Sequence[bytes]]
+
 
 def ask_server(address: Address, token: str | None = None) -> Served:
     """Returns what the server at ``address`` answers with.
@@ -88,10 +91,6 @@ def _is_served(artifact: Artifact, served: Served) -> bool:
         served.precision,
         served.sha256s,
     )
-
-
-Case = dict[str, Any]  # attributes of a turn that say what it is
-Sent = Mapping[tuple[str, Form], Sequence[bytes]]
 
 
 def make_requests(

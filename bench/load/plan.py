@@ -16,6 +16,9 @@ from core.errors import UserError
 Form = Literal["raw", "multipart"]
 Arrivals = Literal["fixed", "poisson"]
 BURST = 32  # connections
+SIZES = ((500, 375), (1920, 1080))  # of a photo in ImageNet, and of a frame of a camera
+CROPS = 4  # different ones of each photo
+_QUALITY = 90
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,10 +74,6 @@ QUICK = LoadPlan(
     arrivals=("fixed",),
     lone_seconds=1.0,
 )
-
-SIZES = ((500, 375), (1920, 1080))  # of a photo in ImageNet, and of a frame of a camera
-CROPS = 4  # different ones of each photo
-_QUALITY = 90
 
 
 def read_images(path: Path) -> list[bytes]:

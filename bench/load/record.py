@@ -15,6 +15,7 @@ from core.machine import Machine
 from core.record_file import RecordFile
 
 What = Literal["in process", "closed", "open", "before", "burst", "after"]
+SCHEMA, NAME = 2, "load"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,9 +72,6 @@ class Turns:
         """Returns the latencies of all rounds; None if no answer was good."""
         turns = tuple(load.latencies for load in self.loads(**wanted))
         return Latency(turns=turns, warmup=0) if any(turns) else None
-
-
-SCHEMA, NAME = 2, "load"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,6 +28,7 @@ TARGETS: dict[tuple[str, Form, int], float] = {
 }
 AFTER_BURST = 1.2  # most of a lone client's p50 after a burst, over that before
 TAIL, TAIL_SHARE = 2.0, 0.7  # most of p99 over p50, at this share of the capacity
+_REQUESTS = 20_000
 
 
 def load_section(header: LoadHeader, turns: Turns) -> Section:
@@ -161,9 +162,6 @@ def statuses(loads: Iterable[Load]) -> str:
     for load in loads:
         counts.update(load.statuses)
     return ", ".join(f"{status} x {count:,}" for status, count in sorted(counts.items())) or "none"
-
-
-_REQUESTS = 20_000
 
 
 def ideal_tail(arrivals: Arrivals, share: float, cores: int) -> float:

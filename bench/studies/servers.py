@@ -43,6 +43,15 @@ from report.section import Section, Table
 ROOT = Path(__file__).resolve().parents[2]
 _HOST, _PATH = "127.0.0.1", "/predict"
 _START_S, _STOP_S = 60, 20
+OURS = "ours"
+NAME = "servers"
+CONNECTIONS = (8, 32)
+ROUNDS, SECONDS = 7, 1.5
+# How many times their throughput ours should be.
+TARGETS = {"BentoML": 1.15, "LitServe": 1.1}
+_WIDTH, _HEIGHT = SIZES[0]
+IMAGES = f"{_WIDTH}x{_HEIGHT}"
+Server = tuple[str, Form]  # name, and how images are sent to it
 
 
 class NotStarted(UserError):
@@ -89,7 +98,6 @@ def _litserve(artifact: Path, port: int) -> list[str]:
     return ["-m", "bench.studies.plain_litserve"]
 
 
-OURS = "ours"
 CONTENDERS = (
     Contender(name=OURS, forms=("multipart", "raw"), package="bentoml", extra=None, command=_ours),
     Contender(
@@ -181,17 +189,6 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind((_HOST, 0))
         return int(probe.getsockname()[1])
-
-
-NAME = "servers"
-CONNECTIONS = (8, 32)
-ROUNDS, SECONDS = 7, 1.5
-# How many times their throughput ours should be.
-TARGETS = {"BentoML": 1.15, "LitServe": 1.1}
-_WIDTH, _HEIGHT = SIZES[0]
-IMAGES = f"{_WIDTH}x{_HEIGHT}"
-
-Server = tuple[str, Form]  # name, and how images are sent to it
 
 
 @dataclass(frozen=True, kw_only=True)

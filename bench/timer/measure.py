@@ -42,6 +42,11 @@ from report.format import ms, percent
 from report.section import Section, Table
 
 _EMPTY_CALLS = 30
+AGREES = 0.03  # of the other tool's p50, either way
+SHORT = 0.1  # share of a call: where its binding takes more, no timer is judged by it
+FEWEST = 3  # rounds
+_TURN = 0.2  # seconds, or as long as so many calls take: few samples must be interrupted ones
+_CALLS = 20
 
 
 @runtime_checkable
@@ -102,13 +107,6 @@ def _empty_graph(source: str, target: str) -> bytes:
     opset = [helper.make_opsetid("", 20)]
     model: bytes = helper.make_model(graph, opset_imports=opset, ir_version=10).SerializeToString()
     return model
-
-
-AGREES = 0.03  # of the other tool's p50, either way
-SHORT = 0.1  # share of a call: where its binding takes more, no timer is judged by it
-FEWEST = 3  # rounds
-_TURN = 0.2  # seconds, or as long as so many calls take: few samples must be interrupted ones
-_CALLS = 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
