@@ -1,1 +1,59 @@
-"""One command and one import for all of it."""
+"""Train, export and run image classifiers from Python: one import for all of it.
+
+>>> import pocketnets
+>>> pocketnets.train("mobilenet_v3", "digits")
+>>> pocketnets.export("mobilenet_v3", data="digits")
+>>> with pocketnets.load("artifacts/mobilenet_v3_large-digits/onnx-fp32") as classify:
+...     classify("digit.png").label
+
+Each function imports what it needs when it is called: to load an artifact and to predict with it
+loads no torch. The types here are imported when they are first asked for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pocketnets.api import export, load, predict, train
+
+if TYPE_CHECKING:
+    from artifact.artifact import Artifact
+    from core.errors import UserError
+    from core.preprocess import ImageError, Preprocess
+    from predict.classifier import Classifier, Prediction
+    from predict.pipeline import Row
+    from training.checkpoint import Checkpoint
+
+__all__ = [
+    "Artifact",
+    "Checkpoint",
+    "Classifier",
+    "ImageError",
+    "Prediction",
+    "Preprocess",
+    "Row",
+    "UserError",
+    "export",
+    "load",
+    "predict",
+    "train",
+]
+
+_TYPES = {
+    "Artifact": "artifact.artifact",
+    "Checkpoint": "training.checkpoint",
+    "Classifier": "predict.classifier",
+    "ImageError": "core.preprocess",
+    "Prediction": "predict.classifier",
+    "Preprocess": "core.preprocess",
+    "Row": "predict.pipeline",
+    "UserError": "core.errors",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _TYPES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from core.lazy import resolve
+
+    return resolve(f"{_TYPES[name]}:{name}")

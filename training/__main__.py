@@ -11,9 +11,7 @@ import tyro
 from rich.console import Console
 
 from core import cli
-from core.errors import unknown
 from core.names import canonical_name
-from models.registry import find_model
 from training.checkpoint import load_checkpoint, run_folder
 from training.data import ImageData
 from training.datasets import DATASETS, load_data
@@ -21,7 +19,7 @@ from training.fit import fit
 from training.look import look
 from training.options import FolderOptions
 from training.recipe import Recipe
-from training.recipes import RECIPES, default_recipe
+from training.recipes import default_recipe, find_recipe
 from training.run import PartialRun
 from training.trainer import Accelerators, is_first_process
 
@@ -73,10 +71,7 @@ def _parse() -> tuple[Train, ImageData | None]:
     if name is None:
         name = default_recipe(start.model, start.data) if start.model else "scratch"
     if recipe is None:
-        if name not in RECIPES:
-            raise unknown("recipe", name, RECIPES)
-        size = find_model(start.model).native_size if start.model else 224
-        recipe = RECIPES[name](size)
+        recipe = find_recipe(name, start.model)
     default = Train(model=tyro.MISSING, data=tyro.MISSING, recipe_name=name, recipe=recipe)
     return tyro.cli(Train, default=default, prog=cli.program("training")), data
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from core.cores import usable_cores
+from core.errors import unknown
 from models.registry import find_model
 from training.datasets import DATASETS
 from training.recipe import Recipe
@@ -269,3 +270,14 @@ def default_recipe(model: str, data: str) -> str:
     if data in DATASETS and (recipe := DATASETS[data].recipe):
         return recipe
     return "finetune" if find_model(model).imagenet else "scratch"
+
+
+def find_recipe(name: str, model: str) -> Recipe:
+    """Returns a recipe at the input size of a network's design; 224 where ``model`` is empty.
+
+    Raises:
+        UserError: no such recipe, or no such network.
+    """
+    if name not in RECIPES:
+        raise unknown("recipe", name, RECIPES)
+    return RECIPES[name](find_model(model).native_size if model else 224)
