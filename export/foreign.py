@@ -113,7 +113,7 @@ def load_foreign(model: str, data: str | None, elsewhere: Elsewhere) -> Network:
         held_out=(),
         labelled=images is not None,
     )
-    return _with_images(network, images, data)
+    return with_images(network, images, data)
 
 
 def load_foreign_again(artifact: Artifact, data: str | None) -> Network:
@@ -140,7 +140,7 @@ def load_foreign_again(artifact: Artifact, data: str | None) -> Network:
         held_out=(),
         labelled=images is not None,
     )
-    return _with_images(network, images, data)
+    return with_images(network, images, data)
 
 
 def _classifier(fitted: Fitted, mean: Sequence[float], std: Sequence[float]) -> Classifier:
@@ -307,7 +307,7 @@ def _labels(
     )
 
 
-def _with_images(network: Network, images: ImageData | None, data: str | None) -> Network:
+def with_images(network: Network, images: ImageData | None, data: str | None) -> Network:
     """Returns ``network`` with what calibrates and proves it.
 
     Raises:
@@ -315,7 +315,7 @@ def _with_images(network: Network, images: ImageData | None, data: str | None) -
     """
     if images is None:
         cli.notes().print(
-            "note: without --data, photos without labels stand in: int8 is calibrated on them, and "
+            "note: without data, photos without labels stand in: int8 is calibrated on them, and "
             "no accuracy is measured"
         )
         calibration, held_out = photos()
@@ -329,7 +329,7 @@ def _with_images(network: Network, images: ImageData | None, data: str | None) -
         )
     cli.notes().print(
         f"note: accuracy is measured on {images.name}; whether the network was trained on some of "
-        "its images, its file does not say",
+        "its images is not known",
         soft_wrap=True,
         markup=False,
     )

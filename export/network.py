@@ -105,6 +105,12 @@ def load_network(
     return _trained(model, data, size)
 
 
+def check_kept(artifact: Artifact) -> None:
+    """Raises UserError if ``artifact`` is of trained weights that stand in no file."""
+    if artifact.weights == "trained" and artifact.source.checkpoint is None:
+        raise UserError(f"{artifact.path} was made from {artifact.source.origin}; no file keeps it")
+
+
 def rebuild(artifact: Artifact) -> Classifier:
     """Returns the torch network an artifact was made from, in evaluation mode.
 
@@ -116,6 +122,7 @@ def rebuild(artifact: Artifact) -> Classifier:
     if artifact.weights == "imagenet":
         weights = load_imagenet_weights(artifact.model)
         return imagenet_classifier(artifact.model, weights).eval()
+    check_kept(artifact)
     path = Path(artifact.source.checkpoint or "")
     if not path.is_file():
         raise UserError(f"the checkpoint {path} is not here; run this where it was trained")

@@ -99,8 +99,9 @@ def rebuild(artifact: Artifact, *, data: str | None = None) -> Verified:
 def _network(artifact: Artifact, data: str | None) -> Network:
     """Returns the very network that ``artifact`` was made from."""
     from export.foreign import load_foreign_again
-    from export.network import load_network
+    from export.network import check_kept, load_network
 
+    check_kept(artifact)
     if artifact.source.reading:
         return load_foreign_again(artifact, data)
     weights = "auto" if artifact.weights == "trained" else artifact.weights

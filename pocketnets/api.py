@@ -7,10 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from artifact.artifact import Artifact
+    from core.preprocess import Preprocess
     from predict.classifier import Classifier
     from predict.pipeline import Row
     from training.checkpoint import Checkpoint
+
+# ImageNet's; those of models.classifier, which needs torch.
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def train(
@@ -67,9 +73,14 @@ def train(
 
 
 def export(
-    model: str,
+    network: nn.Module | str,
     *,
     data: str | Path | None = None,
+    labels: Sequence[str] | None = None,
+    preprocess: Preprocess | None = None,
+    mean: Sequence[float] = MEAN,
+    std: Sequence[float] = STD,
+    name: str | None = None,
     formats: Sequence[str] = (),
     max_batch: int = 32,
     max_drop: float | None = None,
@@ -77,22 +88,36 @@ def export(
     """Returns the artifacts of a network, each compared with it on real images before it appears.
 
     >>> pocketnets.export("mobilenet_v3", data="digits")["onnx-int8"].path
+    >>> pocketnets.export(
+    ...     module,
+    ...     name="leaves",
+    ...     labels=["maple", "oak"],
+    ...     preprocess=pocketnets.Preprocess(resize=256, crop=224),
+    ... )
 
-    They stand in ``artifacts/<model>-<data>/``. What could not be made of the default formats here,
-    as a library is not installed, is told on stderr.
+    They stand in ``artifacts/<model>-<data>/``, and those of a module in
+    ``artifacts/<name>-<data>/``, or ``artifacts/<name>-module/`` without data. What could not be
+    made of the default formats here, as a library is not installed, is told on stderr.
 
     Args:
-        model: registry name of a network that :func:`train` trained on ``data``, or, without data,
-            of one with published weights.
-        data: what it was trained on.
+        network: registry name of a network that :func:`train` trained on ``data``, or, without
+            data, of one with published weights. Or any torch module in float32: normalised images
+            (N, 3, H, W) to logits (N, C). It is copied, and the copy put into evaluation mode.
+        data: of a name, what it was trained on. Of a module, labelled images to calibrate int8 and
+            to measure accuracy on; without, photos without labels stand in.
+        labels: of a module, class names in the order of the logits; left out, those of ``data``.
+        preprocess: of a module, how an image becomes pixels, as it was validated.
+        mean: of a module, per channel of pixels in [0, 1]: subtracted in its first layer.
+        std: likewise: what they are divided by.
+        name: of a module, what its artifacts are filed under.
         formats: such as ``("onnx-fp32", "onnx-int8")``; left out, all that need no GPU to build.
         max_batch: largest batch the artifacts take.
         max_drop: most top-1 one may lose against torch, in [0, 1]; left out, 0.001, and 0.01 for
             int8.
 
     Raises:
-        UserError: no such network, run, data or format, or an artifact that was asked for and
-            could not be made or missed a limit; the others stand.
+        UserError: no such network, run, data or format, what a module needs is not given, or an
+            artifact that was asked for and could not be made or missed a limit; the others stand.
     """
     from core import cli
     from core.errors import UserError
@@ -101,9 +126,26 @@ def export(
 
     check_targets(formats)
     options = Options(max_batch=max_batch, max_drop=max_drop)
-    network = load_network(model, None if data is None else str(data))
+    data = None if data is None else str(data)
+    if isinstance(network, str):
+        given = {"labels": labels, "preprocess": preprocess, "name": name}
+        if wrong := [each for each, value in given.items() if value is not None]:
+            raise UserError(f"{wrong[0]} is of a torch module; the run of {network} knows its own")
+        found = load_network(network, data)
+    else:
+        from export.module import network_of
+
+        found = network_of(
+            network,
+            name=name,
+            data=data,
+            labels=labels,
+            preprocess=preprocess,
+            mean=mean,
+            std=std,
+        )
     artifacts, failed = {}, []
-    for outcome in build_artifacts(network, formats or DEFAULT_TARGETS, options):
+    for outcome in build_artifacts(found, formats or DEFAULT_TARGETS, options):
         if outcome.artifact:
             artifacts[outcome.target] = outcome.artifact
         elif outcome.failed or formats:

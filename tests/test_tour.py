@@ -41,7 +41,7 @@ def test_the_notebook_runs_from_top_to_bottom(tmp_path: Path) -> None:
     assert "top-1" in ran.stdout
     top1 = [float(share) for share in re.findall(r"([\d.]+)%", ran.stdout)]
     assert min(top1) > 50  # one epoch learns most digits; chance is 10
-    for name in ("resnet14-digits/onnx-fp32", "resnet14-digits/onnx-int8"):
+    for name in ("resnet14-digits/onnx-fp32", "resnet14-digits/onnx-int8", "own-digits/onnx-fp32"):
         assert (tmp_path / "artifacts" / name / "manifest.json").is_file()
     truth, answers = re.findall(r"^(?:truth  |answers) (.+)$", ran.stdout, flags=re.MULTILINE)
     assert len(truth.split()) == len(answers.split()) == 8

@@ -10,15 +10,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import nn
 
 import pocketnets
 from artifact.artifact import Artifact
 from artifact.runtimes.base import RuntimeUnavailable
 from core.errors import UserError
+from export.verify import verify
+from models.classifier import Classifier
 from training.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
+PREPROCESS = pocketnets.Preprocess(resize=32, crop=32)  # takes 32x32 pixels as they are
 
 
 def test_to_predict_loads_no_torch(artifact_path: Path, tmp_path: Path) -> None:
@@ -89,6 +94,117 @@ def test_export_of_a_run(in_trained: Path, monkeypatch: pytest.MonkeyPatch, tmp_
     path = tmp_path / "mobilenet_v3_large-digits/onnx-fp32"
     assert made == {"onnx-fp32": Artifact.load(path)}
     assert made["onnx-fp32"].batch_range == (1, 4)
+
+
+def module(classes: int = 3) -> nn.Module:
+    """Returns a small network that is in training mode."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=2),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, classes),
+    )
+
+
+def test_export_of_a_module(here: Path) -> None:
+    own, mean, std = module(), (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
+    before = {name: value.clone() for name, value in own.state_dict().items()}
+    made = pocketnets.export(
+        own,
+        name="own",
+        labels=["a", "b", "c"],
+        preprocess=PREPROCESS,
+        mean=mean,
+        std=std,
+        formats=("onnx-fp32", "onnx-int8"),
+    )
+    assert own.training
+    assert all(torch.equal(before[name], value) for name, value in own.state_dict().items())
+    assert set(made) == {"onnx-fp32", "onnx-int8"}
+    artifact = Artifact.load(here / "artifacts/own-module/onnx-fp32")
+    assert (artifact.labels, artifact.preprocess) == (("a", "b", "c"), PREPROCESS)
+    assert artifact.metrics is None  # photos without labels stood in
+
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+    images = (torch.from_numpy(pixels) / 255 - torch.tensor(mean)) / torch.tensor(std)
+    with torch.inference_mode():
+        logits = own.eval()(images.permute(0, 3, 1, 2)).numpy()
+    with pocketnets.load(artifact.path) as classify:
+        answers = classify(list(pixels))
+    scores = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    assert [answer.index for answer in answers] == logits.argmax(axis=1).tolist()
+    expected = pytest.approx(scores.max(axis=1).tolist(), abs=1e-4)
+    assert [answer.score for answer in answers] == expected
+
+    verified = verify(artifact)  # against its golden batch, as no file keeps the module
+    assert "given in Python" in verified.against
+
+
+def test_export_of_a_module_with_data_of_labels_in_another_order(trained: Path, here: Path) -> None:
+    checkpoint = load_checkpoint(trained / "runs/mobilenet_v3_large-digits/checkpoint.ckpt")
+    reversed_ = checkpoint.network()
+    assert isinstance(reversed_, Classifier)
+    made = pocketnets.export(
+        nn.Sequential(reversed_.backbone, Reverse()),
+        name="reversed",
+        data="digits",
+        labels=checkpoint.labels[::-1],
+        preprocess=checkpoint.preprocess,
+        formats=("onnx-fp32",),
+    )
+    metrics = made["onnx-fp32"].metrics
+    assert metrics is not None
+    assert metrics.top1 == pytest.approx(checkpoint.metrics["top1"], abs=1e-6)
+    assert made["onnx-fp32"].path == Path("artifacts/reversed-digits/onnx-fp32")
+
+
+class Reverse(nn.Module):
+    """Answers the classes from the last to the first."""
+
+    def forward(self, logits: torch.Tensor) -> torch.Tensor:
+        return logits.flip(1)
+
+
+class Broken(nn.Module):
+    """Takes no image."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+
+GIVEN: dict[str, Any] = {"name": "own", "labels": ["a", "b", "c"], "preprocess": PREPROCESS}
+
+
+@pytest.mark.parametrize(
+    ("network", "changes", "words"),
+    [
+        (module(), {"name": None}, "name is None"),
+        (module(), {"name": "../own"}, r"name is '\.\./own'"),
+        (module(), {"name": "mobilenet_v3"}, "name is 'mobilenet_v3'"),
+        (module(), {"labels": None}, "a module needs labels"),
+        (module(), {"labels": "abc"}, "a module needs labels"),
+        (module(), {"labels": ["a", "b"]}, r"gives \[2, 3\] .* 2 labels"),
+        (module(), {"preprocess": None}, "a module needs preprocess"),
+        (module(), {"mean": (124, 116, 104)}, r"mean is \[124, 116, 104\]"),
+        (module(), {"std": (0.2, 0.0, 0.2)}, r"std is \[0\.2, 0\.0, 0\.2\]"),
+        (module(), {"formats": ["onnx-fp8"]}, "unknown format 'onnx-fp8'"),
+        (module(), {"data": "digits"}, "digits has 10 classes that are not among the labels"),
+        (Broken(), {}, "cannot take two 32x32 images: .*mat1 and mat2"),
+        ("resnet14", {}, "labels is of a torch module"),
+        (lambda images: images, {}, "network is a function"),
+    ],
+)
+def test_export_of_a_module_refuses_in_one_line(
+    here: Path, network: Any, changes: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(UserError, match=words) as refused:
+        pocketnets.export(network, **{**GIVEN, **changes})
+    assert "\n" not in str(refused.value)
+    assert list(here.iterdir()) == []
 
 
 def test_a_format_that_cannot_be_made_is_refused_only_where_it_was_asked_for(

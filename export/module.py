@@ -1,0 +1,110 @@
+"""A network given as a torch module, from Python: what :func:`pocketnets.export` exports."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from artifact.records import Source
+from core.errors import UserError, in_words
+from core.names import canonical_name
+from core.preprocess import Preprocess
+from export.foreign import with_images
+from export.network import Network
+from models.classifier import Classifier
+from models.registry import list_models
+from training.datasets import load_data
+
+_WITHOUT_DATA = "module"  # what artifacts are filed under beside the name
+
+
+def network_of(
+    module: nn.Module,
+    *,
+    name: str | None,
+    data: str | None,
+    labels: Sequence[str] | None,
+    preprocess: Preprocess | None,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> Network:
+    """Returns a copy of ``module`` as a network to export; see :func:`pocketnets.export`.
+
+    Raises:
+        UserError: something that a module needs is not given, or it gives no logits of the classes.
+    """
+    if not isinstance(module, nn.Module):
+        raise UserError(
+            f"network is a {type(module).__name__}: it must be a torch.nn.Module, or the name of a "
+            "network"
+        )
+    if name is None or not re.fullmatch(r"\w[\w.-]*", name):
+        raise UserError(
+            f"name is {name!r}: a module needs one of letters, digits, dots, hyphens and "
+            "underscores, which its artifacts are filed under"
+        )
+    if canonical_name(name) in list_models():
+        raise UserError(f"name is {name!r}: that is a network of this project; take another")
+    if preprocess is None:
+        raise UserError(
+            "a module needs preprocess, how images were prepared when it was validated, such as "
+            "pocketnets.Preprocess(resize=256, crop=224)"
+        )
+    images = None if data is None else load_data(data)
+    names = tuple(labels) if labels is not None else images.labels if images else ()
+    if not names or isinstance(labels, str):
+        raise UserError(
+            "a module needs labels, the class names in the order of its logits, or data"
+        )
+    for what, values in (("mean", mean), ("std", std)):
+        inside = all(0 <= value <= 1 for value in values)
+        if len(values) != 3 or not inside or (what == "std" and 0 in values):
+            raise UserError(
+                f"{what} is {list(values)}: R, G and B of pixels in [0, 1], and no std of 0"
+            )
+    classifier = _classifier(module, mean, std)
+    _check_logits(classifier, preprocess.crop, len(names))
+    network = Network(
+        model=name,
+        data=images.name if images else _WITHOUT_DATA,
+        weights="trained",
+        module=classifier,
+        labels=names,
+        preprocess=preprocess,
+        source=Source(
+            origin=f"a torch module of class {type(module).__name__}, given in Python",
+            data=images.name if images else None,
+        ),
+        calibration=(),
+        held_out=(),
+        labelled=images is not None,
+    )
+    return with_images(network, images, data)
+
+
+def _classifier(module: nn.Module, mean: Sequence[float], std: Sequence[float]) -> Classifier:
+    try:
+        backbone = copy.deepcopy(module)
+    except Exception as error:  # whatever the module holds
+        raise UserError(f"the module cannot be copied: {in_words(error)}") from error
+    return Classifier(backbone.cpu().float(), mean=mean, std=std).eval()
+
+
+def _check_logits(classifier: Classifier, side: int, classes: int) -> None:
+    """Raises UserError unless two black images give two rows of logits."""
+    try:
+        with torch.inference_mode():
+            logits = classifier(torch.zeros(2, side, side, 3, dtype=torch.uint8))
+    except Exception as error:  # whatever the module's own code makes of them
+        raise UserError(
+            f"the module cannot take two {side}x{side} images: {in_words(error)}"
+        ) from error
+    if tuple(logits.shape) != (2, classes):
+        raise UserError(
+            f"the module gives {list(logits.shape)} for two images: with {classes} labels it must "
+            f"be [2, {classes}]"
+        )
