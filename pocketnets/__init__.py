@@ -1,4 +1,4 @@
-"""Train, export and run image classifiers from Python: one import for all of it.
+"""Train, export, run and evaluate image classifiers from Python: one import for all of it.
 
 >>> import pocketnets
 >>> pocketnets.train("mobilenet_v3", "digits")
@@ -14,13 +14,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pocketnets.api import export, load, predict, train
+from pocketnets.api import evaluate, export, load, predict, train
 
 if TYPE_CHECKING:
     from artifact.artifact import Artifact
     from core.errors import UserError
     from core.preprocess import ImageError, Preprocess
     from predict.classifier import Classifier, Prediction
+    from predict.evaluation import Evaluation
     from predict.pipeline import Row
     from training.checkpoint import Checkpoint
 
@@ -28,11 +29,13 @@ __all__ = [
     "Artifact",
     "Checkpoint",
     "Classifier",
+    "Evaluation",
     "ImageError",
     "Prediction",
     "Preprocess",
     "Row",
     "UserError",
+    "evaluate",
     "export",
     "load",
     "predict",
@@ -43,6 +46,7 @@ _TYPES = {
     "Artifact": "artifact.artifact",
     "Checkpoint": "training.checkpoint",
     "Classifier": "predict.classifier",
+    "Evaluation": "predict.evaluation",
     "ImageError": "core.preprocess",
     "Prediction": "predict.classifier",
     "Preprocess": "core.preprocess",

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from artifact.artifact import Artifact
     from core.preprocess import Preprocess
     from predict.classifier import Classifier
+    from predict.evaluation import Evaluation
     from predict.pipeline import Row
     from training.checkpoint import Checkpoint
 
@@ -215,3 +216,42 @@ def predict(
         found = find_sources(map(str, sources), classifier.limits.max_bytes)
         for outcome in classify(classifier, find_items(found, Passed()), top_k=top_k):
             yield outcome.row
+
+
+def evaluate(
+    artifact: str | Path,
+    data: str | Path,
+    *,
+    against: str | Path | None = None,
+    include_seen: bool = False,
+    runtime: str | None = None,
+    threads: int | None = None,
+) -> Evaluation:
+    """Returns what an artifact reaches on labelled images that it did not learn from.
+
+    >>> found = pocketnets.evaluate("artifacts/mobilenet_v3_large-digits/onnx-int8", "digits")
+    >>> found.top1, found.images
+
+    Args:
+        artifact: its folder.
+        data: data set by name, or a folder with one folder of images per class, called as its
+            labels.
+        against: folder of another artifact, to be compared on the same images.
+        include_seen: whether to take the images that it learned from as well.
+        runtime: as for :func:`load`.
+        threads: likewise.
+
+    Raises:
+        UserError: no such artifact, runtime or data, classes that are none of its labels, or no
+            image that can be classified.
+    """
+    from predict.evaluate import evaluate
+
+    return evaluate(
+        artifact,
+        data,
+        against=against,
+        include_seen=include_seen,
+        runtime=runtime,
+        threads=threads,
+    )

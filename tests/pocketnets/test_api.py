@@ -261,3 +261,17 @@ def test_predict_yields_a_row_for_each_image(artifact_path: Path, here: Path) ->
     assert broken.error is not None
     with pytest.raises(UserError, match="no such file or folder"):
         next(pocketnets.predict(artifact_path, "nowhere"))
+
+
+def test_evaluate_agrees_with_the_manifest(
+    artifacts: dict[str, Artifact], in_trained: Path
+) -> None:
+    fp32, int8 = artifacts["onnx-fp32"], artifacts["onnx-int8"]
+    found = pocketnets.evaluate(fp32.path, "digits", against=int8.path)
+    assert isinstance(found, pocketnets.Evaluation)
+    assert fp32.metrics is not None
+    assert int8.metrics is not None
+    assert found.images == fp32.metrics.images
+    assert found.top1 == pytest.approx(fp32.metrics.top1, abs=1e-6)
+    assert found.against is not None
+    assert found.against.figures.top1 == pytest.approx(int8.metrics.top1, abs=1e-6)
