@@ -78,12 +78,12 @@ COMMANDS = {
         Command(
             "pick",
             "Choose what to serve from what was measured here",
-            "bench.latency.pick_command:Pick",
+            "bench.latency.command:Pick",
         ),
         Command(
             "compare",
             "Say what became faster or slower from one run to another",
-            "bench.latency.compare_command:Compare",
+            "bench.latency.command:Compare",
         ),
         Command(
             "report",

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from pocketnets.command import COMMANDS
+
 ROOT = Path(__file__).resolve().parents[1]
 GROUND = {"core", "report", "artifact"}
 MAY_IMPORT = {
@@ -89,6 +91,14 @@ def test_nothing_imports_the_package_above_all() -> None:
     files = {file for package in MAY_IMPORT for file in files_of(package)}
     names = {(file, name.partition(".")[0]) for file in files for name in imported(file)}
     assert [file for file, name in names if name == "pocketnets"] == []
+
+
+def test_every_command_is_where_the_list_of_commands_has_it() -> None:
+    targets = [target for each in COMMANDS.values() for target in (each.flags, each.main) if target]
+    for target in targets:
+        module, _, name = target.partition(":")
+        tree = ast.parse((ROOT / f"{module.replace('.', '/')}.py").read_text())
+        assert name in {getattr(node, "name", None) for node in tree.body}, target
 
 
 def test_no_file_is_named_like_a_package_it_uses() -> None:
