@@ -21,12 +21,14 @@ from artifact.artifact import Artifact
 from artifact.records import Reading
 from artifact.runtimes.base import load_runtime
 from core.errors import UserError
+from core.preprocess import Preprocess
 from export.__main__ import Run
 from export.build import Options, build_artifacts
 from export.elsewhere import Elsewhere
 from export.foreign import load_foreign
-from export.network import rebuild
-from models.classifier import IMAGENET_STD
+from export.network import photos, rebuild, stack
+from models.classifier import IMAGENET_STD, Classifier
+from models.weights import settle_batch_norm
 from training.checkpoint import KEY
 
 CLASSES = ("cat", "dog", "eel", "fox", "gnu")
@@ -34,20 +36,18 @@ SIZE = 64
 Command = Callable[..., Any]
 
 
-def perturbed(network: nn.Module) -> nn.Module:
+def settled(network: nn.Module, **form: Any) -> nn.Module:
     """Returns ``network`` with batch norms that make a difference.
 
-    Not with the statistics of images: without training, the order of sums then changes logits by
-    more than what is tested here.
+    Their statistics are those of the very photos it is compared on: where others give larger
+    activations, the order of sums alone changes logits of untrained networks by more than 1e-4.
     """
     torch.manual_seed(1)
     for layer in network.modules():
         if isinstance(layer, nn.BatchNorm2d):
-            assert layer.running_mean is not None
-            assert layer.running_var is not None
             nn.init.normal_(layer.bias, std=0.2)
-            nn.init.normal_(layer.running_mean, std=0.1)
-            nn.init.uniform_(layer.running_var, 0.5, 2)
+    pixels = stack(photos()[1], Preprocess(resize=SIZE, crop=SIZE))
+    settle_batch_norm(Classifier(network, **form), [torch.from_numpy(pixels)])
     return network.eval()
 
 
@@ -71,7 +71,7 @@ def exported(folder: str, target: str = "onnx-fp32") -> Artifact:
 @pytest.fixture
 def small() -> nn.Module:
     network: nn.Module = torchvision.models.mobilenet_v3_small(num_classes=len(CLASSES))
-    return perturbed(network)
+    return settled(network)
 
 
 def slow(*names: str) -> list[Any]:
@@ -113,7 +113,7 @@ def test_logits_are_those_of_the_original_network(model: str, here: Path, comman
     else:
         options = {"aux_logits": False, "init_weights": True} if name == "googlenet" else {}
         network = torchvision.models.get_model(name, num_classes=len(CLASSES), **options)
-    network = perturbed(network)
+    network = settled(network, mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.2))
     state = {f"module.{key}": value for key, value in network.state_dict().items()}
     torch.save({"state_dict": state, "epoch": 90}, "model_best.pth.tar")
     flags = (
@@ -132,7 +132,7 @@ def test_logits_are_those_of_the_original_network(model: str, here: Path, comman
     with load_runtime("ort-cpu", artifact) as runtime:
         logits = runtime(pixels)
     largest = np.abs(expected).max()
-    assert np.ptp(expected, axis=0).max() > 1e-3 * largest  # images make a difference
+    assert np.ptp(expected, axis=0).max() > 0.1 * largest  # images make a difference
     np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4 * largest)
 
 
