@@ -75,7 +75,7 @@ class Classifier:
         artifact: what to run.
         runtime: what runs it; closed with this.
         threads: how many batches are decoded and inferred at once; None for one per core.
-        batch_size: most images in one call; 0 measures now what pays.
+        batch_size: most images in one call; 0 is 4 on a CPU, and on a GPU what measures best now.
         limits: which images are taken.
     """
 
@@ -96,12 +96,11 @@ class Classifier:
         if not runtime.parallel:
             self._turn = threading.Lock()
         most = artifact.batch_range[1]
-        if batch_size:
-            self.batch_size = min(batch_size, most)
-        else:
-            usual = MOST_ON_CPU if runtime.parallel else MOST_ON_GPU
+        if not batch_size and not runtime.parallel:  # on a GPU
             pixels, _ = artifact.golden()
-            self.batch_size = best_batch_size(runtime, pixels, min(usual, most))
+            batch_size = best_batch_size(runtime, pixels, min(MOST_ON_GPU, most))
+        # A call of four costs a CPU what four calls do, and the threads meet a quarter as often.
+        self.batch_size = min(batch_size or MOST_ON_CPU, most)
 
     @classmethod
     def open(
@@ -121,7 +120,7 @@ class Classifier:
             runtime: what executes it. None: what the benchmark picked for it, else the one that
                 proved its format: ``ort-cpu`` for ONNX.
             threads: images decoded and inferred at once; None for one per core.
-            batch_size: most images in one call; 0 measures what pays.
+            batch_size: most images in one call; 0 is 4 on a CPU, and on a GPU what measures best.
             limits: which images are taken.
             allow_unverified: whether to take an artifact that was never run where it was made.
 
