@@ -151,9 +151,12 @@ class Latency:
         turn_of = np.repeat(np.arange(count), sizes)[order]
         draws = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), RESAMPLES)
         # A drawn turn's samples weigh as often as it was drawn: the median is where half the
-        # weight has been passed, walking up the sorted samples.
+        # weight has been passed, walking up the sorted samples. Where exactly half of it has, it
+        # lies midway to the next sample, as p50 does.
         passed = draws.astype(np.int32)[:, turn_of].cumsum(axis=1, dtype=np.int32)
-        medians = samples[order][(2 * passed >= passed[:, -1:]).argmax(axis=1)]
+        lower = (2 * passed >= passed[:, -1:]).argmax(axis=1)
+        upper = (2 * passed > passed[:, -1:]).argmax(axis=1)
+        medians = (samples[order][lower] + samples[order][upper]) / 2
         low, high = np.percentile(medians, [2.5, 97.5])
         return float(low), float(high)
 

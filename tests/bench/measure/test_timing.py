@@ -215,6 +215,13 @@ def test_interval_is_wide_where_turns_differ() -> None:
     assert width(moody) > 5 * width(alike)
 
 
+def test_interval_holds_the_median_between_two_ways_to_run() -> None:
+    # Half of each turn is fast: p50 lies midway between the two, where no sample is.
+    latency = Latency(turns=((1.0, 1.0, 3.0, 3.0),) * 6, warmup=0)
+    assert latency.p50 == 2.0
+    assert latency.interval == (2.0, 2.0)
+
+
 def test_interval_covers_the_true_median_as_often_as_it_says() -> None:
     rng = np.random.default_rng(0)
     hits = 0
