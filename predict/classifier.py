@@ -131,7 +131,7 @@ class Classifier:
         for name, value, least in (("threads", threads, 1), ("batch_size", batch_size, 0)):
             if value is not None and value < least:
                 raise UserError(f"{name} is {value}: it must be at least {least}")
-        folder, picked = _pick(Path(path))
+        folder, picked = pick(Path(path))
         artifact = open_artifact(folder, allow_unverified=allow_unverified)
         name = runtime or picked or artifact.spec.proving_runtime
         if not is_servable(name):
@@ -288,10 +288,10 @@ def _sound(prediction: Prediction | None) -> Prediction:
     return prediction
 
 
-def _pick(path: Path) -> tuple[Path, str | None]:
+def pick(path: Path) -> tuple[Path, str | None]:
     """Returns the folder of an artifact, and the runtime that a benchmark picked for it, if any."""
-    if pick := read_pick(path):
-        return path / pick.artifact, pick.runtime
-    if (pick := read_pick(path.parent)) and path.parent / pick.artifact == path:
-        return path, pick.runtime
+    if saved := read_pick(path):
+        return path / saved.artifact, saved.runtime
+    if (saved := read_pick(path.parent)) and path.parent / saved.artifact == path:
+        return path, saved.runtime
     return path, None

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from artifact.artifact import digest_of, manifest_of
+from artifact.opening import open_artifact
+from artifact.runtimes.base import runs_on_gpu
 from core.errors import UserError, storage_error
 from core.preprocess import MAX_PIXELS, Truncated
-from predict.classifier import TOP_K, Classifier, Limits
+from predict.classifier import TOP_K, Classifier, Limits, pick
 from predict.copies import Copies
 from predict.gallery import Gallery
 from predict.journal import Journal, Plan
@@ -66,6 +68,10 @@ class Predict:
     """Drop what a stopped run left, and start anew."""
     strict: bool = False
     """Exit with 1 if any image could not be classified; the rows are written all the same."""
+    engine: Literal["threads", "ray"] = "threads"
+    """ray uses the machines of a Ray cluster, and --out is a folder of Parquet files."""
+    address: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS")] = None
+    """Of the Ray cluster. Left out: what RAY_ADDRESS says, else a new one on this machine."""
     allow_unverified: bool = False
     """Use an artifact even if it was never run where it was made."""
 
@@ -76,20 +82,45 @@ class Predict:
         limits = Limits(
             max_bytes=self.max_bytes, max_pixels=self.max_pixels, truncated=self.truncated
         )
-        with Classifier.open(
-            self.artifact,
-            runtime=self.runtime,
-            threads=self.threads,
-            batch_size=self.batch_size,
-            limits=limits,
-            allow_unverified=self.allow_unverified,
-        ) as classifier:
+        options: dict[str, Any] = {
+            "runtime": self.runtime,
+            "batch_size": self.batch_size,
+            "limits": limits,
+            "allow_unverified": self.allow_unverified,
+        }
+        if self.engine == "ray":
+            failed = self._on_cluster(sources, options)
+            return 1 if self.strict and failed else 0
+        with Classifier.open(self.artifact, threads=self.threads, **options) as classifier:
             run = _Run(self, classifier, sources)
             if self.out is None:
                 run.print_rows()
             else:
                 run.write_rows(self.out)
         return 1 if self.strict and run.failed else 0
+
+    def _on_cluster(self, sources: list[Source], options: dict[str, Any]) -> int:
+        """Writes the rows of all images by a Ray cluster; returns how many failed."""
+        from predict.ray_engine import predict_on_cluster
+
+        assert self.out is not None
+        passed = Passed()
+        folder, picked = pick(self.artifact)
+        artifact = open_artifact(folder, allow_unverified=self.allow_unverified)
+        runtime = self.runtime or picked or artifact.spec.proving_runtime
+        with redirect_stdout(sys.stderr):  # Ray prints what its nodes warn of
+            images, failed = predict_on_cluster(
+                find_items(sources, passed),
+                self.out,
+                folder,
+                {**options, "runtime": runtime},
+                min(self.top_k, len(artifact.labels)),
+                address=self.address,
+                gpu=runs_on_gpu(runtime),
+            )
+        _say(images, failed, passed)
+        print(self.out)
+        return failed
 
     @property
     def _ours(self) -> tuple[Path, ...]:
@@ -115,6 +146,19 @@ class Predict:
             raise UserError(f"--gallery {self.gallery}: its name must end in .html")
         if self.resume and self.fresh:
             raise UserError("--resume and --fresh: give one of the two")
+        if self.engine == "ray":
+            for flag in ("copy_to", "gallery", "resume", "fresh", "threads"):
+                if getattr(self, flag):
+                    name = flag.replace("_", "-")
+                    raise UserError(f"--{name} and --engine ray: leave one of the two out")
+            if self.out is None or self.out.suffix:
+                raise UserError(
+                    f"--out {self.out}: --engine ray writes a folder of Parquet files; name one "
+                    "without an ending, on a file system that all nodes share"
+                )
+            return
+        if self.address:
+            raise UserError("--address is for --engine ray: leave it out, or name that engine")
         if self.out is None and (self.resume or self.fresh):
             raise UserError("--resume and --fresh need --out: without it nothing is kept")
         if self.out is not None:
@@ -217,9 +261,14 @@ class _Run:
         if self._gallery and self._flags.gallery:
             artifact, runtime = self._classifier.artifact, self._classifier.runtime
             self._gallery.write(self._flags.gallery, artifact, runtime)
-        parts = [f"{plural(self.images, 'image')}, {self.failed:,} failed"]
-        parts += [f"{count:,} {reason}" for reason, count in self._passed.items() if count]
-        print("; ".join(parts), file=sys.stderr)
+        _say(self.images, self.failed, self._passed)
+
+
+def _say(images: int, failed: int, passed: Passed) -> None:
+    """Says on stderr what came of the images."""
+    parts = [f"{plural(images, 'image')}, {failed:,} failed"]
+    parts += [f"{count:,} {reason}" for reason, count in passed.items() if count]
+    print("; ".join(parts), file=sys.stderr)
 
 
 def partial_file(out: Path) -> Path:

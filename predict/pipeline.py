@@ -29,12 +29,14 @@ class Item:
         load: returns the bytes of its file; raises UserError if they cannot be had.
         when: when that may be called.
         relative: its path below the source it was found in, with ``/``.
+        place: a path or address by which any process can read it; empty where only this one can.
     """
 
     path: str
     load: Callable[[], bytes]
     when: When = "any"
     relative: str = ""
+    place: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,6 +81,7 @@ def file_item(path: Path, max_bytes: int, *, shown: str = "", relative: str = ""
         path=readable(shown or str(path)),
         load=lambda: read_file(path, max_bytes),
         relative=relative or path.name,
+        place=os.path.abspath(path),
     )
 
 

@@ -61,6 +61,7 @@ class Place:
             load=load,
             when="ahead",
             relative=relative or self.address.rpartition("/")[2],
+            place=self.address,
         )
 
     def items(self, max_bytes: int, passed: Counter[str]) -> Iterator[Item]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
@@ -81,19 +81,36 @@ def write_json_lines(file: IO[bytes], rows: Iterable[Row], top_k: int) -> None:
     file.writelines(f"{json_line(row)}\n".encode() for row in rows)
 
 
+def parquet_schema(top_k: int) -> Any:
+    """Returns the schema of the Parquet file of rows with ``top_k`` classes each."""
+    import pyarrow
+
+    return pyarrow.schema(
+        [
+            (name, pyarrow.float64() if name.startswith("score") else pyarrow.string())
+            for name in columns(top_k)
+        ]
+    )
+
+
+def record_batch(rows: Sequence[Row], top_k: int) -> Any:
+    """Returns ``rows``, at least one, as a record batch of :func:`parquet_schema`."""
+    import pyarrow
+
+    schema = parquet_schema(top_k)
+    table = zip(*(cells(row, top_k) for row in rows), strict=True)
+    arrays = [pyarrow.array(each, kind) for each, kind in zip(table, schema.types, strict=True)]
+    return pyarrow.record_batch(arrays, schema)
+
+
 def write_parquet(file: IO[bytes], rows: Iterable[Row], top_k: int) -> None:
     """Writes ``rows`` as Parquet with the columns of the CSV file, null where there is nothing."""
-    import pyarrow
     import pyarrow.parquet
 
-    names = columns(top_k)
-    types = [pyarrow.float64() if name.startswith("score") else pyarrow.string() for name in names]
-    schema = pyarrow.schema(list(zip(names, types, strict=True)))
+    schema = parquet_schema(top_k)
     with pyarrow.parquet.ParquetWriter(file, schema, compression="zstd") as writer:
         for group in _groups(rows):
-            table = zip(*(cells(row, top_k) for row in group), strict=True)
-            arrays = [pyarrow.array(each, kind) for each, kind in zip(table, types, strict=True)]
-            writer.write_batch(pyarrow.record_batch(arrays, schema))
+            writer.write_batch(record_batch(group, top_k))
 
 
 _SINKS: dict[str, Write] = {

@@ -138,6 +138,13 @@ def _of_file(
     return Source(items=lambda _: iter((item,)))
 
 
+def item_at(place: str, max_bytes: int, *, shown: str) -> Item:
+    """Returns the item at the ``place`` of another one, which its row calls ``shown``."""
+    if remote.is_address(place):
+        return remote.address_item(place, max_bytes, shown=shown)
+    return file_item(Path(place), max_bytes, shown=shown)
+
+
 def _of_stdin(max_bytes: int) -> Iterator[Item]:
     return map(partial(_listed, Path(), max_bytes), lists.paths_of_text(sys.stdin.buffer))
 
