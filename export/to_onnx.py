@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.fx.experimental.optimization import fuse
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from core.errors import UserError, first_line
 from export.free_batch import EXAMPLE, bound_to_batch, free_batch, keeps_images_apart
@@ -49,7 +50,9 @@ def to_graph(network: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> 
 
     example = torch.empty(EXAMPLE, *shape, dtype=dtype)  # only its shape is looked at
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
+    # Other kinds of attention lay their results out otherwise than the products that torch makes of
+    # them here, and a reshape that was traced as a view of one is none of the other.
+    with sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
         # Deprecations inside torch's own exporter; nothing a caller could change.
         warnings.filterwarnings("ignore", module=r"torch\..*|onnxscript\..*|copyreg")
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")

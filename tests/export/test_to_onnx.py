@@ -144,9 +144,22 @@ class Expanding(nn.Module):
         return (ramp @ images).expand(images.shape[0], 3, 8, -1).flatten(1)[:, :6]
 
 
+class Attention(nn.Module):
+    """Two heads of attention within windows of rows, and their results side by side."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        count, _, side, width = images.shape
+        pixels = images[:, [0, 1, 2, 0]].permute(0, 2, 3, 1).reshape(count * 2, -1, 2, 2)
+        heads = pixels.transpose(1, 2)
+        bias = torch.linspace(0, 1, 32 * 32, device=images.device).reshape(1, 1, 32, 32)
+        mixed = nn.functional.scaled_dot_product_attention(heads, heads, heads, attn_mask=bias)
+        mixed = mixed.transpose(1, 2)
+        return mixed.reshape(count * 2, side // 2, width, 4).reshape(count, -1)[:, :6]
+
+
 @pytest.mark.parametrize(
     ("layer", "shapes"),
-    [(Merging, 0), (Windows, 0), (ClassToken, 3), (Upsampling, 0), (Expanding, 3)],
+    [(Merging, 0), (Windows, 0), (Attention, 0), (ClassToken, 3), (Upsampling, 0), (Expanding, 3)],
 )
 def test_the_batch_is_free_wherever_it_is(layer: type[nn.Module], shapes: int) -> None:
     network = Classifier(layer())

@@ -16,6 +16,7 @@ from torch import nn
 
 from artifact.artifact import Artifact
 from artifact.gates import DEFAULTS, limits_for
+from artifact.golden import relative_error
 from artifact.records import Limits, Logits, Quantization
 from core.preprocess import Pixels
 from export.build import build_artifacts
@@ -304,6 +305,22 @@ def test_one_image_of_huge_activations_does_not_hide_that_all_others_are_lost() 
     quantized = to_int8(graph, measure_ranges(graph, pixels)["MinMax"])
     error = layer_errors(graph, quantized, pixels)[layer(graph, "Conv", 0)]
     assert 0.5 < error <= 7 / 8 + 1e-3
+
+
+class Ramp(nn.Module):
+    """Adds a row of constants to the images, as positional encodings do."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images + torch.linspace(0, 1, SIDE, device=images.device).reshape(1, 1, 1, SIDE)
+
+
+def test_only_the_constants_of_the_normalisation_are_widened(pixels: Pixels) -> None:
+    torch.manual_seed(0)
+    layers = nn.Sequential(Ramp(), nn.Conv2d(3, 4, 1), nn.Flatten(), nn.Linear(4 * SIDE**2, 3))
+    graph = prepare(to_onnx(Classifier(layers), size=SIDE))
+    quantized = to_int8(graph, measure_ranges(graph, pixels)["MinMax"])
+    expected = logits_of(graph, pixels)
+    assert relative_error(logits_of(quantized, pixels), expected) < 0.1
 
 
 class Halves(Squaring):
