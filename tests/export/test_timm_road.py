@@ -53,6 +53,12 @@ NAMES = (
     "rexnet_100",
     "starnet_s1",
     "shvit_s1",
+    "iformer_t",
+    "efficientvim_m1",
+    "efficientvit_b0",
+    "convnext_atto",
+    "convnextv2_atto",
+    "pit_ti_224",
 )
 # Part of the reason why a format is not made, by network and format; of all: no graph at all.
 REASONS: dict[str, dict[str, str]] = {
