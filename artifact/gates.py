@@ -106,7 +106,8 @@ def gates_of(parity: Parity, metrics: Metrics | None, limits: Limits) -> tuple[G
     """Returns the gates that apply: those whose limit is not None."""
     batches = ", ".join(map(str, parity.batches))
     where = f"on {parity.runtime} at batch {batches}"
-    reference = "torch" if parity.reference == "torch" else "the golden batch"
+    names = {"torch": "torch", "onnx": "the original graph", "golden": "the golden batch"}
+    reference = names[parity.reference]
     gates = [Gate("finite", float(parity.finite), 1.0, where)]
     if limits.relative_error is not None:
         what = f"against {reference} on {parity.images} images"
@@ -116,7 +117,7 @@ def gates_of(parity: Parity, metrics: Metrics | None, limits: Limits) -> tuple[G
         gates.append(Gate("agreement", parity.top1_agreement, limits.top1_agreement, what))
     if limits.top1_drop is not None and metrics is not None:
         lost = metrics.torch_top1 - metrics.top1
-        what = f"of torch's {metrics.torch_top1:.1%} on {metrics.images} images"
+        what = f"of {reference}'s {metrics.torch_top1:.1%} on {metrics.images} images"
         gates.append(Gate("drop", lost, limits.top1_drop, what))
     gates.append(Gate("batches", parity.batch_error, limits.golden_error, where))
     gates.append(Gate("golden", parity.golden_error, limits.golden_error, f"on {parity.runtime}"))

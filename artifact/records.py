@@ -13,7 +13,7 @@ Logits = npt.NDArray[np.float32]
 Precision = Literal["fp32", "fp16", "int8"]
 Weights = Literal["trained", "imagenet", "random"]
 Calibration = Literal["MinMax", "Percentile", "Entropy"]
-Reference = Literal["torch", "golden"]
+Reference = Literal["torch", "onnx", "golden"]
 # What a manifest may say where its fields have these types; 2**53 is exact in any JSON reader.
 Fraction = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -47,6 +47,7 @@ class Reading:
         std: likewise: what they are divided by.
         assumed: what nobody said of it and was taken as its publisher has it, in sentences.
         flags: of the command line that say how it was read.
+        graph: whether it is an ONNX graph, which no torch network stands behind.
     """
 
     entry: str
@@ -54,6 +55,7 @@ class Reading:
     std: tuple[float, ...]
     assumed: tuple[str, ...]
     flags: tuple[str, ...]
+    graph: bool = False
 
 
 @_STRICT
@@ -83,8 +85,8 @@ class Parity:
 
     Attributes:
         runtime: what ran the artifact's model file.
-        reference: whose logits it is compared with: torch's, or, on a machine without the
-            network, those of the golden batch.
+        reference: whose logits it is compared with: torch's, those of the ONNX graph that it was
+            made from, or, on a machine without either, those of the golden batch.
         images: how many images it is compared on, at the largest batch size.
         batches: the batch sizes that were run.
         finite: whether all logits were finite at every batch size.

@@ -88,14 +88,17 @@ class Run:
 
     def _check(self) -> None:
         """Raises UserError where flags of weights from elsewhere contradict others."""
-        if self.elsewhere.checkpoint is None:
+        if self.elsewhere.checkpoint and self.elsewhere.onnx:
+            raise UserError("--checkpoint and --onnx: give one of the two")
+        if not self.elsewhere.file:
             if given := replace(self.elsewhere, size=None).flags:  # any network may have a size
                 raise UserError(
-                    f"{given[0]} says how to read --checkpoint FILE, which is not given"
+                    f"{given[0]} says how to read --checkpoint FILE or --onnx FILE, and neither is "
+                    "given"
                 )
         elif self.model == ALL or self.weights != "auto":
             other = "--model all" if self.model == ALL else f"--weights {self.weights}"
-            raise UserError(f"--checkpoint is one network's weights: leave out {other}")
+            raise UserError(f"{self.elsewhere.file} is one network's: leave out {other}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,7 +181,7 @@ def _export_one(job: Job, elsewhere: Elsewhere, progress: Progress) -> Exported:
     from export.foreign import load_foreign
     from export.network import load_network
 
-    if elsewhere.checkpoint is None:
+    if not elsewhere.file:
         network = load_network(job.model, job.data, job.weights, job.size)
     else:
         network = load_foreign(job.model, job.data, elsewhere)

@@ -14,6 +14,9 @@ class Elsewhere:
 
     checkpoint: Path | None = None
     """File of weights for --model; nothing in it is executed."""
+    onnx: Path | None = None
+    """ONNX graph of a classifier, float images to logits or probabilities, to wrap instead; --model
+    then is a name for it."""
     name: str | None = None
     """What the artifacts are filed under beside the network; left out: the file's name."""
     entry: str | None = None
@@ -33,6 +36,11 @@ class Elsewhere:
     """Mean of the pixels in [0, 1] that was subtracted: one number, or R, G and B."""
     std: tuple[float, ...] | None = None
     """Standard deviation that they were divided by: one number, or R, G and B."""
+
+    @property
+    def file(self) -> Path | None:
+        """Returns the file that holds the network."""
+        return self.checkpoint or self.onnx
 
     @property
     def flags(self) -> tuple[str, ...]:

@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from artifact.artifact import ARTIFACTS, Artifact
 from artifact.records import Reading, Source
 from artifact.validation import ArtifactError
@@ -18,7 +20,16 @@ from core.names import canonical_name
 from core.preprocess import Preprocess
 from export.class_names import IMAGENET, class_names
 from export.elsewhere import Elsewhere
-from export.network import CALIBRATION_IMAGES, Network, photos, rebuild, spread
+from export.foreign_graph import GivenGraph, GraphReference, contract_graph, read_graph
+from export.network import (
+    CALIBRATION_IMAGES,
+    Network,
+    check_source,
+    photos,
+    rebuild,
+    spread,
+    stack,
+)
 from models.classifier import Classifier
 from models.fit_weights import Fitted, fit_weights
 from models.imagenet import PublishedForm, imagenet_labels
@@ -32,7 +43,8 @@ from training.folder import folder_name
 from training.look import look
 from training.options import FolderOptions
 
-_ENDINGS = re.compile(r"(\.(pth|pt|tar|ckpt|safetensors|bin))+$", re.IGNORECASE)
+_ENDINGS = re.compile(r"(\.(pth|pt|tar|ckpt|safetensors|bin|onnx))+$", re.IGNORECASE)
+_NEARLY_ONE = 1e-3  # a sum of probabilities
 _FORM = ("size", "resize", "interpolation", "mean", "std")
 _USUAL = (
     "usual are --size 224 --resize 256, --interpolation bilinear (torchvision) or bicubic (timm), "
@@ -58,18 +70,20 @@ class _Form(NamedTuple):
 
 
 def load_foreign(model: str, data: str | None, elsewhere: Elsewhere) -> Network:
-    """Returns network ``model`` with the weights that ``elsewhere`` names.
+    """Returns the network whose weights, or whose ONNX graph, ``elsewhere`` names.
 
     What was assumed is printed, and stands in :attr:`Network.source`.
 
     Args:
-        model: registry name or alias.
+        model: registry name or alias; of a graph, any name.
         data: data set or folder whose images calibrate and prove it; None: photos without labels.
         elsewhere: the file, and how it is to be read.
 
     Raises:
         UserError: the file cannot be read or does not fit, or what must be known of it is not.
     """
+    if elsewhere.onnx is not None:
+        return _load_graph(model, data, elsewhere, elsewhere.onnx)
     find_model(model)
     model, path = canonical_name(model), elsewhere.checkpoint
     assert path is not None
@@ -79,41 +93,93 @@ def load_foreign(model: str, data: str | None, elsewhere: Elsewhere) -> Network:
             f"{path}: a checkpoint of this project, which knows its data and preprocessing; export "
             f"the run it is in: make export MODEL={model} DATA=..."
         )
-    digest, name = sha256(path), _name(path, elsewhere.name)
-    _check_free(f"{model}-{name}", path, digest)
+    name = _free_name(model, path, elsewhere.name)
     fitted = fit_weights(model, saved, elsewhere.entry)
-    form = _form(model, saved, elsewhere)
+    known, origin = _known_form(model, saved)
+    form = _form(elsewhere, known, origin, f"for {model} in {path}")
+    check_input_size(model, form.published.preprocess.crop, classes=fitted.classes)
     images = load_data(data) if data is not None else None
     labels, assumed_labels = _labels(elsewhere, fitted.classes, path, images)
-    check_input_size(model, form.published.preprocess.crop, classes=fitted.classes)
-    source = Source(
-        origin=f"weights of {path.name}",
-        checkpoint=str(path),
-        sha256=digest,
-        data=images.name if images else None,
-        reading=Reading(
-            entry=fitted.place.entry,
-            mean=form.published.mean,
-            std=form.published.std,
-            assumed=(*_assumed_place(fitted), *form.assumed, *assumed_labels),
-            flags=elsewhere.flags,
-        ),
+    _, mean, std = form.published
+    reading = Reading(
+        entry=fitted.place.entry,
+        mean=mean,
+        std=std,
+        assumed=(*_assumed_place(fitted), *form.assumed, *assumed_labels),
+        flags=elsewhere.flags,
     )
-    for assumed in source.reading.assumed if source.reading else ():
-        cli.notes().print(f"assumed: {assumed}", soft_wrap=True, markup=False)
     network = Network(
         model=model,
         data=name,
         weights="trained",
-        module=_classifier(fitted, form.published.mean, form.published.std),
+        module=Classifier(fitted.network, mean=mean, std=std).eval(),
         labels=labels,
         preprocess=form.published.preprocess,
-        source=source,
+        source=_source(f"weights of {path.name}", path, images, reading),
         calibration=(),
         held_out=(),
         labelled=images is not None,
     )
     return with_images(network, images, data)
+
+
+def _load_graph(model: str, data: str | None, elsewhere: Elsewhere, path: Path) -> Network:
+    if not re.fullmatch(r"\w[\w.-]*", model):
+        raise UserError(f"--model {model!r}: take letters, digits, dots, hyphens and underscores")
+    given = read_graph(path)
+    if given.size is not None and elsewhere.size not in (None, given.size):
+        raise UserError(f"--size {elsewhere.size}: {path} takes images of {given.size} pixels only")
+    name = _free_name(model, path, elsewhere.name)
+    sized = replace(elsewhere, size=given.size or elsewhere.size)
+    form = _form(sized, None, "", f"for {path}")
+    images = load_data(data) if data is not None else None
+    labels, assumed_labels = _labels(elsewhere, given.classes, path, images)
+    preprocess, mean, std = form.published
+    given, probabilities = _with_logits(given, preprocess, mean, std)
+    assumed = [f"{path} gives probabilities, and their logarithm are the logits"] * probabilities
+    if given.softmax:
+        assumed.append(f"the logits are what the Softmax at the end of {path} is given")
+    reading = Reading(
+        entry="",
+        mean=mean,
+        std=std,
+        assumed=(*assumed, *assumed_labels),
+        flags=elsewhere.flags,
+        graph=True,
+    )
+    network = Network(
+        model=model,
+        data=name,
+        weights="trained",
+        module=GraphReference(given, mean, std),
+        labels=labels,
+        preprocess=preprocess,
+        source=_source(f"the graph {path.name}", path, images, reading),
+        calibration=(),
+        held_out=(),
+        labelled=images is not None,
+        graph=contract_graph(given, preprocess.crop, mean, std),
+    )
+    return with_images(network, images, data)
+
+
+def _with_logits(
+    given: GivenGraph, preprocess: Preprocess, mean: tuple[float, ...], std: tuple[float, ...]
+) -> tuple[GivenGraph, bool]:
+    """Returns ``given`` with logits at its end, and whether it gave probabilities.
+
+    Raises:
+        UserError: ONNX Runtime cannot run it.
+    """
+    pixels = torch.from_numpy(stack(photos()[0][:4], preprocess))
+    try:
+        answers = GraphReference(given, mean, std)(pixels).numpy()
+    except Exception as error:  # ONNX Runtime's exceptions have no common class
+        raise UserError(f"{given.path}: ONNX Runtime cannot run it ({in_words(error)})") from None
+    sums = answers.sum(axis=1)
+    if answers.min() < 0 or abs(sums - 1).max() > _NEARLY_ONE:
+        return given, False
+    return given.with_log(), True
 
 
 def load_foreign_again(artifact: Artifact, data: str | None) -> Network:
@@ -126,25 +192,45 @@ def load_foreign_again(artifact: Artifact, data: str | None) -> Network:
     Raises:
         UserError: its file or its data are not here, or the file has changed.
     """
-    data = data or artifact.source.data
+    data, reading = data or artifact.source.data, artifact.source.reading
+    assert reading is not None
     images = load_data(data) if data is not None else None
+    module, graph = None, None
+    if reading.graph:
+        given = read_graph(check_source(artifact))
+        given, _ = _with_logits(given, artifact.preprocess, reading.mean, reading.std)
+        module = GraphReference(given, reading.mean, reading.std)
+        graph = contract_graph(given, artifact.preprocess.crop, reading.mean, reading.std)
     network = Network(
         model=artifact.model,
         data=artifact.data,
         weights=artifact.weights,
-        module=rebuild(artifact),
+        module=module or rebuild(artifact),
         labels=artifact.labels,
         preprocess=artifact.preprocess,
         source=artifact.source,
         calibration=(),
         held_out=(),
         labelled=images is not None,
+        graph=graph,
     )
     return with_images(network, images, data)
 
 
-def _classifier(fitted: Fitted, mean: Sequence[float], std: Sequence[float]) -> Classifier:
-    return Classifier(fitted.network, mean=mean, std=std).eval()
+def _source(origin: str, path: Path, images: ImageData | None, reading: Reading) -> Source:
+    for assumed in reading.assumed:
+        cli.notes().print(f"assumed: {assumed}", soft_wrap=True, markup=False)
+    data = images.name if images else None
+    return Source(
+        origin=origin, checkpoint=str(path), sha256=sha256(path), data=data, reading=reading
+    )
+
+
+def _free_name(model: str, path: Path, given: str | None) -> str:
+    """Returns what artifacts are filed under, where none of other weights stand."""
+    name = _name(path, given)
+    _check_free(f"{model}-{name}", path, sha256(path))
+    return name
 
 
 def _name(path: Path, given: str | None) -> str:
@@ -181,14 +267,17 @@ def _assumed_place(fitted: Fitted) -> list[str]:
     return [f"the weights are those of {fitted.place.entry}, not of {others} (--entry)"]
 
 
-def _form(model: str, saved: SavedWeights, elsewhere: Elsewhere) -> _Form:
-    """Returns what is done to an image: as given, else as the file or the publisher has it."""
+def _form(elsewhere: Elsewhere, known: PublishedForm | None, origin: str, what: str) -> _Form:
+    """Returns what is done to an image: as given, else as it is known, by the word of ``origin``.
+
+    Raises:
+        UserError: something is neither given nor known of ``what``.
+    """
     given = _given_form(elsewhere)
-    known, origin = _known_form(model, saved)
     if known is None:
         if missing := [f"--{name}" for name in _FORM if name not in given]:
             raise UserError(
-                f"nothing says how images were prepared for {model} in {saved.path}: give "
+                f"nothing says how images were prepared {what}: give "
                 f"{' '.join(missing)}, as in training; {_USUAL}"
             )
         values: dict[str, Any] = {"crop_mode": "center", **given}

@@ -14,6 +14,7 @@ from artifact.gates import GateError, check_gates, limits_for
 from artifact.records import Limits, Logits, Precision, TensorSpec
 from artifact.runtimes.base import RuntimeUnavailable
 from core.preprocess import Pixels
+from export.foreign_graph import count_constants
 from export.free_batch import shape_nodes
 from export.network import Network
 from export.prover import Prover
@@ -134,17 +135,23 @@ class Graphs:
     def _exported(self) -> Any:
         """That graph, or why there is none: what fails is not exported again for each scheme."""
         size = self._network.preprocess.crop
+        if self._network.graph is not None:
+            return self._network.graph
         return _tried(lambda: to_onnx(self._module, size=size))
 
     @cached_property
     def _module(self) -> Classifier:
         """What is exported: the proof compares it with the network that was trained."""
-        return inference_form(self._network.module)
+        module = self._network.module
+        assert isinstance(module, Classifier)
+        return inference_form(module)
 
     @cached_property
     def _cost(self) -> NetworkCost:
         """Of the float32 graph; its multiply-accumulates are the same in every precision."""
-        return network_cost(self._fp32, parameters=count_parameters(self._module))
+        given = self._network.graph
+        count = count_constants(given) if given is not None else count_parameters(self._module)
+        return network_cost(self._fp32, parameters=count)
 
     @cached_property
     def _calibration(self) -> tuple[Pixels, Labels | None]:

@@ -8,14 +8,15 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from threading import Lock
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 
 from artifact.artifact import Artifact
-from artifact.records import Source, Weights
+from artifact.records import Reference, Source, Weights
 from core import cli
 from core.errors import UserError
 from core.files import sha256
@@ -58,7 +59,7 @@ class Network:
         data: what its artifacts are filed under: a data set, ``imagenet`` or ``random``, and the
             size of the images where it is not the network's own.
         weights: where they come from, in one word.
-        module: uint8 (N, H, W, 3) -> float32 (N, C).
+        module: uint8 (N, H, W, 3) -> float32 (N, C); what artifacts are compared with.
         labels: class names, in the order of the logits.
         preprocess: what turns an image into pixels.
         source: where the weights come from, exactly.
@@ -66,12 +67,14 @@ class Network:
         held_out: labelled images it never learned from, or unlabelled ones.
         labelled: whether the classes of ``held_out`` are true.
         truncated: whether images that are cut short are taken, as in training.
+        graph: the float32 ONNX ``ModelProto`` with the same ends, where it is not exported from the
+            module but was given.
     """
 
     model: str
     data: str
     weights: Weights
-    module: Classifier
+    module: nn.Module
     labels: tuple[str, ...]
     preprocess: Preprocess
     source: Source
@@ -79,6 +82,12 @@ class Network:
     held_out: Sequence[Sample]
     labelled: bool
     truncated: Truncated = "refuse"
+    graph: Any = None
+
+    @property
+    def reference(self) -> Reference:
+        """Returns what runs the module: torch, or ONNX Runtime for a graph that was given."""
+        return "torch" if self.graph is None else "onnx"
 
 
 def load_network(
@@ -123,6 +132,21 @@ def rebuild(artifact: Artifact) -> Classifier:
         weights = load_imagenet_weights(artifact.model)
         return imagenet_classifier(artifact.model, weights).eval()
     check_kept(artifact)
+    path = check_source(artifact)
+    if reading := artifact.source.reading:
+        if reading.graph:
+            raise UserError(f"{path} is an ONNX graph, which torch does not run")
+        fitted = fit_weights(artifact.model, read_weights(path), reading.entry)
+        return Classifier(fitted.network, mean=reading.mean, std=reading.std).eval()
+    return load_checkpoint(path).network()
+
+
+def check_source(artifact: Artifact) -> Path:
+    """Returns the file that an artifact was made from.
+
+    Raises:
+        UserError: it is not here, or is not the one of the manifest.
+    """
     path = Path(artifact.source.checkpoint or "")
     if not path.is_file():
         raise UserError(f"the checkpoint {path} is not here; run this where it was trained")
@@ -130,10 +154,7 @@ def rebuild(artifact: Artifact) -> Classifier:
         raise UserError(
             f"{path} changed since {artifact.path} was exported; {artifact.rebuild_command}"
         )
-    if reading := artifact.source.reading:
-        fitted = fit_weights(artifact.model, read_weights(path), reading.entry)
-        return Classifier(fitted.network, mean=reading.mean, std=reading.std).eval()
-    return load_checkpoint(path).network()
+    return path
 
 
 def _trained(model: str, data: str, size: int | None) -> Network:

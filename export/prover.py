@@ -55,7 +55,7 @@ class Prover:
                 draft,
                 self._pixels,
                 self._logits,
-                reference="torch",
+                reference=self._network.reference,
                 golden=golden,
             )
             metrics = self._metrics(runtime.name, runtime) if self._network.labelled else None

@@ -60,10 +60,10 @@ def verify(artifact: Artifact, *, data: str | None = None) -> Verified:
 
         prover = Prover(network, max_batch=artifact.batch_range[1], macs=artifact.macs)
         measured, _ = prover.prove(artifact, artifact.golden())
-        against = f"torch, {network.source.origin}"
+        against = f"{network.reference}, {network.source.origin}"
     check_gates(measured.gates)
     assert measured.parity is not None
-    if artifact.parity is None or measured.parity.reference == "torch":
+    if artifact.parity is None or measured.parity.reference != "golden":
         artifact = write_manifest(replace(measured, unverified=None))
     return Verified(artifact, measured.gates, against)
 

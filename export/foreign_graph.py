@@ -1,0 +1,312 @@
+"""An ONNX classifier of somebody else's, brought to the contract: uint8 pixels in, logits out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from core.errors import UserError, first_line
+from export.free_batch import BATCH, keeps_images_apart
+from export.to_onnx import INPUT, OPSET, OUTPUT
+
+_OLDEST = 13  # opset: from here on the quantizer takes every operator per channel
+_VIEWS = (
+    "Identity",
+    "Reshape",
+    "Flatten",
+    "Squeeze",
+)  # what may follow a Softmax and change nothing
+_ADDED = "pocketnets/"  # what the names of added nodes begin with
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GivenGraph:
+    """An ONNX classifier as it was given, but for a Softmax at its end.
+
+    Attributes:
+        path: of its file.
+        model: the ``ModelProto``: float images to logits.
+        channels_last: whether images are (N, H, W, 3) and not (N, 3, H, W).
+        size: side of the images; None where it is free.
+        batch: the number of images it is for; None where it is free.
+        classes: that it tells apart.
+        softmax: whether a Softmax at its end was left out.
+    """
+
+    path: Path
+    model: Any
+    channels_last: bool
+    size: int | None
+    batch: int | None
+    classes: int
+    softmax: bool
+
+    def with_log(self) -> GivenGraph:
+        """Returns the graph with the logarithm of its probabilities as its logits.
+
+        Their softmax is those probabilities again. None is below 1e-30, whose logarithm is finite.
+        """
+        import onnx
+        from onnx import helper
+
+        model = onnx.ModelProto()
+        model.CopyFrom(self.model)
+        end = model.graph.output[0]
+        least = np.array(1e-30, np.float32)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(least, f"{_ADDED}least"))
+        model.graph.node.extend(
+            [
+                helper.make_node("Max", [end.name, f"{_ADDED}least"], [f"{_ADDED}bounded"]),
+                helper.make_node("Log", [f"{_ADDED}bounded"], [f"{_ADDED}log"]),
+            ]
+        )
+        end.name = f"{_ADDED}log"
+        return replace(self, model=model)
+
+
+def read_graph(path: Path) -> GivenGraph:
+    """Returns the classifier in an ONNX file.
+
+    Where it ends in a Softmax, its logits are what that is given: scores are then the same.
+
+    Raises:
+        UserError: there is no such file, or it is no classifier of RGB images with one input and
+            one output of floats.
+    """
+    import onnx
+
+    if not path.is_file():
+        raise UserError(f"there is no file {path}; check the path")
+    try:
+        model = onnx.load(path)
+        onnx.checker.check_model(model)
+        model = _converted(model)
+        model = onnx.shape_inference.infer_shapes(model)
+    except Exception as error:  # protobuf's, onnx's and those of a file beside it
+        raise UserError(f"{path}: not a whole ONNX graph ({first_line(error)})") from None
+    constants = {tensor.name for tensor in model.graph.initializer}
+    inputs = [end for end in model.graph.input if end.name not in constants]
+    if len(inputs) != 1 or len(model.graph.output) != 1:
+        ends = ", ".join(end.name for end in (*inputs, *model.graph.output))
+        raise UserError(
+            f"{path}: a classifier has one input and one output, and this graph has "
+            f"{len(inputs)} and {len(model.graph.output)} ({ends})"
+        )
+    batch, *image = _dims(path, inputs[0], 4, "images")
+    channels_last = image[0] != 3
+    sides = image[:2] if channels_last else image[1:]
+    if image[2 if channels_last else 0] != 3 or sides[0] != sides[1]:
+        raise UserError(
+            f"{path}: {inputs[0].name} is {[batch, *image]}; images are square and RGB, "
+            "[batch, 3, side, side] or [batch, side, side, 3]"
+        )
+    softmax = _without_softmax(path, model.graph)
+    _, classes = _dims(path, model.graph.output[0], 2, "logits")
+    if classes is None:
+        raise UserError(f"{path}: {model.graph.output[0].name} does not say how many classes")
+    return GivenGraph(
+        path=path,
+        model=model,
+        channels_last=channels_last,
+        size=sides[0],
+        batch=batch,
+        classes=classes,
+        softmax=softmax,
+    )
+
+
+def _converted(model: Any) -> Any:
+    """Returns ``model`` in our opset, or as it is where it is newer."""
+    import onnx
+
+    (opset,) = (entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    return onnx.version_converter.convert_version(model, OPSET) if opset < OPSET else model
+
+
+def _dims(path: Path, end: Any, rank: int, what: str) -> list[int | None]:
+    """Returns the dimensions of an end of a graph, None for a free one."""
+    import onnx
+
+    tensor = end.type.tensor_type
+    if tensor.elem_type != onnx.TensorProto.FLOAT or len(tensor.shape.dim) != rank:
+        kind = onnx.helper.tensor_dtype_to_string(tensor.elem_type).rpartition(".")[2]
+        raise UserError(
+            f"{path}: {end.name} is {kind} of {len(tensor.shape.dim)} dimensions; {what} are FLOAT "
+            f"of {rank}"
+        )
+    return [dim.dim_value or None for dim in tensor.shape.dim]
+
+
+def _without_softmax(path: Path, graph: Any) -> bool:
+    """Makes what the Softmax at the end of a graph is given its output; False if there is none.
+
+    Raises:
+        UserError: it ends in a Sigmoid, whose scores are not those of one class of many.
+    """
+    end = graph.output[0]
+    makers = {name: node for node in graph.node for name in node.output}
+    node, name = makers.get(end.name), end.name
+    while node is not None and node.op_type in _VIEWS:
+        name = node.input[0]
+        node = makers.get(name)
+    if node is not None and node.op_type == "Sigmoid":
+        raise UserError(
+            f"{path}: ends in a Sigmoid, one yes or no for each class; a classifier here tells "
+            "one class of many"
+        )
+    if node is None or node.op_type != "Softmax":
+        return False
+    for reader in graph.node:
+        for position, read in enumerate(reader.input):
+            if read == node.output[0]:
+                reader.input[position] = node.input[0]
+    if end.name == node.output[0]:
+        end.name = node.input[0]
+        known = {info.name: info for info in graph.value_info}
+        if end.name in known:
+            graph.value_info.remove(known[end.name])
+    graph.node.remove(node)
+    return True
+
+
+def contract_graph(
+    given: GivenGraph, size: int, mean: Sequence[float], std: Sequence[float]
+) -> Any:
+    """Returns the ``ModelProto`` of ``given`` from uint8 (batch, size, size, 3) to logits.
+
+    Its first layer normalises as :class:`models.classifier.Classifier` does; batch norm is folded.
+
+    Raises:
+        UserError: it is bound to a number of images.
+    """
+    import onnx
+    from onnx import TensorProto, helper
+
+    model = onnx.ModelProto()
+    model.CopyFrom(given.model)
+    graph = model.graph
+    constants = {tensor.name for tensor in graph.initializer}
+    (images,) = (end for end in graph.input if end.name not in constants)
+    deviation = np.asarray(std, np.float32)
+    scale = (1 / (255 * deviation)).reshape(1, 3, 1, 1)
+    shift = (-np.asarray(mean, np.float32) / deviation).reshape(1, 3, 1, 1)
+    normalized = f"{_ADDED}normalized" if given.channels_last else images.name
+    front = [
+        helper.make_node("Cast", [INPUT], [f"{_ADDED}floats"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", [f"{_ADDED}floats"], [f"{_ADDED}images"], perm=[0, 3, 1, 2]),
+        helper.make_node("Mul", [f"{_ADDED}images", f"{_ADDED}scale"], [f"{_ADDED}scaled"]),
+        helper.make_node("Add", [f"{_ADDED}scaled", f"{_ADDED}shift"], [normalized]),
+    ]
+    if given.channels_last:
+        front.append(helper.make_node("Transpose", [normalized], [images.name], perm=[0, 2, 3, 1]))
+    graph.initializer.append(onnx.numpy_helper.from_array(scale, f"{_ADDED}scale"))
+    graph.initializer.append(onnx.numpy_helper.from_array(shift, f"{_ADDED}shift"))
+    rest = list(graph.node)
+    del graph.node[:], graph.input[:], graph.value_info[:]
+    graph.node.extend([*front, *rest])
+    if graph.output[0].name != OUTPUT:
+        graph.node.append(helper.make_node("Identity", [graph.output[0].name], [OUTPUT]))
+    del graph.output[:]
+    if given.batch is not None:
+        _free_reshapes(graph, given.batch)
+    float_, byte = TensorProto.FLOAT, TensorProto.UINT8
+    graph.input.append(helper.make_tensor_value_info(INPUT, byte, [BATCH, size, size, 3]))
+    graph.output.append(helper.make_tensor_value_info(OUTPUT, float_, [BATCH, given.classes]))
+    try:
+        model = onnx.shape_inference.infer_shapes(_optimized(model), strict_mode=True)
+    except Exception as error:  # ONNX Runtime's and onnx's have no common class
+        raise _bound(given, first_line(error)) from None
+    if given.batch is not None and not keeps_images_apart(model):
+        raise _bound(given, "a layer mixes its images")
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _bound(given: GivenGraph, why: str) -> UserError:
+    return UserError(
+        f"{given.path}: its batch cannot be freed ({why}); export it with a free first dimension "
+        "(dynamic_axes or dynamic_shapes of torch.onnx.export)"
+    )
+
+
+def _free_reshapes(graph: Any, batch: int) -> None:
+    """Lets each Reshape to ``batch`` images keep as many as there are."""
+    from onnx.numpy_helper import from_array, to_array
+
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Reshape" and node.input[1] in constants:
+            shape = to_array(constants[node.input[1]]).copy()
+            if len(shape) and shape[0] == batch:
+                shape[0] = 0  # as many as there are, unless an attribute says otherwise
+                name = f"{_ADDED}{node.input[1]}"
+                if name not in constants:
+                    constants[name] = graph.initializer.add()
+                    constants[name].CopyFrom(from_array(shape, name))
+                node.input[1] = name
+                del node.attribute[:]
+
+
+def _optimized(model: Any) -> Any:
+    """Returns ``model`` with constants and batch norms folded, in operators of ONNX alone."""
+    from tempfile import TemporaryDirectory
+
+    import onnx
+    import onnxruntime
+
+    with TemporaryDirectory() as folder:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.optimized_model_filepath = str(Path(folder) / "model.onnx")
+        onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        return onnx.load(options.optimized_model_filepath)
+
+
+class GraphReference(nn.Module):
+    """A given graph behind the call of a torch network: uint8 (N, H, W, 3) -> float32 (N, C).
+
+    It runs as it was given, in ONNX Runtime, on images that NumPy normalises.
+    """
+
+    def __init__(self, given: GivenGraph, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        from onnxruntime import InferenceSession
+
+        content = given.model.SerializeToString()
+        self._session = InferenceSession(content, providers=["CPUExecutionProvider"])
+        self._given = given
+        self._mean, self._std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Returns the logits of ``pixels``."""
+        images = (pixels.numpy().astype(np.float32) / 255 - self._mean) / self._std
+        if not self._given.channels_last:
+            images = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+        count, step = len(images), self._given.batch or len(images)
+        padded = np.take(images, range(-(-count // step) * step), axis=0, mode="wrap")
+        name = self._session.get_inputs()[0].name
+        logits = [
+            self._session.run(None, {name: padded[start : start + step]})[0]
+            for start in range(0, len(padded), step)
+        ]
+        return torch.from_numpy(np.concatenate(logits)[:count])
+
+
+def count_constants(model: Any) -> int:
+    """Returns the elements of all float constants of a graph that have a dimension."""
+    import onnx
+
+    return sum(
+        int(np.prod(tensor.dims))
+        for tensor in model.graph.initializer
+        if tensor.dims and tensor.data_type == onnx.TensorProto.FLOAT
+    )
