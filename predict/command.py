@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, redirect_stdout
@@ -163,7 +164,7 @@ class Predict:
             raise UserError("--resume and --fresh need --out: without it nothing is kept")
         if self.out is not None:
             find_sink(self.out)
-            if self.out.is_dir():
+            if os.path.isdir(self.out):
                 raise UserError(f"--out {self.out}: that is a folder; name a file")
 
 
@@ -277,12 +278,13 @@ def partial_file(out: Path) -> Path:
 
 
 def _open_journal(path: Path, out: Path, plan: Plan, *, resume: bool, fresh: bool) -> Journal:
-    if not path.exists() or fresh:
+    if not os.path.exists(path) or fresh:
         if resume and out.exists():
             raise UserError(f"--resume: {out} is whole; without that flag it is made anew")
         return Journal.begin(path, plan)
     if resume:
         return Journal.go_on(path, plan)
+    Journal.check_idle(path)
     raise UserError(
         f"{path} is left of a run that was stopped: --resume goes on with it, --fresh drops it"
     )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import fcntl
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import BinaryIO, Self, cast
 
-from core.errors import UserError
+from core.errors import UserError, first_line
 from core.preprocess import Truncated
 from core.record_file import dump, parse, schema_of
 from predict.pipeline import Row
@@ -54,9 +55,16 @@ class Journal:
 
     @classmethod
     def begin(cls, path: Path, plan: Plan) -> Self:
-        """Returns a new one without rows, instead of any that was there."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = _locked(path, "ab")
+        """Returns a new one without rows, instead of any that was there.
+
+        Raises:
+            UserError: it cannot be written, or another run writes it.
+        """
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = _locked(path, "ab")
+        except OSError as error:
+            raise UserError(f"{path}: cannot be written ({first_line(error)})") from None
         file.truncate(0)
         journal = cls(path, file, 0)
         journal._write(plan)
@@ -88,6 +96,11 @@ class Journal:
             raise
         return cls(path, file, count)
 
+    @staticmethod
+    def check_idle(path: Path) -> None:
+        """Raises UserError if a run writes the one at ``path`` now."""
+        _locked(path, "rb").close()
+
     def append(self, row: Row) -> None:
         """Adds a row: it is there even if the process ends right after."""
         self._write(row)
@@ -110,7 +123,8 @@ class Journal:
 
     def close(self) -> None:
         """Releases the file."""
-        self._file.close()
+        with suppress(OSError):  # all is flushed but what could not be written, which was said
+            self._file.close()
 
     def __enter__(self) -> Self:
         return self

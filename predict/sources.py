@@ -154,7 +154,10 @@ def _listed(folder: Path, max_bytes: int, name: str) -> Item:
     if remote.is_address(name):
         return remote.address_item(name, max_bytes, shown=name)
     path = folder / name
-    return file_item(path if path.exists() else Path(name), max_bytes, shown=name, relative=name)
+    # Path.exists raises for a name that no file can have; reading it will say why.
+    return file_item(
+        path if os.path.exists(path) else Path(name), max_bytes, shown=name, relative=name
+    )
 
 
 def _of_folder(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -114,6 +115,8 @@ def test_the_bar_counts(
         (["nowhere"], "nowhere"),
         (["photos", "--out", "rows.xls"], ".parquet"),
         (["photos", "--out", "photos.csv/"], "photos.csv"),
+        (["photos", "--out", f"{'x' * 250}.csv"], "File name too long"),
+        (["photos", "--out", "photos/a.png/rows.csv"], "File exists: 'photos/a.png'"),
         (["photos", "--top-k", "0"], "--top-k is 0"),
         (["photos", "--max-pixels", "0"], "--max-pixels is 0"),
         (["photos", "--max-pixels", "99999999"], "--max-pixels is 99999999"),
@@ -361,11 +364,14 @@ def test_two_runs_do_not_write_one_file(
     process = start(artifact_path, here, "photos", "--out", "rows.csv", "--batch-size", "1")
     while lines_of(Path("rows.csv.partial")) < 5 and process.poll() is None:
         time.sleep(0.005)
-    ran = predict("photos", "--out", "rows.csv", "--resume")
+    others = [
+        predict("photos", "--out", "rows.csv", *how) for how in ((), ("--resume",), ("--fresh",))
+    ]
     process.kill()
     process.communicate()
-    assert "another run" in ran.stderr
-    assert ran.returncode == 1
+    for ran in others:
+        assert "another run" in ran.stderr
+        assert ran.returncode == 1
 
 
 def test_a_full_disk_keeps_what_was_done(
@@ -383,6 +389,28 @@ def test_a_full_disk_keeps_what_was_done(
     assert not Path("rows.csv").exists()
     assert predict("photos", "--out", "rows.csv", "--resume").returncode == 0
     assert len(table(Path("rows.csv"))) == 4
+
+
+def test_a_disk_that_fills_up_says_how_to_go_on(
+    artifact_path: Path, here: Path, put: Put, predict: Command
+) -> None:
+    for number in range(200):
+        put(f"photos/{number:03}.png")
+    process = start(artifact_path, here, "photos", "--out", "rows.csv", "--batch-size", "1")
+    partial = Path("rows.csv.partial")
+    while lines_of(partial) < 5 and process.poll() is None:
+        time.sleep(0.005)
+    most = partial.stat().st_size + 1000  # bytes
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (most, most))
+    _, err = process.communicate()
+    assert process.returncode == 1
+    assert err.count("\n") == 1
+    assert "File too large" in err
+    assert f"keeps {lines_of(partial) - 1} rows" in err
+    assert predict("photos", "--out", "rows.csv", "--resume").returncode == 0
+    assert [row["path"] for row in table(Path("rows.csv"))] == [
+        f"photos/{n:03}.png" for n in range(200)
+    ]
 
 
 def test_a_failure_of_the_network_ends_the_run(

@@ -108,6 +108,15 @@ def test_the_line_of_a_list_says_what_the_row_is_called(put: Put) -> None:
         missing.load()
 
 
+@pytest.mark.parametrize("name", [b"x" * 300 + b".png", b"nul\0.png"])
+def test_a_name_that_no_file_can_have_is_a_row(put: Put, name: bytes) -> None:
+    put("data/list.txt", b"a.png\n" + name + b"\nb.png\n")
+    _, impossible, last = items("data/list.txt")
+    assert (impossible.path, last.path) == (name.decode(), "b.png")
+    with pytest.raises(UserError, match="cannot be read"):
+        impossible.load()
+
+
 def test_a_name_that_is_not_utf_8(here: Path, png: Callable[[str], bytes]) -> None:
     name = os.fsencode(here / "photos") + b"/\xff.png"
     (here / "photos").mkdir()
