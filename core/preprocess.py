@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import io
 import math
+import warnings
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -39,6 +40,9 @@ Pixels = npt.NDArray[np.uint8]
 Interpolation = Literal["bilinear", "bicubic"]
 CropMode = Literal["center", "squash", "border"]
 Truncated = Literal["refuse", "accept"]
+
+# An image is held against ``max_pixels``, and refused with its size; Pillow would warn of some.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _TURNS = {

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,7 @@ from core.preprocess import (
     decode,
 )
 
+ROOT = Path(__file__).resolve().parents[2]
 SMALL = Preprocess(resize=40, crop=32)
 FAR = round(2 * GAP * SMALL.resize)  # from this shorter side on, images are shrunk first
 
@@ -123,6 +126,17 @@ def test_pixels_are_counted_before_they_are_decoded() -> None:
         decode(data[:60], max_pixels=119_999)  # the header only
     with pytest.raises(TooManyPixelsError, match="400x300 is 120000 pixels"):
         decode(encode(Image.new("L", (400, 300)), "JPEG"), max_pixels=119_999, shorter=40)
+
+
+def test_an_image_is_refused_without_a_warning_of_pillow(tmp_path: Path) -> None:
+    file = tmp_path / "huge.png"
+    Image.new("1", (10_000, 9_000)).save(file)
+    code = "import sys; from core.preprocess import *; decode(Path(sys.argv[1]))"
+    ran = subprocess.run(
+        [sys.executable, "-c", code, str(file)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert "10000x9000 is 90000000 pixels, the limit is" in ran.stderr
+    assert "DecompressionBombWarning" not in ran.stderr
 
 
 def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
