@@ -115,8 +115,8 @@ def _summary(evaluation: Evaluation) -> Iterable[str]:
         yield f"{plural(len(evaluation.unreadable), 'image')} could not be answered."
     if evaluation.unknown:
         yield (
-            f"{plural(sum(evaluation.unknown.values()), 'image')} of "
-            f"{plural(len(evaluation.unknown), 'class', 'classes')} without a label are left out: "
+            f"Left out: {plural(sum(evaluation.unknown.values()), 'image')} of "
+            f"{plural(len(evaluation.unknown), 'class', 'classes')} without a label: "
             f"{some(tuple(evaluation.unknown))}."
         )
     if other := evaluation.against:

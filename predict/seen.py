@@ -32,7 +32,7 @@ def learned_by(artifact: Artifact) -> Learned:
     """
     if artifact.weights == "random":
         return Learned(digests=frozenset(), words="its weights are random")
-    if artifact.source.checkpoint is None:
+    if artifact.source.checkpoint is None or artifact.source.reading is not None:
         words = f"its weights are not of a run here ({artifact.source.origin})"
         return Learned(digests=None, words=words)
     roots = (Path(), *artifact.path.resolve().parents[2:3])

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from artifact.artifact import Artifact
-from artifact.records import Source
+from artifact.records import Reading, Source
 from core.errors import UserError
 from predict import evaluate as module
 from predict.evaluate import evaluate
@@ -151,6 +151,23 @@ def test_what_nobody_knows_is_said(
     found = evaluate(artifact, colours)
     assert (found.images, found.seen, found.subject.seen) == (12, 0, None)
     assert "runs/channels-colours" in found.subject.source
+
+
+def test_weights_of_others_have_no_run(
+    colours: Path, here: Path, make_artifact: MakeArtifact
+) -> None:
+    weights = here / "best.pth"
+    weights.write_bytes(b"weights")
+    source = Source(
+        origin="weights of best.pth",
+        checkpoint=str(weights),
+        sha256=sha256(b"weights").hexdigest(),
+        data="colours",
+        reading=Reading(entry="model", mean=(0.5,), std=(0.5,), assumed=(), flags=()),
+    )
+    found = evaluate(make_artifact(weights="trained", source=source), colours)
+    assert (found.images, found.subject.seen) == (12, None)
+    assert found.subject.source == "its weights are not of a run here (weights of best.pth)"
 
 
 def test_every_image_without_an_answer_is_named(artifact_path: Path, colours: Path) -> None:

@@ -62,7 +62,7 @@ def test_what_it_says(evaluation: Evaluation) -> None:
     text = " ".join(report.summary)
     assert "6 of 9 images are classified correctly" in text
     assert "25 images could not be answered" in text
-    assert f"2 images of 1 class without a label are left out: {NAME}." in text
+    assert f"Left out: 2 images of 1 class without a label: {NAME}." in text
     assert "learned from none of these images" in text
     assert "66.7 points less top-1, which is more than chance makes (p = 0.031)" in text
     assert "| blue | red | 3 | 100.0 % |" in section(report, "Confusions")
