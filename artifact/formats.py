@@ -37,7 +37,8 @@ class FormatSpec:
             where it cannot be made; None where it always can.
         machine_bound: whether it runs only on machines like the one it was made for; its manifest
             then holds a fingerprint.
-        packages: whose versions the manifest names, besides those that made the graph.
+        packages: what makes its model files, by name in the package registry: the manifest holds
+            their versions, besides those that made the graph. Without them it is not made.
     """
 
     name: str
@@ -79,6 +80,11 @@ def split_name(name: str) -> tuple[FormatSpec, Precision]:
 def artifact_names() -> list[str]:
     """Returns the name ``<format>-<precision>`` of every artifact that can be made, in order."""
     return [f"{spec.name}-{each}" for spec in FORMATS.values() for each in spec.schemes]
+
+
+def default_names() -> list[str]:
+    """Returns the name of every artifact that is made unasked, in order."""
+    return [f"{spec.name}-{each}" for spec in FORMATS.values() for each in spec.default]
 
 
 FORMATS.register(

@@ -11,6 +11,7 @@ import tyro
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from artifact.artifact import ARTIFACTS, Artifact
+from artifact.formats import default_names
 from artifact.store import stored_artifacts
 from core import cli
 from core.errors import UserError
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 ALL = "all"
 Exported = list[tuple[str, "list[Outcome]"]]  # networks and what became of their targets
 Folder = tyro.conf.Positional[Path]
+_FORMATS = (
+    f"Such as onnx-fp32 onnx-int8; left out: the default ones ({', '.join(default_names())})."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +42,7 @@ class Run:
     --checkpoint: labelled images that int8 is calibrated on and accuracy is measured on."""
     weights: Literal["auto", "imagenet", "random"] = "auto"
     """auto: of the run on the data. random: good for latency only."""
-    formats: tuple[str, ...] = ()
-    """Such as onnx-fp32 onnx-int8; left out: all that need no GPU to build."""
+    formats: Annotated[tuple[str, ...], tyro.conf.arg(help=_FORMATS)] = ()
     max_batch: int = 32
     """Largest batch the artifacts take."""
     max_drop: float | None = None

@@ -5,14 +5,14 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from artifact.artifact import ARTIFACTS, Artifact, write_artifact
 from artifact.fingerprint import EngineMismatch
-from artifact.formats import FORMATS, FormatSpec, artifact_names, split_name
+from artifact.formats import FormatSpec, artifact_names, default_names, split_name
 from artifact.gates import GateError, check_gates
-from artifact.runtimes.base import RuntimeUnavailable
+from artifact.runtimes.base import RUNTIMES, RuntimeUnavailable
 from artifact.runtimes.tensorrt_builder import profiles_for
 from artifact.validation import MAX_BATCH, ArtifactError
 from core.errors import UserError, closest, in_words, is_of_library, storage_error
@@ -21,9 +21,8 @@ from core.lazy import resolve
 from export.graphs import Graphs
 from export.network import Network
 
-DEFAULT_TARGETS = tuple(
-    f"{spec.name}-{precision}" for spec in FORMATS.values() for precision in spec.default
-)
+DEFAULT_TARGETS = tuple(default_names())
+_GRAPH_PACKAGES = ("pocketnets", "torch", "torchvision", "onnx", "onnxscript")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,10 +95,10 @@ def build_artifacts(
     folder = ARTIFACTS / f"{network.model}-{network.data}"
     for target in targets:
         path = folder / target
-        if builder.options.resume and (artifact := builder.standing(path)):
-            yield Outcome(target, artifact, kept=True)
-            continue
         try:
+            if builder.options.resume and (standing := builder.standing(path)):
+                yield Outcome(target, standing, kept=True)
+                continue
             with staged(path) as new:
                 artifact = builder.build(target, new)
             yield Outcome(target, replace(artifact, path=path))
@@ -159,5 +158,14 @@ class _Builder:
 
 
 def _versions(spec: FormatSpec) -> dict[str, str]:
-    packages = ["pocketnets", "torch", "torchvision", "onnx", "onnxscript", *spec.packages]
-    return {package: version(package) for package in packages}
+    """Returns the versions of what makes a graph, and of the packages of ``spec``.
+
+    Raises:
+        RuntimeUnavailable: one of the latter is not installed.
+    """
+    versions = {package: version(package) for package in _GRAPH_PACKAGES}
+    try:
+        return versions | {package: version(package) for package in spec.packages}
+    except PackageNotFoundError as error:
+        install = RUNTIMES[spec.proving_runtime].install
+        raise RuntimeUnavailable(f"{spec.name}: {error.name} is not installed; {install}") from None

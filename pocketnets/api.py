@@ -111,7 +111,8 @@ def export(
         mean: of a module, per channel of pixels in [0, 1]: subtracted in its first layer.
         std: likewise: what they are divided by.
         name: of a module, what its artifacts are filed under.
-        formats: such as ``("onnx-fp32", "onnx-int8")``; left out, all that need no GPU to build.
+        formats: such as ``("onnx-fp32", "onnx-int8")``; left out, the default ones: those that
+            ``export.build.DEFAULT_TARGETS`` lists.
         max_batch: largest batch the artifacts take.
         max_drop: most top-1 one may lose against torch, in [0, 1]; left out, 0.001, and 0.01 for
             int8.

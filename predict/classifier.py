@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 from artifact.artifact import Artifact
 from artifact.opening import open_artifact, open_runtime
 from artifact.records import Logits
-from artifact.runtimes.base import Runtime, is_servable, list_runtimes
+from artifact.runtimes.base import Runtime, is_servable, list_runtimes, runs_on_gpu
 from artifact.runtimes.batch_size import MOST_ON_CPU, MOST_ON_GPU, best_batch_size
 from artifact.scores import largest, softmax
 from artifact.store import read_pick
@@ -96,7 +96,7 @@ class Classifier:
         if not runtime.parallel:
             self._turn = threading.Lock()
         most = artifact.batch_range[1]
-        if not batch_size and not runtime.parallel:  # on a GPU
+        if not batch_size and runs_on_gpu(runtime.name):
             pixels, _ = artifact.golden()
             batch_size = best_batch_size(runtime, pixels, min(MOST_ON_GPU, most))
         # A call of four costs a CPU what four calls do, and the threads meet a quarter as often.

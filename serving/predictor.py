@@ -17,7 +17,7 @@ from PIL import Image
 from artifact.artifact import Artifact
 from artifact.opening import open_artifact, open_runtime
 from artifact.records import Logits
-from artifact.runtimes.base import Runtime
+from artifact.runtimes.base import Runtime, runs_on_gpu
 from artifact.runtimes.batch_size import MOST_ON_CPU, MOST_ON_GPU, best_batch_size
 from artifact.scores import largest, softmax
 from core.image_types import decode_image
@@ -169,7 +169,7 @@ class Predictor:
         most = self.artifact.batch_range[1]
         if self.settings.batch_size:
             return min(self.settings.batch_size, most)
-        usual = MOST_ON_CPU if runtime.parallel else MOST_ON_GPU
+        usual = MOST_ON_GPU if runs_on_gpu(runtime.name) else MOST_ON_CPU
         return best_batch_size(runtime, pixels, min(usual, most))
 
     def _work(self, uploads: Sequence[Upload]) -> list[Found | Exception]:

@@ -9,12 +9,13 @@ from typing import Annotated
 
 import tyro
 
-from artifact.artifact import ARTIFACTS
+from artifact.artifact import ARTIFACTS, Artifact
+from artifact.runtimes.base import is_servable
 from artifact.store import PICK_FILE, SavedPick, read_pick
 from core.errors import UserError, closest
 from serving.settings import CARRIED, DEFAULT_RUNTIME, PREFIX, Settings
 
-RUNTIME = PREFIX + "RUNTIME"
+ARTIFACT, RUNTIME = PREFIX + "ARTIFACT", PREFIX + "RUNTIME"
 
 FALLBACK = "onnx-fp32"  # runs everywhere, agrees best with torch
 FIRST = ("efficientnet_lite0", "imagenet")  # the one whose real weights come with a package
@@ -32,7 +33,8 @@ class Wanted:
     data: Annotated[str, tyro.conf.arg(metavar="NAME")] = "imagenet"
     """Data the network was trained on; used with --model."""
     runtime: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """What executes the artifact. Without it: the benchmark's choice, else ort-cpu."""
+    """What executes the artifact. Without it: the benchmark's choice, else what proved its
+    format: ort-cpu for onnx."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,12 +58,20 @@ def settings_for(wanted: Wanted) -> Settings:
     """Returns the settings in the environment, for the artifact that is ``wanted``.
 
     Raises:
-        UserError: a value that is not allowed.
+        UserError: a value that is not allowed, or no artifact in the folder that is named.
     """
-    environment = dict(os.environ)
-    if wanted.artifact or wanted.model:  # what a carried artifact runs with says nothing of it
-        environment[RUNTIME] = environment.get(RUNTIME) or DEFAULT_RUNTIME
+    environment = {name: text.strip() for name, text in os.environ.items() if text.strip()}
+    if not (RUNTIME in environment or wanted.runtime):
+        if wanted.model:  # what a carried artifact runs with says nothing of it
+            environment[RUNTIME] = DEFAULT_RUNTIME
+        elif folder := wanted.artifact or environment.get(ARTIFACT):
+            environment[RUNTIME] = _proving_runtime(Path(folder).expanduser())
     return Settings.from_environment(environment)
+
+
+def _proving_runtime(artifact: Path) -> str:
+    name = Artifact.load(artifact).spec.proving_runtime
+    return name if is_servable(name) else DEFAULT_RUNTIME
 
 
 def select(wanted: Wanted, settings: Settings) -> Selection:

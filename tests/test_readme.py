@@ -20,6 +20,8 @@ from pages import ENVIRONMENT, PAGES, ROOT
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from artifact.formats import default_names
+
 # The first column of tables of commands, and what stands in blocks; test_docs.py parses the others.
 TEXT = "".join(page.read_text() for page in PAGES)
 COMMANDS = list(dict.fromkeys(re.findall(r"^\| `(make [^`]+)` \|", TEXT, flags=re.MULTILINE)))
@@ -88,7 +90,7 @@ def test_demo(house: Path) -> None:
     assert top1 is not None
     assert float(top1[1]) >= 95
     assert "runs/mobilenet_v3_large-digits/checkpoint.ckpt" in printed
-    for artifact in ("onnx-fp32", "onnx-fp16", "onnx-int8", "tensorrt_rtx-fp16"):
+    for artifact in default_names():
         assert re.search(rf"│ {artifact} ", printed)
         assert (house / "artifacts/mobilenet_v3_large-digits" / artifact / "manifest.json").exists()
     answers = re.findall(r"│ +(\d) │ +(\d) │ +[\d.]+% │", printed)

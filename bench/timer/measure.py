@@ -182,11 +182,11 @@ def crosscheck(
     """Returns each tool beside our timer, of which each round measures ``seconds``, interleaved.
 
     Raises:
-        UserError: an engine, or counts that make no sense.
+        UserError: not an ONNX graph, or counts that make no sense.
     """
     if not artifact.spec.is_graph:
         raise UserError(
-            f"{artifact.path}: {artifact.name} is an engine, and the tools read graphs; "
+            f"{artifact.path}: {artifact.name} is no ONNX graph, and the tools read nothing else; "
             "name an onnx artifact"
         )
     if rounds < FEWEST or seconds <= 0 or threads < 1 or batch < 1:

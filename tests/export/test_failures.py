@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,8 @@ from PIL import Image
 from rich.console import Console
 from torch import nn
 
+from artifact.artifact import Artifact
+from artifact.formats import FORMATS
 from artifact.records import Source
 from core.errors import UserError, is_of_library
 from core.preprocess import Preprocess
@@ -129,6 +132,27 @@ def test_a_graph_that_fails_is_exported_once_and_its_reason_printed_once(
     Console(file=printed, width=200).print(outcome_table([("tiny", outcomes)]))
     assert printed.getvalue().count("no such operator") == 1
     assert printed.getvalue().count("failed: as onnx-fp32") == 3
+
+
+def test_a_format_whose_package_is_gone_is_a_row_and_what_stands_stays(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = dataclasses.replace(FORMATS["onnx"], name="copy", packages=("pytest",))
+    monkeypatch.setitem(FORMATS, "copy", spec)
+    options, tiny = Options(max_batch=2, resume=True), network(backbone())
+    (made,) = build_artifacts(tiny, ("copy-fp32",), options)
+    assert made.artifact is not None
+    assert made.artifact.versions["pytest"] == pytest.__version__
+    (kept,) = build_artifacts(tiny, ("copy-fp32",), options)
+    assert kept.kept
+    monkeypatch.setitem(FORMATS, "copy", dataclasses.replace(spec, packages=("no-such-package",)))
+    gone, other = build_artifacts(tiny, ("copy-fp32", "onnx-fp32"), options)
+    assert (gone.artifact, gone.failed) == (None, False)
+    assert gone.reason == "copy: no-such-package is not installed; pip install onnxruntime"
+    assert other.reason is None
+    assert (
+        Artifact.load(here / "artifacts/tiny-random/copy-fp32").versions == made.artifact.versions
+    )
 
 
 def test_a_wrong_graph_of_random_weights_is_refused(

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from PIL import Image
 from artifact.artifact import Artifact
 from artifact.records import Logits
 from artifact.runtimes.base import Runtime
+from artifact.runtimes.batch_size import MOST_ON_CPU
 from core.errors import UserError
 from core.preprocess import Pixels, encode_png
 from predict.classifier import NOT_FINITE, Classifier
@@ -84,6 +85,20 @@ def test_a_runtime_that_takes_one_call_at_a_time_gets_one(
     items = [Item(path=str(n), load=lambda: RED) for n in range(12)]
     assert [o.row.path for o in classify(classifier, items)] == [str(n) for n in range(12)]
     assert (runtime.most > 1) == parallel
+
+
+@pytest.mark.parametrize("name", ["brightest", "ort-cuda"])
+def test_only_a_gpu_tries_large_batches(
+    make_artifact: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def largest(runtime: Runtime, pixels: Pixels, most: int) -> int:
+        return most
+
+    runtime = Brightest(parallel=False)  # is locked, wherever it computes
+    runtime.name = name
+    monkeypatch.setattr("predict.classifier.best_batch_size", largest)
+    artifact = Artifact.load(make_artifact(batch_range=(1, 9)))
+    assert Classifier(artifact, runtime).batch_size == (9 if name == "ort-cuda" else MOST_ON_CPU)
 
 
 def test_one_bad_image_spoils_no_other(artifact_path: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from PIL import Image
 from artifact.artifact import Artifact
 from artifact.records import Logits
 from artifact.runtimes.base import Runtime
+from artifact.runtimes.batch_size import MOST_ON_CPU
 from artifact.runtimes.openvino_cpu import OpenvinoRuntime
 from artifact.runtimes.ort import OrtRuntime
 from artifact.runtimes.tensorrt_engine import EngineRuntime
@@ -67,6 +68,22 @@ def test_a_runtime_that_takes_one_call_at_a_time_gets_one(
 def test_only_an_engine_takes_one_call_at_a_time() -> None:
     assert (OrtRuntime.parallel, OpenvinoRuntime.parallel) == (True, True)
     assert EngineRuntime.parallel is False
+
+
+@pytest.mark.parametrize("name", ["counting", "ort-cuda"])
+def test_only_a_gpu_tries_large_batches(
+    make_artifact: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def largest(runtime: Runtime, pixels: Pixels, most: int) -> int:
+        return most
+
+    runtime = Counting(parallel=False)  # is locked, wherever it computes
+    runtime.name = name
+    monkeypatch.setattr(predictor_module, "open_runtime", lambda *_, **__: runtime)
+    monkeypatch.setattr(predictor_module, "best_batch_size", largest)
+    artifact = Artifact.load(make_artifact(batch_range=(1, 9)))
+    with Predictor(Settings(threads=1), artifact) as predictor:
+        assert predictor.batch_size == (9 if name == "ort-cuda" else MOST_ON_CPU)
 
 
 class Spoilt(Counting):

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
+from artifact.formats import FORMATS
 from artifact.store import SavedPick, save_pick
 from core.errors import UserError
 from serving import selection, settings
@@ -98,8 +100,30 @@ def test_the_network_that_comes_with_its_weights(
     assert chosen.artifact == lite / "onnx-fp32"
 
 
+@pytest.mark.parametrize(
+    ("proving", "used"),
+    [("openvino", "openvino"), ("torch", "ort-cpu")],  # a server has no torch
+)
+def test_what_proved_the_format_runs_it_unless_another_is_named(
+    artifact_path: Path, monkeypatch: pytest.MonkeyPatch, proving: str, used: str
+) -> None:
+    for name in ("ARTIFACT", "RUNTIME"):
+        monkeypatch.delenv(f"POCKETNETS_{name}", raising=False)
+    spec = dataclasses.replace(FORMATS["onnx"], proving_runtime=proving)
+    monkeypatch.setitem(FORMATS, "onnx", spec)
+    wanted = Wanted(artifact=artifact_path)
+    assert select(wanted, settings_for(wanted)).runtime == used
+    named = Wanted(artifact=artifact_path, runtime="ort-cuda")
+    assert select(named, settings_for(named)).runtime == "ort-cuda"
+    monkeypatch.setenv("POCKETNETS_ARTIFACT", f" {artifact_path}")
+    assert settings_for(Wanted()).runtime == used
+    assert settings_for(Wanted(model="mobilenet_v3")).runtime == "ort-cpu"
+    monkeypatch.setenv("POCKETNETS_RUNTIME", "tensorrt")
+    assert settings_for(wanted).runtime == settings_for(Wanted()).runtime == "tensorrt"
+
+
 def test_a_carried_runtime_goes_with_the_carried_artifact_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    artifact_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("ARTIFACT", "RUNTIME"):
         monkeypatch.delenv(f"POCKETNETS_{name}", raising=False)
@@ -107,8 +131,8 @@ def test_a_carried_runtime_goes_with_the_carried_artifact_alone(
     monkeypatch.setattr(settings, "CARRIED_RUNTIME", tmp_path / "runtime.txt")
     (tmp_path / "runtime.txt").write_text("openvino\n")
     assert settings_for(Wanted()).runtime == "openvino"
-    assert settings_for(Wanted(artifact=tmp_path)).runtime == "ort-cpu"
+    assert settings_for(Wanted(artifact=artifact_path)).runtime == "ort-cpu"
     assert settings_for(Wanted(model="mobilenet_v3")).runtime == "ort-cpu"
     monkeypatch.setenv("POCKETNETS_RUNTIME", "tensorrt")
     assert settings_for(Wanted()).runtime == "tensorrt"
-    assert settings_for(Wanted(artifact=tmp_path)).runtime == "tensorrt"
+    assert settings_for(Wanted(artifact=artifact_path)).runtime == "tensorrt"

@@ -250,7 +250,7 @@ def test_too_little_is_refused(make_artifact: Artifacts, changes: dict[str, int]
 
 def test_an_engine_is_refused(make_artifact: Artifacts) -> None:
     engine = dataclasses.replace(make_artifact(), format="tensorrt")
-    with pytest.raises(UserError, match="is an engine, and the tools read graphs"):
+    with pytest.raises(UserError, match="is no ONNX graph"):
         crosscheck(engine)
 
 
