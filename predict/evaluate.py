@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from artifact.artifact import Artifact
 from core import cli
 from core.conditions import now
-from core.errors import UserError
+from core.errors import UserError, first_line
 from core.preprocess import Truncated, encode_png
 from predict.classifier import Classifier, Limits, Prediction
 from predict.evaluation import Comparison, Evaluation, Mistake, Subject, Unreadable
@@ -270,6 +270,10 @@ class Evaluate(FolderLayout):
         from predict.evaluation_report import evaluation_report, write_evaluation
         from report.terminal import show_report
 
+        try:  # before all that work
+            self.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"--out {self.out}: cannot be written ({first_line(error)})") from None
         try:
             evaluation = evaluate(
                 self.artifact,

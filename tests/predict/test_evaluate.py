@@ -153,6 +153,16 @@ def test_what_nobody_knows_is_said(
     assert "runs/channels-colours" in found.subject.source
 
 
+def test_where_no_report_can_be_written_is_said_first(
+    artifact_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(module, "evaluate")  # it would take long
+    file = tmp_path / "taken"
+    file.touch()
+    with pytest.raises(UserError, match=r"--out .*taken: cannot be written .*File exists"):
+        module.Evaluate(artifact=artifact_path, data="digits", out=file)()
+
+
 def test_weights_of_others_have_no_run(
     colours: Path, here: Path, make_artifact: MakeArtifact
 ) -> None:
