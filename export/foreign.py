@@ -6,7 +6,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import torch
 
@@ -20,6 +19,7 @@ from core.names import canonical_name
 from core.preprocess import Preprocess
 from export.class_names import IMAGENET, class_names
 from export.elsewhere import Elsewhere
+from export.foreign_form import foreign_form, known_form
 from export.foreign_graph import GivenGraph, GraphReference, contract_graph, read_graph
 from export.network import (
     CALIBRATION_IMAGES,
@@ -32,10 +32,10 @@ from export.network import (
 )
 from models.classifier import Classifier
 from models.fit_weights import Fitted, fit_weights
-from models.imagenet import PublishedForm, imagenet_labels
+from models.imagenet import imagenet_labels
 from models.input_size import check_input_size
-from models.registry import TIMM, find_model
-from models.saved_weights import SavedWeights, read_weights
+from models.registry import find_model
+from models.saved_weights import read_weights
 from training.checkpoint import KEY
 from training.data import ImageData, Sample
 from training.datasets import DATASETS, TAKEN, load_data
@@ -45,28 +45,6 @@ from training.options import FolderOptions
 
 _ENDINGS = re.compile(r"(\.(pth|pt|tar|ckpt|safetensors|bin|onnx))+$", re.IGNORECASE)
 _NEARLY_ONE = 1e-3  # a sum of probabilities
-_FORM = ("size", "resize", "interpolation", "mean", "std")
-_USUAL = (
-    "usual are --size 224 --resize 256, --interpolation bilinear (torchvision) or bicubic (timm), "
-    "--mean 0.485 0.456 0.406 --std 0.229 0.224 0.225 (ImageNet's) or --mean 0.5 --std 0.5 "
-    "(Inception's)"
-)
-_TIMM_ARGUMENTS = (
-    "img_size",
-    "input_size",
-    "crop_pct",
-    "crop_mode",
-    "interpolation",
-    "mean",
-    "std",
-)
-
-
-class _Form(NamedTuple):
-    """What is done to an image, and what of it nobody said."""
-
-    published: PublishedForm
-    assumed: tuple[str, ...]
 
 
 def load_foreign(model: str, data: str | None, elsewhere: Elsewhere) -> Network:
@@ -95,8 +73,8 @@ def load_foreign(model: str, data: str | None, elsewhere: Elsewhere) -> Network:
         )
     name = _free_name(model, path, elsewhere.name)
     fitted = fit_weights(model, saved, elsewhere.entry)
-    known, origin = _known_form(model, saved)
-    form = _form(elsewhere, known, origin, f"for {model} in {path}")
+    known, origin = known_form(model, saved)
+    form = foreign_form(elsewhere, known, origin, f"for {model} in {path}")
     check_input_size(model, form.published.preprocess.crop, classes=fitted.classes)
     images = load_data(data) if data is not None else None
     labels, assumed_labels = _labels(elsewhere, fitted.classes, path, images)
@@ -131,7 +109,7 @@ def _load_graph(model: str, data: str | None, elsewhere: Elsewhere, path: Path) 
         raise UserError(f"--size {elsewhere.size}: {path} takes images of {given.size} pixels only")
     name = _free_name(model, path, elsewhere.name)
     sized = replace(elsewhere, size=given.size or elsewhere.size)
-    form = _form(sized, None, "", f"for {path}")
+    form = foreign_form(sized, None, "", f"for {path}")
     images = load_data(data) if data is not None else None
     labels, assumed_labels = _labels(elsewhere, given.classes, path, images)
     preprocess, mean, std = form.published
@@ -265,112 +243,6 @@ def _assumed_place(fitted: Fitted) -> list[str]:
         return []
     others = ", ".join(other or "the file itself" for other in fitted.others)
     return [f"the weights are those of {fitted.place.entry}, not of {others} (--entry)"]
-
-
-def _form(elsewhere: Elsewhere, known: PublishedForm | None, origin: str, what: str) -> _Form:
-    """Returns what is done to an image: as given, else as it is known, by the word of ``origin``.
-
-    Raises:
-        UserError: something is neither given nor known of ``what``.
-    """
-    given = _given_form(elsewhere)
-    if known is None:
-        if missing := [f"--{name}" for name in _FORM if name not in given]:
-            raise UserError(
-                f"nothing says how images were prepared {what}: give "
-                f"{' '.join(missing)}, as in training; {_USUAL}"
-            )
-        values: dict[str, Any] = {"crop_mode": "center", **given}
-        return _Form(_published(values), ())
-    preprocess = known.preprocess
-    values = {
-        "size": preprocess.crop,
-        "resize": preprocess.resize,
-        "interpolation": preprocess.interpolation,
-        "crop_mode": preprocess.crop_mode,
-        "mean": known.mean,
-        "std": known.std,
-    }
-    if "size" in given:  # as large a part of the image as before
-        values["resize"] = round(given["size"] * preprocess.resize / preprocess.crop)
-    values |= given
-    told = [f"{name} {_text(value)}" for name, value in values.items() if name not in given]
-    assumed = (f"{', '.join(told)}, as {origin} (--size and so on)",) if told else ()
-    return _Form(_published(values), assumed)
-
-
-def _given_form(elsewhere: Elsewhere) -> dict[str, Any]:
-    given = {name: getattr(elsewhere, name) for name in (*_FORM, "crop_mode")}
-    given = {name: value for name, value in given.items() if value is not None}
-    for name in ("mean", "std"):
-        if name not in given:
-            continue
-        if len(given[name]) not in (1, 3):
-            raise UserError(f"--{name} has {len(given[name])} numbers: one, or R, G and B")
-        given[name] *= 3 // len(given[name])
-        low, high = min(given[name]), max(given[name])
-        if not (low >= 0 and high <= 1) or (name == "std" and low == 0):
-            raise UserError(
-                f"--{name} {_text(given[name])}: of pixels in [0, 1]; divide by 255 what is of "
-                "pixels in 0..255"
-            )
-    return given
-
-
-def _known_form(model: str, saved: SavedWeights) -> tuple[PublishedForm | None, str]:
-    """Returns what the file, else the publisher of weights, says of images, and who says so."""
-    arguments, form = saved.arguments, find_model(model).form
-    try:
-        if {"val_resize_size", "val_crop_size", "interpolation"} <= arguments.keys():
-            known = torchvision_reference_form(arguments)
-            return known, f"torchvision's training script validated, by the args in {saved.path}"
-        if model.startswith(TIMM) and arguments:
-            from models.timm_nets import timm_form
-
-            known = timm_form(model.removeprefix(TIMM), _timm_arguments(arguments))
-            return known, f"timm validates it, by the args in {saved.path}"
-    except (AssertionError, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{saved.path}: its args do not say how images are prepared ({in_words(error)})"
-        ) from None
-    if form is None:
-        return None, ""
-    publisher = "timm" if model.startswith(TIMM) else "its publisher"
-    return form(), f"{publisher} has it for {model}"
-
-
-def torchvision_reference_form(arguments: dict[str, Any]) -> PublishedForm:
-    """Returns how torchvision's references/classification/train.py prepares images to validate."""
-    from models.classifier import IMAGENET_MEAN, IMAGENET_STD
-
-    preprocess = Preprocess(
-        resize=int(arguments["val_resize_size"]),
-        crop=int(arguments["val_crop_size"]),
-        interpolation=arguments["interpolation"],
-    )
-    return PublishedForm(preprocess, IMAGENET_MEAN, IMAGENET_STD)
-
-
-def _timm_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
-    return {name: arguments.get(name) for name in _TIMM_ARGUMENTS}
-
-
-def _published(values: dict[str, Any]) -> PublishedForm:
-    border = values["crop_mode"] == "border"
-    preprocess = Preprocess(
-        resize=values["resize"],
-        crop=values["size"],
-        interpolation=values["interpolation"],
-        crop_mode=values["crop_mode"],
-        fill=tuple(round(255 * value) for value in values["mean"]) if border else (0, 0, 0),
-    )
-    return PublishedForm(preprocess, tuple(values["mean"]), tuple(values["std"]))
-
-
-def _text(value: object) -> str:
-    if isinstance(value, tuple):
-        return " ".join(f"{each:.4g}" for each in value)
-    return str(value)
 
 
 def _labels(
