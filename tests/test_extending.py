@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,6 +39,7 @@ from export.build import build_artifacts
 from export.network import load_network
 from models import registry
 from models.registry import build_model, find_model, list_models
+from pocketnets.command import COMMANDS, Command, main
 from serving.app import create_app
 from serving.predictor import Predictor
 from serving.routes import Reply, Route
@@ -196,3 +199,33 @@ def test_a_route_needs_the_token_unless_it_is_public(artifact_path: Path) -> Non
     operation = paths["/hello"]["get"]
     assert operation["parameters"][0]["schema"] == {"type": "string", "maxLength": 9}
     assert operation["responses"].keys() == {"200", "400", "401"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Greet:
+    """Greet somebody."""
+
+    name: str
+    """Whom."""
+
+    def __call__(self) -> int:
+        """Prints a greeting."""
+        print(f"hello {self.name}")
+        return 3
+
+
+def test_a_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    command = Command("greet", "Greet somebody", f"{__name__}:Greet")
+    monkeypatch.setitem(COMMANDS, command.name, command)
+
+    def run(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["pocketnets", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert (ended.value.code or 0) == (3 if "--name" in arguments else 0)
+        return capsys.readouterr().out
+
+    assert run("greet", "--name", "you") == "hello you\n"
+    assert "Greet somebody" in run("--help")
+    assert "Whom." in run("greet", "--help")
+    assert "greet" in run("--print-completion", "bash")

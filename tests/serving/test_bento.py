@@ -16,6 +16,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from artifact.runtimes.base import RUNTIMES
 from core.errors import UserError
 from serving.bento import requirements
 
@@ -228,3 +229,10 @@ def test_the_image_for_gpus_swaps_the_pinned_runtime() -> None:
     python = bentofile()["docker"]["python_version"]
     assert needed(python, words[-1]) <= pins(CONSTRAINTS).keys()
     assert [text for name, text in steps if name == "USER"] == ["root", "bentoml"]
+
+
+def test_the_page_names_the_runtimes_that_a_bento_can_hold() -> None:
+    page = (ROOT / "docs" / "deploy.md").read_text()
+    (sentence,) = re.findall(r"installed where it is built: ([^.]+)\.\n", page)
+    able = [name for name, spec in RUNTIMES.items() if spec.in_bento]
+    assert re.findall("`([^`]+)`", sentence) == able
