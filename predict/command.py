@@ -278,8 +278,10 @@ def partial_file(out: Path) -> Path:
 
 
 def _open_journal(path: Path, out: Path, plan: Plan, *, resume: bool, fresh: bool) -> Journal:
-    if not os.path.exists(path) or fresh:
-        if resume and out.exists():
+    there = os.path.exists(path)
+    # An empty one is of a run that was killed before it wrote anything.
+    if fresh or not there or not os.path.getsize(path):
+        if resume and not there and out.exists():
             raise UserError(f"--resume: {out} is whole; without that flag it is made anew")
         return Journal.begin(path, plan)
     if resume:

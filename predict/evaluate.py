@@ -152,6 +152,7 @@ def evaluate(
         seen_included=include_seen,
         unknown=selected.unknown,
         lacking=matching.lacking,
+        contradictions=selected.contradictions,
         unused=tuple(map(readable, images.scan.lines())),
         against=comparison,
     )

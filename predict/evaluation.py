@@ -100,6 +100,7 @@ class Evaluation(Figures):
         unknown: classes of the data that are no label of the artifact, which are left out: how many
             images each has.
         lacking: labels of the artifact that are no class of the data.
+        contradictions: names of each two that are the same image, byte for byte, in two classes.
         unused: files of a folder that were not taken for its images, and why, in words.
         against: another artifact on the same images.
     """
@@ -114,5 +115,6 @@ class Evaluation(Figures):
     seen_included: bool
     unknown: Mapping[str, int]
     lacking: tuple[str, ...]
+    contradictions: tuple[tuple[str, str], ...] = ()
     unused: tuple[str, ...] = ()
     against: Comparison | None = None

@@ -106,8 +106,9 @@ def _summary(evaluation: Evaluation) -> Iterable[str]:
     low, high = evaluation.interval
     largest = max(each.images for each in evaluation.classes)
     yield (
-        f"{evaluation.right:,} of {plural(evaluation.images, 'image')} are classified correctly: "
-        f"{percent(evaluation.top1)} top-1 (95 % interval {low * 100:.1f} to {percent(high)}). "
+        f"The artifact classifies {evaluation.right:,} of {plural(evaluation.images, 'image')} "
+        f"correctly: {percent(evaluation.top1)} top-1 (95 % interval {low * 100:.1f} to "
+        f"{percent(high)}). "
         f"Always answering the largest class would reach {percent(largest / evaluation.images)}."
     )
     yield _held_out("The artifact", evaluation.subject, included=evaluation.seen_included)
@@ -118,6 +119,12 @@ def _summary(evaluation: Evaluation) -> Iterable[str]:
             f"Left out: {plural(sum(evaluation.unknown.values()), 'image')} of "
             f"{plural(len(evaluation.unknown), 'class', 'classes')} without a label: "
             f"{some(tuple(evaluation.unknown))}."
+        )
+    if twice := evaluation.contradictions:
+        yield (
+            f"Warning: {plural(len(twice), 'image')} of one class, byte for byte, "
+            f"{'is' if len(twice) == 1 else 'are'} in another one, too, so not all can be "
+            f"classified correctly: {some([' = '.join(each) for each in twice])}."
         )
     if other := evaluation.against:
         yield _verdict(other)

@@ -7,7 +7,10 @@ import io
 import os
 from collections.abc import Iterator
 from contextlib import closing
-from typing import BinaryIO, TextIO
+from typing import TYPE_CHECKING, BinaryIO, TextIO
+
+if TYPE_CHECKING:
+    from _csv import Reader as _Rows  # csv has no name for it in Python 3.11
 
 from core.errors import UserError, first_line
 
@@ -41,8 +44,10 @@ def check_table(name: str, file: BinaryIO) -> None:
         _reader(name, text)
 
 
-def paths_of_table(name: str, file: BinaryIO) -> Iterator[str]:
-    """Yields what stands in the column of paths, row by row; empty cells are left out.
+def paths_of_table(name: str, file: BinaryIO) -> Iterator[tuple[int, str]]:
+    """Yields the line that each row ends on, from 1, and its path, empty where it has none.
+
+    Empty lines are no rows.
 
     Raises:
         UserError: no column is called like one of :data:`COLUMNS`, or it is no CSV file.
@@ -51,8 +56,9 @@ def paths_of_table(name: str, file: BinaryIO) -> Iterator[str]:
         reader, column = _reader(name, text)
         try:
             for row in reader:
-                if column < len(row) and row[column]:
-                    yield row[column]
+                if row:
+                    path = row[column] if column < len(row) else ""
+                    yield reader.line_num + 1, path  # the names of the columns are line 1
         except csv.Error as error:
             raise _error(name, error) from None
 
@@ -62,7 +68,7 @@ def _opened(file: BinaryIO) -> TextIO:
     return io.TextIOWrapper(file, "utf-8-sig", "surrogateescape", newline="")
 
 
-def _reader(name: str, text: TextIO) -> tuple[Iterator[list[str]], int]:
+def _reader(name: str, text: TextIO) -> tuple[_Rows, int]:
     """Returns the rows below the names of the columns, and which column holds paths."""
     try:
         head = text.readline(_MOST)

@@ -30,6 +30,7 @@ class Item:
         when: when that may be called.
         relative: its path below the source it was found in, with ``/``.
         place: a path or address by which any process can read it; empty where only this one can.
+        reason: why nobody can read it, where that is known; empty elsewhere.
     """
 
     path: str
@@ -37,6 +38,7 @@ class Item:
     when: When = "any"
     relative: str = ""
     place: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,7 +93,7 @@ def failed_item(path: str, reason: str) -> Item:
     def load() -> bytes:
         raise ImageError(reason)
 
-    return Item(path=readable(path), load=load)
+    return Item(path=readable(path), load=load, reason=reason)
 
 
 def readable(path: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from core.errors import UserError, in_words
 from core.files import staged
 from predict.classifier import Classifier
-from predict.pipeline import Item, classify
+from predict.pipeline import Item, classify, failed_item
 from predict.sinks import parquet_schema, record_batch
 from predict.sources import item_at
 
@@ -37,11 +37,16 @@ class Worker:
         self._top_k = top_k
 
     def __call__(self, block: Any) -> Any:
-        """Returns a table with a row for each of ``block``, a table of paths and their places."""
+        """Returns a table with a row for each of ``block``, a table of items."""
         import pyarrow
 
         most = self._classifier.limits.max_bytes
-        items = (item_at(each["place"], most, shown=each["path"]) for each in block.to_pylist())
+        items = (
+            failed_item(each["path"], each["reason"])
+            if each["reason"]
+            else item_at(each["place"], most, shown=each["path"])
+            for each in block.to_pylist()
+        )
         outcomes = classify(self._classifier, items, top_k=self._top_k)
         batch = record_batch([outcome.row for outcome in outcomes], self._top_k)
         return pyarrow.Table.from_batches([batch], parquet_schema(self._top_k))
@@ -123,7 +128,7 @@ def _blocks(items: Iterable[Item]) -> Iterator[Any]:
     source = iter(items)
     while part := list(islice(source, _BLOCK)):
         for item in part:
-            if not item.place:
+            if not (item.place or item.reason):
                 raise UserError(
                     f"{item.path}: other machines cannot read that; with --engine ray, name files, "
                     "folders, lists or addresses, not archives"
@@ -131,6 +136,7 @@ def _blocks(items: Iterable[Item]) -> Iterator[Any]:
         columns = {
             "path": [item.path for item in part],
             "place": [item.place for item in part],
+            "reason": [item.reason for item in part],
         }
         yield pyarrow.table(columns)
 

@@ -41,18 +41,25 @@ class Place:
         return not _is_http(self.address) and bool(self.files.isdir(self.path))
 
     def open(self) -> BinaryIO:
-        """Returns its bytes."""
-        return cast(BinaryIO, self.files.open(self.path, "rb"))
+        """Returns its bytes.
+
+        Raises:
+            UserError: it is not there, or cannot be reached.
+        """
+        try:
+            return cast(BinaryIO, self.files.open(self.path, "rb"))
+        except Exception as error:  # each file system has exceptions of its own
+            raise UserError(f"{self.address}: {_why(error)}") from None
 
     def item(self, max_bytes: int, *, shown: str = "", relative: str = "") -> Item:
         """Returns the item of a file; arguments as of :func:`predict.pipeline.file_item`."""
 
         def load() -> bytes:
             try:
-                with self.open() as file:
-                    data = file.read(max_bytes + 1)
-            except Exception as error:  # each file system has exceptions of its own
-                raise ImageError(f"cannot be read ({in_words(error)})") from None
+                with self.files.open(self.path, "rb") as file:
+                    data = cast(bytes, file.read(max_bytes + 1))
+            except Exception as error:
+                raise ImageError(_why(error)) from None
             check_size(data, max_bytes)
             return data
 
@@ -113,6 +120,18 @@ def address_item(address: str, max_bytes: int, *, shown: str) -> Item:
     except UserError as error:
         return failed_item(shown, str(error))
     return Place(address, files, path).item(max_bytes, shown=shown, relative=path)
+
+
+def _why(error: Exception) -> str:
+    """Returns why a file could not be read.
+
+    Over HTTP, fsspec says of every failure that the file was not found; its cause says more.
+    """
+    cause = error.__cause__
+    if not isinstance(error, FileNotFoundError) or not isinstance(cause, Exception):
+        return f"cannot be read ({in_words(error)})"
+    what = "reached" if isinstance(cause, OSError) else "read"
+    return f"cannot be {what} ({in_words(cause)})"
 
 
 def _is_http(address: str) -> bool:

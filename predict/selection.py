@@ -31,6 +31,7 @@ class Selected:
         seen: images that any of the artifacts learned from.
         seen_by: how many of them each learned from; None where nobody knows.
         unknown: images of each class that has no label.
+        contradictions: names of each two that are the same image under two labels.
     """
 
     samples: tuple[Sample, ...]
@@ -39,6 +40,7 @@ class Selected:
     seen: int
     seen_by: tuple[int | None, ...]
     unknown: Mapping[str, int]
+    contradictions: tuple[tuple[str, str], ...]
 
 
 def select_images(
@@ -66,6 +68,8 @@ def select_images(
     unreadable: list[Unreadable] = []
     unknown: Counter[str] = Counter(dict.fromkeys(matching.unknown, 0))
     seen_by, seen = [0] * len(learned), 0
+    first: dict[bytes, tuple[int, str]] = {}  # label and name of each image
+    contradictions: list[tuple[str, str]] = []
     for number, (source, class_index) in enumerate(images.samples):
         name = str(source) if isinstance(source, Path) else f"image {number} of {images.data}"
         label = matching.indices[class_index]
@@ -80,6 +84,9 @@ def select_images(
             seen += any(by)
             if include_seen or not any(by):
                 chosen.append((readable(name), (source, label)))
+                other_label, other = first.setdefault(look, (label, readable(name)))
+                if other_label != label:
+                    contradictions.append((other, readable(name)))
     if seen and not chosen:
         raise UserError(
             f"{images.data}: all of its {seen:,} {images.part} are learned from; name others, or "
@@ -95,4 +102,5 @@ def select_images(
             for each, count in zip(learned, seen_by, strict=True)
         ),
         unknown=unknown,
+        contradictions=tuple(contradictions),
     )

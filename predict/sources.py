@@ -134,8 +134,13 @@ def _of_file(
         return Source(items=lambda _: map(listed, lists.paths_of_text(opened())))
     if ending.endswith(lists.TABLE):
         lists.check_table(name, opened())
-        return Source(items=lambda _: map(listed, lists.paths_of_table(name, opened())))
+        return Source(items=lambda _: _of_table(name, opened(), listed))
     return Source(items=lambda _: iter((item,)))
+
+
+def _of_table(name: str, file: BinaryIO, listed: Callable[[str], Item]) -> Iterator[Item]:
+    for line, path in lists.paths_of_table(name, file):
+        yield listed(path) if path else failed_item(f"{name}, line {line}", "it has no path")
 
 
 def item_at(place: str, max_bytes: int, *, shown: str) -> Item:

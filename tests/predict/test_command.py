@@ -356,6 +356,18 @@ def test_a_damaged_journal_is_refused(stopped: Path, predict: Command) -> None:
     assert "--fresh" in predict("photos", "--out", "rows.csv", "--resume").stderr
 
 
+@pytest.mark.parametrize("arguments", [[], ["--resume"], ["--fresh"]])
+def test_a_run_that_was_killed_before_it_wrote_anything_starts(
+    predict: Command, photos: Path, put: Put, arguments: list[str]
+) -> None:
+    put("rows.csv", b"of an earlier run\n")
+    put("rows.csv.partial", b"")
+    ran = predict(str(photos), "--out", "rows.csv", *arguments)
+    assert ran.returncode == 0, ran.stderr
+    assert len(table(Path("rows.csv"))) == 4
+    assert not Path("rows.csv.partial").exists()
+
+
 def test_two_runs_do_not_write_one_file(
     artifact_path: Path, here: Path, put: Put, predict: Command
 ) -> None:

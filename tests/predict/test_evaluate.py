@@ -32,7 +32,7 @@ Made = Callable[..., Path]
 
 @pytest.fixture
 def colours(tmp_path: Path) -> Path:
-    """Returns four images of each colour, no two alike; of the red ones the first is blue."""
+    """Returns four images of each colour, no two alike but the first red one and blue one."""
     folder = tmp_path / "colours"
     for label, colour in COLOURS.items():
         (folder / label).mkdir(parents=True)
@@ -194,6 +194,20 @@ def test_every_image_without_an_answer_is_named(artifact_path: Path, colours: Pa
     assert reasons["empty.png"] == "empty"
     assert all(reasons.values())
     assert any("notes.txt" in line for line in found.unused)
+
+
+def test_the_same_image_in_two_classes_is_said(artifact_path: Path, colours: Path) -> None:
+    green = (colours / "green" / "0.png").read_bytes()
+    (colours / "green" / "copy.png").write_bytes(green)  # of one class, which contradicts nothing
+    found = evaluate(artifact_path, colours)
+    blue, red = str(colours / "blue" / "0.png"), str(colours / "red" / "0.png")
+    assert (found.images, found.contradictions) == (13, ((blue, red),))
+    (said,) = (text for text in evaluation_report(found).summary if text.startswith("Warning"))
+    assert "1 image of one class" in said
+    assert f"{blue} = {red}" in said
+    named = evaluate(artifact_path, colours, names={"red": "blue"})  # both are of one label
+    assert named.contradictions == ()
+    assert not any(text.startswith("Warning") for text in evaluation_report(named).summary)
 
 
 def test_no_image_at_all_is_one_line(artifact_path: Path, colours: Path) -> None:

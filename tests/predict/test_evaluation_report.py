@@ -60,7 +60,7 @@ def test_what_it_says(evaluation: Evaluation) -> None:
     report = evaluation_report(evaluation)
     assert report.title.endswith(": 66.7 % top-1")
     text = " ".join(report.summary)
-    assert "6 of 9 images are classified correctly" in text
+    assert "classifies 6 of 9 images correctly" in text
     assert "25 images could not be answered" in text
     assert f"Left out: 2 images of 1 class without a label: {NAME}." in text
     assert "learned from none of these images" in text

@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from core.preprocess import encode_png
-from predict.ray_engine import _actors
+from predict.pipeline import failed_item, file_item
+from predict.ray_engine import Worker, _actors, _blocks
 
 ROOT = Path(__file__).resolve().parents[2]
 Put = Callable[..., Path]
@@ -113,6 +114,18 @@ def test_every_image_has_one_row_though_a_worker_is_killed(
         expected = None if number == 100 else ("red", "green", "blue")[number % 3]
         assert row["label"] == expected
         assert (row["error"] is None) == (number != 100)
+
+
+def test_an_item_that_nobody_can_read_is_a_row(artifact_path: Path, put: Put) -> None:
+    pytest.importorskip("pyarrow", reason="the extra parquet is not installed")
+    file = file_item(put("a.png"), 1000)
+    (block,) = _blocks([failed_item("list.csv, line 2", "it has no path"), file])
+    files = {each.name: each.read_bytes() for each in artifact_path.iterdir()}
+    worker = Worker(files, {"threads": 1}, 1)
+    refused, red = worker(block).to_pylist()
+    worker._folder.cleanup()
+    assert (refused["path"], refused["error"]) == ("list.csv, line 2", "it has no path")
+    assert (red["path"], red["label"], red["error"]) == (file.path, "red", None)
 
 
 def test_actors_are_the_cores_of_the_smallest_node() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import http.server
 import importlib
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -118,8 +119,24 @@ def test_images_over_http(artifact_path: Path, put: Put, site: str) -> None:
     assert answers.pop(f"{site}/a.png?x=1") == "red"
     assert answers.pop(f"{site}/a.png") == "red"
     assert "limit of 10000 bytes" in (answers.pop(f"{site}/large.png") or "")
-    assert "cannot be read" in (answers.pop(f"{site}/none.png") or "")
+    none = answers.pop(f"{site}/none.png") or ""
+    assert none.startswith("cannot be read ")
+    assert "404" in none
     assert answers == {}
+
+
+def test_a_server_that_is_not_there_cannot_be_reached(artifact_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen
+        address = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        (reason,) = labels(artifact_path, f"{address}/a.png").values()
+        with pytest.raises(UserError, match=rf"^{address}/list.csv: cannot be reached ") as raised:
+            find_sources([f"{address}/list.csv"], MOST)
+        archive = find_items(find_sources([f"{address}/a.zip"], MOST), Passed())
+        with pytest.raises(UserError, match="cannot be reached"):
+            next(archive).load()
+    assert (reason or "").startswith("cannot be reached ")
+    assert "\n" not in str(reason) + str(raised.value)
 
 
 @pytest.mark.parametrize(

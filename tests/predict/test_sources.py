@@ -91,7 +91,13 @@ def test_a_list_of_paths(put: Put, monkeypatch: pytest.MonkeyPatch) -> None:
     names = ["a.png", "here.png", "b c.png", "\xe9.png"]
     assert found("data/list.txt") == names
     put("data/table.csv", "\ufeffid;Image;label\n1;a.png;x\n2;;y\n3;b c.png\n".encode())
-    assert found("data/table.csv") == ["a.png", "b c.png"]
+    first, empty, last = items("data/table.csv")
+    assert [item.path for item in (first, last) if item.load()] == ["a.png", "b c.png"]
+    assert empty.path == "data/table.csv, line 3"
+    with pytest.raises(UserError, match="no path"):
+        empty.load()
+    put("data/short.csv", b"label,path\nx\n\ny,a.png\n")  # a row without that column, and none
+    assert [item.path for item in items("data/short.csv")] == ["data/short.csv, line 2", "a.png"]
     put("data/own.tsv", b'path\tlabel\n"a.png"\tred\n')
     assert found("data/own.tsv") == ["a.png"]
     standard = io.TextIOWrapper(io.BytesIO(b"data/a.png\nhere.png\n"))

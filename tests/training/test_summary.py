@@ -95,7 +95,7 @@ def test_readme_says_what_was_reached_and_what_to_know() -> None:
     assert f"{low * 100:.1f} to {high * 100:.1f} %" in text
     assert "would get 83.3 %" in text
     assert "Epoch 3, which was kept, is not the best.** Epoch 2 reached 90.0 %" in text
-    assert "**19 of 24 held-out images are classified correctly, which cannot be told from" in text
+    assert "**The network classifies 19 of 24 held-out images correctly, which cannot be" in text
     assert "It overfits" not in text
     assert "2 of 3 classes have fewer than 10" in text
     assert "| cat | 20 | 17 | 85.0 % | 94.4 % | dog (3 times) |" in text

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from report.format import plural
+
 Matrix = np.ndarray[tuple[int, int], np.dtype[np.int64]]
 
 PER_CLASS = "per_class.csv"
@@ -99,8 +101,8 @@ def chance(confusion: Matrix) -> str | None:
     if wilson(right, images)[0] > largest / images:
         return None
     return (
-        f"{right:,} of {images:,} held-out images are classified correctly, which cannot be told "
-        f"from chance: the same answer every time would get {largest:,}"
+        f"the network classifies {right:,} of {plural(images, 'held-out image')} correctly, which "
+        f"cannot be told from chance: the same answer every time would get {largest:,}"
     )
 
 
