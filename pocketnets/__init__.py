@@ -55,6 +55,10 @@ _TYPES = {
 }
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def __getattr__(name: str) -> object:
     if name not in _TYPES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

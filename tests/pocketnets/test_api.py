@@ -55,6 +55,7 @@ RED_AND_BLUE = ((255, 0, 0), (0, 0, 255))
 
 
 def test_types_are_imported_when_asked_for() -> None:
+    assert dir(pocketnets) == sorted(pocketnets.__all__)
     for name in pocketnets.__all__:
         assert getattr(pocketnets, name).__name__ == name
     with pytest.raises(AttributeError, match="no_such_name"):
