@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from bench.gpu.check import (
 )
 from bench.gpu.command import GpuCheck
 from bench.gpu.parity import ParityRow
-from bench.gpu.process import Budget
+from bench.gpu.process import _GRACE, Budget
 from core.errors import UserError
 from core.lazy import resolve
 from core.record_file import read_rows
@@ -149,23 +150,48 @@ def test_the_command_prints_the_table_last(
     assert GpuCheck(budget="1m")() == 1
 
 
-def test_a_step_that_is_stopped_writes_down_what_it_did_not_do(tmp_path: Path) -> None:
+def test_a_step_that_is_stopped_writes_down_what_it_did_not_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Its budget ends, and then its limit, when it is at work: no clock has a say.
+    ready = tmp_path / "ready"
     code = (
         "import pathlib, sys, time, bench.gpu.parity as parity\n"
         "from core.errors import in_words\n"
         "from bench.gpu import __main__ as main\n"
+        "from bench.gpu.process import Budget\n"
+        "seconds = 0.0\n"
         "def compare(*_):\n"
+        "    global seconds\n"
         "    try:\n"
-        "        time.sleep(60)\n"
+        "        seconds = 4.0\n"
+        "        pathlib.Path(sys.argv[2]).touch()\n"
+        "        while True:\n"
+        "            time.sleep(0.01)\n"
         "    except Exception as error:\n"
         "        yield parity.ParityRow(model='a', runtime='b', batch=1,\n"
         "                            reason=in_words(error), when='')\n"
         "parity.compare = compare\n"
+        "main.Budget = lambda given: Budget(given, clock=lambda: seconds)\n"
         "main.StepRun(step='parity', out=pathlib.Path(sys.argv[1]), seconds=3)()\n"
     )
-    commands = lambda step, folder, seconds: (sys.executable, "-c", code, str(folder))  # noqa: E731
+    commands = lambda step, folder, seconds: (  # noqa: E731
+        sys.executable, "-c", code, str(folder), str(ready),
+    )  # fmt: skip
+    real = subprocess.Popen.wait
+
+    def wait(process: subprocess.Popen[bytes], timeout: float | None = None) -> int:
+        if timeout in (None, _GRACE):
+            return real(process)  # it was asked to end
+        while process.poll() is None:
+            if ready.exists():
+                raise subprocess.TimeoutExpired(process.args, timeout)
+            time.sleep(0.01)
+        return process.returncode
+
+    monkeypatch.setattr(subprocess.Popen, "wait", wait)
     (found,) = run_check(
-        tmp_path, Budget(8), [Step("parity", "Parity", "no.module:run", 1)], commands
+        tmp_path, Budget(60), [Step("parity", "Parity", "no.module:run", 1)], commands
     )
     assert found.state == "stopped"
     rows = read_rows(tmp_path / "parity.jsonl", ParityRow)
