@@ -26,6 +26,7 @@ from core.errors import UserError, first_line
 Tensors = dict[str, torch.Tensor]
 
 _ZIP = b"PK\x03\x04"  # how torch tells an archive as well
+_PICKLE = b"\x80"  # what torch before 1.6 wrote begins with one
 _EXPANSION = 8  # weights hardly compress: an archive that unpacks to more is a bomb
 _DOTTED = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.\w+)$")
 _MAPPINGS = re.compile(r"(collections\.defaultdict|.*\.AttributeDict)")  # filled as dicts are
@@ -80,6 +81,11 @@ def read_weights(path: Path) -> SavedWeights:
         raise UserError(f"{path}: a pointer of Git LFS and not the weights; run git lfs pull")
     if head[8:9] == b"{":
         return _read_safetensors(path)
+    if not head.startswith((_ZIP, _PICKLE)):
+        raise UserError(
+            f"{path}: no file of weights; those are what torch.save writes (.pth, .pt, .pth.tar, "
+            ".ckpt, .bin) and safetensors (.safetensors); an ONNX graph is given by --onnx FILE"
+        )
     return _read_torch(path, _classes_in(path) if head.startswith(_ZIP) else [])
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
@@ -136,8 +137,11 @@ MADE = {
     "TorchScript": (torchscript, "TorchScript"),
     "another archive": (photos, "not of torch.save"),
     "Ultralytics": (ultralytics, "--onnx"),
-    "text": (lambda path: path.write_text("hello"), "cannot be read as weights"),
-    "empty": (lambda path: path.write_bytes(b""), "cannot be read as weights"),
+    "text": (lambda path: path.write_text("hello"), "no file of weights"),
+    "empty": (lambda path: path.write_bytes(b""), "no file of weights"),
+    "JPEG": (lambda path: Image.new("RGB", (8, 8)).save(path, "JPEG"), r"no file .*\.pth\.tar"),
+    "ONNX": (lambda path: path.write_bytes(b"\x08\x08\x12\x07pytorch"), "--onnx FILE"),
+    "pickle": (lambda path: path.write_bytes(pickle.dumps({1})), "cannot be read as weights"),
     "Git LFS": (
         lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\n"),
         "git lfs pull",
