@@ -89,6 +89,11 @@ class Network:
         """Returns what runs the module: torch, or ONNX Runtime for a graph that was given."""
         return "torch" if self.graph is None else "onnx"
 
+    @property
+    def foreign(self) -> bool:
+        """Returns whether it comes from no run of this project, which would know its accuracy."""
+        return self.source.reading is not None or self.source.checkpoint is None
+
 
 def load_network(
     model: str, data: str | None, weights: WeightsChoice = "auto", size: int | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
@@ -12,9 +13,11 @@ from artifact.artifact import Artifact
 from artifact.parity import measure_parity
 from artifact.records import Logits, Metrics
 from artifact.runtimes.base import load_runtime
+from core import cli
 from core.preprocess import Pixels
 from export.network import Network, stack
 from training.data import pixel_batches
+from training.summary.confusion import no_better_than_chance
 
 IMAGES, FEW_IMAGES = 64, 32  # the latter where an image costs more than HEAVY
 HEAVY = 2_000_000_000  # MACs
@@ -79,7 +82,22 @@ class Prover:
 
     @cached_property
     def _torch_top1(self) -> float:
-        return self._top1(self._torch)
+        top1 = self._top1(self._torch)
+        if self._network.foreign:
+            self._warn_of_chance(top1)
+        return top1
+
+    def _warn_of_chance(self, top1: float) -> None:
+        labels = Counter(label for _, label in self._network.held_out)
+        images, largest = labels.total(), max(labels.values())
+        if words := no_better_than_chance(round(top1 * images), images, largest):
+            cli.notes().print(
+                f"warning: {self._network.source.origin}: {words}; the usual causes are labels in "
+                "another order than the logits, and images prepared otherwise than in training "
+                "(size, resize, interpolation, mean, std)",
+                soft_wrap=True,
+                markup=False,
+            )
 
     def _metrics(self, name: str, runtime: Callable[[Pixels], Logits]) -> Metrics:
         return Metrics(

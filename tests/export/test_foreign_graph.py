@@ -10,6 +10,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 from onnxruntime import InferenceSession
+from PIL import Image
 
 from artifact.artifact import Artifact
 from artifact.golden import relative_error
@@ -158,6 +159,45 @@ def test_it_goes_to_int8_and_fp16_is_verified_again_and_torch_does_not_run_it(
             assert relative_error(runtime(pixels), logits) < 1e-3
     with pytest.raises(RuntimeUnavailable, match="which torch does not run"):
         load_runtime("torch", artifact)
+
+
+def colours(path: str) -> Path:
+    """Returns a file with a graph whose logits are how red, green and blue an image is."""
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["x"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, SIDE, SIDE])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 3])],
+    )
+    opsets = [helper.make_opsetid("", 13)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+    return Path(path)
+
+
+@pytest.mark.parametrize(
+    ("names", "warned"), [(("red", "green", "blue"), False), (("blue", "red", "green"), True)]
+)
+def test_labels_in_another_order_are_a_warning(
+    names: tuple[str, ...], warned: bool, here: Path, command: Command
+) -> None:
+    Path("labels.txt").write_text("\n".join(names))
+    for channel, name in enumerate(("red", "green", "blue")):
+        Path("data", name).mkdir(parents=True)
+        for shade in range(40):  # no two the same
+            pixels = np.full((SIDE, SIDE, 3), shade, np.uint8)
+            pixels[..., channel] = 200
+            Image.fromarray(pixels).save(Path("data", name, f"{shade}.png"))
+    flags = ["--model", "own", "--onnx", str(colours("net.onnx")), *FLAGS.split()]
+    ended = command("export", "run", *flags, "--data", "data", "--formats", "onnx-fp32")
+    assert ended.returncode == 0, ended.stderr + ended.stdout
+    metrics = Artifact.load(Path("artifacts/own-net/onnx-fp32")).metrics
+    assert metrics is not None
+    assert metrics.top1 == (0 if warned else 1)
+    assert ("cannot be told from chance" in ended.stderr) == warned
 
 
 def mixing(path: str) -> Path:

@@ -94,11 +94,13 @@ def chance(confusion: Matrix) -> str | None:
 
     That is so where its 95 % interval begins no higher than the share of the largest class.
     """
-    right, images = int(confusion.trace()), int(confusion.sum())
-    if not images:
-        return None
-    largest = int(confusion.sum(axis=1).max())
-    if wilson(right, images)[0] > largest / images:
+    images, largest = int(confusion.sum()), int(confusion.sum(axis=1).max())
+    return no_better_than_chance(int(confusion.trace()), images, largest)
+
+
+def no_better_than_chance(right: int, images: int, largest: int) -> str | None:
+    """Returns what :func:`chance` does, of ``images`` of which ``largest`` are of one class."""
+    if not images or wilson(right, images)[0] > largest / images:
         return None
     return (
         f"the network classifies {right:,} of {plural(images, 'held-out image')} correctly, which "
