@@ -231,10 +231,12 @@ def _check_free(folder: str, path: Path, digest: str) -> None:
             source = Artifact.load(each.parent).source
         except ArtifactError:  # damaged: as good as none
             continue
-        if source.checkpoint != str(path) and source.sha256 != digest:
+        if source.sha256 != digest:  # whatever its path: best.pth is written again in training
+            of = source.checkpoint or source.origin
+            of = f"an earlier {path}" if of == str(path) else of
             raise UserError(
-                f"{each.parent} is of other weights ({source.checkpoint or source.origin}); file "
-                "those of this file under another name by --name, or remove that folder"
+                f"{each.parent} is of other weights ({of}); file those of this file under another "
+                f"name by --name, or remove {ARTIFACTS / folder}"
             )
 
 

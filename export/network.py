@@ -156,8 +156,10 @@ def check_source(artifact: Artifact) -> Path:
     if not path.is_file():
         raise UserError(f"the checkpoint {path} is not here; run this where it was trained")
     if sha256(path) != artifact.source.sha256:
+        # Runs are exported over what stands there, and weights of others are not.
+        first = f"remove {artifact.path.parent}, then " if artifact.source.reading else ""
         raise UserError(
-            f"{path} changed since {artifact.path} was exported; {artifact.rebuild_command}"
+            f"{path} changed since {artifact.path} was exported; {first}{artifact.rebuild_command}"
         )
     return path
 

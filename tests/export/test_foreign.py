@@ -168,7 +168,7 @@ def test_the_artifact_says_where_it_came_from_and_is_made_and_verified_again(
     with load_runtime("torch", artifact) as runtime:  # as bench does
         np.testing.assert_allclose(runtime(pixels), logits, atol=1e-4)
     Path("best.pth").write_bytes(b"")
-    with pytest.raises(UserError, match=r"changed since .* python -m export run --model"):
+    with pytest.raises(UserError, match=r"changed since .* remove .* python -m export run"):
         rebuild(artifact)
     assert "golden batch" in command("export", "verify", str(artifact.path)).stdout
 
@@ -208,7 +208,10 @@ def test_images_of_the_user_calibrate_and_prove_it(
     assert [CLASSES.index(file.parent.name) for file in files] == [
         label for _, label in network.calibration
     ]
-    assert "whether the network was trained on some of its images" in " ".join(ended.stderr.split())
+    told = " ".join(ended.stderr.split())
+    assert "whether the network was trained on some of its images" in told
+    assert told.count("cannot be told from chance") == 1
+    assert "labels in another order" in told
 
 
 def test_classes_of_a_folder_name_those_of_the_network(small: nn.Module, here: Path) -> None:
@@ -355,10 +358,14 @@ def test_artifacts_of_other_weights_are_not_replaced(small: nn.Module, here: Pat
     load_foreign("mobilenet_v3_small", None, given)  # the same again is no matter
     Path("other").mkdir()
     torch.save({key: value + 1 for key, value in small.state_dict().items()}, "other/best.pth")
-    other = replace(given, checkpoint=Path("other/best.pth"))
+    again = Path("other/best.pth")
+    other = replace(given, checkpoint=again)
     with pytest.raises(UserError, match=r"onnx-fp32 is of other weights \(best.pth\).* --name"):
         load_foreign("mobilenet_v3_small", None, other)
     load_foreign("mobilenet_v3_small", None, replace(other, name="pets"))
+    again.replace("best.pth")  # trained on, in the same place
+    with pytest.raises(UserError, match=r"\(an earlier best.pth\).* --name, or remove artifacts/"):
+        load_foreign("mobilenet_v3_small", None, given)
     assert (outcome.artifact.path / "manifest.json").read_bytes() == before
 
 
