@@ -204,7 +204,12 @@ def emulate(model: Any, fp32_layers: Collection[str] = ()) -> Any:
     result = onnx.ModelProto()
     result.CopyFrom(model)
     graph, constants = result.graph, _constants(model)
-    halved = {name for node in graph.node if node.name not in fp32_layers for name in node.input}
+    halved = {
+        name
+        for node in graph.node
+        if node.name not in fp32_layers
+        for name in (node.input[:1] if node.op_type == "Resize" else node.input)  # not its factors
+    }
     for tensor in graph.initializer:
         if tensor.name in constants and tensor.name in halved:
             tensor.CopyFrom(from_array(_half(constants[tensor.name]), tensor.name))

@@ -59,12 +59,42 @@ NAMES = (
     "convnext_atto",
     "convnextv2_atto",
     "pit_ti_224",
+    "pvt_v2_b0",
+    "hgnetv2_b0",
+    "levit_conv_128s",
+    "efficientnet_b0",
+    "mobilenetv1_100",
+    "xcit_nano_12_p16_224",
+    "deit_tiny_patch16_224",
+    "tf_efficientnetv2_b0",
+    "mambaout_femto",
+    "inception_next_atto",
+    "efficientformer_l1",
+    "maxvit_nano_rw_256",
+    "resnet50_clip",
+    "coatnet_nano_rw_224",
+    "visformer_tiny",
+    "crossvit_tiny_240",
+    "swin_tiny_patch4_window7_224",
+    "regnety_002",
+    "resnet10t",
+    "mobilenetv1_100h",
 )
 # Part of the reason why a format is not made, by network and format; of all: no graph at all.
 REASONS: dict[str, dict[str, str]] = {
     "levit_128s": {
-        "onnx-fp16": "in float16 arithmetic, emulated on calibration images, logit",
-        "tensorrt_rtx-fp16": "in float16 arithmetic, emulated on calibration images, logit",
+        "onnx-fp16": "in float16 arithmetic, ",
+        "tensorrt_rtx-fp16": "in float16 arithmetic, ",
+    },
+    "levit_conv_128s": {
+        "onnx-fp16": "in float16 arithmetic, ",
+        "tensorrt_rtx-fp16": "in float16 arithmetic, ",
+    },
+    "resnet50_clip": {
+        "tensorrt_rtx-fp16": "Antialiasing is not supported",
+    },
+    "crossvit_tiny_240": {
+        "onnx-int8": "ScalesValidation",
     },
 }
 

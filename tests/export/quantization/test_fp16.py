@@ -12,6 +12,7 @@ from PIL import Image
 from torch import nn
 
 from artifact.gates import DEFAULTS, GateError
+from artifact.golden import relative_error
 from artifact.records import Source
 from core.preprocess import Pixels, Preprocess
 from export.graphs import Graphs
@@ -221,6 +222,21 @@ def test_emulation_rounds_what_the_graph_rounds(pixels: Pixels) -> None:
     rounded = logits_of(emulate(typed(graph)), pixels)
     np.testing.assert_array_equal(rounded, rounded.astype(np.float16))
     assert 0 < np.abs(rounded - exact).max() < 0.01
+
+
+class Shrinking(nn.Module):
+    """Resizes by a factor that float16 rounds down: 12 x 11/12 is 10 there."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        smaller = nn.functional.interpolate(images[..., :12, :12], size=(11, 11), mode="bilinear")
+        return smaller.flatten(1)[:, ::99]
+
+
+def test_factors_of_a_resize_are_not_rounded(pixels: Pixels) -> None:
+    graph = typed(graph_of(Classifier(Shrinking())))
+    expected = logits_of(graph, pixels)
+    for made in (emulate(graph), to_fp16(graph)):
+        assert relative_error(logits_of(made, pixels), expected) < 0.01
 
 
 def test_two_float32_layers_may_read_the_same(pixels: Pixels) -> None:
