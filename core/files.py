@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from core.errors import UserError, first_line
+
 _PIECE = 1 << 20  # bytes
 
 
@@ -69,6 +71,23 @@ def write_whole(path: Path, content: bytes) -> Path:
     with whole_file(path) as file:
         file.write(content)
     return path
+
+
+def check_folder(path: Path) -> None:
+    """Checks that files can be put into the folder ``path``, which need not exist; makes nothing.
+
+    Raises:
+        UserError: it is a file or below one, or may not be written.
+    """
+    try:
+        above = path.absolute()
+        nearest = next(each for each in (above, *above.parents) if each.exists())
+    except OSError as error:  # of a name that is too long
+        raise UserError(f"{path}: cannot be written ({first_line(error)})") from None
+    if not nearest.is_dir():
+        raise UserError(f"{path}: cannot be written ({nearest} is a file)")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise UserError(f"{path}: cannot be written (no permission for {nearest})")
 
 
 def contains(path: Path, needle: bytes) -> bool:

@@ -17,7 +17,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from artifact.artifact import Artifact
 from core import cli
 from core.conditions import now
-from core.errors import UserError, first_line
+from core.errors import UserError
+from core.files import check_folder
 from core.preprocess import Truncated, encode_png
 from predict.classifier import Classifier, Limits, Prediction
 from predict.evaluation import Comparison, Evaluation, Mistake, Subject, Unreadable
@@ -271,10 +272,7 @@ class Evaluate(FolderLayout):
         from predict.evaluation_report import evaluation_report, write_evaluation
         from report.terminal import show_report
 
-        try:  # before all that work
-            self.out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"--out {self.out}: cannot be written ({first_line(error)})") from None
+        check_folder(self.out)  # before all that work
         try:
             evaluation = evaluate(
                 self.artifact,

@@ -159,8 +159,8 @@ def test_where_no_report_can_be_written_is_said_first(
     monkeypatch.delattr(module, "evaluate")  # it would take long
     file = tmp_path / "taken"
     file.touch()
-    with pytest.raises(UserError, match=r"--out .*taken: cannot be written .*File exists"):
-        module.Evaluate(artifact=artifact_path, data="digits", out=file)()
+    with pytest.raises(UserError, match=r"reports: cannot be written .*taken is a file"):
+        module.Evaluate(artifact=artifact_path, data="digits", out=file / "reports")()
 
 
 def test_weights_of_others_have_no_run(
