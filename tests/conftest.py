@@ -15,6 +15,7 @@ import ctypes
 import dataclasses
 import gc
 import importlib
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -37,6 +38,12 @@ pytest_plugins = ("exported", "fake_gpu")
 
 SIDE = 32
 SCALE = 0.05
+
+
+def pytest_configure() -> None:
+    # A shell that runs the tests in the background has them ignore Ctrl-C, and with them the
+    # commands that they start and interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
