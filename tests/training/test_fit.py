@@ -86,7 +86,7 @@ def test_a_checkpoint_of_others_is_refused(tmp_path: Path) -> None:
         ),
         (
             ["--model", "resnet14", "--data", "digits", "--recipe.weights", "imagenet"],
-            "resnet14: nobody published ImageNet weights for it; or start from random weights",
+            "resnet14: nobody published ImageNet weights for it; or --recipe-name scratch",
         ),
         (
             ["--model", "resnet14", "--data", "digits", "--recipe.teacher", "efficientnet_lite0"],
