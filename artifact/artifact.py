@@ -13,6 +13,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,17 +92,33 @@ class Artifact(Manifest):
             ArtifactError: no artifact, an unknown schema, a missing or changed file, a manifest
                 that contradicts itself or the golden batch, or a gate that does not hold.
         """
-        try:
+        with _readable(path):
             artifact = _read_manifest(path)
             check_files(path, artifact, files_of(artifact.spec))
             check_manifest(path, artifact)
             check_golden_files(path, *artifact.golden())
-        except OSError as error:  # no permission, a broken disk
-            raise ArtifactError(f"{path}: cannot be read ({error})") from error
         return artifact
 
 
 _ADAPTER = TypeAdapter(Artifact)
+
+
+def format_of(path: Path) -> FormatSpec:
+    """Returns the format of the artifact in folder ``path``, of which only the manifest is read.
+
+    Raises:
+        ArtifactError: no artifact, or a manifest that cannot be understood.
+    """
+    with _readable(path):
+        return _read_manifest(path).spec
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:  # no permission, a broken disk
+        raise ArtifactError(f"{path}: cannot be read ({error})") from error
 
 
 def files_of(spec: FormatSpec) -> frozenset[str]:

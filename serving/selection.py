@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from artifact.artifact import ARTIFACTS, Artifact
+from artifact.artifact import ARTIFACTS, format_of
 from artifact.runtimes.base import is_servable
 from artifact.store import PICK_FILE, SavedPick, read_pick
 from core.errors import UserError, closest
@@ -70,7 +70,7 @@ def settings_for(wanted: Wanted) -> Settings:
 
 
 def _proving_runtime(artifact: Path) -> str:
-    name = Artifact.load(artifact).spec.proving_runtime
+    name = format_of(artifact).proving_runtime
     return name if is_servable(name) else DEFAULT_RUNTIME
 
 
