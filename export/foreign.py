@@ -71,7 +71,8 @@ def load_foreign(model: str, data: str | None, elsewhere: Elsewhere) -> Network:
             f"{path}: a checkpoint of this project, which knows its data and preprocessing; export "
             f"the run it is in: make export MODEL={model} DATA=..."
         )
-    name = _free_name(model, path, elsewhere.name)
+    digest = sha256(path)
+    name = _free_name(model, path, digest, elsewhere.name)
     fitted = fit_weights(model, saved, elsewhere.entry)
     known, origin = known_form(model, saved)
     form = foreign_form(elsewhere, known, origin, f"for {model} in {path}")
@@ -93,7 +94,7 @@ def load_foreign(model: str, data: str | None, elsewhere: Elsewhere) -> Network:
         module=Classifier(fitted.network, mean=mean, std=std).eval(),
         labels=labels,
         preprocess=form.published.preprocess,
-        source=_source(f"weights of {path.name}", path, images, reading),
+        source=_source(f"weights of {path.name}", path, digest, images, reading),
         calibration=(),
         held_out=(),
         labelled=images is not None,
@@ -107,7 +108,8 @@ def _load_graph(model: str, data: str | None, elsewhere: Elsewhere, path: Path) 
     given = read_graph(path)
     if given.size is not None and elsewhere.size not in (None, given.size):
         raise UserError(f"--size {elsewhere.size}: {path} takes images of {given.size} pixels only")
-    name = _free_name(model, path, elsewhere.name)
+    digest = sha256(path)
+    name = _free_name(model, path, digest, elsewhere.name)
     sized = replace(elsewhere, size=given.size or elsewhere.size)
     form = foreign_form(sized, None, "", f"for {path}")
     images = load_data(data) if data is not None else None
@@ -132,7 +134,7 @@ def _load_graph(model: str, data: str | None, elsewhere: Elsewhere, path: Path) 
         module=GraphReference(given, mean, std),
         labels=labels,
         preprocess=preprocess,
-        source=_source(f"the graph {path.name}", path, images, reading),
+        source=_source(f"the graph {path.name}", path, digest, images, reading),
         calibration=(),
         held_out=(),
         labelled=images is not None,
@@ -195,19 +197,19 @@ def load_foreign_again(artifact: Artifact, data: str | None) -> Network:
     return with_images(network, images, data)
 
 
-def _source(origin: str, path: Path, images: ImageData | None, reading: Reading) -> Source:
+def _source(
+    origin: str, path: Path, digest: str, images: ImageData | None, reading: Reading
+) -> Source:
     for assumed in reading.assumed:
         cli.notes().print(f"assumed: {assumed}", soft_wrap=True, markup=False)
     data = images.name if images else None
-    return Source(
-        origin=origin, checkpoint=str(path), sha256=sha256(path), data=data, reading=reading
-    )
+    return Source(origin=origin, checkpoint=str(path), sha256=digest, data=data, reading=reading)
 
 
-def _free_name(model: str, path: Path, given: str | None) -> str:
+def _free_name(model: str, path: Path, digest: str, given: str | None) -> str:
     """Returns what artifacts are filed under, where none of other weights stand."""
     name = _name(path, given)
-    _check_free(f"{model}-{name}", path, sha256(path))
+    _check_free(f"{model}-{name}", path, digest)
     return name
 
 
