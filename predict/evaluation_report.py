@@ -14,8 +14,9 @@ from artifact.runtimes.base import RUNTIMES
 from core.files import write_whole
 from core.machine import this_machine
 from core.record_file import dump
+from predict.calibration import calibration, reliability_chart
 from predict.evaluation import Comparison, Evaluation, Subject
-from predict.figures import BINS, CHANCE, Bin, ClassFigures, Figures
+from predict.figures import BINS, CHANCE, ClassFigures, Figures
 from report.format import percent, plural, points
 from report.section import Figure, Picture, Report, Section, Table
 from report.theme import sheet
@@ -57,7 +58,7 @@ def evaluation_report(evaluation: Evaluation) -> Report:
     )
     matrix = _matrix(evaluation)
     side = matrix.chart.height
-    reliability = _reliability(evaluation.bins, side)
+    reliability = reliability_chart(evaluation.bins, side)
     drawn = alt.hconcat(
         *(figure.chart.properties(width=side) for figure in (matrix, reliability)), spacing=60
     ).resolve_scale(color="independent")
@@ -77,7 +78,7 @@ def evaluation_report(evaluation: Evaluation) -> Report:
             *_classes(evaluation.classes),
             _confusions(evaluation),
             _mistakes(evaluation),
-            _calibration(evaluation),
+            calibration(evaluation),
         ),
         facts=tuple(_facts(evaluation)),
         method=_METHOD,
@@ -352,71 +353,6 @@ def _mistakes(evaluation: Evaluation) -> Section:
             ),
         ),
         folded="The same as a table",
-    )
-
-
-def _calibration(evaluation: Evaluation) -> Section:
-    gap = evaluation.confidence - evaluation.top1
-    direction = "more" if gap > 0 else "less"
-    header = ("Score", "Images", "Mean score", "Top-1")
-    return Section(
-        title="Calibration",
-        sentences=(
-            f"The mean score of the answers is {percent(evaluation.confidence)}, "
-            f"{points(abs(gap))} {direction} than top-1; the expected calibration error is "
-            f"{percent(evaluation.calibration_error)}.",
-        ),
-        tables=(
-            Table(
-                header=header,
-                rows=tuple(
-                    (
-                        f"{each.low * 100:.1f} to {percent(each.high)}",
-                        f"{each.images:,}",
-                        percent(each.confidence),
-                        percent(each.top1),
-                    )
-                    for each in evaluation.bins
-                    if each.confidence is not None and each.top1 is not None
-                ),
-                numeric=frozenset(header),
-            ),
-        ),
-        folded="Bins with images",
-    )
-
-
-def _reliability(bins: Sequence[Bin], height: int) -> Figure:
-    axis, whole = alt.Axis(format="%", tickCount=6), alt.Scale(domain=[0, 1])
-    values = [
-        {"low": each.low, "high": each.high, "top1": each.top1, "images": each.images}
-        for each in bins
-        if each.images
-    ]
-    bars = (
-        alt.Chart(alt.InlineData(values=values))
-        .mark_bar(color="#6baed6")
-        .encode(
-            x=alt.X("low:Q", title="score of the answer", scale=whole, axis=axis),
-            x2="high:Q",
-            y=alt.Y("top1:Q", title="classified correctly", scale=whole, axis=axis),
-            y2=alt.datum(0),
-            tooltip=[
-                alt.Tooltip("images:Q", format=","),
-                alt.Tooltip("top1:Q", title="top-1", format=".1%"),
-            ],
-        )
-    )
-    line = (
-        alt.Chart(alt.InlineData(values=[{"low": 0, "top1": 0}, {"low": 1, "top1": 1}]))
-        .mark_line(color="#e2803a", strokeDash=[5, 3])
-        .encode(x="low:Q", y="top1:Q")
-    )
-    return Figure(
-        title="Top-1 by score",
-        caption="Bars: share of the images in a bin of scores that are classified correctly. "
-        "Line: where that equals the score. A bar below the line: the scores are too high.",
-        chart=alt.layer(bars, line).properties(height=height),
     )
 
 
