@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from counting import Counting
 from PIL import Image
 
 from artifact.artifact import Artifact
@@ -22,29 +23,16 @@ from predict.pipeline import Item, When, classify, file_item
 RED = encode_png(Image.new("RGB", (40, 40), "red"))
 
 
-class Brightest(Runtime):
+class Brightest(Counting):
     """Answers each image with its brightest pixel, a white one with what is no number."""
 
     name = "brightest"
 
-    def __init__(self, parallel: bool) -> None:
-        self.parallel = parallel
-        self.inside = self.most = 0
-        self._lock = threading.Lock()
-
     def __call__(self, pixels: Pixels) -> Logits:
-        with self._lock:
-            self.inside += 1
-            self.most = max(self.most, self.inside)
-        time.sleep(0.02)
-        with self._lock:
-            self.inside -= 1
+        super().__call__(pixels)
         logits = pixels.max(axis=(1, 2)).astype(np.float32)
         logits[logits.min(axis=1) == 255] = np.nan
         return logits
-
-    def close(self) -> None:
-        pass
 
 
 def test_order_is_kept_and_little_is_taken_ahead() -> None:

@@ -1,13 +1,12 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from counting import Counting
 from PIL import Image
 
 from artifact.artifact import Artifact
@@ -21,29 +20,6 @@ from core.preprocess import Pixels, encode_png
 from serving import predictor as predictor_module
 from serving.predictor import Predictor, Upload
 from serving.settings import Settings
-
-
-class Counting(Runtime):
-    """Answers slowly and remembers how many calls were inside it at once."""
-
-    name = "counting"
-
-    def __init__(self, parallel: bool) -> None:
-        self.parallel = parallel
-        self.inside = self.most = 0
-        self._lock = threading.Lock()
-
-    def __call__(self, pixels: Pixels) -> Logits:
-        with self._lock:
-            self.inside += 1
-            self.most = max(self.most, self.inside)
-        time.sleep(0.05)
-        with self._lock:
-            self.inside -= 1
-        return np.zeros((len(pixels), 3), dtype=np.float32)
-
-    def close(self) -> None:
-        pass
 
 
 @pytest.mark.parametrize("parallel", [False, True])
