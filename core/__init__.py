@@ -1,1 +1,1 @@
-"""The ground floor: errors, files, command line, machine, records, pixels."""
+"""Shared basics, without torch: errors, files, command line, machine, records, preprocessing."""

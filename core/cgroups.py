@@ -1,4 +1,4 @@
-"""What the control groups of a process leave it: a container's limits, of version 1 and 2."""
+"""Reads a container's CPU and memory limits from control groups, versions 1 and 2."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ _UNLIMITED = 1 << 60  # version 1 writes a number near 2**63 where there is no l
 
 
 def cpu_quota(root: Path = _ROOT) -> float | None:
-    """Returns how many cores' time this process may use, such as 1.5; None without a limit.
+    """Returns this process's limit of CPU time in cores, such as 1.5; None without a limit.
 
     Args:
-        root: where the system's files are, which tests move.
+        root: the root of the file system; tests use another one.
+
+    The limit of a group applies to the groups inside it, so the smallest one counts.
 
     Source: Linux, Documentation/admin-guide/cgroup-v2.rst (``cpu.max``) and
-    scheduler/sched-bwc.rst (``cpu.cfs_quota_us``, ``cpu.cfs_period_us``). A group has no more than
-    the groups that it lies in.
+    scheduler/sched-bwc.rst (``cpu.cfs_quota_us``, ``cpu.cfs_period_us``).
     """
     quotas = []
     for folder in _groups(root, "cpu"):
@@ -31,7 +32,7 @@ def cpu_quota(root: Path = _ROOT) -> float | None:
 
 
 def memory_limit(root: Path = _ROOT) -> int | None:
-    """Returns the most bytes of memory this process may use; None without a limit."""
+    """Returns this process's memory limit in bytes; None without a limit."""
     limits = []
     for folder in _groups(root, "memory"):
         for word in _words(folder / "memory.max") + _words(folder / "memory.limit_in_bytes"):
@@ -41,7 +42,7 @@ def memory_limit(root: Path = _ROOT) -> int | None:
 
 
 def _groups(root: Path, controller: str) -> Iterator[Path]:
-    """Yields the folders of the groups this process is in, each followed by those around it."""
+    """Yields the folders of this process's groups, each followed by its parent groups."""
     lines = _lines(root / "proc/self/cgroup")  # hierarchy:controllers:path
     paths = {kinds: path for _, kinds, path in (line.split(":", 2) for line in lines)}
     for line in _lines(root / "proc/self/mountinfo"):
@@ -56,7 +57,7 @@ def _groups(root: Path, controller: str) -> Iterator[Path]:
             continue
         if path is None:
             continue
-        # A container may see a part of the tree only; its own path is then told from the whole.
+        # A container may see only a subtree, while its own path is given from the root of the tree.
         inside = path.removeprefix(mounted) if mounted != "/" else path
         top = root / point.lstrip("/")
         folder = top / inside.lstrip("/")

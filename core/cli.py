@@ -1,4 +1,4 @@
-"""The shared parts of all command lines: consoles, and how a command ends."""
+"""What all command lines share: consoles, and the exit status of a command."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _UNCUT = 10_000  # columns: more than any line has
 
 
 def program(module: str) -> str:
-    """Returns what usage, errors and records call a command, as it was started.
+    """Returns how the command was started, for usage, errors and records.
 
     Args:
-        module: that runs it, as ``python -m`` takes it.
+        module: its module, as given to ``python -m``.
     """
     started = sys.argv[0]
     return started if started.startswith(f"{PROGRAM} ") else f"python -m {module}"
@@ -32,8 +32,8 @@ def program(module: str) -> str:
 def results() -> Console:
     """Returns the console for results (stdout): tables and paths.
 
-    It is as wide as the terminal, or as ``COLUMNS`` says. Piped without it, nothing is cut or
-    wrapped: who reads a pipe has no width.
+    Its width is ``COLUMNS`` if set, else that of the terminal. Output to a pipe or a file is
+    neither cut nor wrapped unless ``COLUMNS`` is set.
     """
     columns = os.environ.get("COLUMNS", "")
     given = columns.isdecimal() and int(columns) > 0
@@ -47,14 +47,14 @@ def notes() -> Console:
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, which ends a command as Ctrl-C does, so that what it began is cleared away."""
+    """SIGTERM, handled like Ctrl-C so that a command removes its temporary files."""
 
 
 def run(command: Callable[[], int | None]) -> NoReturn:
     """Runs ``command`` and exits with its status.
 
-    That is 0, or 1 and one line for a user's mistake or a disk that takes nothing more; of a
-    command that is stopped 130 (Ctrl-C) or 143 (SIGTERM), and one line where there is more to say.
+    The status is 0 on success, 1 with one line on stderr for a :class:`UserError` or a storage
+    error, 130 after Ctrl-C and 143 after SIGTERM, with one line if the exception has a message.
     """
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
@@ -65,7 +65,7 @@ def run(command: Callable[[], int | None]) -> NoReturn:
         if str(stop):
             print(f"stopped: {stop}", file=sys.stderr)
         sys.exit(128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT))
-    except BrokenPipeError:  # who read the output has enough of it: head, less
+    except BrokenPipeError:  # the reader of stdout closed it, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
     except Exception as error:
@@ -74,11 +74,11 @@ def run(command: Callable[[], int | None]) -> NoReturn:
         sys.exit(f"error: {reason}")
     finally:
         signal.signal(signal.SIGTERM, before)
-        gc.freeze()  # else the interpreter's last collection takes 2 s after an export
+        gc.freeze()  # otherwise the last garbage collection takes 2 s after an export
 
 
 def _terminate(*_: object) -> None:
     if multiprocessing.parent_process():  # a worker process, forked with this handler
         os._exit(128 + signal.SIGTERM)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # make passes on what its group gets as well
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # make sends its children a second one
     raise Terminated

@@ -15,13 +15,13 @@ _CPUINFO = Path("/proc/cpuinfo")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Conditions:
-    """The state of a machine at one moment; None where it is not shown.
+    """The state of a machine at one moment; None where the system does not report it.
 
     Attributes:
         when: UTC date and time, ISO 8601.
-        load_average: runnable tasks over the last 1, 5 and 15 minutes.
-        cpu_mhz: mean clock of all cores.
-        gpu_mhz: clock of the first NVIDIA GPU's multiprocessors.
+        load_average: mean number of runnable tasks over the last 1, 5 and 15 minutes.
+        cpu_mhz: mean clock of all cores, in MHz.
+        gpu_mhz: clock of the first NVIDIA GPU's multiprocessors, in MHz.
     """
 
     when: str
@@ -48,7 +48,7 @@ def conditions() -> Conditions:
 def _cpu_mhz() -> float | None:
     lines = _CPUINFO.read_text(encoding="utf-8").splitlines() if _CPUINFO.is_file() else []
     clocks = [float(line.partition(":")[2]) for line in lines if line.startswith("cpu MHz")]
-    return mean(clocks) if clocks else None  # ARM kernels show none
+    return mean(clocks) if clocks else None  # ARM kernels report none
 
 
 def _gpu_mhz() -> float | None:

@@ -1,4 +1,4 @@
-"""Counts the usable cores, and confines a process to some of them."""
+"""Counts the usable cores, and restricts a process to some of them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from core.cgroups import cpu_quota
 
 
 def usable_cores() -> int:
-    """Returns how many cores this process may run on, and keep busy: at least one.
+    """Returns how many cores this process may keep busy, at least 1.
 
-    A container's limit of CPU time counts, its whole cores: with more threads than that all of
-    them stand still for a part of each period, 100 ms long. With less than one core one thread is
-    as few as there can be.
+    A container's limit of CPU time is rounded down to whole cores: with more threads than that,
+    the kernel throttles all of them for a part of each period of 100 ms.
     """
-    if hasattr(os, "sched_getaffinity"):  # Linux: the process may be confined to some
+    if hasattr(os, "sched_getaffinity"):  # Linux: the process may be restricted to some cores
         cores = len(os.sched_getaffinity(0))
     else:
         cores = os.cpu_count() or 1
@@ -26,9 +25,9 @@ def usable_cores() -> int:
 
 @contextmanager
 def confined(count: int) -> Iterator[None]:
-    """Confines this thread, and the threads and processes it starts, to ``count`` of its cores.
+    """Restricts this thread, and threads and processes it starts, to ``count`` of its cores.
 
-    To all of its cores if they are fewer; elsewhere than on Linux it does nothing.
+    If it has fewer cores, it keeps all of them. Does nothing on systems other than Linux.
     """
     if not hasattr(os, "sched_setaffinity"):
         yield

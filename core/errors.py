@@ -1,4 +1,4 @@
-"""UserError, the exception that users read, and how other errors are put into one line."""
+"""UserError, whose message is shown to users, and one-line messages for other exceptions."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _OURS = (
 
 
 class UserError(ValueError):
-    """A mistake the user can mend.
+    """A mistake that the user can correct.
 
-    Its message is the whole answer, on one line: what was wrong, the value, what is allowed and
-    how to mend it. The command line prints it without a traceback and exits with 1.
+    The message is one line: what was wrong, the value, what is allowed and how to correct it. The
+    command line prints it without a traceback and exits with status 1.
     """
 
 
@@ -34,9 +34,9 @@ def closest(name: str, allowed: Iterable[str], *, show: Callable[[str], str] = s
     """Returns the names of ``allowed`` nearest to ``name``, as the end of an error message.
 
     Args:
-        name: what was typed.
-        allowed: what could have been meant.
-        show: from one of ``allowed`` to what to type for it.
+        name: the unknown name.
+        allowed: the known names.
+        show: turns a known name into what the user should type.
     """
     names = sorted(allowed)
     near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
@@ -48,12 +48,12 @@ def closest(name: str, allowed: Iterable[str], *, show: Callable[[str], str] = s
 
 
 def unknown(kind: str, name: str, allowed: Iterable[str]) -> UserError:
-    """Returns the error that there is no ``kind`` of that name, with the nearest of ``allowed``."""
+    """Returns an error for a ``kind`` of unknown ``name``, with the nearest of ``allowed``."""
     return UserError(f"unknown {kind} {name!r}: {closest(name, allowed)}")
 
 
 def first_line(error: BaseException) -> str:
-    """Returns the first line of another library's message, or its kind if it has none."""
+    """Returns the first line of the exception's message, or its class name if there is none."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 
@@ -70,9 +70,9 @@ _OF_STORAGE = (
 
 
 def storage_error(error: BaseException | None) -> str | None:
-    """Returns in one line what storage refuses, if that is where ``error`` comes from.
+    """Returns one line for an error of storage, such as a full disk; None for other errors.
 
-    Where a file takes nothing more, torch raises a RuntimeError of its own.
+    torch raises a RuntimeError when a write fails; the OSError is then its context.
     """
     while error is not None:
         if isinstance(error, OSError) and error.errno in _OF_STORAGE:
@@ -83,7 +83,7 @@ def storage_error(error: BaseException | None) -> str | None:
 
 
 def in_words(error: BaseException) -> str:
-    """Returns ``error`` as one line, as the reason that a result is missing."""
+    """Returns one line that describes ``error``, as the reason for a missing result."""
     if isinstance(error, UserError):
         return str(error)
     kind, first = type(error).__name__, first_line(error)
@@ -91,9 +91,9 @@ def in_words(error: BaseException) -> str:
 
 
 def is_of_library(error: BaseException) -> bool:
-    """Returns whether another library raised ``error``: a reason to report, not a bug to show.
+    """Returns whether another library raised ``error``, rather than our own code.
 
-    A compiled library has no frame; the class of its exceptions tells.
+    Compiled libraries have no stack frame, so the module of the exception's class counts too.
     """
     kind = type(error).__module__.partition(".")[0]
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]

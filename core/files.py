@@ -1,4 +1,4 @@
-"""Folders and files that appear whole or not at all, and digests of files."""
+"""Atomic writes of folders and files (by rename), and digests of files."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _PIECE = 1 << 20  # bytes
 
 @contextmanager
 def staged(path: Path) -> Iterator[Path]:
-    """Yields an empty folder that becomes ``path`` by rename, or disappears on an exception.
+    """Yields an empty folder that is renamed to ``path``, or deleted on an exception.
 
-    What stood at ``path`` before is replaced, and stays as it was if the block fails.
+    An existing ``path`` is replaced on success and left unchanged on an exception.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
@@ -36,7 +36,7 @@ def staged(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Adds ``path`` to an OSError that names no file, as errors of writing do not."""
+    """Sets the file name of an OSError that has none, as errors of ``write`` do."""
     try:
         yield
     except OSError as error:
@@ -46,7 +46,7 @@ def _named(path: Path) -> Iterator[None]:
 
 
 def replace_folder(new: Path, path: Path) -> None:
-    """Renames folder ``new`` to ``path``; what stood there before is deleted."""
+    """Renames folder ``new`` to ``path``; an existing ``path`` is deleted."""
     with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as old:
         if path.exists():
             path.rename(Path(old) / "old")
@@ -55,7 +55,7 @@ def replace_folder(new: Path, path: Path) -> None:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[IO[bytes]]:
-    """Yields a file that becomes ``path`` by rename, or disappears on an exception."""
+    """Yields an open file that is renamed to ``path``, or deleted on an exception."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
@@ -67,22 +67,24 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 def write_whole(path: Path, content: bytes) -> Path:
-    """Writes ``content`` to ``path`` by rename, never a part of it, and returns ``path``."""
+    """Writes ``content`` to ``path`` atomically, by rename, and returns ``path``."""
     with whole_file(path) as file:
         file.write(content)
     return path
 
 
 def check_folder(path: Path) -> None:
-    """Checks that files can be put into the folder ``path``, which need not exist; makes nothing.
+    """Checks that files can be written to folder ``path``, which need not exist.
+
+    It creates nothing.
 
     Raises:
-        UserError: it is a file or below one, or may not be written.
+        UserError: ``path`` or one of its parents is a file, or is not writable.
     """
     try:
         above = path.absolute()
         nearest = next(each for each in (above, *above.parents) if each.exists())
-    except OSError as error:  # of a name that is too long
+    except OSError as error:  # such as a name that is too long
         raise UserError(f"{path}: cannot be written ({first_line(error)})") from None
     if not nearest.is_dir():
         raise UserError(f"{path}: cannot be written ({nearest} is a file)")
@@ -91,9 +93,9 @@ def check_folder(path: Path) -> None:
 
 
 def contains(path: Path, needle: bytes) -> bool:
-    """Returns whether ``needle`` stands anywhere in a file."""
+    """Returns whether the file contains ``needle``."""
     end = b""
-    # By pieces, not mapped into memory: a mapped file that is cut short kills the process.
+    # In chunks, not memory-mapped: truncating a mapped file kills the process that reads it.
     with path.open("rb") as file:
         while piece := file.read(_PIECE):
             if needle in (piece := end + piece):
@@ -103,6 +105,6 @@ def contains(path: Path, needle: bytes) -> bool:
 
 
 def sha256(path: Path) -> str:
-    """Returns the hex SHA-256 of a file."""
+    """Returns the SHA-256 digest of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

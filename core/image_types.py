@@ -1,4 +1,4 @@
-"""Types of image files: suffixes of those that are taken, names of those that are not."""
+"""Types of image files: suffixes of the accepted ones, names of the others."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from core.preprocess import (
     decode,
 )
 
-# First bytes of what people take for an image: where they lie, what it is, and what Pillow calls
-# it if it may be one of ours.
+# Signatures of image and similar files: offset, bytes, type, and Pillow's name of the type if
+# Pillow may be able to read it.
 _MAGIC = (
     (0, b"\0\0\0\x0cjP  ", "JPEG 2000", "JPEG2000"),
     (0, b"\xff\x4f\xff\x51", "JPEG 2000", "JPEG2000"),
@@ -30,14 +30,14 @@ _MAGIC = (
     (0, b"<?xml", "SVG", None),
     (0, b"\x1f\x8b", "gzip, sent without Content-Encoding: gzip", None),
 )
-# The same for files in boxes, by brand (ISO/IEC 23008-12, and the AVIF specification). The first
-# brand may be a general one, and a telling one among those that the file is compatible with.
+# The same for box-structured files, by brand (ISO/IEC 23008-12 and the AVIF specification). The
+# major brand may be a generic one, so the compatible brands count too.
 _BRANDS = (
     ((b"avif", b"avis"), "AVIF", "AVIF"),
     ((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"), "HEIC", "HEIF"),
 )
 _MOST_BRANDS = 60
-# What Pillow reads with another package alone, and how to get that.
+# Types that Pillow reads only with another package, and how to install it.
 _EXTRAS = {"HEIF": "the extra for it is not installed here (pip install '.[heic]')"}
 
 
@@ -48,10 +48,11 @@ def decode_image(
     shorter: int | None = None,
     truncated: Truncated = "refuse",
 ) -> Image.Image:
-    """Returns what :func:`core.preprocess.decode` does; its errors name what else ``data`` is.
+    """Decodes as :func:`core.preprocess.decode`; for other known file types the error names them.
 
     Raises:
-        ImageError: as ``decode``; of a known type that is not taken an UnsupportedImageError.
+        ImageError: as ``decode`` does.
+        UnsupportedImageError: ``data`` is of a known type that is not accepted, such as PDF.
     """
     try:
         return decode(data, max_pixels=max_pixels, shorter=shorter, truncated=truncated)
@@ -65,15 +66,15 @@ def decode_image(
 
 
 def list_suffixes() -> list[str]:
-    """Returns the suffixes of the accepted types' files, each with its dot, as Pillow has them."""
+    """Returns the file suffixes of the accepted types, with their dots, as Pillow lists them."""
     known = Image.registered_extensions()
     return [suffix for suffix, name in known.items() if name in FORMATS]
 
 
 def other_type(data: bytes) -> str | None:
-    """Returns what ``data`` is by its first bytes, if people take it for an image and we do not.
+    """Returns the type of ``data`` by its first bytes, if it is one that is not accepted.
 
-    Where an extra package would make it one of ours, the answer says so.
+    If an extra package would make it readable, the text says so. None for any other data.
     """
     name, pillow_name = _recognize(data)
     if pillow_name in FORMATS:

@@ -1,4 +1,4 @@
-"""Objects named by text, imported when they are first needed."""
+"""Objects named as ``module:name``, imported when they are first needed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from typing import Any
 
 
 def resolve(target: str) -> Any:
-    """Returns the object that ``module:name`` names, importing its module."""
+    """Imports the module of ``module:name`` and returns the object of that name."""
     module, _, name = target.partition(":")
     return getattr(importlib.import_module(module), name)

@@ -1,4 +1,4 @@
-"""The machine that figures were measured on."""
+"""Describes the machine that figures were measured on."""
 
 from __future__ import annotations
 
@@ -20,26 +20,25 @@ _CPUINFO = Path("/proc/cpuinfo")
 _VECTORS = (
     *("avx", "avx2", "fma", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16"),
     *("amx_int8", "amx_bf16", "amx_fp16"),
-    *("asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2", "sme"),  # of ARM
+    *("asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2", "sme"),  # ARM
 )
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Machine:
-    """What decides a latency besides the artifact; None and absent keys mean "not known".
+    """What a latency depends on besides the artifact; None and absent keys mean "not known".
 
     Attributes:
         cpu: the processor's model name.
         cores: how many of its cores this process may use.
-        memory: bytes of main memory.
+        memory: main memory in bytes.
         os: distribution or system, with its version.
         kernel: release of the kernel.
-        governor: frequency policy of the first core, where the system shows it.
+        governor: frequency policy of the first core.
         gpu: name of the first NVIDIA GPU.
         driver: version of its driver.
-        versions: library to version, Python's and NumPy's among them; one that is not installed is
-            absent.
+        versions: versions of the installed libraries by name, including Python and NumPy.
     """
 
     cpu: str
@@ -54,18 +53,18 @@ class Machine:
 
     @property
     def key(self) -> str:
-        """Returns 12 hex digits that stay the same while rows are comparable."""
+        """Returns 12 hex digits that are equal for machines whose rows are comparable."""
         text = json.dumps(asdict(self), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def this_machine(packages: Iterable[str]) -> Machine:
-    """Returns the machine this process runs on, as it is now.
+    """Returns a description of the machine this process runs on.
 
     Args:
-        packages: names in the package registry of the libraries that compute. Of two that bring
-            the same one, such as onnxruntime-gpu and onnxruntime, the first that is installed
-            counts: put the one for GPUs first, as it is installed over the other.
+        packages: PyPI names of the libraries that compute. Of two packages of the same library,
+            such as onnxruntime-gpu and onnxruntime, the first one installed counts: list the GPU
+            package first, as it is installed over the other.
     """
     gpu, driver = _gpu()
     return Machine(
@@ -82,12 +81,12 @@ def this_machine(packages: Iterable[str]) -> Machine:
 
 
 def library_name(package: str) -> str:
-    """Returns what :attr:`Machine.versions` calls the library that a package brings."""
+    """Returns the key in :attr:`Machine.versions` of the library in ``package``."""
     return package.removesuffix("-gpu").replace("-", "_")
 
 
 def cpu_name() -> str:
-    """Returns the processor's model name, or its architecture where it shows none."""
+    """Returns the processor's model name, or its architecture if the system gives no name."""
     if _CPUINFO.is_file():
         for line in _CPUINFO.read_text(encoding="utf-8").splitlines():
             name, _, value = line.partition(":")
@@ -97,14 +96,14 @@ def cpu_name() -> str:
 
 
 def instruction_sets() -> tuple[str, ...]:
-    """Returns the processor's vector instructions that inference gains by, by Linux's names.
+    """Returns the vector instruction sets of the processor that speed up inference.
 
-    Empty where the system does not list them.
+    The names are Linux's. Empty where the system does not list them.
     """
     lines = _CPUINFO.read_text(encoding="utf-8").splitlines() if _CPUINFO.is_file() else []
     for line in lines:
         name, _, flags = line.partition(":")
-        if name.strip() in ("flags", "Features"):  # of x86, of ARM
+        if name.strip() in ("flags", "Features"):  # x86, ARM
             present = set(flags.split())
             return tuple(name for name in _VECTORS if name in present)
     return ()
@@ -124,18 +123,18 @@ def _os() -> str:
 
 
 def _gpu() -> tuple[str | None, str | None]:
-    """Returns name and driver version of the first NVIDIA GPU, or (None, None)."""
+    """Returns the name and driver version of the first NVIDIA GPU, or (None, None)."""
     return (facts[0], facts[1]) if (facts := ask_gpu("name", "driver_version")) else (None, None)
 
 
 def ask_gpu(*fields: str) -> list[str] | None:
-    """Returns fields of ``nvidia-smi --query-gpu`` for the first GPU; None if none works."""
+    """Returns ``fields`` of ``nvidia-smi --query-gpu`` for the first GPU; None without one."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return None
     query = [program, f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
     answer = subprocess.run(query, capture_output=True, text=True, check=False)
-    if answer.returncode or not answer.stdout.strip():  # the tool is there, a working GPU is not
+    if answer.returncode or not answer.stdout.strip():  # nvidia-smi without a working GPU
         return None
     return [value.strip() for value in answer.stdout.splitlines()[0].split(",")]
 

@@ -1,4 +1,4 @@
-"""Canonical names of networks, under which runs and artifacts are filed."""
+"""Canonical names of networks, used in the names of runs and artifacts."""
 
 from __future__ import annotations
 

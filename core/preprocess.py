@@ -1,16 +1,15 @@
-"""Preprocessing: decodes, resizes and crops encoded images to the pixels a network takes.
+"""Preprocessing: decodes, resizes and crops encoded images to the input pixels of a network.
 
-Validation, calibration and serving all use it, so they see the same pixels::
+Validation, calibration and serving all use it, so they get the same pixels::
 
     image = decode(source, shorter=preprocess.shorter)
     pixels = preprocess(image)
 
-An image far larger than the crop is first shrunk by a whole number, which is cheap, and then
-resampled: a JPEG while it is decoded, others before they are resized. Both stop at :data:`GAP`
-times the size wanted, so an image less than 2 x GAP times that size is resampled from all of its
-pixels, as ever.
+An image much larger than the crop is first shrunk by a whole factor, which is cheap: a JPEG while
+decoding, other types before resampling. It stays at least :data:`GAP` times as large as the target,
+so an image less than 2 x GAP times as large is resampled from all its pixels.
 
-Casting and normalisation are not here: they are the first layer of the network
+Casting and normalisation are not done here: they are the first layer of the network
 (:class:`models.classifier.Classifier`).
 """
 
@@ -41,7 +40,7 @@ Interpolation = Literal["bilinear", "bicubic"]
 CropMode = Literal["center", "squash", "border"]
 Truncated = Literal["refuse", "accept"]
 
-# An image is held against ``max_pixels``, and refused with its size; Pillow would warn of some.
+# Images are checked against ``max_pixels`` here, so Pillow's own warning is not needed.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -55,8 +54,8 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
-# What Pillow calls a format, and what people call it. Pillow knows many more, some of them through
-# other programs (EPS through Ghostscript).
+# Accepted formats: Pillow's name, and the usual one. Pillow reads many more, some by running other
+# programs (EPS with Ghostscript).
 _NAMES = {
     "JPEG": "JPEG",
     "PNG": "PNG",
@@ -75,17 +74,17 @@ if find_spec("pillow_heif"):  # the extra heic
         thumbnails=False, depth_images=False, aux_images=False, decode_threads=1
     )
     _NAMES["HEIF"] = "HEIC"
-FORMATS = tuple(_NAMES)  # for Pillow
-TYPES = tuple(_NAMES.values())  # for people: errors, pages and docs
+FORMATS = tuple(_NAMES)  # Pillow's names
+TYPES = tuple(_NAMES.values())  # names for error messages, pages and docs
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
-AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # images are decoded side by side
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # several images are decoded in parallel
 
-MAX_PIXELS = 89_478_485  # 1 GiB as RGBA in 24 bits: from here on Pillow warns
-# What it saves and changes: python -m bench study decoding. Not in the manifest: it is no property
-# of a network, and the golden batch starts from pixels.
+MAX_PIXELS = 89_478_485  # Pillow's own limit for its warning: 1 GiB / 4 / 3
+# Its effect on time and pixels: python -m bench study decoding. It is not in the manifest, as it is
+# no property of a network, and the golden batch consists of pixels.
 GAP = 2.0
-_START = 16  # bytes that tell a format
-# Of a JPEG that is cut short, at most: two rows of blocks, and one row in so many.
+_START = 16  # bytes that identify a format
+# How much a truncated JPEG may lack: 32 rows (two rows of blocks), and 1/16 of its rows.
 _MAX_LOST_ROWS, _MAX_LOST_SHARE = 32, 16
 
 
@@ -94,25 +93,28 @@ class ImageError(UserError):
 
 
 class UnsupportedImageError(ImageError):
-    """An image of a type that is not accepted, though it may be sound."""
+    """An image of a type that is not accepted."""
 
 
 class TooManyPixelsError(ImageError):
-    """An image whose header promises more pixels than are allowed."""
+    """An image whose header declares more pixels than allowed, or that costs as much to decode."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Preprocess:
-    """Resize, then crop the centre.
+    """Resizes an image, then crops its centre.
 
     Attributes:
-        resize: length in pixels that one side, or each, is scaled to; see ``crop_mode``.
-        crop: side in pixels of the square cut from the centre. What it has more than the resized
-            image is ``fill``.
-        interpolation: how Pillow resamples; it also low-passes when it shrinks an image.
-        crop_mode: timm's name of what is resized. ``center``: the shorter side. ``squash``: both
-            sides, so proportions change. ``border``: the longer side.
-        fill: R, G, B around an image that does not fill the crop.
+        resize: length in pixels to which one or both sides are scaled; see ``crop_mode``.
+        crop: side in pixels of the square cut from the centre. Where the resized image is smaller,
+            the rest is ``fill``.
+        interpolation: Pillow's resampling filter; it also low-passes when it shrinks an image.
+        crop_mode: which side becomes ``resize``, by timm's names. ``center``: the shorter.
+            ``squash``: both, which changes the proportions. ``border``: the longer.
+        fill: R, G, B (0..255) around an image that does not fill the crop.
+
+    Raises:
+        UserError: an attribute is out of range.
     """
 
     resize: int
@@ -133,7 +135,7 @@ class Preprocess:
             raise UserError(f"fill is {list(self.fill)}: each must lie in 0..255")
 
     def at(self, size: int) -> Preprocess:
-        """Returns the same for a crop of ``size`` pixels: what is resized keeps its proportion."""
+        """Returns a copy with crop ``size`` (pixels) and ``resize`` scaled in proportion."""
         if size < 1:
             raise UserError(f"size is {size}: it must be at least 1")
         resize = max(round(self.resize * size / self.crop), 1)
@@ -141,18 +143,18 @@ class Preprocess:
 
     @property
     def shorter(self) -> int:
-        """Returns the length in pixels below which :func:`decode` must not take a shorter side."""
+        """Returns the least length in pixels of the shorter side, for :func:`decode`."""
         return math.ceil(GAP * self.resize)
 
     def __call__(self, image: Image.Image, *, gap: float | None = GAP) -> Pixels:
         """Returns ``image`` as uint8 pixels of shape (crop, crop, 3), RGB.
 
-        Resampling runs once, over the part of the source that the crop keeps.
+        Only the part of the source inside the crop is resampled, in one step.
 
         Args:
             image: upright, of any mode.
-            gap: how many times larger than wanted the image stays when it is first shrunk by a
-                whole number; None resamples all pixels.
+            gap: least ratio of the image's size to the target after it is first shrunk by a whole
+                factor; None resamples from all pixels.
         """
         steps = self._steps(*image.size)
         (width, left, right), (height, top, bottom) = map(self._kept, image.size, steps)
@@ -169,16 +171,16 @@ class Preprocess:
         return np.asarray(resized, dtype=np.uint8)
 
     def _steps(self, width: int, height: int) -> tuple[float, float]:
-        """Returns the horizontal and vertical scale, in source pixels per pixel of the result."""
+        """Returns the horizontal and vertical scale, in source pixels per result pixel."""
         if self.crop_mode == "squash":
             return width / self.resize, height / self.resize
         whole = min if self.crop_mode == "center" else max
         return (whole(width, height) / self.resize,) * 2
 
     def _kept(self, length: int, step: float) -> tuple[int, float, float]:
-        """Returns what the crop keeps of a side: pixels of the result, and ends in the source."""
+        """Returns the part of a side inside the crop: result pixels, source start, source end."""
         margin = (length - self.crop * step) / 2
-        if margin < 0:  # the crop keeps all of it, and has room for more
+        if margin < 0:  # the whole side is smaller than the crop
             return max(round(length / step), 1), 0, length
         return self.crop, margin, length - margin
 
@@ -190,27 +192,26 @@ def decode(
     shorter: int | None = None,
     truncated: Truncated = "refuse",
 ) -> Image.Image:
-    """Returns the image in ``source`` (its bytes, or a file), upright, RGB, 8 bits a channel.
+    """Returns the image in ``source`` (bytes or a file), upright, RGB, 8 bits per channel.
 
-    EXIF rotation is honoured and other metadata is not looked at, transparency is laid over white,
-    the first frame of an animation is taken. Of :data:`FORMATS` only.
+    EXIF rotation is applied, other metadata is ignored, transparency is composited over white, and
+    of an animation the first frame is used. Only :data:`FORMATS` are accepted.
 
     Args:
         source: an encoded image.
-        max_pixels: how many are allowed.
-        shorter: a JPEG may come at 1/2, 1/4 or 1/8 of its size, as long as its shorter side keeps
-            this many pixels: its 8x8 blocks are then decoded at that size, in less time and
-            memory. Where its sides do not divide, the last column and row are partly padding, so
-            its centre lies up to half a pixel further. None, and any other format, gives all
-            pixels.
-        truncated: whether to take a JPEG that is cut short, with its last rows grey or coarse:
-            at most 32 of them, and a sixteenth of all.
+        max_pixels: limit of its pixels.
+        shorter: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, as long as its shorter side
+            keeps this many pixels; libjpeg then scales its 8x8 blocks, which saves time and
+            memory. If a side is not divisible, the last row or column is partly padding, which
+            moves the centre by up to half a pixel. None decodes at full size; so do other formats.
+        truncated: whether to accept a truncated JPEG, whose last rows are then grey or coarse: at
+            most 32 rows, and at most 1/16 of the image.
 
     Raises:
-        ImageError: the bytes are not an image, or are cut short.
-        UnsupportedImageError: a kind of image that is not taken.
-        TooManyPixelsError: more than ``max_pixels``, judged from the header before decoding: a
-            few bytes can promise more pixels than there is memory for.
+        ImageError: ``source`` is not an image, is truncated, or cannot be read.
+        UnsupportedImageError: a kind of image that is not accepted.
+        TooManyPixelsError: more than ``max_pixels``, by its header: it is refused before it is
+            decoded, as a few bytes can declare more pixels than fit into memory.
     """
     name = str(source) if isinstance(source, Path) else f"{len(source)} bytes"
     data = b""
@@ -227,24 +228,24 @@ def decode(
         turn = max(turn, orientation_in(image.info))
         upright = to_rgb(image)
         return upright.transpose(_TURNS[turn]) if turn > 1 else upright
-    except Exception as error:  # Pillow's parsers let many kinds escape on broken bytes
+    except Exception as error:  # Pillow raises many types of exception on corrupt data
         raise _image_error(error, name, data, max_pixels) from error
 
 
 def check_header(file: Path, *, max_pixels: int = MAX_PIXELS) -> None:
-    """Raises what :func:`decode` would, as far as the header of a file tells; decodes no pixels.
+    """Checks the header of an image file as :func:`decode` does, without decoding its pixels.
 
-    It goes the same way up to the open image, so it refuses nothing that decodes.
+    It never refuses a file that decodes.
 
     Raises:
-        ImageError: it cannot be opened, or its first bytes are none of :data:`FORMATS`.
-        TooManyPixelsError: its header promises more than ``max_pixels``.
+        ImageError: the file cannot be opened, or its first bytes match none of :data:`FORMATS`.
+        TooManyPixelsError: its header declares more than ``max_pixels``.
     """
     data = b""
     try:
         with file.open("rb") as source:
             data = source.read(_START)
-            if not _is_accepted(data):  # the rest may be long
+            if not _is_accepted(data):  # before reading the rest, which may be large
                 raise UnidentifiedImageError
             data += source.read()
         data, _ = _stripped(data, max_pixels)
@@ -254,7 +255,7 @@ def check_header(file: Path, *, max_pixels: int = MAX_PIXELS) -> None:
 
 
 def _image_error(error: Exception, name: str, data: bytes, max_pixels: int) -> ImageError:
-    """Returns what to raise when ``error`` was raised while an image was opened or decoded."""
+    """Returns the ImageError for an ``error`` raised while an image was opened or decoded."""
     match error:
         case ImageError():
             return type(error)(f"{name}: {error}")
@@ -264,25 +265,25 @@ def _image_error(error: Exception, name: str, data: bytes, max_pixels: int) -> I
             return ImageError(f"{name}: not a {', '.join(TYPES[:-1])} or {TYPES[-1]} image")
         case Image.DecompressionBombError() | Image.DecompressionBombWarning():
             return TooManyPixelsError(f"{name}: too many pixels, the limit is {max_pixels}")
-        case OSError(strerror=str(reason)):  # of the file, not of what is in it
+        case OSError(strerror=str(reason)):  # the file cannot be read
             return ImageError(f"{name}: cannot be read ({reason})")
-        case OSError() | SyntaxError() | ValueError():  # Pillow's own words
+        case OSError() | SyntaxError() | ValueError():  # Pillow cannot parse its content
             return ImageError(f"{name}: cannot be read as an image ({first_line(error)})")
     return ImageError(f"{name}: cannot be read as an image ({type(error).__name__})")
 
 
 def _is_accepted(start: bytes) -> bool:
-    """Returns whether any of :data:`FORMATS` begins with these bytes."""
+    """Returns whether these first bytes match any of :data:`FORMATS`."""
     Image.init()
     tests = (Image.OPEN[name][1] for name in FORMATS)
     return any(test is None or test(start) for test in tests)
 
 
 def _stripped(data: bytes, max_pixels: int) -> tuple[bytes, int]:
-    """Returns an image file that may be opened, without its metadata, and how to turn its pixels.
+    """Returns an image file without its metadata, and its EXIF orientation (1..8).
 
     Raises:
-        TooManyPixelsError: it would cost too much even to open.
+        TooManyPixelsError: by its headers, even opening it would cost too much.
     """
     data, turn = without_metadata(data)
     if bomb := bomb_in_header(data, max_pixels):
@@ -291,10 +292,10 @@ def _stripped(data: bytes, max_pixels: int) -> tuple[bytes, int]:
 
 
 def _open(data: bytes, max_pixels: int) -> ImageFile.ImageFile:
-    """Returns an image file opened, its pixels not loaded.
+    """Opens an image file without loading its pixels.
 
     Raises:
-        TooManyPixelsError: its header promises more than ``max_pixels``.
+        TooManyPixelsError: its header declares more than ``max_pixels``.
     """
     image = Image.open(PatientFile(data), formats=FORMATS)
     width, height = image.size
@@ -306,7 +307,7 @@ def _open(data: bytes, max_pixels: int) -> ImageFile.ImageFile:
 
 
 def _load(data: bytes, max_pixels: int, shorter: int | None) -> Image.Image:
-    """Returns the pixels of an image file, as they lie in it."""
+    """Returns the image in a file with its pixels loaded, not yet rotated or converted."""
     with _open(data, max_pixels) as image:
         if bomb := bomb_in_body(image, data, max_pixels):
             raise TooManyPixelsError(bomb)
@@ -321,7 +322,7 @@ def _load(data: bytes, max_pixels: int, shorter: int | None) -> Image.Image:
 
 
 def _check_loss(data: bytes, truncated: Truncated) -> None:
-    """Raises ImageError unless a JPEG that is cut short may be taken."""
+    """Raises ImageError unless a truncated JPEG is acceptable."""
     lost, height = lost_rows(data)
     if lost is None:
         reason = "more is missing than its last rows"
@@ -337,7 +338,7 @@ def _check_loss(data: bytes, truncated: Truncated) -> None:
 
 
 def _unsupported(data: bytes) -> str | None:
-    """Returns what kind of image ``data`` is, if it is one that Pillow cannot open."""
+    """Returns why Pillow cannot open ``data``, for known kinds of image; None for others."""
     if is_tiff(data) and (samples := describe_samples(data)):
         return f"a TIFF with {samples}: save it with 8 or 16 bits"
     if data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS and "HEIF" not in FORMATS:
@@ -346,7 +347,7 @@ def _unsupported(data: bytes) -> str | None:
 
 
 def encode_png(image: Image.Image) -> bytes:
-    """Returns ``image`` as the bytes of a PNG file, which :func:`decode` gives back unchanged."""
+    """Returns ``image`` as a PNG file, which :func:`decode` turns back into the same pixels."""
     file = io.BytesIO()
     image.save(file, "PNG")
     return file.getvalue()

@@ -1,7 +1,7 @@
-"""Files of typed records, written whole and checked when they are read.
+"""Files of typed records, written atomically and validated when read.
 
-A record is a dataclass, and a line of JSON in a ``.jsonl`` file. A file either holds rows only
-(:func:`read_rows`), or a header on its first line that all its rows share (:class:`RecordFile`).
+A record is a dataclass instance, stored as a line of JSON in a ``.jsonl`` file. A file holds either
+rows only (:func:`read_rows`), or a header line and then rows (:class:`RecordFile`).
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ T = TypeVar("T")
 
 REMEDY = "delete the file, and it is measured again"
 
-_ADAPTERS: dict[Any, TypeAdapter[Any]] = {}  # made once of each kind: it takes milliseconds
+_ADAPTERS: dict[Any, TypeAdapter[Any]] = {}  # one for each type: making one takes milliseconds
 
 
 def parse(kind: type[T], text: bytes, where: str, *, remedy: str = REMEDY) -> T:
-    """Returns what ``text`` holds.
+    """Returns the record in ``text``, validated.
 
     Args:
-        kind: of what it should hold.
+        kind: type of the record.
         text: JSON.
-        where: the file, and the line if there are several.
-        remedy: how to mend what is wrong.
+        where: file and line, for the error message.
+        remedy: end of the error message: how to correct the file.
 
     Raises:
-        UserError: it holds something else; the first thing that is wrong is named.
+        UserError: ``text`` is not such a record; the first invalid field is named.
     """
     adapter: TypeAdapter[T] = _adapter_of(kind)
     try:
@@ -47,16 +47,17 @@ def parse(kind: type[T], text: bytes, where: str, *, remedy: str = REMEDY) -> T:
 
 
 def dump(record: object, *, indent: int | None = None) -> bytes:
-    """Returns ``record``, a dataclass, as JSON."""
+    """Returns ``record``, a dataclass instance, as JSON."""
     return _adapter_of(type(record)).dump_json(record, indent=indent)
 
 
 def read_rows(path: Path, kind: type[R], *, remedy: str = REMEDY) -> list[R]:
-    """Returns the rows of a file, in order; none if there is no file.
+    """Returns the rows of a file in order; an empty list if the file does not exist.
+
+    A last line without a newline is incomplete and is left out.
 
     Raises:
-        UserError: a line of it cannot be understood; a last one without an end was cut off and is
-            left out.
+        UserError: a line is not a valid row.
     """
     if not path.exists():
         return []
@@ -65,25 +66,25 @@ def read_rows(path: Path, kind: type[R], *, remedy: str = REMEDY) -> list[R]:
 
 
 def write_rows(path: Path, rows: Iterable[object]) -> Path:
-    """Writes ``rows`` to ``path``, whole, by rename, and returns ``path``."""
+    """Writes ``rows`` to ``path`` atomically, by rename, and returns ``path``."""
     return write_whole(path, b"".join(dump(row) + b"\n" for row in rows))
 
 
 def append_row(path: Path, row: object) -> None:
-    """Appends ``row`` to a file; it is written when this returns."""
+    """Appends ``row`` to a file and closes it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as file:
         file.write(dump(row) + b"\n")
 
 
 class RecordFile(Generic[H, R]):
-    """A file with a header on its first line, and a row on each other.
+    """A kind of file whose first line is a header and whose other lines are rows.
 
     Args:
-        header: dataclass of what all rows share; its field ``schema`` is the number below.
+        header: dataclass of the header, with a field ``schema``.
         row: dataclass of a row.
-        schema: of header and rows; a file of another one is refused.
-        remedy: how to mend a file that cannot be understood.
+        schema: version number of header and rows; files of other versions are refused.
+        remedy: end of error messages: how to correct an invalid file.
     """
 
     def __init__(self, header: type[H], row: type[R], *, schema: int, remedy: str = REMEDY) -> None:
@@ -91,10 +92,10 @@ class RecordFile(Generic[H, R]):
         self._schema, self._remedy = schema, remedy
 
     def read(self, path: Path) -> tuple[H, list[R]]:
-        """Returns header and rows of the file ``path``.
+        """Returns the header and the rows of file ``path``.
 
         Raises:
-            UserError: another schema, or a line cannot be understood; its number is named.
+            UserError: another schema, or an invalid line, whose number is named.
         """
         lines = path.read_bytes().splitlines()
         if (schema := schema_of(lines[0] if lines else b"")) != self._schema:
@@ -106,12 +107,12 @@ class RecordFile(Generic[H, R]):
         return header, _rows(path, self._row, lines[1:], 2, self._remedy)
 
     def write(self, path: Path, header: H, rows: Iterable[R]) -> Path:
-        """Writes ``header`` and ``rows`` to ``path``, whole, and returns ``path``."""
+        """Writes ``header`` and ``rows`` to ``path`` atomically, and returns ``path``."""
         return write_rows(path, [header, *rows])
 
 
 def schema_of(text: bytes) -> object:
-    """Returns the schema that a JSON object names; None where there is none."""
+    """Returns the field ``schema`` of a JSON object; None if there is none."""
     try:
         return json.loads(text)["schema"]
     except (ValueError, TypeError, KeyError, RecursionError):

@@ -1,4 +1,4 @@
-"""A table of things known by name."""
+"""A registry: a dict of named specs."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ class Named(Protocol):
 
     @property
     def name(self) -> str:
-        """Returns what it is asked for by."""
+        """Returns the name."""
 
 
 Spec = TypeVar("Spec", bound=Named)
 
 
 class Registry(dict[str, Spec]):
-    """Specs by their names, in the order of their registration.
+    """Specs by name, in order of registration.
 
     Args:
-        kind: what they are, for error messages: ``"runtime"``.
+        kind: what the specs describe, such as ``"runtime"``; used in error messages.
     """
 
     def __init__(self, kind: str) -> None:
@@ -30,16 +30,16 @@ class Registry(dict[str, Spec]):
         self.kind = kind
 
     def register(self, spec: Spec) -> Spec:
-        """Adds ``spec`` under its name, and returns it."""
+        """Adds ``spec`` under its name and returns it."""
         assert spec.name not in self, f"{self.kind} {spec.name} is registered twice"
         self[spec.name] = spec
         return spec
 
     def find(self, name: str) -> Spec:
-        """Returns the spec of that name.
+        """Returns the spec called ``name``.
 
         Raises:
-            UserError: there is none; the message has the closest names.
+            UserError: unknown name; the message lists the closest names.
         """
         if name not in self:
             raise unknown(self.kind, name, self)

@@ -1,1 +1,1 @@
-"""Image formats: what decoding one costs, and what Pillow leaves to be done."""
+"""Image formats: estimates of decoding cost, and what Pillow does not handle itself."""

@@ -1,4 +1,4 @@
-"""The sizes of the frames in an AV1 stream (https://aomediacodec.github.io/av1-spec, section 5)."""
+"""Reads frame sizes from an AV1 stream (https://aomediacodec.github.io/av1-spec, section 5)."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from dataclasses import dataclass
 _MAX_UNITS = 100_000
 _SEQUENCE, _FRAME_HEADER, _FRAME = 1, 3, 6
 _KEY, _SWITCH = 0, 3
-_SELECT = 2  # where a sequence leaves a choice to its frames
+_SELECT = 2  # the sequence header leaves the choice to the frame headers
 
 
 @dataclass(slots=True)
 class _Sequence:
-    """What of a sequence header must be known to find the sizes of frames."""
+    """The fields of a sequence header that are needed to read frame sizes."""
 
     pixels: int = 0
-    most_pixels: int = 0  # that a frame's own size can say
-    still: bool = False  # frames have no size of their own
-    time_bits: int = 0  # of a point in time, if frames have one
+    most_pixels: int = 0  # most pixels that a frame size in a frame header can declare
+    still: bool = False  # a still picture: its frame header has no size
+    time_bits: int = 0  # bits of frame_presentation_time; 0 if absent
     id_bits: int = 0
     screen_content: int = 0
     integer_motion: int = 0
 
 
 def coded_pixels(data: bytes) -> tuple[int, int]:
-    """Returns the pixels of the largest frame in ``data``, and those of all frames.
+    """Returns the pixels of the largest frame in ``data``, and the sum over all frames.
 
     Raises:
-        OSError: more units than an honest picture has, or a frame before any sequence.
-        IndexError: a unit that is cut short.
+        OSError: too many units, or a frame before any sequence header.
+        IndexError: a truncated unit.
     """
     largest = total = at = 0
     sequence: _Sequence | None = None
@@ -56,7 +56,7 @@ def coded_pixels(data: bytes) -> tuple[int, int]:
 
 
 def _leb128(data: bytes, at: int) -> tuple[int, int]:
-    """Returns the number that begins at ``at``, and where it ends."""
+    """Returns the LEB128 number at offset ``at``, and the offset after it."""
     value = 0
     for index in range(8):
         value |= (data[at] & 0x7F) << 7 * index
@@ -67,7 +67,7 @@ def _leb128(data: bytes, at: int) -> tuple[int, int]:
 
 
 class _Bits:
-    """Takes numbers of so many bits off the start of ``data``."""
+    """Reads big-endian numbers of a given number of bits from ``data``, one after the other."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -83,7 +83,7 @@ class _Bits:
 
 
 def _read_sequence(take: _Bits) -> _Sequence:
-    """sequence_header_obu(), as far as it is needed."""
+    """Reads sequence_header_obu() up to the last field that is needed."""
     sequence = _Sequence()
     take(4)  # profile, still picture
     sequence.still = bool(take(1))
@@ -141,10 +141,10 @@ def _skip_uvlc(take: _Bits) -> None:
 
 
 def _frame_pixels(take: _Bits, sequence: _Sequence) -> int:
-    """Returns what a frame may have at most: uncompressed_header(), as far as it is needed."""
+    """Returns an upper bound of a frame's pixels, from the start of uncompressed_header()."""
     if sequence.still:
         return sequence.pixels
-    if take(1):  # shows one that was decoded before
+    if take(1):  # show_existing_frame: it was decoded before
         return 0
     kind, shown = take(2), take(1)
     if shown:

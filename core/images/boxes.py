@@ -1,4 +1,4 @@
-"""The boxes that AVIF, HEIC and JPEG 2000 are made of (ISO/IEC 14496-12)."""
+"""Iterates over the boxes of AVIF, HEIC and JPEG 2000 files (ISO/IEC 14496-12)."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 MAX_BOXES = 100_000
 
-# What holds boxes, and how many bytes come before the first.
+# Boxes that contain boxes, and how many bytes of the body precede the first.
 _HOLDERS = {b"moov": 0, b"trak": 0, b"mdia": 0, b"minf": 0, b"stbl": 0, b"iprp": 0, b"ipco": 0}
 _HOLDERS |= {b"jp2h": 0, b"meta": 4, b"iref": 4}
 
 
 class Box(NamedTuple):
-    """A box: where it begins, its kind, where its body begins and where both end."""
+    """A box: its offset, its type, the offset of its body, and the offset of its end."""
 
     at: int
     kind: bytes
@@ -22,10 +22,10 @@ class Box(NamedTuple):
 
 
 def boxes(data: bytes, start: int = 0, end: int | None = None) -> Iterator[Box]:
-    """Yields the boxes that lie one after the other, as far as they go.
+    """Yields the consecutive boxes in ``data[start:end]``, up to the first invalid one.
 
     Raises:
-        OSError: more boxes than an honest file has.
+        OSError: more than ``MAX_BOXES`` boxes.
     """
     at, end = start, len(data) if end is None else end
     for _ in range(MAX_BOXES):
@@ -42,10 +42,10 @@ def boxes(data: bytes, start: int = 0, end: int | None = None) -> Iterator[Box]:
 
 
 def all_boxes(data: bytes) -> Iterator[Box]:
-    """Yields every box of a file down to those in ``meta`` and ``moov``, each after its holder.
+    """Yields all boxes of a file depth first, including those inside ``meta`` and ``moov``.
 
     Raises:
-        OSError: more boxes than an honest file has.
+        OSError: more than ``MAX_BOXES`` boxes.
     """
     waiting = [boxes(data)]
     for _ in range(MAX_BOXES):
@@ -62,10 +62,10 @@ def all_boxes(data: bytes) -> Iterator[Box]:
 
 
 class Numbers:
-    """Takes big-endian numbers of so many bytes, one after the other.
+    """Reads big-endian numbers of given sizes from ``data``, one after the other.
 
     Raises:
-        IndexError: ``data`` has no more.
+        IndexError: ``data`` ends before the number does.
     """
 
     def __init__(self, data: bytes, at: int) -> None:
@@ -73,7 +73,7 @@ class Numbers:
         self._at = at
 
     def __call__(self, size: int) -> int:
-        """Returns the next number, of ``size`` bytes."""
+        """Returns the next number, ``size`` bytes long."""
         start, self._at = self._at, self._at + size
         if self._at > len(self._data):
             raise IndexError("cut short")

@@ -1,4 +1,4 @@
-"""An image of any mode as 8-bit RGB."""
+"""Converts images of any mode to 8-bit RGB."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ Pixels = npt.NDArray[np.uint8]
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 _WHITE = 255
 
-# Tags of a TIFF, and two of their values.
+# TIFF tags, and two of their values.
 _BITS, _PHOTOMETRIC, _FORMAT, _DARKEST, _BRIGHTEST = 258, 262, 339, 340, 341
 _WHITE_IS_ZERO, _UNSIGNED = 0, 1
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Returns ``image`` as 8-bit RGB: grey is repeated, transparency is laid over white.
+    """Returns ``image`` as 8-bit RGB: grey is repeated, transparency is composited over white.
 
-    Samples of 16 bits keep the upper eight. Those of 32 bits, and floats, are scaled by the range
-    that a TIFF declares; without one they count as 0 to 255.
+    16-bit samples keep their upper 8 bits. 32-bit and float samples are scaled by the range that
+    the TIFF declares, or taken as 0..255 if it declares none.
 
     Raises:
-        ValueError: samples of 32 bits that do not lie in their range, or floats that could as well
-            mean 0 to 1.
+        ValueError: 32-bit or float samples outside that range, or floats within 0..1 without a
+            declared range, as they could mean either.
     """
     if image.mode in _SIXTEEN_BIT:
         return _from_sixteen_bits(image).convert("RGB")
@@ -44,12 +44,12 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def set_key_colour(image: Image.Image, bits: int) -> None:
-    """Makes Pillow's ``transparency`` of a PNG, not yet loaded, fit the pixels it will give.
+    """Scales ``info["transparency"]`` of a PNG as Pillow will scale its samples on loading.
 
     Args:
-        image: grey or RGB, if the key colour is to be of any meaning.
-        bits: of a sample in the file. Pillow gives grey of 2 and 4 bits scaled to 8, and of RGB in
-            16 bits the upper eight.
+        image: opened but not loaded; only grey and RGB images are changed.
+        bits: bits per sample in the file. Pillow scales 2-bit and 4-bit grey to 8 bits, and keeps
+            the upper 8 bits of 16-bit RGB.
     """
     key = image.info.get("transparency")
     if image.mode == "L" and isinstance(key, int):
@@ -61,7 +61,7 @@ def set_key_colour(image: Image.Image, bits: int) -> None:
 
 def _from_sixteen_bits(image: Image.Image) -> Image.Image:
     samples, tags = np.asarray(image), _tags(image)
-    (bits, *_) = tags.get(_BITS, (16,))  # Pillow leaves 12 of them as they are
+    (bits, *_) = tags.get(_BITS, (16,))  # Pillow does not scale 12-bit samples
     grey = _as_shown((samples >> (bits - 8)).astype(np.uint8), tags)
     key = image.info.get("transparency")
     if isinstance(key, int):
@@ -76,7 +76,7 @@ def _from_range(image: Image.Image) -> Image.Image:
     least, most = float(samples.min()), float(samples.max())
     found = f"samples from {least:g} to {most:g}"
     (dark, *_), (bright, *_) = (tags.get(tag, (0,)) for tag in (_DARKEST, _BRIGHTEST))
-    if dark == bright:  # declares none
+    if dark == bright:  # no range is declared
         if not 0 <= least <= most <= _WHITE or (image.mode == "F" and 0 < most <= 1):
             raise ValueError(f"{found}, and no SMaxSampleValue says which is white")
         grey = samples.astype(np.uint8)
@@ -92,5 +92,5 @@ def _tags(image: Image.Image) -> Mapping[int, Any]:
 
 
 def _as_shown(grey: Pixels, tags: Mapping[int, Any]) -> Pixels:
-    """Returns ``grey`` with 0 as black, which Pillow sees to in TIFFs of 8 bits only."""
+    """Inverts ``grey`` if 0 is white in the TIFF; Pillow does so only for 8-bit samples."""
     return _WHITE - grey if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO else grey

@@ -9,23 +9,23 @@ from dataclasses import dataclass, field
 from core.images.av1 import coded_pixels
 from core.images.boxes import Box, Numbers, all_boxes, boxes
 
-MAX_ITEMS = 4096  # libavif looks for one among all, again and again
-MAX_VALUES = 100_000  # of a list: references, properties, samples of a track
-_MAX_DEPTH = 4  # a grid of tiles is 2
-_MAX_PARTS = 8  # tracks, or boxes of items: colour and alpha have one each
+MAX_ITEMS = 4096  # libavif searches them linearly, repeatedly
+MAX_VALUES = 100_000  # entries of a list: references, properties, samples of a track
+_MAX_DEPTH = 4  # a grid of tiles has depth 2
+_MAX_PARTS = 8  # tracks and item boxes: colour and alpha have one each
 
-# Of a track: where its pictures lie, and when they are shown.
+# Tables of a track: positions and times of its pictures.
 _TABLES = (b"stsz", b"stts", b"stsc", b"stco", b"co64", b"stss", b"ctts")
 
 
 def decoding_cost(data: bytes) -> tuple[int, int]:
-    """Returns the pixels of the largest picture, and those of all pictures that may be decoded.
+    """Returns the pixels of the largest picture, and the sum over all pictures to be decoded.
 
-    Counted is what is coded, which need not be what the file says an image has. A track counts with
-    its first picture.
+    Coded sizes count, which may differ from the declared ones. Of a track, only the first picture
+    counts.
 
     Raises:
-        OSError: broken boxes, or more of something than an honest file has.
+        OSError: broken boxes, or more items, tracks or values than the limits above.
     """
     try:
         return _decoding_cost(data)
@@ -66,14 +66,14 @@ def _decoding_cost(data: bytes) -> tuple[int, int]:
 @dataclass
 class _Item:
     kind: bytes = b""
-    pixels: int = 0  # that it is said to have
-    parts: list[int] = field(default_factory=list)  # items that it is put together from
-    extents: list[tuple[int, int]] = field(default_factory=list)  # place and length of its bytes
-    prefix: int = 4  # bytes before each unit of HEVC
+    pixels: int = 0  # by its declared size
+    parts: list[int] = field(default_factory=list)  # items that it is composed of
+    extents: list[tuple[int, int]] = field(default_factory=list)  # offset and length of its bytes
+    prefix: int = 4  # bytes of the length before each HEVC unit
 
 
 class _Pictures:
-    """The items of one ``meta`` box: their largest picture, and all of them together, in pixels."""
+    """The items of a ``meta`` box: pixels of the largest picture, and of all pictures."""
 
     def __init__(self, data: bytes, meta: Box) -> None:
         self._data = data
@@ -100,7 +100,7 @@ class _Pictures:
         self.total = self._add_parts({number: total for number, (_, total) in costs.items()})
 
     def _add_parts(self, own: Mapping[int, int]) -> int:
-        """Returns the cost of all items that are no part of others, with their parts."""
+        """Returns the total cost of all top-level items, each including its parts."""
         cost = own
         for _ in range(_MAX_DEPTH):
             deeper = {
@@ -116,7 +116,7 @@ class _Pictures:
         return sum(pixels for number, pixels in cost.items() if number not in parts)
 
     def _cost(self, item: _Item) -> tuple[int, int]:
-        """Returns the pixels of an item's largest picture, and of all its pictures."""
+        """Returns the pixels of an item's largest picture, and the sum over its pictures."""
         if item.kind == b"av01":
             largest, total = coded_pixels(self._bytes(item))
             return max(largest, item.pixels), max(total, item.pixels)
@@ -206,7 +206,7 @@ class _Pictures:
 
 
 def _hevc_pictures(data: bytes, prefix: int) -> int:
-    """Returns how many pictures an HEVC stream holds: slices that are the first of theirs."""
+    """Counts the pictures in an HEVC stream: slices that are the first of their picture."""
     pictures = at = 0
     for _ in range(MAX_VALUES):
         unit = data[at + prefix : at + prefix + 3]

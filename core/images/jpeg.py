@@ -1,4 +1,4 @@
-"""The segments of a JPEG file, and what one lost that was cut short (ITU-T T.81, annex B)."""
+"""The segments of a JPEG file, and how much of a truncated one is missing (ITU-T T.81, annex B)."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ SCAN, END, COMMENT = 0xDA, 0xD9, 0xFE
 APP0, EXIF, ADOBE, APP15 = 0xE0, 0xE1, 0xEE, 0xEF
 _FRAMES = (0xC0, 0xC1, 0xC2, 0xC9, 0xCA)
 
-_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")  # with a length, or the end
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")  # a marker with a length, or the end marker
 _END_MARKER = b"\xff\xd9"
 
-# Where a file ends too early, a decoder reads what follows in its place, and shows where that is.
+# Appended to a truncated file, each decodes to other pixels: the rows that change are missing.
 _FILLINGS = (bytes(256), b"\xff\0" * 256)
 _MAX_SCANS = 20
 
 
 class Segment(NamedTuple):
-    """A segment of a file: its marker, where that lies, and where its body begins and ends."""
+    """A segment: its marker, the marker's offset, and the offsets of its body's start and end."""
 
     marker: int
     at: int
@@ -31,12 +31,12 @@ class Segment(NamedTuple):
 
 
 def is_jpeg(data: bytes) -> bool:
-    """Returns whether ``data`` begins as a JPEG does."""
+    """Returns whether ``data`` begins like a JPEG file."""
     return data[:3] == b"\xff\xd8\xff"
 
 
 def segments(data: bytes) -> Iterator[Segment]:
-    """Yields the segments up to the end marker, as libjpeg comes upon them."""
+    """Yields the segments up to the end marker, in the order in which libjpeg finds them."""
     at = 2
     while found := _MARKER.search(data, at):
         start = found.end() + 2
@@ -54,14 +54,14 @@ def is_cut_short(data: bytes) -> bool:
 
 
 def ended(data: bytes) -> bytes:
-    """Returns a JPEG that is cut short with an end marker, which makes it whole for a decoder."""
+    """Returns a truncated JPEG with an end marker appended, so that decoders accept it."""
     return data + _END_MARKER
 
 
 def lost_rows(data: bytes) -> tuple[int | None, int]:
-    """Returns how many of its last rows of pixels a JPEG cut short lacks, and how many it has.
+    """Returns how many rows of pixels are missing at the end of a truncated JPEG, and its height.
 
-    None if it lacks more than rows: the scans that are there do not make up an image.
+    The first is None if whole scans are missing, so that all rows lack detail.
     """
     whole = _decoded(ended(data))
     if not _is_covered(data):
@@ -75,8 +75,8 @@ def lost_rows(data: bytes) -> tuple[int | None, int]:
 
 
 def _is_covered(data: bytes) -> bool:
-    """Returns whether the scans hold, or begin to hold, every bit of every coefficient."""
-    missing: dict[int, list[int]] = {}  # by component: bits not yet read of the 64 coefficients
+    """Returns whether the scans, the last of which may be truncated, hold all coefficient bits."""
+    missing: dict[int, list[int]] = {}  # component to missing bits of each of 64 coefficients
     scans = 0
     for segment in segments(data):
         body = data[segment.start : segment.end]

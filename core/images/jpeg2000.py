@@ -1,7 +1,7 @@
 """Estimates the cost of decoding a JPEG 2000 image from its headers (ITU-T T.800, annex A).
 
-OpenJPEG makes objects of all tiles, precincts and code blocks before it looks at the data: a file
-of 200 bytes can ask for gigabytes, and for hours.
+OpenJPEG allocates all tiles, precincts and code blocks before it reads the data, so a file of 200
+bytes can cost gigabytes of memory and hours of time.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ _MAX_SEGMENTS = 250_000
 
 
 class Headers(NamedTuple):
-    """The size of an image, and the most that its parts come to."""
+    """The size of an image, and upper bounds of the numbers of its parts."""
 
     width: int
     height: int
     components: int
     tiles: int
-    blocks: int  # code blocks and precincts of all tiles
-    packets: int  # those of all layers
+    blocks: int  # code blocks and precincts, over all tiles and components
+    packets: int  # precincts times layers, over all tiles and components
 
 
 def is_jpeg2000(data: bytes) -> bool:
-    """Returns whether ``data`` begins as a JPEG 2000 file or stream does."""
+    """Returns whether ``data`` begins like a JPEG 2000 file or codestream."""
     return data[:4] == _STREAM or data[4:8] == b"jP  "
 
 
 def read_headers(data: bytes) -> Headers:
-    """Returns what the headers of a file or a stream say; tiles may have headers of their own.
+    """Reads the main header and all tile headers of a file or codestream.
 
     Raises:
-        OSError: they are broken or missing.
+        OSError: headers are broken, missing or too many.
     """
     try:
         return _read_headers(data)
@@ -79,14 +79,14 @@ def _read_headers(data: bytes) -> Headers:
 class _Size(NamedTuple):
     width: int
     height: int
-    across: int  # of a tile
-    down: int
+    across: int  # width of a tile
+    down: int  # height of a tile
     tiles: int
     components: int
 
 
 def _start(data: bytes) -> int:
-    """Returns where the stream begins."""
+    """Returns the offset of the codestream."""
     if data[:4] == _STREAM:
         return 0
     for box in boxes(data):
@@ -96,7 +96,7 @@ def _start(data: bytes) -> int:
 
 
 def _segments(data: bytes, start: int) -> Iterator[tuple[int, Numbers]]:
-    """Yields the segments of the main header and of every tile's headers, by their markers."""
+    """Yields marker and body of each segment of the main header and of all tile headers."""
     at = start + 2
     next_tile = len(data)
     for _ in range(_MAX_SEGMENTS):
@@ -136,7 +136,7 @@ def _read_size(take: Numbers) -> _Size:
 
 
 def _read_coding(take: Numbers, size: _Size, own_precincts: bool) -> tuple[int, int]:
-    """Returns how many blocks and how many precincts a component of a tile has."""
+    """Returns the number of code blocks and precincts, and of precincts, per tile component."""
     levels = take(1)
     block_width, block_height = (take(1) & 15) + 2, (take(1) & 15) + 2
     take(2)

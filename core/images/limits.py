@@ -12,26 +12,26 @@ from core.images.jpeg import SCAN, segments
 from core.images.jpeg2000 import is_jpeg2000, read_headers
 from core.images.tiff import MAX_ENTRIES, entries, is_tiff
 
-# What decoding may cost, in pixels: a progressive JPEG goes over all of them about ten times.
+# Most passes over ``max_pixels`` pixels: a progressive JPEG needs about ten.
 _PASSES = 20
-# Of a file: one of 20 MB in GIF's blocks of 255 bytes has 160,000; Pillow spends 10 us on each.
+# Most reads of a file: a GIF of 20 MB has 160,000 blocks of 255 bytes; each costs Pillow 10 us.
 MAX_PARTS = 250_000
-_STRIPS = 100_000  # Pillow makes an object of each, before anything can be judged
-# Of a JPEG 2000: OpenJPEG takes 10 kB for a tile, 500 bytes for a code block or precinct, and
-# 0.2 us for a packet, whether there is anything in it or not.
+_STRIPS = 100_000  # Pillow allocates an object for each when it opens the file
+# Limits for JPEG 2000: OpenJPEG needs 10 kB for a tile, 500 bytes for a code block or precinct, and
+# 0.2 us for a packet, even an empty one.
 _COMPONENTS, _TILES, _PACKETS = 4, 4096, 5_000_000
-_BLOCK, _FEW_BLOCKS = 64, 10_000  # pixels to each block, on average
+_BLOCK, _FEW_BLOCKS = 64, 10_000  # least pixels per block on average; blocks always allowed
 
 _WIDTH, _HEIGHT, _TILE_WIDTH, _TILE_HEIGHT = 256, 257, 322, 323
-_LISTS = (273, 279, 324, 325)  # where strips and tiles lie, and their lengths
-_TEXT = (1, 2, 6, 7)  # types of one byte a value, which are not taken apart
+_LISTS = (273, 279, 324, 325)  # offsets and lengths of strips and tiles
+_TEXT = (1, 2, 6, 7)  # types of one byte per value, which Pillow does not split into values
 
 
 class PatientFile(io.BytesIO):
-    """A file in memory that allows a bounded number of reads.
+    """A file in memory that allows at most ``MAX_PARTS`` reads.
 
     Raises:
-        OSError: by ``read``, once there were more parts than an honest file has.
+        OSError: from ``read``, once that number is exceeded.
     """
 
     _left = MAX_PARTS
@@ -45,10 +45,10 @@ class PatientFile(io.BytesIO):
 
 
 def bomb_in_header(data: bytes, max_pixels: int) -> str | None:
-    """Returns why an image is too costly even to open, by its headers; None if it is not.
+    """Returns why an image file is too costly to open, judged by its headers; None if it is not.
 
     Raises:
-        OSError: headers that cannot be followed, so that nobody knows.
+        OSError: the headers cannot be parsed, so the cost is unknown.
     """
     if is_tiff(data):
         return _bomb_in_tiff(data, max_pixels)
@@ -103,7 +103,7 @@ def bomb_in_body(image: Image.Image, data: bytes, max_pixels: int) -> str | None
     width, height = image.size
     most = _PASSES * max_pixels
     if image.format == "JPEG":
-        # The count of a byte pair is quick, and only ever too high.
+        # Counting the byte pair is fast and never too low.
         scans = data.count(b"\xff\xda")
         if scans * width * height > most:
             scans = sum(segment.marker == SCAN for segment in segments(data))

@@ -1,6 +1,6 @@
-"""Reads the orientation of an image, and nothing else of its metadata.
+"""Reads an image's orientation and strips all other metadata.
 
-Decoders do not get to see the rest, so that no broken or huge metadata refuses a sound image.
+Decoders never see the metadata, so broken or huge metadata cannot make them refuse a valid image.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from core.images.jpeg import ADOBE, APP0, APP15, COMMENT, END, EXIF, SCAN, is_jp
 from core.images.limits import MAX_PARTS
 from core.images.tiff import entries, is_tiff, orientation_of, with_tags_only
 
-# The tags of a TIFF that say how its pixels lie and what they mean.
+# TIFF tags that describe the layout and meaning of its pixels.
 _PIXEL_TAGS = frozenset(
     {256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 292, 293, 317, 320}
     | {322, 323, 324, 325, 338, 339, 340, 341, 347, *range(512, 522), *range(529, 533)}
@@ -23,19 +23,19 @@ _PIXEL_TAGS = frozenset(
 )
 _XMP_TAG = 700
 _EXIF_HEAD, _XMP_HEAD = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
-_EXIF_KEY, _XMP_KEY = b"Raw profile type exif", b"XML:com.adobe.xmp"  # of texts in a PNG
-_MAX_TEXT = 1 << 20  # bytes of a compressed text that are looked at
+_EXIF_KEY, _XMP_KEY = b"Raw profile type exif", b"XML:com.adobe.xmp"  # keywords of PNG texts
+_MAX_TEXT = 1 << 20  # bytes; a longer compressed text is inflated only so far
 _XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([1-8])')
 
 
 def without_metadata(data: bytes) -> tuple[bytes, int]:
-    """Returns an image file without its metadata, and how to turn its pixels, as EXIF counts: 1..8.
+    """Returns an image file without its metadata, and its EXIF orientation (1..8; 1 is upright).
 
-    A broken file stays as it is from the break on. In GIF, BMP and WebP nothing is in the way; see
-    :func:`orientation_in` for what WebP and AVIF say.
+    A broken file is left unchanged from the defect on. GIF, BMP and WebP files are not changed. The
+    orientation of WebP and AVIF is read by :func:`orientation_in`, after they are opened.
 
     Raises:
-        OSError: more parts than an honest file has.
+        OSError: more segments, chunks or boxes than the limits allow.
     """
     if is_jpeg(data):
         return _jpeg(data)
@@ -49,13 +49,13 @@ def without_metadata(data: bytes) -> tuple[bytes, int]:
 
 
 def orientation_in(info: Mapping[Any, Any]) -> int:
-    """Returns how to turn the pixels of an open image, by what Pillow found in its file."""
+    """Returns the EXIF orientation (1..8) in the ``info`` of an image opened by Pillow."""
     return _orientation(info.get("exif") or b"", info.get("xmp") or b"")
 
 
 def _orientation(exif: bytes, xmp: bytes) -> int:
-    """Returns what EXIF says, or else XMP: 1, upright, if none says anything."""
-    exif = exif.removeprefix(_EXIF_HEAD).removeprefix(_EXIF_HEAD)  # some write it twice
+    """Returns the orientation by EXIF, else by XMP, else 1 (upright)."""
+    exif = exif.removeprefix(_EXIF_HEAD).removeprefix(_EXIF_HEAD)  # some programs write it twice
     if found := orientation_of(exif):
         return found
     named = _XMP_ORIENTATION.search(xmp)
@@ -63,7 +63,7 @@ def _orientation(exif: bytes, xmp: bytes) -> int:
 
 
 def _jpeg(data: bytes) -> tuple[bytes, int]:
-    """Drops comments, and what applications add but for JFIF and Adobe, which tell the colours."""
+    """Drops comments and application segments except JFIF and Adobe, which define the colours."""
     kept, done = [], 0
     exif: list[bytes] = []
     xmp = b""
@@ -90,7 +90,7 @@ def _xmp_in_tiff(data: bytes) -> bytes:
 
 
 def _png(data: bytes) -> tuple[bytes, int]:
-    """Drops every chunk that is not critical, but the one of transparency."""
+    """Drops all ancillary chunks except tRNS (transparency)."""
     kept, done = [], 0
     exif = b""
     texts: dict[bytes, tuple[bytes, bytes]] = {}
@@ -120,13 +120,13 @@ def _png(data: bytes) -> tuple[bytes, int]:
 
 
 def _text(kind: bytes, text: bytes) -> bytes:
-    """Returns the text of a chunk, what follows its keyword, inflated as far as it goes."""
+    """Returns the text of a chunk, given what follows its keyword; empty if it does not inflate."""
     packed = kind == b"zTXt"
     if packed:
-        text = text[1:]  # the method: there is only one
+        text = text[1:]  # skip the compression method: there is only one
     elif kind == b"iTXt":
         packed = text[:1] == b"\1"
-        text = text[2:].split(b"\0", 2)[-1]  # after language and translated keyword
+        text = text[2:].split(b"\0", 2)[-1]  # skip language and translated keyword
     if not packed:
         return text
     try:
@@ -136,7 +136,7 @@ def _text(kind: bytes, text: bytes) -> bytes:
 
 
 def _from_hex(text: bytes) -> bytes:
-    """Returns the bytes of a profile as ImageMagick writes it: name, length, then hexadecimal."""
+    """Decodes a profile as ImageMagick writes it: name, length, then hexadecimal."""
     try:
         return bytes.fromhex(b"".join(text.split(b"\n")[3:]).decode("ascii"))
     except ValueError:
@@ -144,7 +144,7 @@ def _from_hex(text: bytes) -> bytes:
 
 
 def _boxed(data: bytes) -> bytes:
-    """Renames the references by which decoders find metadata, and JPEG 2000's resolution."""
+    """Renames the boxes that refer to metadata, and JPEG 2000's resolution box, to ``free``."""
     found = [box.at for box in all_boxes(data) if box.kind in (b"cdsc", b"res ")]
     if not found:
         return data

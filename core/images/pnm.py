@@ -1,7 +1,7 @@
-"""The pixels of PBM, PGM and PPM files, plain or raw (https://netpbm.sourceforge.net/doc/pnm.html).
+"""Reads PBM, PGM and PPM files, plain or raw (https://netpbm.sourceforge.net/doc/pnm.html).
 
-Pillow reads them number by number in Python: 20 MB in ten seconds, and crowded with comments in
-hours.
+Pillow parses them number by number in Python: 20 MB take ten seconds, or hours if they are full of
+comments.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ Samples = npt.NDArray[np.unsignedinteger] | npt.NDArray[np.int64]
 
 
 def load_pnm(image: ImageFile.ImageFile, data: bytes) -> Image.Image:
-    """Returns the pixels of ``image``, which Pillow opened from ``data``, as 1, L or RGB.
+    """Returns ``image``, which Pillow opened from ``data``, loaded as mode 1, L or RGB.
 
-    Samples are scaled from 0..maxval; of 9 to 16 bits the upper eight are kept.
+    Samples are scaled from 0..maxval to 0..255; 9 to 16 bits are scaled to 16, then the upper 8
+    are kept.
 
     Raises:
-        ValueError: PFM or another relative, or samples that are missing or none.
+        ValueError: another format, such as PFM, or missing, invalid or too large samples.
     """
     start = image.tile[0].offset
     kind, _, _, *rest = _COMMENT.sub(b"", data[:start]).split()
@@ -58,7 +59,7 @@ def load_pnm(image: ImageFile.ImageFile, data: bytes) -> Image.Image:
 
 
 def _plain(body: bytes, *, bits: bool) -> Samples:
-    """Returns the numbers of ``body``, which may hold comments; each digit is one if ``bits``."""
+    """Parses decimal numbers in ``body``, or single digits if ``bits``; skips comments."""
     if body.count(b"#") > MAX_PARTS:
         raise ValueError(f"more than {MAX_PARTS} comments")
     body = _COMMENT.sub(b" ", body)
@@ -70,7 +71,7 @@ def _plain(body: bytes, *, bits: bool) -> Samples:
 
 
 def _grey_of(most: int) -> npt.NDArray[np.uint8]:
-    """Returns the 8 bits of each sample from 0 to ``most``."""
+    """Returns the 8-bit grey value of each sample value from 0 to ``most``."""
     white = 255 if most < 256 else 65535
     grey = np.rint(np.arange(most + 1) * white / most).astype(np.uint16)
     return np.asarray(grey if most < 256 else grey >> 8, dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""The first directory of a TIFF file, and of an EXIF block, which is one."""
+"""Reads the first directory of a TIFF file or of an EXIF block, which has the same structure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import struct
 from collections.abc import Container
 from typing import NamedTuple
 
-MAX_ENTRIES = 65_535  # in a directory: as many as there are tags
+MAX_ENTRIES = 65_535  # of a directory: the number of possible tags
 
 ORIENTATION = 274
 _BITS, _SAMPLES, _FORMAT = 258, 277, 339
@@ -16,23 +16,23 @@ _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12
 
 
 class Entry(NamedTuple):
-    """An entry of a directory: where it lies and what it says."""
+    """An entry of a directory, with its offset."""
 
     at: int
     tag: int
     kind: int
     length: int  # number of values
-    place: int  # of its values: in the entry itself if they fit, else where it points
-    value: int | None  # the first, if it is an unsigned integer that the file holds
+    place: int  # offset of its values: inside the entry itself if they fit
+    value: int | None  # the first value, if it is an unsigned integer inside the file
 
 
 def is_tiff(data: bytes) -> bool:
-    """Returns whether ``data`` begins as a TIFF does."""
+    """Returns whether ``data`` begins like a TIFF or BigTIFF file."""
     return data[:2] in (b"II", b"MM") and bool({0x2A, 0x2B} & set(data[2:4]))
 
 
 def entries(data: bytes) -> list[Entry]:
-    """Returns the entries of the first directory as far as they go, one too many at most."""
+    """Returns the readable entries of the first directory, at most ``MAX_ENTRIES + 1``."""
     layout = _layout(data)
     found: list[Entry] = []
     try:
@@ -47,16 +47,13 @@ def entries(data: bytes) -> list[Entry]:
                 (value,) = struct.unpack_from(layout.order + INTEGERS[kind], data, place)
             found.append(Entry(at, tag, kind, length, place, value))
             at += layout.entry_size
-    except (struct.error, OverflowError):  # cut short, or points at nowhere
+    except (struct.error, OverflowError):  # truncated, or an offset outside the file
         pass
     return found
 
 
 def orientation_of(data: bytes) -> int | None:
-    """Returns how an image must be turned, 1 to 8, if the directory of ``data`` says so.
-
-    Nothing else is looked at, and what cannot be read says nothing.
-    """
+    """Returns the orientation (1..8) in the first directory; None if absent or unreadable."""
     for entry in entries(data) if is_tiff(data) else ():
         if entry.tag == ORIENTATION:
             return entry.value if entry.length == 1 and entry.value in range(1, 9) else None
@@ -64,9 +61,9 @@ def orientation_of(data: bytes) -> int | None:
 
 
 def with_tags_only(data: bytes, tags: Container[int]) -> bytes:
-    """Returns a TIFF whose first directory holds only ``tags`` and is the last one.
+    """Returns a TIFF with only the first directory, reduced to ``tags``.
 
-    All values stay where they are; a directory that is cut short stays as it is.
+    Values keep their offsets. A file with a truncated directory is returned unchanged.
     """
     layout, found = _layout(data), entries(data)
     try:
@@ -84,7 +81,7 @@ def with_tags_only(data: bytes, tags: Container[int]) -> bytes:
 
 
 def describe_samples(data: bytes) -> str | None:
-    """Returns what a pixel of a TIFF is made of, in words; None if its directory does not say."""
+    """Returns a text with the number, bits and type of a TIFF's samples; None if not given."""
     values = {entry.tag: entry.value for entry in entries(data)}
     bits, samples = values.get(_BITS), values.get(_SAMPLES, 1)
     if not bits or not samples:
@@ -94,17 +91,17 @@ def describe_samples(data: bytes) -> str | None:
 
 
 class _Layout(NamedTuple):
-    """Formats of struct for what differs between kinds of TIFF, and the place of the start."""
+    """``struct`` formats of one kind of TIFF: byte order, and classic or BigTIFF."""
 
     order: str
-    start: int
-    number: str  # an offset
-    total: str  # how many entries follow
+    start: int  # offset of the first directory's offset
+    number: str  # format of an offset
+    total: str  # format of the number of entries
     entry: str
 
     @property
     def room(self) -> int:
-        """Returns how many bytes of values an entry itself has room for."""
+        """Returns how many bytes of values fit into an entry itself."""
         return struct.calcsize(self.number)
 
     @property
@@ -130,7 +127,7 @@ def _layout(data: bytes) -> _Layout:
 
 
 def _directory(data: bytes, layout: _Layout) -> tuple[int, int]:
-    """Returns where the first entry lies, and how many there should be."""
+    """Returns the offset of the first entry, and the declared number of entries."""
     (at,) = struct.unpack_from(layout.number, data, layout.start)
     (count,) = struct.unpack_from(layout.total, data, at)
     return at + struct.calcsize(layout.total), count
