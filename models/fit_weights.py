@@ -1,4 +1,4 @@
-"""Weights of somebody else's file in a network of ours."""
+"""Loads weights from a file that this project did not write into one of its networks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from models.registry import build_model
 from models.saved_weights import SavedWeights, Tensors
 from models.weight_places import Place, inside, on_meta, places, probe
 
-SHOWN = 5  # keys of each kind in an error
+SHOWN = 5  # most missing and most unexpected keys listed in an error
 _MAX_CLASSES = 1_000_000
 
 
@@ -25,22 +25,23 @@ class Fitted(NamedTuple):
     network: nn.Module  # float32 (N, 3, H, W) -> (N, classes), in evaluation mode
     classes: int
     place: Place
-    others: tuple[str, ...]  # entries that would have fitted as well, and were not taken
+    others: tuple[str, ...]  # other entries of the file that fit too
 
 
 def fit_weights(model: str, saved: SavedWeights, entry: str | None = None) -> Fitted:
-    """Returns network ``model`` with the weights in ``saved``; how many classes, its head says.
+    """Returns network ``model`` with the weights in ``saved``.
 
-    Of entries that fit alike, averaged weights are taken: whoever averages means to use them.
+    The number of classes follows from the shape of the head. If several entries fit, averaged
+    (EMA) weights are preferred.
 
     Args:
         model: registry name.
-        saved: of :func:`models.saved_weights.read_weights`.
-        entry: where in the file the weights stand, see :attr:`Place.entry`; None: found out.
+        saved: from :func:`models.saved_weights.read_weights`.
+        entry: location of the weights in the file, see :attr:`Place.entry`; None to search for it.
 
     Raises:
-        UserError: they do not fit, with the first keys that are missing or too many and the
-            network they would fit; or two entries fit, or none is called ``entry``.
+        UserError: the weights do not fit (the message lists the first missing and unexpected keys
+            and the network that would fit), several entries fit, or there is no ``entry``.
     """
     expected, head = probe(model)
     place, others = _find(saved, expected, entry)
@@ -94,7 +95,7 @@ def _within(place: Place, entry: str) -> bool:
 
 
 def _classes(tensors: Tensors, expected: Tensors, head: dict[str, int]) -> int | None:
-    """Returns how many classes the head in ``tensors`` tells apart; None without one."""
+    """Returns the number of classes of the head in ``tensors``; None without a head."""
     for key, axis in head.items():
         if key in tensors and tensors[key].dim() == expected[key].dim():
             classes: int = tensors[key].shape[axis]
@@ -103,13 +104,13 @@ def _classes(tensors: Tensors, expected: Tensors, head: dict[str, int]) -> int |
 
 
 def _misfit(tensors: Tensors, expected: Tensors) -> str:
-    """Returns in words what keeps ``tensors`` from a network; empty if nothing does.
+    """Returns a text that says why ``tensors`` do not fit a network; empty if they do.
 
     Args:
-        tensors: by their keys.
-        expected: those of the network.
+        tensors: by key.
+        expected: the network's own, by key.
     """
-    # Networks older than torch 0.4.1 do not count their batches.
+    # Weights saved before torch 0.4.1 have no num_batches_tracked.
     missing = [
         key for key in expected if key not in tensors and not key.endswith("num_batches_tracked")
     ]
@@ -124,14 +125,14 @@ def _misfit(tensors: Tensors, expected: Tensors) -> str:
 
 
 def unfit(tensor: torch.Tensor, expected: torch.Tensor) -> str:
-    """Returns in words why ``tensor`` cannot be put where ``expected`` is; empty if it can."""
+    """Returns a text that says why ``tensor`` cannot replace ``expected``; empty if it can."""
     if tensor.shape != expected.shape:
         return f"is {list(tensor.shape)} and not {list(expected.shape)}"
     if tensor.is_quantized or tensor.layout != torch.strided:
         return "is quantized or sparse"
     if tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
         return "has more elements than the file holds"
-    # A counter of batches may have been rounded with the weights: nothing is computed with it.
+    # num_batches_tracked may be a float if all weights were cast; nothing is computed from it.
     if tensor.dim() and tensor.is_floating_point() != expected.is_floating_point():
         return f"is {tensor.dtype}"
     return ""

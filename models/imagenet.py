@@ -1,4 +1,4 @@
-"""ImageNet-1k: its class names, and weights as their publishers give them."""
+"""ImageNet-1k: class names, and the types that describe published weights."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 class PublishedForm(NamedTuple):
-    """What a publisher does to an image before the network sees it."""
+    """The preprocessing and normalisation that a publisher's weights expect."""
 
     preprocess: Preprocess
-    mean: tuple[float, ...]  # per channel, of pixels in [0, 1]
+    mean: tuple[float, ...]  # per channel, for pixels in [0, 1]
     std: tuple[float, ...]
 
 
@@ -25,12 +25,12 @@ class ImageNetWeights:
     """Published weights, with their labels, preprocessing and normalisation.
 
     Attributes:
-        state_dict: of the backbone.
-        labels: the class names, in the order of the logits; none where the weights end in
-            features, or in an embedding: they are only good to be trained on.
+        state_dict: state dict of the backbone.
+        labels: class names, in the order of the logits; empty if the weights have no classifier
+            (they end in features or an embedding) and are only useful for fine-tuning.
         preprocess: the publisher's resize and crop.
-        mean: per channel, of pixels in [0, 1].
-        std: likewise.
+        mean: per channel, for pixels in [0, 1].
+        std: standard deviation, likewise.
         origin: publisher and name of the weights.
     """
 
@@ -43,14 +43,14 @@ class ImageNetWeights:
 
 
 class WeightsUnavailable(UserError):
-    """ImageNet weights that nobody published, or that can be neither found nor fetched.
+    """ImageNet weights that were never published, or can be neither found nor downloaded.
 
-    Its message leaves out the remedy, which depends on what the weights are for.
+    The message contains no remedy, as that depends on what the weights are needed for.
     """
 
 
 def imagenet_labels() -> tuple[str, ...]:
-    """Returns the 1,000 class names in the usual order, as torchvision's weights carry them."""
+    """Returns the 1,000 class names in the standard order, from torchvision's weights."""
     import torchvision
 
     return tuple(torchvision.models.ResNet50_Weights.DEFAULT.meta["categories"])

@@ -1,18 +1,18 @@
-"""The form of a network that answers: branches that only training needs are merged."""
+"""Structural reparameterization: merges parallel branches that only training needs."""
 
 from __future__ import annotations
 
 from models.classifier import Classifier
 
-_HOOKS = ("fuse", "reparameterize", "switch_to_deploy")  # that timm looks for
+_HOOKS = ("fuse", "reparameterize", "switch_to_deploy")  # methods that timm calls to merge
 
 
 def inference_form(network: Classifier) -> Classifier:
-    """Returns ``network`` with the parallel branches of its training as one layer each.
+    """Returns ``network`` with parallel branches merged into one layer each.
 
-    MobileOne, RepVGG, RepViT, FastViT and others train several convolutions and norms beside each
-    other, whose sum is one convolution (arXiv 2101.03697, Section 3.3). timm has what merges them;
-    a network without such layers is returned as it is, others as a copy in evaluation mode.
+    MobileOne, RepVGG, RepViT, FastViT and others train parallel convolutions and norms whose sum
+    is one convolution (arXiv 2101.03697, Section 3.3); timm implements the merge. A network without
+    such layers is returned itself, any other as a copy in evaluation mode.
     """
     layers = network.backbone.modules()
     if not any(

@@ -1,7 +1,6 @@
-"""Finds the image sizes that a network takes, by trying them.
+"""Finds the input sizes that a network accepts, by trying them.
 
-It is asked on torch's meta device, where shapes are computed and nothing else: a second at most,
-and no memory.
+It runs on torch's meta device, which computes only shapes: at most a second, and no memory.
 """
 
 from __future__ import annotations
@@ -16,20 +15,20 @@ from core.errors import UserError, in_words
 from models.registry import build_model, find_model
 
 _STEPS = (1, 2, 4, 7, 8, 14, 16, 28, 32, 48, 56, 64)
-"""Steps in pixels between the sizes a network may take: its strides, patches or windows."""
+"""Candidate steps in pixels between accepted sizes: strides, patches or windows of networks."""
 
 
 def check_input_size(name: str, *sizes: int, classes: int = 1000, batch: int | None = None) -> None:
-    """Returns None if network ``name`` takes square images of each of ``sizes``, in pixels.
+    """Checks that network ``name`` accepts square images of all ``sizes``.
 
     Args:
         name: registry name.
-        sizes: sides of the images.
-        classes: that it shall tell apart.
-        batch: images it is to be trained on at a time; None: it is not to be trained.
+        sizes: sides of the images, in pixels.
+        classes: number of classes.
+        batch: batch size to check for training too; None checks inference only.
 
     Raises:
-        UserError: it cannot; the message says which sizes it takes, or what else is in the way.
+        UserError: it does not; the message gives the sizes it accepts, or another reason.
     """
     network = _on_meta(name, classes)
     for size in sizes:
@@ -48,10 +47,10 @@ def check_input_size(name: str, *sizes: int, classes: int = 1000, batch: int | N
 
 
 def input_sizes(name: str) -> str:
-    """Returns in words which square images network ``name`` takes: ``at least 32x32``.
+    """Returns a text such as ``at least 32x32``: the square images that network ``name`` accepts.
 
     Raises:
-        UserError: it is unknown, or takes none.
+        UserError: unknown network, or one that accepts no square images.
     """
     classes = find_model(name).native_classes
     return _sizes(name, _on_meta(name, classes).eval(), classes)
@@ -63,11 +62,11 @@ def _on_meta(name: str, classes: int) -> nn.Module:
 
 
 def _refusal(network: nn.Module, side: int, classes: int, images: int = 1) -> str | None:
-    """Returns why ``network``, in the mode it is in, cannot take images; None if it can."""
+    """Returns why ``network``, in its current mode, rejects images; None if it accepts them."""
     try:
         with torch.device("meta"):
             logits = network(torch.empty(images, 3, side, side))
-    except Exception as error:  # whatever the network's own code makes of a size it does not know
+    except Exception as error:  # networks raise any type of exception for sizes they do not support
         return in_words(error)
     shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
     if shape == (images, classes):
@@ -76,10 +75,10 @@ def _refusal(network: nn.Module, side: int, classes: int, images: int = 1) -> st
 
 
 def _sizes(name: str, network: nn.Module, classes: int) -> str:
-    """Returns in words which square images ``network`` takes, by trying sizes around its own.
+    """Returns a text with the square images ``network`` accepts, trying sizes near its native one.
 
     Raises:
-        UserError: it does not take that of its design either.
+        UserError: it does not even accept its native size.
     """
     native = find_model(name).native_size
     if refusal := _refusal(network, native, classes):
@@ -101,8 +100,8 @@ def _sizes(name: str, network: nn.Module, classes: int) -> str:
 
 
 def _smallest(takes: Callable[[int], bool], native: int, step: int) -> int:
-    """Returns the smallest side, whole ``step``s below ``native``, from which on all are taken."""
-    low, high = 0, native // step  # steps below native: surely taken, and not known to be
+    """Returns the smallest accepted side, a whole number of ``step`` below ``native``."""
+    low, high = 0, native // step  # steps below native: known to be accepted, and not known
     while low < high:
         middle = (low + high + 1) // 2
         if native - middle * step > 0 and takes(native - middle * step):

@@ -1,7 +1,8 @@
 """MobileNetV1: https://arxiv.org/abs/1704.04861
 
-The activation is the paper's ReLU; slim and timm have ReLU6. Initialisation, which the paper leaves
-open, is slim's: https://github.com/tensorflow/models, research/slim/nets/mobilenet_v1.py.
+The activation is ReLU as in the paper; slim and timm use ReLU6. The paper does not specify the
+initialisation; it is slim's: https://github.com/tensorflow/models,
+research/slim/nets/mobilenet_v1.py.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from torch import nn
 from core.errors import UserError
 from models.registry import NETWORKS, Entry
 
-# The paper's Table 1: n blocks of c channels, of which the first has stride s. Its last depthwise
-# layer is printed with stride 2, but its output keeps the size of its input: the stride is 1.
+# The paper's Table 1: n blocks of c channels, the first with stride s. The table prints stride 2
+# for the last depthwise layer, but the same size for its input and output: the stride is 1.
 _STEM = 32  # 112 x 112, stride 2
 _BLOCKS = (
     # c, n, s      output of a 224 x 224 image
@@ -44,7 +45,10 @@ class ConvNormReLU(nn.Sequential):
 
 
 class DepthwiseSeparable(nn.Sequential):
-    """A 3x3 convolution of each channel alone, then a 1x1 convolution across them (section 3.1)."""
+    """A depthwise 3x3 convolution, then a pointwise 1x1 convolution (section 3.1).
+
+    (N, inputs, H, W) -> (N, outputs, H/s, W/s).
+    """
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__(
@@ -57,11 +61,11 @@ class MobileNetV1(nn.Module):
     """MobileNetV1: float (N, 3, H, W) -> logits (N, num_classes), at any H and W.
 
     Args:
-        width: the paper's width multiplier alpha, on the channels of every layer (section 3.3).
+        width: the paper's width multiplier alpha: scales the channels of every layer (section 3.3).
         num_classes: number of logits.
 
     Raises:
-        UserError: a width that leaves a layer without a whole number of channels.
+        UserError: a width with which a layer has no whole number of channels.
     """
 
     def __init__(self, width: float = 1.0, num_classes: int = 1000) -> None:
@@ -82,14 +86,14 @@ class MobileNetV1(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Returns logits (N, num_classes) of images (N, 3, H, W)."""
-        x = self.features(x)  # at width 1 and 224: N, 1024, 7, 7
+        x = self.features(x)  # N, 1024, 7, 7 at width 1 and 224 x 224
         x = self.pool(x).flatten(1)  # N, 1024
         logits: torch.Tensor = self.head(x)
         return logits
 
 
 def _initialise(layer: nn.Module) -> None:
-    """slim's mobilenet_v1_arg_scope: normal of deviation 0.09, cut at two deviations."""
+    """As slim's mobilenet_v1_arg_scope: truncated normal, std 0.09, cut at two std."""
     if isinstance(layer, nn.Conv2d | nn.Linear):
         nn.init.trunc_normal_(layer.weight, std=0.09, a=-0.18, b=0.18)
         if layer.bias is not None:

@@ -1,8 +1,8 @@
 """Published ImageNet accuracy of the networks, with sources.
 
-These are figures of the publisher's weights, in float32, on the 50,000 validation images: never of
-an artifact that was made here. ``python -m models.published`` asks torchvision for those of the
-weights that the registry would fetch, and writes models/published.json.
+They were measured by the publisher on its weights, in float32, on the 50,000 validation images, and
+never on an artifact made here. ``python -m models.published`` takes torchvision's figures for the
+weights that the registry downloads, and writes models/published.json.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ class Published:
     """The published accuracy of a network.
 
     Attributes:
-        top1: of one centre crop, in [0, 1].
-        source: weights, or paper and table.
+        top1: fraction in [0, 1], for one centre crop.
+        source: name of the weights, or paper and table.
         size: side of the images, in pixels.
-        native: whether that is the size the registry has the network at.
+        native: whether ``size`` is the network's native size in the registry.
     """
 
     top1: float
@@ -43,7 +43,7 @@ _SHUFFLE = "arXiv 1707.01083, Table 2"
 _SHUFFLE_WIDE = "arXiv 1707.01083, Table 5"
 _TRICKS = "arXiv 1812.01187, Table 5"
 
-# All at 224 x 224. The papers on ShuffleNet print errors: their complement stands here.
+# All at 224 x 224. The ShuffleNet papers print error rates; here they are turned into accuracy.
 _BY_HAND = {
     # name                    top-1   source
     "efficientnet_lite0": (0.751, _LITE),
@@ -74,7 +74,7 @@ _SCALED_HEAD = "torchvision scales the head too, so the paper's figure is of a w
 _OTHER_SHUFFLE = "not in the paper; the authors' code shuffles elsewhere, so is another network"
 _NOT_IMAGENET = "made for 32x32 images of ten classes"
 
-# Networks of the registry that nobody published a figure of, and why.
+# Networks of the registry without a published figure, and why.
 UNPUBLISHED = {
     "mobilenet_v3_large_x0_75": _SCALED_HEAD,
     "mobilenet_v3_small_x0_75": _SCALED_HEAD,
@@ -91,10 +91,10 @@ UNPUBLISHED = {
 
 
 def published_top1(name: str) -> Published | None:
-    """Returns the published accuracy of network ``name``, or None where there is none.
+    """Returns the published accuracy of network ``name``; None if there is none.
 
     Args:
-        name: registry name or alias; of a name the registry does not have, nothing is known.
+        name: registry name or alias; any other name gives None.
     """
     name = canonical_name(name)
     if name in _BY_HAND:
@@ -110,7 +110,7 @@ def _from_torchvision() -> dict[str, Published]:
 
 
 def ask_torchvision() -> dict[str, Published]:
-    """Returns torchvision's figures of the weights that the registry fetches, by name."""
+    """Returns torchvision's figures for the weights that the registry downloads, by name."""
     from models.registry import find_model
     from models.torchvision_nets import WITH_WEIGHTS, default_weights
 
@@ -128,7 +128,7 @@ def ask_torchvision() -> dict[str, Published]:
 
 
 def main() -> None:
-    """Writes models/published.json: a line a network, sorted by name."""
+    """Writes models/published.json: one line per network, sorted by name."""
     found = ask_torchvision()
     lines = [f"{json.dumps(name)}: {json.dumps(asdict(row))}" for name, row in found.items()]
     print(write_whole(PUBLISHED_FILE, ("{\n" + ",\n".join(lines) + "\n}\n").encode()))

@@ -1,4 +1,4 @@
-"""Networks by name. Importing this file loads no torch; building a network does."""
+"""The registry of networks. Importing this module does not import torch; building one does."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     Builder = Callable[[int], nn.Module]
 
-# The files that register networks. A new file of networks is one more line here.
+# Modules that register networks. Add a line for each new one.
 _FAMILIES = (
     "models.torchvision_nets",
     "models.efficientnet_lite0",
@@ -28,7 +28,7 @@ _FAMILIES = (
     "models.resnet_tweaks",
     "models.resnet14",
 )
-# Exported and measured where no network is named: small ones, and what they are held against.
+# Networks exported and measured by default: small ones, and larger ones to compare with.
 DEFAULT_NETWORKS = (
     "mobilenet_v1",
     "mobilenet_v2",
@@ -49,16 +49,16 @@ TORCHVISION = "torchvision/"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
-    """A network that has a name.
+    """A registered network.
 
     Attributes:
-        name: what it is asked for by.
-        build: from ``num_classes`` to the network, with random weights.
-        family: the name it shares with its other widths and depths.
+        name: registry name.
+        build: takes ``num_classes`` and returns the network with random weights.
+        family: name shared by its variants of other widths and depths.
         native_size: side in pixels of the input it was designed for.
         native_classes: number of classes it was designed for.
-        imagenet: gets its published ImageNet weights; None if nobody published any.
-        form: what the publisher of its weights does to an image; None where that is not known.
+        imagenet: loads its published ImageNet weights; None if there are none.
+        form: returns the preprocessing that the published weights expect; None if not known.
     """
 
     name: str
@@ -86,10 +86,10 @@ def list_families() -> list[str]:
 def find_model(name: str) -> Entry:
     """Returns the entry of a network, by its name or an alias.
 
-    ``timm/<name>`` and ``torchvision/<name>`` are whatever those know by that name.
+    ``timm/<name>`` and ``torchvision/<name>`` are networks of those libraries.
 
     Raises:
-        UserError: there is no such network; the closest names are in the message.
+        UserError: unknown network; the message lists the closest names.
     """
     if name.startswith(TIMM):
         entry: Entry = resolve("models.timm_nets:timm_entry")(name.removeprefix(TIMM))
@@ -107,7 +107,7 @@ def build_model(name: str, *, num_classes: int = 1000) -> nn.Module:
     """Returns network ``name`` with random weights: float32 (N, 3, H, W) -> (N, num_classes).
 
     Raises:
-        UserError: an unknown name, or ``num_classes`` below 1.
+        UserError: unknown name, or ``num_classes`` below 1.
     """
     if num_classes < 1:
         raise UserError(f"num_classes is {num_classes}: it must be at least 1")
@@ -118,9 +118,9 @@ def _unknown(name: str) -> UserError:
     own = [*_entries(), *ALIASES]
     try:
         timms = set(resolve("models.timm_nets:import_timm")().list_models())
-    except UserError:  # timm is not installed, and need not be
+    except UserError:  # timm is optional and not installed
         timms = set()
-    network = name.partition(".")[0]  # without a tag of timm's
+    network = name.partition(".")[0]  # without timm's tag of the weights
     torchvisions = resolve("models.torchvision_nets:list_classifiers")()
     if meant := [f"{TORCHVISION}{name}"] * (name in torchvisions) + [f"{TIMM}{name}"] * (
         network in timms

@@ -1,4 +1,4 @@
-"""The last batch norm of each residual branch, which may start at zero."""
+"""Zero initialisation of the last batch norm of each residual branch."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from models import resnet14, resnet_tweaks
 
 
 def zero_last_gammas(network: nn.Module) -> int:
-    """Zeroes the last gamma of every residual branch of ``network``; returns how many there are.
+    """Zeroes the last batch norm's gamma in every residual branch; returns their number.
 
-    Each block then begins as its shortcut, which eases the start of training (Bag of Tricks,
-    arXiv 1812.01187, Section 3.1). Only branches that are added to a shortcut count.
+    Each block then starts as the identity of its shortcut, which eases the start of training (Bag
+    of Tricks, arXiv 1812.01187, Section 3.1). Only branches added to a shortcut count.
 
     Raises:
         UserError: the network has no residual branch that ends in a batch norm.

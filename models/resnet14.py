@@ -10,17 +10,17 @@ Deep Residual Learning for Image Recognition: https://arxiv.org/abs/1512.03385 (
     resnet14_separable  3x3 depthwise, then 1x1                 arXiv 1704.04861   27,738
     resnet14_se         squeeze and excite, reduction 4         arXiv 1709.01507  201,394
 
-One set of rules makes all six:
+The same rules apply to all six:
 
 1. A convolution has no bias and is followed by one batch norm. A separable convolution counts as
-   one: its norm follows the 1x1, and nothing stands between its halves.
+   one: its norm follows the 1x1, with nothing between the depthwise and the 1x1.
 2. The shortcut of a block that changes the width is a 3x3 convolution with its norm (the paper
    pads with zeros instead); every other shortcut is the identity.
-3. A variation applies to every convolution of the stages, shortcuts included. The stem and the
-   head never change.
-4. Squeeze and excite, with biases, ends each block's branch, before the sum.
-5. The dense block takes the place of a stage's two blocks, keeps their four convolutions and one
-   shortcut around them all, and concatenates its own outputs only, not its input.
+3. A variation applies to every convolution of the stages, shortcuts included, but not to the stem
+   and the head.
+4. Squeeze and excite, with biases, is the last layer of each block's branch, before the sum.
+5. The dense block replaces a stage's two blocks. It has their four convolutions and one shortcut
+   around all four, and concatenates only its own outputs, not its input.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def conv3x3(width_in: int, width: int, stride: int, *, groups: int = 1) -> nn.Mo
 
 
 def separable3x3(width_in: int, width: int, stride: int) -> nn.Module:
-    """Returns a 3x3 depthwise and a 1x1 convolution and one norm, shapes as :func:`conv3x3`."""
+    """Returns a depthwise 3x3 and a 1x1 convolution with one norm; shapes as :func:`conv3x3`."""
     return nn.Sequential(
         nn.Conv2d(width_in, width_in, 3, stride, padding=1, groups=width_in, bias=False),
         nn.Conv2d(width_in, width, 1, bias=False),
@@ -93,7 +93,7 @@ class BasicBlock(nn.Module):
 
 
 class DenseBlock(nn.Module):
-    """Four convolutions, each on what all before it made: shapes as :class:`BasicBlock`."""
+    """Four convolutions, each on all previous outputs; shapes as :class:`BasicBlock`."""
 
     def __init__(self, conv: Conv, width_in: int, width: int, stride: int) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ class DenseBlock(nn.Module):
         two = torch.relu(self.conv2(one))
         both = torch.cat((one, two), dim=1)  # N, 2 width, ...
         three = torch.relu(self.conv3(both))
-        four = self.conv4(torch.cat((both, three), dim=1))  # of N, 3 width, ...
+        four = self.conv4(torch.cat((both, three), dim=1))  # from N, 3 width, ...
         return torch.relu(four + self.shortcut(x))
 
 
@@ -132,7 +132,7 @@ def basic_stage(
 
 
 def dense_stage(conv: Conv, width_in: int, width: int, n: int, stride: int) -> nn.Module:
-    """Returns one dense block in the place of ``n`` = 2 basic blocks."""
+    """Returns one dense block, which replaces ``n`` = 2 basic blocks."""
     assert n == 2, "a dense block has the four convolutions of two basic blocks"
     return DenseBlock(conv, width_in, width, stride)
 
@@ -141,11 +141,11 @@ class ResNet14(nn.Module):
     """ResNet-14: float32 (N, 3, H, W), any H and W, made for 32x32 -> logits (N, num_classes).
 
     Args:
-        num_classes: the width of the head.
-        conv: makes every convolution of the stages; it raises UserError for impossible widths.
-        stage: makes a stage of them.
+        num_classes: number of logits.
+        conv: builds a convolution of the stages; it raises UserError for impossible widths.
+        stage: builds a stage from ``conv``.
 
-    Convolutions start as arXiv 1512.03385, Section 4.2 says: Kaiming normal, here by fan-out.
+    Convolutions are initialised as in arXiv 1512.03385, Section 4.2: Kaiming normal, by fan-out.
     """
 
     def __init__(
@@ -164,7 +164,7 @@ class ResNet14(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Returns the logits of normalised images."""
-        x = self.stem(x)  # N, 16, 32, 32 of 32
+        x = self.stem(x)  # N, 16, 32, 32 at 32 x 32
         x = self.stages(x)  # N, 64, 8, 8
         x = self.pool(x).flatten(1)  # N, 64
         logits: torch.Tensor = self.head(x)

@@ -1,4 +1,4 @@
-"""ResNet-50 A, B, C and D, and SE-ResNet-50: one network, four switches.
+"""ResNet-50 A, B, C and D, and SE-ResNet-50: one network with four options.
 
 Bag of Tricks for Image Classification: https://arxiv.org/abs/1812.01187 (Section 4, Figure 2)
 Squeeze-and-Excitation Networks: https://arxiv.org/abs/1709.01507 (Section 3, Figure 3)
@@ -10,9 +10,9 @@ Squeeze-and-Excitation Networks: https://arxiv.org/abs/1709.01507 (Section 3, Fi
     resnet50_d   3x3          three 3x3    avg pool s2, 1x1    no   25,576,264  4,328.825
     se_resnet50  3x3          7x7          1x1 s2              yes  28,088,024  4,091.699
 
-A is the original ResNet-50. B is the network torchvision and this project call ``resnet50``. The
-SE paper puts the stride in the first 1x1 (3,860.488 M MACs); here it is in the 3x3, as in timm's
-``seresnet50``, so that SE is all that sets it apart from ``resnet50``.
+A is the original ResNet-50. B is called ``resnet50`` in torchvision and here. The SE paper puts the
+stride in the first 1x1 (3,860.488 M MACs); here it is in the 3x3, as in timm's ``seresnet50``, so
+that SE is the only difference from ``resnet50``.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _STAGES = (
 
 
 def conv_norm(width_in: int, width: int, kernel: int, stride: int = 1) -> nn.Sequential:
-    """Returns a convolution that keeps the size at stride 1, and its batch norm."""
+    """Returns a padded convolution, which keeps the size at stride 1, and its batch norm."""
     return nn.Sequential(
         nn.Conv2d(width_in, width, kernel, stride, padding=kernel // 2, bias=False),
         nn.BatchNorm2d(width),
@@ -45,11 +45,13 @@ def conv_norm(width_in: int, width: int, kernel: int, stride: int = 1) -> nn.Seq
 
 
 class SqueezeExcite(nn.Module):
-    """Scales each channel by a gate in (0, 1) computed from the means of all: (N, C, H, W) -> same.
+    """Scales each channel by a gate in (0, 1), computed from all channel means.
+
+    (N, C, H, W) -> (N, C, H, W).
 
     Args:
-        width: the channels C.
-        reduction: the gate passes through ``width / reduction`` channels; r in the paper.
+        width: number of channels C.
+        reduction: the gate's hidden layer has ``width / reduction`` channels; r in the paper.
 
     Raises:
         UserError: ``reduction`` is below 1 or does not divide ``width``.
@@ -70,7 +72,7 @@ class SqueezeExcite(nn.Module):
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Returns ``x``, gated."""
+        """Returns ``x`` times the gate of each channel."""
         gated: torch.Tensor = x * self.gate(x)
         return gated
 
@@ -79,12 +81,12 @@ class Bottleneck(nn.Module):
     """The residual block: (N, width_in, H, W) -> (N, 4 width, H / stride, W / stride), rounded up.
 
     Args:
-        width_in: the channels in.
-        width: the channels of the 3x3, a quarter of the channels out.
+        width_in: input channels.
+        width: channels of the 3x3; the output has four times as many.
         stride: 1 or 2.
-        stride_in_1x1: A's stride in the first 1x1, which then ignores three quarters of its input.
-        pool_shortcut: D's average pool before a stride-1 1x1 in a shortcut of stride 2.
-        reduction: that of a :class:`SqueezeExcite` at the end of the branch; None for none.
+        stride_in_1x1: variant A: the stride is in the first 1x1, which then skips 3/4 of its input.
+        pool_shortcut: variant D: a shortcut of stride 2 is an average pool and a 1x1 of stride 1.
+        reduction: of a :class:`SqueezeExcite` at the end of the branch; None for no such layer.
     """
 
     def __init__(
@@ -111,7 +113,7 @@ class Bottleneck(nn.Module):
 
         self.shortcut: nn.Module = nn.Identity()
         if pool_shortcut and stride > 1:
-            # ceil_mode: an odd size rounds up, as it does in the branch.
+            # ceil_mode: odd sizes are rounded up, as in the branch.
             pool = nn.AvgPool2d(2, stride, ceil_mode=True, count_include_pad=False)
             self.shortcut = nn.Sequential(pool, conv_norm(width_in, width_out, 1))
         elif width_in != width_out:
@@ -126,12 +128,13 @@ class ResNet50(nn.Module):
     """ResNet-50 and its tweaks: float32 (N, 3, H, W), any H and W -> logits (N, num_classes).
 
     Args:
-        num_classes: the width of the head.
-        deep_stem: C's three 3x3 convolutions in place of one 7x7.
-        block: makes a :class:`Bottleneck` of width_in, width and stride.
+        num_classes: number of logits.
+        deep_stem: variant C: three 3x3 convolutions instead of one 7x7.
+        block: builds a :class:`Bottleneck` from width_in, width and stride.
 
-    Convolutions start as in arXiv 1512.03385, Section 3.4, and in torchvision (Kaiming normal), for
-    all networks here to differ in structure only. Bag of Tricks, Section 2.1, starts from Xavier.
+    Convolutions are initialised as in arXiv 1512.03385, Section 3.4, and in torchvision (Kaiming
+    normal), so that all networks here differ in structure only. Bag of Tricks, Section 2.1, uses
+    Xavier.
     """
 
     def __init__(
@@ -162,7 +165,7 @@ class ResNet50(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Returns the logits of normalised images."""
-        x = self.stem(x)  # N, 64, 56, 56 of 224
+        x = self.stem(x)  # N, 64, 56, 56 at 224 x 224
         x = self.blocks(x)  # N, 2048, 7, 7
         x = self.pool(x).flatten(1)  # N, 2048
         logits: torch.Tensor = self.head(x)
@@ -170,10 +173,10 @@ class ResNet50(nn.Module):
 
 
 def kaiming_(module: nn.Module) -> None:
-    """Starts convolutions as arXiv 1502.01852, Section 2.2 says, by fan-out; their biases at 0."""
+    """Initialises convolutions as in arXiv 1502.01852, Section 2.2, by fan-out; biases to 0."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
-            # By hand: torch's kaiming_normal_ forgets that an input feeds one group only.
+            # Not torch's kaiming_normal_: its fan-out ignores groups.
             fan_out = layer.weight[0, 0].numel() * layer.out_channels // layer.groups
             nn.init.normal_(layer.weight, std=(2 / fan_out) ** 0.5)
             if layer.bias is not None:

@@ -1,4 +1,4 @@
-"""The ResNeXt block in its three equal forms.
+"""The ResNeXt block in its three equivalent forms.
 
 Aggregated Residual Transformations for Deep Neural Networks: https://arxiv.org/abs/1611.05431
 (Section 3.3, Figure 3)
@@ -10,9 +10,9 @@ The paper's 256-d 32x4d block, 70,144 weights beside the 69,632 of ResNet's bott
     (b) Concat   32 branches, 256->4   32 branches, 4->4    concat     one, 128->256
     (c) Grouped  one, 256->128         one, in 32 groups    -          one, 128->256
 
-(c) is the one to run: torchvision's ``resnext50_32x4d`` is made of it. Batch norm and ReLU follow
-every convolution; in (a) the last norm comes after the sum (Section 4), for a norm per branch
-would be another function.
+(c) is the one used in practice, as in torchvision's ``resnext50_32x4d``. Batch norm and ReLU follow
+every convolution; in (a) the last norm comes after the sum (Section 4), as a norm per branch would
+be a different function.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class GroupedForm(nn.Module):
     """Form (c), a bottleneck with a grouped 3x3: (N, width, H, W) -> the same shape.
 
     Args:
-        width: the channels in and out.
-        cardinality: the number of branches, C in the paper.
-        d: the channels inside one branch.
+        width: input and output channels.
+        cardinality: number of branches, C in the paper.
+        d: channels inside one branch.
 
     Raises:
         UserError: any of them is below 1.
@@ -49,7 +49,7 @@ class GroupedForm(nn.Module):
 
 
 class ConcatForm(nn.Module):
-    """Form (b), branches concatenated before one last 1x1; the rest as :class:`GroupedForm`."""
+    """Form (b): branches are concatenated before one last 1x1; else as :class:`GroupedForm`."""
 
     def __init__(self, width: int = 256, *, cardinality: int = 32, d: int = 4) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class ConcatForm(nn.Module):
 
 
 class SumForm(nn.Module):
-    """Form (a), whole branches that are summed; the rest as :class:`GroupedForm`."""
+    """Form (a): complete branches are summed; else as :class:`GroupedForm`."""
 
     def __init__(self, width: int = 256, *, cardinality: int = 32, d: int = 4) -> None:
         super().__init__()
@@ -83,9 +83,9 @@ class SumForm(nn.Module):
 
 
 def to_concat(grouped: GroupedForm) -> ConcatForm:
-    """Returns form (b) with the weights of ``grouped``: the same function.
+    """Returns form (b) with the weights of ``grouped``, which computes the same function.
 
-    Branch i owns the i-th slice of the first 1x1's output, of both norms and of the 3x3's groups.
+    Branch i gets the i-th slice of the first 1x1's outputs, of both norms and of the 3x3's groups.
     """
     form = ConcatForm(grouped.norm.num_features, **_cardinality_and_d(grouped))
     form.to(grouped.last.weight)
@@ -97,9 +97,9 @@ def to_concat(grouped: GroupedForm) -> ConcatForm:
 
 
 def to_sum(grouped: GroupedForm) -> SumForm:
-    """Returns form (a) with the weights of ``grouped``: the same function.
+    """Returns form (a) with the weights of ``grouped``, which computes the same function.
 
-    Branch i owns, beside what :func:`to_concat` says, the i-th slice of the last 1x1's input.
+    Besides the slices of :func:`to_concat`, branch i gets the i-th slice of the last 1x1's inputs.
     """
     form = SumForm(grouped.norm.num_features, **_cardinality_and_d(grouped))
     form.to(grouped.last.weight)
@@ -125,7 +125,7 @@ def _branch(width: int, inner: int, *, groups: int = 1) -> nn.Sequential:
 
 
 def _slice_of(branches: nn.Module, i: int, cardinality: int) -> dict[str, torch.Tensor]:
-    # All tensors have the output channels first, but the norms' counters, which are scalars.
+    # In all tensors the output channels come first, except num_batches_tracked, which are scalars.
     state = branches.state_dict()
     return {k: v.chunk(cardinality)[i] if v.ndim else v for k, v in state.items()}
 

@@ -1,10 +1,9 @@
-"""Weights in a file of somebody else's, whatever saved them; nothing in the file is executed.
+"""Reads files of weights that other programs saved, without executing anything in them.
 
-Read are what ``torch.save`` writes (``.pth``, ``.pt``, ``.pth.tar``, ``.ckpt``) and safetensors.
-``torch.load(weights_only=True)`` reads the former: tensors and plain containers only. Checkpoints
-hold more beside their weights (arguments, hyperparameters, NumPy scalars, a whole module), so each
-class that is not known there is replaced by an inert one, which keeps what it is given and does
-nothing.
+Files of ``torch.save`` (``.pth``, ``.pt``, ``.pth.tar``, ``.ckpt``) and safetensors are accepted.
+The former are read by ``torch.load(weights_only=True)``, which allows only tensors and plain
+containers. Checkpoints often hold more (arguments, hyperparameters, NumPy scalars, whole modules),
+so each class that torch does not allow is replaced by an inert one, which only stores its state.
 """
 
 from __future__ import annotations
@@ -25,24 +24,24 @@ from core.errors import UserError, first_line
 
 Tensors = dict[str, torch.Tensor]
 
-_ZIP = b"PK\x03\x04"  # how torch tells an archive as well
-_PICKLE = b"\x80"  # what torch before 1.6 wrote begins with one
-_EXPANSION = 8  # weights hardly compress: an archive that unpacks to more is a bomb
+_ZIP = b"PK\x03\x04"  # torch recognises archives by it too
+_PICKLE = b"\x80"  # first byte of files written by torch before 1.6
+_EXPANSION = 8  # weights hardly compress: an archive that unpacks to more is a zip bomb
 _DOTTED = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.\w+)$")
-_MAPPINGS = re.compile(r"(collections\.defaultdict|.*\.AttributeDict)")  # filled as dicts are
+_MAPPINGS = re.compile(r"(collections\.defaultdict|.*\.AttributeDict)")  # classes read as dicts
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SavedWeights:
-    """What a file of weights holds.
+    """The content of a file of weights.
 
     Attributes:
-        path: of the file.
-        groups: name of each dictionary of tensors in it, ``""`` for the file itself or
-            ``state_dict_ema``, to tensor by key.
-        arguments: of the script that trained it, where it saved them.
-        architecture: the network by the name that script has for it.
-        classes: whatever else the file names that is no tensor: read as inert.
+        path: path of the file.
+        groups: dictionaries of tensors by their location in the file, such as ``state_dict_ema``;
+            ``""`` is the top level.
+        arguments: arguments of the training script, if it saved them.
+        architecture: the training script's name for the network, if saved.
+        classes: names of other classes in the file, which were read as inert objects.
     """
 
     path: Path
@@ -53,7 +52,7 @@ class SavedWeights:
 
 
 class _Inert:
-    """Stands in for a class that a file names: takes anything, runs nothing."""
+    """Replaces a class named in a file: accepts any arguments and runs nothing."""
 
     def __new__(cls, *_: object, **__: object) -> _Inert:
         return super().__new__(cls)
@@ -67,10 +66,10 @@ class _Inert:
 
 
 def read_weights(path: Path) -> SavedWeights:
-    """Returns the tensors in a file of weights, and what it says of the script that saved them.
+    """Returns the tensors in a file of weights, and its information on the training script.
 
     Raises:
-        UserError: there is no such file, it is of another kind, damaged, a bomb, or names code
+        UserError: the file is missing, of another kind, damaged, a zip bomb, or refers to code
             that would have to be executed.
     """
     if not path.is_file():
@@ -103,13 +102,13 @@ def _read_safetensors(path: Path) -> SavedWeights:
 
 
 def _read_torch(path: Path, classes: list[str]) -> SavedWeights:
-    # Files of torch before 1.6 are no archives and are not looked into: what they name is refused.
+    # Files of torch before 1.6 are not archives and are not scanned; classes they name are refused.
     safe: list[Any] = [argparse.Namespace, *((_stand_in(name), name) for name in classes)]
     try:
         with torch.serialization.safe_globals(safe), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that sparse tensors or another protocol take longer
+            warnings.simplefilter("ignore")  # about the speed of sparse tensors and old protocols
             saved = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # its unpickler and reader let many kinds escape on broken bytes
+    except Exception as error:  # torch raises many types of exception on corrupt data
         raise UserError(
             f"{path}: cannot be read as weights, and nothing else in it is executed "
             f"({_reason(error)}); save the weights alone: torch.save(model.state_dict(), FILE)"
@@ -132,7 +131,7 @@ def _read_torch(path: Path, classes: list[str]) -> SavedWeights:
 
 
 def _classes_in(path: Path) -> list[str]:
-    """Returns the names of all classes and functions in an archive that torch does not know.
+    """Returns the names of all classes and functions in an archive that torch does not allow.
 
     Raises:
         UserError: the file is of another kind, or would unpack to many times its size.
@@ -157,7 +156,7 @@ def _classes_in(path: Path) -> list[str]:
         raise UserError(f"{path}: an archive, but not of torch.save; pass a file of weights")
     try:
         found = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
-    except Exception as error:  # as torch.load itself
+    except Exception as error:  # as for torch.load
         raise UserError(f"{path}: damaged ({_reason(error)}); copy it again") from None
     return [name for name in found if name != "argparse.Namespace"]
 
@@ -169,7 +168,7 @@ def _stand_in(name: str) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """Returns in a line what is in the way, without torch's advice to execute the file."""
+    """Returns a one-line reason, without torch's advice to use ``weights_only=False``."""
     text = str(error)
     if isinstance(error, pickle.UnpicklingError) and "WeightsUnpickler error: " in text:
         return first_line(Exception(text.partition("WeightsUnpickler error: ")[2]))
@@ -177,9 +176,9 @@ def _reason(error: Exception) -> str:
 
 
 def _groups(saved: object) -> dict[str, Tensors]:
-    """Returns all dictionaries of tensors in what was saved, by where they stand."""
+    """Returns all dictionaries of tensors in a saved object, by their location."""
     groups: dict[str, Tensors] = {}
-    seen: set[int] = set()  # the same dictionary may be in thousands of places
+    seen: set[int] = set()  # a dictionary may be referenced thousands of times
     waiting: list[tuple[str, object]] = [("", saved)]
     while waiting:
         where, value = waiting.pop(0)
@@ -201,7 +200,7 @@ def _groups(saved: object) -> dict[str, Tensors]:
 
 
 def _tensors_of_module(module: _Inert) -> Tensors:
-    """Returns the state dict of a whole module that was saved, from what it was saved with."""
+    """Returns the state dict of a module that was saved as a whole."""
     tensors: Tensors = {}
     seen: set[int] = set()
     waiting: list[tuple[str, object]] = [("", module)]
@@ -221,9 +220,9 @@ def _tensors_of_module(module: _Inert) -> Tensors:
 
 
 def modern_key(key: str) -> str:
-    """Returns the key that torchvision has today for a tensor of its published DenseNets.
+    """Returns torchvision's current key for a tensor of its published DenseNet weights.
 
-    They were saved when a module could have a dot in its name: ``denselayer1.norm.1.weight``.
+    Those were saved when module names could contain a dot: ``denselayer1.norm.1.weight``.
     """
     return _DOTTED.sub(r"\1\2", key)
 

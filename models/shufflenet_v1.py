@@ -1,9 +1,9 @@
 """ShuffleNetV1: https://arxiv.org/abs/1707.01083
 
-Initialisation and the stem's widths, which the paper leaves open, are the authors':
-https://github.com/megvii-model/ShuffleNet-Series, ShuffleNetV1. Where the two differ this is the
-paper's network: the order of the shuffle, and its place right after the first 1x1 convolution. Our
-last layer has a bias, theirs has none.
+The paper does not specify the initialisation and the stem's widths; they are those of the authors'
+code: https://github.com/megvii-model/ShuffleNet-Series, ShuffleNetV1. Where paper and code differ
+(the order of the shuffle, and its position right after the first 1x1 convolution), this follows the
+paper. The last layer has a bias; in the authors' code it has none.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from torch import nn
 from core.errors import UserError
 from models.registry import NETWORKS, Entry
 
-# The paper's Table 1: stages of n units, of which the first has stride s; each stage has twice the
-# channels of the one before. A 3x3 convolution and a 3x3 max pool come first, both of stride 2.
+# The paper's Table 1: stages of n units, the first with stride s; each stage has twice the channels
+# of the previous one. A 3x3 convolution and a 3x3 max pool, both of stride 2, come first.
 _STAGES = (
     # n, s   output of a 224 x 224 image
     (4, 2),  # 28 x 28
@@ -30,9 +30,9 @@ _STEM = {0.5: 12, 1.0: 24, 1.5: 24, 2.0: 48}  # width: channels of the first con
 
 
 def channel_shuffle(x: torch.Tensor, groups: int) -> torch.Tensor:
-    """Returns (N, C, H, W) with its channels dealt from all groups in turn (section 3.1).
+    """Returns ``x`` (N, C, H, W) with the channels of all groups interleaved (section 3.1).
 
-    Of twelve in three groups, 0 1 2 3 | 4 5 6 7 | 8 9 10 11 gives 0 4 8 1 | 5 9 2 6 | 10 3 7 11.
+    12 channels in 3 groups: 0 1 2 3 | 4 5 6 7 | 8 9 10 11 becomes 0 4 8 1 | 5 9 2 6 | 10 3 7 11.
     """
     return x.unflatten(1, (groups, -1)).transpose(1, 2).flatten(1, 2) if groups > 1 else x
 
@@ -40,12 +40,13 @@ def channel_shuffle(x: torch.Tensor, groups: int) -> torch.Tensor:
 class ShuffleUnit(nn.Module):
     """Figure 2 b (stride 1) and c (stride 2): (N, inputs, H, W) -> (N, outputs, H/s, W/s).
 
-    At stride 1 the input is added to the branch; at stride 2 it is pooled and put before the
-    branch, which has the other ``outputs - inputs`` channels. The input must not be negative. In
-    the ``first`` unit of a network the first 1x1 convolution has no groups: its input is narrow.
+    At stride 1 the input is added to the branch; at stride 2 it is average-pooled and concatenated
+    with the branch, which has the other ``outputs - inputs`` channels. The input must not be
+    negative. In the ``first`` unit of a network the first 1x1 convolution is not grouped, as its
+    input has few channels.
 
     Raises:
-        UserError: channels that do not divide into the groups.
+        UserError: the channels are not divisible by the groups.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int, groups: int, *, first: bool) -> None:
@@ -73,7 +74,7 @@ class ShuffleUnit(nn.Module):
         branch = self.bn3(self.conv3(branch))  # N, outputs or outputs - inputs, H/s, W/s
         if self.stride == 1:
             return torch.relu(x + branch)
-        # The paper has its ReLU after the join, where it leaves a pooled x that was not negative.
+        # In the paper ReLU follows the concatenation, where it does not change the non-negative x.
         pooled = nn.functional.avg_pool2d(x, 3, stride=2, padding=1, count_include_pad=True)
         return torch.cat((pooled, torch.relu(branch)), 1)
 
@@ -82,12 +83,12 @@ class ShuffleNetV1(nn.Module):
     """ShuffleNetV1: float (N, 3, H, W) -> logits (N, num_classes), at any H and W.
 
     Args:
-        groups: of the 1x1 convolutions.
-        width: the factor on the channels of the stages (section 3.3).
+        groups: groups of the 1x1 convolutions.
+        width: factor on the channels of the stages (section 3.3).
         num_classes: number of logits.
 
     Raises:
-        UserError: groups that Table 1 has not, or a width whose channels do not divide into them.
+        UserError: groups that are not in Table 1, or channels that are not divisible by them.
     """
 
     def __init__(self, groups: int, width: float = 1.0, num_classes: int = 1000) -> None:
@@ -97,7 +98,8 @@ class ShuffleNetV1(nn.Module):
         widths = [w for w in _STEM if _CHANNELS[groups] * w % (4 * groups) == 0]
         if width not in widths:
             raise UserError(f"width is {width}: with {groups} groups it must be one of {widths}")
-        # Rounded up to whole groups: at 0.5x the authors have 12 for 3 groups and 16 for 8.
+        # Rounded up to a multiple of the groups, as in the authors' code: at 0.5x, 12 for 3
+        # groups and 16 for 8.
         inputs = math.ceil(_STEM[width] / groups) * groups
         self.stem = nn.Sequential(
             nn.Conv2d(3, inputs, 3, stride=2, padding=1, bias=False),
@@ -119,17 +121,17 @@ class ShuffleNetV1(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Returns logits (N, num_classes) of images (N, 3, H, W)."""
-        x = self.stem(x)  # of 3 groups at 1x and 224: N, 24, 56, 56
+        x = self.stem(x)  # N, 24, 56, 56 with 3 groups at 1x and 224 x 224
         x = self.units(x)  # N, 960, 7, 7
         x = self.pool(x).flatten(1)  # N, 960
         logits: torch.Tensor = self.head(x)
         return logits
 
     def _initialise(self) -> None:
-        """The authors' _initialize_weights."""
+        """Initialises as the authors' _initialize_weights."""
         for name, layer in self.named_modules():
             if isinstance(layer, nn.Conv2d):
-                inputs = layer.weight.shape[1]  # of one group
+                inputs = layer.weight.shape[1]  # input channels per group
                 nn.init.normal_(layer.weight, std=0.01 if name == "stem.0" else 1 / inputs)
             elif isinstance(layer, nn.BatchNorm2d):
                 nn.init.constant_(layer.bias, 1e-4)

@@ -1,4 +1,4 @@
-"""Networks of timm, as ``timm/<name>``; none has a line of its own here."""
+"""Networks of timm, as ``timm/<name>``."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from models.imagenet import (
 )
 from models.registry import TIMM, Entry
 
-# In the names of networks that were trained to match images with texts. Nothing else in timm tells
-# the width of their embedding, such as 512, from a number of classes.
+# Parts of the names of image-text networks. Nothing else in timm distinguishes the width of their
+# embedding, such as 512, from a number of classes.
 _EMBEDDINGS = ("clip", "_pe_core_")
 
 
 def timm_entry(name: str) -> Entry:
-    """Returns the entry of timm's network ``name``, which may carry a tag of its weights.
+    """Returns the entry of timm's network ``name``, which may include a tag of its weights.
 
     Raises:
-        UserError: timm is not installed, knows no such network or tag, or the network takes images
-            that are not square.
+        UserError: timm is not installed, has no such network or tag, or the network's images are
+            not square.
     """
     timm = import_timm()
     network, _, tag = name.partition(".")
@@ -64,10 +64,10 @@ def timm_entry(name: str) -> Entry:
 
 
 def _family(timm: ModuleType, name: str) -> str:
-    """Returns the file of timm that builds ``name``, such as ``vision_transformer``.
+    """Returns the family of ``name``: its timm module, such as ``vision_transformer``.
 
-    Networks of one file are one family. Its files of MobileNets hold several generations and, for
-    some, EfficientNets beside them: these go by their name, as the same networks do here.
+    timm's MobileNet modules hold several generations and some EfficientNets; their families are
+    taken from the name, as in this registry.
     """
     if found := re.match(r"(?:tf_)?mobilenetv(\d)", name):
         return f"mobilenet_v{found[1]}"
@@ -76,7 +76,7 @@ def _family(timm: ModuleType, name: str) -> str:
 
 
 def import_timm() -> ModuleType:
-    """Returns the timm module, or raises UserError saying how to install it."""
+    """Returns the timm module; raises UserError with how to install it if it is missing."""
     try:
         import timm
     except ImportError as error:
@@ -87,7 +87,7 @@ def import_timm() -> ModuleType:
 
 @functools.cache
 def _tags() -> dict[str, list[str]]:
-    """Returns the tags of the published weights of each network that has some."""
+    """Returns the tags of published weights, by network."""
     tags: dict[str, list[str]] = defaultdict(list)
     for name in import_timm().list_pretrained():
         network, _, tag = name.partition(".")
@@ -96,11 +96,11 @@ def _tags() -> dict[str, list[str]]:
 
 
 def timm_form(name: str, arguments: dict[str, Any] | None = None) -> PublishedForm:
-    """Returns what timm does to an image for network ``name`` where it validates.
+    """Returns the preprocessing that timm uses to validate network ``name``.
 
     Args:
-        name: of the network, with or without the tag of its weights.
-        arguments: of timm's training script, by which it was trained; they come first.
+        name: timm's name of the network, with or without a tag of its weights.
+        arguments: arguments of the timm training run, which take precedence.
     """
     timm = import_timm()
     config = timm.get_pretrained_cfg(name).to_dict()
@@ -108,7 +108,7 @@ def timm_form(name: str, arguments: dict[str, Any] | None = None) -> PublishedFo
 
 
 def published_form(config: dict[str, Any]) -> PublishedForm:
-    """Returns what timm's data ``config`` says of images: :func:`timm.data.resolve_data_config`."""
+    """Returns the preprocessing in a ``config`` of :func:`timm.data.resolve_data_config`."""
     crop, mean = config["input_size"][-1], tuple(config["mean"])
     border = config["crop_mode"] == "border"
     preprocess = Preprocess(
@@ -122,14 +122,13 @@ def published_form(config: dict[str, Any]) -> PublishedForm:
 
 
 def published_labels(name: str, classes: int) -> tuple[str, ...]:
-    """Returns the names of the ``classes`` that published weights tell apart, in order.
+    """Returns the class names of published weights, in the order of the logits.
 
-    Numbers where timm does not name them; nothing where the weights end in features, or in an
-    embedding.
+    They are numbers if timm has no names; empty if the weights end in features or an embedding.
 
     Args:
-        name: of the network, with or without the tag of its weights.
-        classes: outputs of the weights; 0 without a classifier.
+        name: timm's name of the network, with or without a tag of its weights.
+        classes: number of outputs; 0 without a classifier.
     """
     if classes == 1000:
         return imagenet_labels()
@@ -141,7 +140,7 @@ def published_labels(name: str, classes: int) -> tuple[str, ...]:
 
 
 def _subset(classes: int) -> str | None:
-    """Returns what timm calls the part of ImageNet that has so many classes."""
+    """Returns timm's name of the ImageNet subset with that many classes; None if there is none."""
     subset: str | None = import_timm().data.infer_imagenet_subset({"num_classes": classes})
     return subset
 
@@ -155,7 +154,7 @@ def _imagenet(name: str) -> ImageNetWeights:
     timm = import_timm()
     try:
         network = timm.create_model(name, pretrained=True)
-    except Exception as error:  # the hub's client has many kinds of not getting a file
+    except Exception as error:  # the hub's client raises many types of exception
         raise WeightsUnavailable(
             f"{TIMM}{name}: its ImageNet weights cannot be fetched ({first_line(error)})"
         ) from None

@@ -1,6 +1,6 @@
-"""The networks torchvision implements, under torchvision's own names.
+"""Networks of torchvision, under torchvision's names.
 
-A width is a suffix: ``mobilenet_v2_x0_75`` is torchvision's ``mobilenet_v2(width_mult=0.75)``.
+Widths are suffixes: ``mobilenet_v2_x0_75`` is torchvision's ``mobilenet_v2(width_mult=0.75)``.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from models.imagenet import ImageNetWeights, PublishedForm, WeightsUnavailable
 from models.registry import NETWORKS, TORCHVISION, Entry
 from models.saved_weights import modern_key
 
-# family -> name -> side in pixels of the input the network was designed for. ImageNet weights may
-# have been trained at another: theirs comes with them.
+# family -> name -> native side in pixels. ImageNet weights may have been trained at another size,
+# which they state themselves.
 _NATIVE_SIZE = {
     "mobilenet_v2": {"mobilenet_v2": 224},
     "mobilenet_v3": {"mobilenet_v3_large": 224, "mobilenet_v3_small": 224},
-    # First unit of stage 2: out/2 + out/2 channels. The paper's code has 24 + (out - 24), so MACs
-    # differ a little (144.9 against 145.8 M at 1.0x); torchvision's weights fit torchvision's.
+    # First unit of stage 2: out/2 + out/2 channels. In the paper's code it has 24 + (out - 24), so
+    # MACs differ slightly (144.9 and 145.8 M at 1.0x). torchvision's weights need the former.
     "shufflenet_v2": {
         "shufflenet_v2_x0_5": 224,
         "shufflenet_v2_x1_0": 224,
@@ -54,12 +54,12 @@ _NATIVE_SIZE = {
 # family -> name -> widths without published weights.
 _WIDTHS: dict[str, dict[str, tuple[float, ...]]] = {
     "mobilenet_v2": {"mobilenet_v2": (0.35, 0.5, 0.75, 1.4)},
-    # The head is scaled too, which the paper's is not.
+    # The head is scaled too; the paper does not scale it.
     "mobilenet_v3": {"mobilenet_v3_large": (0.75,), "mobilenet_v3_small": (0.75,)},
 }
 
-# With published weights these two shift their input from ImageNet's mean to 0.5 themselves, by an
-# attribute that no state dict holds. Here they never do: their normalisation is 0.5 instead.
+# With published weights torchvision sets an attribute by which these two convert their input from
+# ImageNet's mean to 0.5. No state dict holds it; here their normalisation uses 0.5 instead.
 _SHIFTED: dict[str, dict[str, bool]] = {
     "googlenet": {"transform_input": False, "aux_logits": False, "init_weights": False},
     "inception_v3": {"transform_input": False, "init_weights": False},
@@ -74,13 +74,13 @@ def _build(name: str, num_classes: int, **options: Any) -> nn.Module:
 
 
 def list_classifiers() -> list[str]:
-    """Returns the names of all classifiers that torchvision has."""
+    """Returns the names of all classifiers in torchvision."""
     names: list[str] = torchvision.models.list_models(module=torchvision.models)
     return names
 
 
 def torchvision_entry(name: str) -> Entry:
-    """Returns the entry of torchvision's classifier ``name``, of which the registry has only some.
+    """Returns an entry for any classifier of torchvision, registered here or not.
 
     Raises:
         UserError: torchvision has no such classifier.
@@ -102,12 +102,12 @@ WITH_WEIGHTS = tuple(name for sizes in _NATIVE_SIZE.values() for name in sizes)
 
 
 def default_weights(name: str) -> Any:
-    """Returns torchvision's entry of the weights that a network of :data:`WITH_WEIGHTS` gets."""
+    """Returns torchvision's entry of the weights used for a network of :data:`WITH_WEIGHTS`."""
     return torchvision.models.get_model_weights(name).DEFAULT
 
 
 def torchvision_form(name: str) -> PublishedForm:
-    """Returns what torchvision does to an image for its default weights of ``name``."""
+    """Returns the preprocessing that torchvision's default weights of ``name`` expect."""
     transforms = default_weights(name).transforms()
     preprocess = Preprocess(
         resize=transforms.resize_size[0],
@@ -120,7 +120,7 @@ def torchvision_form(name: str) -> PublishedForm:
 
 
 def _imagenet(name: str) -> ImageNetWeights:
-    """Returns torchvision's default weights; files under ``TORCH_HOME`` need no network."""
+    """Returns torchvision's default weights, downloaded unless they are under ``TORCH_HOME``."""
     weights = default_weights(name)
     try:
         state_dict = weights.get_state_dict(progress=True, check_hash=True)

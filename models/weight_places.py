@@ -1,4 +1,4 @@
-"""Where the weights of a network stand in a file, by the keys and shapes that it has itself."""
+"""Finds the weights of a network in a file, by the network's own keys and shapes."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from torch.overrides import TorchFunctionMode
 from models.registry import build_model
 from models.saved_weights import SavedWeights, Tensors
 
-_PROBES = (7, 11)  # numbers of classes; what differs between them is the head
+_PROBES = (7, 11)  # numbers of classes; tensors whose shapes differ between them are the head
 _DRAWING = (torch.Tensor.normal_, torch.Tensor.uniform_)
-_COUNTERS = (".total_ops", ".total_params")  # thop writes them into a network that it counts
+_COUNTERS = (".total_ops", ".total_params")  # buffers that thop adds to a network
 
 
 class _NoDrawing(TorchFunctionMode):
-    """Skips drawing random weights, which takes most of the time even where there are none."""
+    """Skips random initialisation, which takes most of the time even on the meta device."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -27,9 +27,9 @@ class _NoDrawing(TorchFunctionMode):
 
 
 class Place(NamedTuple):
-    """Where the weights of a network stand in a file.
+    """The location of a network's weights in a file.
 
-    ``group`` is the dictionary, ``prefix`` what each key begins with, such as ``module.``.
+    ``group`` is the dictionary, ``prefix`` a prefix of each key, such as ``module.``.
     """
 
     group: str
@@ -37,14 +37,14 @@ class Place(NamedTuple):
 
     @property
     def entry(self) -> str:
-        """Returns both as one name, such as ``state_dict.module``; empty for a bare state dict."""
+        """Returns group and prefix as one name, such as ``state_dict.module``; may be empty."""
         return ".".join(part for part in (self.group, self.prefix.rstrip(".")) if part)
 
 
 def probe(model: str) -> tuple[Tensors, dict[str, int]]:
-    """Returns all tensors of a network on the meta device, and the keys of its head.
+    """Returns all tensors of a network with 7 classes on the meta device, and its head's keys.
 
-    The latter with the dimension that is the number of classes; in the tensors it is 7.
+    The keys of the head are given with the dimension that is the number of classes.
     """
     few, more = (on_meta(model, classes) for classes in _PROBES)
     head = {
@@ -56,13 +56,13 @@ def probe(model: str) -> tuple[Tensors, dict[str, int]]:
 
 
 def on_meta(model: str, classes: int) -> Tensors:
-    """Returns all tensors of a network for so many classes, on the meta device: shapes only."""
+    """Returns all tensors of a network with ``classes`` classes, on the meta device."""
     with torch.device("meta"), _NoDrawing():
         return build_model(model, num_classes=classes).state_dict()
 
 
 def places(saved: SavedWeights, keys: Collection[str]) -> Counter[Place]:
-    """Returns how many of ``keys`` stand in the file at each place that has some."""
+    """Counts for each place of the file how many of ``keys`` it has."""
     found: Counter[Place] = Counter()
     for group, tensors in saved.groups.items():
         for key in tensors:
@@ -74,7 +74,7 @@ def places(saved: SavedWeights, keys: Collection[str]) -> Counter[Place]:
 
 
 def inside(saved: SavedWeights, place: Place) -> Tensors:
-    """Returns the tensors at a place of a file, by their keys without its prefix."""
+    """Returns the tensors at a place of a file, by key without the prefix."""
     tensors = saved.groups[place.group].items()
     return {
         key.removeprefix(place.prefix): tensor

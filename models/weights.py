@@ -1,4 +1,4 @@
-"""Published ImageNet weights, and random weights fit for timing."""
+"""Published ImageNet weights, and random weights that are suitable for timing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def load_imagenet_weights(name: str) -> ImageNetWeights:
     """Returns the published ImageNet weights of network ``name``.
 
     Raises:
-        WeightsUnavailable: they cannot be had.
+        WeightsUnavailable: there are none, or they can be neither found nor downloaded.
         UserError: unknown network.
     """
     get = find_model(name).imagenet
@@ -40,7 +40,7 @@ def imagenet_classifier(
     Args:
         name: registry name.
         weights: from :func:`load_imagenet_weights`.
-        labels: its classes; None for those of the weights. With others the last layer stays
+        labels: class names; None for those of the weights. With other labels the last layer is
             random.
 
     Raises:
@@ -67,35 +67,34 @@ def imagenet_classifier(
 
 
 def open_branches(network: nn.Module) -> None:
-    """Replaces weights of a fresh network that all start at one value near zero by random ones.
+    """Randomises weights of an untrained network that are initialised to a constant near zero.
 
-    Gains of residual branches (0, or 1e-6 of LayerScale) and some last layers do. Whatever is
-    multiplied by them is not seen in the logits, so a graph that is wrong there would agree with
-    torch.
+    Those are gains of residual branches (0, or LayerScale's 1e-6) and some last layers. They hide
+    whatever they multiply from the logits, so a graph that is wrong there would agree with torch.
     """
     for name, parameter in network.named_parameters():
         low, high = (float(end) for end in parameter.detach().aminmax())
         if low == high and abs(low) < NEARLY_ZERO and not name.endswith("bias"):
-            if parameter.numel() == max(parameter.shape):  # a gain for each channel
+            if parameter.numel() == max(parameter.shape):  # one gain per channel
                 nn.init.ones_(parameter)
             else:
                 nn.init.normal_(parameter, std=0.02)
 
 
 def batch_norms(network: nn.Module) -> list[_BatchNorm]:
-    """Returns the layers of ``network`` that have running statistics of batches."""
+    """Returns the layers of ``network`` with running batch statistics."""
     layers = (layer for layer in network.modules() if isinstance(layer, _BatchNorm))
     return [layer for layer in layers if layer.track_running_stats]
 
 
 @torch.no_grad()
 def settle_batch_norm(network: nn.Module, batches: Iterable[torch.Tensor]) -> None:
-    """Gives a network the batch norm statistics of ``batches``: the mean over all of them.
+    """Sets a network's batch norm statistics to their mean over ``batches``.
 
-    Untrained statistics (mean 0, variance 1) let activations vanish layer by layer: logits of
-    1e-9, denormal numbers that slow a CPU down, and ranges no int8 calibration can use. Unlike
-    ``torch.optim.swa_utils.update_bn``, all but batch norm is in evaluation mode, as it is where
-    the statistics are used: dropout and stochastic depth change them, and draw random numbers.
+    With untrained statistics (mean 0, variance 1) activations vanish layer by layer: logits of
+    1e-9, denormal numbers that slow a CPU down, and ranges that int8 calibration cannot use. Unlike
+    in ``torch.optim.swa_utils.update_bn``, all layers but batch norm are in evaluation mode, as
+    dropout and stochastic depth would change the statistics.
 
     Args:
         network: uint8 (N, H, W, 3) -> logits; left in evaluation mode.
@@ -106,7 +105,7 @@ def settle_batch_norm(network: nn.Module, batches: Iterable[torch.Tensor]) -> No
     momenta = [layer.momentum for layer in layers]
     for layer in layers:
         layer.reset_running_stats()
-        layer.momentum = None  # to torch, the mean over all batches
+        layer.momentum = None  # makes torch compute the mean over all batches
         layer.training = True
     for pixels in batches:
         network(pixels)
