@@ -202,24 +202,18 @@ def _no_held_out_classes(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
-        (_one_class, r"pets: it holds one class folder \(cat\); .* at least two folders of images"),
-        (
-            _no_classes,
-            r"pets: it holds images \(such as cat0\.png, 20 in all\) but no class",
-        ),
-        (_no_images, r"pets/dog: it holds no images; add some or remove"),
-        (_one_image, r"pets: class dog holds 1 image, and one to learn from and one to hold out"),
-        (_copies, r"pets: class dog holds 1 image, 10 times, and one to learn from and one"),
-        (_broken_link, r"pets/eel: a link to /nowhere/eel, which is not there"),
-        (_only_train, r"pets: train/ may be .* \(there is none beside it"),
-        (_only_val, r"pets: val/ may be .* \(none to learn from .*train=FOLDER val=val,"),
-        (_other_classes, r"pets: train lacks bee and val lacks eel; they need the same classes"),
-        (_many_other_classes, r"val lacks class2, .*, class6 and 2 more; they need"),
-        (_no_held_out_image, r"pets: val lacks dog; they need the same classes"),
-        (
-            _no_held_out_classes,
-            r"pets/val: it holds images .*1 in all\) but no class",
-        ),
+        (_one_class, r"pets: .*\(cat\)"),
+        (_no_classes, r"pets: .*cat0\.png, 20 "),
+        (_no_images, r"pets/dog: "),
+        (_one_image, r"pets: .*\bdog .*\b1 image\b"),
+        (_copies, r"pets: .*\bdog .*\b1 image, 10 times\b"),
+        (_broken_link, r"pets/eel: .*/nowhere/eel\b"),
+        (_only_train, r"pets: train/ "),
+        (_only_val, r"pets: val/ .*train=FOLDER val=val,"),
+        (_other_classes, r"pets: train .*\bbee\b.* val .*\beel\b"),
+        (_many_other_classes, r"pets: val .*class2, .*, class6 and 2 "),
+        (_no_held_out_image, r"pets: val .*\bdog\b"),
+        (_no_held_out_classes, r"pets/val: .*\b1 "),
     ],
 )
 def test_a_folder_that_is_no_data_set(
@@ -232,11 +226,11 @@ def test_a_folder_that_is_no_data_set(
 
 
 def test_an_empty_folder_and_an_unknown_name(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="it holds no class folders"):
+    with pytest.raises(UserError, match=f"^{tmp_path}: "):
         load_data(str(tmp_path))
-    with pytest.raises(UserError, match=r"unknown data 'digit': .* did you mean digits"):
+    with pytest.raises(UserError, match=r"'digit': .*\bdigits\b"):
         load_data("digit")
-    with pytest.raises(UserError, match=r"unknown data '': .* there are cifar10, cifar100, digits"):
+    with pytest.raises(UserError, match=r"'': .*cifar10, cifar100, digits"):
         load_data("")
 
 
@@ -249,16 +243,16 @@ def test_a_folder_that_may_not_be_listed(folder: Path, monkeypatch: pytest.Monke
         return list_folder(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    with pytest.raises(UserError, match=r"pets/dog: cannot be listed \(Permission denied\)"):
+    with pytest.raises(UserError, match=r"pets/dog: .*\(Permission denied\)"):
         load_data(str(folder))
 
 
 def test_a_path_that_is_not_there(folder: Path, here: Path) -> None:
-    with pytest.raises(UserError, match=rf"pest: there is no pest in {here}; .* {here}/pets\?"):
+    with pytest.raises(UserError, match=rf"pest: .*{here}; .* {here}/pets\?"):
         load_data("./pest")
-    with pytest.raises(UserError, match=rf"there is no nowhere in {here}; check the path"):
+    with pytest.raises(UserError, match=rf"nowhere/near/pets: .*\bnowhere in {here}"):
         load_data("nowhere/near/pets")
-    with pytest.raises(UserError, match=r"cat/0\.png: a file, not a folder"):
+    with pytest.raises(UserError, match=r"cat/0\.png: "):
         load_data("pets/cat/0.png")
 
 
@@ -289,14 +283,14 @@ def test_the_name_is_the_same_from_wherever_the_folder_is_seen(
 
 
 def test_a_name_with_no_letter_is_refused(folder: Path) -> None:
-    with pytest.raises(UserError, match=r"/!!: runs cannot be filed under this name"):
+    with pytest.raises(UserError, match=r"/!!: "):
         load_data(str(folder.rename(folder.parent / "!!")))
 
 
 @pytest.mark.parametrize("name", ["digits", "Digits", "imagenet", "random"])
 def test_a_folder_may_not_take_the_name_of_a_data_set(here: Path, folder: Path, name: str) -> None:
     folder.rename(here / name)
-    with pytest.raises(UserError, match=rf"name {name} is taken, .* ln -s {name} my_{name}"):
+    with pytest.raises(UserError, match=rf"\b{name} .* ln -s {name} my_{name}"):
         load_data(f"./{name}")
     (here / f"my_{name}").symlink_to(here / name)  # as the message says
     assert load_data(f"my_{name}").name == f"my_{name}"

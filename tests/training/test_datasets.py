@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import io
 import pickle
+import re
 import shutil
 import tarfile
 import urllib.request
@@ -162,7 +163,7 @@ def test_fetched_fashion_mnist_gives_the_samples_of_the_package(
 @pytest.mark.usefixtures("no_debian_package")
 def test_fashion_mnist_without_a_network(kept: Path) -> None:
     line = the_one_line("fashion_mnist")
-    assert f"train-images-idx3-ubyte.gz is not in {kept}/FashionMNIST/raw" in line
+    assert re.search(rf"train-images-idx3-ubyte\.gz .*{kept}/FashionMNIST/raw", line)
     assert "no network in tests" in line
     assert line.endswith("apt-get install dataset-fashion-mnist")
 
@@ -185,7 +186,7 @@ def test_a_damaged_file_of_the_package_is_named(
     for name in FASHION_FILES:
         (tmp_path / name).write_bytes(content)
     line = the_one_line("fashion_mnist")
-    assert line.startswith(f"{tmp_path / FASHION_FILES[0]} is damaged or cut short")
+    assert line.startswith(f"{tmp_path / FASHION_FILES[0]} ")
     assert line.endswith("apt-get install --reinstall dataset-fashion-mnist")
 
 
@@ -244,17 +245,19 @@ def test_cifar_without_a_network(here: Path, monkeypatch: pytest.MonkeyPatch, na
     monkeypatch.delenv("POCKETNETS_DATA", raising=False)
     line = the_one_line(name)
     archive = f"{name[:5]}-{name[5:]}-python.tar.gz"
-    assert f"{name}: {archive} is not in data and could not be fetched (" in line
+    assert line.startswith(f"{name}: {archive} ")
     assert "no network in tests" in line
-    assert f"put {archive} from https://www.cs.toronto.edu/~kriz/{archive} into data" in line
-    assert "or set POCKETNETS_DATA" in line
+    assert re.search(rf"https://www\.cs\.toronto\.edu/~kriz/{archive} .*\bdata\b", line)
+    assert "POCKETNETS_DATA" in line
 
 
 def test_an_archive_cut_short_is_named(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     archive = make_cifar(kept, monkeypatch, "cifar10")
     shutil.rmtree(kept / "cifar-10-batches-py")
     archive.write_bytes(archive.read_bytes()[:-100])
-    assert f"{archive} is damaged or cut short and could not be fetched" in the_one_line("cifar10")
+    line = the_one_line("cifar10")
+    assert f"{archive} " in line
+    assert "no network in tests" in line
 
 
 class Response(io.BytesIO):
@@ -283,7 +286,7 @@ def test_what_was_fetched_is_not_the_archive(
 
     monkeypatch.setattr(urllib.request, "urlopen", answer)
     line = the_one_line("cifar100")
-    assert f"{kept}/cifar-100-python.tar.gz is damaged or cut short and could not" in line
+    assert f"{kept}/cifar-100-python.tar.gz " in line
     assert ("IncompleteRead" if breaks else "corrupted") in line
 
 
@@ -298,7 +301,7 @@ def test_an_archive_that_cannot_be_unpacked(kept: Path, monkeypatch: pytest.Monk
     shutil.rmtree(kept / "cifar-10-batches-py")
     (kept / "cifar-10-batches-py").write_bytes(b"in the way")
     line = the_one_line("cifar10")
-    assert f"cifar-10-python.tar.gz could not be unpacked in {kept}" in line
+    assert re.search(rf"cifar-10-python\.tar\.gz .*{kept}", line)
 
 
 @pytest.fixture
@@ -342,7 +345,7 @@ def test_flowers_with_photos_missing(flowers: Path) -> None:
     missing = flowers / "jpg" / "image_00007.jpg"
     missing.unlink()
     line = the_one_line("flowers102")
-    assert f"1 of 8 photos are not there, the first is {missing}; remove {flowers}/jpg" in line
+    assert re.search(rf"\b1 of 8 .*{missing}.*{flowers}/jpg\b", line)
     shutil.rmtree(flowers / "jpg")  # as the line says
     assert len(load_data("flowers102").val) == 4
 
@@ -350,9 +353,9 @@ def test_flowers_with_photos_missing(flowers: Path) -> None:
 def test_flowers_without_a_network(kept: Path, flowers: Path) -> None:
     (flowers / "setid.mat").unlink()
     line = the_one_line("flowers102")
-    assert f"setid.mat is not in {flowers} and could not be fetched" in line
-    assert "put setid.mat from https://www.robots.ox.ac.uk/" in line
-    assert line.endswith("the folder that holds flowers-102/setid.mat")
+    assert re.search(rf"setid\.mat .*{flowers}", line)
+    assert "https://www.robots.ox.ac.uk/" in line
+    assert line.endswith(" flowers-102/setid.mat")
 
 
 # ImageNet, which has to be brought
@@ -396,15 +399,15 @@ def test_the_thousand_wnids_sort_into_the_order_of_the_labels() -> None:
 def test_imagenet_with_a_class_missing(some_imagenet: Path, part: str) -> None:
     shutil.rmtree(next((some_imagenet / part).iterdir()))
     line = the_one_line("imagenet")
-    assert line.startswith(f"imagenet: {some_imagenet / part} holds 999 class folders, not the 1,0")
+    assert re.search(rf"^imagenet: {some_imagenet / part} .*\b999\b.*\b1,000\b", line)
 
 
 def test_imagenet_that_is_not_there(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("POCKETNETS_DATA", raising=False)
     line = the_one_line("imagenet")
-    assert line.startswith("imagenet: data/imagenet/train holds 0 class folders, not the 1,000")
-    assert "data/imagenet/val/n01440764/*.JPEG are there" in line
-    assert "set POCKETNETS_DATA to the folder that holds such an imagenet/" in line
+    assert re.search(r"^imagenet: data/imagenet/train .*\b0\b.*\b1,000\b", line)
+    assert "data/imagenet/val/n01440764/*.JPEG" in line
+    assert re.search(r"POCKETNETS_DATA .*imagenet/", line)
 
 
 def test_the_table_in_the_docs_is_the_registry() -> None:

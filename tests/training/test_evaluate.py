@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import subprocess
 from collections.abc import Callable
@@ -48,13 +49,15 @@ def test_right_answers_are_counted_over_all_batches(tmp_path: Path) -> None:
     assert answers.top1 == pytest.approx(5 / 6)
     (tmp_path / "broken.png").write_bytes(b"no image")
     broken: Sample = (tmp_path / "broken.png", 1)
-    with pytest.raises(ImageError, match="--skip-unreadable leaves such images out"):
+    with pytest.raises(ImageError, match=r"broken\.png: .*--skip-unreadable"):
         evaluate(network, [broken], RECIPE)
     reported: list[ImageError] = []
     assert evaluate(network, [broken, *grey(250)], RECIPE, report=reported.append) == (1, 1)
     assert len(reported) == 1
-    with pytest.raises(UserError, match="no image of the part to test on can be read"):
+    with pytest.raises(UserError) as caught:
         evaluate(network, [broken], RECIPE, report=reported.append)
+    assert not isinstance(caught.value, ImageError)  # no image is left, not this one alone
+    assert len(reported) == 2
 
 
 def test_a_run_is_tested_once_with_the_weights_it_kept(
@@ -69,8 +72,8 @@ def test_a_run_is_tested_once_with_the_weights_it_kept(
     )
     ran = command("training", *shlex.split(flags))
     assert ran.returncode == 0, ran.stderr
-    assert "pets: learned from Training/, 20 % of it held out, tested on Testing/" in ran.stderr
-    assert "16 images to learn from, 4 held out, 8 to test on, 2 classes" in ran.stderr
+    assert re.search(r"pets: .*Training/, 20 %.* Testing/", ran.stderr)
+    assert re.search(r"\b16 images .*\b4 .*\b8 .*\b2 classes", ran.stderr)
     run = run_folder("resnet14", "pets")
     checkpoint = load_checkpoint(checkpoint_path(run))
     data = load_data("pets")

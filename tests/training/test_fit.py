@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -58,7 +59,7 @@ def test_a_damaged_checkpoint_is_said_in_one_line(in_trained: Path, tmp_path: Pa
     ):
         path = tmp_path / name
         path.write_bytes(content)
-        with pytest.raises(UserError, match="not a checkpoint of this project, or damaged") as e:
+        with pytest.raises(UserError, match=f"{path}: ") as e:
             load_checkpoint(path)
         assert "\n" not in str(e.value)
 
@@ -66,37 +67,34 @@ def test_a_damaged_checkpoint_is_said_in_one_line(in_trained: Path, tmp_path: Pa
 def test_a_checkpoint_of_others_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.ckpt"
     torch.save({"state_dict": {}}, path)
-    with pytest.raises(UserError, match="not a checkpoint of this project"):
+    with pytest.raises(UserError, match=f"{path}: "):
         load_checkpoint(path)
 
 
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--model", "mobilenet", "--data", "digits"], "unknown model 'mobilenet': did you mean"),
-        (["--model", "mobilenet_v3", "--data", "digit"], "unknown data 'digit'"),
-        (["--model", "mobilenet_v3", "--data", "digits", "--recipe-name", "x"], "unknown recipe"),
+        (["--model", "mobilenet", "--data", "digits"], r"'mobilenet': .*mobilenet_v"),
+        (["--model", "mobilenet_v3", "--data", "digit"], r"'digit': .*digits"),
+        (["--model", "mobilenet_v3", "--data", "digits", "--recipe-name", "x"], r"'x': .*scratch"),
         (
             ["--model", "mobilenet_v3", "--data", "digits", "--recipe.epochs", "0"],
-            "epochs is 0: it must be at least 1",
+            r"epochs is 0: .*\b1$",
         ),
-        (
-            ["--model", "vgg16", "--data", "digits", "--recipe.zero-gamma"],
-            "zero_gamma is true: this network has no residual branch",
-        ),
+        (["--model", "vgg16", "--data", "digits", "--recipe.zero-gamma"], r"zero_gamma is true: "),
         (
             ["--model", "resnet14", "--data", "digits", "--recipe.weights", "imagenet"],
-            "resnet14: nobody published ImageNet weights for it; or --recipe-name scratch",
+            r"resnet14: .*--recipe-name scratch",
         ),
         (
             ["--model", "resnet14", "--data", "digits", "--recipe.teacher", "efficientnet_lite0"],
-            "teacher efficientnet_lite0 knows 1000 classes (tench, ...), the data has 10",
+            r"efficientnet_lite0 .*\b1000\b.*\(tench, \.\.\.\).*\b10\b",
         ),
         (
             ["--model", "resnet14", "--data", "digits", "--recipe.batch-size", "1439"],
-            "batch_size is 1439, more than the 1438 training images of digits",
+            r"batch_size is 1439, .*\b1438\b.*digits",
         ),
-        (["--model", "resnet14", "--data", "digits", "--resume"], "no run was started"),
+        (["--model", "resnet14", "--data", "digits", "--resume"], r"runs/.*resnet14-digits"),
     ],
 )
 def test_a_mistake_on_the_command_line_ends_in_one_line(
@@ -107,7 +105,7 @@ def test_a_mistake_on_the_command_line_ends_in_one_line(
     assert ran.stdout == ""
     line = ran.stderr.strip().splitlines()[-1]
     assert line.startswith("error: ")
-    assert reason in line
+    assert re.search(reason, line)
     assert "Traceback" not in ran.stderr
     assert not list(here.rglob("*.ckpt"))
 

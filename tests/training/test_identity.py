@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -104,11 +105,13 @@ def test_changes_are_told_by_content(folder: Path, make_images: MakeImages) -> N
     assert changes(before, listed(load_data(str(folder)))) == []
     make_images(folder / "cat" / "more", 20)
     (folder / "dog" / "0.png").unlink()
-    said = ", ".join(changes(before, listed(load_data(str(folder)))))
-    assert "images of train: " in said
-    assert "images of val: " in said
-    assert "added" in said
-    assert "removed" in said
+    train, val = changes(before, listed(load_data(str(folder))))
+    assert re.search(r"\btrain: ", train)
+    assert re.search(r"\bval: ", val)
+    added, removed = (
+        sum(map(int, re.findall(rf"(\d+) {what}", train + val))) for what in ("added", "removed")
+    )
+    assert (added - removed, removed > 0) == (20 - 1, True)
 
 
 def test_an_image_that_moves_to_another_class_is_another(folder: Path) -> None:
@@ -118,7 +121,8 @@ def test_an_image_that_moves_to_another_class_is_another(folder: Path) -> None:
     other = ImageData(
         name="pets", labels=data.labels, train=moved, val=data.val, digests=data.digests
     )
-    assert changes(listed(data), listed(other)) == ["images of train: 1 added and 1 removed"]
+    (line,) = changes(listed(data), listed(other))
+    assert re.search(r"\btrain: 1 .*1 ", line)
 
 
 def test_arrays_have_an_identity_as_well() -> None:
@@ -134,7 +138,7 @@ def test_an_image_list_that_is_cut_is_told(folder: Path) -> None:
     with pytest.raises(ValueError, match="cut off"):
         changes(content[:-1], content)
     for cut in (content[: content.rindex(b"\n", 0, -1) + 1], content.splitlines(keepends=True)[0]):
-        with pytest.raises(ValueError, match=r"lists (19|0) images, and 20 were written"):
+        with pytest.raises(ValueError, match=r"\b(19|0) images\b.*\b20\b"):
             changes(cut, content, count=20)
 
 
@@ -150,11 +154,11 @@ def test_a_run_says_what_it_learned_from(folder: Path, tmp_path: Path) -> None:
         content.replace(b",cat,", b",cat,x"),
     ):
         images.write_bytes(damaged)
-        with pytest.raises(ValueError, match=r"hexadecimal|lists 19 images"):
+        with pytest.raises(ValueError, match=r"hexadecimal|\b19 images"):
             learned_from(tmp_path)
     images.write_bytes(content)
     plan.write_text("{}")  # of earlier versions
     assert learned_from(tmp_path) == digests(data, "train")
     plan.write_text("[]")
-    with pytest.raises(ValueError, match="not an object"):
+    with pytest.raises(ValueError, match="object"):
         learned_from(tmp_path)

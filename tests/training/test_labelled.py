@@ -57,7 +57,7 @@ def test_classes_that_a_file_names(tmp_path: Path, make_images: MakeImages) -> N
     (tmp_path / "labels.csv").write_text("file,label\n0.png,cat\n1.png,dog\n3.png,dog\n")
     images = load_labelled(str(tmp_path), FolderLayout(labels="labels.csv"))
     assert classes(images) == {"cat": 1, "dog": 2}
-    assert images.scan.unused == {"not named in labels.csv": [tmp_path / "2.png"]}
+    assert list(images.scan.unused.values()) == [[tmp_path / "2.png"]]
 
 
 @pytest.mark.parametrize(
@@ -69,12 +69,12 @@ def test_classes_that_a_file_names(tmp_path: Path, make_images: MakeImages) -> N
     ],
 )
 def test_a_named_data_set_has_a_layout_of_its_own(layout: FolderLayout) -> None:
-    with pytest.raises(UserError, match="digits has labels and parts of its own"):
+    with pytest.raises(UserError, match=r"digits\b.*--labels"):
         load_labelled("digits", layout)
 
 
 def test_what_is_neither_a_name_nor_a_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="did you mean digits"):
+    with pytest.raises(UserError, match=r"'digit'.*\bdigits\b"):
         load_labelled("digit")
-    with pytest.raises(UserError, match="there is no pets in"):
+    with pytest.raises(UserError, match=f"pets in {tmp_path}"):
         load_labelled(str(tmp_path / "pets"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
 import subprocess
@@ -121,21 +122,21 @@ def test_images_without_a_line_are_counted(photos: Path, make_images: MakeImages
         photos, write(photos, "file,label", "images/{index}.png,{label}", end="\n,\n,cat\n")
     )
     check(data)
-    assert data.scan.lines() == [
-        f"not used: 4 files: 1 in a line without file or label ({photos}/labels.csv, line 23), "
-        f"3 not named in labels.csv (such as {photos}/test/0.jpg)"
-    ]
+    without_label, not_named = data.scan.unused.values()
+    assert list(map(str, without_label)) == [f"{photos}/labels.csv, line 23"]
+    assert not_named == [photos / "test" / f"{index}.jpg" for index in range(3)]
 
 
 def test_lines_without_an_image_are_a_loss(photos: Path) -> None:
     file = write(photos, "file,label", "images/{index}.png,{label}", end="\nlost1.png,dog")
     check(load(photos, file))
     file.write_text(file.read_text() + "\nlost2.png,dog")
-    with pytest.raises(UserError, match=r"class dog: 2 of its 12 files .* 2 not there \(such as"):
+    with pytest.raises(UserError, match=r"class dog: 2 of its 12 .*lost1\.png"):
         load(photos, file)
     data = load(photos, file, skip_unreadable=True)
     check(data)
-    assert "2 not there" in data.scan.lines()[0]
+    (missing,) = data.scan.unused.values()
+    assert [path.name for path in missing] == ["lost1.png", "lost2.png"]
 
 
 @pytest.mark.parametrize(
@@ -153,37 +154,38 @@ def test_a_first_line_whose_image_is_missing_is_a_loss(
     file = write(photos, line, row)
     label = line.rpartition(",")[2]
     if label == "bird":
-        with pytest.raises(UserError, match="class bird: 1 of its 1 files cannot be used: 1 not"):
+        with pytest.raises(UserError, match=r"class bird: 1 of its 1 .*\blost"):
             load(photos, file, *columns)
     else:
         data = load(photos, file, *columns)
         check(data)
-        assert "1 not there" in data.scan.lines()[0]
+        ((missing,),) = data.scan.unused.values()
+        assert missing.name == Path(line.partition(",")[0]).name
 
 
 @pytest.mark.parametrize(
     ("content", "columns", "reason"),
     [
-        ("a,b,c\n1,2,3", (), r"first line \(a, b, c\) may .*-columns a c .*-columns 1 3 if"),
-        ("lost,bird\n0,cat\n1,dog\n2,dog", (), r"first line \(lost, bird\) may name the columns"),
-        ("a,b,c\n0.png,2,3\n1.png,2,3", (), r"columns a, b, c; say which .*--labels-columns a c"),
-        ("a,b\n1,2", ("a", "x"), r"--labels-columns x: .* has the columns a, b"),
+        ("a,b,c\n1,2,3", (), r"\(a, b, c\) .*-columns a c .*-columns 1 3 "),
+        ("lost,bird\n0,cat\n1,dog\n2,dog", (), r"labels\.csv: .*\(lost, bird\)"),
+        ("a,b,c\n0.png,2,3\n1.png,2,3", (), r" a, b, c; .*--labels-columns a c"),
+        ("a,b\n1,2", ("a", "x"), r"--labels-columns x: .* a, b"),
         ("a,b\n1,2", ("0", "1"), r"--labels-columns 0: "),
-        ("a,b\n1,2", ("a",), r"--labels-columns a: it takes two"),
-        ("file,label\n0.png,cat\n0.png,dog", (), r"line 3: 0.png is dog, and was cat before"),
-        ("file,label\n0.png,cat\n1.png,cat", (), r"it names no two classes \(cat\), and"),
-        ("file,label\n0.png,cat\n1.png", (), r"line 3: 1 columns, the first line has more"),
-        ("file,label\n", (), r"it holds no lines below the names"),
-        ("", (), r"it holds no lines"),
-        ("file,label\n0.png,cat\n1\0.png,dog", (), r"line 3: '1\\x00.png' is 'dog', and no name"),
-        ("file,label\n0.png,cat\n1.png,d\0g", (), r"line 3: '1.png' is 'd\\x00g', and no name"),
-        ("a,b\nx.png,cat\ny.png,dog", (), r"columns a, b; say which .*--labels-columns a b"),
-        ("a,b\n0.png,1\n1.png,2", (), r"columns a, b; say which .*--labels-columns a b"),
-        ("0.png,x,cat\n1.png,x,dog", (), r"columns 0.png, x, cat; .*--labels-columns 1 3"),
-        ("0.png,x,cat\n1.png,x,dog", ("id", "3"), r"--labels-columns id: .* has 3 without names"),
-        ('file,label\n"0.png,cat', (), r"not a CSV file in UTF-8"),
-        (b"file,label\n0.png,\xff", (), r"not a CSV file in UTF-8"),
-        (None, (), r"labels.csv: not a CSV file in UTF-8 \(.*No such file"),
+        ("a,b\n1,2", ("a",), r"--labels-columns a: "),
+        ("file,label\n0.png,cat\n0.png,dog", (), r"line 3: 0.png .*\bdog\b.*\bcat\b"),
+        ("file,label\n0.png,cat\n1.png,cat", (), r"labels\.csv: .*\(cat\)"),
+        ("file,label\n0.png,cat\n1.png", (), r"line 3: 1 columns"),
+        ("file,label\n", (), r"labels\.csv: "),
+        ("", (), r"labels\.csv: "),
+        ("file,label\n0.png,cat\n1\0.png,dog", (), r"line 3: '1\\x00.png' .*'dog'"),
+        ("file,label\n0.png,cat\n1.png,d\0g", (), r"line 3: '1.png' .*'d\\x00g'"),
+        ("a,b\nx.png,cat\ny.png,dog", (), r" a, b; .*--labels-columns a b"),
+        ("a,b\n0.png,1\n1.png,2", (), r" a, b; .*--labels-columns a b"),
+        ("0.png,x,cat\n1.png,x,dog", (), r" 0.png, x, cat; .*--labels-columns 1 3"),
+        ("0.png,x,cat\n1.png,x,dog", ("id", "3"), r"--labels-columns id: .*\b3\b"),
+        ('file,label\n"0.png,cat', (), r"labels\.csv: .*CSV .*UTF-8"),
+        (b"file,label\n0.png,\xff", (), r"labels\.csv: .*CSV .*UTF-8"),
+        (None, (), r"labels\.csv: .*\(.*No such file"),
     ],
 )
 def test_a_labels_file_that_cannot_be_used(
@@ -200,13 +202,13 @@ def test_a_labels_file_that_cannot_be_used(
 def test_a_name_that_could_be_several_files(photos: Path, make_images: MakeImages) -> None:
     make_images(photos / "more", 1)
     file = write(photos, "id,label", "{index}.png,{label}")
-    with pytest.raises(UserError, match=r"line 2: 0.png may be .*images/0.png, .*more/0.png; give"):
+    with pytest.raises(UserError, match=r"line 2: 0.png .*images/0.png, .*more/0.png"):
         load(photos, file)
 
 
 def test_class_folders_and_a_labels_file_do_not_go_together(photos: Path) -> None:
     flags = FolderOptions(labels="labels.csv", split_folders=("train=a",))
-    with pytest.raises(UserError, match="--labels for a folder without them"):
+    with pytest.raises(UserError, match=r"--split-folders.*--labels"):
         load_data(str(photos), flags)
 
 
@@ -216,4 +218,4 @@ def test_the_command_line_takes_it(photos: Path, here: Path, command: Command) -
     flags = ("--labels", "train.csv", "--labels-columns", "id", "breed")
     ran = command("training", *TINY, "--data", str(photos), *flags)
     assert ran.returncode == 0, ran.stderr
-    assert "16 images to learn from, 4 held out, 2 classes" in ran.stderr
+    assert re.search(r"\b16 images .*\b4 .*\b2 classes", ran.stderr)

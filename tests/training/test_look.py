@@ -61,6 +61,8 @@ def test_every_format_passes(tmp_path: Path, format: str) -> None:
         pytest.importorskip("pillow_heif")
     Image.new("RGB", (9, 9), "green").save(tmp_path / "image", format)
     check_header(tmp_path / "image")
+    (looked,) = look_at([tmp_path / "image"]).values()
+    assert isinstance(looked, bytes)  # its digest, not a reason to leave it out
 
 
 def test_a_class_may_lose_a_tenth_of_its_files(split: Path) -> None:
@@ -79,13 +81,13 @@ def test_a_class_that_loses_more_than_a_tenth_is_refused(folder: Path) -> None:
     (folder / "dog" / "1.png").write_bytes(b"")
     with pytest.raises(UserError) as caught:
         load_data(str(folder))
-    reasons = rf"1 not a JPEG, .* image \({folder}/dog/0.png\), 1 empty \({folder}/dog/1.png\);"
+    reasons = rf"1 .*\({folder}/dog/0.png\), 1 .*\({folder}/dog/1.png\)"
     message = str(caught.value)
-    assert re.match(f"class dog: 2 of its 10 files cannot be used: {reasons}", message)
-    assert "--skip-unreadable" in message
+    assert re.match(f"class dog: 2 of its 10 .*: {reasons}.*--skip-unreadable", message)
     data = load_data(str(folder), FolderOptions(skip_unreadable=True))
     assert len(images(data)) == 18
-    assert "not used: 2 files" in data.scan.lines()[0]
+    unused = sorted(file for files in data.scan.unused.values() for file in files)
+    assert unused == [folder / "dog" / "0.png", folder / "dog" / "1.png"]
 
 
 def test_files_that_are_not_meant_as_images_are_no_loss(folder: Path) -> None:
@@ -93,13 +95,13 @@ def test_files_that_are_not_meant_as_images_are_no_loss(folder: Path) -> None:
         (folder / "dog" / f"{index}.json").write_text("{}")
     data = load_data(str(folder))
     assert len(images(data)) == 20
-    assert "10 not meant as an image" in data.scan.lines()[0]
+    assert [len(files) for files in data.scan.unused.values()] == [10]
 
 
 def test_a_class_without_any_image_is_refused_in_any_case(folder: Path) -> None:
     for file in (folder / "dog").iterdir():
         file.write_bytes(b"no image")
-    with pytest.raises(UserError, match=r"class dog: 10 of its 10 files .*; add images or remove"):
+    with pytest.raises(UserError, match=rf"class dog: 10 of its 10 .*{folder}/dog"):
         load_data(str(folder), FolderOptions(skip_unreadable=True))
 
 
@@ -123,9 +125,8 @@ def test_what_cannot_be_opened_is_no_image(folder: Path) -> None:
     (folder / "huge.png").write_bytes(image.getvalue())
     names = ("pipe", "link", "zeros.png", "huge.png")
     looks = look_at([folder / name for name in names])
-    pipe, link, zeros, huge = looks.values()
-    assert (pipe, link, huge) == ("not a regular file", "not there", "with too many pixels")
-    assert str(zeros).startswith("not a JPEG, PNG, ")
+    assert all(isinstance(reason, str) for reason in looks.values())
+    assert len(set(looks.values())) == 4  # each has a reason of its own
 
 
 def test_a_file_that_may_not_be_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +140,7 @@ def test_a_file_that_may_not_be_read(folder: Path, monkeypatch: pytest.MonkeyPat
         return opened(path, *arguments, **named)
 
     monkeypatch.setattr(Path, "open", refuse)
-    assert look_at([file]) == {file: "cannot be read (Permission denied)"}
+    assert re.search(r"\(Permission denied\)$", str(look_at([file])[file]))
 
 
 def test_a_tiff_that_costs_too_much_is_refused_as_decoding_does(tmp_path: Path) -> None:
@@ -149,7 +150,7 @@ def test_a_tiff_that_costs_too_much_is_refused_as_decoding_does(tmp_path: Path) 
     at = content.index((273).to_bytes(2, "little"))  # StripOffsets
     content[at + 4 : at + 8] = (200_000).to_bytes(4, "little")
     (tmp_path / "a.tif").write_bytes(content)
-    with pytest.raises(ImageError, match="its tag 273 holds 200000 values"):
+    with pytest.raises(ImageError, match=r"\b273\b.* 200000 "):
         check_header(tmp_path / "a.tif")
 
 
@@ -160,12 +161,12 @@ def test_an_unreadable_image_in_val_is_found_before_the_first_epoch(
         (split / "val" / "dog" / f"{index}.png").write_bytes(b"no image")
     ran = train(command, "--data", str(split))
     assert ran.returncode == 1
-    assert "class dog: 2 of its 10 files cannot be used: 2 not a JPEG, " in ran.stderr
+    assert re.search(rf"class dog: 2 of its 10 .*{split}/val/dog/\d\.png", ran.stderr)
     assert "epoch" not in ran.stderr
     assert not (here / "runs").exists()
     ran = train(command, "--data", str(split), "--skip-unreadable")
     assert ran.returncode == 0
-    assert "not used: 2 files: 2 not a JPEG, " in ran.stderr
+    assert re.search(rf": 2 .*{split}/val/dog/\d\.png", ran.stderr)
     assert "on 18 images" in ran.stdout
 
 
@@ -173,7 +174,6 @@ def test_a_bar_shows_how_far_it_is(folder: Path) -> None:
     shown = io.StringIO()
     terminal = Console(file=shown, force_terminal=True, width=100)
     look_at(sorted((folder / "cat").iterdir()), terminal)
-    assert "looking at the images" in shown.getvalue()
     assert "10/10" in shown.getvalue()
     piped = io.StringIO()
     look_at(sorted((folder / "cat").iterdir()), Console(file=piped))
@@ -190,18 +190,18 @@ def test_an_image_in_train_and_val_is_refused(split: Path) -> None:
     with pytest.raises(UserError) as caught:
         look(data, FolderOptions())
     said = str(caught.value)
-    assert said.startswith("split: the same images twice: 7 in train and val: ")
+    assert re.search(r"^split: .*: 7 in train and val: .*--allow-duplicates", said)
     assert f"{split}/train/cat/0.png = {split}/val/cat/c0" in said
     assert said.count(" = ") == 5
-    assert said.endswith("remove one of each, or --allow-duplicates goes on")
     looked = look(data, FolderOptions(allow_duplicates=True))
     assert len(looked.val) == 27
-    assert looked.scan.notes[-1].startswith("warning: split: the same images twice: 7")
+    assert re.search(r"^warning: split: .*: 7 ", looked.scan.notes[-1])
 
 
 def test_an_image_in_two_classes_is_refused(folder: Path) -> None:
     shutil.copy(folder / "cat" / "3.png", folder / "dog" / "other.png")
-    with pytest.raises(UserError, match="pets: the same images twice: 1 in two classes: "):
+    same = f"{folder}/cat/3.png = {folder}/dog/other.png"
+    with pytest.raises(UserError, match=f"^pets: .*: 1 .*{same}.*--allow-duplicates"):
         load_data(str(folder))
     data = load_data(str(folder), FolderOptions(allow_duplicates=True))
     parts = [{str(source) for source, _ in part} for part in (data.train, data.val)]
@@ -227,4 +227,4 @@ def test_published_sets_keep_the_duplicates_they_have(split: Path) -> None:
     published = ImageData(name="imagenet", labels=data.labels, train=data.train, val=data.val)
     looked = look(published, FolderOptions())
     assert len(looked.val) == 21
-    assert looked.scan.notes[0].startswith("warning: imagenet: the same images twice: 1 in")
+    assert re.search(r"^warning: imagenet: .*: 1 in train and val", looked.scan.notes[0])

@@ -40,17 +40,17 @@ def test_default_recipes() -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"epochs": 0}, "epochs is 0: it must be at least 1"),
-        ({"learning_rate": -1.0}, "learning_rate is -1.0: it must be above 0"),
-        ({"warmup": 1.0}, "warmup is 1.0: it must be from 0 to 0.99"),
-        ({"min_scale": 0.0}, "min_scale is 0.0: it must be above 0"),
-        ({"crop": 65}, "crop must lie in 1..resize"),
-        ({"accumulate": 3}, "accumulate is 3: it must divide batch_size, 64"),
-        ({"optimizer": "lamb"}, "optimizer is 'lamb': it must be one of adam, adamw, rmsprop, sgd"),
-        ({"randaugment": 31}, "randaugment is 31: it must be from 0 to 30"),
-        ({"stages": 7}, "stages is 7: more than the 6 epochs"),
-        ({"ema": 1.5}, "ema is 1.5: it must be from 0 to 1"),
-        ({"learning_rate": float("nan")}, "learning_rate is nan"),
+        ({"epochs": 0}, r"epochs is 0: .*\b1$"),
+        ({"learning_rate": -1.0}, r"learning_rate is -1\.0: .*\b0$"),
+        ({"warmup": 1.0}, r"warmup is 1\.0: .*\b0 .*0\.99$"),
+        ({"min_scale": 0.0}, r"min_scale is 0\.0: .*\b0\b"),
+        ({"crop": 65}, r"crop .*1\.\.resize"),
+        ({"accumulate": 3}, r"accumulate is 3: .*batch_size, 64"),
+        ({"optimizer": "lamb"}, r"optimizer is 'lamb': .*adam, adamw, rmsprop, sgd"),
+        ({"randaugment": 31}, r"randaugment is 31: .*\b0 .*\b30$"),
+        ({"stages": 7}, r"stages is 7: .*\b6 epochs"),
+        ({"ema": 1.5}, r"ema is 1\.5: .*\b0 .*\b1$"),
+        ({"learning_rate": float("nan")}, r"learning_rate is nan"),
     ],
 )
 def test_impossible_recipes(changes: dict[str, Any], reason: str) -> None:

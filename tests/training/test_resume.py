@@ -7,6 +7,7 @@ import dataclasses
 import errno
 import math
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -78,11 +79,13 @@ def test_a_killed_run_resumes_to_the_same_weights(
     assert saved["epoch"] < 3
 
     refused = command("training", *FLAGS)
-    assert "--resume goes on with it, --fresh drops it" in refused.stderr
+    assert refused.returncode == 1
+    assert "--resume" in refused.stderr
+    assert "--fresh" in refused.stderr
     other = command("training", *FLAGS, "--resume", "--recipe.momentum", "0.5")
     assert other.returncode != 0
     other = command("training", *FLAGS, "--resume", "--recipe.seed", "1")
-    assert "cannot be resumed as something else: recipe.seed was 0, is 1" in other.stderr
+    assert re.search(r"recipe\.seed .*\b0\b.*\b1\b", other.stderr)
     assert PARTIAL.last.exists()
 
     subprocess.run(line("--resume"), check=True, capture_output=True)
@@ -123,7 +126,7 @@ def test_two_processes_learn_as_one_does(
     started = [sys.executable, "-m", *starter, *FLAGS, *GENTLE, *flags]
     ran = subprocess.run(started, capture_output=True, text=True, timeout=300)
     assert ran.returncode == 0, ran.stderr
-    assert ran.stderr.count("1,438 images to learn from") == 1  # the other process is silent
+    assert ran.stderr.count("1,438 images") == 1  # the other process is silent
     for mine, theirs in zip(curve(RUN), one_process, strict=True):
         assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-3)
         assert mine["val_loss"] == pytest.approx(theirs["val_loss"], rel=1e-3)
@@ -202,7 +205,7 @@ def test_a_stopped_run_ends_non_zero_and_says_how_to_go_on(
     assert ran.stdout == ""
     line = ran.stderr.strip().splitlines()[-1]
     assert line.startswith("stopped: ")
-    assert ("--resume goes on" in line) == (epoch == 1)
+    assert ("--resume" in line) == (epoch == 1)
     assert "Traceback" not in ran.stderr
     assert PARTIAL.last.exists() == PARTIAL.folder.exists() == (epoch == 1)
 
@@ -212,7 +215,7 @@ def test_no_memory_is_one_line(here: Path, monkeypatch: pytest.MonkeyPatch) -> N
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr("training.module.ClassifierModule.training_step", starved)
-    with pytest.raises(UserError, match=r"out of memory at batch_size 64.*--recipe.accumulate 2"):
+    with pytest.raises(UserError, match=r"memory .*batch_size 64.*--recipe.accumulate 2"):
         fit("resnet14", load_data("digits"), tiny())
 
 
@@ -231,7 +234,7 @@ def start(data: ImageData, recipe: Recipe) -> PartialRun:
 def test_a_damaged_checkpoint_is_not_resumed(here: Path) -> None:
     recipe, data = tiny(), load_data("digits")
     start(data, recipe).last.write_bytes(b"half of a file")
-    with pytest.raises(UserError, match=r"last.ckpt: not a checkpoint .* or damaged"):
+    with pytest.raises(UserError, match=r"last\.ckpt: "):
         fit("resnet14", data, recipe, resume=True)
 
 
@@ -247,27 +250,27 @@ def test_a_run_is_resumed_with_the_same_images_only(
         assert len(str(caught.value)) < 500
 
     (folder / "cat").rename(folder / "zebra")  # as many classes, and as many images of each
-    resume(r"labels were cat, dog, are dog, zebra; go back to what it was, or --fresh")
+    resume(r"labels .*cat, dog, .*dog, zebra.*--fresh")
     (folder / "zebra").rename(folder / "cat")
     (folder / "cat" / "0.png").rename(folder / "cat" / "another.png")
     partial.check_same(*made_of(load_data(str(folder)), recipe))
     moved, kept = folder / "cat" / "3.png", folder / "dog" / "4.png"
     kept.write_bytes(moved.read_bytes() + b" ")  # another image, as many of them
-    resume(r"as something else: images of \w+: ")
+    resume(r": images of (train|val): \d")
     shutil.rmtree(folder / "cat")
     make_images(folder / "cat", 10)
-    resume(r"images of train: \d added and \d removed; images of val: ")
+    resume(r"\btrain: \d .*\d .*\bval: \d")
     (partial.folder / "images.csv").unlink()
-    resume(r"does not say which images it was started with, .* earlier version .* --fresh")
+    resume(r"resnet14-pets.* --fresh")
 
 
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        ("run.json", b'{"model": "resn', r"no JSON: "),
-        ("run.json", b"", r"no JSON: "),
-        ("run.json", b"\xff\xfe\xfd", r"no JSON: "),
-        ("run.json", b"[1]", r"not an object"),
+        ("run.json", b'{"model": "resn', r"JSON"),
+        ("run.json", b"", r"JSON"),
+        ("run.json", b"\xff\xfe\xfd", r"JSON"),
+        ("run.json", b"[1]", r"object"),
         ("run.json", b"{}", r"model is None"),
         ("run.json", b'{"model": "a", "data": "b", "labels": 3}', r"labels is 3"),
         (
@@ -275,12 +278,12 @@ def test_a_run_is_resumed_with_the_same_images_only(
             b'{"model": "", "data": "", "labels": [], "recipe_name": "", "recipe": {"eras": 1}}',
             r"Recipe.* 'eras'",
         ),
-        ("images.csv", b"", r"it is cut off"),
-        ("images.csv", b"a,b\n1,2\n", r"its columns are a, b, not part, label, digest, file"),
-        ("images.csv", b"part,label,digest,file\ntrain,0,ab", r"it is cut off"),
-        ("images.csv", b"part,label,digest,file\ntrain,0,ab,\n", r"it lists 1 images, and 1,797"),
-        ("images.csv", b"part,label,digest,file\ntrain,0\n", r"line 2 has 2 columns"),
-        ("images.csv", b'part,label,digest,file\ntrain,0,ab,"c\n', r"line 2: unexpected end"),
+        ("images.csv", b"", r"cut off"),
+        ("images.csv", b"a,b\n1,2\n", r" a, b, .*part, label, digest, file"),
+        ("images.csv", b"part,label,digest,file\ntrain,0,ab", r"cut off"),
+        ("images.csv", b"part,label,digest,file\ntrain,0,ab,\n", r"\b1 images\b.*\b1,797\b"),
+        ("images.csv", b"part,label,digest,file\ntrain,0\n", r"line 2 .*\b2 columns"),
+        ("images.csv", b'part,label,digest,file\ntrain,0,ab,"c\n', r"line 2: "),
     ],
 )
 def test_a_damaged_unfinished_run_is_named(
@@ -289,7 +292,7 @@ def test_a_damaged_unfinished_run_is_named(
     data, recipe = load_data("digits"), tiny()
     partial = start(data, recipe)
     (partial.folder / name).write_bytes(content)
-    with pytest.raises(UserError, match=rf"{name} is damaged \({reason}.*--fresh") as caught:
+    with pytest.raises(UserError, match=rf"{name} .*\(.*{reason}.*--fresh") as caught:
         partial.check_same(*made_of(data, recipe))
     assert "\n" not in str(caught.value)
 
@@ -301,7 +304,7 @@ def test_another_teacher_in_the_same_place_is_another_run(here: Path) -> None:
     partial = start(data, recipe)
     partial.check_same(*made_of(data, recipe))
     checkpoint_path(Path("runs/teacher")).write_bytes(b"another")
-    with pytest.raises(UserError, match="teacher_sha256 was '7692c3ad3540"):
+    with pytest.raises(UserError, match=r"teacher_sha256 .*'7692c3ad3540"):
         partial.check_same(*made_of(data, recipe))
 
 
@@ -309,7 +312,7 @@ def test_of_many_labels_those_that_changed_are_named(here: Path) -> None:
     data, recipe = load_data("digits"), tiny()
     partial = start(data, recipe)
     other = dataclasses.replace(data, labels=(*"0123456", "8", "7", "9"))
-    with pytest.raises(UserError, match=r"labels from number 7 on were 7, 8, 9, are 8, 7, 9"):
+    with pytest.raises(UserError, match=r"labels .*\b7 .*\b7, 8, 9, .*\b8, 7, 9"):
         partial.check_same(*made_of(other, recipe))
 
 
@@ -317,7 +320,7 @@ def test_a_loss_that_is_no_number_ends_the_run(here: Path) -> None:
     recipe = Recipe(
         epochs=2, batch_size=64, learning_rate=1e30, optimizer="sgd", warmup=0.0, resize=8, crop=8
     )
-    with pytest.raises(UserError, match=r"the loss of epoch 1 is nan: learning_rate 1e\+30"):
+    with pytest.raises(UserError, match=r"epoch 1 .*\bnan\b.*learning_rate 1e\+30"):
         fit("resnet14", load_data("digits"), recipe)
 
 

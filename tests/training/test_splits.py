@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,6 +42,11 @@ def origin(data: ImageData, part: str) -> set[str]:
     return {str(folder.relative_to(Path(str(data.folder)))) for folder in folders}
 
 
+def unused(data: ImageData) -> Counter[Path]:
+    """Returns how many entries of each folder are not used."""
+    return Counter(file.parent for files in data.scan.unused.values() for file in files)
+
+
 @pytest.mark.parametrize(
     ("train", "val"),
     [
@@ -69,10 +76,8 @@ def test_what_is_learned_from_and_held_out(
     assert (origin(data, "train"), origin(data, "val")) == ({train}, {val})
     assert (len(data.train), len(data.val), len(data.test)) == (10, 10, 0)
     (line,) = data.scan.lines()
-    assert line.endswith(
-        f"learned from {train.removeprefix('archive/pets/')}/, "
-        f"held out {val.removeprefix('archive/pets/')}/"
-    )
+    parts = [name.removeprefix("archive/pets/") for name in (train, val)]
+    assert re.search(f" {parts[0]}/.* {parts[1]}/$", line)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +99,7 @@ def test_without_val_a_part_of_train_is_held_out(
     assert origin(data, "test") == {test}
     assert [len(part) for part in data.parts.values()] == [8, 2, 10]
     (line,) = data.scan.lines()
-    assert line.endswith(f"learned from {train}/, 20 % of it held out, tested on {test}/")
+    assert re.search(f" {train}/.* 20 %.* {test}/$", line)
 
 
 def test_of_all_three_val_is_held_out_and_test_is_tested_on(split: Callable[..., Path]) -> None:
@@ -115,11 +120,8 @@ def test_what_is_beside_the_parts_is_counted(
     (folder / ".git").mkdir()
     data = load(folder)
     assert len(data.train) == len(data.val) == 10
-    assert data.scan.lines()[1] == (
-        f"not used: 6 files: 2 in no class folder (such as {folder}/0.png), "
-        f"1 hidden or left by machines ({folder}/.git), "
-        f"3 beside the parts (such as {folder}/seg_pred/0.png)"
-    )
+    assert unused(data) == {folder: 3, folder / "seg_pred": 3}
+    assert sorted(map(len, data.scan.unused.values())) == [1, 2, 3]  # .git has its own reason
 
 
 def test_test_images_without_classes_are_counted(
@@ -129,7 +131,7 @@ def test_test_images_without_classes_are_counted(
     make_images(folder / "test", 4)
     data = load(folder)
     assert data.test == ()
-    assert "4 in no class folder" in data.scan.lines()[1]
+    assert unused(data) == {folder / "test": 4}
 
 
 def test_train_beside_test_images_without_classes(
@@ -139,7 +141,7 @@ def test_train_beside_test_images_without_classes(
     make_images(folder / "test", 4)
     data = load(folder)
     assert [len(part) for part in data.parts.values()] == [8, 2]
-    assert "4 in no class folder" in data.scan.lines()[1]
+    assert unused(data) == {folder / "test": 4}
 
 
 def test_a_stray_image_in_a_part_is_counted(
@@ -149,14 +151,15 @@ def test_a_stray_image_in_a_part_is_counted(
     make_images(folder / "train", 1)
     data = load(folder)
     assert (len(data.train), len(data.val)) == (10, 10)
-    assert "1 in no class folder" in data.scan.lines()[1]
+    assert unused(data) == {folder / "train": 1}
 
 
 def test_class_folders_one_folder_deeper_are_taken(split: Callable[..., Path]) -> None:
     folder = split("archive")
     data = load(folder)
     assert data.labels == ("cat", "dog")
-    assert data.scan.lines() == [f"{folder}: its classes are the folders in {folder}/archive"]
+    (line,) = data.scan.lines()
+    assert re.search(f"^{folder}: .* {folder}/archive$", line)
     (folder / "README").write_text("of the archive")
     assert load(folder).labels == ("cat", "dog")
 
@@ -186,16 +189,14 @@ def test_names_that_leave_it_open_are_asked_for(
 ) -> None:
     for name in names:
         make_images(tmp_path / name, 5)
-    with pytest.raises(UserError, match=r"--split-folders none if each folder is a class"):
+    with pytest.raises(UserError, match=r"--split-folders none"):
         load(tmp_path)
     assert load(tmp_path, "none").labels == tuple(sorted(names))
 
 
 def test_two_folders_for_the_same_part_are_asked_for(split: Callable[..., Path]) -> None:
     folder = split("train", "val", "validation")
-    with pytest.raises(
-        UserError, match=r"val/, validation/ are both for the same\); .*train=train"
-    ):
+    with pytest.raises(UserError, match=r"val/, validation/ .*train=train"):
         load(folder)
     data = load(folder, "train=train", "val=validation")
     assert (origin(data, "train"), origin(data, "val")) == ({"train"}, {"validation"})
@@ -215,15 +216,15 @@ def test_folders_can_be_named_by_their_whole_path(split: Callable[..., Path]) ->
 @pytest.mark.parametrize(
     ("chosen", "reason"),
     [
-        (("train=cat", "val=eel"), r"val=eel: there is no folder .*/eel"),
-        (("val=cat",), r"it needs train=FOLDER"),
-        (("train=cat", "val=cat"), r"another folder for each part"),
-        (("fit=cat",), r"it takes train=FOLDER and any of val=FOLDER and test=FOLDER"),
-        (("train=cat", "train=dog"), r"once each"),
-        (("cat",), r"it takes train=FOLDER"),
-        (("train=/", "val=cat"), r"train=/: the folder must lie below .*/pets, such as train=NAME"),
-        (("train=cat", "val=../pets2"), r"val=../pets2: the folder must lie below"),
-        (("train=cat", "val=dog/../cat"), r"another folder for each part"),
+        (("train=cat", "val=eel"), r"val=eel: .*/pets/eel"),
+        (("val=cat",), r"--split-folders val=cat: .*train=FOLDER"),
+        (("train=cat", "val=cat"), r"--split-folders train=cat val=cat: "),
+        (("fit=cat",), r"fit=cat: .*train=FOLDER .*val=FOLDER .*test=FOLDER"),
+        (("train=cat", "train=dog"), r"train=cat train=dog: .*train=FOLDER"),
+        (("cat",), r"--split-folders cat: .*train=FOLDER"),
+        (("train=/", "val=cat"), r"train=/: .*/pets, .*train=NAME"),
+        (("train=cat", "val=../pets2"), r"val=../pets2: .*/pets"),
+        (("train=cat", "val=dog/../cat"), r"train=cat val=dog/../cat: "),
     ],
 )
 def test_folders_that_cannot_be_named_so(
@@ -237,14 +238,14 @@ def test_folders_that_cannot_be_named_so(
 def test_test_may_lack_classes_but_has_no_others(split: Callable[..., Path]) -> None:
     folder = split("train", "val", "test")
     shutil.rmtree(folder / "test" / "dog")
-    assert "warning: test lacks dog" in load(folder).scan.lines()[1]
+    assert re.search(r"^warning: test .*dog", load(folder).scan.lines()[1])
     (folder / "test" / "cat").rename(folder / "test" / "eel")
-    with pytest.raises(UserError, match="train lacks eel and test lacks cat, dog"):
+    with pytest.raises(UserError, match=r"train .*eel.* test .*cat, dog"):
         load(folder)
 
 
 def test_named_data_sets_have_parts_of_their_own() -> None:
-    with pytest.raises(UserError, match="digits has labels and parts of its own"):
+    with pytest.raises(UserError, match=r"digits\b.* --split-folders"):
         load_data("digits", FolderOptions(split_folders=("none",)))
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,11 @@ def epochs(*val_top1: float, train_top1: float = 0.8) -> list[Epoch]:
     ]
 
 
+def warnings_in(text: str) -> list[str]:
+    """Returns the warnings that a run's page begins with."""
+    return [line for line in text.splitlines() if line.startswith("- **")]
+
+
 def test_wilson_interval_of_a_known_case() -> None:
     # Newcombe 1998, Statistics in Medicine 17, Table I, method 3: 81/263, 15/148, 0/20, 1/29.
     for right, images, low, high in (
@@ -91,13 +97,14 @@ def test_classes_and_pairs_by_hand() -> None:
 def test_readme_says_what_was_reached_and_what_to_know() -> None:
     text = readme(facts(), epochs(0.5, 0.9, 0.79, train_top1=0.95), CONFUSION)
     low, high = wilson(19, 24)
-    assert text.startswith("# resnet14 on pets: 79.2 % top-1 on 24 held-out images (95 % interval ")
-    assert f"{low * 100:.1f} to {high * 100:.1f} %" in text
-    assert "would get 83.3 %" in text
-    assert "Epoch 3, which was kept, is not the best.** Epoch 2 reached 90.0 %" in text
-    assert "**The network classifies 19 of 24 held-out images correctly, which cannot be" in text
-    assert "It overfits" not in text
-    assert "2 of 3 classes have fewer than 10" in text
+    title = text.splitlines()[0]
+    for part in ("resnet14", "pets", "79.2 %", "24", f"{low * 100:.1f} to {high * 100:.1f} %"):
+        assert part in title
+    assert "83.3 %" in text  # the share of the largest class
+    chance_level, not_best, few = warnings_in(text)
+    assert "19 of 24" in chance_level
+    assert re.search(r"Epoch 3\b.*Epoch 2\b.* 90\.0 %", not_best)
+    assert "2 of 3 classes" in few
     assert "| cat | 20 | 17 | 85.0 % | 94.4 % | dog (3 times) |" in text
     assert "| cat | dog | 3 | 15.0 % |" in text
     assert "training took | not measured" in text
@@ -110,15 +117,15 @@ def test_a_good_run_has_nothing_to_know_first() -> None:
         epochs(0.5, 1.0, train_top1=0.99),
         np.eye(2, dtype=np.int64) * 12,
     )
-    assert "Know this first" not in text
-    assert "Nothing: every held-out image" in text
+    assert warnings_in(text) == []
+    assert confused_pairs(np.eye(2, dtype=np.int64) * 12) == []
 
 
 def test_what_is_learned_but_does_not_hold_is_overfitting() -> None:
     two = facts(("a", "b"), kept_epoch=1, val_images=40)
     text = readme(two, epochs(0.79, train_top1=0.95), np.array([[17, 3], [5, 15]]))
-    assert "It overfits.** Top-1 is 95.0 % in training and 79.0 % held out" in text
-    assert "told from chance" not in text
+    (overfitting,) = warnings_in(text)
+    assert re.search(r"95\.0 %.* 79\.0 %", overfitting)
 
 
 @pytest.mark.parametrize(
@@ -133,15 +140,14 @@ def test_what_is_learned_but_does_not_hold_is_overfitting() -> None:
 )
 def test_chance_is_what_one_answer_gets(confusion: list[list[int]], same: str | None) -> None:
     words = chance(np.array(confusion))
-    assert (words or "").endswith(f"the same answer every time would get {same}" if same else "")
-    assert (words is None) == (same is None)
+    assert (words.split()[-1] if words else None) == same
 
 
 def test_an_average_that_lags_its_weights_is_named() -> None:
     confusion = np.array([[8, 4], [4, 8]])
     lagging, close = (facts(("a", "b"), weights_top1=top1) for top1 in (0.95, 0.7))
     (_, words) = doubts(lagging, epochs(0.5, 0.6, 0.66), confusion)
-    assert "66.0 % held-out top-1 in the last epoch, where the weights themselves reach 95" in words
+    assert re.search(r"66\.0 %.* 95\.0 %", words)
     assert len(list(doubts(close, epochs(0.5, 0.6, 0.66), confusion))) == 1
 
 
@@ -150,13 +156,15 @@ def test_a_tied_epoch_is_not_a_better_one() -> None:
     assert best_epoch([first, second], second) is second
     assert best_epoch([first, second], first) is first
     text = readme(facts(("a", "b"), kept_epoch=2), [first, second], np.eye(2, dtype=np.int64) * 12)
-    assert "is not the best" not in text
+    assert warnings_in(text) == []
     assert "(best)" not in text
 
 
 def test_the_kept_epoch_is_the_one_that_is_judged() -> None:
     text = readme(facts(kept_epoch=2), epochs(0.5, 0.9, 0.79), CONFUSION)
-    assert "is not the best" not in text
+    chance_level, few = warnings_in(text)
+    assert "19 of 24" in chance_level
+    assert "2 of 3 classes" in few
 
 
 def test_names_are_shown_as_they_are() -> None:
@@ -196,8 +204,9 @@ def test_a_thousand_classes_show_the_most_confused(tmp_path: Path) -> None:
     labels = tuple(f"class {index}" for index in range(1000))
     whole = facts(labels, val_images=int(confusion.sum()), kept_epoch=1)
     text = write_summary(tmp_path, whole, epochs(0.5), confusion).read_text()
-    assert "The 4 of 1,000 classes that are most often confused" in text
+    assert "4 of 1,000 classes" in text
     assert "| class 7 | class 900 | 9 |" in text
+    assert "| class 333 | class 12 | 5 |" in text
     assert "The 10 worst:" in text
     assert len((tmp_path / "per_class.csv").read_text().splitlines()) == 1001
 
@@ -208,6 +217,7 @@ def test_many_classes_and_no_confusion() -> None:
 
 def test_the_title_is_of_the_test_images_where_there_are_some() -> None:
     text = readme(facts(tested=Answers(right=9, images=12)), epochs(0.5, 0.6, 0.7), CONFUSION)
-    assert "75.0 % top-1 on 12 test images" in text.splitlines()[0]
-    assert "The figure in the title is of 12 test images" in text
-    assert "It classifies 19 of 24 held-out images correctly" in text
+    title, *rest = text.splitlines()
+    assert re.search(r"75\.0 %.* 12 ", title)
+    assert "12 test images" in "\n".join(rest)
+    assert "19 of 24" in text

@@ -56,9 +56,9 @@ def test_a_run_learns_from_another(in_trained: Path, tmp_path: Path) -> None:
 
 
 def test_a_teacher_of_other_classes(in_trained: Path) -> None:
-    with pytest.raises(UserError, match=r"teacher runs/.* knows 10 classes \(0, ...\), the data"):
+    with pytest.raises(UserError, match=rf"{TEACHER} .*\b10\b.*\(0, \.\.\.\).*\b2\b"):
         load_teacher(str(TEACHER), ("cat", "dog"), [32])
-    with pytest.raises(UserError, match=r"checkpoint.ckpt: not a checkpoint"):
+    with pytest.raises(UserError, match=rf"{in_trained}/checkpoint\.ckpt: "):
         load_teacher(str(in_trained), ("cat", "dog"), [32])
-    with pytest.raises(UserError, match="unknown model 'resnet500'"):
+    with pytest.raises(UserError, match=r"'resnet500': .*resnet50"):
         load_teacher("resnet500", ("cat", "dog"), [32])
