@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -165,10 +166,25 @@ class Samples(Dataset[Item]):
         return torch.from_numpy(pixels.copy()), label
 
 
+class _ForkedLoader(DataLoader[Item]):
+    """A loader whose worker processes never free what they have inherited.
+
+    Among it can be tensors on a GPU that an earlier run left in a reference cycle. Freeing them
+    aborts a forked process, which cannot use the GPU.
+    """
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        gc.freeze()
+        try:
+            return super().__iter__()  # starts the processes, in which all of it stays frozen
+        finally:
+            gc.unfreeze()
+
+
 def _loader(
     samples: Samples, order: Sampler[Key] | Sequence[Key], size: int, workers: int
 ) -> DataLoader[Item]:
-    return DataLoader(
+    return _ForkedLoader(
         samples,
         batch_size=size,
         sampler=order,

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gc
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,10 @@ from core.errors import UserError
 from core.preprocess import ImageError
 from training.augment import augmented, mixed
 from training.checkpoint import load_checkpoint
-from training.datasets import load_data
+from training.data import Sample
+from training.datasets import ImageArray, load_data
 from training.fit import fit
-from training.loader import Batch, Loaders, TrainingOrder, part_size
+from training.loader import Batch, Loaders, TrainingOrder, part_size, plain_batches
 from training.options import FolderOptions
 from training.recipe import Recipe
 from training.recipes import digits
@@ -53,6 +56,38 @@ def test_pixels_are_a_matter_of_seed_and_epoch_not_of_processes() -> None:
         assert torch.equal(mine.labels, theirs.labels)
     assert not torch.equal(here[0].pixels, batches(0, epoch=4)[0].pixels)
     assert not torch.equal(here[0].labels, batches(0, epoch=3, seed=1)[0].labels)
+
+
+class Collecting(ImageArray):
+    """Collects garbage before each sample, as Python does from time to time."""
+
+    def __getitem__(self, index: int) -> Sample:
+        gc.collect()
+        return super().__getitem__(index)
+
+
+class InACycle:
+    """Garbage that only the collector frees, which then notes the process that freed it."""
+
+    def __init__(self, notes: Path) -> None:
+        self.notes, self.cycle = notes, self
+
+    def __del__(self) -> None:
+        (self.notes / str(os.getpid())).touch()
+
+
+def test_processes_never_free_what_they_inherited(tmp_path: Path) -> None:
+    pixels, labels = np.zeros((8, 32, 32, 3), np.uint8), np.zeros(8, np.int64)
+    gc.disable()  # in this process; it is then the children's alone to free
+    try:
+        InACycle(tmp_path)
+        loader = plain_batches(Collecting(pixels, labels), recipe(crop=32, resize=32, workers=1))
+        assert sum(len(batch.labels) for batch in loader) == 8
+        assert list(tmp_path.iterdir()) == []
+        gc.collect()
+    finally:
+        gc.enable()
+    assert [file.name for file in tmp_path.iterdir()] == [str(os.getpid())]
 
 
 def test_augmenting_leaves_the_generator_of_dropout_alone() -> None:
