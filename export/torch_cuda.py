@@ -59,7 +59,7 @@ class TorchCudaRuntime(GpuRuntime):
             nonlocal answer
             answer = network(images)
 
-        launch = captured(infer).replay if graph else infer
+        launch = CapturedWork(infer).replay if graph else infer
         stream = torch.cuda.current_stream().cuda_stream
         shape = (len(pixels), len(self._artifact.labels))
         return Resident(cuda, stream, launch, shape, lambda: answer.data_ptr(), ExitStack())
@@ -93,17 +93,30 @@ def load_compiled(artifact: Artifact, *, threads: int | None = None) -> TorchCud
     return TorchCudaRuntime(COMPILED, artifact, network)
 
 
-def captured(infer: Callable[[], None]) -> torch.cuda.CUDAGraph:
-    """Returns ``infer`` as a CUDA graph; captured, it was not run."""
-    side = torch.cuda.Stream()
-    with torch.cuda.stream(side):
-        for _ in range(_WARM):
-            infer()
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        infer()
-    return graph
+class CapturedWork:
+    """Work on the GPU as a CUDA graph.
+
+    A graph reads and writes memory by its address; this keeps alive what ``work`` refers to, so
+    that nothing else gets that memory.
+
+    Args:
+        work: puts kernels on the current stream; captured, it was not run.
+    """
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        self._work = work
+        side = torch.cuda.Stream()
+        with torch.cuda.stream(side):
+            for _ in range(_WARM):
+                work()
+        torch.cuda.synchronize()
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            work()
+
+    def replay(self) -> None:
+        """Launches all of the work on the current stream."""
+        self._graph.replay()
 
 
 def require(name: str) -> None:

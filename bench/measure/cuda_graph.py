@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from core.errors import UserError
-from export.torch_cuda import captured, only_fp32
+from export.torch_cuda import CapturedWork, only_fp32
 
 _MS = 1e-3  # torch's events answer in milliseconds
 _AGREEMENT = 1e-3  # of the largest value
@@ -46,7 +46,7 @@ class Replay:
 
         run()
         expected = self._answer.clone()
-        self._graph = captured(run)
+        self._graph = CapturedWork(run)
         self._start, self._stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         scale = float(expected.abs().max()) or 1.0
         error = float((self() - expected).abs().max()) / scale

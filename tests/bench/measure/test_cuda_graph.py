@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,6 +18,7 @@ from bench.measure.cuda_graph import Replay
 from bench.measure.timing import Plan, Timed, measure
 from bench.studies.variants import Variant, prepare
 from core.errors import UserError
+from export.torch_cuda import CapturedWork
 
 
 class PlayedGraph:
@@ -54,7 +58,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> tuple[list[PlayedGraph], list[tor
         found.append(PlayedGraph(work, wrong))
         return found[-1]
 
-    monkeypatch.setattr(bench.measure.cuda_graph, "captured", captured)
+    monkeypatch.setattr(bench.measure.cuda_graph, "CapturedWork", captured)
     monkeypatch.setattr(torch.cuda, "Event", PlayedEvent)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
     return found, wrong
@@ -81,6 +85,20 @@ def test_wrong_answers_are_not_timed(
         Replay(lambda: answer.fill_(4))
 
 
+def test_captured_work_keeps_alive_what_it_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("Stream", "CUDAGraph", "synchronize"):
+        monkeypatch.setattr(torch.cuda, name, lambda: None)
+    for name in ("stream", "graph"):
+        monkeypatch.setattr(torch.cuda, name, nullcontext)
+    images = torch.zeros(1)
+    seen = weakref.ref(images)
+    work = CapturedWork(partial(torch.add, images, 1))
+    del images
+    assert seen() is not None
+    del work
+    assert seen() is None
+
+
 @pytest.mark.gpu
 def test_a_study_replays_what_torch_computes() -> None:
     variant = Variant(
@@ -90,6 +108,16 @@ def test_a_study_replays_what_torch_computes() -> None:
     replay = candidate.calls["torch-cuda"]
     assert isinstance(replay, Replay)
     assert 1e-7 < replay.elapse() < 1
+
+
+@pytest.mark.gpu
+def test_a_replay_keeps_what_it_reads() -> None:
+    kept = torch.ones(1 << 20).cuda()
+    replay = Replay(lambda images=kept: images + 1)
+    del kept
+    others = [torch.full((1 << 20,), 7.0).cuda() for _ in range(8)]
+    assert bool((replay() == 2).all())
+    assert len(others) == 8
 
 
 @pytest.mark.gpu
