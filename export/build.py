@@ -18,11 +18,12 @@ from artifact.validation import MAX_BATCH, ArtifactError
 from core.errors import UserError, closest, in_words, is_of_library, storage_error
 from core.files import staged
 from core.lazy import resolve
+from core.version import own_version
 from export.graphs import Graphs
 from export.network import Network
 
 DEFAULT_TARGETS = tuple(default_names())
-_GRAPH_PACKAGES = ("pocketnets", "torch", "torchvision", "onnx", "onnxscript")
+_GRAPH_PACKAGES = ("torch", "torchvision", "onnx", "onnxscript")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -163,7 +164,8 @@ def _versions(spec: FormatSpec) -> dict[str, str]:
     Raises:
         RuntimeUnavailable: one of the latter is not installed.
     """
-    versions = {package: version(package) for package in _GRAPH_PACKAGES}
+    versions = {"pocketnets": own_version()}
+    versions |= {package: version(package) for package in _GRAPH_PACKAGES}
     try:
         return versions | {package: version(package) for package in spec.packages}
     except PackageNotFoundError as error:

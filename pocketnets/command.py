@@ -11,6 +11,7 @@ from typing import Any
 from core import cli
 from core.errors import UserError, unknown
 from core.lazy import resolve
+from core.version import own_version
 
 SHELLS = ("bash", "zsh", "tcsh", "fish")
 _SHOWN = ("torch", "onnxruntime-gpu", "onnxruntime")  # whose versions --version tells
@@ -163,8 +164,8 @@ def _versions() -> str:
     for package in _SHOWN:
         with suppress(importlib.metadata.PackageNotFoundError):
             shown.append(f"{package} {importlib.metadata.version(package)}")
-    own = importlib.metadata.version(cli.PROGRAM)
-    return f"{cli.PROGRAM} {own} ({', '.join([*shown, f'Python {sys.version.split()[0]}'])})"
+    shown.append(f"Python {sys.version.split()[0]}")
+    return f"{cli.PROGRAM} {own_version()} ({', '.join(shown)})"
 
 
 def _print_completion(arguments: list[str]) -> None:
