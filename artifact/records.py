@@ -48,6 +48,7 @@ class Reading:
         assumed: what nobody said of it and was taken as its publisher has it, in sentences.
         flags: of the command line that say how it was read.
         graph: whether it is an ONNX graph, which no torch network stands behind.
+        program: whether it is an exported program of torch.
     """
 
     entry: str
@@ -56,6 +57,7 @@ class Reading:
     assumed: tuple[str, ...]
     flags: tuple[str, ...]
     graph: bool = False
+    program: bool = False
 
 
 @_STRICT

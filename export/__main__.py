@@ -91,13 +91,15 @@ class Run:
 
     def _check(self) -> None:
         """Raises UserError where flags of weights from elsewhere contradict others."""
-        if self.elsewhere.checkpoint and self.elsewhere.onnx:
-            raise UserError("--checkpoint and --onnx: give one of the two")
+        kinds = ("checkpoint", "onnx", "program")
+        files = [f"--{kind}" for kind in kinds if getattr(self.elsewhere, kind)]
+        if len(files) > 1:
+            raise UserError(f"{' and '.join(files)}: give one of them")
         if not self.elsewhere.file:
             if given := replace(self.elsewhere, size=None).flags:  # any network may have a size
                 raise UserError(
-                    f"{given[0]} says how to read --checkpoint FILE or --onnx FILE, and neither is "
-                    "given"
+                    f"{given[0]} says how to read --checkpoint, --onnx or --program FILE, and none "
+                    "is given"
                 )
         elif self.model == ALL or self.weights != "auto":
             other = "--model all" if self.model == ALL else f"--weights {self.weights}"

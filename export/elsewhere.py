@@ -17,6 +17,8 @@ class Elsewhere:
     onnx: Path | None = None
     """ONNX graph of a classifier, float images to logits or probabilities, to wrap instead; --model
     then is a name for it."""
+    program: Path | None = None
+    """Exported program of torch (.pt2) of a classifier, likewise; nothing in it is executed."""
     name: str | None = None
     """What the artifacts are filed under beside the network; left out: the file's name."""
     entry: str | None = None
@@ -40,7 +42,7 @@ class Elsewhere:
     @property
     def file(self) -> Path | None:
         """Returns the file that holds the network."""
-        return self.checkpoint or self.onnx
+        return self.checkpoint or self.onnx or self.program
 
     @property
     def flags(self) -> tuple[str, ...]:

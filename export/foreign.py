@@ -7,20 +7,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from artifact.artifact import ARTIFACTS, Artifact
 from artifact.records import Reading, Source
 from artifact.validation import ArtifactError
 from core import cli
-from core.errors import UserError, in_words
+from core.errors import UserError
 from core.files import sha256
 from core.names import canonical_name
-from core.preprocess import Preprocess
 from export.class_names import IMAGENET, class_names
 from export.elsewhere import Elsewhere
 from export.foreign_form import foreign_form, known_form
-from export.foreign_graph import GivenGraph, GraphReference, contract_graph, read_graph
+from export.foreign_graph import read_graph
+from export.foreign_program import read_program
+from export.foreign_reference import read_given, with_logits
 from export.network import (
     CALIBRATION_IMAGES,
     Network,
@@ -28,7 +27,6 @@ from export.network import (
     photos,
     rebuild,
     spread,
-    stack,
 )
 from models.classifier import Classifier
 from models.fit_weights import Fitted, fit_weights
@@ -43,28 +41,26 @@ from training.folder import folder_name
 from training.look import look
 from training.options import FolderOptions
 
-_ENDINGS = re.compile(r"(\.(pth|pt|tar|ckpt|safetensors|bin|onnx))+$", re.IGNORECASE)
-_NEARLY_ONE = 1e-3  # a sum of probabilities
+_ENDINGS = re.compile(r"(\.(pth|pt|tar|ckpt|safetensors|bin|onnx|pt2))+$", re.IGNORECASE)
 
 
 def load_foreign(model: str, data: str | None, elsewhere: Elsewhere) -> Network:
-    """Returns the network whose weights, or whose ONNX graph, ``elsewhere`` names.
+    """Returns the network whose weights, ONNX graph or program of torch ``elsewhere`` names.
 
     What was assumed is printed, and stands in :attr:`Network.source`.
 
     Args:
-        model: registry name or alias; of a graph, any name.
+        model: registry name or alias; of a graph or a program, any name.
         data: data set or folder whose images calibrate and prove it; None: photos without labels.
         elsewhere: the file, and how it is to be read.
 
     Raises:
         UserError: the file cannot be read or does not fit, or what must be known of it is not.
     """
-    if elsewhere.onnx is not None:
-        return _load_graph(model, data, elsewhere, elsewhere.onnx)
+    if elsewhere.checkpoint is None:
+        return _load_whole(model, data, elsewhere)
     find_model(model)
     model, path = canonical_name(model), elsewhere.checkpoint
-    assert path is not None
     saved = read_weights(path)
     if KEY in saved.groups:
         raise UserError(
@@ -102,22 +98,27 @@ def load_foreign(model: str, data: str | None, elsewhere: Elsewhere) -> Network:
     return with_images(network, images, data)
 
 
-def _load_graph(model: str, data: str | None, elsewhere: Elsewhere, path: Path) -> Network:
+def _load_whole(model: str, data: str | None, elsewhere: Elsewhere) -> Network:
+    """Returns the network that an ONNX graph, or a program of torch, is as it was given."""
     if not re.fullmatch(r"\w[\w.-]*", model):
         raise UserError(f"--model {model!r}: take letters, digits, dots, hyphens and underscores")
-    given = read_graph(path)
-    if given.size is not None and elsewhere.size not in (None, given.size):
-        raise UserError(f"--size {elsewhere.size}: {path} takes images of {given.size} pixels only")
+    path, program = elsewhere.file, elsewhere.program is not None
+    assert path is not None
+    graph = read_program(path) if program else read_graph(path)
+    if graph.size is not None and elsewhere.size not in (None, graph.size):
+        raise UserError(f"--size {elsewhere.size}: {path} takes images of {graph.size} pixels only")
     digest = sha256(path)
     name = _free_name(model, path, digest, elsewhere.name)
-    sized = replace(elsewhere, size=given.size or elsewhere.size)
+    sized = replace(elsewhere, size=graph.size or elsewhere.size)
     form = foreign_form(sized, None, "", f"for {path}")
     images = load_data(data) if data is not None else None
-    labels, assumed_labels = _labels(elsewhere, given.classes, path, images)
+    labels, assumed_labels = _labels(elsewhere, graph.classes, path, images)
     preprocess, mean, std = form.published
-    given, probabilities = _with_logits(given, preprocess, mean, std)
-    assumed = [f"{path} gives probabilities, and their logarithm are the logits"] * probabilities
-    if given.softmax:
+    given = with_logits(graph, preprocess.crop, mean, std)
+    assumed = [
+        f"{path} gives probabilities, and their logarithm are the logits"
+    ] * given.probabilities
+    if graph.softmax:
         assumed.append(f"the logits are what the Softmax at the end of {path} is given")
     reading = Reading(
         entry="",
@@ -125,41 +126,24 @@ def _load_graph(model: str, data: str | None, elsewhere: Elsewhere, path: Path) 
         std=std,
         assumed=(*assumed, *assumed_labels),
         flags=elsewhere.flags,
-        graph=True,
+        graph=not program,
+        program=program,
     )
+    kind = "program" if program else "graph"
     network = Network(
         model=model,
         data=name,
         weights="trained",
-        module=GraphReference(given, mean, std),
+        module=given.module,
         labels=labels,
         preprocess=preprocess,
-        source=_source(f"the graph {path.name}", path, digest, images, reading),
+        source=_source(f"the {kind} {path.name}", path, digest, images, reading),
         calibration=(),
         held_out=(),
         labelled=images is not None,
-        graph=contract_graph(given, preprocess.crop, mean, std),
+        graph=given.contract(preprocess.crop, mean, std),
     )
     return with_images(network, images, data)
-
-
-def _with_logits(
-    given: GivenGraph, preprocess: Preprocess, mean: tuple[float, ...], std: tuple[float, ...]
-) -> tuple[GivenGraph, bool]:
-    """Returns ``given`` with logits at its end, and whether it gave probabilities.
-
-    Raises:
-        UserError: ONNX Runtime cannot run it.
-    """
-    pixels = torch.from_numpy(stack(photos()[0][:4], preprocess))
-    try:
-        answers = GraphReference(given, mean, std)(pixels).numpy()
-    except Exception as error:  # ONNX Runtime's exceptions have no common class
-        raise UserError(f"{given.path}: ONNX Runtime cannot run it ({in_words(error)})") from None
-    sums = answers.sum(axis=1)
-    if answers.min() < 0 or abs(sums - 1).max() > _NEARLY_ONE:
-        return given, False
-    return given.with_log(), True
 
 
 def load_foreign_again(artifact: Artifact, data: str | None) -> Network:
@@ -176,11 +160,10 @@ def load_foreign_again(artifact: Artifact, data: str | None) -> Network:
     assert reading is not None
     images = load_data(data) if data is not None else None
     module, graph = None, None
-    if reading.graph:
-        given = read_graph(check_source(artifact))
-        given, _ = _with_logits(given, artifact.preprocess, reading.mean, reading.std)
-        module = GraphReference(given, reading.mean, reading.std)
-        graph = contract_graph(given, artifact.preprocess.crop, reading.mean, reading.std)
+    if reading.graph or reading.program:
+        size = artifact.preprocess.crop
+        given = read_given(check_source(artifact), size, reading)
+        module, graph = given.module, given.contract(size, reading.mean, reading.std)
     network = Network(
         model=artifact.model,
         data=artifact.data,

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.export import ExportedProgram
 
 from core.errors import UserError, first_line
 from export.free_batch import BATCH, keeps_images_apart
@@ -22,6 +23,7 @@ _VIEWS = (
     "Flatten",
     "Squeeze",
 )  # what may follow a Softmax and change nothing
+LEAST = 1e-30  # of probabilities
 _ADDED = "pocketnets/"  # what the names of added nodes begin with
 
 
@@ -37,6 +39,8 @@ class GivenGraph:
         batch: the number of images it is for; None where it is free.
         classes: that it tells apart.
         softmax: whether a Softmax at its end was left out.
+        log: whether the logarithm of its answers was put behind it.
+        program: what the graph was made from; None where it was given itself.
     """
 
     path: Path
@@ -45,12 +49,15 @@ class GivenGraph:
     size: int | None
     batch: int | None
     classes: int
-    softmax: bool
+    softmax: bool = False
+    log: bool = False
+    program: ExportedProgram | None = None
 
     def with_log(self) -> GivenGraph:
         """Returns the graph with the logarithm of its probabilities as its logits.
 
-        Their softmax is those probabilities again. None is below 1e-30, whose logarithm is finite.
+        Their softmax is those probabilities again. None is below ``LEAST``, whose logarithm is
+        finite.
         """
         import onnx
         from onnx import helper
@@ -58,7 +65,7 @@ class GivenGraph:
         model = onnx.ModelProto()
         model.CopyFrom(self.model)
         end = model.graph.output[0]
-        least = np.array(1e-30, np.float32)
+        least = np.array(LEAST, np.float32)
         model.graph.initializer.append(onnx.numpy_helper.from_array(least, f"{_ADDED}least"))
         model.graph.node.extend(
             [
@@ -67,7 +74,7 @@ class GivenGraph:
             ]
         )
         end.name = f"{_ADDED}log"
-        return replace(self, model=model)
+        return replace(self, model=model, log=True)
 
 
 def read_graph(path: Path) -> GivenGraph:
@@ -86,10 +93,19 @@ def read_graph(path: Path) -> GivenGraph:
     try:
         model = onnx.load(path)
         onnx.checker.check_model(model)
-        model = _converted(model)
-        model = onnx.shape_inference.infer_shapes(model)
+        model = onnx.shape_inference.infer_shapes(_converted(model))
     except Exception as error:  # protobuf's, onnx's and those of a file beside it
         raise UserError(f"{path}: not a whole ONNX graph ({first_line(error)})") from None
+    softmax = _without_softmax(model.graph)
+    return replace(given_graph(path, model), softmax=softmax)
+
+
+def given_graph(path: Path, model: Any) -> GivenGraph:
+    """Returns the classifier that ``model``, from the file at ``path``, is.
+
+    Raises:
+        UserError: it is none of RGB images with one input and one output of floats.
+    """
     constants = {tensor.name for tensor in model.graph.initializer}
     inputs = [end for end in model.graph.input if end.name not in constants]
     if len(inputs) != 1 or len(model.graph.output) != 1:
@@ -106,7 +122,11 @@ def read_graph(path: Path) -> GivenGraph:
             f"{path}: {inputs[0].name} is {[batch, *image]}; images are square and RGB, "
             "[batch, 3, side, side] or [batch, side, side, 3]"
         )
-    softmax = _without_softmax(path, model.graph)
+    if (last := _last(model.graph)) is not None and last.op_type == "Sigmoid":
+        raise UserError(
+            f"{path}: ends in a Sigmoid, one yes or no for each class; a classifier here tells "
+            "one class of many"
+        )
     _, classes = _dims(path, model.graph.output[0], 2, "logits")
     if classes is None:
         raise UserError(f"{path}: {model.graph.output[0].name} does not say how many classes")
@@ -117,7 +137,6 @@ def read_graph(path: Path) -> GivenGraph:
         size=sides[0],
         batch=batch,
         classes=classes,
-        softmax=softmax,
     )
 
 
@@ -143,23 +162,18 @@ def _dims(path: Path, end: Any, rank: int, what: str) -> list[int | None]:
     return [dim.dim_value or None for dim in tensor.shape.dim]
 
 
-def _without_softmax(path: Path, graph: Any) -> bool:
-    """Makes what the Softmax at the end of a graph is given its output; False if there is none.
-
-    Raises:
-        UserError: it ends in a Sigmoid, whose scores are not those of one class of many.
-    """
-    end = graph.output[0]
+def _last(graph: Any) -> Any:
+    """Returns the node that makes the output of a graph, behind what only reshapes; or None."""
     makers = {name: node for node in graph.node for name in node.output}
-    node, name = makers.get(end.name), end.name
+    node = makers.get(graph.output[0].name)
     while node is not None and node.op_type in _VIEWS:
-        name = node.input[0]
-        node = makers.get(name)
-    if node is not None and node.op_type == "Sigmoid":
-        raise UserError(
-            f"{path}: ends in a Sigmoid, one yes or no for each class; a classifier here tells "
-            "one class of many"
-        )
+        node = makers.get(node.input[0])
+    return node
+
+
+def _without_softmax(graph: Any) -> bool:
+    """Makes what the Softmax at the end of a graph is given its output; False if there is none."""
+    end, node = graph.output[0], _last(graph)
     if node is None or node.op_type != "Softmax":
         return False
     for reader in graph.node:
@@ -231,7 +245,7 @@ def contract_graph(
 def _bound(given: GivenGraph, why: str) -> UserError:
     return UserError(
         f"{given.path}: its batch cannot be freed ({why}); export it with a free first dimension "
-        "(dynamic_axes or dynamic_shapes of torch.onnx.export)"
+        "(dynamic_shapes of torch's exporters)"
     )
 
 

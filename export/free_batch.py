@@ -63,9 +63,7 @@ def keeps_images_apart(model: Any) -> bool:
         for info in (*graph.value_info, *graph.output)
         if info.name not in constants
     )
-    return not shape_nodes(model) and all(
-        dims[0].dim_param == BATCH for dims in shapes if len(dims) > 1
-    )
+    return not shape_nodes(model) and all(dims and dims[0].dim_param == BATCH for dims in shapes)
 
 
 def shape_nodes(model: Any) -> int:

@@ -22,6 +22,7 @@ from core.errors import UserError
 from core.files import sha256
 from core.names import canonical_name
 from core.preprocess import Pixels, Preprocess, Truncated
+from export.foreign_reference import read_given
 from models.classifier import Classifier
 from models.fit_weights import fit_weights
 from models.imagenet import WeightsUnavailable
@@ -68,7 +69,7 @@ class Network:
         labelled: whether the classes of ``held_out`` are true.
         truncated: whether images that are cut short are taken, as in training.
         graph: the float32 ONNX ``ModelProto`` with the same ends, where it is not exported from the
-            module but was given.
+            module but was given, or is of an exported program for a fixed number of images.
     """
 
     model: str
@@ -87,7 +88,8 @@ class Network:
     @property
     def reference(self) -> Reference:
         """Returns what runs the module: torch, or ONNX Runtime for a graph that was given."""
-        return "torch" if self.graph is None else "onnx"
+        reading = self.source.reading
+        return "onnx" if reading is not None and reading.graph else "torch"
 
     @property
     def foreign(self) -> bool:
@@ -141,6 +143,10 @@ def rebuild(artifact: Artifact) -> Classifier:
     if reading := artifact.source.reading:
         if reading.graph:
             raise UserError(f"{path} is an ONNX graph, which torch does not run")
+        if reading.program:
+            module = read_given(path, artifact.preprocess.crop, reading).module
+            assert isinstance(module, Classifier)
+            return module
         fitted = fit_weights(artifact.model, read_weights(path), reading.entry)
         return Classifier(fitted.network, mean=reading.mean, std=reading.std).eval()
     return load_checkpoint(path).network()

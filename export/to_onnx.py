@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.export import ExportedProgram
 from torch.fx.experimental.optimization import fuse
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -49,6 +50,36 @@ def to_graph(network: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> 
     import onnx
 
     example = torch.empty(EXAMPLE, *shape, dtype=dtype)  # only its shape is looked at
+    folded = _folded(network.eval(), torch.zeros(1, *shape, dtype=dtype))
+    model = free_batch(_exported(folded, example, input_names=[INPUT], output_names=[OUTPUT]))
+    _strip_traces(model)
+    onnx.checker.check_model(model, full_check=True)
+    if not keeps_images_apart(model):
+        _check_batches(model, shape, dtype)
+    return model
+
+
+def program_to_onnx(program: ExportedProgram) -> Any:
+    """Returns the ONNX ``ModelProto`` of an exported program, its ends as they are in that.
+
+    Raises:
+        UserError: torch cannot export it.
+    """
+    import onnx
+
+    model = _exported(program)
+    _strip_traces(model)
+    return onnx.shape_inference.infer_shapes(model)
+
+
+def _exported(
+    network: nn.Module | ExportedProgram, example: torch.Tensor | None = None, **names: Any
+) -> Any:
+    """Returns the ``ModelProto`` that torch makes of ``network``.
+
+    Raises:
+        UserError: it cannot.
+    """
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     # Other kinds of attention lay their results out otherwise than the products that torch makes of
     # them here, and a reshape that was traced as a view of one is none of the other.
@@ -57,11 +88,10 @@ def to_graph(network: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> 
         warnings.filterwarnings("ignore", module=r"torch\..*|onnxscript\..*|copyreg")
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")
         try:
-            program = torch.onnx.export(
-                _folded(network.eval(), torch.zeros(1, *shape, dtype=dtype)),
-                (example,),
-                input_names=[INPUT],
-                output_names=[OUTPUT],
+            exported = torch.onnx.export(
+                network,
+                () if example is None else (example,),
+                **names,
                 opset_version=OPSET,
                 dynamo=True,
                 verbose=False,
@@ -72,13 +102,8 @@ def to_graph(network: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> 
             while cause.__cause__ is not None:
                 cause = cause.__cause__
             raise UserError(f"torch cannot export this network: {first_line(cause)}") from error
-    assert program is not None
-    model = free_batch(program.model_proto)
-    _strip_traces(model)
-    onnx.checker.check_model(model, full_check=True)
-    if not keeps_images_apart(model):
-        _check_batches(model, shape, dtype)
-    return model
+    assert exported is not None
+    return exported.model_proto
 
 
 def _check_batches(model: Any, shape: tuple[int, ...], dtype: torch.dtype) -> None:

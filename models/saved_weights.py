@@ -152,6 +152,8 @@ def _classes_in(path: Path) -> list[str]:
             f"{path}: a program of TorchScript; save its weights: "
             "torch.save(torch.jit.load(FILE).state_dict(), NEW)"
         )
+    if "archive_format" in names or "serialized_exported_program.json" in names:
+        raise UserError(f"{path}: an exported program of torch; pass it by --program FILE")
     if "data.pkl" not in names:
         raise UserError(f"{path}: an archive, but not of torch.save; pass a file of weights")
     try:
