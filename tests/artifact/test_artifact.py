@@ -60,7 +60,7 @@ def test_a_missing_or_changed_file_is_refused(copied: Copy, file: str) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
-    with pytest.raises(ArtifactError, match=rf"{file}: its bytes are not those of the manifest"):
+    with pytest.raises(ArtifactError, match=rf"{file}: .*manifest"):
         Artifact.load(path.parent)
     path.unlink()
     with pytest.raises(ArtifactError, match=rf"{file}: missing"):
@@ -81,7 +81,7 @@ def test_a_missing_or_changed_file_is_refused(copied: Copy, file: str) -> None:
 def test_a_manifest_that_was_changed_is_refused(copied: Copy, change: Change) -> None:
     folder = copied()
     edit(folder, change, resign=False)
-    with pytest.raises(ArtifactError, match="it was changed after it was written"):
+    with pytest.raises(ArtifactError, match=r"manifest\.json: .*changed"):
         Artifact.load(folder)
 
 
@@ -98,11 +98,11 @@ def test_a_manifest_in_other_words_is_the_same(
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda m: m.update(schema=1), "schema is 1, this version reads 2"),
+        (lambda m: m.update(schema=1), r"schema is 1, .*\b2\b"),
         (lambda m: m.pop("schema"), "schema is None"),
-        (lambda m: m["labels"].pop(), "9 labels and a crop of 32 want float32"),
-        (lambda m: m["preprocess"].update(crop=16), "a crop of 16 want uint8"),
-        (lambda m: m["preprocess"].update(crop=0), "crop is 0 and resize is 32"),
+        (lambda m: m["labels"].pop(), r"\b9 labels .*float32"),
+        (lambda m: m["preprocess"].update(crop=16), r"crop .*\b16 .*uint8"),
+        (lambda m: m["preprocess"].update(crop=0), r"crop is 0 .*\b32"),
         (lambda m: m["preprocess"].update(crop_mode="fit"), "crop_mode"),
         (lambda m: m["preprocess"].update(fill=[0, 0, 256]), r"fill is \[0, 0, 256\]"),
         (lambda m: m.pop("macs"), "macs: "),
@@ -117,16 +117,16 @@ def test_a_manifest_in_other_words_is_the_same(
         (lambda m: m["metrics"].update(images=0), r"metrics\.images: "),
         (lambda m: m["limits"].update(golden_error=7), r"limits\.golden_error: "),
         (lambda m: m["source"].update(sha256="../x"), r"source\.sha256: "),
-        (lambda m: m["preprocess"].update(resize=10**9), "crop is 32 and resize is 1000000000"),
+        (lambda m: m["preprocess"].update(resize=10**9), r"crop is 32 .*\b1000000000\b"),
         (lambda m: m.update({"a\n\x1b[2J": 1}), re.escape(r"a\n\x1b[2J: ")),
         (lambda m: m.update(colour="red"), "colour: "),
         (lambda m: m.update(precision="fp8"), "precision: "),
-        (lambda m: m.update(format="caffe"), "format is 'caffe', known are onnx"),
+        (lambda m: m.update(format="caffe"), r"format is 'caffe', .*onnx"),
         (lambda m: m.update(batch_range=[4, 2]), "batch_range is"),
         (lambda m: m.update(batch_range=[1, 5000]), "batch_range is"),
-        (lambda m: m.update(parity=None), "either its parity with torch or the reason"),
-        (lambda m: m.update(sha256s={}), "the manifest lists"),
-        (lambda m: m["sha256s"].update({"../x": "0" * 64}), "the manifest lists"),
+        (lambda m: m.update(parity=None), "parity .*torch"),
+        (lambda m: m.update(sha256s={}), r"manifest .*model\.onnx"),
+        (lambda m: m["sha256s"].update({"../x": "0" * 64}), r"manifest .*\.\./x"),
         (lambda m: m["sha256s"].update({"model.onnx": "0"}), r"sha256s\.model\.onnx: "),
     ],
 )
@@ -144,8 +144,8 @@ def test_a_manifest_that_contradicts_itself_is_refused(
     ("change", "reason"),
     [
         (lambda m: m["quantization"].update(calibration="Guess"), r"quantization\.calibration: "),
-        (lambda m: m["quantization"].update(top1={}), "calibration is .*, but top1 holds"),
-        (lambda m: m.update(precision="fp32"), "how an fp32 graph came to int8"),
+        (lambda m: m["quantization"].update(top1={}), "calibration is .*top1"),
+        (lambda m: m.update(precision="fp32"), r"\bfp32\b.*\bint8\b"),
     ],
 )
 def test_a_quantization_that_contradicts_itself_is_refused(
@@ -160,10 +160,10 @@ def test_a_quantization_that_contradicts_itself_is_refused(
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda m: m["parity"].update(finite=False), "finite logits: not all"),
-        (lambda m: m["parity"].update(top1_agreement=0.5), "top-1 agreement: 50.0%"),
-        (lambda m: m["parity"].update(golden_error=0.5), "relative error of the golden batch: 0.5"),
-        (lambda m: m["metrics"].update(top1=0.0, torch_top1=1.0), "top-1 lost: 100.00 points"),
+        (lambda m: m["parity"].update(finite=False), "finite"),
+        (lambda m: m["parity"].update(top1_agreement=0.5), r"agreement: 50\.0%"),
+        (lambda m: m["parity"].update(golden_error=0.5), r"golden batch: 0\.5\b"),
+        (lambda m: m["metrics"].update(top1=0.0, torch_top1=1.0), r"top-1 lost: 100\.00 "),
     ],
 )
 def test_a_gate_that_does_not_hold_is_refused(copied: Copy, change: Change, reason: str) -> None:
@@ -176,11 +176,11 @@ def test_a_gate_that_does_not_hold_is_refused(copied: Copy, change: Change, reas
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda m: m.update(fingerprint=None), "an engine, and only an engine, has a fingerprint"),
-        (lambda m: m["fingerprint"].update(onnx_sha256="0" * 64), "built from another graph"),
-        (lambda m: m["fingerprint"].update(profiles=[[1, 5, 3]]), r"a profile is \[1, 5, 3\]"),
-        (lambda m: m["fingerprint"].update(profiles=[[1, 2, 5000]]), "a profile is "),
-        (lambda m: m["sha256s"].pop("model.onnx"), "the manifest lists"),
+        (lambda m: m.update(fingerprint=None), "fingerprint"),
+        (lambda m: m["fingerprint"].update(onnx_sha256="0" * 64), "graph"),
+        (lambda m: m["fingerprint"].update(profiles=[[1, 5, 3]]), r"profile .*\[1, 5, 3\]"),
+        (lambda m: m["fingerprint"].update(profiles=[[1, 2, 5000]]), r"profile .*\b5000\b"),
+        (lambda m: m["sha256s"].pop("model.onnx"), r"manifest .*model\.engine"),
     ],
 )
 def test_an_engine_that_is_not_that_of_its_graph_is_refused(
@@ -196,13 +196,13 @@ def test_a_graph_has_no_fingerprint(copied: Copy, artifacts: dict[str, Artifact]
     engine = json.loads((artifacts["tensorrt_rtx-fp16"].path / "manifest.json").read_text())
     folder = copied()
     edit(folder, lambda m: m.update(fingerprint=engine["fingerprint"]))
-    with pytest.raises(ArtifactError, match="an engine, and only an engine, has a fingerprint"):
+    with pytest.raises(ArtifactError, match="fingerprint"):
         Artifact.load(folder)
 
 
 def test_what_is_no_artifact_is_refused(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "nothing"):
-        with pytest.raises(ArtifactError, match=r"not an artifact, it holds no manifest\.json"):
+        with pytest.raises(ArtifactError, match=rf"^{folder}: .*manifest\.json"):
             Artifact.load(folder)
 
 
@@ -211,10 +211,10 @@ def test_what_is_no_artifact_is_refused(tmp_path: Path) -> None:
     [
         (
             np.zeros((8, 3), np.float32),
-            r"float32 \[8, 3\], but the manifest wants float32 \['n', 10",
+            r"float32 \[8, 3\], .*float32 \['n', 10",
         ),
-        (np.zeros((7, 10), np.float32), "holds 8 images and logits of 7"),
-        (np.full((8, 10), np.inf, np.float32), "are not all finite"),
+        (np.zeros((7, 10), np.float32), r"\b8 .*\b7\b"),
+        (np.full((8, 10), np.inf, np.float32), "finite"),
     ],
 )
 def test_a_golden_batch_of_another_network_is_refused(
@@ -252,11 +252,11 @@ def test_a_staged_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_a_precision_that_its_format_has_not_is_refused(copied: Copy) -> None:
     folder = copied("tensorrt_rtx-fp16")
     edit(folder, lambda m: m.update(precision="fp32"))
-    with pytest.raises(ArtifactError, match="precision is fp32, but tensorrt_rtx is made in fp16"):
+    with pytest.raises(ArtifactError, match=r"precision is fp32, .*tensorrt_rtx .*fp16"):
         Artifact.load(folder)
 
 
 def test_a_folder_of_artifacts_names_those_in_it(copied: Copy) -> None:
     folder = copied().parent
-    with pytest.raises(ArtifactError, match="name one of those in it: onnx-fp32"):
+    with pytest.raises(ArtifactError, match=r": onnx-fp32\b"):
         Artifact.load(folder)

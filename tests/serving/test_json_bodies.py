@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tracemalloc
 
 import pytest
@@ -27,38 +28,38 @@ def test_what_is_asked_for_is_read() -> None:
         (b"[]", "an array"),
         (b'"A"', "a string"),
         (b"null", "null"),
-        (b"{}", "lacks the key 'image'"),
-        (b'{"image": 1}', "'image' is a number"),
-        (b'{"image": 1.5}', "'image' is a number"),
-        (b'{"image": true}', "'image' is a boolean"),
-        (b'{"image": null}', "'image' is null"),
-        (b'{"image": ["A"]}', "'image' is an array"),
-        (b'{"image": {"b64": "A"}}', "'image' is an object"),
-        (b'{"image": "A", "images": ["A"]}', "both 'image' and 'images'"),
-        (b'{"images": ["A"]}', "'images' (/predict_batch takes it)"),
-        (b'{"image": "A", "name": "x"}', "unknown key 'name'"),
-        (b'{"Image": "A"}', "unknown key 'Image'"),
-        (b'{"image": "A", "image": "B"}', "'image' comes twice"),
-        (b'{"image": "A", "top_k": 1, "top_k": 2}', "'top_k' comes twice"),
-        (b'{"image": {"a": 1}, "image": "data:image/png;base64,A"}', "'image' comes twice"),
+        (b"{}", "'image'"),
+        (b'{"image": 1}', r"'image' .*\bnumber\b"),
+        (b'{"image": 1.5}', r"'image' .*\bnumber\b"),
+        (b'{"image": true}', r"'image' .*\bboolean\b"),
+        (b'{"image": null}', r"'image' .*\bnull\b"),
+        (b'{"image": ["A"]}', r"'image' .*\barray\b"),
+        (b'{"image": {"b64": "A"}}', r"'image' .*\bobject\b"),
+        (b'{"image": "A", "images": ["A"]}', "'image' .*'images'"),
+        (b'{"images": ["A"]}', "'images' .*/predict_batch"),
+        (b'{"image": "A", "name": "x"}', "'name'"),
+        (b'{"Image": "A"}', "'Image'"),
+        (b'{"image": "A", "image": "B"}', "'image' .*twice"),
+        (b'{"image": "A", "top_k": 1, "top_k": 2}', "'top_k' .*twice"),
+        (b'{"image": {"a": 1}, "image": "data:image/png;base64,A"}', "'image' .*twice"),
         (b'{"image": "A", "top_k": NaN}', "line 1 column 25"),
         (b'{"image": "A", "top_k": -Infinity}', "line 1 column 26"),
-        (b'{"image": "A", "top_k": ' + b"1" * 5000 + b"}", "number out of range"),
-        (b"[" * 100_000, "recursion limit exceeded"),
-        (b'{"image": ' * 50_000, "recursion limit exceeded"),
-        (b'{"image": "\xff"}', "byte 12 is not ASCII"),
-        ('{"image": "é"}'.encode(), "byte 12 is not ASCII"),
-        (b'{"image": "\\ud83d\\ude00"}', "more than ASCII"),
-        ('{"image": "A"}'.encode("utf-16"), "byte 1 is not ASCII"),
-        (b'{"image": [[1, 2, 3], ' + b"[1, 2, 3], " * 9 + b"[]]}", "too many values"),
-        (b'{"unknown' + b"x" * 1000 + b'": 1}', "unknown key 'unknown"),
+        (b'{"image": "A", "top_k": ' + b"1" * 5000 + b"}", "range"),
+        (b"[" * 100_000, "recursion"),
+        (b'{"image": ' * 50_000, "recursion"),
+        (b'{"image": "\xff"}', r"\b12 .*ASCII"),
+        ('{"image": "é"}'.encode(), r"\b12 .*ASCII"),
+        (b'{"image": "\\ud83d\\ude00"}', "ASCII"),
+        ('{"image": "A"}'.encode("utf-16"), r"\b1 .*ASCII"),
+        (b'{"image": [[1, 2, 3], ' + b"[1, 2, 3], " * 9 + b"[]]}", "values"),
+        (b'{"unknown' + b"x" * 1000 + b'": 1}', "'unknown"),
     ],
 )
 def test_anything_else_is_refused_with_its_reason(body: bytes, reason: str) -> None:
     with pytest.raises(Refusal) as caught:
         read_json(body, "image", 1)
     message = str(caught.value)
-    assert reason in message
+    assert re.search(reason, message)
     assert message.endswith('send {"image": "<base64 or data URI>"}')
     assert "\n" not in message
     assert len(message) < 200
@@ -67,11 +68,11 @@ def test_anything_else_is_refused_with_its_reason(body: bytes, reason: str) -> N
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        (b'{"images": "A"}', "'images' is a string"),
-        (b'{"images": []}', "'images' is empty"),
-        (b'{"images": ["A", 1]}', "'images' at index 1 is a number"),
-        (b'{"images": ["A", "B", "C"]}', "3 images, and at most 2"),
-        (b'{"image": "A"}', r"'image' \(/predict takes it\)"),
+        (b'{"images": "A"}', r"'images' .*\bstring\b"),
+        (b'{"images": []}', r"'images' .*\bempty\b"),
+        (b'{"images": ["A", 1]}', r"'images' .*\b1 .*\bnumber\b"),
+        (b'{"images": ["A", "B", "C"]}', r"\b3 images\b.*\b2\b"),
+        (b'{"image": "A"}', r"'image' .*/predict "),
     ],
 )
 def test_a_batch_is_refused_with_its_reason(body: bytes, reason: str) -> None:

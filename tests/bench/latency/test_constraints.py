@@ -77,14 +77,14 @@ def test_a_tie_goes_to_the_higher_precision(make_row: Rows, make_sweep: Sweeps) 
 def test_nothing_within_the_limits_names_the_nearest(sweep: Sweep) -> None:
     with pytest.raises(
         UserError,
-        match=r"none of 6 candidates has p99 within 0\.500 ms and top-1 of at least 96\.0 %: "
-        r"the fastest is small-toy/onnx-fp32 \(p99 1\.00 ms, 90\.0 %\)",
+        match=r"\b6 candidates .*0\.500 ms .*96\.0 %: "
+        r".*small-toy/onnx-fp32 \(p99 1\.00 ms, 90\.0 %\)",
     ):
         choose(sweep, Goal(p99=0.0005, min_top1=0.96))
 
 
 def test_without_accuracies_there_is_nothing_to_choose(make_row: Rows, make_sweep: Sweeps) -> None:
-    with pytest.raises(UserError, match="both a latency and a top-1"):
+    with pytest.raises(UserError, match=r"latency .*top-1"):
         choose(make_sweep(make_row(metrics=None)), Goal())
 
 
@@ -97,12 +97,12 @@ def test_durations_have_units(text: str, value: float) -> None:
 
 @pytest.mark.parametrize("text", ["5", "0ms", "-1ms", "5 m", "", "1e3ms"])
 def test_a_duration_without_a_unit_is_refused(text: str) -> None:
-    with pytest.raises(UserError, match="a number above 0 and us, ms or s"):
+    with pytest.raises(UserError, match=r"\b0 .*us, ms or s\b"):
         seconds(text)
 
 
 def test_a_fraction_is_a_fraction() -> None:
-    with pytest.raises(UserError, match="from 0 to 1, such as"):
+    with pytest.raises(UserError, match=r"\b95\b.*\b0 to 1\b"):
         Goal(min_top1=95)
 
 
@@ -121,8 +121,8 @@ def test_the_command_writes_what_the_server_reads(
     assert choice is not None
     assert (choice.artifact, choice.threads, choice.batch) == ("large-toy/onnx-fp32", 2, 1)
     Pick(min_top1=0.9, batches=(1, 8), out=tmp_path, artifacts=tmp_path)()
-    assert "the server here sends one image a call" in capsys.readouterr().out
+    assert "one image" in capsys.readouterr().out  # the server's calls hold no more
     Pick(min_top1=0.9, out=tmp_path, artifacts=tmp_path)()
     assert "small-toy: onnx-fp32 in ort-cpu, batch 1" in capsys.readouterr().out
-    with pytest.raises(UserError, match="nothing of any network on flowers was measured"):
+    with pytest.raises(UserError, match=r"\bflowers\b"):
         Pick(data="flowers", out=tmp_path, artifacts=tmp_path)()

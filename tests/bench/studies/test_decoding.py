@@ -83,8 +83,8 @@ def test_the_page_holds_times_and_answers(
     Study(name="decoding", seconds=0.0, out=tmp_path)()
     printed = capsys.readouterr().out
     assert printed.splitlines()[-1] == str(tmp_path / "study-decoding.md")
-    assert "0 of 4 photos get another top-1 answer" in printed
-    assert "0.00 %, within the limit of 0.5 %" in printed
+    assert "0 of 4 photos" in printed
+    assert re.search(r"\b0\.00 %, within .*\b0\.5 %", printed)
     rows = [line.split(" | ") for line in printed.splitlines() if line.startswith("| ")]
     timed = [row for row in rows if row[0].removeprefix("| ") in ("50x40 JPEG", "200x150 PNG")]
     assert [row[1] for row in timed] == 2 * ["all pixels", "1", "1.5", "2", "3"]
@@ -92,8 +92,8 @@ def test_the_page_holds_times_and_answers(
     assert [row[-1] for row in timed if row[1] == "all pixels"] == ["1.00 |"] * 2
     assert [row[1] for row in rows[-5:]] == ["4 of 4"] * 5
     assert rows[-1][0] == "| one pixel off"
-    assert "moved by one of them, give 0 of 4 another one: 0.00 %" in printed
-    assert "changes its top-1 by +0.00 points" in printed
+    assert re.search(r"\b0 of 4 [a-z ]*: 0\.00 %", printed)
+    assert "+0.00 points" in printed
 
 
 def test_images_of_a_folder_take_the_place_of_the_photos(
@@ -106,8 +106,7 @@ def test_images_of_a_folder_take_the_place_of_the_photos(
         (folder / f"{side}.jpg").write_bytes(photo(side))
     Study(name="decoding", images=folder, seconds=0.0, out=tmp_path)()
     printed = capsys.readouterr().out
-    assert "1 of 3 photos get another top-1 answer" in printed
-    assert "33.33 %, above the limit of 0.5 %" in printed
-    assert re.search(r"moved by one of them, give [1-3] of 3 another one", printed)
-    assert re.search(r"changes its top-1 by -0\.\d+ points", printed)
+    assert "1 of 3 photos" in printed
+    assert re.search(r"\b33\.33 %, above .*\b0\.5 %", printed)
+    assert re.search(r" -0\.\d+ points", printed)
     assert f"Photos: {folder}." in printed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 import time
@@ -93,10 +94,10 @@ def test_a_server_ends_with_all_its_processes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("code", "reason"),
     [
-        ("print('what went wrong'); raise SystemExit(3)", "it ended with status 3; .*'what went w"),
-        (SERVER.replace("STATUS", "415"), "it answers 415; the last line of its log"),
-        ("import time; time.sleep(600)", "no answer 200 within 1 s, but refused"),
-        (SERVER.replace("STATUS", "503"), "no answer 200 within 1 s, but 503"),
+        ("print('what went wrong'); raise SystemExit(3)", r"\b3; .*'what went wrong'"),
+        (SERVER.replace("STATUS", "415"), r"\b415; "),
+        ("import time; time.sleep(600)", r"\b200 within 1 s, .*refused"),
+        (SERVER.replace("STATUS", "503"), r"\b200 within 1 s, .*503"),
     ],
 )
 def test_a_server_that_does_not_start_says_why(
@@ -119,7 +120,7 @@ def test_what_is_not_installed_is_named() -> None:
     assert ours.missing is None
     assert bentoml.missing is None
     gone = dataclasses.replace(litserve, package="no_such_package")
-    assert gone.missing == "no_such_package is not installed; pip install '.[servers]'"
+    assert re.match(r"no_such_package .*pip install '\.\[servers\]'$", str(gone.missing))
     assert {bentoml.name, litserve.name} == TARGETS.keys()
 
 
@@ -185,13 +186,12 @@ def test_what_is_said_follows_from_the_figures() -> None:
     )
     missing = {"LitServe": "litserve is not installed; pip install '.[servers]'"}
     section = servers_section(dataclasses.replace(HEADER, missing=missing), turns)
-    assert section.sentences == (
-        "8 connections: ours has 1.20 (1.10 to 1.20) times the throughput of BentoML; at least "
-        "1.15 is asked: undecided.",
-        "32 connections: ours has 1.20 (1.10 to 1.20) times the throughput of BentoML; at least "
-        "1.15 is asked: undecided.",
-        "LitServe was not measured: litserve is not installed; pip install '.[servers]'.",
-    )
+    *compared, absent = section.sentences
+    for connections, sentence in zip((8, 32), compared, strict=True):
+        assert re.search(
+            rf"^{connections} .*1\.20 \(1\.10 to 1\.20\).*BentoML.*1\.15 .*\bundecided\.$", sentence
+        )
+    assert re.search(rf"^LitServe .*{re.escape(missing['LitServe'])}", absent)
     (table,) = section.tables
     assert [row[:6] for row in table.rows] == [
         ("BentoML", "multipart", "8", "100.0", "50.0", "100.0"),
@@ -223,8 +223,8 @@ def test_the_study_measures_what_starts_and_names_the_rest(
     out = tmp_path / "reports"
     Command(name="servers", artifact=make_artifact().path, rounds=3, seconds=0.05, out=out)()
     printed = capsys.readouterr().out
-    assert "BentoML was not measured: it ended with status 1; the last line of its log" in printed
-    assert "LitServe was not measured: no_such_package is not installed" in printed
+    assert re.search(r"^BentoML .*\b1; .*'broken'", printed, re.MULTILINE)
+    assert re.search(r"^LitServe .*no_such_package", printed, re.MULTILINE)
     assert printed.endswith(f"{out / 'study-servers.md'}\n")
     header, *rows = map(json.loads, (out / "study-servers.jsonl").read_text().splitlines())
     assert header["missing"].keys() == {"BentoML", "LitServe"}
@@ -234,8 +234,8 @@ def test_the_study_measures_what_starts_and_names_the_rest(
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        ({"rounds": 2}, "rounds are 2, seconds 1.5: at least 3 and more than 0 are needed"),
-        ({"seconds": 0}, "rounds are 7, seconds 0: at least 3 and more than 0 are needed"),
+        ({"rounds": 2}, r"rounds are 2, seconds 1\.5: .*\b3 .*\b0\b"),
+        ({"seconds": 0}, r"rounds are 7, seconds 0: .*\b3 .*\b0\b"),
     ],
 )
 def test_too_little_to_compare_is_refused(
@@ -250,7 +250,7 @@ def test_our_own_server_must_start(
 ) -> None:
     broken = (contender("raise SystemExit('broken')", name="ours"),)
     monkeypatch.setattr(bench.studies.servers, "CONTENDERS", broken)
-    with pytest.raises(NotStarted, match="it ended with status 1"):
+    with pytest.raises(NotStarted, match=r"status 1\b"):
         run_servers(make_artifact().path, tmp_path)
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import os
+import re
 import subprocess
 import sys
 import time
@@ -95,9 +96,9 @@ def test_perf_test_finds_its_input_and_may_write_the_result(
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ("print('done')", "it ends with 0 and says 'done'; try it: "),
-        ("print('Median: 1.00 ms')\nsys.exit('no such model')", "ends with 1 and says 'no such"),
-        ("print('Median: 1.00 s')", "it ends with 0 and says 'Median: 1.00 s'"),
+        ("print('done')", r"\b0 .*'done'; .*benchmark_app"),
+        ("print('Median: 1.00 ms')\nsys.exit('no such model')", r"\b1 .*'no such model'"),
+        ("print('Median: 1.00 s')", r"\b0 .*'Median: 1\.00 s'"),
     ],
 )
 def test_a_tool_that_fails_says_why(fake: Fakes, tmp_path: Path, body: str, message: str) -> None:
@@ -108,7 +109,7 @@ def test_a_tool_that_fails_says_why(fake: Fakes, tmp_path: Path, body: str, mess
 
 def test_a_tool_that_does_not_end_is_ended(fake: Fakes, tmp_path: Path) -> None:
     path = fake("benchmark_app", "import time\ntime.sleep(60)")
-    with pytest.raises(ToolFailed, match="it does not end; try it: "):
+    with pytest.raises(ToolFailed, match=f"{path}"):
         run_tool(BENCHMARK_APP, [str(path)], tmp_path, patience=0.1)
 
 
@@ -145,7 +146,7 @@ def test_the_turns_of_ours_and_of_a_tool(
     assert "-nthreads 1" in calls[0]
     assert "-infer_precision f32" in calls[0]
     assert missing.reason is not None
-    assert missing.reason.startswith("it is not installed")
+    assert missing.theirs == ()
     assert passed([theirs, missing]) == theirs.agrees
 
 
@@ -180,7 +181,6 @@ def test_agreement_is_three_per_cent_either_way(ours: float, agrees: bool) -> No
     found = check(ours)
     assert found.agrees is agrees
     assert passed([found]) is agrees
-    assert ("they agree within 3 % and" in found.sentence) is agrees
     assert f"(rounds: {0.7 * ours:.3f} to {1.2 * ours:.3f})" in found.sentence
 
 
@@ -188,7 +188,7 @@ def test_what_the_binding_adds_is_allowed_above_and_not_below() -> None:
     demo = check(1.037, empty=0.02)  # a sound timer, a call of 1.5 ms
     assert demo.allowance == pytest.approx(0.02)
     assert passed([demo])
-    assert "the 2.0 % that the call of an empty graph takes" in demo.sentence
+    assert " 2.0 % " in demo.sentence
     assert not passed([check(1.037, empty=0.006)])
     assert not passed([check(0.963, empty=0.02)])
 
@@ -210,7 +210,7 @@ def test_what_is_mostly_binding_is_not_judged(
     fake("benchmark_app", "sys.exit('not to be run')")
     short, _ = crosscheck(make_artifact(), rounds=3, seconds=0.01)
     assert not short.failed
-    assert "over 0 % of it is binding" in str(short.reason)
+    assert " 0 % " in str(short.reason)
     assert not passed([short])
 
 
@@ -236,21 +236,19 @@ def test_the_section_shows_every_round() -> None:
         ("openvino", "benchmark_app", "1.00 3.00 1.50", "1.000 1.000 1.000", "1.000"),
         ("ort-cpu", "onnxruntime_perf_test", "-", "-", "-"),
     )
-    assert "Pixels to logits takes 1.100 of that" in section.sentences[0]
-    assert section.sentences[1] == (
-        "ort-cpu is not held against onnxruntime_perf_test: it is absent."
-    )
+    assert " 1.100 " in section.sentences[0]
+    assert re.search(r"\bort-cpu .*onnxruntime_perf_test: it is absent", section.sentences[1])
 
 
 @pytest.mark.parametrize("changes", [{"rounds": 2}, {"seconds": 0}, {"threads": 0}, {"batch": 0}])
 def test_too_little_is_refused(make_artifact: Artifacts, changes: dict[str, int]) -> None:
-    with pytest.raises(UserError, match="at least 3 rounds, more than 0 s"):
+    with pytest.raises(UserError, match=r"\b3 rounds, .*\b0 s"):
         crosscheck(make_artifact(), **changes)  # type: ignore[arg-type]
 
 
 def test_an_engine_is_refused(make_artifact: Artifacts) -> None:
     engine = dataclasses.replace(make_artifact(), format="tensorrt")
-    with pytest.raises(UserError, match="is no ONNX graph"):
+    with pytest.raises(UserError, match=r"tensorrt.* ONNX"):
         crosscheck(engine)
 
 
