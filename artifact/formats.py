@@ -37,6 +37,7 @@ class FormatSpec:
             where it cannot be made; None where it always can.
         machine_bound: whether it runs only on machines like the one it was made for; its manifest
             then holds a fingerprint.
+        for_phones: whether phones run it; ``phone`` stands for all such formats.
         packages: what makes its model files, by name in the package registry: the manifest holds
             their versions, besides those that made the graph. Without them it is not made.
     """
@@ -50,6 +51,7 @@ class FormatSpec:
     build: str | None = None
     require: str | None = None
     machine_bound: bool = False
+    for_phones: bool = False
     packages: tuple[str, ...] = ()
 
     @property
@@ -80,6 +82,12 @@ def split_name(name: str) -> tuple[FormatSpec, Precision]:
 def artifact_names() -> list[str]:
     """Returns the name ``<format>-<precision>`` of every artifact that can be made, in order."""
     return [f"{spec.name}-{each}" for spec in FORMATS.values() for each in spec.schemes]
+
+
+def group_names() -> dict[str, list[str]]:
+    """Returns the words that stand for several artifacts, and the names of those."""
+    every = artifact_names()
+    return {"all": every, "phone": [name for name in every if split_name(name)[0].for_phones]}
 
 
 def default_names() -> list[str]:
@@ -119,3 +127,16 @@ def _tensorrt(
 FORMATS.register(_tensorrt("tensorrt_rtx", {"fp16": "fp16"}, default=("fp16",)))
 # Built only where its GPU is, so not unasked.
 FORMATS.register(_tensorrt("tensorrt", {"fp16": "fp16", "int8": "int8-symmetric"}, default=()))
+FORMATS.register(
+    FormatSpec(
+        name="litert",
+        files=("model.tflite",),
+        max_bytes=2 << 30,  # what flatbuffers can hold
+        schemes={"fp32": "fp32", "fp16": "fp32", "int8": "int8"},
+        proving_runtime="litert",
+        build="export.litert.build:build",
+        require="artifact.runtimes.litert:require",
+        for_phones=True,
+        packages=("ai-edge-litert", "flatbuffers"),
+    )
+)

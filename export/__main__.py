@@ -27,7 +27,8 @@ ALL = "all"
 Exported = list[tuple[str, "list[Outcome]"]]  # networks and what became of their targets
 Folder = tyro.conf.Positional[Path]
 _FORMATS = (
-    f"Such as onnx-fp32 onnx-int8; left out: the default ones ({', '.join(default_names())})."
+    f"Such as onnx-fp32 litert-int8; phone: all that phones run; all: every one. Left out: the "
+    f"default ones ({', '.join(default_names())})."
 )
 
 
@@ -58,17 +59,16 @@ class Run:
     def __call__(self) -> int:
         """Exports, prints a row per artifact, and returns 1 if one of them failed."""
         from core.cores import usable_cores
-        from export.build import DEFAULT_TARGETS, Options, check_targets
+        from export.build import DEFAULT_TARGETS, Options, targets_of
         from export.jobs import Job
 
         self._check()
-        check_targets(self.formats)
         job = Job(
             model=self.model,
             data=self.data,
             weights=self.weights,
             size=self.elsewhere.size,
-            targets=self.formats or DEFAULT_TARGETS,
+            targets=targets_of(self.formats) or DEFAULT_TARGETS,
             options=Options(
                 max_batch=self.max_batch,
                 max_drop=None if self.max_drop is None else self.max_drop / 100,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from artifact.artifact import ARTIFACTS, Artifact, write_artifact
 from artifact.fingerprint import EngineMismatch
-from artifact.formats import FormatSpec, artifact_names, default_names, split_name
+from artifact.formats import FormatSpec, artifact_names, default_names, group_names, split_name
 from artifact.gates import GateError, check_gates
 from artifact.runtimes.base import RUNTIMES, RuntimeUnavailable
 from artifact.runtimes.tensorrt_builder import profiles_for
@@ -73,11 +73,18 @@ class Outcome:
     kept: bool = False
 
 
-def check_targets(targets: Sequence[str]) -> None:
-    """Raises UserError if one of ``targets`` is not a ``<format>-<precision>`` that is built."""
-    for target in targets:
-        if target not in artifact_names():
-            raise UserError(f"unknown format {target!r}: {closest(target, artifact_names())}")
+def targets_of(names: Sequence[str]) -> tuple[str, ...]:
+    """Returns the targets that ``names`` stand for, each once: themselves, or a group's members.
+
+    Raises:
+        UserError: one is neither a ``<format>-<precision>`` that is built nor a group of them.
+    """
+    groups = group_names()
+    known = [*artifact_names(), *groups]
+    for name in names:
+        if name not in known:
+            raise UserError(f"unknown format {name!r}: {closest(name, known)}")
+    return tuple(dict.fromkeys(each for name in names for each in groups.get(name, [name])))
 
 
 def build_artifacts(
@@ -91,7 +98,7 @@ def build_artifacts(
     misses a limit leaves nothing, an earlier one of the same name included: it would be of other
     weights. What a library raises while one is made is its reason, and the others are made.
     """
-    check_targets(targets)
+    targets = targets_of(targets)
     builder = _Builder(network, options or Options())
     folder = ARTIFACTS / f"{network.model}-{network.data}"
     for target in targets:
@@ -143,7 +150,14 @@ class _Builder:
         if spec.require:  # before graphs are made that nothing here can build
             resolve(spec.require)(spec.name)
         graph, artifact, golden = self._graphs.proven(spec.schemes[precision])
-        draft = replace(artifact, path=folder, format=spec.name, versions=_versions(spec))
+        draft = replace(
+            artifact,
+            path=folder,
+            format=spec.name,
+            precision=precision,
+            limits=self._graphs.limits(precision),
+            versions=_versions(spec),
+        )
         draft.graph_file.write_bytes(graph)
         if spec.build:
             draft = replace(draft, parity=None, metrics=None)  # nothing is known of it yet

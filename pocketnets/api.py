@@ -97,8 +97,8 @@ def export(
     ... )
 
     They stand in ``artifacts/<model>-<data>/``, and those of a module in
-    ``artifacts/<name>-<data>/``, or ``artifacts/<name>-module/`` without data. What could not be
-    made of the default formats here, as a library is not installed, is told on stderr.
+    ``artifacts/<name>-<data>/``, or ``artifacts/<name>-module/`` without data. What was not asked
+    for by its own name and cannot be made here, as a library is not installed, is told on stderr.
 
     Args:
         network: registry name of a network that :func:`train` trained on ``data``, or, without
@@ -111,7 +111,8 @@ def export(
         mean: of a module, per channel of pixels in [0, 1]: subtracted in its first layer.
         std: likewise: what they are divided by.
         name: of a module, what its artifacts are filed under.
-        formats: such as ``("onnx-fp32", "onnx-int8")``; left out, the default ones: those that
+        formats: such as ``("onnx-fp32", "litert-int8")``; ``phone`` stands for all that phones
+            run, ``all`` for every one. Left out, the default ones: those that
             ``export.build.DEFAULT_TARGETS`` lists.
         max_batch: largest batch the artifacts take.
         max_drop: most top-1 one may lose against torch, in [0, 1]; left out, 0.001, and 0.01 for
@@ -123,10 +124,10 @@ def export(
     """
     from core import cli
     from core.errors import UserError
-    from export.build import DEFAULT_TARGETS, Options, build_artifacts, check_targets
+    from export.build import DEFAULT_TARGETS, Options, build_artifacts, targets_of
     from export.network import load_network
 
-    check_targets(formats)
+    targets = targets_of(formats) or DEFAULT_TARGETS
     options = Options(max_batch=max_batch, max_drop=max_drop)
     data = None if data is None else str(data)
     if isinstance(network, str):
@@ -147,10 +148,10 @@ def export(
             std=std,
         )
     artifacts, failed = {}, []
-    for outcome in build_artifacts(found, formats or DEFAULT_TARGETS, options):
+    for outcome in build_artifacts(found, targets, options):
         if outcome.artifact:
             artifacts[outcome.target] = outcome.artifact
-        elif outcome.failed or formats:
+        elif outcome.failed or outcome.target in formats:
             failed.append(f"{outcome.target}: {outcome.reason}")
         else:
             cli.notes().print(f"{outcome.target}: {outcome.reason}", soft_wrap=True, markup=False)

@@ -170,6 +170,18 @@ for _format, _install in (
             install=_install,
         )
     )
+RUNTIMES.register(
+    RuntimeSpec(
+        name="litert",
+        loader="artifact.runtimes.litert:load",
+        require="artifact.runtimes.litert:require",
+        formats=("litert",),
+        packages=("ai-edge-litert",),
+        in_bento=("ai-edge-litert",),
+        quick=True,
+        install="pip install .[litert]",
+    )
+)
 
 
 def list_runtimes(format: str | None = None, precision: Precision | None = None) -> list[str]:

@@ -146,7 +146,7 @@ def test_mistakes_are_said_in_one_line(in_trained: Path) -> None:
         with pytest.raises(UserError, match=reason):
             load_network(*arguments)
     with pytest.raises(UserError, match="unknown format 'onnx-fp8': did you mean onnx-fp"):
-        build.check_targets(["onnx-fp8"])
+        build.targets_of(["onnx-fp8"])
 
 
 def test_without_a_run_nothing_random_is_exported(here: Path) -> None:
