@@ -168,7 +168,10 @@ class Predictor:
     def _batch_size(self, runtime: Runtime, pixels: Pixels) -> int:
         most = self.artifact.batch_range[1]
         if self.settings.batch_size:
-            return min(self.settings.batch_size, most)
+            fixed = min(self.settings.batch_size, most)
+            for size in range(1, fixed + 1):
+                runtime.prepare(size)
+            return fixed
         usual = MOST_ON_GPU if runs_on_gpu(runtime.name) else MOST_ON_CPU
         return best_batch_size(runtime, pixels, min(usual, most))
 

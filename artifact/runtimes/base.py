@@ -36,6 +36,13 @@ class Runtime(ABC):
     def __call__(self, pixels: Pixels) -> Logits:
         """Returns float32 logits (N, C) of uint8 pixels (N, H, W, 3), both on the host."""
 
+    def prepare(self, size: int) -> None:  # noqa: B027 - most have nothing to do
+        """Does what the first call with ``size`` images would do first.
+
+        Raises:
+            RuntimeUnavailable: this machine cannot take so many.
+        """
+
     @abstractmethod
     def close(self) -> None:
         """Frees what the runtime holds; no call may follow."""

@@ -27,14 +27,16 @@ def best_batch_size(runtime: Runtime, pixels: Pixels, most: int) -> int:
         pixels: at least one image, uint8 (N, H, W, 3), repeated as needed.
         most: largest size allowed.
     """
-    start = perf_counter()
     batches = [pixels[[index % len(pixels) for index in range(size)]] for size in _sizes(most)]
     costs: dict[int, float] = {}
+    spent = 0.0
     for batch in batches:
+        runtime.prepare(len(batch))
         began = perf_counter()
         runtime(batch)
         took = perf_counter() - began
-        if costs and perf_counter() - start + _ROUNDS * took > _SECONDS:
+        spent += took
+        if costs and spent + _ROUNDS * took > _SECONDS:
             break
         costs[len(batch)] = took / len(batch)
     for _ in range(_ROUNDS):
