@@ -2,6 +2,6 @@
 
 import os
 
-# Before ONNX Runtime is imported: release 1.31 calls its maker from a thread of its own, which has
-# no business in a server and none beside a measurement.
+# Set before ONNX Runtime is imported: release 1.31 sends telemetry from a thread of its own, which
+# a server must not do and which would disturb measurements.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -5,7 +5,7 @@ artifacts/mobilenet_v3_large-digits/onnx-int8/
     model.onnx          the model, or the graph that the model files were made from
     model.engine        model files of another format, by the names in its FormatSpec
     golden_pixels.npy   uint8 (n, H, W, 3)
-    golden_logits.npy   float32 (n, num_classes): what the model file answered when it was made
+    golden_logits.npy   float32 (n, num_classes): the model file's output when it was made
 """
 
 from __future__ import annotations
@@ -50,31 +50,31 @@ class Artifact(Manifest):
     """A network that is ready to run elsewhere, and everything needed to use it.
 
     Attributes:
-        path: the folder. All else is in its manifest.
+        path: the folder. All other attributes are those of the manifest.
     """
 
     path: Path
 
     @property
     def model_file(self) -> Path:
-        """Returns the path of the file that a runtime is given."""
+        """Returns the path of the file that a runtime loads."""
         return self.path / self.spec.model_file
 
     @property
     def graph_file(self) -> Path:
-        """Returns the path of the ONNX graph: the model file, or what it was made from."""
+        """Returns the path of the ONNX graph: the model file itself, or its source."""
         return self.path / GRAPH
 
     @property
     def size(self) -> int:
-        """Returns the bytes of the model files."""
+        """Returns the size of the model files in bytes."""
         return sum((self.path / name).stat().st_size for name in self.spec.files)
 
     def golden(self) -> tuple[Pixels, Logits]:
-        """Returns the golden batch: uint8 (n, H, W, 3) and the float32 (n, C) it must give.
+        """Returns the golden batch: pixels uint8 (n, H, W, 3) and their logits float32 (n, C).
 
         Raises:
-            ArtifactError: the files hold something else.
+            ArtifactError: the files do not hold such arrays.
         """
         side, classes = self.preprocess.crop, len(self.labels)
         pixels = read_array(self.path, GOLDEN_PIXELS, "uint8", (side, side, 3))
@@ -83,10 +83,10 @@ class Artifact(Manifest):
 
     @classmethod
     def load(cls, path: Path) -> Artifact:
-        """Returns the artifact in folder ``path``, every file of it checked.
+        """Loads the artifact in folder ``path`` and checks all of its files.
 
-        Digests find what was damaged or mixed up. They are no protection against those who can
-        write into the folder.
+        Digests detect damaged or mixed-up files. They do not protect against an attacker who can
+        write to the folder.
 
         Raises:
             ArtifactError: no artifact, an unknown schema, a missing or changed file, a manifest
@@ -104,7 +104,7 @@ _ADAPTER = TypeAdapter(Artifact)
 
 
 def format_of(path: Path) -> FormatSpec:
-    """Returns the format of the artifact in folder ``path``, of which only the manifest is read.
+    """Returns the format of the artifact in folder ``path``, reading only its manifest.
 
     Raises:
         ArtifactError: no artifact, or a manifest that cannot be understood.
@@ -122,16 +122,16 @@ def _readable(path: Path) -> Iterator[None]:
 
 
 def files_of(spec: FormatSpec) -> frozenset[str]:
-    """Returns the names of all files of an artifact but its manifest."""
+    """Returns the names of all files of an artifact except its manifest."""
     return spec.all_files | {GOLDEN_PIXELS, GOLDEN_LOGITS}
 
 
 def write_artifact(artifact: Artifact, pixels: Pixels, logits: Logits) -> Artifact:
-    """Returns ``artifact`` as loaded from ``artifact.path``, where it is now complete.
+    """Completes the artifact in ``artifact.path`` and returns it as loaded from there.
 
-    Adds the golden batch and the manifest, with the digests of all files, to the model files.
-    Call it inside :func:`core.files.staged`, so that the folder appears
-    whole.
+    The model files are there already; this adds the golden batch, and the manifest with the
+    digests of all files. Call it inside :func:`core.files.staged`, so that the folder appears
+    atomically.
     """
     np.save(artifact.path / GOLDEN_PIXELS, np.ascontiguousarray(pixels))
     np.save(artifact.path / GOLDEN_LOGITS, np.ascontiguousarray(logits))
@@ -149,14 +149,14 @@ def write_manifest(artifact: Artifact) -> Artifact:
 
 
 def manifest_of(artifact: Artifact) -> dict[str, Any]:
-    """Returns the fields of ``artifact`` but its path, ready for JSON."""
+    """Returns the fields of ``artifact`` except its path, ready for JSON."""
     fields: dict[str, Any] = _ADAPTER.dump_python(artifact, mode="json")
     del fields["path"]
     return fields
 
 
 def digest_of(fields: dict[str, Any]) -> str:
-    """Returns the hex SHA-256 of a manifest's fields, ``digest`` itself left out."""
+    """Returns the SHA-256 digest, in hex, of a manifest's fields without ``digest`` itself."""
     text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -182,7 +182,7 @@ def _read_manifest(path: Path) -> Artifact:
             "copy the folder again or export it again"
         )
     try:
-        # As JSON and strict: as Python objects, the text "7" would pass for the number.
+        # Validated as JSON, in strict mode: otherwise the text "7" would be accepted as a number.
         artifact = _ADAPTER.validate_json(json.dumps({**fields, "path": "."}), strict=True)
     except ValidationError as error:
         first = error.errors()[0]

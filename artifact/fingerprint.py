@@ -1,6 +1,6 @@
 """Compares an engine's fingerprint with this machine, before TensorRT reads the engine.
 
-TensorRT's own errors name neither side, nor a remedy.
+TensorRT's own errors name neither the engine's properties, nor the machine's, nor a remedy.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ class EngineMismatch(RuntimeUnavailable):
     """An engine that was built for another machine; the message says how to rebuild it.
 
     Attributes:
-        wrong: the part that says what differs.
+        wrong: the part of the message that says what differs.
     """
 
     def __init__(self, artifact: Artifact, wrong: str) -> None:
@@ -29,16 +29,16 @@ class EngineMismatch(RuntimeUnavailable):
 
 
 def mismatches(artifact: Artifact, version: str, gpu: Gpu) -> str:
-    """Returns every way in which an engine does not fit, both sides named; empty if it fits.
+    """Returns all differences between an engine and this machine; empty if it fits.
 
-    The version of TensorRT and the graph must be those it was built with, the compute capability
-    one of those it was built for. Its driver must not be newer than the one here: NVIDIA promises
-    that newer drivers run what was built with older ones, not the reverse.
+    TensorRT's version and the graph must be those it was built with, and the GPU's compute
+    capability one of those it was built for. The driver must not be older than the one it was
+    built with: NVIDIA guarantees compatibility only in that direction.
 
     Args:
-        artifact: the engine's.
-        version: of the TensorRT flavour that is to load it.
-        gpu: what is to run it.
+        artifact: the engine's artifact.
+        version: version of the installed TensorRT flavour.
+        gpu: the GPU of this machine.
     """
     built = artifact.fingerprint
     assert built is not None, "an engine has a fingerprint"

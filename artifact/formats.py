@@ -1,6 +1,6 @@
 """The formats of model files: one :class:`FormatSpec` each.
 
-Whatever depends on the format of an artifact asks its spec, never its name.
+Code that depends on an artifact's format uses its spec, and never compares names.
 """
 
 from __future__ import annotations
@@ -12,34 +12,34 @@ from typing import Literal, cast
 from artifact.records import Precision
 from core.registry import Registry
 
-# Of a graph. TensorRT takes int8 activations around zero only; a CPU is faster with uint8 ones.
+# Kinds of graph. TensorRT requires symmetric int8 activations; a CPU is faster with uint8 ones.
 Scheme = Literal["fp32", "fp16", "int8", "int8-symmetric"]
 
-GRAPH = "model.onnx"  # lies in every artifact: the model itself, or what it was made from
+GRAPH = "model.onnx"  # in every artifact: the model itself, or its source
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FormatSpec:
-    """A kind of model file, and how it is made and proven.
+    """A format of model files, and how they are built and verified.
 
     Attributes:
         name: first half of an artifact's name, ``<format>-<precision>``.
-        files: the model files in the artifact's folder, first the one that a runtime is given.
-        max_bytes: most bytes of one of them; a larger one is refused unread.
-        schemes: each precision it is made in, and the graph it is made from: ``fp32``, ``fp16``,
-            ``int8``, or ``int8-symmetric`` (zero points are 0).
-        default: the precisions that are made unasked.
-        proving_runtime: what proves it, by the name of its runtime.
+        files: names of the model files in the artifact's folder; a runtime loads the first one.
+        max_bytes: size limit of each in bytes; a larger file is refused unread.
+        schemes: precision to the kind of graph it is built from: ``fp32``, ``fp16``, ``int8``, or
+            ``int8-symmetric`` (zero points are 0).
+        default: precisions that are built unless others are named.
+        proving_runtime: name of the runtime that verifies it.
         build: ``module:callable`` that takes a draft Artifact, its graph as bytes, and batch sizes
-            to optimise for; writes the model files into the draft's folder and returns it with
-            its fingerprint. None where the graph is the model file.
+            to optimise for; writes the model files into the draft's folder and returns the draft
+            with its fingerprint. None where the graph is the model file.
         require: ``module:callable`` that takes the format's name and raises RuntimeUnavailable
-            where it cannot be made; None where it always can.
-        machine_bound: whether it runs only on machines like the one it was made for; its manifest
-            then holds a fingerprint.
-        for_phones: whether phones run it; ``phone`` stands for all such formats.
-        packages: what makes its model files, by name in the package registry: the manifest holds
-            their versions, besides those that made the graph. Without them it is not made.
+            where it cannot be built; None where it always can.
+        machine_bound: whether it runs only on machines like the one it was built for; its manifest
+            then has a fingerprint.
+        for_phones: whether phones can run it; the name ``phone`` selects all such formats.
+        packages: PyPI names of the packages that build its model files, besides those that make
+            the graph: the manifest records their versions. Without them it is not built.
     """
 
     name: str
@@ -56,7 +56,7 @@ class FormatSpec:
 
     @property
     def model_file(self) -> str:
-        """Returns the name of the file that a runtime is given."""
+        """Returns the name of the file that a runtime loads."""
         return self.files[0]
 
     @property
@@ -74,24 +74,24 @@ FORMATS = Registry[FormatSpec]("format")
 
 
 def split_name(name: str) -> tuple[FormatSpec, Precision]:
-    """Returns the two halves of an artifact's name; one of :func:`artifact_names`."""
+    """Returns format and precision of an artifact's name, one of :func:`artifact_names`."""
     format, _, precision = name.rpartition("-")
     return FORMATS[format], cast(Precision, precision)
 
 
 def artifact_names() -> list[str]:
-    """Returns the name ``<format>-<precision>`` of every artifact that can be made, in order."""
+    """Returns the name ``<format>-<precision>`` of every artifact that can be built, in order."""
     return [f"{spec.name}-{each}" for spec in FORMATS.values() for each in spec.schemes]
 
 
 def group_names() -> dict[str, list[str]]:
-    """Returns the words that stand for several artifacts, and the names of those."""
+    """Returns the names of groups of artifacts, with the names of their members."""
     every = artifact_names()
     return {"all": every, "phone": [name for name in every if split_name(name)[0].for_phones]}
 
 
 def default_names() -> list[str]:
-    """Returns the name of every artifact that is made unasked, in order."""
+    """Returns the names of the artifacts that are built by default, in order."""
     return [f"{spec.name}-{each}" for spec in FORMATS.values() for each in spec.default]
 
 
@@ -99,7 +99,7 @@ FORMATS.register(
     FormatSpec(
         name="onnx",
         files=(GRAPH,),
-        max_bytes=2 << 30,  # what protobuf can hold
+        max_bytes=2 << 30,  # limit of protobuf
         schemes={"fp32": "fp32", "fp16": "fp16", "int8": "int8"},
         default=("fp32", "fp16", "int8"),
         proving_runtime="ort-cpu",
@@ -125,13 +125,13 @@ def _tensorrt(
 
 
 FORMATS.register(_tensorrt("tensorrt_rtx", {"fp16": "fp16"}, default=("fp16",)))
-# Built only where its GPU is, so not unasked.
+# Can be built only on its own GPU, so it is not built by default.
 FORMATS.register(_tensorrt("tensorrt", {"fp16": "fp16", "int8": "int8-symmetric"}, default=()))
 FORMATS.register(
     FormatSpec(
         name="litert",
         files=("model.tflite",),
-        max_bytes=2 << 30,  # what flatbuffers can hold
+        max_bytes=2 << 30,  # limit of flatbuffers
         schemes={"fp32": "fp32", "fp16": "fp32", "int8": "int8"},
         proving_runtime="litert",
         build="export.litert.build:build",

@@ -9,14 +9,14 @@ from typing import Literal
 from artifact.records import Limits, Metrics, Parity, Precision, Weights
 from core.errors import UserError
 
-# int8 moves logits by a quarter without changing an answer: what counts is the answers.
+# int8 can move logits by a quarter without changing the top-1 class, so agreement is limited.
 DEFAULTS: dict[Precision, Limits] = {
     "fp32": Limits(top1_agreement=1.0, top1_drop=0.001, golden_error=1e-3),
     "fp16": Limits(top1_agreement=0.99, top1_drop=0.001, golden_error=5e-2),
     "int8": Limits(top1_agreement=0.95, top1_drop=0.01, golden_error=1e-1),
 }
-# Of float32 and random weights: the order of sums alone makes up to 5e-4 in deep networks, a wrong
-# layer 0.1 and more.
+# For float32 with random weights: the order of summation alone causes errors up to 5e-4 in deep
+# networks, a wrong layer 0.1 and more.
 RANDOM_ERROR = 1e-2
 
 _TITLES = {
@@ -35,13 +35,13 @@ class GateError(UserError):
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """One figure of an artifact beside its limit.
+    """A figure of an artifact with its limit.
 
     Attributes:
-        name: of the figure.
-        value: as measured.
-        limit: what it must reach: at least for ``agreement`` and ``finite``, else at most.
-        measured: on what, in words.
+        name: name of the figure.
+        value: measured value.
+        limit: lower limit for ``agreement`` and ``finite``, upper limit otherwise.
+        measured: a text that says on what it was measured.
     """
 
     name: Literal["agreement", "batches", "drop", "error", "finite", "golden"]
@@ -51,7 +51,7 @@ class Gate:
 
     @property
     def holds(self) -> bool:
-        """Returns whether the figure reaches its limit; a NaN never does."""
+        """Returns whether the figure is within its limit; a NaN never is."""
         if self.name in ("agreement", "finite"):
             return self.value >= self.limit
         return self.value <= self.limit + 1e-9  # a drop is a difference of two fractions
@@ -86,11 +86,11 @@ def limits_for(
     """Returns the limits of an artifact.
 
     Args:
-        precision: of its graph.
-        weights: random ones have no classes to agree on or to lose; in float32 their logits must
-            be torch's.
-        labelled: whether there are images whose class is known.
-        max_drop: most top-1 it may lose, in [0, 1]; None is the default of its precision.
+        precision: precision of its graph.
+        weights: random weights have no meaningful top-1; in float32 their logits are compared with
+            torch's instead.
+        labelled: whether there are labelled images.
+        max_drop: largest loss of top-1, in [0, 1]; None for the default of its precision.
     """
     default = DEFAULTS[precision]
     if weights == "random":

@@ -1,4 +1,4 @@
-"""The golden batch: answers that every runtime must reproduce."""
+"""The golden batch: pixels with logits that every runtime must reproduce."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class GoldenError(UserError):
 
 
 def check_golden(runtime: Runtime, artifact: Artifact) -> None:
-    """Returns None if ``runtime`` reproduces the golden batch of ``artifact``.
+    """Checks that ``runtime`` reproduces the golden batch of ``artifact``.
 
     Raises:
-        GoldenError: no logits, or ones of another shape, not finite, or too far off.
+        GoldenError: it fails, or its logits have another shape, are not finite, or differ too much.
     """
     pixels, golden = artifact.golden()
     try:
@@ -38,15 +38,15 @@ def check_golden(runtime: Runtime, artifact: Artifact) -> None:
 
 
 def golden_pixels(artifact: Artifact, batch: int) -> Pixels:
-    """Returns uint8 (batch, H, W, 3): the golden images of ``artifact``, repeated as needed."""
+    """Returns the golden pixels of ``artifact`` as uint8 (batch, H, W, 3), repeated as needed."""
     pixels, _ = artifact.golden()
     return pixels[np.arange(batch) % len(pixels)]
 
 
 def relative_error(logits: Logits, reference: Logits) -> float:
-    """Returns the largest absolute difference over the largest absolute logit of ``reference``.
+    """Returns the largest absolute difference divided by the largest absolute reference logit.
 
-    Where all of ``reference`` is 0, the absolute difference.
+    If ``reference`` is all zeros, it is not divided.
     """
     scale = float(np.abs(reference).max()) or 1.0
     return float(np.abs(logits - reference).max()) / scale

@@ -30,34 +30,34 @@ from core.preprocess import Preprocess
 @with_config(ConfigDict(extra="forbid", allow_inf_nan=False))
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
-    """Everything that is known of an artifact, except where it is.
+    """Everything that is known of an artifact except its path.
 
     Attributes:
         model: registry name of the network.
-        data: name of the data it answers for; ``imagenet`` or ``random`` without a run.
-        weights: trained (here, or elsewhere: see ``source``), published for ImageNet, or random
-            (good for latency only).
-        precision: property of the graph.
-        format: what kind of model file this is.
+        data: name of the data set it was trained on; ``imagenet`` or ``random`` without a run.
+        weights: trained (here or by other software, see ``source``), published for ImageNet, or
+            random (useful for latency only).
+        precision: precision of the graph.
+        format: format of the model files, a name in :data:`artifact.formats.FORMATS`.
         labels: class names, in the order of the logits.
-        preprocess: what turns an image into pixels.
+        preprocess: how an image becomes pixels.
         input: uint8 ("batch", H, W, 3).
         output: float32 ("batch", num_classes).
-        batch_range: smallest and largest batch the model file takes.
+        batch_range: smallest and largest batch size of the model file.
         macs: multiply-accumulates per image.
         parameters: number of weights and biases of the torch network, without branches that only
             training needs.
-        shape_nodes: nodes of the graph that compute with nothing but sizes at run time.
-        limits: what the figures below must reach.
+        shape_nodes: number of graph nodes that only compute shapes at run time.
+        limits: limits of the figures below.
         parity: agreement with torch; None if unverified.
-        metrics: None where nothing was measured (no held-out images, or not runnable here).
-        unverified: None, or why the model file itself was not run where it was made.
-        source: where the weights came from.
+        metrics: accuracy; None if not measured (no held-out images, or not runnable here).
+        unverified: why the model file was not run on the machine that made it; None if it was.
+        source: origin of the weights.
         fp32_layers: names of the nodes left in float32, the most sensitive first.
-        quantization: how it came to int8; None in other precisions.
+        quantization: how the int8 graph was made; None for other precisions.
         fingerprint: what an engine is tied to; None for a graph.
-        versions: package name to version, of what made it.
-        sha256s: file name to digest of each file beside the manifest.
+        versions: versions of the packages that made it, by name.
+        sha256s: digests of the other files, by name.
     """
 
     model: str
@@ -91,12 +91,12 @@ class Manifest:
 
     @property
     def spec(self) -> FormatSpec:
-        """Returns what is known of its format."""
+        """Returns the spec of its format."""
         return FORMATS.find(self.format)
 
     @property
     def gates(self) -> tuple[Gate, ...]:
-        """Returns the figures that have a limit; none of an unverified artifact."""
+        """Returns the figures that have a limit; empty for an unverified artifact."""
         return gates_of(self.parity, self.metrics, self.limits) if self.parity else ()
 
     @property
@@ -105,7 +105,7 @@ class Manifest:
         made_of = f"--weights {self.weights}"
         if self.weights == "trained":
             made_of = f"--data {quote(self.source.data or self.data)}"
-        if self.data.endswith(f"-{self.preprocess.crop}"):  # not the network's own size
+        if self.data.endswith(f"-{self.preprocess.crop}"):  # not the network's native size
             made_of += f" --size {self.preprocess.crop}"
         if self.source.reading:
             made_of = join(self.source.reading.flags)

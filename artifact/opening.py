@@ -1,4 +1,4 @@
-"""An artifact made ready to answer: checked, loaded, and proven by its golden batch."""
+"""Opens artifacts for inference: checks the files, loads a runtime, runs the golden batch."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from core.errors import UserError
 
 
 def open_artifact(path: Path, *, allow_unverified: bool = False) -> Artifact:
-    """Returns the artifact in folder ``path``, every file of it checked.
+    """Loads the artifact in folder ``path`` and checks all of its files.
 
     Raises:
-        UserError: no artifact, a damaged one, or one that was never run and is not allowed.
+        UserError: no artifact, a damaged one, or an unverified one that is not allowed.
     """
     artifact = Artifact.load(path)
     if artifact.unverified and not allow_unverified:
@@ -27,15 +27,15 @@ def open_artifact(path: Path, *, allow_unverified: bool = False) -> Artifact:
 
 
 def open_runtime(name: str, artifact: Artifact, *, threads: int | None = None) -> Runtime:
-    """Returns runtime ``name`` with ``artifact`` loaded, after it reproduced the golden batch.
+    """Loads ``artifact`` into runtime ``name`` and checks it against the golden batch.
 
     Args:
-        name: of a runtime that takes the artifact's format.
+        name: a runtime that accepts the artifact's format.
         artifact: what to run.
         threads: CPU threads inside one call; None for all cores.
 
     Raises:
-        UserError: this machine cannot run it, or it answers something else.
+        UserError: this machine cannot run it, or it does not reproduce the golden batch.
     """
     runtime = load_runtime(name, artifact, threads=threads)
     try:

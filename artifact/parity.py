@@ -12,7 +12,7 @@ from core.preprocess import Pixels
 
 
 def parity_batches(batch_range: tuple[int, int]) -> tuple[int, ...]:
-    """Returns the batch sizes to check: 1, 2, 8 and the largest, as far as they are allowed."""
+    """Returns the batch sizes to check: 1, 2, 8 and the largest, those within ``batch_range``."""
     smallest, largest = batch_range
     return tuple(sorted({b for b in (1, 2, 8, largest) if smallest <= b <= largest}))
 
@@ -26,20 +26,20 @@ def measure_parity(
     reference: Reference,
     golden: tuple[Pixels, Logits],
 ) -> Parity:
-    """Returns how ``runtime`` agrees with ``expected`` and, at all batch sizes, with itself.
+    """Compares ``runtime`` with ``expected``, and its results at different batch sizes.
 
     Args:
-        runtime: what is being checked.
-        artifact: what it runs; loaded once more to reproduce the golden batch.
-        pixels: uint8 (n, H, W, 3) of real images, all run at the largest batch size, a quarter of
-            them at each other one.
-        expected: float32 (n, C), the reference logits of them.
-        reference: whose logits those are.
-        golden: uint8 (m, H, W, 3) and the float32 (m, C) they must give.
+        runtime: the runtime to check.
+        artifact: the artifact it runs; loaded once more to reproduce the golden batch.
+        pixels: uint8 (n, H, W, 3) of real images: all are run at the largest batch size, a quarter
+            of them at each other one.
+        expected: float32 (n, C), their reference logits.
+        reference: origin of ``expected``.
+        golden: the golden batch: uint8 (m, H, W, 3) and its logits, float32 (m, C).
     """
     batches = parity_batches(artifact.batch_range)
     largest, images = batches[-1], len(pixels)
-    count = -(-max(images, largest) // largest) * largest  # whole batches: images come again
+    count = -(-max(images, largest) // largest) * largest  # whole batches: images are repeated
     filled = np.take(pixels, np.arange(count), axis=0, mode="wrap")
     logits = run_batches(runtime, filled, largest)[:images]
     others = [run_batches(runtime, filled[: max(images // 4, b)], b) for b in batches[:-1]]

@@ -14,7 +14,7 @@ Precision = Literal["fp32", "fp16", "int8"]
 Weights = Literal["trained", "imagenet", "random"]
 Calibration = Literal["MinMax", "Percentile", "Entropy"]
 Reference = Literal["torch", "onnx", "golden"]
-# What a manifest may say where its fields have these types; 2**53 is exact in any JSON reader.
+# Allowed values of manifest fields with these types; 2**53 is exact in any JSON reader.
 Fraction = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0, le=2**53)]
@@ -29,7 +29,7 @@ _STRICT = with_config(ConfigDict(extra="forbid", allow_inf_nan=False))
 @_STRICT
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TensorSpec:
-    """One end of the graph: its name, NumPy dtype and shape, where ``"batch"`` is free."""
+    """An input or output of the graph: name, NumPy dtype and shape; ``"batch"`` is dynamic."""
 
     name: str
     dtype: str
@@ -39,15 +39,15 @@ class TensorSpec:
 @_STRICT
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reading:
-    """How a file of weights was read that this project did not write.
+    """How a file of weights that this project did not write was read.
 
     Attributes:
-        entry: where in it the weights stand; empty where they are all that it holds.
-        mean: per channel, of pixels in [0, 1]: subtracted in the first layer.
-        std: likewise: what they are divided by.
-        assumed: what nobody said of it and was taken as its publisher has it, in sentences.
-        flags: of the command line that say how it was read.
-        graph: whether it is an ONNX graph, which no torch network stands behind.
+        entry: location of the weights in it; empty if it holds nothing else.
+        mean: per channel, for pixels in [0, 1]; subtracted in the first layer.
+        std: standard deviation, likewise; divided by in the first layer.
+        assumed: sentences that say what was neither given nor in the file, and was assumed.
+        flags: command-line flags that say how it was read.
+        graph: whether it is an ONNX graph, without a torch network.
         program: whether it is an exported program of torch.
     """
 
@@ -63,14 +63,14 @@ class Reading:
 @_STRICT
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
-    """Where the weights came from.
+    """The origin of the weights.
 
     Attributes:
-        origin: in words: a run, a publisher, or a seed.
-        checkpoint: path of the file of weights, or None for ImageNet and random weights.
-        sha256: of that file; None without one.
-        data: name of the data of that run; None without one.
-        reading: how that checkpoint was read; None where this project wrote it.
+        origin: a text: a run, a publisher, or a seed.
+        checkpoint: path of the file of weights; None for ImageNet and random weights.
+        sha256: digest of that file; None without one.
+        data: name of the run's data set; None without one.
+        reading: how the file was read; None if this project wrote it.
     """
 
     origin: str
@@ -83,21 +83,20 @@ class Source:
 @_STRICT
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Parity:
-    """Agreement of a runtime with the network it came from, on the same real images.
+    """Agreement of an artifact in a runtime with a reference, on the same real images.
 
     Attributes:
-        runtime: what ran the artifact's model file.
-        reference: whose logits it is compared with: torch's, those of the ONNX graph that it was
-            made from, or, on a machine without either, those of the golden batch.
-        images: how many images it is compared on, at the largest batch size.
-        batches: the batch sizes that were run.
+        runtime: name of the runtime.
+        reference: origin of the reference logits: torch, the ONNX graph that was given, or, on a
+            machine without either, the golden batch.
+        images: number of images compared, at the largest batch size.
+        batches: batch sizes that were run.
         finite: whether all logits were finite at every batch size.
         top1_agreement: fraction of images with the same top-1 class.
-        relative_error: largest absolute difference of logits over the largest absolute logit of
-            the reference. A limit is set to it only where there are no classes to agree on.
-        batch_error: the same between the logits of an image at another batch size and at the
-            largest.
-        golden_error: the same of the golden batch, run by a runtime that was loaded anew.
+        relative_error: largest absolute difference of logits divided by the largest absolute logit
+            of the reference. It has a limit only for random weights.
+        batch_error: the same, between the logits of an image at other batch sizes and the largest.
+        golden_error: the same, for the golden batch, in a runtime loaded again.
     """
 
     runtime: str
@@ -114,13 +113,13 @@ class Parity:
 @_STRICT
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Metrics:
-    """Accuracy on held-out images, in [0, 1], measured on this very artifact.
+    """Accuracy of this artifact on held-out images, in [0, 1].
 
     Attributes:
-        top1: of the artifact.
-        torch_top1: of the torch network on the same images.
-        images: how many.
-        runtime: what ran the artifact.
+        top1: top-1 of the artifact.
+        torch_top1: top-1 of the torch network on the same images.
+        images: number of images.
+        runtime: name of the runtime.
     """
 
     top1: Fraction
@@ -132,15 +131,16 @@ class Metrics:
 @_STRICT
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """What the figures of an artifact must reach.
+    """The limits of an artifact's figures.
 
     Attributes:
-        top1_agreement: least agreement with the reference; None for random weights, which have
-            no classes to agree on.
-        top1_drop: most top-1 lost against torch, in [0, 1]; None where no image has a label.
+        top1_agreement: least agreement with the reference; None for random weights, whose top-1
+            is meaningless.
+        top1_drop: largest loss of top-1 against torch, in [0, 1]; None without labelled images.
         golden_error: largest relative error of the golden batch, and between batch sizes:
-            processors and versions round differently, and int8 more so.
-        relative_error: largest relative error against the reference; None where agreement tells.
+            processors and versions round differently, most of all in int8.
+        relative_error: largest relative error against the reference; None where agreement is
+            limited instead.
     """
 
     top1_agreement: Fraction | None
@@ -155,10 +155,10 @@ class Quantization:
     """How an int8 graph was made.
 
     Attributes:
-        calibration: the method that gave each activation its range.
-        images: how many calibration images it was chosen on.
-        labelled: whether ``top1`` counts true labels; if not, it is agreement with float32.
-        top1: of each method on those images, all layers in int8; the best one was taken.
+        calibration: method that determined the range of each activation.
+        images: number of calibration images.
+        labelled: whether ``top1`` is accuracy on labels; otherwise it is agreement with float32.
+        top1: top-1 of each method on those images, with all layers in int8; the best was chosen.
     """
 
     calibration: Calibration
@@ -170,15 +170,15 @@ class Quantization:
 @_STRICT
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fingerprint:
-    """What an engine is tied to: it is loaded only where all of it matches.
+    """What an engine is tied to; it is loaded only on a machine that matches.
 
     Attributes:
-        version: of the TensorRT flavour that built it.
-        capabilities: the compute capabilities it was built for, such as ``8.6``.
-        driver: CUDA version of the driver where it was built, such as ``13.0``; None where there
-            was no GPU.
-        onnx_sha256: of the graph it was built from, which lies beside it.
-        profiles: smallest, typical and largest batch of each optimization profile.
+        version: version of the TensorRT flavour that built it.
+        capabilities: compute capabilities it was built for, such as ``8.6``.
+        driver: CUDA version of the driver on the machine that built it, such as ``13.0``; None
+            without a GPU.
+        onnx_sha256: digest of the graph it was built from, in the same folder.
+        profiles: smallest, optimal and largest batch size of each optimization profile.
     """
 
     version: str

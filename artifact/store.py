@@ -1,4 +1,4 @@
-"""Stored artifacts: those below a folder, facts of their graphs, and which of them was picked."""
+"""Folders of artifacts: lists them, describes their graphs, and stores which one was picked."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PICK_FILE = "choice.json"
 
 @dataclass(frozen=True, slots=True)
 class StoredArtifact:
-    """A folder with a manifest: the artifact, or why it cannot be trusted."""
+    """A folder with a manifest: the artifact, or why it was refused."""
 
     path: Path
     artifact: Artifact | None
@@ -33,18 +33,18 @@ class StoredArtifact:
 
 
 class GraphFacts(NamedTuple):
-    """What an ONNX graph is made of."""
+    """Facts about an ONNX graph."""
 
     opset: int
-    ops: dict[str, int]  # operator to how many nodes, the most frequent first
+    ops: dict[str, int]  # number of nodes by operator, the most frequent first
 
 
 def stored_artifacts(folder: Path = ARTIFACTS) -> Iterator[StoredArtifact]:
-    """Yields each artifact below ``folder``, by path, every file of it checked."""
+    """Yields the artifacts below ``folder`` in order of path, with all files checked."""
     for manifest in sorted(folder.rglob(MANIFEST)):
         path = manifest.parent
         if any(part.startswith(".") for part in path.relative_to(folder).parts):
-            continue  # one that is being written
+            continue  # it is being written
         try:
             yield StoredArtifact(path, Artifact.load(path))
         except ArtifactError as error:
@@ -52,10 +52,10 @@ def stored_artifacts(folder: Path = ARTIFACTS) -> Iterator[StoredArtifact]:
 
 
 def graph_facts(artifact: Artifact) -> GraphFacts:
-    """Returns what the graph of ``artifact`` is made of; an engine's is the one it came from.
+    """Returns facts about the graph of ``artifact``; for an engine, its source graph.
 
     Raises:
-        ArtifactError: the file is no graph.
+        ArtifactError: the file is not an ONNX graph.
     """
     import onnx
 
@@ -72,16 +72,16 @@ def graph_facts(artifact: Artifact) -> GraphFacts:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SavedPick:
-    """What a benchmark picked to serve, as measured: of one network, or of all of them.
+    """The pick of a benchmark, for one network or among all networks.
 
     Attributes:
-        artifact: its folder, under that of the pick: ``onnx-int8`` beside the pick of one
-            network, ``mobilenet_v2-digits/onnx-int8`` in the folder of all.
+        artifact: path of the artifact's folder, relative to the folder of this file:
+            ``onnx-int8`` for one network, ``mobilenet_v2-digits/onnx-int8`` among all.
         runtime: name of the runtime that it was measured in.
         batch: images per call.
         threads: CPU threads inside one call.
-        p50_s: its median latency in seconds, of such a call.
-        machine: the processor it was measured on.
+        p50_s: median latency of such a call, in seconds.
+        machine: name of the processor it was measured on.
     """
 
     artifact: str
@@ -96,15 +96,15 @@ _ADAPTER = TypeAdapter(SavedPick)
 
 
 def save_pick(folder: Path, pick: SavedPick) -> Path:
-    """Returns the file in ``folder`` that now holds ``pick``."""
+    """Writes ``pick`` to a file in ``folder`` and returns its path."""
     return write_whole(folder / PICK_FILE, _ADAPTER.dump_json(pick, indent=1) + b"\n")
 
 
 def read_pick(folder: Path) -> SavedPick | None:
-    """Returns what was picked of the artifacts in ``folder``, or None if nothing was yet.
+    """Returns the pick stored in ``folder``; None if there is none.
 
     Raises:
-        UserError: the file is there and cannot be understood.
+        UserError: the file is invalid.
     """
     path = folder / PICK_FILE
     if not path.is_file():

@@ -1,7 +1,7 @@
-"""Validation of artifacts: the one security boundary between a folder and a runtime.
+"""Validation of artifacts: the security boundary between an untrusted folder and a runtime.
 
-What stands in a folder may be anything. Here it is read without executing any of it, sizes before
-contents, and held against its manifest, whose statements must not contradict each other.
+The files are untrusted. They are read without executing anything, sizes are checked before
+contents, and contents are checked against the manifest, which must be consistent.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from core.errors import UserError, first_line
 from core.files import contains, sha256
 from core.preprocess import Pixels
 
-MAX_BATCH = 4096  # a runtime keeps buffers for its largest batch
-MAX_SIDE = 4096  # px: each image that is served takes side * side * 3 bytes, several times
-MAX_LEVELS = 8  # objects and arrays inside one another; a manifest has four
-_MAX_BYTES = {  # of what lies beside the model files
+MAX_BATCH = 4096  # runtimes allocate buffers for the largest batch
+MAX_SIDE = 4096  # px: each served image needs side * side * 3 bytes, several times
+MAX_LEVELS = 8  # nesting depth of JSON; a manifest has four
+_MAX_BYTES = {  # size limits of the other files
     "manifest.json": 16 << 20,
     "golden_pixels.npy": 512 << 20,
     "golden_logits.npy": 64 << 20,
 }
-# A tensor that lies in another file is marked by an entry with this key. Protobuf keeps the bytes
-# of a string together, so a graph without them refers to no other file.
+# A tensor stored in another file has an entry with this key. Protobuf stores a string's bytes
+# contiguously, so a graph without these bytes refers to no other file.
 EXTERNAL = b"location"
 
 
@@ -41,23 +41,23 @@ class ArtifactError(UserError):
     """A folder that cannot be trusted as an artifact; the message names what is wrong."""
 
     def __init__(self, message: str) -> None:
-        # It quotes the manifest, which may hold line breaks and what a terminal obeys.
+        # It quotes the manifest, which may contain line breaks and terminal escape sequences.
         super().__init__("".join(c if c.isprintable() else ascii(c)[1:-1] for c in message))
 
 
 def max_bytes(name: str) -> int:
-    """Returns the most bytes that a file of an artifact may have, by its name."""
+    """Returns the size limit in bytes of file ``name`` of an artifact."""
     if name in _MAX_BYTES:
         return _MAX_BYTES[name]
     return max(spec.max_bytes for spec in FORMATS.values() if name in spec.files)
 
 
 def regular_file(folder: Path, name: str) -> Path:
-    """Returns the path of file ``name`` of an artifact, which can be opened and read to its end.
+    """Returns the path of file ``name`` in ``folder``, after checking that it is safe to read.
 
     Raises:
-        ArtifactError: missing, too large, a link that leads out of ``folder``, or no file:
-            opening a pipe waits for ever, and a device has no end.
+        ArtifactError: missing, too large, a link that leads out of ``folder``, or not a regular
+            file: opening a pipe may block for ever, and a device is endless.
     """
     file = folder / name
     try:
@@ -65,7 +65,7 @@ def regular_file(folder: Path, name: str) -> Path:
     except FileNotFoundError:
         what = f"{file}: missing; copy the whole folder or export it again"
         raise ArtifactError(what) from None
-    # Links inside the folder are how Kubernetes mounts a volume of files.
+    # Links inside the folder are allowed: Kubernetes mounts volumes that way.
     if not Path(os.path.realpath(file)).is_relative_to(os.path.realpath(folder)):
         raise ArtifactError(f"{file}: a link that leads out of the folder; copy the file itself")
     if not stat.S_ISREG(status.st_mode):
@@ -81,7 +81,7 @@ def regular_file(folder: Path, name: str) -> Path:
 def read_fields(folder: Path, name: str) -> dict[str, Any]:
     """Returns the JSON object in file ``name`` of ``folder``.
 
-    Stricter than JSON is read elsewhere: two readers must not see two different manifests.
+    Parsing is strict, so that no two readers can see different manifests.
 
     Raises:
         ArtifactError: no such file, or not UTF-8, a byte-order mark, a key twice, NaN, an
@@ -104,13 +104,13 @@ def read_fields(folder: Path, name: str) -> dict[str, Any]:
 def read_array(folder: Path, name: str, kind: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:
     """Returns the array (n, *shape) in the ``.npy`` file ``name`` of ``folder``; n is at least 1.
 
-    What its header claims is compared with the size of the file before anything is allocated.
+    The header is checked against the file's size before anything is allocated.
 
     Args:
-        folder: of an artifact.
-        name: of the file in it.
-        kind: NumPy dtype that the array must have; never object, which is pickled.
-        shape: of one element.
+        folder: folder of an artifact.
+        name: name of the file in it.
+        kind: NumPy dtype that the array must have; object arrays, which are pickled, are refused.
+        shape: shape of one element.
 
     Raises:
         ArtifactError: no such file, or not a C-contiguous array of that dtype and shape.
@@ -121,7 +121,7 @@ def read_array(folder: Path, name: str, kind: str, shape: tuple[int, ...]) -> np
             if (version := np.lib.format.read_magic(stream)) != (1, 0):
                 raise ValueError(f"version {version}")
             found, fortran, found_dtype = np.lib.format.read_array_header_1_0(stream)
-        except Exception as error:  # its parser lets many kinds escape on broken bytes
+        except Exception as error:  # NumPy raises many types of exception on corrupt data
             why = first_line(error)
             raise ArtifactError(f"{file}: not a .npy file ({why}); export it again") from None
         if (found_dtype, fortran, found[1:]) != (dtype, False, shape):
@@ -139,7 +139,7 @@ def read_array(folder: Path, name: str, kind: str, shape: tuple[int, ...]) -> np
 
 
 def check_files(path: Path, artifact: Manifest, expected: Collection[str]) -> None:
-    """Raises ArtifactError unless exactly ``expected`` files are listed, there, and unchanged."""
+    """Raises ArtifactError unless exactly the ``expected`` files are listed and unchanged."""
     if set(artifact.sha256s) != set(expected):
         raise ArtifactError(
             f"{path}: the manifest lists {sorted(artifact.sha256s)}, "
@@ -160,7 +160,7 @@ def check_files(path: Path, artifact: Manifest, expected: Collection[str]) -> No
 
 
 def check_manifest(path: Path, artifact: Manifest) -> None:
-    """Raises ArtifactError if two statements of a manifest contradict each other."""
+    """Raises ArtifactError if the fields of a manifest contradict each other."""
     _check_ends(path, artifact)
     if artifact.precision not in artifact.spec.schemes:
         known = ", ".join(artifact.spec.schemes)

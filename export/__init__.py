@@ -1,1 +1,1 @@
-"""Export: how a network leaves torch, and the proof that its artifacts agree with it."""
+"""Export: converts torch networks to artifacts and verifies that they agree with torch."""

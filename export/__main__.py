@@ -1,4 +1,4 @@
-"""``python -m export run|list|show|verify|push``: make, see, check and hand on artifacts."""
+"""``python -m export run|list|show|verify|push``: build, list, show, verify and push artifacts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from export.jobs import Job
 
 ALL = "all"
-Exported = list[tuple[str, "list[Outcome]"]]  # networks and what became of their targets
+Exported = list[tuple[str, "list[Outcome]"]]  # networks with the outcomes of their targets
 Folder = tyro.conf.Positional[Path]
 _FORMATS = (
     f"Such as onnx-fp32 litert-int8; phone: all that phones run; all: every one. Left out: the "
@@ -37,27 +37,27 @@ class Run:
     """Export a network to artifacts in artifacts/<model>-<data>/, each checked against torch."""
 
     model: str
-    """Network, by its registry name; all: the twelve default ones, going on where that stopped."""
+    """Registry name of the network; all: the twelve default ones, resuming an earlier export."""
     data: str | None = None
-    """Data set or folder whose run is exported; left out: published ImageNet weights. With
-    --checkpoint: labelled images that int8 is calibrated on and accuracy is measured on."""
+    """Data set or folder whose run is exported; default: published ImageNet weights. With
+    --checkpoint: labelled images for int8 calibration and for measuring accuracy."""
     weights: Literal["auto", "imagenet", "random"] = "auto"
-    """auto: of the run on the data. random: good for latency only."""
+    """auto: those of the run on --data. random: useful for latency only."""
     formats: Annotated[tuple[str, ...], tyro.conf.arg(help=_FORMATS)] = ()
     max_batch: int = 32
-    """Largest batch the artifacts take."""
+    """Largest batch size of the artifacts."""
     max_drop: float | None = None
-    """Most points of top-1 lost against torch; left out: 0.1, and 1.0 for int8."""
+    """Largest loss of top-1 against torch, in points; default: 0.1, and 1.0 for int8."""
     batches: tuple[int, ...] = ()
-    """Batch sizes that an engine gets a static profile for, besides the dynamic one."""
+    """Batch sizes for which an engine gets a static profile, besides the dynamic one."""
     fresh: bool = False
-    """With all: export also what stands there already, made of the same."""
+    """With all: export again even where up-to-date artifacts exist."""
     workers: int | None = None
-    """With all: networks at a time; left out: one per core."""
+    """With all: number of networks exported in parallel; default: one per core."""
     elsewhere: Annotated[Elsewhere, tyro.conf.OmitArgPrefixes] = field(default_factory=Elsewhere)
 
     def __call__(self) -> int:
-        """Exports, prints a row per artifact, and returns 1 if one of them failed."""
+        """Exports, prints a row per artifact, and returns 1 if any of them failed."""
         from core.cores import usable_cores
         from export.build import DEFAULT_TARGETS, Options, targets_of
         from export.jobs import Job
@@ -90,13 +90,13 @@ class Run:
         return int(any(outcome.failed for outcome in outcomes))
 
     def _check(self) -> None:
-        """Raises UserError where flags of weights from elsewhere contradict others."""
+        """Raises UserError if flags for weights from other software contradict other flags."""
         kinds = ("checkpoint", "onnx", "program")
         files = [f"--{kind}" for kind in kinds if getattr(self.elsewhere, kind)]
         if len(files) > 1:
             raise UserError(f"{' and '.join(files)}: give one of them")
         if not self.elsewhere.file:
-            if given := replace(self.elsewhere, size=None).flags:  # any network may have a size
+            if given := replace(self.elsewhere, size=None).flags:  # --size suits any network
                 raise UserError(
                     f"{given[0]} says how to read --checkpoint, --onnx or --program FILE, and none "
                     "is given"
@@ -108,12 +108,12 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class List:
-    """List all artifacts, each file of them checked; the exit status is 1 if one is refused."""
+    """List all artifacts after checking their files; the exit status is 1 if any is refused."""
 
     artifacts: Path = ARTIFACTS
     """Folder of all artifacts."""
     json: bool = False
-    """One JSON object a line instead of a table."""
+    """Print one JSON object per line instead of a table."""
 
     def __call__(self) -> int:
         """Prints a row per artifact."""
@@ -141,17 +141,17 @@ class Show:
 
 @dataclass(frozen=True)
 class Verify:
-    """Run an artifact on this machine through all its gates and complete the stamp it carries."""
+    """Verify an artifact on this machine against all its gates and record it in the manifest."""
 
     artifact: Folder
     """Its folder."""
     data: str | None = None
-    """Data set or folder of its run; left out: what the manifest names, if it is here."""
+    """Data set or folder of its run; default: the one in the manifest, if available."""
     rebuild: bool = False
-    """First build the engine again, for this GPU, from the graph beside it."""
+    """Build the engine again first, for this GPU, from the graph in its folder."""
 
     def __call__(self) -> None:
-        """Prints the gates as measured here; one that does not hold ends it with status 1."""
+        """Prints the gates as measured here; raises UserError if one does not hold."""
         from export.verify import rebuild, verify
 
         check = rebuild if self.rebuild else verify
@@ -162,7 +162,7 @@ class Verify:
 
 @dataclass(frozen=True)
 class Push:
-    """Copy an artifact into the model store of BentoML; its tag and folder are printed."""
+    """Copy an artifact into BentoML's model store and print its tag and folder."""
 
     artifact: Folder
     """Its folder."""
@@ -214,7 +214,7 @@ def _export_all(job: Job, workers: int, progress: Progress) -> Exported:
 
 
 def main() -> int | None:
-    """Does what the command line asks for, and returns its exit status."""
+    """Runs the command line and returns its exit status."""
     return tyro.cli(Run | List | Show | Verify | Push, prog="python -m export")()
 
 

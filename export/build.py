@@ -1,4 +1,4 @@
-"""One network to its artifacts, each proven before it appears."""
+"""Builds the artifacts of one network; each is verified before it appears."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class Options:
     """How artifacts are built.
 
     Attributes:
-        max_batch: largest batch they take.
-        max_drop: most top-1 one may lose against torch, in [0, 1]; None is the default of its
+        max_batch: largest batch size.
+        max_drop: largest loss of top-1 against torch, in [0, 1]; None for the default of the
             precision.
-        batches: batch sizes that an engine gets a profile of its own for, besides the one for all:
-            a shape that is not known when an engine is built costs latency.
-        resume: keeps artifacts that stand there already, made from the same weights with the same
-            options by the same versions.
+        batches: batch sizes for which an engine gets a static profile, besides the dynamic one:
+            dynamic shapes cost latency.
+        resume: keep existing artifacts made from the same weights, with the same options, by the
+            same versions.
     """
 
     max_batch: int = 32
@@ -60,10 +60,10 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one target: an artifact, or the reason there is none.
+    """The outcome of one target: an artifact, or the reason why there is none.
 
-    ``failed`` tells a target that missed a limit, or whose graph is refused, from one this machine
-    cannot build; ``kept`` one that stood there already.
+    ``failed`` is true if it missed a limit or its graph was rejected, and false if this machine
+    cannot build it; ``kept`` is true if it existed already.
     """
 
     target: str
@@ -74,10 +74,10 @@ class Outcome:
 
 
 def targets_of(names: Sequence[str]) -> tuple[str, ...]:
-    """Returns the targets that ``names`` stand for, each once: themselves, or a group's members.
+    """Returns the targets that ``names`` select, each once; a group selects its members.
 
     Raises:
-        UserError: one is neither a ``<format>-<precision>`` that is built nor a group of them.
+        UserError: a name is neither a known ``<format>-<precision>`` nor a group.
     """
     groups = group_names()
     known = [*artifact_names(), *groups]
@@ -94,9 +94,9 @@ def build_artifacts(
 ) -> Iterator[Outcome]:
     """Yields the outcome of each target as it is done.
 
-    Artifacts appear in ``artifacts/<model>-<data>/<target>/``, whole or not at all. One that
-    misses a limit leaves nothing, an earlier one of the same name included: it would be of other
-    weights. What a library raises while one is made is its reason, and the others are made.
+    Artifacts appear atomically in ``artifacts/<model>-<data>/<target>/``. If one misses a limit, an
+    earlier one of the same name is deleted too, as it would be of other weights. An exception of a
+    library becomes the reason of that target, and the other targets are still built.
     """
     targets = targets_of(targets)
     builder = _Builder(network, options or Options())
@@ -116,9 +116,9 @@ def build_artifacts(
             if isinstance(error, GateError):
                 shutil.rmtree(path, ignore_errors=True)
             yield Outcome(target, reason=str(error), failed=True)
-        except Exception as error:  # torch, onnx, ONNX Runtime and TensorRT share no base class
+        except Exception as error:  # torch, onnx, ONNX Runtime, TensorRT: no common base class
             if storage_error(error) or not is_of_library(error):
-                raise  # a full disk is no matter of this format
+                raise  # a full disk affects all targets
             yield Outcome(target, reason=in_words(error), failed=True)
 
 
@@ -129,7 +129,7 @@ class _Builder:
         self._graphs = Graphs(network, max_batch=options.max_batch, max_drop=options.max_drop)
 
     def standing(self, path: Path) -> Artifact | None:
-        """Returns the artifact at ``path`` if building it again would give the same."""
+        """Returns the artifact at ``path`` if it is up to date; None otherwise."""
         try:
             old = Artifact.load(path)
         except ArtifactError:
@@ -145,9 +145,9 @@ class _Builder:
         return old if same else None
 
     def build(self, target: str, folder: Path) -> Artifact:
-        """Returns the artifact ``target``, complete and proven, in ``folder``."""
+        """Builds and verifies the artifact ``target`` in ``folder``, and returns it."""
         spec, precision = split_name(target)
-        if spec.require:  # before graphs are made that nothing here can build
+        if spec.require:  # checked first, as making the graphs takes long
             resolve(spec.require)(spec.name)
         graph, artifact, golden = self._graphs.proven(spec.schemes[precision])
         draft = replace(
@@ -160,11 +160,11 @@ class _Builder:
         )
         draft.graph_file.write_bytes(graph)
         if spec.build:
-            draft = replace(draft, parity=None, metrics=None)  # nothing is known of it yet
+            draft = replace(draft, parity=None, metrics=None)  # not measured yet
             draft = resolve(spec.build)(draft, graph, self.options.batches)
             try:
                 draft, golden = self._graphs.prover.prove(draft)
-            except EngineMismatch as error:  # RTX on a GPU it does not build for
+            except EngineMismatch as error:  # TensorRT for RTX does not support this GPU
                 draft = replace(draft, unverified=error.wrong)
             except RuntimeUnavailable as error:
                 draft = replace(draft, unverified=str(error))
@@ -173,10 +173,10 @@ class _Builder:
 
 
 def _versions(spec: FormatSpec) -> dict[str, str]:
-    """Returns the versions of what makes a graph, and of the packages of ``spec``.
+    """Returns the versions of the packages that make graphs, and of those in ``spec``.
 
     Raises:
-        RuntimeUnavailable: one of the latter is not installed.
+        RuntimeUnavailable: a package of ``spec`` is not installed.
     """
     versions = {"pocketnets": own_version()}
     versions |= {package: version(package) for package in _GRAPH_PACKAGES}

@@ -1,4 +1,4 @@
-"""Class names from a file, in the order of the logits."""
+"""Reads class names from a file, in the order of the logits."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from typing import Any
 from core.errors import UserError, first_line
 
 IMAGENET = "imagenet"
-MAX_LENGTH = 1024  # of a name, as a manifest takes it
+MAX_LENGTH = 1024  # of a name, as in a manifest
 _HEADS = ("class", "class_name", "classes", "label", "labels", "name")
 
 
 def class_names(labels: str) -> tuple[str, ...]:
-    """Returns the class names that ``labels`` stands for.
+    """Returns the class names given by ``labels``.
 
     Args:
-        labels: ``imagenet``, or a file: text with one name a line; JSON with a list, an object from
-            index to name or one from name to index; CSV with a name, or index and name, in a row.
+        labels: ``imagenet``, or a file: text with one name per line; JSON with a list, an object
+            from index to name, or one from name to index; CSV with name, or index and name, per
+            row.
 
     Raises:
-        UserError: the file cannot be read, or leaves open which class is which.
+        UserError: the file cannot be read, or the order of the classes is ambiguous.
     """
     if labels == IMAGENET:
         from models.imagenet import imagenet_labels
@@ -68,7 +69,7 @@ def _from_json(text: str) -> list[str]:
 
 
 def _name(value: Any) -> str:
-    """Returns the name in a JSON value: a text, or the last one of Keras's [wnid, name]."""
+    """Returns the name in a JSON value: a string, or the last one of Keras's [wnid, name]."""
     name = value[-1] if isinstance(value, list) and value else value
     if not isinstance(name, str):
         raise ValueError(f"{json.dumps(value)[:40]} is no name")

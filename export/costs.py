@@ -1,4 +1,4 @@
-"""python -m export.costs: counts what each network costs, for ``python -m models`` to print."""
+"""python -m export.costs: counts the costs of networks, which ``python -m models`` prints."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ class Costs:
     """Export networks with random weights, count their costs and keep them in models/costs.json."""
 
     models: tuple[str, ...] = ()
-    """Networks to count again; left out: those of the registry that were never counted."""
+    """Networks to count again; default: those of the registry without counted costs."""
 
 
 def countable(name: str) -> Classifier:
-    """Returns a registry network with random weights, gains and biases, for its native classes.
+    """Returns a registry network with random weights, gains and biases, with native classes.
 
-    The biases of a fresh network are zero, and the exporter leaves out what adds zero: a trained
-    network moves more bytes than its graph would show.
+    Untrained biases are zero, and the exporter drops additions of zero, so the graph of an
+    untrained network would move fewer bytes than that of a trained one.
     """
     network = Classifier(build_model(name, num_classes=find_model(name).native_classes))
     for parameter in network.parameters():
@@ -55,11 +55,11 @@ def count(name: str, size: int | None = None) -> NetworkCost:
     """Returns the cost of a network for its native number of classes.
 
     Args:
-        name: of the registry, or ``timm/<name>``.
-        size: side of its images in pixels; None is its native one.
+        name: registry name, or ``timm/<name>``.
+        size: side of the input images in pixels; None for its native size.
 
     Raises:
-        UserError: unknown, or does not take such images.
+        UserError: unknown network, or one that does not accept images of that size.
     """
     side = find_model(name).native_size if size is None else size
     check_input_size(name, side, classes=find_model(name).native_classes)
@@ -70,7 +70,7 @@ def count(name: str, size: int | None = None) -> NetworkCost:
 
 
 def main() -> None:
-    """Counts, a process per core, and writes after every network, so that it can be cut short."""
+    """Counts with one process per core; writes after every network, so it can be interrupted."""
     args = tyro.cli(Costs, prog="python -m export.costs", description=Costs.__doc__)
     costs = dict(known_costs())
     names = [canonical_name(name) for name in args.models]

@@ -1,4 +1,4 @@
-"""What the command line says of a network that was trained elsewhere."""
+"""Command-line options for a network that was trained by other software."""
 
 from __future__ import annotations
 
@@ -10,43 +10,43 @@ from core.preprocess import CropMode, Interpolation
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Elsewhere:
-    """Weights of your own, trained elsewhere: torchvision's, timm's, Lightning's, safetensors."""
+    """Weights trained by other software: torchvision, timm, Lightning, safetensors."""
 
     checkpoint: Path | None = None
     """File of weights for --model; nothing in it is executed."""
     onnx: Path | None = None
-    """ONNX graph of a classifier, float images to logits or probabilities, to wrap instead; --model
-    then is a name for it."""
+    """Instead of --checkpoint: ONNX graph of a classifier, from float images to logits or
+    probabilities; --model is then a name for it."""
     program: Path | None = None
     """Exported program of torch (.pt2) of a classifier, likewise; nothing in it is executed."""
     name: str | None = None
-    """What the artifacts are filed under beside the network; left out: the file's name."""
+    """Second part of the artifacts' folder name, <model>-<name>; default: the file's name."""
     entry: str | None = None
-    """Where in the file the weights stand, such as model_ema; left out: found out."""
+    """Location of the weights in the file, such as model_ema; default: found by searching."""
     labels: str | None = None
     """Class names in the order of the logits: a text, JSON or CSV file, or imagenet."""
     size: int | None = None
-    """Side of the images in pixels, also without --checkpoint; this and the next five are left out
-    where they are known."""
+    """Side of the images in pixels, also without --checkpoint; this and the next five options are
+    needed only where the file or its publisher does not tell."""
     resize: int | None = None
-    """Length in pixels that the shorter side is scaled to before the centre is cut out."""
+    """Length in pixels to which the shorter side is scaled before the centre is cropped."""
     interpolation: Interpolation | None = None
-    """How images are resampled."""
+    """Resampling filter."""
     crop_mode: CropMode | None = None
-    """What is resized: the shorter side (center), both (squash) or the longer one (border)."""
+    """Which side is resized: the shorter (center), both (squash) or the longer (border)."""
     mean: tuple[float, ...] | None = None
-    """Mean of the pixels in [0, 1] that was subtracted: one number, or R, G and B."""
+    """Mean that is subtracted from pixels in [0, 1]: one number, or R, G and B."""
     std: tuple[float, ...] | None = None
-    """Standard deviation that they were divided by: one number, or R, G and B."""
+    """Standard deviation that they are divided by: one number, or R, G and B."""
 
     @property
     def file(self) -> Path | None:
-        """Returns the file that holds the network."""
+        """Returns the file of weights or the graph; None if neither is given."""
         return self.checkpoint or self.onnx or self.program
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """Returns the flags that say the same."""
+        """Returns the given options as command-line flags."""
         flags: list[str] = []
         for each in fields(self):
             value = getattr(self, each.name)

@@ -1,4 +1,4 @@
-"""A network of somebody else's: its weights in a file, and what has to be known to use them."""
+"""Loads a network trained by other software, and what must be known to use it."""
 
 from __future__ import annotations
 
@@ -47,15 +47,15 @@ _ENDINGS = re.compile(r"(\.(pth|pt|tar|ckpt|safetensors|bin|onnx|pt2))+$", re.IG
 def load_foreign(model: str, data: str | None, elsewhere: Elsewhere) -> Network:
     """Returns the network whose weights, ONNX graph or program of torch ``elsewhere`` names.
 
-    What was assumed is printed, and stands in :attr:`Network.source`.
+    Assumptions are printed, and recorded in :attr:`Network.source`.
 
     Args:
-        model: registry name or alias; of a graph or a program, any name.
-        data: data set or folder whose images calibrate and prove it; None: photos without labels.
-        elsewhere: the file, and how it is to be read.
+        model: registry name or alias; for a graph or a program, any name.
+        data: data set or folder for calibration and verification; None for unlabelled photos.
+        elsewhere: the file, and how to read it.
 
     Raises:
-        UserError: the file cannot be read or does not fit, or what must be known of it is not.
+        UserError: the file cannot be read or does not fit, or required information is missing.
     """
     if elsewhere.checkpoint is None:
         return _load_whole(model, data, elsewhere)
@@ -150,11 +150,11 @@ def load_foreign_again(artifact: Artifact, data: str | None) -> Network:
     """Returns the network that ``artifact`` was made from, with its images.
 
     Args:
-        artifact: whose :attr:`Source.reading` is known.
-        data: data set or folder; None is the one it was proven on.
+        artifact: an artifact with :attr:`Source.reading`.
+        data: data set or folder; None for the one it was verified on.
 
     Raises:
-        UserError: its file or its data are not here, or the file has changed.
+        UserError: its file or its data are missing, or the file has changed.
     """
     data, reading = data or artifact.source.data, artifact.source.reading
     assert reading is not None
@@ -190,14 +190,14 @@ def _source(
 
 
 def _free_name(model: str, path: Path, digest: str, given: str | None) -> str:
-    """Returns what artifacts are filed under, where none of other weights stand."""
+    """Returns a name for the artifacts' folder that no artifacts of other weights use."""
     name = _name(path, given)
     _check_free(f"{model}-{name}", path, digest)
     return name
 
 
 def _name(path: Path, given: str | None) -> str:
-    """Returns what artifacts are filed under beside the network."""
+    """Returns the second part of the artifacts' folder name."""
     if given is not None and not re.fullmatch(r"\w[\w.-]*", given):
         raise UserError(f"--name {given!r}: take letters, digits, dots, hyphens and underscores")
     name = given or folder_name(Path(_ENDINGS.sub("", path.name)))
@@ -210,13 +210,13 @@ def _name(path: Path, given: str | None) -> str:
 
 
 def _check_free(folder: str, path: Path, digest: str) -> None:
-    """Raises UserError if artifacts of other weights stand in ``folder``."""
+    """Raises UserError if ``folder`` has artifacts of other weights."""
     for each in sorted((ARTIFACTS / folder).glob("*/manifest.json")):
         try:
             source = Artifact.load(each.parent).source
-        except ArtifactError:  # damaged: as good as none
+        except ArtifactError:  # damaged: treated as absent
             continue
-        if source.sha256 != digest:  # whatever its path: best.pth is written again in training
+        if source.sha256 != digest:  # not by path, as training overwrites best.pth
             of = source.checkpoint or source.origin
             of = f"an earlier {path}" if of == str(path) else of
             raise UserError(
@@ -235,7 +235,7 @@ def _assumed_place(fitted: Fitted) -> list[str]:
 def _labels(
     elsewhere: Elsewhere, classes: int, path: Path, images: ImageData | None
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Returns the class names, and what was assumed of them."""
+    """Returns the class names, and the assumptions made about them."""
     if elsewhere.labels is not None:
         names = class_names(elsewhere.labels)
         if len(names) != classes:
@@ -256,10 +256,10 @@ def _labels(
 
 
 def with_images(network: Network, images: ImageData | None, data: str | None) -> Network:
-    """Returns ``network`` with what calibrates and proves it.
+    """Returns ``network`` with images for calibration and verification.
 
     Raises:
-        UserError: ``images`` are of classes that the network does not know.
+        UserError: ``images`` have classes that the network does not have.
     """
     if images is None:
         cli.notes().print(

@@ -1,4 +1,4 @@
-"""What is done to an image before a network from elsewhere sees it: given, known or asked for."""
+"""Finds the preprocessing of a network trained by other software: given, or known for it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _TIMM_ARGUMENTS = (
 
 
 class ForeignForm(NamedTuple):
-    """What is done to an image, and what of it nobody said."""
+    """Preprocessing and normalisation, and which parts of it were assumed."""
 
     published: PublishedForm
     assumed: tuple[str, ...]
@@ -39,10 +39,10 @@ class ForeignForm(NamedTuple):
 def foreign_form(
     elsewhere: Elsewhere, known: PublishedForm | None, origin: str, what: str
 ) -> ForeignForm:
-    """Returns what is done to an image: as given, else as it is known, by the word of ``origin``.
+    """Returns the preprocessing: what is given takes precedence over what ``origin`` says.
 
     Raises:
-        UserError: something is neither given nor known of ``what``.
+        UserError: a part is neither given nor known for ``what``.
     """
     given = _given_form(elsewhere)
     if known is None:
@@ -62,7 +62,7 @@ def foreign_form(
         "mean": known.mean,
         "std": known.std,
     }
-    if "size" in given:  # as large a part of the image as before
+    if "size" in given:  # keep the ratio of crop to resize
         values["resize"] = round(given["size"] * preprocess.resize / preprocess.crop)
     values |= given
     told = [f"{name} {_text(value)}" for name, value in values.items() if name not in given]
@@ -89,7 +89,7 @@ def _given_form(elsewhere: Elsewhere) -> dict[str, Any]:
 
 
 def known_form(model: str, saved: SavedWeights) -> tuple[PublishedForm | None, str]:
-    """Returns what the file, else the publisher of weights, says of images, and who says so."""
+    """Returns the preprocessing by the file, else by the weights' publisher, and its origin."""
     arguments, form = saved.arguments, find_model(model).form
     try:
         if {"val_resize_size", "val_crop_size", "interpolation"} <= arguments.keys():
@@ -111,7 +111,7 @@ def known_form(model: str, saved: SavedWeights) -> tuple[PublishedForm | None, s
 
 
 def torchvision_reference_form(arguments: dict[str, Any]) -> PublishedForm:
-    """Returns how torchvision's references/classification/train.py prepares images to validate."""
+    """Returns the validation preprocessing of torchvision's references/classification/train.py."""
     preprocess = Preprocess(
         resize=int(arguments["val_resize_size"]),
         crop=int(arguments["val_crop_size"]),

@@ -1,8 +1,8 @@
-"""Frees the number of images in a graph that was traced with a known number of them.
+"""Makes the batch dimension dynamic in a graph that was traced with a fixed batch size.
 
-Traced with a free dimension, torch works out symbolic shapes at every step: that takes twice as
-long, and breaks operators into arithmetic with shapes. Traced with :data:`EXAMPLE` images, a graph
-holds no arithmetic, and whatever is a multiple of that prime is so many times the batch.
+Tracing with a dynamic dimension takes torch twice as long, as it computes symbolic shapes at every
+step, and splits operators into shape arithmetic. A graph traced with :data:`EXAMPLE` images has no
+shape arithmetic, and every size that is a multiple of that prime is a multiple of the batch size.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ import numpy.typing as npt
 from core.errors import UserError, first_line
 
 BATCH = "batch"
-EXAMPLE = 997  # images a network is traced with: a prime, and no size that a layer would have
-_SOURCES = ("Shape", "Size")  # operators that give sizes
+EXAMPLE = 997  # batch size for tracing: a prime that is no size of a layer
+_SOURCES = ("Shape", "Size")  # operators that return sizes
 _SHAPE_OF = {"Reshape": 1, "Expand": 1, "Tile": 1, "Resize": 3}  # which input is a shape
 
 Vector = npt.NDArray[Any]
 
 
 def free_batch(model: Any) -> Any:
-    """Returns a graph that was traced with :data:`EXAMPLE` images, for any number of them.
+    """Returns a graph traced with :data:`EXAMPLE` images, changed to accept any batch size.
 
     Raises:
-        UserError: the number of images is in the graph in a way that cannot be freed.
+        UserError: the graph depends on the batch size in a way that cannot be changed.
     """
     import onnx
 
@@ -43,7 +43,7 @@ def free_batch(model: Any) -> Any:
 
 
 def bound_to_batch(why: str) -> UserError:
-    """Returns the error for a graph that is right for one number of images only."""
+    """Returns the error for a graph that is correct for only one batch size."""
     return UserError(
         f"the exported graph is bound to the number of images it was traced with ({why}): "
         "a layer depends on the batch size; write it with fixed sizes"
@@ -51,10 +51,11 @@ def bound_to_batch(why: str) -> UserError:
 
 
 def keeps_images_apart(model: Any) -> bool:
-    """Returns whether the batch is the first dimension of every value of a freed graph.
+    """Returns whether the batch is the first dimension of every value of a graph.
 
-    Then each Reshape keeps the images apart, and the graph is right for any number of them if it
-    is for one. Where images are merged with channels, heads or windows, only running it tells.
+    Then every Reshape keeps images separate, and a graph that is correct for one image is correct
+    for any batch size. If images are merged with channels, heads or windows, it must be run to
+    find out.
     """
     graph = model.graph
     constants = {tensor.name for tensor in graph.initializer}
@@ -67,7 +68,7 @@ def keeps_images_apart(model: Any) -> bool:
 
 
 def shape_nodes(model: Any) -> int:
-    """Returns how many nodes of an ONNX ``ModelProto`` compute with nothing but sizes."""
+    """Returns how many nodes of an ONNX ``ModelProto`` compute only shapes."""
     constants = {tensor.name for tensor in model.graph.initializer}
     sizes: set[str] = set()
     count = 0
@@ -80,14 +81,14 @@ def shape_nodes(model: Any) -> int:
 
 
 class _Freeing:
-    """Rewrites, in place, whatever holds the number of images."""
+    """Rewrites, in place, all nodes and constants that contain the batch size."""
 
     def __init__(self, graph: Any) -> None:
         from onnx.numpy_helper import to_array
 
         self._graph = graph
         self._constants = {tensor.name: tensor for tensor in graph.initializer}
-        # As traced, and as rewritten: nodes may share one that must differ from now on.
+        # Constants as traced, and as rewritten: nodes may share one that must now differ.
         self._traced = {
             name: to_array(tensor)
             for name, tensor in self._constants.items()
@@ -97,16 +98,16 @@ class _Freeing:
         for node in graph.node:
             for position, name in enumerate(node.input):
                 if name in self._traced and _SHAPE_OF.get(node.op_type) != position:
-                    self._rewritten[name] = self._traced[name]  # what it is there, it stays
+                    self._rewritten[name] = self._traced[name]  # not changed for this node
         self._shapes = {
             info.name: [dim.dim_value for dim in info.type.tensor_type.shape.dim]
             for info in (*graph.input, *graph.value_info, *graph.output)
         } | {tensor.name: list(tensor.dims) for tensor in graph.initializer}
-        self._added: set[str] = set()  # values that nodes made here give
-        self._same: dict[str, str] = {}  # values that are others already
+        self._added: set[str] = set()  # outputs of nodes added here
+        self._same: dict[str, str] = {}  # values that equal another value
 
     def free(self) -> None:
-        """Frees every node that is given the number of images."""
+        """Rewrites every node that depends on the batch size."""
         nodes = list(self._graph.node)
         del self._graph.node[:]
         for node in nodes:
@@ -116,7 +117,7 @@ class _Freeing:
             self._graph.initializer.remove(tensor)
 
     def _freed(self, node: Any) -> Iterator[Any]:
-        """Yields the nodes that stand for ``node`` from now on."""
+        """Yields the nodes that replace ``node``."""
         for position, name in enumerate(node.input):
             node.input[position] = self._same.get(name, name)
             if name in self._constants and (once := self._once(name)) is not None:
@@ -141,18 +142,18 @@ class _Freeing:
             shape = np.array(self._shapes[node.output[0]])
         if len(free) > 1 and not kept:
             raise bound_to_batch(f"{node.name} makes a shape of {shape.tolist()}")
-        # 0 is as many as there are, unless an attribute says otherwise; -1 is what is left.
+        # 0 copies the input's size, unless an attribute says otherwise; -1 is the remaining size.
         shape[free[0]] = 0 if kept else -1
         node.input[1] = self._constant(node.input[1], shape)
         del node.attribute[:]
         return node
 
     def _freed_resize(self, node: Any, after: Vector) -> Any:
-        """Gives a Resize factors in place of sizes: the number of images is one of the sizes."""
+        """Gives a Resize scales instead of sizes, as the sizes include the batch size."""
         factors = []
         for old, new in zip(self._shapes[node.input[0]], after.tolist(), strict=True):
             factor = np.float32(new / old)
-            if int(old * float(factor)) != new:  # it rounds down: 7 times 13/7 is 12.999999
+            if int(old * float(factor)) != new:  # Resize rounds down: 7 * (13 / 7) is 12.999999
                 factor = np.nextafter(factor, np.float32(np.inf))
             factors.append(factor)
         node.input[2] = self._constant(f"{node.name}_factors", np.array(factors, dtype=np.float32))
@@ -163,7 +164,7 @@ class _Freeing:
         before = self._shapes[node.input[0]]
         if node.op_type == "Tile":
             after *= before
-        if before == after.tolist():  # torch expands what has that shape already
+        if before == after.tolist():  # torch also expands to the same shape
             self._same[node.output[0]] = node.input[0]
             return
         after[np.array([1] * (len(after) - len(before)) + before) == after] = 1  # as it is
@@ -174,17 +175,17 @@ class _Freeing:
         yield _node("Expand", [node.input[0], shape], node.output[0], node.name)
 
     def _once(self, name: str) -> Vector | None:
-        """Returns the part for one image of a constant that holds the same for each, or None."""
+        """Returns one image's part of a constant that is equal for all images; None if not."""
         from onnx.numpy_helper import to_array
 
         tensor = self._constants[name]
         if len(tensor.dims) < 2 or tensor.dims[0] != EXAMPLE:
             return None
         value = to_array(tensor)
-        return value[:1] if (value == value[:1]).all() else None  # else a weight
+        return value[:1] if (value == value[:1]).all() else None  # otherwise it is a weight
 
     def _repeated(self, name: str, once: Vector) -> Generator[Any, None, str]:
-        """Yields what repeats ``once`` for each image that comes, and returns the result's name."""
+        """Yields nodes that repeat ``once`` for each image; returns the name of the result."""
         repeated = f"{name}_repeated"
         if repeated not in self._added:
             self._added.add(repeated)
@@ -195,7 +196,7 @@ class _Freeing:
         return repeated
 
     def _run_time_shape(self, shape: Vector) -> Generator[Any, None, str]:
-        """Yields what makes ``shape`` of the number of images that came, and returns its name."""
+        """Yields nodes that compute ``shape`` from the batch size; returns the result's name."""
         batch, *rest = shape.tolist()
         if batch != EXAMPLE or _counts_images(shape[1:]).any():
             raise bound_to_batch(f"a value is repeated to a shape of {shape.tolist()}")
@@ -210,7 +211,7 @@ class _Freeing:
         return name
 
     def _constant(self, name: str, value: Vector) -> str:
-        """Returns the name of the constant ``value``: ``name``, unless another value has it now."""
+        """Returns the name of constant ``value``: ``name``, unless that now has another value."""
         from onnx.numpy_helper import from_array
 
         while name in self._rewritten and not np.array_equal(self._rewritten[name], value):
@@ -224,7 +225,7 @@ class _Freeing:
 
 
 def _counts_images(shape: Vector) -> Vector:
-    """Returns for each size of a traced shape whether it is a multiple of the number of images."""
+    """Returns for each size of a traced shape whether it is a multiple of the batch size."""
     counts: Vector = (shape != 0) & (shape % EXAMPLE == 0)
     return counts
 

@@ -1,4 +1,4 @@
-"""The ONNX graphs of one network, each the first of its scheme that passes the gates."""
+"""Makes the ONNX graphs of one network: for each scheme, the first that passes the gates."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Proven(NamedTuple):
     """A graph that passed its gates on a CPU."""
 
     graph: bytes  # serialized ModelProto
-    artifact: Artifact  # all that a manifest says of it, but for the files
-    golden: Logits  # of the golden batch
+    artifact: Artifact  # its manifest, without the files
+    golden: Logits  # logits of the golden batch
 
 
 class Graphs:
-    """Makes and proves graphs when first asked for them."""
+    """Makes and verifies graphs on first use."""
 
     def __init__(self, network: Network, *, max_batch: int, max_drop: float | None) -> None:
         self._network = network
@@ -49,8 +49,8 @@ class Graphs:
         """Returns the first graph of a scheme that passes its gates.
 
         Raises:
-            GateError: none does; what the last one missed.
-            Exception: whatever else is in the way; another call raises it again.
+            GateError: none does; the message names the gate that the last one missed.
+            Exception: any other failure; later calls raise it again.
         """
         if scheme not in self._found:
             self._found[scheme] = _tried(lambda: self._find(scheme))
@@ -113,7 +113,7 @@ class Graphs:
         )
 
     def limits(self, precision: Precision) -> Limits:
-        """Returns what artifacts of a precision must reach."""
+        """Returns the limits of artifacts of a precision."""
         return limits_for(
             precision,
             weights=self._network.weights,
@@ -123,17 +123,17 @@ class Graphs:
 
     @cached_property
     def prover(self) -> Prover:
-        """What proves these graphs, and what is made of them."""
+        """Returns the prover for these graphs and the artifacts built from them."""
         return Prover(self._network, max_batch=self._max_batch, macs=self._cost.macs)
 
     @property
     def _fp32(self) -> Any:
-        """The float32 ``ModelProto``."""
+        """Returns the float32 ``ModelProto``."""
         return _given(self._exported)
 
     @cached_property
     def _exported(self) -> Any:
-        """That graph, or why there is none: what fails is not exported again for each scheme."""
+        """Returns that graph or its exception, so that a failure is not repeated per scheme."""
         size = self._network.preprocess.crop
         if self._network.graph is not None:
             return self._network.graph
@@ -141,21 +141,21 @@ class Graphs:
 
     @cached_property
     def _module(self) -> Classifier:
-        """What is exported: the proof compares it with the network that was trained."""
+        """Returns the module to export; verification compares it with the trained network."""
         module = self._network.module
         assert isinstance(module, Classifier)
         return inference_form(module)
 
     @cached_property
     def _cost(self) -> NetworkCost:
-        """Of the float32 graph; its multiply-accumulates are the same in every precision."""
+        """Returns the cost of the float32 graph; MACs are the same in every precision."""
         given = self._network.graph
         count = count_constants(given) if given is not None else count_parameters(self._module)
         return network_cost(self._fp32, parameters=count)
 
     @cached_property
     def _calibration(self) -> tuple[Pixels, Labels | None]:
-        """uint8 (n, H, W, 3), and int64 (n,) where the classes are known."""
+        """Returns uint8 pixels (n, H, W, 3), and int64 labels (n,) if known."""
         network = self._network
         samples = network.calibration
         batches = pixel_batches(
@@ -169,7 +169,7 @@ class Graphs:
 
 
 def _tried(make: Callable[[], Any]) -> Any:
-    """Returns what ``make`` makes, or the exception it raises, for :func:`_given` to raise."""
+    """Returns the result of ``make`` or the exception it raises, for :func:`_given` to raise."""
     try:
         return make()
     except Exception as error:

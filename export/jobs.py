@@ -1,4 +1,4 @@
-"""Many networks to their artifacts: each in a process of its own, on its share of the cores."""
+"""Exports many networks in parallel, each in its own process and on its share of the cores."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Job:
 
 
 def run_jobs(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, list[Outcome]]]:
-    """Yields each job with its outcomes as it is done, ``workers`` of them at a time.
+    """Runs ``workers`` jobs at a time and yields each with its outcomes when it is done.
 
-    A network that fails does not stop the others: its one outcome holds the reason.
+    A failing network does not stop the others: it has a single outcome with the reason.
 
     Raises:
         UserError: fewer than one worker.
@@ -48,7 +48,7 @@ def run_jobs(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, list[Outc
     def alone(job: Job) -> list[Outcome]:
         share = shares.get()
         try:
-            # A pool of one: a process that is killed takes no other network with it.
+            # A pool of one process, so that a killed process affects no other network.
             with ProcessPoolExecutor(
                 1, get_context("spawn"), initializer=_confine, initargs=(share,)
             ) as pool:
@@ -65,15 +65,15 @@ def run_jobs(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, list[Outc
 
 @contextmanager
 def stopping(waiting: Collection[Future[Any]]) -> Iterator[None]:
-    """Ends the processes that work on ``waiting`` where the block is left before they are done.
+    """Terminates the processes of ``waiting`` if the block is left before they are done.
 
-    Their pools would wait for them. Ctrl-C reaches all processes, SIGTERM only this one.
+    Otherwise their pools would wait for them. Ctrl-C reaches all processes, SIGTERM only this one.
     """
     try:
         yield
     finally:
         for future in waiting:
-            future.cancel()  # those that have not begun
+            future.cancel()  # those not yet started
         while not all(future.done() for future in waiting):
             for process in active_children():
                 process.terminate()
@@ -91,18 +91,18 @@ def _outcomes(done: Future[list[Outcome]]) -> list[Outcome]:
     except BrokenProcessPool:
         reason = "its process was killed; was there too little memory? Try fewer --workers"
         return [Outcome("all", reason=reason, failed=True)]
-    except Exception as error:  # one network's own trouble, whatever it is, is one row
+    except Exception as error:  # any failure becomes the row of this network
         return [Outcome("all", reason=in_words(error), failed=True)]
 
 
 def _shares(workers: int) -> list[set[int]]:
-    """Returns the cores of each worker, as many to each as there are."""
+    """Returns the cores of each worker, divided evenly."""
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     return [set(cores[index::workers]) for index in range(workers)]
 
 
 def _confine(cores: set[int]) -> None:
-    """Keeps this process on ``cores``: threads of two networks on one core wait for each other."""
+    """Restricts this process to ``cores``, so that networks do not compete for a core."""
     import torch
 
     if cores:

@@ -1,4 +1,4 @@
-"""A network given as a torch module, from Python: what :func:`pocketnets.export` exports."""
+"""Export of a torch module from Python, for :func:`pocketnets.export`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from models.classifier import Classifier
 from models.registry import list_models
 from training.datasets import load_data
 
-_WITHOUT_DATA = "module"  # what artifacts are filed under beside the name
+_WITHOUT_DATA = "module"  # second part of the artifacts' folder name
 
 
 def network_of(
@@ -35,7 +35,7 @@ def network_of(
     """Returns a copy of ``module`` as a network to export; see :func:`pocketnets.export`.
 
     Raises:
-        UserError: something that a module needs is not given, or it gives no logits of the classes.
+        UserError: a required argument is missing, or the output is not logits (N, classes).
     """
     if not isinstance(module, nn.Module):
         raise UserError(
@@ -89,7 +89,7 @@ def network_of(
 def _classifier(module: nn.Module, mean: Sequence[float], std: Sequence[float]) -> Classifier:
     try:
         backbone = copy.deepcopy(module)
-    except Exception as error:  # whatever the module holds
+    except Exception as error:  # any exception of the module's own code
         raise UserError(f"the module cannot be copied: {in_words(error)}") from error
     return Classifier(backbone.cpu().float(), mean=mean, std=std).eval()
 
@@ -99,7 +99,7 @@ def _check_logits(classifier: Classifier, side: int, classes: int) -> None:
     try:
         with torch.inference_mode():
             logits = classifier(torch.zeros(2, side, side, 3, dtype=torch.uint8))
-    except Exception as error:  # whatever the module's own code makes of them
+    except Exception as error:  # any exception of the module's own code
         raise UserError(
             f"the module cannot take two {side}x{side} images: {in_words(error)}"
         ) from error

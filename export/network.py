@@ -1,4 +1,4 @@
-"""The network that is exported, with the images that prove its artifacts."""
+"""The network to export, with the images that verify its artifacts."""
 
 from __future__ import annotations
 
@@ -46,30 +46,31 @@ WeightsChoice = Literal["auto", "imagenet", "random"]
 
 RANDOM_SEED = 0
 CALIBRATION_IMAGES = 256
-SETTLING = 16  # photos that give random weights their batch norm statistics
-_DRAWING = Lock()  # torch's generator is one for all threads
-PHOTOS = 64  # real photos that stand in where there is no data set
+SETTLING = 16  # photos from which random weights get their batch norm statistics
+_DRAWING = Lock()  # all threads share torch's random generator
+PHOTOS = 64  # real photos, used where there is no data set
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Network:
-    """A torch network in evaluation mode and what belongs to it.
+    """A torch network in evaluation mode, with everything needed to export it.
 
     Attributes:
         model: registry name.
-        data: what its artifacts are filed under: a data set, ``imagenet`` or ``random``, and the
-            size of the images where it is not the network's own.
-        weights: where they come from, in one word.
-        module: uint8 (N, H, W, 3) -> float32 (N, C); what artifacts are compared with.
+        data: second part of the artifacts' folder name: a data set, ``imagenet`` or ``random``,
+            and the image size if it is not the native one.
+        weights: kind of the weights.
+        module: uint8 (N, H, W, 3) -> float32 (N, C); artifacts are compared with it.
         labels: class names, in the order of the logits.
-        preprocess: what turns an image into pixels.
-        source: where the weights come from, exactly.
-        calibration: images that show the range of activations; never those below.
-        held_out: labelled images it never learned from, or unlabelled ones.
-        labelled: whether the classes of ``held_out`` are true.
-        truncated: whether images that are cut short are taken, as in training.
-        graph: the float32 ONNX ``ModelProto`` with the same ends, where it is not exported from the
-            module but was given, or is of an exported program for a fixed number of images.
+        preprocess: how an image becomes pixels.
+        source: exact origin of the weights.
+        calibration: images for int8 calibration; disjoint from ``held_out``.
+        held_out: labelled images that it was not trained on, or unlabelled ones.
+        labelled: whether the labels of ``held_out`` are valid.
+        truncated: whether truncated images are accepted, as in training.
+        graph: the float32 ONNX ``ModelProto`` with the same input and output, if it was given
+            instead of being exported from the module, or comes from an exported program with a
+            fixed batch size.
     """
 
     model: str
@@ -87,13 +88,13 @@ class Network:
 
     @property
     def reference(self) -> Reference:
-        """Returns what runs the module: torch, or ONNX Runtime for a graph that was given."""
+        """Returns what runs the module: torch, or ONNX Runtime for a given graph."""
         reading = self.source.reading
         return "onnx" if reading is not None and reading.graph else "torch"
 
     @property
     def foreign(self) -> bool:
-        """Returns whether it comes from no run of this project, which would know its accuracy."""
+        """Returns whether its weights were trained by other software, not by a run here."""
         return self.source.reading is not None or self.source.checkpoint is None
 
 
@@ -105,12 +106,12 @@ def load_network(
     Args:
         model: registry name or alias.
         data: data set or folder it was trained on; None for published or random weights.
-        weights: ``auto`` takes the run on ``data``, and ImageNet weights where no data is named.
-        size: side of its images in pixels; None is what it was trained with, or designed for.
+        weights: ``auto`` uses the run on ``data``, or ImageNet weights if ``data`` is None.
+        size: side of the input images in pixels; None for the size of training, or the native one.
 
     Raises:
-        UserError: no such network, no such run, or weights that cannot be had. Random weights are
-            used only when asked for.
+        UserError: unknown network, no such run, or weights that are not available. Random weights
+            are never used as a fallback.
     """
     find_model(model)
     model = canonical_name(model)
@@ -122,7 +123,7 @@ def load_network(
 
 
 def check_kept(artifact: Artifact) -> None:
-    """Raises UserError if ``artifact`` is of trained weights that stand in no file."""
+    """Raises UserError if the trained weights of ``artifact`` are in no file."""
     if artifact.weights == "trained" and artifact.source.checkpoint is None:
         raise UserError(f"{artifact.path} was made from {artifact.source.origin}; no file keeps it")
 
@@ -131,7 +132,7 @@ def rebuild(artifact: Artifact) -> Classifier:
     """Returns the torch network an artifact was made from, in evaluation mode.
 
     Raises:
-        UserError: its checkpoint is not here, or is not the one of the manifest.
+        UserError: its checkpoint is missing, or differs from the one in the manifest.
     """
     if artifact.weights == "random":
         return _random_module(artifact.model, artifact.preprocess)
@@ -153,16 +154,16 @@ def rebuild(artifact: Artifact) -> Classifier:
 
 
 def check_source(artifact: Artifact) -> Path:
-    """Returns the file that an artifact was made from.
+    """Returns the path of the file of weights that an artifact was made from.
 
     Raises:
-        UserError: it is not here, or is not the one of the manifest.
+        UserError: it is missing, or differs from the one in the manifest.
     """
     path = Path(artifact.source.checkpoint or "")
     if not path.is_file():
         raise UserError(f"the checkpoint {path} is not here; run this where it was trained")
     if sha256(path) != artifact.source.sha256:
-        # Runs are exported over what stands there, and weights of others are not.
+        # Exporting a run replaces its artifacts; weights of other software never do.
         first = f"remove {artifact.path.parent}, then " if artifact.source.reading else ""
         raise UserError(
             f"{path} changed since {artifact.path} was exported; {first}{artifact.rebuild_command}"
@@ -192,7 +193,7 @@ def _trained(model: str, data: str, size: int | None) -> Network:
     images = look(replace(images, train=calibration), checkpoint.options, refuse=False)
     return Network(
         model=model,
-        # "imagenet" is where published weights are filed.
+        # Published weights use the name "imagenet".
         data=_filed(
             "imagenet_run" if images.name == "imagenet" else images.name,
             checkpoint.preprocess,
@@ -216,12 +217,12 @@ def _trained(model: str, data: str, size: int | None) -> Network:
 
 
 def _held_out(images: ImageData, checkpoint: Checkpoint, path: Path) -> Sequence[Sample]:
-    """Returns the images of the final figures, without those that were trained on.
+    """Returns the images for the final figures, without those that were trained on.
 
-    A folder may have changed since, and what was learned from then be held out now.
+    If a folder changed after training, images trained on may be among the held-out ones now.
 
     Raises:
-        UserError: none is left.
+        UserError: no image is left.
     """
     held_out = images.test or images.val
     if checkpoint.trained_on is None:
@@ -244,7 +245,7 @@ def _held_out(images: ImageData, checkpoint: Checkpoint, path: Path) -> Sequence
 
 
 def _filed(data: str, own: Preprocess, preprocess: Preprocess) -> str:
-    """Returns what artifacts are filed under, with the size of their images if it is another."""
+    """Returns the second part of the folder name, with the image size if it is not the native."""
     return data if preprocess == own else f"{data}-{preprocess.crop}"
 
 
@@ -301,9 +302,10 @@ def _random(model: str, size: int | None) -> Network:
 
 
 def _random_module(model: str, preprocess: Preprocess) -> Classifier:
-    """Returns the same weights on every call: by one thread, and from a generator of its own.
+    """Returns a network with the same random weights on every call.
 
-    Sums of several threads are added up in another order, and a deep network makes 0.5 % of it.
+    It uses one thread and its own random generator: with several threads, sums are added in
+    another order, which a deep network amplifies to 0.5 %.
     """
     with _DRAWING, _one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(RANDOM_SEED)
@@ -325,16 +327,16 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-@cache  # decoded once, and used for the weights as well as for the proof
+@cache  # used for the weights and for verification
 def photos() -> tuple[list[Sample], list[Sample]]:
-    """Returns photos without labels, to calibrate with and to prove with."""
+    """Returns photos without labels: one set for calibration, one for verification."""
     photos: list[Image.Image] = sample_photos(2 * PHOTOS)
     unlabelled: list[Sample] = [(photo, 0) for photo in photos]
     return unlabelled[:PHOTOS], unlabelled[PHOTOS:]
 
 
 def spread(samples: Sequence[Sample], count: int) -> list[Sample]:
-    """Returns up to ``count`` samples, evenly spaced, so that every class is among them."""
+    """Returns up to ``count`` samples, evenly spaced, so that every class is included."""
     indices = np.linspace(0, len(samples) - 1, min(count, len(samples))).astype(int)
     return [samples[index] for index in indices]
 

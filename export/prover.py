@@ -1,4 +1,4 @@
-"""Proves the artifacts of a network against torch, on real images."""
+"""Verifies the artifacts of a network against torch, on real images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from export.network import Network, stack
 from training.data import pixel_batches
 from training.summary.confusion import no_better_than_chance
 
-IMAGES, FEW_IMAGES = 64, 32  # the latter where an image costs more than HEAVY
+IMAGES, FEW_IMAGES = 64, 32  # the latter for networks with more MACs than HEAVY
 HEAVY = 2_000_000_000  # MACs
 GOLDEN_IMAGES = 8
 
@@ -28,9 +28,9 @@ class Prover:
     """Measures artifacts of one network, all on the same images, against the same torch logits.
 
     Args:
-        network: what they were made from.
-        max_batch: largest batch they take.
-        macs: what an image costs.
+        network: the network that they were made from.
+        max_batch: their largest batch size.
+        macs: multiply-accumulates per image.
     """
 
     def __init__(self, network: Network, *, max_batch: int, macs: int) -> None:
@@ -45,12 +45,12 @@ class Prover:
 
         Args:
             draft: an artifact whose model file is in its folder.
-            golden: the batch that it keeps already; if None, what it answers now is kept.
+            golden: its existing golden batch; None to make one from its output.
 
         Raises:
             RuntimeUnavailable: this machine cannot run it.
         """
-        # Every core: this proves answers, it does not time them.
+        # All cores, as nothing is timed here.
         with load_runtime(draft.spec.proving_runtime, draft) as runtime:
             golden = golden or (self.golden_pixels, runtime(self.golden_pixels))
             parity = measure_parity(
@@ -66,18 +66,18 @@ class Prover:
 
     @property
     def golden_pixels(self) -> Pixels:
-        """uint8 (n, H, W, 3): the batch an artifact keeps for later checks."""
+        """Returns uint8 (n, H, W, 3): the pixels of the golden batch."""
         return self._pixels[: min(GOLDEN_IMAGES, self._max_batch)]
 
     @cached_property
     def _pixels(self) -> Pixels:
-        """uint8 (n, H, W, 3) of held-out images."""
+        """Returns uint8 (n, H, W, 3): held-out images."""
         network = self._network
         return stack(network.held_out[: self._images], network.preprocess, network.truncated)
 
     @cached_property
     def _logits(self) -> Logits:
-        """float32 (n, C): torch's logits of :attr:`_pixels`."""
+        """Returns float32 (n, C): torch's logits of :attr:`_pixels`."""
         return self._torch(self._pixels)
 
     @cached_property

@@ -1,4 +1,4 @@
-"""An artifact into BentoML's model store."""
+"""Copies artifacts into BentoML's model store."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from core.files import sha256
 
 
 class Pushed(NamedTuple):
-    """Where an artifact is in the model store."""
+    """The place of an artifact in the model store."""
 
     tag: str
     path: Path
@@ -21,9 +21,9 @@ class Pushed(NamedTuple):
 
 
 def push(artifact: Artifact) -> Pushed:
-    """Returns the place of a copy of ``artifact`` in the model store of this machine.
+    """Copies ``artifact`` into the model store of this machine and returns its place there.
 
-    Its version is the beginning of its manifest's digest, so the same artifact is there once.
+    Its version is the beginning of the manifest's digest, so the same artifact is stored once.
     """
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
     import bentoml
@@ -33,7 +33,7 @@ def push(artifact: Artifact) -> Pushed:
     try:
         return Pushed(tag, Path(bentoml.models.get(tag).path), new=False)
     except bentoml.exceptions.NotFound:
-        pass  # what is not there yet is added
+        pass  # not stored yet: add it
     labels = {"format": artifact.format, "precision": artifact.precision, "data": artifact.data}
     with bentoml.models.create(tag, labels=labels) as model:
         shutil.copytree(artifact.path, model.path, dirs_exist_ok=True)

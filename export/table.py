@@ -1,4 +1,4 @@
-"""Artifacts as the terminal shows them."""
+"""Tables of artifacts for the terminal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SHOWN = 8  # of a long list of names
 
 
 def outcome_table(networks: Iterable[tuple[str, Sequence[Outcome]]]) -> Table:
-    """Returns a row for each artifact that was built, or that was not and why."""
+    """Returns a table with a row for each target: the artifact built, or the reason why not."""
     table = _table("network", "artifact")
     for name, outcomes in networks:
         said: dict[str | None, str] = {}  # reason to the target it was first given for
@@ -33,7 +33,7 @@ def outcome_table(networks: Iterable[tuple[str, Sequence[Outcome]]]) -> Table:
 
 
 def shelf_table(entries: Iterable[StoredArtifact]) -> Table:
-    """Returns a row for each folder with a manifest, sound or not."""
+    """Returns a table with a row for each stored artifact, valid or not."""
     table = _table("artifact")
     for entry in entries:
         if entry.artifact is None:
@@ -44,7 +44,7 @@ def shelf_table(entries: Iterable[StoredArtifact]) -> Table:
 
 
 def gate_table(gates: Iterable[Gate]) -> Table:
-    """Returns a row for each gate: what was measured on what, and what it must be."""
+    """Returns a table with a row for each gate: figure, limit, and on what it was measured."""
     table = Table("gate", "measured", "must be", "of", title="gates", title_justify="left")
     for gate in gates:
         table.add_row(gate.name, gate.figure, gate.bound, gate.measured)
@@ -52,7 +52,7 @@ def gate_table(gates: Iterable[Gate]) -> Table:
 
 
 def show_tables(artifact: Artifact) -> list[Table]:
-    """Returns all that is known of one artifact: facts, gates, operators, files."""
+    """Returns tables of one artifact: facts, gates, operators, files."""
     facts = Table.grid("name", "value", padding=(0, 2))
     opset, ops = graph_facts(artifact)
     for name, value in _facts(artifact, opset):
@@ -99,7 +99,7 @@ def _facts(artifact: Artifact, opset: int) -> Iterable[tuple[str, str]]:
 
 
 def calibration(artifact: Artifact) -> str:
-    """Returns how an int8 graph came to be, in one line."""
+    """Returns one line that says how an int8 graph was calibrated."""
     made = artifact.quantization
     if made is None:
         return "not recorded"
@@ -137,7 +137,7 @@ def _state(artifact: Artifact) -> str:
 
 
 def _few(names: Sequence[str]) -> str:
-    """Returns ``names`` in one line, the first of them where there are many."""
+    """Returns ``names`` in one line; only the first ones if there are many."""
     if len(names) <= _SHOWN:
         return ", ".join(names)
     return f"{', '.join(names[:_SHOWN])} and {len(names) - _SHOWN} more"

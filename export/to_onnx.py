@@ -1,4 +1,4 @@
-"""A Classifier, or a piece of a network, to an ONNX graph for any number of images."""
+"""Exports a Classifier, or a part of a network, to an ONNX graph with a dynamic batch size."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from models.classifier import Classifier
 
 OPSET = 20
 INPUT, OUTPUT = "pixels", "logits"
-_BATCHES = (2, 3, 8)  # numbers of images that a graph is run with where that alone tells
-_CLOSE = 1e-3  # of the largest output: rounding makes 1e-6 to 1e-4, another image far more
+_BATCHES = (2, 3, 8)  # batch sizes with which a graph is run to check it
+_CLOSE = 1e-3  # relative to the largest output: rounding causes 1e-6 to 1e-4, mixed-up images more
 
 
 def to_onnx(network: Classifier, *, size: int) -> Any:
     """Returns the ONNX ``ModelProto`` of ``network``: uint8 (batch, size, size, 3) to logits.
 
     Raises:
-        UserError: torch cannot export it, or what it answers depends on the number of images.
+        UserError: torch cannot export it, or its output depends on the batch size.
     """
     return to_graph(network, (size, size, 3), torch.uint8)
 
@@ -36,20 +36,20 @@ def to_onnx(network: Classifier, *, size: int) -> Any:
 def to_graph(network: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> Any:
     """Returns the ONNX ``ModelProto`` of any module with one input and one output.
 
-    The batch dimension is free; batch norm is folded; the graph passes the full checker. Traces of
-    source files are left out of it.
+    The batch dimension is dynamic; batch norm is folded; the graph passes the full checker. It
+    contains no paths of source files.
 
     Args:
-        network: what to export, put into evaluation mode.
-        shape: of the input, without the batch dimension; it is called :data:`INPUT`.
-        dtype: of the input.
+        network: module to export; it is put into evaluation mode.
+        shape: shape of the input, named :data:`INPUT`, without the batch dimension.
+        dtype: dtype of the input.
 
     Raises:
         UserError: torch cannot export it, or what it answers depends on the number of images.
     """
     import onnx
 
-    example = torch.empty(EXAMPLE, *shape, dtype=dtype)  # only its shape is looked at
+    example = torch.empty(EXAMPLE, *shape, dtype=dtype)  # only its shape is used
     folded = _folded(network.eval(), torch.zeros(1, *shape, dtype=dtype))
     model = free_batch(_exported(folded, example, input_names=[INPUT], output_names=[OUTPUT]))
     _strip_traces(model)
@@ -81,10 +81,10 @@ def _exported(
         UserError: it cannot.
     """
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    # Other kinds of attention lay their results out otherwise than the products that torch makes of
-    # them here, and a reshape that was traced as a view of one is none of the other.
+    # Other attention kernels lay out their results differently from the products that torch
+    # decomposes attention into, so a reshape traced as a view would be invalid for them.
     with sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
-        # Deprecations inside torch's own exporter; nothing a caller could change.
+        # Deprecation warnings from inside torch's exporter, which callers cannot avoid.
         warnings.filterwarnings("ignore", module=r"torch\..*|onnxscript\..*|copyreg")
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")
         try:
@@ -107,9 +107,9 @@ def _exported(
 
 
 def _check_batches(model: Any, shape: tuple[int, ...], dtype: torch.dtype) -> None:
-    """Raises UserError unless a graph gives images at once what it gives each of them alone.
+    """Raises UserError unless a batch gives the same outputs as its images one by one.
 
-    The images differ in brightness, and so do the outputs of a network that averages over them.
+    The images differ in brightness, so a network that averages over the batch is detected.
     """
     from onnxruntime import InferenceSession
 
@@ -137,14 +137,14 @@ def _check_batches(model: Any, shape: tuple[int, ...], dtype: torch.dtype) -> No
 def _folded(network: nn.Module, example: torch.Tensor) -> nn.Module:
     """Returns a copy of ``network`` with batch norm folded into its convolutions.
 
-    The exporter would do it, too, to the same bits, but trace and rewrite twice as many nodes
-    before. A network that torch.fx cannot trace, as it branches on values, is left to it. It runs
-    once on ``example``: what it keeps from its first call, such as biases of attention, would
-    otherwise be kept from a trace, which computes no values.
+    The exporter would do so with the same result, but trace and rewrite twice as many nodes. If
+    torch.fx cannot trace a network, because it branches on values, the exporter does it. The
+    network runs once on ``example``, so that what it caches in its first call, such as attention
+    biases, does not come from a trace, which computes no values.
     """
     try:
         folded: nn.Module = fuse(network)
-    except Exception:  # whatever the network's own code makes of symbolic values
+    except Exception:  # any exception of the network's code on symbolic values
         folded = copy.deepcopy(network)
         with torch.no_grad():
             folded(example)
@@ -152,11 +152,11 @@ def _folded(network: nn.Module, example: torch.Tensor) -> nn.Module:
 
 
 def _translations() -> dict[Any, Any]:
-    """Returns our own ONNX form for the operators that torch would decompose badly.
+    """Returns our own ONNX translations of operators that torch would decompose badly.
 
-    Of adaptive_avg_pool2d torch makes mean and as_strided, and of the latter a chain of Shape,
-    Range and Gather that computes indices at run time. Windows that are not all of one size, as
-    where 2x2 features are pooled to 7x7, are a product with a constant matrix for each axis.
+    torch decomposes adaptive_avg_pool2d into mean and as_strided, and the latter into Shape, Range
+    and Gather nodes that compute indices at run time. Here, windows of different sizes (such as
+    2x2 features pooled to 7x7) become a product with a constant matrix per axis.
     """
     from onnx.numpy_helper import from_array
     from onnxscript import opset20 as op
@@ -182,7 +182,7 @@ def _translations() -> dict[Any, Any]:
 def _pooling(side: int, out: int) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
     """Returns the matrix (out, side) whose rows average the windows of adaptive_avg_pool2d.
 
-    Window i of torch's begins at floor(i * side / out) and ends at ceil((i + 1) * side / out).
+    In torch, window i starts at floor(i * side / out) and ends at ceil((i + 1) * side / out).
     """
     matrix = np.zeros((out, side), dtype=np.float32)
     for window in range(out):

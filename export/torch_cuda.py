@@ -1,4 +1,4 @@
-"""The torch network itself on an NVIDIA GPU, which every other runtime there is compared with."""
+"""The torch network on an NVIDIA GPU: the baseline of all runtimes there."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from core.preprocess import Pixels
 from export.torch_eager import source_network
 
 EAGER, COMPILED = "torch-cuda", "torch-cuda-compile"
-_WARM = 3  # runs before a capture: cuDNN chooses its kernels and takes its memory in the first
+_WARM = 3  # runs before a capture, in which cuDNN chooses kernels and allocates memory
 
 
 class TorchCudaRuntime(GpuRuntime):
     """A torch module on the GPU, channels last; all its work is on the default stream."""
 
-    parallel = False  # a compiled network replays one graph, into one place
+    parallel = False  # a compiled network replays one graph into one buffer
 
     def __init__(self, name: str, artifact: Artifact, network: Callable[[Any], Any]) -> None:
         self.name = name
@@ -40,11 +40,11 @@ class TorchCudaRuntime(GpuRuntime):
         return logits
 
     def resident(self, pixels: Pixels, *, graph: bool = False) -> Resident:
-        """Returns uint8 ``pixels`` (N, H, W, 3) on the GPU, ready to be inferred there.
+        """Copies uint8 ``pixels`` (N, H, W, 3) to the GPU, ready for inference there.
 
         Raises:
-            RuntimeUnavailable: CUDA refuses, or the network is compiled and replays a CUDA graph
-                anyway.
+            RuntimeUnavailable: CUDA fails, or ``graph`` is set for a compiled network, which
+                already replays a CUDA graph.
         """
         assert self._network is not None, "called after the runtime was closed"
         check_pixels(pixels, self._artifact)
@@ -65,26 +65,25 @@ class TorchCudaRuntime(GpuRuntime):
         return Resident(cuda, stream, launch, shape, lambda: answer.data_ptr(), ExitStack())
 
     def close(self) -> None:
-        """Frees what the runtime holds; no call may follow."""
+        """Frees the runtime's resources; it must not be called afterwards."""
         self._network = None
 
 
 def load(artifact: Artifact, *, threads: int | None = None) -> TorchCudaRuntime:
-    """Returns the network ``artifact`` was made from, in the precision of its graph.
+    """Loads the network that ``artifact`` was made from, in the precision of its graph.
 
-    ``threads`` is of no use there.
+    ``threads`` has no effect.
 
     Raises:
-        RuntimeUnavailable: no GPU, a torch without CUDA, weights that are not on this machine, or
-            an int8 artifact.
+        RuntimeUnavailable: no GPU, a torch without CUDA, missing weights, or an int8 artifact.
     """
     return TorchCudaRuntime(EAGER, artifact, _network(EAGER, artifact))
 
 
 def load_compiled(artifact: Artifact, *, threads: int | None = None) -> TorchCudaRuntime:
-    """Returns what ``torch.compile`` makes of the network of :func:`load`, with CUDA graphs.
+    """Loads as :func:`load` and compiles with ``torch.compile``, using CUDA graphs.
 
-    The first call at each batch size compiles, for up to a minute.
+    The first call at each batch size compiles for up to a minute.
 
     Raises:
         RuntimeUnavailable: as :func:`load` does.

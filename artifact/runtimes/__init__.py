@@ -1,1 +1,1 @@
-"""Runtimes: one file each, all of one shape."""
+"""Runtimes, one module each, with the same interface."""

@@ -18,11 +18,11 @@ from core.registry import Registry
 
 
 class RuntimeUnavailable(UserError):
-    """This machine lacks what a runtime needs; the message says what to install."""
+    """This machine lacks something a runtime needs; the message says what to install."""
 
 
 class Runtime(ABC):
-    """Executes one artifact. A context manager; leaving it closes it.
+    """Runs one artifact. A context manager, which closes the runtime on exit.
 
     Attributes:
         name: one of :func:`list_runtimes`.
@@ -45,7 +45,7 @@ class Runtime(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Frees what the runtime holds; no call may follow."""
+        """Frees the runtime's resources; it must not be called afterwards."""
 
     def __enter__(self) -> Self:
         return self
@@ -56,26 +56,29 @@ class Runtime(ABC):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RuntimeSpec:
-    """A runtime, for all that lists runtimes.
+    """The registry entry of a runtime.
 
     Attributes:
-        name: what it is asked for by.
-        loader: ``module:callable`` from an artifact to the runtime, imported when first asked for.
-        bare: ``module:callable`` for networks that are no artifacts, such as the blocks of a study:
-            from torch's network, the bytes of its ONNX graph, a float32 array of inputs and the CPU
-            threads of a call to a call that returns its outputs; None where there is none.
-        formats: of the artifacts it takes.
-        precisions: of the artifacts it is measured with.
+        name: name of the runtime.
+        loader: ``module:callable`` that takes an artifact and returns the runtime; imported on
+            first use.
+        bare: ``module:callable`` for networks that are not artifacts, such as the blocks of a
+            study: takes the torch network, its ONNX graph as bytes, a float32 array of inputs and
+            the CPU threads per call, and returns a function that runs it and returns the outputs.
+            None if not supported.
+        formats: formats of artifacts that it accepts.
+        precisions: precisions of artifacts that are benchmarked in it.
         require: ``module:callable`` that takes the runtime's name and raises RuntimeUnavailable
-            where this machine lacks what every artifact needs, besides what ``loader`` imports.
-        packages: what it computes with, by name in the package registry: rows of another version
+            if this machine lacks something that every artifact needs, besides what ``loader``
+            imports.
+        packages: PyPI names of the libraries it computes with: benchmark rows of different versions
             are not comparable. See :func:`core.machine.this_machine` for their order.
-        in_bento: packages that a Bento installs for it; none if a Bento cannot hold it.
+        in_bento: packages that a Bento installs for it; empty if a Bento cannot contain it.
         gpu: whether it computes on an NVIDIA GPU.
-        needs_torch: whether it runs the torch network itself; a server starts without torch.
-        compiles: whether loading takes minutes, so that it is measured only where that is asked.
-        quick: whether it loads in a moment, and is part of a first look.
-        install: the command that installs what it needs.
+        needs_torch: whether it runs the torch network itself; the server does not support those.
+        compiles: whether loading takes minutes, so that it is benchmarked only on request.
+        quick: whether it loads fast enough for a quick benchmark.
+        install: command that installs its dependencies.
     """
 
     name: str
@@ -98,11 +101,11 @@ class RuntimeSpec:
         return library_name(self.packages[0])
 
 
-# Charts colour runtimes in this order.
+# The order of registration determines the colours in charts.
 RUNTIMES = Registry[RuntimeSpec]("runtime")
 
-# Torch runs the network's source, which is the same behind every precision: on a GPU it can be cast
-# to half, where it is as fast as that; on a CPU it is fp32.
+# torch runs the torch network itself, which is the same for every precision: on a GPU it can be
+# cast to float16; on a CPU it runs in float32.
 _EAGER, _CUDA = "export.torch_eager", "export.torch_cuda"
 for _name, _loader, _require, _bare, _gpu in (
     ("torch", f"{_EAGER}:load", None, f"{_EAGER}:load_bare", False),
@@ -192,7 +195,7 @@ RUNTIMES.register(
 
 
 def list_runtimes(format: str | None = None, precision: Precision | None = None) -> list[str]:
-    """Returns the names of all runtimes, or of those that take such artifacts."""
+    """Returns the names of all runtimes, or of those that accept such artifacts."""
     return [
         name
         for name, spec in RUNTIMES.items()
@@ -201,12 +204,12 @@ def list_runtimes(format: str | None = None, precision: Precision | None = None)
 
 
 def runs_on_gpu(name: str) -> bool:
-    """Returns whether runtime ``name`` computes on an NVIDIA GPU; an unknown one does not."""
+    """Returns whether runtime ``name`` computes on an NVIDIA GPU; False for an unknown name."""
     return name in RUNTIMES and RUNTIMES[name].gpu
 
 
 def is_servable(name: str) -> bool:
-    """Returns whether a server may use runtime ``name``: it starts without torch."""
+    """Returns whether a server, which has no torch, can use runtime ``name``."""
     return name in RUNTIMES and not RUNTIMES[name].needs_torch
 
 
@@ -216,11 +219,11 @@ def runtime_packages() -> tuple[str, ...]:
 
 
 def require_runtime(name: str) -> None:
-    """Returns None if this machine has what runtime ``name`` needs, whatever the artifact.
+    """Checks that this machine has what runtime ``name`` needs for any artifact.
 
     Raises:
-        RuntimeUnavailable: it lacks something; the message says what, and how to install it.
-        UserError: no such runtime.
+        RuntimeUnavailable: something is missing; the message says how to install it.
+        UserError: unknown runtime.
     """
     spec = RUNTIMES.find(name)
     try:
@@ -240,13 +243,14 @@ def load_runtime(
         name: one of :func:`list_runtimes`.
         artifact: what to run.
         threads: CPU threads inside one call; None for all cores.
-        rebuild: whether an engine that does not fit this machine is built anew, in memory, from
-            the graph beside it; without it such an engine is refused.
+        rebuild: whether to rebuild an engine that does not fit this machine, in memory, from the
+            graph in its folder; otherwise such an engine is refused.
 
     Raises:
-        RuntimeUnavailable: this machine lacks what the runtime needs, and how to install it.
-        UserError: no such runtime, one that does not take the artifact's format, or ``rebuild``
-            of an artifact without an engine.
+        RuntimeUnavailable: something the runtime needs is missing; the message says how to install
+            it.
+        UserError: unknown runtime, one that does not accept the artifact's format, or ``rebuild``
+            for an artifact without an engine.
     """
     spec = RUNTIMES.find(name)
     if artifact.format not in spec.formats:
@@ -266,7 +270,7 @@ def run_batches(runtime: Runtime, pixels: Pixels, batch: int) -> Logits:
 
 
 def check_pixels(pixels: Pixels, artifact: Artifact) -> None:
-    """Raises UserError unless ``pixels`` is a uint8 batch that ``artifact`` takes."""
+    """Raises UserError unless ``pixels`` is a uint8 batch of the shape ``artifact`` accepts."""
     shape = artifact.input.shape
     smallest, largest = artifact.batch_range
     if pixels.dtype != np.uint8 or pixels.shape[1:] != shape[1:]:

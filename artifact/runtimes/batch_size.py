@@ -1,4 +1,4 @@
-"""Measures at start how many images in one call pay on this machine."""
+"""Measures the most efficient batch size on this machine, when a server starts."""
 
 from __future__ import annotations
 
@@ -8,24 +8,23 @@ from time import perf_counter
 from artifact.runtimes.base import Runtime
 from core.preprocess import Pixels
 
-MOST_ON_CPU = 4  # more only lets the others wait: a CPU gains nothing by it
+MOST_ON_CPU = 4  # larger batches only add waiting time: a CPU gains nothing
 MOST_ON_GPU = 64
 _ROUNDS = 2
-_SECONDS = 0.3  # of measuring: a service has to get ready
-_WORTH = 1.05  # times the least cost of an image
+_SECONDS = 0.3  # time limit of the measurement, as it delays the start
+_WORTH = 1.05  # factor on the lowest cost per image
 
 
 def best_batch_size(runtime: Runtime, pixels: Pixels, most: int) -> int:
-    """Returns the largest size whose images cost at most 5 % more than the cheapest.
+    """Returns the largest batch size whose cost per image is within 5 % of the lowest.
 
-    Sizes are powers of two up to ``most``, interleaved after one untimed call each, as many
-    of them as can be measured in a third of a second: a network that is too slow for that gains
-    nothing that its own time would not hide.
+    Sizes are powers of two up to ``most``, measured interleaved after one untimed call each, for
+    about 0.3 s in total; larger sizes are skipped when the time is up.
 
     Args:
-        runtime: takes any number of images up to ``most``.
+        runtime: accepts any number of images up to ``most``.
         pixels: at least one image, uint8 (N, H, W, 3), repeated as needed.
-        most: largest size allowed.
+        most: largest allowed size.
     """
     batches = [pixels[[index % len(pixels) for index in range(size)]] for size in _sizes(most)]
     costs: dict[int, float] = {}

@@ -1,4 +1,4 @@
-"""The CUDA runtime: checked calls, memory that is freed again, and timing by events."""
+"""The CUDA runtime API: checked calls, memory management, and timing with events."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 
 from artifact.runtimes.base import RuntimeUnavailable
 
-# cudaEventElapsedTime answers in milliseconds.
+# cudaEventElapsedTime returns milliseconds.
 _MS = 1e-3
 
 
 class Cuda:
-    """The CUDA runtime API, as one of our runtimes calls it.
+    """The CUDA runtime API with checked calls.
 
     Attributes:
-        name: of the runtime; every error begins with it.
+        name: name of the calling runtime; every error message begins with it.
         api: ``cuda.bindings.runtime``.
 
     Raises:
@@ -35,19 +35,19 @@ class Cuda:
             raise RuntimeUnavailable(f"{name}: {error}; pip install cuda-bindings") from None
 
     def do(self, answer: tuple[Any, ...]) -> Any:
-        """Returns the value of a (status, value) answer, None if it has none; checks the status."""
+        """Checks the status of a (status, value) result; returns the value, None if absent."""
         if answer[0] != self.api.cudaError_t.cudaSuccess:
             raise RuntimeUnavailable(f"{self.name}: CUDA answers {answer[0]}")
         return answer[1] if len(answer) > 1 else None
 
     def allocate(self, own: ExitStack, size: int) -> Any:
-        """Returns ``size`` bytes on the GPU that ``own`` will free."""
+        """Allocates ``size`` bytes on the GPU, which ``own`` will free; returns the address."""
         return self._hold(own, self.api.cudaMalloc(size), self.api.cudaFree)
 
     def download(self, stream: Any, source: Any, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        """Returns a copy on the host of float32 at ``source`` on the GPU, after what is before it.
+        """Copies float32 values at ``source`` on the GPU to the host and returns them.
 
-        It waits until ``stream`` has done all of its work.
+        It waits until all work on ``stream`` is done.
         """
         copy = np.empty(shape, dtype=np.float32)
         down = self.api.cudaMemcpyKind.cudaMemcpyDeviceToHost
@@ -66,16 +66,16 @@ class Cuda:
     def graph(
         self, own: ExitStack, stream: Any, work: Callable[[], object]
     ) -> Callable[[], object]:
-        """Returns a call that replays ``work`` on ``stream`` as a CUDA graph; ``own`` destroys it.
+        """Captures ``work`` as a CUDA graph, without running it; ``own`` will destroy the graph.
 
-        Here the work is captured, but not run.
+        Returns a function that replays it on ``stream``.
         """
         api = self.api
         mode = api.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         self.do(api.cudaStreamBeginCapture(stream, mode))
         try:
             work()
-        finally:  # or all later work on the stream would be captured, too
+        finally:  # otherwise later work on the stream would be captured too
             captured = api.cudaStreamEndCapture(stream)
         template = self._hold(own, captured, api.cudaGraphDestroy)
         graph = self._hold(own, api.cudaGraphInstantiate(template, 0), api.cudaGraphExecDestroy)
@@ -88,7 +88,7 @@ class Cuda:
 
 
 class Stopwatch:
-    """Times work on one stream by two events.
+    """Times work on one stream with two events.
 
     Source: CUDA runtime API, event management: an event is recorded when all work before it on
     its stream is done, with a resolution of about half a microsecond.
@@ -100,10 +100,10 @@ class Stopwatch:
         self._start, self._stop = cuda.event(own), cuda.event(own)
 
     def time(self, work: Callable[[], object]) -> float:
-        """Returns the seconds that the stream took for ``work``, after waiting for it.
+        """Runs ``work``, waits for it, and returns its time on the stream in seconds.
 
-        The time begins when the stream is free, so a GPU that waits for launches counts, as it
-        does in use.
+        The time starts when the stream is idle, so it includes waiting for launches, as in
+        production.
         """
         do, api = self._cuda.do, self._cuda.api
         do(api.cudaEventRecord(self._start, self._stream))

@@ -1,4 +1,4 @@
-"""The NVIDIA GPU of this machine, by the CUDA driver API."""
+"""Describes the NVIDIA GPU of this machine, using the CUDA driver API."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Gpu:
     """The first NVIDIA GPU.
 
     Attributes:
-        name: such as ``NVIDIA RTX A4000``.
-        capability: its compute capability, such as ``8.6``.
-        driver: the CUDA version its driver supports, such as ``13.0``.
+        name: product name, such as ``NVIDIA RTX A4000``.
+        capability: compute capability, such as ``8.6``.
+        driver: CUDA version that the driver supports, such as ``13.0``.
     """
 
     name: str
@@ -30,7 +30,7 @@ def require_gpu(runtime: str) -> Gpu:
     """Returns the first GPU.
 
     Args:
-        runtime: that needs it; the error begins with its name.
+        runtime: name of the runtime that needs it; the error message begins with it.
 
     Raises:
         RuntimeUnavailable: there is no driver, it fails, or it reports no GPU.

@@ -1,4 +1,4 @@
-"""OpenVINO on a CPU, computing in the precision its graph says."""
+"""OpenVINO on a CPU, computing in the precision of the graph."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ DEVICE = "CPU"
 
 
 class OpenvinoRuntime(Runtime):
-    """An ONNX graph compiled for the CPU; calls may come from several threads at once.
+    """An ONNX graph compiled for the CPU; safe for concurrent calls.
 
-    An ``InferRequest`` serves one call at a time, so each call takes an idle one, or makes one
-    (20 us), and puts it back: there are as many as there ever were calls at once.
+    An ``InferRequest`` serves one call at a time, so each call takes an idle one from a pool, or
+    creates one (20 us), and returns it afterwards.
     """
 
     name = "openvino"
@@ -35,10 +35,9 @@ class OpenvinoRuntime(Runtime):
         return (self._single if len(pixels) == 1 else self._batched)(pixels)
 
     def preset(self, pixels: Pixels) -> Callable[[], None]:
-        """Returns a call that computes the logits of ``pixels`` and leaves them where they are.
+        """Returns a function that infers ``pixels``, without copying pixels in or logits out.
 
-        The pixels are in place already: it is a call less handing pixels in and logits out, which
-        is what OpenVINO's own ``benchmark_app`` times.
+        The pixels are copied once, here. It is what OpenVINO's own ``benchmark_app`` times.
         """
         check_pixels(pixels, self._artifact)
         compiled = (self._single if len(pixels) == 1 else self._batched).compiled
@@ -53,12 +52,12 @@ class OpenvinoRuntime(Runtime):
         return infer
 
     def close(self) -> None:
-        """Frees what the runtime holds; no call may follow."""
+        """Frees the runtime's resources; it must not be called afterwards."""
         del self._single, self._batched
 
 
 class _Requests:
-    """A compiled model and its idle requests; append and pop of a deque are atomic."""
+    """A compiled model and its idle requests; ``append`` and ``pop`` of a deque are atomic."""
 
     def __init__(self, compiled: Any) -> None:
         self.compiled = compiled
@@ -69,9 +68,8 @@ class _Requests:
             request = self._idle.pop()
         except IndexError:
             request = self.compiled.create_infer_request()
-        # Copied into the request's own tensor: handing it another array costs about 0.1 ms a
-        # call, the copy of a small image 0.01 ms. Logits are copied out: the next call
-        # overwrites them.
+        # Copied into the request's own tensor: passing another array costs about 0.1 ms per call,
+        # copying a small image 0.01 ms. Logits are copied out, as the next call overwrites them.
         tensor = request.get_input_tensor()
         if tuple(tensor.shape) != pixels.shape:
             tensor.shape = pixels.shape
@@ -93,10 +91,10 @@ def require(name: str) -> None:
 
 
 def load(artifact: Artifact, *, threads: int | None = None) -> OpenvinoRuntime:
-    """Returns ``artifact`` on the CPU, ``threads`` to a call (all cores if None).
+    """Loads ``artifact`` on the CPU, with ``threads`` per call (all cores if None).
 
-    The graph is compiled twice: for a batch of exactly one, which spares the handling of free
-    shapes (a fifth of the latency of a small network), and for any batch.
+    The graph is compiled twice: for batch size 1, which avoids the cost of dynamic shapes (a fifth
+    of the latency of a small network), and for any batch size.
 
     Raises:
         RuntimeUnavailable: OpenVINO is not installed or cannot run the graph, or the CPU cannot
@@ -120,7 +118,7 @@ def load(artifact: Artifact, *, threads: int | None = None) -> OpenvinoRuntime:
         batched = core.compile_model(model, DEVICE, config)
         model.reshape([1, *artifact.input.shape[1:]])
         single = core.compile_model(model, DEVICE, config)
-    except RuntimeError as error:  # the last line says what, the others where in its source
+    except RuntimeError as error:  # only the last line of its message is the reason
         reason = str(error).strip().rpartition("\n")[2]
         raise RuntimeUnavailable(
             f"openvino: cannot run {artifact.model_file} ({reason})"
@@ -129,7 +127,7 @@ def load(artifact: Artifact, *, threads: int | None = None) -> OpenvinoRuntime:
 
 
 def load_bare(network: object, graph: bytes, inputs: Any, threads: int) -> Callable[[], Any]:
-    """Returns a call of a graph that is no artifact, in fp32; see :class:`RuntimeSpec`."""
+    """Returns a function that runs a bare graph in fp32; see ``RuntimeSpec.bare``."""
     import openvino
 
     core = openvino.Core()
@@ -141,11 +139,11 @@ def load_bare(network: object, graph: bytes, inputs: Any, threads: int) -> Calla
 
 
 def cpu_config(arithmetic: Any, threads: int | None) -> dict[Any, Any]:
-    """Returns how a graph is compiled for low latency.
+    """Returns the configuration to compile a graph for low latency.
 
     Args:
-        arithmetic: the ``openvino.Type`` to compute in. Left alone, a CPU with AMX or AVX512-BF16
-            computes an fp32 graph in bfloat16 and says nothing.
+        arithmetic: the ``openvino.Type`` to compute in. By default, a CPU with AMX or AVX512-BF16
+            silently computes an fp32 graph in bfloat16.
         threads: CPU threads inside a call; None for all cores.
     """
     from openvino import properties
@@ -154,7 +152,7 @@ def cpu_config(arithmetic: Any, threads: int | None) -> dict[Any, Any]:
     return {
         hint.performance_mode(): hint.PerformanceMode.LATENCY,
         hint.inference_precision(): arithmetic,
-        # Several server processes would all pin their threads to the same first cores.
+        # With pinning, several server processes would pin their threads to the same cores.
         hint.enable_cpu_pinning(): False,
         properties.inference_num_threads(): threads or 0,
     }

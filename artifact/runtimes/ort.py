@@ -18,7 +18,7 @@ CPU = "CPUExecutionProvider"
 
 
 class OrtRuntime(Runtime):
-    """An ONNX graph in one ``InferenceSession``; calls may come from several threads at once."""
+    """An ONNX graph in one ``InferenceSession``; safe for concurrent calls."""
 
     def __init__(self, name: str, artifact: Artifact, session: Any) -> None:
         self.name = name
@@ -35,9 +35,9 @@ class OrtRuntime(Runtime):
         return logits
 
     def preset(self, pixels: Pixels) -> Callable[[], None]:
-        """Returns a call that computes the logits of ``pixels`` and leaves them where they are.
+        """Returns a function that infers ``pixels``, without copying pixels in or logits out.
 
-        The pixels are in place already, which is what ``onnxruntime_perf_test`` times, too.
+        The pixels are bound once, here. It is what ``onnxruntime_perf_test`` times.
         """
         check_pixels(pixels, self._artifact)
         binding = self._session.io_binding()
@@ -51,22 +51,22 @@ class OrtRuntime(Runtime):
         return infer
 
     def close(self) -> None:
-        """Frees what the runtime holds; no call may follow."""
+        """Frees the runtime's resources; it must not be called afterwards."""
         self._session = None
 
 
 def load_cpu(artifact: Artifact, *, threads: int | None = None) -> OrtRuntime:
-    """Returns ``artifact`` on the CPU, ``threads`` to a call (all cores if None).
+    """Loads ``artifact`` on the CPU, with ``threads`` per call (all cores if None).
 
     Raises:
-        RuntimeUnavailable: this ONNX Runtime cannot run the graph. The digests of its file hold
-            and it ran where it was made, so what is wrong is here, such as an older version.
+        RuntimeUnavailable: this ONNX Runtime cannot run the graph, for example because it is too
+            old: the file is intact and ran on the machine that made it.
     """
     return OrtRuntime("ort-cpu", artifact, cpu_session(artifact, threads=threads))
 
 
 def load_bare(network: object, graph: bytes, inputs: Any, threads: int) -> Callable[[], Any]:
-    """Returns a call of a graph that is no artifact; see :class:`RuntimeSpec`."""
+    """Returns a function that runs a bare graph; see ``RuntimeSpec.bare``."""
     session = onnxruntime.InferenceSession(graph, cpu_options(threads), [CPU], enable_fallback=0)
     (source,) = session.get_inputs()
     return lambda: session.run(None, {source.name: inputs})[0]
@@ -80,7 +80,7 @@ def cpu_session(
     Args:
         artifact: what to run.
         threads: CPU threads inside one call; None for all cores.
-        profile: prefix of the file that calls are profiled into; None profiles none.
+        profile: path prefix of the profile to write; None for no profile.
 
     Raises:
         RuntimeUnavailable: as :func:`load_cpu` does.
@@ -89,7 +89,7 @@ def cpu_session(
 
 
 def cpu_options(threads: int | None = None, *, profile: Path | None = None) -> Any:
-    """Returns the ``SessionOptions`` of :func:`cpu_session`, for graphs outside artifacts, too."""
+    """Returns the ``SessionOptions`` of :func:`cpu_session`; also used for bare graphs."""
     options = plain_options()
     options.intra_op_num_threads = threads or 0
     if profile:
@@ -98,22 +98,22 @@ def cpu_options(threads: int | None = None, *, profile: Path | None = None) -> A
 
 
 def open_session(name: str, artifact: Artifact, options: Any, provider: Any) -> Any:
-    """Returns an ``InferenceSession`` of ``artifact`` in one provider alone.
+    """Returns an ``InferenceSession`` of ``artifact`` with a single execution provider.
 
     Args:
-        name: of the runtime; every error begins with it.
+        name: name of the runtime; every error message begins with it.
         artifact: what to run.
         options: ``SessionOptions``.
-        provider: the name of an execution provider, or (name, its options).
+        provider: name of the execution provider, or (name, options).
 
     Raises:
-        RuntimeUnavailable: ONNX Runtime refuses.
+        RuntimeUnavailable: ONNX Runtime cannot create it.
     """
     file = str(artifact.model_file)
     try:
-        # Left on, the fallback prints to stdout and tries the CPU after some errors.
+        # The fallback, on by default, prints to stdout and tries the CPU after some errors.
         return onnxruntime.InferenceSession(file, options, [provider], enable_fallback=0)
-    except Exception as error:  # ONNX Runtime's own exceptions share no public base class
+    except Exception as error:  # ONNX Runtime's exceptions have no common public base class
         what = f"{name}: cannot run {file} ({first_line(error)})"
         raise RuntimeUnavailable(what) from error
 
@@ -122,5 +122,5 @@ def plain_options() -> Any:
     """Returns the ``SessionOptions`` that all sessions have in common."""
     options = onnxruntime.SessionOptions()
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # errors; a missing GPU is reported by the exception
+    options.log_severity_level = 3  # only errors; a missing GPU raises an exception
     return options

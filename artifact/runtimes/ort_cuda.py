@@ -1,4 +1,4 @@
-"""ONNX Runtime on an NVIDIA GPU, and never on a CPU in its place."""
+"""ONNX Runtime on an NVIDIA GPU, without fallback to the CPU."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from core.preprocess import Pixels
 
 NAME = "ort-cuda"
 PROVIDER = "CUDAExecutionProvider"
-# Left on, convolutions of an fp32 graph round their inputs to 10 bits of mantissa.
+# TF32, on by default, rounds the inputs of fp32 convolutions to 10 bits of mantissa.
 _FP32 = {"use_tf32": "0"}
 _FATAL = 4
 
@@ -63,10 +63,10 @@ class OrtCudaRuntime(GpuRuntime):
         return min(1 << (count - 1).bit_length(), self._artifact.batch_range[1])
 
     def resident(self, pixels: Pixels, *, graph: bool = False) -> Resident:
-        """Returns uint8 ``pixels`` (N, H, W, 3) on the GPU, ready to be inferred there.
+        """Copies uint8 ``pixels`` (N, H, W, 3) to the GPU, ready for inference there.
 
         Raises:
-            RuntimeUnavailable: CUDA refuses, or ONNX Runtime cannot capture its work.
+            RuntimeUnavailable: CUDA fails, or ONNX Runtime cannot capture a CUDA graph.
         """
         check_pixels(pixels, self._artifact)
         cuda = Cuda(NAME)
@@ -77,7 +77,7 @@ class OrtCudaRuntime(GpuRuntime):
                 options["enable_cuda_graph"] = "1"
             session = _Session(self._artifact, pixels, options)
             run = onnxruntime.RunOptions()
-            # The events wait; a wait inside the run would be timed as the GPU's.
+            # The events synchronise; waiting inside the run would be timed as GPU time.
             run.add_run_config_entry("disable_synchronize_execution_providers", "1")
             resident = Resident(
                 cuda,
@@ -146,7 +146,7 @@ def require(name: str) -> None:
 
 
 def load(artifact: Artifact, *, threads: int | None = None) -> OrtCudaRuntime:
-    """Returns ``artifact`` on the first NVIDIA GPU; ``threads`` has no effect.
+    """Loads ``artifact`` on the first NVIDIA GPU; ``threads`` has no effect.
 
     Raises:
         RuntimeUnavailable: no CUDA provider, no GPU, or a node that would run on the CPU.

@@ -1,4 +1,4 @@
-"""A batch that stays on the GPU, and the work on it, timed by the GPU itself."""
+"""Inference of a batch that is resident on the GPU, timed with CUDA events."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from artifact.runtimes.base import Runtime, RuntimeUnavailable
 from artifact.runtimes.cuda import Cuda, Stopwatch
 from core.preprocess import Pixels
 
-_NAN = 0xFF  # four such bytes are a float32 that is not a number
+_NAN = 0xFF  # four such bytes are a float32 NaN
 _TRIALS = 5
-# Work that is still running after the second event was on another stream. Asking the GPU whether
-# there is some takes microseconds.
+# Work still running after the second event was on another stream. The query itself takes
+# microseconds.
 _LEFT_SHARE, _LEFT_SECONDS = 0.1, 1e-4
 
 
 class Resident:
-    """Pixels and logits of a batch on the GPU; :meth:`elapse` runs and times what is between them.
+    """Pixels and logits of a batch on the GPU; :meth:`elapse` runs and times the inference.
 
     Args:
-        cuda: the CUDA runtime.
-        stream: that the work is put on.
-        launch: puts the work on the stream and returns at once.
-        shape: of the logits, (N, C).
-        address: where the logits of the last launch are, float32, on the GPU.
-        own: frees all of it; taken over here, and freed at once on an exception.
+        cuda: the CUDA runtime API.
+        stream: stream of the work.
+        launch: enqueues the work on the stream and returns at once.
+        shape: shape of the logits, (N, C).
+        address: returns the GPU address of the last launch's logits, float32.
+        own: frees all resources; taken over here, and closed at once on an exception.
     """
 
     def __init__(
@@ -52,32 +52,32 @@ class Resident:
             self._own = own.pop_all()
 
     def elapse(self) -> float:
-        """Returns the seconds between two CUDA events around one run, after it has ended."""
+        """Runs once, waits, and returns the seconds between two CUDA events around the run."""
         return self._watch.time(self._launch)
 
     def logits(self) -> Logits:
-        """Returns a copy on the host of what the last run answered, float32 (N, C)."""
+        """Returns the logits of the last run, copied to the host, float32 (N, C)."""
         return self._cuda.download(self._stream, self._address(), self._shape)
 
     def spoil(self) -> None:
-        """Fills the logits with NaN, so that an old answer cannot pass for a new one.
+        """Fills the logits with NaN, so that old logits cannot be mistaken for new ones.
 
-        Needs a run before it.
+        There must have been a run before.
         """
         cuda, size = self._cuda, 4 * self._shape[0] * self._shape[1]
         cuda.do(cuda.api.cudaMemsetAsync(self._address(), _NAN, size, self._stream))
         cuda.do(cuda.api.cudaStreamSynchronize(self._stream))
 
     def seconds_left(self) -> float:
-        """Returns how long the GPU is still busy after the second event of a run."""
+        """Returns how many seconds the GPU is still busy after the second event of a run."""
         self.elapse()
         start = time.perf_counter()
         self._cuda.do(self._cuda.api.cudaDeviceSynchronize())
         return time.perf_counter() - start
 
     def close(self) -> None:
-        """Frees what it holds; no call may follow."""
-        # What they hold, such as a session, still knows the stream.
+        """Frees its resources; it must not be used afterwards."""
+        # They may refer to a session, which still refers to the stream.
         self._launch = self._address = _closed
         self._own.close()
 
@@ -91,30 +91,30 @@ class GpuRuntime(Runtime):
 
     @abstractmethod
     def resident(self, pixels: Pixels, *, graph: bool = False) -> Resident:
-        """Returns uint8 ``pixels`` (N, H, W, 3) on the GPU, ready to be inferred there.
+        """Copies uint8 ``pixels`` (N, H, W, 3) to the GPU, ready for inference there.
 
-        It must be closed before the runtime is.
+        The result must be closed before the runtime is.
 
         Args:
             pixels: the batch.
-            graph: whether the work is captured once as a CUDA graph, and each run replays it.
+            graph: whether to capture the work as a CUDA graph, which each run replays.
 
         Raises:
-            RuntimeUnavailable: CUDA refuses, or the runtime cannot capture its work.
+            RuntimeUnavailable: CUDA fails, or the runtime cannot capture a CUDA graph.
         """
 
 
 def check_resident(resident: Resident, name: str, expected: Logits, limit: float) -> None:
-    """Returns None if ``resident`` computes ``expected``, and its events enclose all of its work.
+    """Checks that ``resident`` computes ``expected`` and that its events enclose all of the work.
 
     Args:
-        resident: what is to be timed.
-        name: of the runtime; every error begins with it.
-        expected: the logits of the same pixels, from the host.
+        resident: what will be timed.
+        name: name of the runtime; every error message begins with it.
+        expected: logits of the same pixels, passed from the host.
         limit: largest relative error.
 
     Raises:
-        RuntimeUnavailable: it computes something else, or on a stream without the events.
+        RuntimeUnavailable: the logits differ, or work runs on a stream without the events.
     """
     resident.elapse()
     resident.spoil()

@@ -1,7 +1,7 @@
 """Builds TensorRT engines from ONNX graphs, for both flavours.
 
-TensorRT 11 and TensorRT for RTX have no FP16 switch: an engine computes in the types the graph
-says (strongly typed), so a float16 graph makes a float16 engine. RTX needs no GPU to build.
+TensorRT 11 and TensorRT for RTX have no FP16 flag: networks are strongly typed, so a float16 graph
+gives a float16 engine. TensorRT for RTX needs no GPU to build.
 """
 
 from __future__ import annotations
@@ -38,22 +38,22 @@ def build_engine(
 
     Args:
         graph: serialized ``ModelProto``, uint8 ("batch", H, W, 3) in.
-        name: flavour that builds. ``tensorrt_rtx`` builds for every GPU generation it knows,
-            ``tensorrt`` for the GPU of this machine.
-        batch_range: smallest and largest batch; the middle of its span in powers of two is what
-            kernels are chosen for.
-        batches: batch sizes that get a profile of their own.
+        name: flavour. ``tensorrt_rtx`` builds for every GPU generation it supports, ``tensorrt``
+            for the GPU of this machine.
+        batch_range: smallest and largest batch size; kernels are optimised for their geometric
+            mean.
+        batches: batch sizes that get their own optimization profile.
 
     Raises:
         RuntimeUnavailable: the flavour is not installed, or needs a GPU and there is none.
-        UserError: TensorRT refuses the graph; its own messages are in the error.
+        UserError: TensorRT rejects the graph; its own messages are in the error.
     """
     target = find_target(name)
     trt = import_flavour(name)
     logger = make_logger(trt)
 
     def need(made: Any, otherwise: str) -> Any:
-        """Returns ``made``, unless it is how TensorRT says that it failed: None or False."""
+        """Returns ``made``; raises UserError if it is None or False, which mean failure."""
         if made is None or made is False:
             raise UserError(f"{name} {otherwise}: {logger.reason()}")
         return made
@@ -91,12 +91,12 @@ def build(draft: Artifact, graph: bytes, batches: Sequence[int]) -> Artifact:
 
 
 def rebuild_engine(artifact: Artifact) -> tuple[bytes, Fingerprint]:
-    """Returns an engine built anew from the graph of an artifact, with the same profiles.
+    """Builds an engine again from the graph of an artifact, with the same profiles.
 
-    The folder of the artifact stays as it is.
+    The artifact's folder is not changed.
 
     Raises:
-        ArtifactError: a file of the folder is not the manifest's.
+        ArtifactError: a file of the folder does not match the manifest.
         RuntimeUnavailable, UserError: as :func:`build_engine`.
     """
     if artifact.fingerprint is None:
@@ -111,7 +111,7 @@ def rebuild_engine(artifact: Artifact) -> tuple[bytes, Fingerprint]:
 
 
 def profiles_for(batch_range: tuple[int, int], batches: Sequence[int]) -> tuple[Profile, ...]:
-    """Returns smallest, typical and largest batch: of the profile for all batches, then of each."""
+    """Returns (smallest, optimal, largest) batch of the dynamic profile, then of each fixed one."""
     smallest, largest = batch_range
     typical = max(smallest, int((smallest * largest) ** 0.5))
     static = [(batch, batch, batch) for batch in sorted(set(batches))]

@@ -29,7 +29,7 @@ class _Place:
     pixels: Any
     logits: Any
     context: Any
-    profile: int = 0  # what a context starts with
+    profile: int = 0  # the initial profile of a context
 
 
 class EngineRuntime(GpuRuntime):
@@ -45,7 +45,7 @@ class EngineRuntime(GpuRuntime):
         self._profiles = artifact.fingerprint.profiles
         self._cuda = Cuda(name)
         self._logger = make_logger(trt)
-        with ExitStack() as own:  # what was acquired is freed if a later step fails
+        with ExitStack() as own:  # frees everything if a later step fails
             self._runtime = self._need(create(trt.Runtime, self._logger), "cannot start TensorRT")
             self._engine = self._need(
                 self._runtime.deserialize_cuda_engine(engine), f"cannot load {artifact.model_file}"
@@ -65,12 +65,12 @@ class EngineRuntime(GpuRuntime):
         return self._cuda.download(self._stream, self._place.logits, shape)
 
     def resident(self, pixels: Pixels, *, graph: bool = False) -> Resident:
-        """Returns uint8 ``pixels`` (N, H, W, 3) on the GPU, ready to be inferred there.
+        """Copies uint8 ``pixels`` (N, H, W, 3) to the GPU, ready for inference there.
 
-        It has an execution context and buffers of its own, and the runtime's stream.
+        It has its own execution context and buffers, and uses the runtime's stream.
 
         Raises:
-            RuntimeUnavailable: CUDA or TensorRT refuses.
+            RuntimeUnavailable: CUDA or TensorRT fails.
         """
         check_pixels(pixels, self._artifact)
         with ExitStack() as own:
@@ -79,7 +79,7 @@ class EngineRuntime(GpuRuntime):
             self._upload(place, pixels)
             launch: Callable[[], object] = partial(self._run, place)
             if graph:
-                launch()  # the first run after a change of shape prepares what a capture must not
+                launch()  # the first run after a change of shape does work that cannot be captured
                 self._cuda.do(self._cuda.api.cudaStreamSynchronize(self._stream))
                 launch = self._cuda.graph(own, self._stream, launch)
             shape = (len(pixels), len(self._artifact.labels))
@@ -87,8 +87,8 @@ class EngineRuntime(GpuRuntime):
         return resident
 
     def close(self) -> None:
-        """Frees what the runtime holds; no call may follow."""
-        self._place = self._engine = self._runtime = None  # each lives on the next one
+        """Frees the runtime's resources; it must not be called afterwards."""
+        self._place = self._engine = self._runtime = None  # in this order: each needs the next
         self._own.close()
 
     def _make_place(self, batch: int, own: ExitStack) -> _Place:
@@ -119,13 +119,13 @@ class EngineRuntime(GpuRuntime):
         self._need(place.context.execute_async_v3(int(self._stream)), "cannot run the engine")
 
     def _choose_profile(self, place: _Place, batch: int) -> None:
-        """Switches to the profile of exactly ``batch``, or to the one for all batches."""
+        """Switches to the profile for exactly ``batch``, or to the dynamic one."""
         fits = (i for i, (low, _, high) in enumerate(self._profiles) if low == high == batch)
         index = next(fits, 0)
         if index == place.profile:
             return
-        # On the stream that runs the engine, so that the one waits for the other. The shape must
-        # be set after it; that the addresses outlive it is promised nowhere.
+        # On the engine's stream, so that they are ordered. The shape must be set afterwards, and so
+        # are the addresses: nothing guarantees that they survive the switch.
         switched = place.context.set_optimization_profile_async(index, int(self._stream))
         self._need(switched, f"cannot switch to profile {index}, {self._profiles[index]}")
         place.profile = index
@@ -140,7 +140,7 @@ class EngineRuntime(GpuRuntime):
             self._need(bound, f"has no tensor {end.name}")
 
     def _need(self, answer: Any, otherwise: str) -> Any:
-        """Returns ``answer``, unless it is how TensorRT says that it failed: None or False."""
+        """Returns ``answer``; raises if it is None or False, TensorRT's signs of failure."""
         if answer is None or answer is False:
             raise RuntimeUnavailable(f"{self.name} {otherwise}: {self._logger.reason()}")
         return answer
@@ -153,13 +153,13 @@ def require(name: str) -> None:
 
 
 def load(artifact: Artifact, *, threads: int | None = None, rebuild: bool = False) -> EngineRuntime:
-    """Returns an engine ready to run on the first GPU; ``threads`` has no effect.
+    """Loads an engine on the first GPU; ``threads`` has no effect.
 
-    With ``rebuild``, one that does not fit this machine is built anew, in memory, from the graph
-    beside it.
+    With ``rebuild``, an engine that does not fit this machine is built again, in memory, from the
+    graph in its folder.
 
     Raises:
-        EngineMismatch: the engine does not fit this machine, and ``rebuild`` was not asked for.
+        EngineMismatch: the engine does not fit this machine, and ``rebuild`` is false.
         RuntimeUnavailable: no GPU, no TensorRT of that flavour, or an engine it cannot load.
     """
     name = artifact.format.replace("_", "-")

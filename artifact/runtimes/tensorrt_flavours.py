@@ -15,8 +15,8 @@ class Flavour:
     """The properties of a flavour.
 
     Attributes:
-        builds_for_others: whether it builds for every GPU generation it knows, and so needs no
-            GPU; if not, it builds for the one in this machine.
+        builds_for_others: whether it builds for every GPU generation it supports, without needing
+            a GPU; otherwise it builds for the GPU of this machine.
     """
 
     builds_for_others: bool
@@ -29,17 +29,17 @@ FLAVOURS: dict[str, Flavour] = {
 
 
 class Target(NamedTuple):
-    """What an engine built on this machine is for."""
+    """The GPUs that an engine built on this machine runs on."""
 
     capabilities: tuple[str, ...]  # compute capabilities, such as 8.6
-    driver: str | None  # CUDA version of the driver here; None without a GPU
+    driver: str | None  # CUDA version of this machine's driver; None without a GPU
 
 
 def import_flavour(name: str) -> Any:
     """Returns the Python module of a flavour.
 
     Raises:
-        RuntimeUnavailable: it is not installed, and how to install it.
+        RuntimeUnavailable: it is not installed; the message says how to install it.
     """
     try:
         return importlib.import_module(name)
@@ -49,7 +49,7 @@ def import_flavour(name: str) -> Any:
 
 
 def find_target(name: str) -> Target:
-    """Returns the GPUs that an engine built here by flavour ``name`` is for.
+    """Returns the GPUs that an engine built here with flavour ``name`` runs on.
 
     Raises:
         RuntimeUnavailable: the flavour is not installed, or needs a GPU to build and there is none.
@@ -65,9 +65,9 @@ def find_target(name: str) -> Target:
 
 
 def aim(name: str, trt: Any, config: Any) -> bool:
-    """Returns whether ``config`` took the capabilities of :func:`find_target`."""
+    """Sets the capabilities of :func:`find_target` in ``config``; returns whether it worked."""
     if not FLAVOURS[name].builds_for_others:
-        return True  # it knows of no other GPU than its own
+        return True  # this flavour always builds for the GPU of this machine
     generations = _generations(trt).values()
     config.num_compute_capabilities = len(generations)
     return all(
@@ -77,16 +77,16 @@ def aim(name: str, trt: Any, config: Any) -> bool:
 
 
 def network_flags(trt: Any) -> int:
-    """Returns the flags of a strongly typed network: one that computes in its graph's types."""
-    # TensorRT 10 asks for it by a flag; later ones, RTX included, know nothing else. The bit moved
-    # between versions, so it is asked of the module.
+    """Returns the flags of a strongly typed network, which computes in its graph's types."""
+    # TensorRT 10 needs a flag; in later versions and in RTX all networks are strongly typed. The
+    # bit differs between versions, so it is looked up in the module.
     if trt.__version__.startswith("10."):
         return 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
     return 0
 
 
 def make_logger(trt: Any) -> Any:
-    """Returns a TensorRT logger; its ``reason()`` returns the errors since it was last asked."""
+    """Returns a TensorRT logger; its ``reason()`` returns the errors since its last call."""
 
     class Logger(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -95,7 +95,7 @@ def make_logger(trt: Any) -> Any:
 
         def log(self, severity: Any, message: str) -> None:
             if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
-                self._errors.append(" ".join(message.split()))  # an error of ours is one line
+                self._errors.append(" ".join(message.split()))  # our error messages are one line
 
         def reason(self) -> str:
             reason = "; ".join(self._errors) or "it gives no reason"
@@ -106,11 +106,11 @@ def make_logger(trt: Any) -> Any:
 
 
 def create(kind: Any, *arguments: Any) -> Any | None:
-    """Returns a ``trt.Builder``, ``Runtime`` or ``OnnxParser``, or None if it cannot be had."""
+    """Returns a ``trt.Builder``, ``Runtime`` or ``OnnxParser``; None if it cannot be created."""
     try:
         return kind(*arguments)
     except TypeError as error:
-        # What the bindings make of a null pointer in a constructor; elsewhere they return None.
+        # The bindings raise this for a null pointer in a constructor; elsewhere they return None.
         if "returned nullptr" not in str(error):
             raise
         return None

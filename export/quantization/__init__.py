@@ -1,1 +1,1 @@
-"""A float32 graph to float16 and to int8, and what that costs each layer."""
+"""Converts float32 graphs to float16 and int8, and measures the error of each layer."""

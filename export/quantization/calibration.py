@@ -16,9 +16,9 @@ from export.quantization.qdq import Range
 
 BINS = 2048
 LEVELS = 256  # of a uint8 activation
-TAIL = 1e-4  # largest share of values that Percentile clips at either end
+TAIL = 1e-4  # largest fraction of values that Percentile clips at either end
 HISTOGRAM_IMAGES = 32
-HISTOGRAM_VALUES = 200_000  # of an activation and a batch, about
+HISTOGRAM_VALUES = 200_000  # about so many per activation and batch
 
 METHODS: tuple[Calibration, ...] = ("MinMax", "Percentile", "Entropy")
 
@@ -28,13 +28,13 @@ Histogram = npt.NDArray[np.int64]
 def measure_ranges(
     prepared: Any, pixels: Pixels, methods: Collection[Calibration] = METHODS
 ) -> dict[Calibration, dict[str, Range]]:
-    """Returns the range of every float32 activation, by calibration method.
+    """Returns the range of every float32 activation, for each calibration method.
 
     Args:
         prepared: float32 graph from :func:`export.quantization.qdq.prepare`.
-        pixels: uint8 (n, H, W, 3) of real images, in random order: all of them count for the
-            smallest and the largest value, the first 32 for how the others lie between.
-        methods: those that are wanted; MinMax alone saves a run.
+        pixels: uint8 (n, H, W, 3) of real images, in random order: all are used for minimum and
+            maximum, the first 32 for the histograms.
+        methods: methods to compute; MinMax alone saves a run.
     """
     ends = measure_ends(prepared, pixels)
     found: dict[Calibration, dict[str, Range]] = {"MinMax": ends}
@@ -51,10 +51,10 @@ def measure_ranges(
 def measure_ends(model: Any, pixels: Pixels) -> dict[str, Range]:
     """Returns the smallest and largest value of float32 activations, by name.
 
-    Without those that only a Clip or Relu reads: see :func:`_merged`.
+    Activations that only a Clip or Relu reads are left out: see :func:`_merged`.
 
     Args:
-        model: float32 ``ModelProto`` that has all types inferred.
+        model: float32 ``ModelProto`` with all types inferred.
         pixels: uint8 (n, H, W, 3) of real images.
     """
     merged = _merged(model)
@@ -77,9 +77,9 @@ def _histograms(model: Any, pixels: Pixels, ends: Mapping[str, Range]) -> dict[s
 
 
 def histogram(values: Activation, ends: Range) -> Histogram:
-    """Returns int64 (BINS,): how many ``values`` lie in each of equal bins between ``ends``."""
+    """Returns int64 (BINS,): the histogram of ``values`` in equal bins between ``ends``."""
     low, high = ends
-    # Five times as fast as np.histogram, and most of the time of a calibration.
+    # Five times as fast as np.histogram; it takes most of the time of a calibration.
     scaled = (values - np.float32(low)) * np.float32(BINS / ((high - low) or 1.0))
     counts: Histogram = np.bincount(np.minimum(scaled.astype(np.intp), BINS - 1), minlength=BINS)
     return counts
@@ -99,10 +99,10 @@ def percentile_range(counts: Histogram, ends: Range) -> Range:
 
 
 def entropy_range(counts: Histogram, ends: Range) -> Range:
-    """Returns the range of least Kullback-Leibler divergence between values and their 256 levels.
+    """Returns the range with the least Kullback-Leibler divergence of values from 256 levels.
 
-    The candidates shrink towards zero step by step; values outside are clipped. Zeros do not
-    count: they have an exact level, and Relu makes so many that nothing else would matter.
+    Candidate ranges shrink towards zero in steps; values outside are clipped. Zeros are not
+    counted: they have an exact level, and after a Relu they would dominate.
 
     Source: S. Migacz, 8-bit inference with TensorRT, GTC 2017.
 
@@ -145,9 +145,9 @@ def _edge(index: int, ends: Range) -> float:
 
 
 def _merged(prepared: Any) -> dict[str, str]:
-    """Returns tensors read by a Clip or Relu alone, and its result: the quantizer merges the two.
+    """Returns each tensor that only a Clip or Relu reads, with its result: they share a range.
 
-    What is clipped off needs no levels, and a tensor that is not an output can stay fused.
+    Clipped values need no levels, and the layer stays fused if its tensor is not an output.
     """
     readers = Counter(name for node in prepared.graph.node for name in node.input)
     return {

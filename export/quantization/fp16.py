@@ -1,9 +1,9 @@
-"""Float16 graphs: chooses the layers left in float32 by emulating a GPU's arithmetic, and converts.
+"""Makes float16 graphs: chooses the layers left in float32 by emulating float16 on a CPU.
 
 ONNX Runtime has no float16 convolutions for CPUs: it computes float16 layers in float32 and drops
-the rounding between them, even with every optimization off. There a result of 1e5 stays 1e5; on a
-GPU it is infinite. What it does keep are Casts that the graph itself asks for, so emulation is a
-float32 graph with a pair of Casts wherever float16 rounds.
+the rounding between them, even with all optimizations off. A result of 1e5 stays 1e5 there, but is
+infinite on a GPU. Casts in the graph itself are kept, so emulation is a float32 graph with a pair
+of Casts wherever float16 rounds.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from export.quantization.probe import activations, affordable, logits_of
 from export.quantization.sensitivity import GraphCandidate, casts_to, counts, layer_errors
 
 LARGEST = float(np.finfo(np.float16).max)
-SMALLEST = np.float32(5.96e-08)  # what the converter raises smaller constants to
-MARGIN = 2  # other images reach further than those that are looked at
-IMAGES = 16  # of 224x224 that a graph is run on to see what float16 does to it
-# They pass values on or bound them, and round nothing.
+SMALLEST = np.float32(5.96e-08)  # the converter raises smaller constants to it
+MARGIN = 2  # factor on activations, as other images may reach larger values
+IMAGES = 16  # images of 224x224 for which float16 is emulated
+# Operators that copy or clip values, and so round nothing.
 EXACT = {
     "Clip",
     "Concat",
@@ -41,21 +41,21 @@ EXACT = {
 
 
 def fp16_candidates(model: Any, pixels: Pixels, limits: Limits) -> Iterator[GraphCandidate]:
-    """Yields float16 graphs of a float32 one that keep its answers in float16 arithmetic.
+    """Yields float16 graphs of a float32 one that stay within ``limits`` in float16 arithmetic.
 
-    A CPU computes float16 layers in float32, so that no gate on a CPU sees what their rounding
-    does: here it is emulated. First come graphs whose only float32 layers are those that float16
-    cannot hold; asked for more, or where emulation misses the limits, the 1, 2, 4 ... layers with
-    the largest error of their own go back to float32, too, up to half of all: alone, and then with
-    the layers that round what they are fed.
+    A CPU computes float16 layers in float32, so gates on a CPU do not see their rounding; here it
+    is emulated. The first graph leaves only layers in float32 whose values overflow float16. If
+    more graphs are needed, or emulation misses the limits, the 1, 2, 4 ... layers with the largest
+    own error are left in float32 too, up to half of all: first alone, then with the layers that
+    round their inputs.
 
     Args:
-        model: float32 graph, uint8 pixels in.
-        pixels: uint8 (n, H, W, 3) of real images; none that a gate is judged by.
-        limits: what a graph must reach.
+        model: float32 graph with uint8 pixels as input.
+        pixels: uint8 (n, H, W, 3) of real images that no gate uses.
+        limits: limits that a graph must meet.
 
     Raises:
-        GateError: emulated, no graph is within ``limits``.
+        GateError: no emulated graph is within ``limits``.
     """
     import onnx
 
@@ -79,9 +79,9 @@ def fp16_candidates(model: Any, pixels: Pixels, limits: Limits) -> Iterator[Grap
 def to_fp16(model: Any, fp32_layers: Collection[str] = ()) -> Any:
     """Returns a copy of an ONNX ``ModelProto`` whose weights and arithmetic are float16.
 
-    Pixels stay uint8 and logits float32, and so does all between two of ``fp32_layers``. Converting
-    the graph, in which batch norm is folded already, agrees better with float32 than halving the
-    torch model, which folds in float16.
+    Pixels stay uint8; logits, and tensors between two of ``fp32_layers``, stay float32. Converting
+    the graph, whose batch norms are already folded, is more accurate than converting the torch
+    model, which would fold in float16.
     """
     import onnx
     from onnxruntime.transformers.onnx_model import OnnxModel
@@ -96,7 +96,7 @@ def to_fp16(model: Any, fp32_layers: Collection[str] = ()) -> Any:
 
 
 def _drop_constant_types(graph: Any) -> None:
-    """Drops value_info entries of initializers: the converter would take them for activations."""
+    """Drops value_info entries of initializers, which the converter would treat as activations."""
     constants = {tensor.name for tensor in graph.initializer}
     kept = [info for info in graph.value_info if info.name not in constants]
     del graph.value_info[:]
@@ -106,8 +106,8 @@ def _drop_constant_types(graph: Any) -> None:
 def _remove_needless_casts(graph: Any) -> None:
     """Removes the Casts to float16 and back between two float32 layers, and repeated Casts.
 
-    The converter puts them there: they would round, and overflow, what those layers are float32
-    for. It also adds the same Cast once for each reader of its result.
+    The converter inserts them; they would round, or overflow, exactly the values for which those
+    layers are float32. It also adds the same Cast once per reader.
     """
     from onnx import TensorProto
 
@@ -125,7 +125,7 @@ def _remove_needless_casts(graph: Any) -> None:
 
 
 def _choices(model: Any, pixels: Pixels, beyond: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    """Yields sets of layers to leave in float32: ``beyond``, then more and more of the others."""
+    """Yields sets of layers to leave in float32: ``beyond``, then growing supersets."""
     yield tuple(beyond)
     errors = layer_errors(model, emulate(model, beyond), pixels)
     order = [layer for layer in errors if layer not in beyond]
@@ -136,7 +136,7 @@ def _choices(model: Any, pixels: Pixels, beyond: Sequence[str]) -> Iterator[tupl
 
 
 def _feeding(model: Any, layers: Sequence[str]) -> list[str]:
-    """Returns the names of the nodes that round the inputs of ``layers``, and of those between."""
+    """Returns the names of nodes that round the inputs of ``layers``, and of nodes in between."""
     makers = {name: node for node in model.graph.node for name in node.output}
     nodes = {node.name: node for node in model.graph.node}
     found, waiting = [], [nodes[layer] for layer in layers]
@@ -156,7 +156,7 @@ def _judge(model: Any, pixels: Pixels, limits: Limits) -> Callable[[Any], bool]:
 
     def holds(emulated: Any) -> bool:
         logits = logits_of(emulated, pixels)
-        # Any one answer may be a tie.
+        # A single answer may be a tie.
         wrong = int((logits.argmax(axis=1) != right).sum())
         close = relative_error(logits, reference) <= limits.golden_error
         return close and wrong <= max(1, (1 - least) * len(pixels))
@@ -165,14 +165,14 @@ def _judge(model: Any, pixels: Pixels, limits: Limits) -> Callable[[Any], bool]:
 
 
 def overflowing_layers(model: Any, pixels: Pixels) -> tuple[str, ...]:
-    """Returns the names of the nodes that float16 would overflow in, in the order of the graph.
+    """Returns the names of the nodes that would overflow in float16, in the order of the graph.
 
-    They write or read an activation that may overflow, or hold a constant that the converter would
-    clamp. It also raises tiny constants to 6e-8: next to values around 1 that does not matter, and
-    where it does, emulation shows it.
+    They write or read an activation that may overflow, or have a constant that the converter would
+    clamp. It also raises tiny constants to 6e-8, which rarely matters; where it does, emulation
+    shows it.
 
     Args:
-        model: float32 ``ModelProto`` that has all types inferred.
+        model: float32 ``ModelProto`` with all types inferred.
         pixels: uint8 (n, H, W, 3) of real images.
     """
     unfit = {
@@ -191,12 +191,12 @@ def overflowing_layers(model: Any, pixels: Pixels) -> tuple[str, ...]:
 def emulate(model: Any, fp32_layers: Collection[str] = ()) -> Any:
     """Returns a float32 ``ModelProto`` that rounds where :func:`to_fp16` does.
 
-    Constants and the results of layers are float16; sums inside a layer are float32, as in a GPU's
-    matrix units. Each rounding is a pair of Casts, like the Q/DQ pairs of an int8 graph.
+    Constants and results of layers are rounded to float16; sums inside a layer are float32, as in a
+    GPU's tensor cores. Each rounding is a pair of Casts, like the Q/DQ pairs of an int8 graph.
 
     Args:
-        model: float32 ``ModelProto`` that has all types inferred.
-        fp32_layers: names of nodes that stay as they are; between two of them nothing is rounded.
+        model: float32 ``ModelProto`` with all types inferred.
+        fp32_layers: names of nodes that are not rounded; nor are tensors between two of them.
     """
     import onnx
     from onnx.numpy_helper import from_array
@@ -243,7 +243,7 @@ def _single(name: str) -> str:
 
 
 def _half(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float16]:
-    """Returns constants as the converter rounds them: clamped, and never to zero."""
+    """Returns constants rounded as the converter does: clamped, and never to zero."""
     small = (values != 0) & (np.abs(values) < SMALLEST)
     kept = np.where(small, np.copysign(SMALLEST, values), values)
     return np.clip(kept, -LARGEST, LARGEST).astype(np.float16)

@@ -1,4 +1,4 @@
-"""GPTQ and bias correction: rounds int8 weights for the inputs that their layers see."""
+"""GPTQ and bias correction: rounds int8 weights, given the inputs of their layers."""
 
 from __future__ import annotations
 
@@ -15,26 +15,25 @@ from export.quantization.probe import run_probe, with_outputs
 Floats = npt.NDArray[np.float64]
 Singles = npt.NDArray[np.float32]
 
-BLOCK = 32  # columns whose errors are handed on together
-DAMPING = 0.01  # of the mean variance; images are too few to know every correlation
-# Windows of a convolution that are looked at, of all images; fewer are enough where fewer values
-# are under one.
+BLOCK = 32  # columns whose errors are propagated together
+DAMPING = 0.01  # factor on the mean variance: with few images, not all correlations are known
+# Windows of a convolution that are sampled, over all images; fewer suffice for small windows.
 WINDOWS, SMALL, FEW_WINDOWS = 2048, 64, 512
-LARGEST = 1280  # values under a window; a covariance of more is too large to be inverted
+LARGEST = 1280  # values under a window; the covariance of more is too large to invert
 
 
 class Rounding:
-    """Rounds the weights and corrects the biases of int8 graphs; their speed stays the same.
+    """Rounds the weights and corrects the biases of int8 graphs, without changing their speed.
 
-    Nearest rounding to 7 bits moves the mean of a depthwise layer's channels, and 49 layers add
-    up. Here the bias takes back what rounding does to the mean (M. Nagel et al., Data-Free
-    Quantization, arXiv 1906.04721, section 4.2), and every weight makes up for the error of those
-    rounded before it (E. Frantar et al., GPTQ, arXiv 2210.17323, section 3).
+    Rounding to the nearest of 7 bits shifts the channel means of depthwise layers, and the shifts
+    of 49 layers add up. Bias correction undoes the shift of the mean (M. Nagel et al., Data-Free
+    Quantization, arXiv 1906.04721, section 4.2), and each weight compensates for the errors of
+    those rounded before it (E. Frantar et al., GPTQ, arXiv 2210.17323, section 3).
 
     Args:
         prepared: float32 graph from :func:`export.quantization.qdq.prepare`.
         pixels: uint8 (n, H, W, 3) of real images.
-        limit: the largest weight, of 7 bits or of 8.
+        limit: largest integer weight, of 7 or 8 bits.
     """
 
     def __init__(self, prepared: Any, pixels: Pixels, *, limit: int) -> None:
@@ -55,7 +54,7 @@ class Rounding:
         for node in quantized.graph.node:
             sources = [makers[name] for name in node.input[1:] if name in makers]
             if node.name not in self._layers or not sources:
-                continue  # no weights to round, or a layer left in float32
+                continue  # without weights to round, or left in float32
             weight, scale = (tensors[name] for name in sources[0].input[:2])
             levels, correction = self._round(node.name, to_array(scale).astype(np.float64))
             weight.CopyFrom(from_array(levels.astype(np.int8), weight.name))
@@ -81,11 +80,11 @@ class Rounding:
 
 
 def round_rows(rows: Floats, moments: Moments, limit: int) -> Floats:
-    """Returns integer weights, rounded by column; later columns make up for earlier errors.
+    """Rounds weights column by column; later columns compensate for earlier errors.
 
     Args:
         rows: (g, outputs, k) weights, in units of their scale.
-        moments: of the inputs they are multiplied with.
+        moments: moments of their inputs.
         limit: largest magnitude of an integer weight.
     """
     nearest = np.clip(np.round(rows), -limit, limit)
@@ -97,14 +96,14 @@ def round_rows(rows: Floats, moments: Moments, limit: int) -> Floats:
     rest, levels = rows.astype(np.float32), np.empty_like(rows)
     for start in range(0, size, BLOCK):
         inside, after = slice(start, start + BLOCK), slice(start + BLOCK, None)
-        # Columns first: each is read and written as a whole.
+        # Column-major, as whole columns are read and written.
         block = rest[:, :, inside].transpose(2, 0, 1).copy()
         factors = upper[:, inside, inside].transpose(1, 2, 0)[..., None]
         for i, column in enumerate(block):
             nearest = np.clip(np.round(column), -limit, limit)
             levels[:, :, start + i] = nearest
             column -= nearest
-            column /= factors[i, i]  # the error that is handed on
+            column /= factors[i, i]  # the error to propagate
             block[i + 1 :] -= factors[i, i + 1 :] * column
         rest[:, :, after] -= block.transpose(1, 2, 0) @ upper[:, inside, after]
     return levels
@@ -116,14 +115,14 @@ def _whole(steps: Floats) -> npt.NDArray[np.int32]:
 
 
 def _upper_factor(covariance: Singles) -> Singles | None:
-    """Returns (g, k, k): row i says how much each later weight makes up for an error of weight i.
+    """Returns (g, k, k): row i has how much each later weight compensates for an error of weight i.
 
-    Float32 moments of values far from zero can be off by more than their variance; more damping
-    makes up for that. None if even that is not enough: the values tell nothing.
+    Float32 moments of values far from zero can have errors above their variance; then damping is
+    increased. None if even that does not make the covariance invertible.
     """
     diagonal = np.einsum("gii->gi", covariance)  # a view
     step = DAMPING * np.abs(diagonal).mean(axis=1, keepdims=True)
-    for times in (1, 9, 90):  # 1, 10 and 100 times in all
+    for times in (1, 9, 90):  # the damping is 1, 10, then 100 times DAMPING
         diagonal += times * step + 1e-9
         lower, failed = torch.linalg.cholesky_ex(torch.from_numpy(covariance))
         upper, fails = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
@@ -134,14 +133,14 @@ def _upper_factor(covariance: Singles) -> Singles | None:
 
 
 class Moments(NamedTuple):
-    """Of the k values under the window of a layer, for each of its g groups of channels."""
+    """Moments of the k values under a layer's window, for each of its g groups of channels."""
 
     mean: Floats  # (g, k)
     covariance: npt.NDArray[np.float32] | None  # (g, k, k); None where k is over LARGEST
 
 
 class Layer(NamedTuple):
-    """A Conv or Gemm with constant weights: the name of its node and how it reads its input."""
+    """A Conv or Gemm with constant weights: its node's name, and how it reads its input."""
 
     name: str
     input: str
@@ -155,10 +154,10 @@ class Layer(NamedTuple):
 
 
 def weighted_layers(prepared: Any) -> list[Layer]:
-    """Returns the layers of a float32 graph that GPTQ and bias correction apply to.
+    """Returns the layers of a float32 graph to which GPTQ and bias correction apply.
 
-    2D convolutions and Gemm as torch's Linear leaves it, both with a bias and with weights of their
-    own: all that torch exports once batch norm is folded, but for a convolution without any.
+    They are 2D convolutions, and Gemms exported from torch's Linear, with a bias and with weights
+    that are not shared: after batch norm folding, all layers except convolutions without norm.
     """
     readers = Counter(name for node in prepared.graph.node for name in node.input)
     shapes = {tensor.name: tuple(tensor.dims) for tensor in prepared.graph.initializer}
@@ -210,7 +209,7 @@ def input_moments(prepared: Any, pixels: Pixels) -> dict[str, Moments]:
             rows = _rows(layer, activations[layer.input], len(pixels), random)
             total = sums.setdefault(layer.name, [0, 0.0, 0.0])
             total[0] += rows.shape[1]
-            total[1] += np.ones(rows.shape[1], np.float32) @ rows  # three times as fast as sum
+            total[1] += np.ones(rows.shape[1], np.float32) @ rows  # three times as fast as rows.sum
             if rows.shape[2] <= LARGEST:
                 total[2] += rows.transpose(0, 2, 1) @ rows
     return {name: _moments(*total) for name, total in sums.items()}
@@ -219,13 +218,13 @@ def input_moments(prepared: Any, pixels: Pixels) -> dict[str, Moments]:
 def _rows(
     layer: Layer, values: npt.NDArray[np.float32], images: int, random: Any
 ) -> npt.NDArray[np.float32]:
-    """Returns float32 (g, samples, k): what lies under the window at random positions.
+    """Returns float32 (g, samples, k): the values under the window at random positions.
 
-    As many as are this batch's share of those wanted of all ``images``.
+    The number of samples is this batch's share of those for all ``images``.
     """
     if layer.kernel is None:
         return values[None]
-    # Positions of the top left corner, in a padded image of which no copy is made.
+    # Positions of the top left corner, in the padded image, which is not copied.
     channels, height, width = values.shape[1:]
     size = channels // layer.groups * layer.kernel[0] * layer.kernel[1]
     count = -(-(WINDOWS if size > SMALL else FEW_WINDOWS) // images)

@@ -26,24 +26,24 @@ from export.quantization.sensitivity import MOST_FP32, GraphCandidate, counts, l
 
 Labels = npt.NDArray[np.int64]
 
-IMAGES = 64  # of 224x224 that a graph is calibrated, rounded and chosen by
-RANDOM_IMAGES = 16  # where there is nothing to choose by
+IMAGES = 64  # images of 224x224 for calibration, rounding and choice
+RANDOM_IMAGES = 16  # for random weights, where there is no choice
 
 
 class Score(NamedTuple):
-    """Quality of an int8 graph on the calibration images; scores compare in this order."""
+    """Quality of an int8 graph on the calibration images; compared in the order of the fields."""
 
-    top1: float  # against labels; agreement where there are none
-    agreement: float  # share of images with the top-1 class of float32
+    top1: float  # accuracy on labels; agreement if there are none
+    agreement: float  # fraction of images with the same top-1 class as in float32
     closeness: float  # minus the largest relative error of a logit
     drop: float  # top-1 of float32 minus top1; 0 without labels
-    image: float  # one image as a share of all
+    image: float  # one image as a fraction of all
 
     def holds(self, limits: Limits) -> bool:
         """Returns whether other images can be expected to stay within ``limits``.
 
-        A graph does better on the images it was calibrated on, so only half of what a limit allows
-        may be lost here, or one image where that is more; nothing where the limit allows nothing.
+        A graph does better on its calibration images, so only half of a limit may be lost here, or
+        one image if that is more; nothing if the limit is zero.
         """
         agreement, drop = limits.top1_agreement, limits.top1_drop
         return (agreement is None or self._keeps(1 - self.agreement, 1 - agreement)) and (
@@ -58,25 +58,24 @@ class Score(NamedTuple):
 def int8_candidates(
     model: Any, pixels: Pixels, labels: Labels | None, limits: Limits, *, symmetric: bool = False
 ) -> Iterator[GraphCandidate]:
-    """Yields int8 graphs: first the one that measures best on the calibration images.
+    """Yields int8 graphs, first the one that measures best on the calibration images.
 
-    First the calibration method: MinMax, Percentile or Entropy, whichever has the best top-1; on a
-    tie, the one that is closest to float32. Then, while that graph is not within its limits,
-    layers are left in float32, those with the largest error of their own first, and no more of
-    them than needed. Asked for more, it leaves more of them, up to half.
+    The calibration method is MinMax, Percentile or Entropy, whichever has the best top-1; on a
+    tie, the one closest to float32. If that graph is not within its limits, as few layers as
+    needed are left in float32, those with the largest own error first. Each further graph leaves
+    more of them, up to half.
 
     Args:
-        model: float32 graph, uint8 pixels in.
-        pixels: uint8 (n, H, W, 3) of calibration images; none that a gate is judged by.
-        labels: int64 (n,) of their classes, or None where they have none.
-        limits: what the graph must reach on other images. Without an agreement to reach, as with
-            random weights, there is nothing to choose by: MinMax, weights rounded to the nearest,
-            and no layer in float32.
-        symmetric: activations are int8 around zero, as TensorRT wants them.
+        model: float32 graph with uint8 pixels as input.
+        pixels: uint8 (n, H, W, 3) of calibration images that no gate uses.
+        labels: their classes, int64 (n,); None if unknown.
+        limits: limits on other images. Without a limit on agreement, as for random weights, nothing
+            is chosen: MinMax, weights rounded to the nearest, and no layer in float32.
+        symmetric: whether activations are symmetric int8, as TensorRT requires.
     """
     from onnx.checker import check_model
 
-    chosen = np.random.default_rng(0).permutation(len(pixels))  # every class is among the first
+    chosen = np.random.default_rng(0).permutation(len(pixels))  # the first ones have every class
     judged = limits.top1_agreement is not None
     chosen = chosen[: affordable(pixels, IMAGES if judged else RANDOM_IMAGES)]
     pixels, labels = pixels[chosen], None if labels is None else labels[chosen]
@@ -115,7 +114,7 @@ def int8_candidates(
     if scores[best].holds(limits):
         yield candidate(graphs[best], ())
     order = list(layer_errors(prepared, graphs[best], pixels))
-    if symmetric:  # others are not rounded: they only read what is rounded for a Conv or Gemm
+    if symmetric:  # only the inputs of Conv and Gemm are rounded
         weighted = {node.name for node in prepared.graph.node if node.op_type in WEIGHTED}
         order = [layer for layer in order if layer in weighted]
     if not scores[best].holds(limits):
@@ -133,9 +132,9 @@ def int8_candidates(
 
 
 def fewest(most: int, holds: Callable[[int], bool]) -> int:
-    """Returns the smallest count for which ``holds``, where more never does harm; else ``most``.
+    """Returns the smallest count from 1 for which ``holds`` is true; ``most`` if there is none.
 
-    Doubles, then halves the gap: some ten trials for hundreds of layers. 0 is not tried.
+    ``holds`` must be monotonic. Doubling, then bisection: about ten trials for hundreds of layers.
     """
     fails, count = 0, 1
     while not holds(count):

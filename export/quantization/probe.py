@@ -1,4 +1,4 @@
-"""Looks inside a graph while it runs on real images: its activations, by ONNX Runtime on a CPU."""
+"""Runs a graph on real images in ONNX Runtime on a CPU and returns its activations."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from export.to_onnx import INPUT
 
 Activation = npt.NDArray[np.float32]
 
-# Images of 224x224, and the most of smaller ones, at a time: all their activations are in memory
-# together.
+# Images per batch of 224x224, and the most of smaller ones: all activations of a batch are in
+# memory together.
 BATCH, MOST = 8, 32
-SIDE = 224  # of the images that counts of images are meant for
-FEWEST = 8  # images, however large
+SIDE = 224  # image size to which numbers of images refer
+FEWEST = 8  # least number of images, however large they are
 
 
 def activations(model: Any) -> list[str]:
     """Returns the names of the float32 results of nodes, in the order of the graph.
 
     Args:
-        model: an ONNX ``ModelProto`` that has all types inferred.
+        model: an ONNX ``ModelProto`` with all types inferred.
     """
     import onnx
 
@@ -49,16 +49,16 @@ def with_outputs(model: Any, names: Sequence[str]) -> Any:
 
 
 def affordable(pixels: Pixels, images: int) -> int:
-    """Returns how many of ``pixels`` cost about as much as ``images`` of 224x224 do.
+    """Returns how many of ``pixels`` cost about as much as ``images`` images of 224x224.
 
-    But no more than twice as many, however small: each takes its time, too.
+    At most twice as many, however small they are.
     """
     count = min(2 * images, images * SIDE**2 // pixels[0, :, :, 0].size)
     return min(len(pixels), max(FEWEST, count))
 
 
 def run_probe(model: Any, pixels: Pixels) -> Iterator[list[Activation]]:
-    """Yields the outputs of ``model`` for one batch of ``pixels`` after another.
+    """Yields the outputs of ``model`` for successive batches of ``pixels``.
 
     Args:
         model: an ONNX ``ModelProto``.
@@ -70,7 +70,7 @@ def run_probe(model: Any, pixels: Pixels) -> Iterator[list[Activation]]:
 
 
 def probe_batches(pixels: Pixels) -> Iterator[Pixels]:
-    """Yields ``pixels`` as many at a time as :func:`run_probe` runs."""
+    """Yields ``pixels`` in the batches of :func:`run_probe`."""
     batch = min(MOST, max(1, BATCH * SIDE**2 // pixels[0, :, :, 0].size))
     for start in range(0, len(pixels), batch):
         yield pixels[start : start + batch]

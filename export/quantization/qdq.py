@@ -12,23 +12,23 @@ import numpy as np
 
 DEQUANTIZE = "DequantizeLinear"
 WEIGHTED = ["Conv", "Gemm"]
-# Computed in float32 between int8 layers, too: no runtime here has an int8 form of them.
+# Operators computed in float32 even between int8 layers: no runtime has int8 kernels for them.
 NORMS = ["BatchNormalization", "InstanceNormalization", "LayerNormalization"]
-_QUANTIZED = "_quantized"  # what the quantizer adds to the name of a constant
+_QUANTIZED = "_quantized"  # suffix that the quantizer adds to names of constants
 Range = tuple[float, float]  # smallest and largest value of an activation
 
 
 def prepare(model: Any) -> Any:
     """Returns an ONNX ``ModelProto`` ready for the quantizer: folded, with all shapes inferred.
 
-    Every node has a name, by which its layer is known.
+    Every node has a name, which identifies its layer.
     """
     import onnx
     from onnxruntime.quantization.quant_utils import load_model_with_shape_infer
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     with tempfile.TemporaryDirectory() as folder:
-        # Files, not protos: given a proto, ONNX Runtime moves its weights to a file and loses them.
+        # Files, not protos: from a proto, ONNX Runtime moves the weights to a file and loses them.
         plain, prepared = (Path(folder) / name for name in ("fp32.onnx", "prepared.onnx"))
         onnx.save(model, plain)
         quant_pre_process(str(plain), str(prepared), skip_symbolic_shape=True)
@@ -40,7 +40,7 @@ def prepare(model: Any) -> Any:
 
 
 def _separate_biases(graph: Any) -> None:
-    """Gives each layer its own bias: torch exports equal ones as one constant.
+    """Gives each layer its own bias, as torch exports equal ones as one shared constant.
 
     The quantizer would name its copies by adding a number, which can collide with an activation.
     """
@@ -65,16 +65,16 @@ def to_int8(
 ) -> Any:
     """Returns an ONNX ``ModelProto`` in QDQ form, with int8 weights per channel.
 
-    For a CPU activations are uint8, and weights use 7 of their 8 bits (``reduce_range``), because
-    products of full-range uint8 and int8 overflow the 16-bit sums of CPUs with AVX2 and no VNNI.
-    Pixels are normalised in float32: their Mul and Add took a fifth of the time of an int8 graph.
+    For a CPU, activations are uint8, and weights use 7 of their 8 bits (``reduce_range``), as
+    products of full-range uint8 and int8 overflow the 16-bit sums of CPUs with AVX2 but no VNNI.
+    Pixels are normalised in float32: in int8, Mul and Add took a fifth of a graph's time.
 
     Args:
         prepared: float32 graph from :func:`prepare`.
-        ranges: of every activation; values outside are clipped.
+        ranges: range of every activation; values outside are clipped.
         fp32_layers: names of nodes that stay float32.
-        symmetric: the form TensorRT takes: int8 activations around zero, 8-bit weights, float32
-            biases; only what a Conv or Gemm reads is rounded, so that it fuses with what follows.
+        symmetric: whether to use TensorRT's form: symmetric int8 activations, 8-bit weights,
+            float32 biases; only inputs of Conv and Gemm are rounded, so that layers can be fused.
     """
     from onnxruntime.quantization import CalibrationMethod, QuantType
     from onnxruntime.quantization.calibrate import TensorData, TensorsData
@@ -82,11 +82,11 @@ def to_int8(
     from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
     known = {*QLinearOpsRegistry, *QDQRegistry} - set(NORMS)
-    # What quantize_static does once it has calibrated; here the ranges are known already.
+    # As quantize_static after its calibration; here the ranges are already known.
     before = _before_weights(prepared)
     quantizer = QDQQuantizer(
         copy.deepcopy(prepared),
-        per_channel=False,  # so _round_weights is left something to do
+        per_channel=False,  # _round_weights does it instead
         reduce_range=not symmetric,
         weight_qType=QuantType.QInt8,
         activation_qType=QuantType.QInt8 if symmetric else QuantType.QUInt8,
@@ -101,7 +101,7 @@ def to_int8(
         nodes_to_exclude=[*fp32_layers, *before],
         op_types_to_quantize=WEIGHTED if symmetric else sorted(known),
         extra_options={
-            # Logits of 8 bits tie, and a tie is decided by the order of the classes.
+            # 8-bit logits tie often, and the order of the classes would decide ties.
             "OpTypesToExcludeOutputQuantization": WEIGHTED if symmetric else ["Gemm"],
             "ActivationSymmetric": symmetric,
             "QuantizeBias": not symmetric,
@@ -121,12 +121,12 @@ def to_int8(
 def with_ranges(quantized: Any, prepared: Any, ranges: Mapping[str, Range]) -> Any:
     """Returns a copy of a graph from :func:`to_int8`, without float32 layers, with other ranges.
 
-    Nodes and weights are reused: making them takes the quantizer seconds.
+    Nodes and weights are reused, as making them takes the quantizer seconds.
 
     Args:
         quantized: graph whose ranges are replaced.
         prepared: the float32 graph it was made from.
-        ranges: of every activation.
+        ranges: range of every activation.
     """
     import onnx
     from onnx.numpy_helper import from_array
@@ -149,7 +149,7 @@ def with_ranges(quantized: Any, prepared: Any, ranges: Mapping[str, Range]) -> A
 
 
 def weight_limit(*, symmetric: bool) -> int:
-    """Returns the largest weight :func:`to_int8` makes; the smallest is its negative."""
+    """Returns the largest integer weight of :func:`to_int8`; the smallest is its negative."""
     return 127 if symmetric else 64
 
 
@@ -168,8 +168,8 @@ def _before_weights(prepared: Any) -> list[str]:
 def _widen_normalisation(quantized: Any, layers: Collection[str]) -> None:
     """Repeats the (1, 3, 1, 1) constants of ``layers``, which normalise pixels, to a row's width.
 
-    ONNX Runtime moves them in front of the Transpose, as int8 convolutions take NHWC. There it
-    would scale three values at a time; with (1, 1, W, 3) it scales a row at once.
+    ONNX Runtime moves the layers before the Transpose, as int8 convolutions need NHWC. There,
+    constants of (1, 1, W, 3) scale a whole row at once instead of three values at a time.
     """
     from onnx.numpy_helper import from_array, to_array
 
@@ -183,7 +183,7 @@ def _widen_normalisation(quantized: Any, layers: Collection[str]) -> None:
 def _round_weights(quantized: Any, prepared: Any, limit: int) -> None:
     """Rounds weights with a scale for each output channel.
 
-    The quantizer can do so, too, but its loop over channels would take most of its time.
+    The quantizer can do so too, but its loop over channels would take most of its time.
     """
     import onnx
     from onnx.numpy_helper import from_array, to_array
@@ -193,7 +193,7 @@ def _round_weights(quantized: Any, prepared: Any, limit: int) -> None:
     done: set[str] = set()
     for node, sources in _rounded(quantized):
         if sources[1].name in done:
-            continue  # two layers with the same weights
+            continue  # weights shared by two layers
         done.add(sources[1].name)
         weight, scale, zero = (tensors[name] for name in sources[1].input)
         values = exact[weight.name.removesuffix(_QUANTIZED)]
@@ -219,7 +219,7 @@ def _round_biases(quantized: Any, prepared: Any) -> None:
     most = np.iinfo(np.int32).max
     for _, sources in _rounded(quantized):
         if len(sources) < 3:
-            continue  # no bias, or one in float32
+            continue  # no bias, or a float32 one
         steps = [to_array(tensors[source.input[1]]) for source in sources[:2]]
         step = (steps[0] * steps[1]).astype(np.float32).reshape(-1)
         bias, scale, zero = (tensors[name] for name in sources[2].input)
@@ -246,10 +246,10 @@ def _rounded(quantized: Any) -> Iterator[tuple[Any, list[Any]]]:
 def _prevent_weight_rounding(model: Any, fp32_layers: Collection[str]) -> None:
     """Keeps ONNX Runtime from rounding the weights of float32 layers.
 
-    A session turns the weights of every Conv and Gemm between a DequantizeLinear and a
-    QuantizeLinear to int8 with one scale for the whole tensor (WeightBiasQuantization), which is
-    worse than per-channel int8. It skips layers whose input is dequantized per channel, so each
-    gets its own DequantizeLinear, with the same scale for every channel.
+    A session converts the weights of every Conv and Gemm between a DequantizeLinear and a
+    QuantizeLinear to int8 with one scale per tensor (WeightBiasQuantization), less accurately than
+    per-channel int8. It skips layers whose input is dequantized per channel, so each gets its own
+    DequantizeLinear, with the same scale for every channel.
     """
     import onnx
     from onnx.numpy_helper import from_array, to_array
@@ -281,7 +281,7 @@ def _prevent_weight_rounding(model: Any, fp32_layers: Collection[str]) -> None:
 
 
 def _input_channels(node: Any, weight: tuple[int, ...]) -> int:
-    """Returns how many channels a Conv or Gemm with such a weight reads."""
+    """Returns the number of input channels of a Conv or Gemm with a weight of such a shape."""
     values: dict[str, int] = {attribute.name: attribute.i for attribute in node.attribute}
     if node.op_type == "Conv":
         return weight[1] * values.get("group", 1)

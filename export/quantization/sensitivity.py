@@ -1,4 +1,4 @@
-"""Sensitivity: the error int8 or float16 adds in each layer, and how many layers stay float32."""
+"""Sensitivity: the error that int8 or float16 adds in each layer, and how many stay float32."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from export.quantization.probe import Activation, probe_batches, run_probe
 from export.quantization.qdq import DEQUANTIZE
 
 QUANTIZE = "QuantizeLinear"
-SINGLE, HALF = 1, 10  # float32 and float16 in ONNX
+SINGLE, HALF = 1, 10  # ONNX types of float32 and float16
 _AXES = "axes of an image"
-# Layers in float32 cost time and bytes. A graph that needs more of them than this is no fp16 or
-# int8 graph any more: let it miss its limits.
+# Largest fraction of layers left in float32. They cost time and bytes; a graph that needs more of
+# them fails its gates instead.
 MOST_FP32 = 0.5
 
 
@@ -45,10 +45,10 @@ def counts(layers: int, *, above: int = 0) -> Iterator[int]:
 def layer_errors(model: Any, rounded: Any, pixels: Pixels) -> dict[str, float]:
     """Returns noise power over signal power of each rounded layer's result, the largest first.
 
-    Each layer is fed what it gets in the float32 graph, so the error is its own: of its rounded
-    input, weights and result, not of the layers before it. It is the mean over all images, of each
-    at most 1: added up over them, one image of huge activations would hide that the others are
-    rounded to nothing. Keys are names of nodes; a result that is not finite has an infinite error.
+    Each layer gets its inputs from the float32 graph, so the error is its own: that of its rounded
+    input, weights and result, not of earlier layers. It is the mean over the images, each clipped
+    to 1, so that one image with huge activations cannot hide that others are rounded to zero. Keys
+    are names of nodes; a result that is not finite has an infinite error.
 
     Args:
         model: float32 graph.
@@ -71,10 +71,10 @@ def layer_errors(model: Any, rounded: Any, pixels: Pixels) -> dict[str, float]:
 
 
 def _of_images(rows: Activation, images: int) -> npt.NDArray[np.float64]:
-    """Returns a sum for each image from those of the first dimension of a result.
+    """Returns sums per image from sums per index of the first dimension of a result.
 
-    Heads, windows or patches of one image stand side by side there. What is no multiple of the
-    images does not depend on them, and counts for each.
+    Heads, windows or patches of one image are adjacent there. If the dimension is not a multiple of
+    the images, the result does not depend on them and counts for each.
     """
     sums = rows.astype(np.float64)
     if len(sums) % images:
@@ -84,9 +84,9 @@ def _of_images(rows: Activation, images: int) -> npt.NDArray[np.float64]:
 
 
 class _PairedGraph:
-    """The float32 graph, and every rounded layer beside its original, reading the same tensors.
+    """The float32 graph with a rounded copy of each layer, which reads the same tensors.
 
-    Its outputs are two vectors for each of ``layers``, a number for each index of the first
+    Its outputs are two vectors for each of ``layers``, with an element per index of the first
     dimension: the sums of squares of the error and of the float32 result.
     """
 
@@ -113,11 +113,11 @@ class _PairedGraph:
             if _rounds(node) or _restores(node, levels):
                 continue
             if len(node.output) > 1 or fed.keys().isdisjoint(node.input):
-                continue  # no layer, one that only splits its input, or one in float32
+                continue  # not a layer, or one that only splits its input, or float32
             self._add_layer(node, fed)
 
     def _inputs(self) -> dict[str, str]:
-        """Returns what replaces each dequantized tensor: a weight, or a float32 activation."""
+        """Returns the replacement of each dequantized tensor: a weight or a float32 activation."""
         fed = {}
         for name, node in self._restores.items():
             if name in self._constants:
@@ -180,10 +180,10 @@ def _restores(node: Any, levels: Collection[str]) -> bool:
 
 
 def casts_to(node: Any) -> int | None:
-    """Returns the ONNX type a node casts to; None of a node that is no Cast."""
+    """Returns the ONNX type a Cast node casts to; None for other nodes."""
     return node.attribute[0].i if node.op_type == "Cast" else None
 
 
 def _plain(name: str) -> str:
-    """Returns what the float32 graph calls a tensor: the quantizer renames results of the graph."""
+    """Returns a tensor's name in the float32 graph, as the quantizer renames graph outputs."""
     return name.removesuffix("_QuantizeLinear_Input")
