@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import onnx
 
 from artifact.artifact import Artifact
+from export.litert.metadata import NAME, metadata_of, with_labels
 from export.litert.to_tflite import to_tflite
 
 
 def build(draft: Artifact, graph: bytes, batches: Sequence[int]) -> Artifact:
-    """Returns ``draft`` with its .tflite file in its folder.
+    """Returns ``draft`` with its .tflite file, metadata and labels in it, in its folder.
 
     Args:
         draft: the artifact; float16 ones store their weights as such, and compute in float32 where
@@ -24,5 +25,6 @@ def build(draft: Artifact, graph: bytes, batches: Sequence[int]) -> Artifact:
         Unconvertible: TFLite has no form of a node of the graph.
     """
     model = onnx.load_from_string(graph)
-    draft.model_file.write_bytes(to_tflite(model, half=draft.precision == "fp16"))
+    file = to_tflite(model, half=draft.precision == "fp16", metadata={NAME: metadata_of(draft)})
+    draft.model_file.write_bytes(with_labels(file, draft.labels))
     return draft

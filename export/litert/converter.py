@@ -101,11 +101,12 @@ class Converter:
         self._done: set[str] = set()  # outputs of nodes that an operator before them has taken in
         self._made: dict[tuple[int, str], int] = {}
 
-    def convert(self, handlers: Mapping[str, Handler]) -> bytes:
+    def convert(self, handlers: Mapping[str, Handler], metadata: Mapping[str, bytes]) -> bytes:
         """Returns the file.
 
         Args:
             handlers: what takes a node, by its operator.
+            metadata: what else the file holds, by its name.
 
         Raises:
             Unconvertible: an operator or a form of it that has no handler.
@@ -126,7 +127,7 @@ class Converter:
         result = self.real(logits.name)
         result = self.ordered(result, in_order(result.order))
         self.writer.rename(result.tensor, logits.name)
-        return self.writer.finish(source, result.tensor, "Made by Pocketnets")
+        return self.writer.finish(source, result.tensor, metadata)
 
     def refusal(self, node: Any, why: str) -> Unconvertible:
         """Returns the error that says why a node cannot be converted."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ Array = npt.NDArray[Any]
 _FILE_IDENTIFIER = b"TFL3"
 _SCHEMA_VERSION = 3
 _SIGNATURE = "serving_default"
+_DESCRIPTION = "Made by Pocketnets"
 # The version of an operator that first took int8 tensors; that of float32 ones is 1. It tells an
 # older runtime that it cannot run the file.
 _INT8_VERSION = {
@@ -137,21 +138,29 @@ class Writer:
         value: int = getattr(getattr(self._schema, table), name)
         return value
 
-    def finish(self, source: int, result: int, description: str) -> bytes:
-        """Returns the file: tensor ``source`` in, tensor ``result`` out."""
+    def finish(self, source: int, result: int, metadata: Mapping[str, bytes]) -> bytes:
+        """Returns the file: tensor ``source`` in, ``result`` out, and named bytes of others."""
         import flatbuffers
 
         schema, model = self._schema, self._schema.ModelT()
         graph = schema.SubGraphT()
         graph.tensors, graph.operators = self._tensors, self._operators
         graph.inputs, graph.outputs, graph.name = [source], [result], "main"
-        model.version, model.description = _SCHEMA_VERSION, description
+        model.version, model.description = _SCHEMA_VERSION, _DESCRIPTION
+        model.metadata = [self._named_bytes(*each) for each in metadata.items()]
         model.subgraphs, model.buffers = [graph], self._buffers
         model.operatorCodes = [self._code(*key) for key in self._codes]
         model.signatureDefs = [self._signature(source, result)]
         builder = flatbuffers.Builder(1 << 20)
         builder.Finish(model.Pack(builder), file_identifier=_FILE_IDENTIFIER)
         return bytes(builder.Output())
+
+    def _named_bytes(self, name: str, data: bytes) -> Any:
+        entry, buffer = self._schema.MetadataT(), self._schema.BufferT()
+        entry.name, entry.buffer = name, len(self._buffers)
+        buffer.data = np.frombuffer(data, np.uint8)
+        self._buffers.append(buffer)
+        return entry
 
     def _code(self, kind: str, version: int) -> Any:
         code = self._schema.OperatorCodeT()
