@@ -36,7 +36,7 @@ export: setup ## Export MODEL (its run on DATA, or WEIGHTS) to artifacts
 bench: setup ## Measure artifacts (all, or those of MODEL and DATA) and write the report
 	$(BIN)/python -m bench run $(if $(MODEL),--model $(MODEL)) $(if $(DATA),--data '$(DATA)') $(ARGS)
 
-gpu-check: ## On an NVIDIA GPU: all that only it can show, in nine minutes; without .venv by PYTHON
+gpu-check: ## On an NVIDIA GPU: all that only it can show, in half an hour; without .venv by PYTHON
 	$(or $(wildcard $(BIN)/python),$(PYTHON)) -m bench gpu-check $(ARGS)
 
 report: setup ## Write the report again from the figures measured last

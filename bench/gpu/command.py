@@ -16,7 +16,7 @@ from report.terminal import print_table
 class GpuCheck:
     """On an NVIDIA GPU: test, train, measure and compare all that other machines cannot."""
 
-    budget: str = "8m30s"
+    budget: str = "35m"
     """How long all of it may take."""
     out: Path = Path("reports/gpu")
     """Gets a folder called like the GPU."""

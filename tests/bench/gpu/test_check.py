@@ -113,7 +113,7 @@ def test_steps_are_chosen_with_what_they_need() -> None:
 def test_every_step_has_a_module_and_a_command() -> None:
     for step in STEPS:
         assert callable(resolve(step.run))
-    assert sum(step.weight for step in STEPS) == 510
+    assert sum(step.weight for step in STEPS) == 1950
     command = step_command(STEPS[0], Path("/out"), 12.34)
     assert command[1:] == ("-m", "bench.gpu", "tests", "--out", "/out", "--seconds", "12.3")
 
