@@ -34,23 +34,23 @@ class Train(FolderOptions):
     """Train a network on images and write runs/<model>-<data>/."""
 
     model: str
-    """Network, by its registry name."""
+    """Registry name of the network."""
     data: Annotated[str, tyro.conf.arg(help=_DATA)]
     recipe_name: str
-    """Where the fields of the recipe below start from."""
+    """Recipe with the defaults of the fields below."""
     resume: bool = False
-    """Go on with the unfinished run of this network and data, from its last whole epoch."""
+    """Resume the unfinished run of this network and data from its last complete epoch."""
     fresh: bool = False
-    """Drop an unfinished run of this network and data, and start anew."""
+    """Discard an unfinished run of this network and data, and start again."""
     machine: Accelerators = field(default_factory=Accelerators)
-    """What to compute on."""
+    """Devices to train on."""
     recipe: Recipe
     """Every field can be set, such as --recipe.epochs 3."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Start(FolderOptions):
-    """The flags that decide what the others start from."""
+    """The flags on which the defaults of the others depend."""
 
     model: str = ""
     data: str = ""
@@ -59,7 +59,7 @@ class _Start(FolderOptions):
 
 
 def _parse() -> tuple[Train, ImageData | None]:
-    """Returns the flags and the data; a resumed run takes what it saved for the flags left out."""
+    """Returns the flags and the data; a resumed run uses its saved values for omitted flags."""
     start, _ = tyro.cli(_Start, return_unknown_args=True, add_help=False)
     data = _load(start) if start.data else None
     name = start.recipe_name
@@ -77,7 +77,7 @@ def _parse() -> tuple[Train, ImageData | None]:
 
 
 def _load(start: _Start) -> ImageData:
-    """Returns the data, after every file of it was looked at."""
+    """Loads the data and checks every file."""
     options, console = _options(start), _notes()
     return look(load_data(start.data, options, console), options, console)
 
@@ -98,7 +98,7 @@ def _without_restarts(arguments: list[str]) -> list[str]:
 
 
 def main() -> None:
-    """Trains, then prints what the network reached and the checkpoint's path."""
+    """Trains, then prints the network's accuracy and the checkpoint's path."""
     args, data = _parse()
     assert data is not None
     tested = f"{len(data.test):,} to test on, " if data.test else ""
@@ -109,7 +109,7 @@ def main() -> None:
         f"{len(data.val):,} held out, {tested}{len(data.labels)} classes, recipe "
         f"{args.recipe_name}",
     ):
-        notes.print(line, soft_wrap=True, markup=False)  # [a] in a name is no style
+        notes.print(line, soft_wrap=True, markup=False)  # [a] in a name is not markup
     path = fit(
         args.model,
         data,

@@ -43,9 +43,9 @@ def augmentation(recipe: Recipe) -> v2.Transform:
 
 
 def seed_of(key: tuple[int, ...]) -> int:
-    """Returns a seed for torch that depends on ``key`` alone and is as good as random."""
+    """Returns a pseudo-random seed for torch that depends only on ``key``."""
     (seed,) = np.random.SeedSequence(key).generate_state(1, np.uint64)
-    return int(seed) >> 1  # torch takes 63 bits
+    return int(seed) >> 1  # torch's seeds have 63 bits
 
 
 def augmented(image: Image.Image, recipe: Recipe, key: tuple[int, ...]) -> Pixels:
@@ -55,7 +55,7 @@ def augmented(image: Image.Image, recipe: Recipe, key: tuple[int, ...]) -> Pixel
     nor an interruption changes a run.
     """
     with torch.random.fork_rng(devices=[]):
-        # Not torch.manual_seed: that would also reset the device that dropout draws from.
+        # Not torch.manual_seed, which would also reset the device's generator, used by dropout.
         torch.default_generator.manual_seed(seed_of(key))
         return np.asarray(augmentation(recipe)(to_rgb(image)), dtype=np.uint8)
 
@@ -63,17 +63,17 @@ def augmented(image: Image.Image, recipe: Recipe, key: tuple[int, ...]) -> Pixel
 def mixed(
     pixels: torch.Tensor, labels: torch.Tensor, recipe: Recipe, classes: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns a batch after mixup or cutmix, on its device: pixels in 0..255 and class shares.
+    """Returns a batch after mixup or cutmix, on its device: pixels in 0..255 and soft labels.
 
     Args:
         pixels: uint8 (N, H, W, 3).
         labels: int64 (N,).
-        recipe: of the epoch.
+        recipe: recipe of the epoch.
         classes: number of classes C.
 
     Returns:
         float32 (N, H, W, 3) and (N, C); the arguments themselves if the recipe mixes nothing.
-        Normalisation comes later and is affine, so mixing before it is mixing after it.
+        Normalisation follows and is affine, so mixing before or after it is the same.
     """
     mixes: list[v2.Transform] = []
     if recipe.mixup:

@@ -1,8 +1,7 @@
-"""Averages that are validated and kept: of the weights, and batch norm's statistics of them.
+"""Averaged weights (EMA), and batch norm statistics estimated for them (PreciseBN).
 
-Running statistics lag: after few steps they are those of earlier weights, and no step ever computed
-those of averaged weights. They are estimated anew on training images: PreciseBN, arXiv 2105.07576,
-Section 3.
+Running statistics lag behind the weights, and are never computed for averaged weights. So they are
+estimated again on training images: PreciseBN, arXiv 2105.07576, Section 3.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ from training.module import ClassifierModule
 class Averaging(WeightAveraging):
     """The exponential moving average of the weights, with a warm-up.
 
-    Without one, a short run keeps the weights it started from: at a decay of 0.9999 they still
+    Without warm-up, the initial weights dominate a short run: with a decay of 0.9999 they still
     make up 98 % of the average after 200 steps.
 
     Args:
-        decay: share of the average that a step leaves, once warm; see :func:`warm_decay`.
+        decay: decay of the average after warm-up; see :func:`warm_decay`.
     """
 
     def __init__(self, decay: float) -> None:
@@ -34,11 +33,11 @@ class Averaging(WeightAveraging):
         ) -> torch.Tensor:
             return weights.lerp(average, warm_decay(steps, decay))
 
-        # The statistics of batch norm are not averaged: they are estimated for the average.
+        # Batch norm statistics are not averaged but estimated for the averaged weights.
         super().__init__(use_buffers=False, avg_fn=averaged)
 
     def on_train_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        """Validates the weights themselves, once, to tell whether their average lags them."""
+        """Validates the weights themselves once, to detect whether their average lags behind."""
         assert isinstance(module, ClassifierModule)
         estimate_statistics(trainer, module)
         module.weights_top1 = held_out_top1(trainer, module)
@@ -46,29 +45,29 @@ class Averaging(WeightAveraging):
 
 
 def warm_decay(steps: torch.Tensor, decay: float) -> torch.Tensor:
-    """Returns the decay of the next step, after ``steps`` steps: at first less than ``decay``.
+    """Returns the decay of the next step, after ``steps`` steps; at first below ``decay``.
 
-    That is min(decay, (1 + steps) / (10 + steps)), so that a short run averages about the last
-    tenth of its steps. Source: tf.train.ExponentialMovingAverage with
-    num_updates, as the authors of EfficientNet (arXiv 1905.11946) train.
+    It is min(decay, (1 + steps) / (10 + steps)), so a short run averages about the last tenth of
+    its steps. Source: tf.train.ExponentialMovingAverage with num_updates, as used by the authors
+    of EfficientNet (arXiv 1905.11946).
     """
     return ((1 + steps) / (10 + steps)).clamp(max=decay)
 
 
 SETTLED = 10
-"""Running statistics are trusted after this many times 1 / momentum steps: those that they started
-from then have a weight of exp(-10)."""
+"""Running statistics count as converged after this many times 1 / momentum steps: the initial ones
+then have a weight of exp(-10)."""
 
 
 class PreciseBN(lightning.Callback):
-    """Estimates the statistics of batch norm before each validation, where that is needed.
+    """Estimates batch norm statistics before each validation, where needed.
 
-    What is validated is saved, weights and statistics alike. Training goes on from these
-    statistics, but does not compute with them.
+    The validated weights and statistics are saved. Training continues from these statistics, but
+    does not use them.
 
     Args:
-        always: whether each validation needs it, as averaged weights do; else only those while
-            the running statistics are not settled.
+        always: whether to do it before every validation, as averaged weights need; otherwise only
+            until the running statistics have converged.
     """
 
     def __init__(self, *, always: bool) -> None:
@@ -78,7 +77,7 @@ class PreciseBN(lightning.Callback):
     def on_validation_epoch_start(
         self, trainer: lightning.Trainer, module: lightning.LightningModule
     ) -> None:
-        """Estimates them, after the callback that puts averaged weights in place."""
+        """Estimates them, after the callback that swaps in the averaged weights."""
         assert isinstance(module, ClassifierModule)
         if self._always or not statistics_settled(module, trainer.global_step):
             estimate_statistics(trainer, module)
@@ -87,7 +86,7 @@ class PreciseBN(lightning.Callback):
 
 
 def statistics_settled(module: ClassifierModule, steps: int) -> bool:
-    """Returns whether the running statistics can be trusted after ``steps`` steps."""
+    """Returns whether the running statistics have converged after ``steps`` steps."""
     momenta = [layer.momentum or 0.0 for layer in batch_norms(module.network)]
     return steps * min(momenta, default=1.0) >= SETTLED
 
@@ -105,7 +104,7 @@ def estimate_statistics(trainer: lightning.Trainer, module: ClassifierModule) ->
 
 
 def share_statistics(trainer: lightning.Trainer, module: ClassifierModule) -> None:
-    """Averages the statistics over all processes: they validate the network that is saved."""
+    """Averages the statistics over all processes, as all validate the network that is saved."""
     for layer in batch_norms(module.network):
         for statistic in (layer.running_mean, layer.running_var):
             assert statistic is not None
@@ -114,9 +113,9 @@ def share_statistics(trainer: lightning.Trainer, module: ClassifierModule) -> No
 
 @torch.no_grad()
 def held_out_top1(trainer: lightning.Trainer, module: ClassifierModule) -> float:
-    """Returns the held-out top-1 of the network as it is, over all processes; logs nothing."""
+    """Returns the held-out top-1 of the network's current weights, over all processes."""
     module.network.eval()
-    counts = torch.zeros(2, device=module.device)  # right, and all
+    counts = torch.zeros(2, device=module.device)  # correct, total
     held_out = trainer.val_dataloaders
     assert held_out is not None
     with trainer.precision_plugin.forward_context():
@@ -130,6 +129,6 @@ def held_out_top1(trainer: lightning.Trainer, module: ClassifierModule) -> float
 def _on_device(
     trainer: lightning.Trainer, module: ClassifierModule, batches: Iterable[Batch]
 ) -> Iterator[Batch]:
-    """Yields batches on the device, as a step gets them."""
+    """Yields batches moved to the device, as for a training step."""
     for batch in batches:
         yield trainer.strategy.batch_to_device(module.on_before_batch_transfer(batch, 0))

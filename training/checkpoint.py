@@ -20,10 +20,10 @@ from training.identity import DIGEST_BYTES
 from training.options import FolderOptions
 from training.records import Epoch
 
-KEY = "pocketnets"  # our block inside Lightning's checkpoint
-PREFIX = "network."  # of the weights, as Lightning saves the module that holds the network
+KEY = "pocketnets"  # key of our data inside Lightning's checkpoint
+PREFIX = "network."  # prefix of the network's weights in the LightningModule
 SCHEMA = 3
-_READ = (2, SCHEMA)  # 2 does not say which images it was trained on
+_READ = (2, SCHEMA)  # version 2 does not record the training images
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,15 +34,15 @@ class Checkpoint:
         model: registry name.
         data: name of the data set.
         labels: class names, in the order of the logits.
-        preprocess: what turns an image into pixels.
-        recipe: every field of the recipe it was trained by.
+        preprocess: how an image becomes pixels.
+        recipe: all fields of its recipe.
         metrics: ``top1`` in [0, 1] on the held-out ``images``, ``loss`` of the last epoch,
             ``peak_bytes`` of memory in training.
-        history: what each epoch reached.
-        confusion: int64 (C, C) held-out images: rows the true class, columns the one answered.
-        state_dict: weights of the Classifier, normalisation included.
-        trained_on: digests of the images it was trained on; None where it does not say.
-        options: how the folder was read that it was trained on.
+        history: figures of each epoch.
+        confusion: int64 (C, C) of held-out images: rows are true classes, columns predicted ones.
+        state_dict: weights of the Classifier, including normalisation.
+        trained_on: digests of the images it was trained on; None if not recorded.
+        options: how the folder of training images was read.
     """
 
     model: str
@@ -65,7 +65,7 @@ class Checkpoint:
 
 
 def run_folder(model: str, data: str) -> Path:
-    """Returns where the run of a network on a data set stands, below the current folder."""
+    """Returns the folder of a network's run on a data set, relative to the current folder."""
     return Path("runs") / f"{canonical_name(model)}-{data}"
 
 
@@ -78,7 +78,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """Returns the content of a checkpoint file; nothing in it is executed (``weights_only``).
 
     Raises:
-        UserError: the file is not a checkpoint of ours, or is damaged.
+        UserError: the file is not a checkpoint of this project, or is damaged.
     """
     with _damaged(path):
         saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
@@ -105,7 +105,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             state_dict={
                 key.removeprefix(PREFIX): value
                 for key, value in saved["state_dict"].items()
-                if key.startswith(PREFIX)  # not the state of metrics
+                if key.startswith(PREFIX)  # without the state of metrics
             },
             trained_on=_digests(block["trained_on"]) if "trained_on" in block else None,
             options=FolderOptions(**block.get("options", {})),
@@ -113,7 +113,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def facts_of_data(digests: Iterable[bytes], options: FolderOptions) -> dict[str, Any]:
-    """Returns a checkpoint's facts of its data, in types that ``weights_only`` loading takes."""
+    """Returns a checkpoint's record of its data, in types that ``weights_only`` loading allows."""
     content = bytearray(b"".join(sorted(digests)))
     trained_on = torch.frombuffer(content, dtype=torch.uint8).reshape(-1, DIGEST_BYTES)
     return {"trained_on": trained_on, "options": asdict(options)}
@@ -125,7 +125,7 @@ def _digests(trained_on: torch.Tensor) -> frozenset[bytes]:
 
 @contextmanager
 def _damaged(path: Path) -> Iterator[None]:
-    """Turns the errors of reading a broken checkpoint into one line that names the file."""
+    """Turns exceptions of reading a damaged checkpoint into a UserError that names the file."""
     try:
         yield
     except (

@@ -20,14 +20,14 @@ class ImageData:
     """A data set: images (decoded, or files to decode) with their class index.
 
     Attributes:
-        name: what runs and artifacts on this data are filed under.
+        name: name used in the folders of runs and artifacts.
         labels: class names, in the order of the class indices.
-        train: samples to learn from.
-        val: samples held out: what each epoch is judged by.
-        test: samples for the final figures, where the data set has a test part.
-        folder: where it was read from, if it is a folder of the user's.
+        train: training samples.
+        val: held-out samples, for validation after each epoch.
+        test: samples for the final figures, if the data set has a test part.
+        folder: the user's folder it was read from; None for a named data set.
         scan: what was noticed while it was read.
-        digests: of the contents of files that were looked at; see :mod:`training.look`.
+        digests: digests of the files checked so far; see :mod:`training.look`.
     """
 
     name: str
@@ -47,14 +47,14 @@ class ImageData:
 
 
 def open_image(source: Path | Image.Image, truncated: Truncated = "refuse") -> Image.Image:
-    """Returns the whole image of a sample; ImageError names a file that cannot be read."""
+    """Returns the full image of a sample; raises ImageError for a file that cannot be read."""
     return source if isinstance(source, Image.Image) else decode(source, truncated=truncated)
 
 
 def pixels_of(
     source: Path | Image.Image, preprocess: Preprocess, truncated: Truncated = "refuse"
 ) -> Pixels:
-    """Returns uint8 (crop, crop, 3) of a sample, the way a server makes them of its bytes."""
+    """Returns uint8 (crop, crop, 3) of a sample, preprocessed as in a server."""
     if isinstance(source, Path):
         source = decode(source, shorter=preprocess.shorter, truncated=truncated)
     return preprocess(source)
@@ -76,10 +76,9 @@ def pixel_batches(
 
 
 def sample_photos(count: int, *, seed: int = 0) -> list[Image.Image]:
-    """Returns ``count`` random crops, half of them mirrored, of photos that two libraries ship.
+    """Returns ``count`` random crops, half of them mirrored, of photos in scikit-learn and SciPy.
 
-    For networks without a data set: on photos activations have natural ranges, and ImageNet
-    weights recognise something.
+    They are for networks without a data set: on real photos, activations have natural ranges.
     """
     import skimage.data
     from sklearn.datasets import load_sample_images

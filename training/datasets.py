@@ -1,4 +1,4 @@
-"""The data sets that have a name. What has to be fetched is kept in fetch.data_folder()."""
+"""Named data sets. Downloaded files are kept in fetch.data_folder()."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from training.folder import find_folder, folder_name, read_folder
 from training.identity import HELD_OUT
 from training.options import FolderLayout, FolderOptions
 
-SPLIT_SEED = 0  # of the digits
-DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")  # of the package dataset-fashion-mnist
+SPLIT_SEED = 0  # seed of the split of digits
+DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")  # from the package dataset-fashion-mnist
 FASHION_FILES = (
     "train-images-idx3-ubyte.gz",
     "train-labels-idx1-ubyte.gz",
     "t10k-images-idx3-ubyte.gz",
     "t10k-labels-idx1-ubyte.gz",
 )
-FASHION_LABELS = (  # torchvision's; importing it only for them would take seconds
+FASHION_LABELS = (  # torchvision's names, repeated as importing it takes seconds
     "T-shirt/top",
     "Trouser",
     "Pullover",
@@ -45,13 +45,13 @@ FASHION_LABELS = (  # torchvision's; importing it only for them would take secon
     "Bag",
     "Ankle boot",
 )
-TAKEN = ("random",)  # what artifacts of random weights are filed under; no data set is called so
-# Of the 1,000 wnids, sorted, one a line: other classes would get these labels and not be noticed.
+TAKEN = ("random",)  # the name of artifacts with random weights
+# Digest of the 1,000 sorted wnids, one per line: other classes would silently get wrong labels.
 WNIDS_SHA256 = "385e0240499426c022b773be1ae4da780f057b89c9694c7f47199f62746b6edd"
 
 
 class ImageArray(Sequence[Sample]):
-    """Samples held in two arrays; an image is made when it is asked for.
+    """Samples stored in two arrays; an image is created on access.
 
     Args:
         pixels: uint8 (N, H, W) grey or (N, H, W, 3) RGB.
@@ -100,11 +100,11 @@ def digits() -> ImageData:
 def fashion_mnist() -> ImageData:
     """Returns Fashion-MNIST: 70,000 grey 28x28 images of clothes; the test images are held out.
 
-    Its files are read from Debian's package ``dataset-fashion-mnist`` where that is installed,
-    and else fetched from where torchvision fetches them.
+    Its files are read from Debian's package ``dataset-fashion-mnist`` if installed, else downloaded
+    from the same source as torchvision's.
 
     Raises:
-        UserError: the files cannot be fetched, or are damaged.
+        UserError: the files cannot be downloaded, or are damaged.
     """
     installed = all((DEBIAN_FASHION / name).is_file() for name in FASHION_FILES)
     folder = DEBIAN_FASHION if installed else _fetch_fashion()
@@ -142,11 +142,11 @@ def cifar100() -> ImageData:
 def flowers102() -> ImageData:
     """Returns Oxford 102 Flowers: 8,189 photos of 102 kinds.
 
-    Learned from are the published training and validation images together, 20 of each kind; held
-    out are the 6,149 test images. So figures compare with papers that do the same, as most do.
+    The training set is the published training and validation images together, 20 of each kind; the
+    6,149 test images are held out, as in most papers.
 
     Raises:
-        UserError: its files cannot be fetched, or are damaged.
+        UserError: its files cannot be downloaded, or are damaged.
     """
     from torchvision.datasets import Flowers102
 
@@ -172,14 +172,14 @@ def flowers102() -> ImageData:
 
 
 def imagenet() -> ImageData:
-    """Returns ImageNet-1k (ILSVRC2012) from ``imagenet/`` in the folder of fetched data sets.
+    """Returns ImageNet-1k (ILSVRC2012) from ``imagenet/`` in :func:`data_folder`.
 
-    There it stands unpacked as ``train/<wnid>/*.JPEG`` and ``val/<wnid>/*.JPEG``; it cannot be
-    fetched without an account. Class indices follow the sorted wnids, as in all published
-    weights; labels are their names in words.
+    The user must unpack it there as ``train/<wnid>/*.JPEG`` and ``val/<wnid>/*.JPEG``, as it cannot
+    be downloaded without an account. Class indices follow the sorted wnids, as in all published
+    weights; labels are the class names.
 
     Raises:
-        UserError: the 1,000 class folders are not there, with what to put where.
+        UserError: the 1,000 class folders are missing; the message says where to put them.
     """
     from models.imagenet import imagenet_labels
 
@@ -199,7 +199,7 @@ def imagenet() -> ImageData:
 
 
 def _fetch_fashion() -> Path:
-    """Returns the folder with the four archives, fetched from where torchvision has them."""
+    """Downloads the four archives as torchvision does and returns their folder."""
     from torchvision.datasets import FashionMNIST
     from torchvision.datasets.utils import download_url
 
@@ -216,7 +216,7 @@ def _read_idx(file: Path) -> Pixels:
     """Returns the array in a gzipped idx file of bytes: 0, 0, 8, rank, big-endian shape, values.
 
     Raises:
-        UserError: it is damaged or cut short.
+        UserError: it is damaged or truncated.
     """
     try:
         content = gzip.decompress(file.read_bytes())
@@ -231,7 +231,7 @@ def _read_idx(file: Path) -> Pixels:
 
 
 def _cifar(name: str, source: Any) -> ImageData:
-    """Returns CIFAR by torchvision's class for it, which checks the MD5 of every file it reads."""
+    """Returns CIFAR, using torchvision's class for it, which checks the MD5 of every file."""
     with fetching(name, data_folder(), source.url, {source.filename: source.tgz_md5}):
         train, test = (source(data_folder(), train=part, download=True) for part in (True, False))
     return ImageData(
@@ -244,16 +244,16 @@ def _cifar(name: str, source: Any) -> ImageData:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataSet:
-    """A data set that has a name.
+    """A named data set.
 
     Attributes:
-        name: what it is asked for by, and what runs on it are filed under.
-        load: returns it, from where it is kept or fetched.
-        recipe: the recipe it is learned by unless another is asked for; None for photos, which
-            are fine-tuned where weights were published and learned from scratch otherwise.
-        images: how many, and of which size, in words.
-        held_out: what is held out, in words.
-        origin: where it comes from, in words.
+        name: its name, also used in the folders of runs.
+        load: loads it, downloading it if necessary.
+        recipe: name of the default recipe; None for photos: fine-tuning if there are published
+            weights, training from scratch otherwise.
+        images: a text: number and size of the images.
+        held_out: a text: what is held out.
+        origin: a text: where it comes from.
     """
 
     name: str
@@ -319,10 +319,10 @@ DATASETS.register(
 
 
 def data_name(data: str) -> str:
-    """Returns what runs on a data set or a folder are filed under.
+    """Returns the name of a data set or folder as used in the folders of runs.
 
     Raises:
-        UserError: neither a known name nor a folder, or a folder whose name is taken.
+        UserError: neither a known name nor a folder, or a folder with the name of a data set.
     """
     if data in DATASETS:
         return data
@@ -341,18 +341,17 @@ def load_data(
 ) -> ImageData:
     """Returns a data set by name, or a folder of images by path.
 
-    The names are those of :data:`DATASETS`; a name means the data set even where
-    a folder is called so, and ``./name`` the folder. What a folder must hold stands at
-    :func:`training.folder.read_folder`.
+    A name in :data:`DATASETS` means the data set even if a folder of that name exists; ``./name``
+    means the folder. See :func:`training.folder.read_folder` for the structure of a folder.
 
     Args:
         data: name or path.
-        options: how a folder is read.
-        console: where a progress bar is shown if files have to be read; left out, nowhere.
+        options: how to read a folder.
+        console: console for a progress bar while files are read; None for no bar.
 
     Raises:
-        UserError: what :func:`data_name` raises, a folder that is no data set, options for a
-            folder where there is none, or a data set that cannot be fetched.
+        UserError: as :func:`data_name`; a folder that is not a valid data set, folder options for a
+            named data set, or a data set that cannot be downloaded.
     """
     name = data_name(data)
     if data in DATASETS:
@@ -362,7 +361,7 @@ def load_data(
 
 
 def load_named(name: str, layout: FolderLayout | None = None) -> ImageData:
-    """Returns the data set called so; UserError if there is a layout, as folders have."""
+    """Loads the data set ``name``; raises UserError if ``layout``, which is for folders, is set."""
     if layout and (layout.labels is not None or layout.split_folders or layout.labels_columns):
         raise UserError(
             f"{name} has labels and parts of its own; --labels, --labels-columns and "

@@ -1,4 +1,4 @@
-"""Fetches data sets, and keeps them in one folder."""
+"""Downloads data sets to one folder."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ def data_folder() -> Path:
 def fetching(
     name: str, folder: Path, url: str, archives: Mapping[str, str], *, also: str = ""
 ) -> Iterator[None]:
-    """Turns what goes wrong while torchvision fetches or unpacks into one line.
+    """Turns exceptions while torchvision downloads or unpacks into a UserError.
 
     Args:
         name: the data set.
         folder: where its archives are kept, in :func:`data_folder`.
         url: where they come from.
-        archives: the MD5 of each, by file name.
-        also: another way to get them, if there is one.
+        archives: MD5 of each, by file name.
+        also: end of the message: another way to get them.
 
     Raises:
-        UserError: which archive is missing or damaged, and where to put it.
+        UserError: an archive is missing or damaged; the message says which and where to put it.
     """
     try:
         yield

@@ -40,7 +40,7 @@ from training.summary.readme import doubts
 from training.summary.write import write_summary
 from training.trainer import Accelerators, device_name, is_first_process, make_trainer, quiet
 
-LIBRARIES = ("torch", "torchvision", "pytorch-lightning")  # that train; a run names their versions
+LIBRARIES = ("torch", "torchvision", "pytorch-lightning")  # whose versions a run records
 
 
 def fit(
@@ -55,25 +55,26 @@ def fit(
     fresh: bool = True,
     options: FolderOptions | None = None,
 ) -> Path:
-    """Returns the checkpoint of a finished run in ``runs/<model>-<data>/``.
+    """Trains a network and returns the path of the checkpoint in ``runs/<model>-<data>/``.
 
-    While it trains it stands in ``runs/<model>-<data>.partial/`` and is saved after every epoch.
-    An earlier run of the same network and data is replaced when this one is complete.
+    During training the run is in ``runs/<model>-<data>.partial/``, saved after every epoch. It
+    replaces an earlier run of the same network and data when it is complete.
 
     Args:
         model: registry name.
-        data: to learn from.
-        recipe: what to do.
-        recipe_name: what to call it.
-        command: the line that repeats the run, for its README.
-        machine: what to compute on; left out, the GPUs of this host, or its CPU.
-        resume: go on with the unfinished run of the same network, data and recipe.
-        fresh: drop an unfinished run instead of refusing to start.
-        options: how the data was read, and whether images that cannot be decoded are left out.
+        data: the data set.
+        recipe: the recipe.
+        recipe_name: name of the recipe, for the records.
+        command: command line that repeats the run, for its README.
+        machine: devices to train on; None for the GPUs of this host, or its CPU.
+        resume: resume the unfinished run of the same network, data and recipe.
+        fresh: discard an unfinished run instead of refusing to start.
+        options: how the data was read, and whether to leave out images that cannot be decoded.
 
     Raises:
-        UserError: an unknown network or one that cannot take the size, an image that cannot be
-            read, too few images for a batch, a run that cannot be resumed, no memory or no space.
+        UserError: an unknown network or one that does not accept the image size, an image that
+            cannot be read, too few images for a batch, a run that cannot be resumed, or not enough
+            memory or disk space.
     """
     recipe.check()
     options = options or FolderOptions()
@@ -100,7 +101,7 @@ def fit(
         partial.start(plan, images, fresh=fresh)
     last = str(partial.last) if resume and partial.last.exists() else None
     if last:
-        read_checkpoint(partial.last)  # refuses a damaged one in our words
+        read_checkpoint(partial.last)  # raises our own error for a damaged one
     with quiet(), _one_line(recipe, partial):
         torch.manual_seed(recipe.seed)
         skipped = _Skipped() if options.skip_unreadable else None
@@ -162,10 +163,10 @@ def evaluate(
     """Returns how many of ``samples`` a network in evaluation mode classifies correctly.
 
     Args:
-        network: on the device to compute on.
+        network: the network, on the device to use.
         samples: labelled images.
-        recipe: its preprocessing and batch size are used.
-        report: called with the error of each image that cannot be read; None raises it.
+        recipe: provides preprocessing and batch size.
+        report: called with the exception of each image that cannot be read; None raises it.
 
     Raises:
         UserError: no image can be read.
@@ -183,7 +184,7 @@ def evaluate(
 
 
 class _Skipped:
-    """Names each image that cannot be read, once."""
+    """Reports each image that cannot be read, once."""
 
     def __init__(self) -> None:
         self.paths: set[str] = set()
@@ -197,14 +198,14 @@ class _Skipped:
 
 @contextmanager
 def _one_line(recipe: Recipe, partial: PartialRun) -> Iterator[None]:
-    """Turns what stops a run into one line; whole epochs stay, and nothing else."""
+    """Turns an exception that stops a run into one line; only complete epochs are kept."""
     try:
         with ExitStack() as failed:
             failed.callback(partial.drop_if_empty)
             yield
             failed.pop_all()
     except (KeyboardInterrupt, SystemExit) as error:
-        # Of an interruption Lightning makes an exit with status 1.
+        # Lightning turns an interruption into an exit with status 1.
         stop = error.__context__ if isinstance(error, SystemExit) else error
         if not isinstance(stop, KeyboardInterrupt):
             raise
@@ -224,7 +225,7 @@ def _one_line(recipe: Recipe, partial: PartialRun) -> Iterator[None]:
 
 
 def _kept(partial: PartialRun) -> str:
-    """Returns what was kept of a run that stopped, and how to go on."""
+    """Returns a text: how many epochs of a stopped run were kept, and how to resume it."""
     if not partial.last.exists():
         return "no epoch was whole yet, so nothing was kept"
     return f"{partial.folder} keeps the last whole epoch: --resume goes on from there"

@@ -1,4 +1,4 @@
-"""A folder of labelled images: one folder per class, as it is or in parts, or with a CSV file."""
+"""Reads a folder of labelled images: a folder per class, in parts or not, or with a CSV file."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from training.splits import Role, find_parts
 
 
 def find_folder(data: str, names: Iterable[str]) -> Path:
-    """Returns the folder that was asked for as ``data``, which is none of the known ``names``.
+    """Returns the folder at path ``data``, which is none of the known ``names``.
 
     Raises:
-        UserError: there is none; the message says what is there instead, or near to it.
+        UserError: there is no such folder; the message says what exists with a similar name.
     """
-    folder = Path(os.path.expanduser(data))  # not every shell expands the ~ of DATA=~/pets
+    folder = Path(os.path.expanduser(data))  # not every shell expands ~ in DATA=~/pets
     if not data or not os.path.isdir(folder):
         raise _not_found(data, folder, names)
     return folder
 
 
 def _not_found(data: str, path: Path, names: Iterable[str]) -> UserError:
-    """Returns what to say of ``data`` that is neither a known name nor a folder."""
+    """Returns the error for ``data`` that is neither a known name nor a folder."""
     if data and os.path.exists(path):
         return UserError(
             f"{data}: a file, not a folder of images; if it is an archive, unpack it first"
@@ -53,13 +53,13 @@ def _not_found(data: str, path: Path, names: Iterable[str]) -> UserError:
 
 
 def folder_name(folder: Path) -> str:
-    """Returns what runs on a folder are filed under: its name, or the name of the link to it.
+    """Returns the name for runs on a folder: its own name, or that of the link to it.
 
-    Letters of any script, digits, dots, hyphens and underscores stay; anything between them, such
-    as spaces, becomes one underscore, so that the name needs no quotes in a command.
+    Letters of any script, digits, dots, hyphens and underscores are kept; sequences of other
+    characters become one underscore, so that the name needs no quoting in a shell.
 
     Raises:
-        UserError: nothing of the name is left.
+        UserError: no character is left.
     """
     whole = folder.resolve() if ".." in folder.parts else folder.absolute()
     name = re.sub(r"[^\w.-]+", "_", whole.name).strip("_")
@@ -77,16 +77,16 @@ def read_folder(
 ) -> ImageData:
     """Returns the labelled images of a folder; class names are folder names, sorted.
 
-    It holds one folder of images per class, or folders for training, validation and test that do
-    (:func:`training.splits.find_parts`), or images that a CSV file names. Images are found at any
-    depth, through links too. Where nothing is held out, a fifth of each class to learn from is
-    (:func:`training.identity.hold_out`); only then its files are read here, else by
+    It has a folder of images per class, or such folders for training, validation and test
+    (:func:`training.splits.find_parts`), or images named in a CSV file. Images are found at any
+    depth, also through links. If there is no validation part, a fifth of each class is held out
+    (:func:`training.identity.hold_out`); only then the files are read here, otherwise by
     :func:`training.look.look`.
 
     Raises:
-        UserError: fewer than two classes, a class with too few images to hold one out, parts that
-            differ in their classes, names that leave open what is what, a folder that cannot be
-            listed; what :func:`look` raises.
+        UserError: fewer than two classes, a class with too few images to hold one out, parts with
+            different classes, ambiguous folder names, or a folder that cannot be listed; and as
+            :func:`look`.
     """
     options = options or FolderOptions()
     scan = Scan()
@@ -114,17 +114,17 @@ def read_folder(
 def find_classes(
     folder: Path, layout: FolderLayout, scan: Scan, *, least: int = 2
 ) -> dict[Role, dict[str, list[Path]]]:
-    """Returns the files of each class in each part; without parts all are there to learn from.
+    """Returns the files of each class in each part; without parts, all are in ``train``.
 
     Args:
-        folder: of the user.
-        layout: how it is to be read.
-        scan: gets what is noticed.
-        least: how many classes there must be to learn from.
+        folder: the user's folder.
+        layout: how to read it.
+        scan: receives notes.
+        least: least number of training classes.
 
     Raises:
-        UserError: what :func:`find_parts`, :func:`class_files` and :func:`labelled_files` raise,
-            or a folder that cannot be listed.
+        UserError: as :func:`find_parts`, :func:`class_files` and :func:`labelled_files`; or a
+            folder that cannot be listed.
     """
     if layout.labels is not None and layout.split_folders:
         raise UserError("--split-folders is for class folders, --labels for a folder without them")
@@ -143,10 +143,10 @@ def find_classes(
 def _same_labels(
     folder: Path, classes: Mapping[Role, Mapping[str, object]], scan: Scan
 ) -> tuple[str, ...]:
-    """Returns the class names; val has the same, and test some of them.
+    """Returns the class names, checking that val has the same and test a subset of them.
 
     Raises:
-        UserError: a part has others.
+        UserError: a part has other classes.
     """
     labels = classes["train"]
     similar = similar_names({name for names in classes.values() for name in names})
@@ -171,7 +171,7 @@ def _labelled(classes: Mapping[str, Sequence[Path]], labels: Sequence[str]) -> l
 
 
 def _check_both(folder: Path, data: ImageData) -> None:
-    """Raises UserError if all images of a class were held out, and none is left to learn from."""
+    """Raises UserError if all images of a class were held out, and none is left for training."""
     learned = {label for _, label in data.train}
     for index, label in enumerate(data.labels):
         if index in learned:

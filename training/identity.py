@@ -1,4 +1,4 @@
-"""Identifies images by their content, whatever their names and places."""
+"""Identifies images by their content, independent of their names and paths."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 HELD_OUT = 0.2
 DIGEST_BYTES = 16
 RUN_PLAN, IMAGE_LIST = "run.json", "images.csv"  # in the folder of a run
-_COLUMNS = ("part", "label", "digest", "file")  # of a list of images
+_COLUMNS = ("part", "label", "digest", "file")  # columns of a list of images
 
-Digests = Mapping[Path, bytes]  # of files already read
+Digests = Mapping[Path, bytes]  # digests of files already read
 
 
 def digest_of(source: Path | Image.Image) -> bytes:
-    """Returns BLAKE2b of a file's bytes, or of an image's mode, size and pixels."""
+    """Returns the BLAKE2b digest of a file's bytes, or of an image's mode, size and pixels."""
     digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
     if isinstance(source, Path):
         with source.open("rb") as file:
@@ -45,11 +45,11 @@ def digests_of(samples: Iterable[Sample], known: Digests) -> list[bytes]:
 
 
 def hold_out(samples: Sequence[Sample], known: Digests) -> tuple[list[Sample], list[Sample]]:
-    """Returns training and held-out samples: of each class about a fifth is held out, at least one.
+    """Returns training and held-out samples; about a fifth of each class, at least 1, is held out.
 
-    Held out are the smallest digests of a class. That is as good as random and follows the image:
-    renamed, it stays where it is, and one image more or less moves at most one other of its class.
-    Equal images go to the same part.
+    The samples with the smallest digests of a class are held out. This is pseudo-random and depends
+    on content only: renaming a file changes nothing, and adding or removing an image moves at most
+    one other of its class. Equal images are in the same part.
     """
     digests = digests_of(samples, known)
     classes: dict[int, set[bytes]] = {}
@@ -77,8 +77,8 @@ def image_list(data: ImageData, digests: Mapping[str, Sequence[bytes]]) -> bytes
     """Returns a CSV file with a line per image: its part, label, digest and file.
 
     Args:
-        data: whose images.
-        digests: of the samples of each part, in their order.
+        data: the data set.
+        digests: digests of the samples of each part, in their order.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -91,15 +91,15 @@ def image_list(data: ImageData, digests: Mapping[str, Sequence[bytes]]) -> bytes
 
 
 def changes(before: bytes, now: bytes, *, count: int | None = None) -> list[str]:
-    """Returns what differs between two image lists, part by part, in words; files may move.
+    """Returns a text for each part in which two image lists differ; file names may differ.
 
     Args:
-        before: the list as it was stored.
-        now: of the images that are there.
-        count: how many images were stored; None where that is not known.
+        before: the stored list.
+        now: the list of the current images.
+        count: number of images in the stored list; None if unknown.
 
     Raises:
-        ValueError: one is damaged.
+        ValueError: a list is damaged.
     """
     old, new = _images(before, count), _images(now)
     said = []
@@ -113,11 +113,11 @@ def changes(before: bytes, now: bytes, *, count: int | None = None) -> list[str]
 
 
 def learned_from(run: Path) -> frozenset[bytes]:
-    """Returns the digests of the images that the run in a folder learned from.
+    """Returns the digests of the training images of the run in a folder.
 
     Raises:
-        OSError: its list of images cannot be read.
-        ValueError: that, or its plan, is damaged.
+        OSError: its list of images or its plan cannot be read.
+        ValueError: one of them is damaged.
     """
     plan = json.loads((run / RUN_PLAN).read_bytes())
     if not isinstance(plan, dict):

@@ -1,4 +1,4 @@
-"""Labelled images to judge a finished network by: what a data set holds out, or a whole folder."""
+"""Labelled images for evaluating a network: the held-out ones of a data set, or a whole folder."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _PARTS = {"test": "test images", "val": "validation images", "train": "images"}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Labelled:
-    """Images whose class is known.
+    """Labelled images.
 
     Attributes:
         data: name of the data set, or path of the folder.
-        part: which images of it these are, in words.
+        part: a text that says which images of it these are.
         labels: class names, in the order of the class indices.
-        samples: the images, not looked at yet.
+        samples: the images, not yet checked.
         scan: what was noticed while a folder was read.
     """
 
@@ -34,18 +34,18 @@ class Labelled:
 
 
 def load_labelled(data: str, layout: FolderLayout | None = None) -> Labelled:
-    """Returns the images that a network may be judged by.
+    """Returns the images on which to evaluate a network.
 
-    Of a data set that has a name they are those it holds out. Of a folder they are its test
-    folder, else its validation folder, else all its images. Nothing is read of the files yet.
+    For a named data set these are the held-out images; for a folder those of its test folder, else
+    of its validation folder, else all. The files are not read yet.
 
     Args:
         data: name or path.
-        layout: how a folder is read.
+        layout: how to read a folder.
 
     Raises:
         UserError: neither a known name nor a folder, a folder without labelled images, ``layout``
-            for a data set that has a name, or a data set that cannot be fetched.
+            for a named data set, or a data set that cannot be downloaded.
     """
     layout = layout or FolderLayout()
     if data in DATASETS:
@@ -55,7 +55,7 @@ def load_labelled(data: str, layout: FolderLayout | None = None) -> Labelled:
     scan = Scan()
     parts = find_classes(find_folder(data, DATASETS), layout, scan, least=1)
     part, classes = next((role, parts[role]) for role in ("test", "val", "train") if role in parts)
-    scan.notes.clear()  # they say what would be learned from
+    scan.notes.clear()  # they are about training
     return Labelled(
         data=data,
         part=_PARTS[part],

@@ -1,4 +1,4 @@
-"""A CSV file that says which class each image of a folder is of."""
+"""Reads a CSV file with the class of each image in a folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from core.image_types import list_suffixes
 from training.scan import Scan, class_name, find_files, some
 
 _SEPARATORS = ",;\t|"
-# What the columns are called; compared without case.
+# Known names of the columns, case-insensitive.
 _FILE = {"file", "filename", "file_name", "filepath", "image", "image_name", "img", "path"}
 _LABEL = {"label", "labels", "class", "class_name", "category", "target"}
 
@@ -22,23 +22,23 @@ _LABEL = {"label", "labels", "class", "class_name", "category", "target"}
 def labelled_files(
     folder: Path, labels: str, columns: Sequence[str], scan: Scan
 ) -> dict[str, list[Path]]:
-    """Returns the files of each class that a CSV file names, by sorted class name.
+    """Returns the files of each class in a CSV file, by sorted class name.
 
-    A file is given by its path, from ``folder`` or from where the CSV file stands, or by its name
-    alone, with or without its suffix, where only one file is called so.
+    A file is given by its path, relative to ``folder`` or to the CSV file, or by its name alone,
+    with or without suffix, if it is unique.
 
     Args:
-        folder: of the images, at any depth.
-        labels: the CSV file, from here or from ``folder``, with or without a first line that
-            names the columns.
-        columns: those of file and label, by name or by number from 1; empty: those called so, or
-            of only two the one that names images and the other. Numbers mean that the first line
-            is of an image where it leaves that open.
-        scan: gets what is left out.
+        folder: folder of the images, at any depth.
+        labels: path of the CSV file, relative to the current folder or to ``folder``; it may have a
+            header line.
+        columns: columns of file and label, by name or by number from 1. Empty: found by their
+            names, or, of two columns, by which one names images. With numbers, an ambiguous first
+            line is taken as data.
+        scan: receives what is left out.
 
     Raises:
-        UserError: it cannot be read, it leaves open what its columns or its first line are, a file
-            is named for two classes or could be several, fewer than two classes.
+        UserError: it cannot be read, its columns or its first line are ambiguous, a file has two
+            classes or its name is ambiguous, or there are fewer than two classes.
     """
     path = Path(os.path.expanduser(labels))
     if not path.exists() and (folder / path).is_file():
@@ -97,7 +97,7 @@ def labelled_files(
 
 
 class _Places:
-    """Finds files by what a line calls them: a path from one of ``roots``, or a name alone."""
+    """Finds files by a path relative to one of ``roots``, or by their name alone."""
 
     def __init__(self, roots: Sequence[Path], files: Sequence[Path]) -> None:
         self._roots = roots
@@ -108,16 +108,16 @@ class _Places:
                 self._named.setdefault(name, []).append(file)
 
     def holds(self, name: str) -> bool:
-        """Returns whether a file that is there is called so."""
+        """Returns whether ``name`` refers to an existing file."""
         name = _slashed(name)
         paths = [os.path.abspath(root / name) for root in self._roots]
         return name in self._named or any(path in self._files for path in paths)
 
     def find(self, name: str, place: str) -> Path:
-        """Returns the file; one that is not there comes back as the path it would have.
+        """Returns the path of the file; for a missing file, the path it would have.
 
         Raises:
-            UserError: it could be several.
+            UserError: the name is ambiguous.
         """
         paths = [root / name for root in self._roots]
         for path in paths:
@@ -137,7 +137,7 @@ def _slashed(name: str) -> str:
 
 
 def _read(path: Path) -> list[tuple[int, list[str]]]:
-    """Returns the lines with their numbers; empty ones are passed over."""
+    """Returns the non-empty lines with their numbers."""
     try:
         text = path.read_text(encoding="utf-8-sig")
         head = text.lstrip("\r\n").partition("\n")[0]
@@ -157,9 +157,9 @@ def _names_columns(
     columns: Sequence[str],
     places: _Places,
 ) -> bool | None:
-    """Returns whether the first line names the columns; None where that cannot be told.
+    """Returns whether the first line is a header; None if that cannot be decided.
 
-    A line that names an image that is not there must not pass for one: it would be lost.
+    A line of a missing image must not be taken for a header, as it would be lost silently.
     """
     if _called(first) or any(name in first and not name.isdecimal() for name in columns):
         return True
@@ -170,7 +170,7 @@ def _names_columns(
         Counter(row[at].strip() for row in below if at < len(row)) for at in range(len(first))
     ]
     if any(value in counts for value, counts in zip(first, values, strict=True)):
-        return False  # a label of other images, too
+        return False  # other images have the same label
     told = (  # images, or labels of several each: the first line is neither
         all(count > 1 or _has_suffix(value, suffixes) for value, count in counts.items())
         for counts in values
@@ -184,7 +184,7 @@ def _has_suffix(name: str, suffixes: tuple[str, ...]) -> bool:
 
 
 def _called(header: Sequence[str]) -> tuple[int, int] | None:
-    """Returns where file and label stand, counted from 0, if one column is called like each."""
+    """Returns the columns of file and label, from 0, if each has exactly one known name."""
     names = [name.casefold() for name in header]
     if "file" in names and "label" in names:
         return names.index("file"), names.index("label")
@@ -197,7 +197,7 @@ def _called(header: Sequence[str]) -> tuple[int, int] | None:
 def _by_content(
     rows: Sequence[tuple[int, Sequence[str]]], width: int, places: _Places
 ) -> tuple[int, int] | None:
-    """Returns where file and label stand in two columns, if only one of them names files."""
+    """Returns the columns of file and label, from 0, if only one of two names files."""
     if width != 2:
         return None
     name_files = [any(places.holds(row[at]) for _, row in rows if at < len(row)) for at in (0, 1)]
@@ -209,7 +209,7 @@ def _by_content(
 def _chosen(
     path: Path, header: Sequence[str], width: int, chosen: Sequence[str]
 ) -> tuple[int, int]:
-    """Returns where file and label stand in a line of ``width`` columns, counted from 0."""
+    """Returns the chosen columns of file and label, from 0, in lines of ``width`` columns."""
     if len(chosen) != 2:
         raise UserError(f"--labels-columns {' '.join(chosen)}: it takes two, of file and label")
     found = []

@@ -1,4 +1,4 @@
-"""Loads samples as uint8 batches, in an order that depends on the recipe alone."""
+"""Loads samples as uint8 batches, in an order that depends only on the recipe."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from training.data import ImageData, Sample, open_image, pixels_of
 from training.recipe import Recipe
 
 STATISTICS_IMAGES = 1024
-"""Most training images that the statistics of batch norm are estimated on."""
+"""Most training images from which batch norm statistics are estimated."""
 
 Key = tuple[int, int]  # epoch and index of a sample
 Item = tuple[torch.Tensor, int] | ImageError
@@ -28,8 +28,7 @@ Report = Callable[[ImageError], None]
 class Batch(NamedTuple):
     """Some samples: uint8 (n, H, W, 3), int64 (n,), and the errors of those that cannot be read.
 
-    An error travels as a value: raised inside a worker process it would reach the user as a stack
-    trace.
+    Errors are passed as values: raised in a worker process, they would appear as stack traces.
     """
 
     pixels: torch.Tensor
@@ -54,15 +53,15 @@ class Loaders(lightning.LightningDataModule):
         return _loader(samples, order, size, self._recipe.workers)
 
     def val_dataloader(self) -> DataLoader[Item]:
-        """Returns this process's share of the held-out images; no image is seen twice."""
+        """Returns this process's share of the held-out images; no image is used twice."""
         rank, world = self._place()
         return plain_batches(self._data.val, self._recipe, rank, world)
 
     def statistics_dataloader(self) -> DataLoader[Item]:
-        """Returns training images without augmentation, for the statistics of batch norm.
+        """Returns training images without augmentation, for batch norm statistics.
 
-        The same random ones in every epoch, up to :data:`STATISTICS_IMAGES`, in batches as large
-        as those of training.
+        They are the same random ones in every epoch, up to :data:`STATISTICS_IMAGES`, in batches
+        of the training size.
         """
         rank, world = self._place()
         size = part_size(self._recipe, world)
@@ -80,14 +79,14 @@ class Loaders(lightning.LightningDataModule):
 def plain_batches(
     samples: Sequence[Sample], recipe: Recipe, rank: int = 0, world: int = 1
 ) -> DataLoader[Item]:
-    """Returns one process's share of ``samples``, not augmented, in their order."""
+    """Returns one process's share of ``samples``, in order and without augmentation."""
     order = [(0, index) for index in range(rank, len(samples), world)]
     plain = Samples(samples, recipe, augment=False)
     return _loader(plain, order, part_size(recipe, world), recipe.workers)
 
 
 def read(batch: Batch, report: Report | None) -> Batch:
-    """Returns ``batch`` after its unreadable images were reported; without ``report`` raises."""
+    """Reports the unreadable images of ``batch``, or raises if ``report`` is None; returns it."""
     for error in batch.unreadable:
         if report is None:
             raise ImageError(f"{error}; mend it, or --skip-unreadable leaves such images out")
@@ -96,10 +95,10 @@ def read(batch: Batch, report: Report | None) -> Batch:
 
 
 def part_size(recipe: Recipe, world: int) -> int:
-    """Returns images per forward pass in each of ``world`` processes.
+    """Returns the number of images per forward pass in each of ``world`` processes.
 
     Raises:
-        UserError: the batch cannot be split into equal parts.
+        UserError: the batch cannot be divided evenly.
     """
     parts = recipe.accumulate * world
     if recipe.batch_size % parts:
@@ -113,8 +112,8 @@ def part_size(recipe: Recipe, world: int) -> int:
 class TrainingOrder(Sampler[Key]):
     """The samples of one process, epoch by epoch.
 
-    All processes shuffle alike and take their parts of each batch, so a step sees the same images
-    whether one process computes it in two parts or two processes compute one each.
+    All processes shuffle identically and take their part of each batch, so a step uses the same
+    images whether one process computes it in two parts, or two processes compute one each.
     """
 
     def __init__(self, length: int, recipe: Recipe, rank: int, world: int) -> None:
@@ -124,7 +123,7 @@ class TrainingOrder(Sampler[Key]):
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch that comes next; the trainer calls it."""
+        """Sets the next epoch; called by the trainer."""
         self._epoch = epoch
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""Checks every file of a data set before training: is it an image, and is it there twice?"""
+"""Checks every file of a data set before training: whether it is an image, and duplicates."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from training.identity import digest_of, digests_of
 from training.options import FolderOptions
 from training.scan import NAMED, in_words
 
-MAY_LOSE = 0.1  # of the files of a class, without being asked
+MAY_LOSE = 0.1  # largest fraction of a class's files that may be unusable
 
-_AT_ONCE = 2000  # files handed to the threads, between two looks at the bar
+_AT_ONCE = 2000  # files per round of the threads, after which the progress bar is updated
 
 
 def look(
@@ -34,18 +34,18 @@ def look(
     *,
     refuse: bool = True,
 ) -> ImageData:
-    """Returns ``data`` without the files that are no images, and with the digests of the others.
+    """Returns ``data`` without files that are not images, and with the digests of the others.
 
-    Files that were looked at already are not read again.
+    Files with a known digest are not read again.
 
     Args:
-        data: images that are not in files stay as they are.
+        data: the data set; images that are not files are kept unchanged.
         options: what may be left out, and whether duplicates are allowed.
-        console: where a progress bar is shown; left out, nowhere.
-        refuse: whether losses and duplicates are errors; not where training has checked them.
+        console: console for a progress bar; None for no bar.
+        refuse: whether losses and duplicates are errors; false if training has checked them.
 
     Raises:
-        UserError: a class loses more than a tenth of its files, or all of them; the same image is
+        UserError: more than a tenth, or all, of a class's files are unusable; or the same image is
             in two parts or two classes.
     """
     files = [
@@ -70,13 +70,13 @@ def look(
     )
     data = replace(data, train=train, val=val, test=test, digests=digests, scan=scan)
     if refuse:
-        published = data.folder is None  # figures compare with others', known duplicates and all
+        published = data.folder is None  # keep known duplicates, so that figures are comparable
         _check_duplicates(data, allowed=options.allow_duplicates or published)
     return data
 
 
 def look_at(files: Sequence[Path], console: Console | None = None) -> dict[Path, bytes | str]:
-    """Returns the digest of each file that is an image, and for others the reason why not."""
+    """Returns the digest of each file that is an image, and the reason for others."""
     looks: dict[Path, bytes | str] = {}
     columns = (TextColumn("looking at the images"), BarColumn(), MofNCompleteColumn())
     hidden = console is None or not console.is_terminal
@@ -97,7 +97,7 @@ def look_at(files: Sequence[Path], console: Console | None = None) -> dict[Path,
 def _look(file: Path) -> bytes | str:
     try:
         status = file.stat()
-        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe could block for ever
             return "not a regular file"
         if not status.st_size:
             return "empty"
@@ -116,7 +116,7 @@ def _look(file: Path) -> bytes | str:
 def _check_losses(
     samples: Sequence[Sample], reasons: Mapping[Path, str], labels: Sequence[str], *, skip: bool
 ) -> None:
-    """Raises UserError if a class loses more files than it may, or all of them."""
+    """Raises UserError if a class loses more files than allowed, or all of them."""
     totals = Counter(label for _, label in samples)
     lost: dict[int, dict[str, list[Path]]] = {}
     for file, label in samples:

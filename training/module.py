@@ -32,10 +32,10 @@ class ClassifierModule(lightning.LightningModule):
 
     Args:
         network: uint8 (N, H, W, 3) -> logits (N, C).
-        facts: added to the checkpoint: the names ``model`` and ``data``, and facts of the data.
-        labels: the class names.
-        recipe: what to do.
-        report: called with the error of each image that cannot be read; None ends the run.
+        facts: added to the checkpoint: the names ``model`` and ``data``, and a record of the data.
+        labels: class names.
+        recipe: the recipe.
+        report: called with the exception of each image that cannot be read; None raises it.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class ClassifierModule(lightning.LightningModule):
         self.labels = labels
         self.recipe = recipe
         self.history: list[Epoch] = []
-        self.weights_top1: float | None = None  # held out, of the weights whose average is kept
+        self.weights_top1: float | None = None  # held-out top-1 of the unaveraged weights
         self._facts = facts
         self._report = report
         self._loss: nn.Module = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
@@ -67,7 +67,7 @@ class ClassifierModule(lightning.LightningModule):
         self._started = self._trained = 0.0
 
     def on_train_epoch_start(self) -> None:
-        """Seeds the epoch from the recipe, and sets its dropout."""
+        """Seeds the epoch from the recipe and sets its dropout."""
         torch.manual_seed(seed_of((self.recipe.seed, self.current_epoch, self.global_rank)))
         dropout = self.recipe.at(self.current_epoch).dropout
         if dropout is not None:
@@ -77,7 +77,7 @@ class ClassifierModule(lightning.LightningModule):
         self._started = time.perf_counter()
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Returns the batch; an image that cannot be read is reported, or ends the run."""
+        """Returns the batch; reports images that cannot be read, or raises their exception."""
         if not len(read(batch, self._report).labels):
             raise UserError(f"no image of a whole batch can be read, such as {batch.unreadable[0]}")
         return batch
@@ -99,7 +99,7 @@ class ClassifierModule(lightning.LightningModule):
         return loss
 
     def on_validation_start(self) -> None:
-        """Stops the clock of the epoch's training."""
+        """Stops the timer of the epoch's training."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         self._trained = time.perf_counter()
@@ -111,16 +111,16 @@ class ClassifierModule(lightning.LightningModule):
         self._confusion.update(logits.argmax(dim=1), batch.labels)
 
     def on_validation_epoch_end(self) -> None:
-        """Reports the held-out top-1 of the epoch."""
+        """Logs the held-out top-1 of the epoch."""
         self.confusion = self._confusion.compute().cpu()
         self._confusion.reset()
         self.log("val_top1", self._val_top1(), sync_dist=True)
 
     def on_validation_end(self) -> None:
-        """Adds the epoch to the history, before anything at the end of an epoch looks at it.
+        """Adds the epoch to the history, before callbacks at the end of the epoch use it.
 
         Raises:
-            UserError: the loss is not a finite number any more.
+            UserError: the loss is not finite.
         """
         order: Any = self.trainer.train_dataloader
         images = len(order.sampler) * self.trainer.world_size
@@ -152,7 +152,7 @@ class ClassifierModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Returns the recipe's optimiser and schedule, stepped every batch."""
-        # A fused step unscales fp16 gradients itself, after they should have been clipped.
+        # A fused step unscales fp16 gradients itself, which is too late for clipping.
         unscaled = self.trainer.precision == "16-mixed" and self.recipe.clip is not None
         optimizer = make_optimizer(self.network, self.recipe, fused=not unscaled)
         steps = int(self.trainer.estimated_stepping_batches)
@@ -165,7 +165,7 @@ class ClassifierModule(lightning.LightningModule):
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds what export and a resumed run need, in types that ``weights_only`` loading takes."""
+        """Adds data for export and resuming, in types that ``weights_only`` loading allows."""
         last = self.history[-1]
         checkpoint[KEY] = {
             **self._facts,
@@ -193,7 +193,7 @@ class ClassifierModule(lightning.LightningModule):
 
 
 def peak_bytes(device: torch.device) -> int:
-    """Returns the most memory used so far: the GPU's for tensors, else this whole process's."""
+    """Returns the peak memory in bytes: of tensors on a GPU, else of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

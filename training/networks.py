@@ -1,4 +1,4 @@
-"""Networks of a training run: the one it starts from, and a teacher to distil from."""
+"""Networks of a training run: the initial one, and a teacher for distillation."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from training.recipe import Recipe
 
 
 def first_network(model: str, labels: tuple[str, ...], recipe: Recipe) -> tuple[Classifier, str]:
-    """Returns the network a run starts from, and the origin of its weights.
+    """Returns the initial network of a run, and the origin of its weights.
 
     It maps uint8 (N, H, W, 3) to logits (N, len(labels)).
 
     Raises:
-        UserError: ImageNet weights are asked for and cannot be had, or an option of the recipe
-            does not fit the network.
+        UserError: the recipe needs ImageNet weights that are not available, or has an option that
+            the network does not support.
     """
     if recipe.weights == "imagenet":
         try:
@@ -57,10 +57,10 @@ def load_teacher(teacher: str, labels: tuple[str, ...], sizes: Iterable[int]) ->
     Args:
         teacher: the folder of a finished run, or a registry name, for its ImageNet weights.
         labels: the student's classes, which must be the teacher's.
-        sizes: sides in pixels of the images it will be shown.
+        sizes: sides in pixels of the images it will get.
 
     Raises:
-        UserError: there is no such network or run, or it knows other classes or takes other images.
+        UserError: unknown network or run, other classes, or image sizes it does not accept.
     """
     if Path(teacher).is_dir():
         checkpoint = load_checkpoint(checkpoint_path(Path(teacher)))
@@ -78,10 +78,10 @@ def load_teacher(teacher: str, labels: tuple[str, ...], sizes: Iterable[int]) ->
 
 
 class DistillationLoss(nn.Module):
-    """The loss against the labels plus T^2 times the one against the teacher's softened outputs.
+    """The loss on the labels plus T^2 times the loss on the teacher's softened outputs.
 
-    Source: arXiv 1812.01187, Section 5.3; the teacher is held outside the module tree, so that
-    its weights are neither saved nor trained.
+    Source: arXiv 1812.01187, Section 5.3. The teacher is not a submodule, so that its weights are
+    neither saved nor trained.
     """
 
     def __init__(self, teacher: Classifier, temperature: float, hard: nn.Module) -> None:
@@ -93,7 +93,7 @@ class DistillationLoss(nn.Module):
     def forward(
         self, logits: torch.Tensor, targets: torch.Tensor, pixels: torch.Tensor
     ) -> torch.Tensor:
-        """Returns the mean loss of a batch: logits (N, C), targets, and the pixels behind them."""
+        """Returns the mean loss of a batch, given logits (N, C), targets and pixels."""
         with torch.no_grad():
             asked = self._teacher[0].to(pixels.device)(pixels)
         soft = functional.cross_entropy(

@@ -1,4 +1,4 @@
-"""The optimiser of a recipe, and how its learning rate moves."""
+"""The optimiser of a recipe, and its learning rate schedule."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """Returns the optimiser of ``recipe`` over all parameters of ``network``.
 
-    ``fused`` computes a step in one pass where torch can, which is all but RMSprop.
+    ``fused`` uses torch's fused implementation, which exists for all but RMSprop.
 
-    Unless the recipe decays vectors, biases and the gains of norms keep out of weight decay (Bag of
+    Unless ``decay_vectors`` is set, biases and the gains of norms have no weight decay (Bag of
     Tricks, arXiv 1812.01187, Section 3.1).
     """
     parameters = [p for p in network.parameters() if p.requires_grad]
@@ -35,15 +35,15 @@ def make_optimizer(
         return torch.optim.Adam(groups, rate, fused=fused)
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, rate, momentum=MOMENTUM, nesterov=True, fused=fused)
-    # TensorFlow adds its epsilon of 1e-3 under the root, torch after it: 0.0316 = sqrt(1e-3).
+    # TensorFlow adds its epsilon of 1e-3 inside the root, torch outside: sqrt(1e-3) = 0.0316.
     return torch.optim.RMSprop(groups, rate, alpha=0.9, momentum=MOMENTUM, eps=0.0316)
 
 
 def rate_factor(recipe: Recipe, step: int, steps: int) -> float:
-    """Returns the factor in (0, 1] on the learning rate of ``step``, counted from 0, of ``steps``.
+    """Returns the factor in (0, 1] on the learning rate in ``step``, from 0, of ``steps``.
 
-    It rises linearly over the first ``warmup`` share of the steps (Bag of Tricks, Section 3.1),
-    and then follows the schedule of the recipe.
+    It rises linearly over the fraction ``warmup`` of the steps (Bag of Tricks, Section 3.1), then
+    follows the schedule of the recipe.
     """
     rising = int(recipe.warmup * steps)
     if step < rising:

@@ -18,7 +18,7 @@ from rich.progress import (
 
 from training.module import ClassifierModule
 
-EVERY_S = 0.5  # between two looks at the loss, for each waits for the device
+EVERY_S = 0.5  # between updates of the loss, as each waits for the device
 
 
 class ProgressBar(lightning.Callback):
@@ -32,7 +32,7 @@ class ProgressBar(lightning.Callback):
         self._looked = self._since = 0.0
 
     def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        """Shows the bar, from the epoch a resumed run stands at."""
+        """Shows the bar; a resumed run starts at its epoch."""
         if not trainer.is_global_zero:
             return
         self._progress = Progress(
@@ -52,7 +52,7 @@ class ProgressBar(lightning.Callback):
     def on_train_epoch_start(
         self, trainer: lightning.Trainer, module: lightning.LightningModule
     ) -> None:
-        """Names the epoch."""
+        """Shows the number of the epoch."""
         self._since = time.perf_counter()
         if self._progress:
             epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
@@ -66,7 +66,7 @@ class ProgressBar(lightning.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Moves the bar; now and then shows images/s, loss and top-1 of the epoch so far."""
+        """Advances the bar; updates images/s, loss and top-1 of the epoch at intervals."""
         if not self._progress:
             return
         assert isinstance(module, ClassifierModule)
@@ -82,7 +82,7 @@ class ProgressBar(lightning.Callback):
     def on_train_epoch_end(
         self, trainer: lightning.Trainer, module: lightning.LightningModule
     ) -> None:
-        """Prints what the epoch reached."""
+        """Prints the figures of the epoch."""
         if not self._progress:
             return
         assert isinstance(module, ClassifierModule)

@@ -15,85 +15,85 @@ from core.preprocess import Interpolation, Preprocess, Truncated
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
-    """A training run, save for the network, the data and the machine."""
+    """All settings of a training run except network, data and machine."""
 
     epochs: int
     """Passes over the training images."""
     batch_size: int
-    """Images per step of the optimiser, over all devices; a smaller last batch is dropped."""
+    """Images per optimiser step, over all devices; a smaller last batch is dropped."""
     learning_rate: float
-    """Its peak, after warm-up."""
+    """Peak learning rate, after warm-up."""
     accumulate: int = 1
-    """Parts a batch is computed in, one after the other, to need less memory."""
+    """Gradient accumulation: number of parts of a batch, to save memory."""
 
     weights: Literal["random", "imagenet"] = "random"
-    """What the network starts from; the head is random if the classes differ."""
+    """Initial weights; the head is random if the classes differ."""
     zero_gamma: bool = False
     """Start the last norm of every residual branch at zero."""
     bn_momentum: float | None = None
-    """Share of a batch in the running statistics of batch norm; None keeps the network's own."""
+    """Momentum of batch norm's running statistics; None keeps the network's own."""
     dropout: float | None = None
     """Probability in all dropout layers of the network; None keeps the network's own."""
 
     optimizer: Literal["adam", "adamw", "rmsprop", "sgd"] = "adamw"
-    """RMSprop and SGD with momentum 0.9."""
+    """Optimiser; RMSprop and SGD use momentum 0.9."""
     weight_decay: float = 0.01
-    """AdamW's is decoupled; the others' is added to the gradient."""
+    """Weight decay; AdamW's is decoupled, the others' is added to the gradient."""
     decay_vectors: bool = True
-    """Weight decay on biases and batch norm, too."""
+    """Whether biases and batch norm have weight decay too."""
     schedule: Literal["constant", "cosine", "exponential", "linear"] = "cosine"
-    """How the learning rate falls after warm-up: to 0, or by decay_rate."""
+    """Learning rate schedule after warm-up: to 0, or by decay_rate if exponential."""
     warmup: float = 0.05
     """Fraction of all steps in which the learning rate rises linearly to its peak."""
     decay_rate: float = 0.97
-    """Exponential: the factor every decay_epochs."""
+    """Exponential schedule: factor every decay_epochs."""
     decay_epochs: float = 2.4
-    """Exponential: epochs from one factor to the next."""
+    """Exponential schedule: epochs per factor."""
     clip: float | None = None
-    """Largest norm of the gradient; None for no limit."""
+    """Gradient clipping: largest norm; None for no limit."""
     ema: float | None = None
-    """Decay of the running average of the weights, which is validated and kept; None for none.
-    Less at first: (1 + n) / (10 + n) in step n."""
+    """Decay of the exponential moving average of the weights, which is validated and kept; None for
+    none. With warm-up: at most (1 + n) / (10 + n) in step n."""
 
     label_smoothing: float = 0.1
-    """Share of the target spread evenly over all classes."""
+    """Fraction of the target spread evenly over all classes."""
     mixup: float = 0.0
-    """Alpha of mixup: of the Beta distribution that blends two images; 0 for none."""
+    """Alpha of mixup's Beta distribution; 0 for no mixup."""
     cutmix: float = 0.0
     """Alpha of cutmix, likewise; if both are set, each batch gets one of them at random."""
     teacher: str | None = None
-    """Network to distil from: a registry name (its ImageNet weights), or a run's folder."""
+    """Teacher for distillation: a registry name (with ImageNet weights), or a run's folder."""
     temperature: float = 20.0
-    """Distillation: softens both sides."""
+    """Distillation: temperature of both softmaxes."""
 
     resize: int = 256
     """Validation: length in pixels of the shorter side."""
     crop: int = 224
-    """Side in pixels of the square the network sees."""
+    """Side in pixels of the network's input."""
     train_crop: int | None = None
-    """Training: another side than crop; None for the same."""
+    """Training: side of the input; None for the same as crop."""
     interpolation: Interpolation = "bilinear"
-    """How images are resampled."""
+    """Resampling filter."""
     truncated: Annotated[Truncated, arg(prefix_name=False)] = "refuse"
-    """JPEGs that lack their end: accept takes those that lack an end marker, or at most their last
-    32 rows and a sixteenth of all. Holds for training, validation and export alike."""
+    """accept: also JPEGs that lack their end marker, or at most 32 rows and 1/16 of the image; in
+    training, validation and export."""
     min_scale: float = 0.35
-    """Training: smallest share of the image's area a random crop keeps; 1 keeps the whole."""
+    """Training: smallest fraction of the image's area in a random crop; 1 for no random crop."""
     flip: bool = True
     """Training: mirror half of the images left to right."""
     pad: int = 0
-    """Training: pixels of black around the image, of which a random square is cut."""
+    """Training: black border in pixels, before a random square is cropped."""
     shift: float = 0.0
-    """Training: largest random shift, as a share of the side."""
+    """Training: largest random shift, as a fraction of the side."""
     rotate: float = 0.0
     """Training: largest random rotation in degrees."""
     randaugment: int = 0
     """Training: magnitude, 0 to 30, of two random distortions; 0 for none."""
 
     stages: int = 1
-    """Progressive learning: equal parts of the run, from the start_ values up to those above."""
+    """Progressive learning: number of equal stages, from the start_ values to those above."""
     start_train_crop: int | None = None
-    """That of the first stage; None: the same in all."""
+    """Value in the first stage; None for the same in all."""
     start_randaugment: int | None = None
     """Likewise."""
     start_mixup: float | None = None
@@ -102,23 +102,23 @@ class Recipe:
     """Likewise."""
 
     patience: int | None = None
-    """Stop after this many epochs without a better held-out top-1, and keep the best epoch's
-    weights; None runs to the end and keeps the last."""
+    """Early stopping: stop after this many epochs without a better held-out top-1, and keep the
+    weights of the best epoch; None to train to the end and keep the last."""
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     """auto: bf16 on GPUs that have it, fp16 on other GPUs, fp32 on CPUs."""
     channels_last: bool = True
-    """Memory layout of the weights."""
+    """Whether to use the channels-last memory layout."""
     compile: bool = False
-    """Train through torch.compile."""
+    """Whether to use torch.compile."""
     deterministic: bool = False
-    """Only algorithms that give the same result every time (on a CPU all do)."""
+    """Whether to use only deterministic algorithms (on a CPU all are)."""
     seed: int = 0
-    """Of the initial weights, the order of images and their augmentation."""
+    """Seed of the initial weights, the order of images and their augmentation."""
     workers: int = 0
-    """Processes that decode images; 0 decodes in the training process."""
+    """Number of processes that decode images; 0 to decode in the training process."""
 
     def check(self) -> None:
-        """Raises UserError if no run can follow this recipe."""
+        """Raises UserError if a field is invalid or fields contradict each other."""
         for name, (low, high) in _RANGES.items():
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
@@ -146,12 +146,12 @@ class Recipe:
 
     @property
     def preprocess(self) -> Preprocess:
-        """Returns what validation, calibration and serving do to an image."""
+        """Returns the preprocessing for validation, calibration and serving."""
         return Preprocess(resize=self.resize, crop=self.crop, interpolation=self.interpolation)
 
     @property
     def train_crops(self) -> set[int]:
-        """Returns the sides in pixels of the squares that training sees, over all epochs."""
+        """Returns the input sides in pixels used in training, over all epochs."""
         return {self.at(epoch).train_crop or self.crop for epoch in range(self.epochs)}
 
     def at(self, epoch: int) -> Recipe:

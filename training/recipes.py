@@ -1,7 +1,7 @@
-"""Recipes by name: functions of the network's native input size that return a whole one.
+"""Recipes by name: functions of the network's native input size that return a complete recipe.
 
-Where a paper trained on many devices, its recipe here has the same number of images per step.
-Papers count warm-up in epochs; here it is that share of all steps.
+If a paper trained on several devices, its recipe here has the same total batch size. Papers give
+warm-up in epochs; here it is a fraction of all steps.
 """
 
 from __future__ import annotations
@@ -18,16 +18,15 @@ from training.recipe import Recipe
 
 
 def photos(size: int, **fields: Any) -> Recipe:
-    """Returns a recipe for photos, seen at ``size`` pixels, with ``fields`` of its own."""
+    """Returns a recipe for photos at ``size`` pixels, with the given ``fields``."""
     return Recipe(crop=size, resize=round(size * 8 / 7), workers=decoders(), **fields)
 
 
 def decoders() -> int:
-    """Returns how many processes should decode images on this machine.
+    """Returns the best number of decoding processes on this machine.
 
-    Beside a GPU, one per core. On a CPU none: images are best decoded between steps, as a process
-    that decodes takes a core from the step (measured: 0.94 of the step alone with one process,
-    1.02 with none, on 2 cores).
+    With a GPU, one per core. On a CPU none: a decoding process would take a core from the training
+    step (measured on 2 cores: 0.94 of the step's speed with one process, 1.02 with none).
     """
     import torch
 

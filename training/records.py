@@ -1,4 +1,4 @@
-"""The records of a training run: figures of each epoch, and the facts its README tells."""
+"""The records of a training run: figures of each epoch, and facts for its README."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import Any, NamedTuple
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Epoch:
-    """One pass over the training images, and the held-out ones after it.
+    """Figures of one pass over the training images and the validation after it.
 
     Attributes:
         epoch: counted from 1.
         loss: mean over the training images.
-        train_top1: share of the augmented training images classified correctly, in [0, 1].
+        train_top1: fraction of the augmented training images classified correctly, in [0, 1].
         val_loss: mean over the held-out images.
-        val_top1: share of the held-out images classified correctly, in [0, 1].
-        learning_rate: of the last step.
-        images_per_second: training images, loading and augmentation included.
-        train_seconds: of the training images.
-        val_seconds: of validation, with loading and the statistics of batch norm.
+        val_top1: fraction of the held-out images classified correctly, in [0, 1].
+        learning_rate: learning rate of the last step.
+        images_per_second: training images per second, including loading and augmentation.
+        train_seconds: duration of training.
+        val_seconds: duration of validation, including loading and batch norm statistics.
     """
 
     epoch: int
@@ -42,7 +42,7 @@ class Epoch:
 
 
 def to_csv(epochs: Sequence[Epoch]) -> bytes:
-    """Returns a line of names, and a line per epoch."""
+    """Returns a CSV file with a header and a line per epoch."""
     text = io.StringIO()
     writer = csv.DictWriter(text, [field.name for field in fields(Epoch)], lineterminator="\n")
     writer.writeheader()
@@ -58,7 +58,7 @@ class Answers(NamedTuple):
 
     @property
     def top1(self) -> float:
-        """Returns the share classified correctly, in [0, 1]."""
+        """Returns the fraction classified correctly, in [0, 1]."""
         return self.right / self.images
 
 
@@ -70,25 +70,24 @@ class RunFacts:
         model: registry name of the network.
         data: name of the data set.
         labels: class names, in the order of the logits.
-        recipe_name: the recipe its fields started from.
-        recipe: every field of the recipe.
-        command: the line that repeats the run.
-        origin: where the first weights came from: ``random``, ``torchvision IMAGENET1K_V2``.
-        train_images: images it learned from.
-        val_images: images held out, and read.
-        kept_epoch: the epoch whose weights were kept, counted from 1.
-        parameters: of the network.
-        device: what it was trained on: ``Intel Xeon, 2 threads``.
-        precision: of the training arithmetic.
-        versions: package to version.
-        date: when it ended, ISO 8601.
-        seconds: wall clock of the training; None where not measured.
+        recipe_name: name of the recipe with the defaults.
+        recipe: all fields of the recipe.
+        command: command line that repeats the run.
+        origin: origin of the initial weights: ``random``, ``torchvision IMAGENET1K_V2``.
+        train_images: number of training images.
+        val_images: number of held-out images that could be read.
+        kept_epoch: epoch whose weights were kept, counted from 1.
+        parameters: number of parameters of the network.
+        device: device of the training: ``Intel Xeon, 2 threads``.
+        precision: precision of the training.
+        versions: versions of packages, by name.
+        date: date of its end, ISO 8601.
+        seconds: duration of the training; None if not measured.
         images_per_second: median over epochs of training images per second, or None.
-        tested: what the kept weights answered for images that no epoch was judged by; None where
-            the data has no part for them.
-        weights_top1: held-out top-1 of the last epoch's weights themselves, where their average is
-            kept instead; None where there is none, or it was not measured.
-        data_path: the folder of images, where ``data`` is only its name.
+        tested: result of the kept weights on the test images; None if the data has none.
+        weights_top1: held-out top-1 of the unaveraged weights of the last epoch, if averaged ones
+            were kept; None otherwise, or if not measured.
+        data_path: path of the folder of images, if ``data`` is only its name.
     """
 
     model: str

@@ -1,4 +1,4 @@
-"""The folder of a run: unfinished while it trains, then renamed when it is complete."""
+"""The folder of a run: ``.partial`` during training, renamed when it is complete."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ _KEPT = ("state_dict", "epoch", "global_step", "pytorch-lightning_version", KEY)
 
 
 class PartialRun:
-    """``runs/<model>-<data>.partial``: a run that is not finished, and can be resumed.
+    """``runs/<model>-<data>.partial``: an unfinished run, which can be resumed.
 
-    It becomes ``runs/<model>-<data>`` by rename, and what stood there before stays until then.
+    It is renamed to ``runs/<model>-<data>`` at the end; an earlier run is kept until then.
 
     Args:
         run: the folder of the finished run.
@@ -45,14 +45,14 @@ class PartialRun:
 
     @property
     def last(self) -> Path:
-        """The checkpoint of the last whole epoch; not there before the first is done."""
+        """Returns the path of the last complete epoch's checkpoint, which may not exist yet."""
         return self.folder / LAST
 
     def start(self, plan: dict[str, Any], images: bytes, *, fresh: bool) -> None:
-        """Makes the folder with the plan of the run and the list of its images.
+        """Creates the folder with the plan of the run and the list of its images.
 
         Raises:
-            UserError: an unfinished run stands there, and ``fresh`` does not say to drop it.
+            UserError: there is an unfinished run, and ``fresh`` is false.
         """
         if self.last.exists() and not fresh:
             raise UserError(
@@ -66,7 +66,7 @@ class PartialRun:
         write_whole(self.folder / RUN_PLAN, (json.dumps(plan, indent=1) + "\n").encode())
 
     def drop_if_empty(self) -> None:
-        """Removes the folder if no epoch was saved in it: there is nothing to resume."""
+        """Removes the folder if no epoch was saved in it, as there is nothing to resume."""
         if not self.last.exists():
             shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -100,10 +100,10 @@ class PartialRun:
         """Raises UserError if the unfinished run has another plan or other images.
 
         Args:
-            plan: of :func:`make_plan`.
-            images: of :func:`training.identity.image_list`.
+            plan: from :func:`make_plan`.
+            images: from :func:`training.identity.image_list`.
         """
-        saved = {"images": None, **_flat(self.saved_plan())}  # earlier versions did not count them
+        saved = {"images": None, **_flat(self.saved_plan())}  # not stored by earlier versions
         list_file = self.folder / IMAGE_LIST
         if not list_file.exists():
             raise UserError(
@@ -132,10 +132,10 @@ class PartialRun:
     def save_final(self, metrics: Mapping[str, float] | None = None) -> Path:
         """Writes the final checkpoint, without the optimiser's state, and returns its path.
 
-        Its weights are those of the best epoch where the run kept one, else of the last.
+        Its weights are those of the best epoch, if the run keeps it, else of the last.
 
         Args:
-            metrics: added to those it has.
+            metrics: further metrics to add.
         """
         best = self.folder / BEST
         saved = read_checkpoint(best if best.exists() else self.last)
@@ -145,9 +145,9 @@ class PartialRun:
         return path
 
     def finish(self) -> Path:
-        """Returns the folder of the finished run, which this one has become."""
+        """Renames the folder to that of the finished run and returns it."""
         replace_folder(self.folder, self._run)
-        for name in (LAST, BEST):  # last: without them nothing would be resumed
+        for name in (LAST, BEST):  # at the very end, as resuming needs them
             (self._run / name).unlink(missing_ok=True)
         return self._run
 
@@ -163,7 +163,7 @@ class KeepEpochs(Checkpoint):
     def on_train_epoch_end(
         self, trainer: lightning.Trainer, module: lightning.LightningModule
     ) -> None:
-        """Saves; all processes call it, the first one writes."""
+        """Saves the epoch; all processes call it, only the first one writes."""
         trainer.save_checkpoint(self._folder / LAST)
         assert isinstance(module, ClassifierModule)
         reached = [epoch.val_top1 for epoch in module.history]
@@ -172,12 +172,12 @@ class KeepEpochs(Checkpoint):
 
 
 class WholeFileIO(TorchCheckpointIO):
-    """Writes checkpoints by rename, so that none is ever half written."""
+    """Writes checkpoints atomically, by rename."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
     ) -> None:
-        """Writes ``checkpoint``; an OSError leaves what was there before as it was."""
+        """Writes ``checkpoint``; after an OSError an earlier file is unchanged."""
         with whole_file(Path(path)) as file:
             torch.save(checkpoint, file)
             file.flush()
@@ -185,8 +185,8 @@ class WholeFileIO(TorchCheckpointIO):
 
 
 def make_plan(model: str, data: ImageData, recipe_name: str, recipe: Recipe) -> dict[str, Any]:
-    """Returns what decides a run's result, but for the images' contents, as plain values."""
-    teacher = checkpoint_path(Path(recipe.teacher or ""))  # by content: the folder may change
+    """Returns what determines a run's result, except the images' contents, as plain values."""
+    teacher = checkpoint_path(Path(recipe.teacher or ""))  # by digest, as the file may change
     return {
         "model": model,
         "data": data.name,
@@ -203,7 +203,7 @@ def _damaged(file: Path, why: str) -> UserError:
 
 
 def _relabelled(before: Sequence[str], now: Sequence[str]) -> str:
-    """Returns which labels changed, in words: all if there are few, else the first that differ."""
+    """Returns a text: which labels changed; all if there are few, else the first that differ."""
     if max(len(before), len(now)) <= NAMED:
         return f"labels were {', '.join(before)}, are {', '.join(now)}"
     at = next(index for index in count() if before[index : index + 1] != now[index : index + 1])

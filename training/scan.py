@@ -1,4 +1,4 @@
-"""Scans a folder: class folders, files that may be images, and machine litter."""
+"""Scans a folder for class folders and image files, ignoring system files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from core.errors import UserError
 from core.preprocess import ImageError, check_header
 
-# Of file systems, archives, network drives, desktops and notebooks; compared without case.
+# System files of file systems, archives, network drives, desktops, notebooks; case-insensitive.
 _BY_MACHINES = (
     "$recycle.bin",
     "#recycle",
@@ -23,9 +23,9 @@ _BY_MACHINES = (
     "system volume information",
     "thumbs.db",
 )
-# Beside images stand labels, notes and code; what Pillow makes of them is not asked.
+# Suffixes of labels, notes and code among the images, which are not tried as images.
 _NOT_MEANT = (".csv", ".db", ".json", ".md", ".py", ".tsv", ".txt", ".xml", ".yaml", ".yml")
-NAMED = 5  # so many of a long list are written out
+NAMED = 5  # most entries of a list that are written out
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Scan:
     """What was noticed while a data set was read.
 
     Attributes:
-        notes: what was taken for what, one line each.
+        notes: how folders and files were interpreted, one line each.
         unused: files that are not used, by reason.
     """
 
@@ -41,17 +41,17 @@ class Scan:
     unused: dict[str, list[Path]] = field(default_factory=dict)
 
     def note(self, text: str) -> None:
-        """Adds a line, once."""
+        """Adds a line, unless it is there already."""
         if text not in self.notes:
             self.notes.append(text)
 
     def leave_out(self, reason: str, files: Iterable[Path]) -> None:
-        """Counts ``files`` as not used."""
+        """Records ``files`` as not used."""
         if files := list(files):
             self.unused.setdefault(reason, []).extend(files)
 
     def use(self, file: Path) -> None:
-        """Removes ``file`` from the unused ones: it is used, though not as an image."""
+        """Removes ``file`` from the unused ones, as it is used, though not as an image."""
         for reason, files in list(self.unused.items()):
             left = [other for other in files if other.resolve() != file.resolve()]
             if not left:
@@ -69,40 +69,40 @@ class Scan:
 
 
 def in_words(reason: str, files: Sequence[Path]) -> str:
-    """Returns the number of files left out for a reason, with the first of them."""
+    """Returns a text: the number of files left out for a reason, and the first of them."""
     return f"{len(files):,} {reason} ({'' if len(files) == 1 else 'such as '}{files[0]})"
 
 
 def some(names: Collection[str]) -> str:
-    """Returns the first names of a list, and how many more there are."""
+    """Returns a text: the first names of a list, and the number of others."""
     rest = len(names) - NAMED
     return ", ".join(list(names)[:NAMED]) + (f" and {rest:,} more" if rest > 0 else "")
 
 
 def is_by_machines(name: str) -> bool:
-    """Returns whether an entry is hidden, or was left behind by a machine."""
+    """Returns whether an entry is hidden or a system file."""
     return name.startswith(".") or name.casefold() in _BY_MACHINES
 
 
 def is_meant(file: Path) -> bool:
-    """Returns whether a file may be an image by its name.
+    """Returns whether a file may be an image, by its name.
 
-    One with the suffix of a text counts if its header is that of an image.
+    With the suffix of a text file, its header must be that of an image.
     """
     name = file.name
     return not is_by_machines(name) and (not is_named_otherwise(name) or is_image(file))
 
 
 def is_named_otherwise(name: str) -> bool:
-    """Returns whether a file is called like labels, notes or code that stand beside images."""
+    """Returns whether a file has the suffix of labels, notes or code."""
     return name.lower().endswith(_NOT_MEANT)
 
 
 def subfolders(root: Path, scan: Scan) -> list[Path]:
-    """Returns the folders in ``root`` that hold files, sorted; others are noted.
+    """Returns the folders in ``root`` that contain files, sorted; notes the others.
 
     Raises:
-        UserError: a link that leads nowhere.
+        UserError: a broken link.
     """
     found: list[Path] = []
     empty: list[Path] = []
@@ -119,17 +119,17 @@ def subfolders(root: Path, scan: Scan) -> list[Path]:
 
 
 def direct_files(root: Path) -> list[Path]:
-    """Returns the files right in ``root`` that may be meant as images, sorted."""
+    """Returns the files directly in ``root`` that may be images, sorted."""
     return sorted(entry for entry in root.iterdir() if entry.is_file() and is_meant(entry))
 
 
 def holds_images(folder: Path) -> bool:
-    """Returns whether any file right in ``folder`` is an image, by its header."""
+    """Returns whether any file directly in ``folder`` is an image, by its header."""
     return any(is_image(file) for file in direct_files(folder))
 
 
 def is_image(file: Path) -> bool:
-    """Returns whether the header of a file is one of an image."""
+    """Returns whether a file has the header of an image."""
     try:
         check_header(file)
     except ImageError:
@@ -138,7 +138,7 @@ def is_image(file: Path) -> bool:
 
 
 def find_files(folder: Path, scan: Scan) -> list[Path]:
-    """Returns every file below ``folder`` that may be an image, sorted; the others are counted."""
+    """Returns the files below ``folder`` that may be images, sorted; records the others."""
     found: list[Path] = []
     for here, folders, files in walk_folders(folder):
         machines = [name for name in (*folders, *files) if is_by_machines(name)]
@@ -153,7 +153,7 @@ def find_files(folder: Path, scan: Scan) -> list[Path]:
 def class_files(root: Path, scan: Scan, *, least: int = 2) -> dict[str, list[Path]]:
     """Returns the files of each class of a folder of class folders, by sorted class name.
 
-    Names are NFC, so that a folder made on a Mac and one made on Linux are one class.
+    Names are normalised (NFC), so that folders made on a Mac and on Linux are the same class.
 
     Raises:
         UserError: fewer than ``least`` classes, a class without any file that may be an image, a
@@ -174,7 +174,7 @@ def class_files(root: Path, scan: Scan, *, least: int = 2) -> dict[str, list[Pat
 
 
 def class_name(name: str, place: Path) -> str:
-    """Returns a class name in NFC; UserError if ``name``, read at ``place``, is not UTF-8."""
+    """Returns ``name`` in NFC; raises UserError, naming ``place``, if it is not UTF-8."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -186,7 +186,7 @@ def class_name(name: str, place: Path) -> str:
 
 
 def similar_names(names: Iterable[str]) -> list[str]:
-    """Returns a sentence for each two of ``names`` that differ only in case or outer blanks."""
+    """Returns a warning for each pair of ``names`` that differ only in case or outer spaces."""
     first: dict[str, str] = {}
     said = []
     for name in sorted(names):
@@ -197,12 +197,12 @@ def similar_names(names: Iterable[str]) -> list[str]:
 
 
 def _holds_files(folder: Path) -> bool:
-    """Returns whether there is any file below, but those of machines."""
+    """Returns whether the folder contains any file, at any depth, except system files."""
     return any(not all(map(is_by_machines, files)) for _, _, files in walk_folders(folder))
 
 
 def _raise(error: OSError) -> None:
-    raise error  # os.walk would pass over what it may not list
+    raise error  # os.walk would skip folders that it cannot list
 
 
 def walk_folders(
@@ -210,11 +210,11 @@ def walk_folders(
 ) -> Iterator[tuple[str, list[str], list[str]]]:
     """Yields each folder from ``folder`` down, with the names of folders and files in it.
 
-    Those of machines are named, but not entered; a link into a loop is followed once.
+    System folders are listed but not entered; links that form a loop are followed once.
 
     Args:
-        folder: where to begin.
-        onerror: called with why a folder cannot be listed, which is then passed over.
+        folder: the root.
+        onerror: called with the exception for a folder that cannot be listed and is skipped.
     """
     seen: set[str] = set()
     for here, folders, files in os.walk(folder, onerror=onerror, followlinks=True):

@@ -28,27 +28,27 @@ _SPELLINGS: Mapping[str, Role] = {
     "testing": "test",
     "tests": "test",
 }
-# Words that may stand beside the spellings, as in seg_train, training_set and train_images.
+# Words that may accompany the part's name, as in seg_train, training_set and train_images.
 _BESIDE = {"data", "dataset", "folder", "image", "images", "img", "imgs", "photos", "pictures"}
 _BESIDE |= {"samples", "seg", "split"}
-_WORD = re.compile(r"[^\W\d_]+")  # years and numbers, as in train2017, say nothing
+_WORD = re.compile(r"[^\W\d_]+")  # years and numbers, as in train2017, are ignored
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _DONE = {"train": "learned from", "val": "held out", "test": "tested on"}
 
 
 def find_parts(folder: Path, chosen: Sequence[str], scan: Scan) -> dict[Role, Path]:
-    """Returns the folder of class folders of each part; ``train`` is always among them.
+    """Returns the folder of class folders of each part; there is always a ``train``.
 
-    A folder that holds nothing but one folder is entered, as archives unpack that way.
+    A folder that contains only one folder is entered, as archives often unpack that way.
 
     Args:
-        folder: of the user.
-        chosen: ``("none",)`` or ``("train=FOLDER", "val=FOLDER", ...)``, below ``folder``; empty:
-            by the names.
-        scan: gets a line that says which folder was taken for which part.
+        folder: the user's folder.
+        chosen: ``("none",)`` or ``("train=FOLDER", "val=FOLDER", ...)``, below ``folder``; empty to
+            recognise the names.
+        scan: receives a note that says which folder is which part.
 
     Raises:
-        UserError: names that leave it open, or choices that are not there.
+        UserError: ambiguous names, or chosen folders that do not exist.
     """
     if chosen and tuple(chosen) != ("none",):
         return _described(folder, _chosen_parts(folder, chosen), scan)
@@ -64,9 +64,9 @@ def find_parts(folder: Path, chosen: Sequence[str], scan: Scan) -> dict[Role, Pa
 
 
 def role_of(name: str) -> tuple[Role, frozenset[str]] | None:
-    """Returns the part that a folder's name tells, and its other words; None if it tells none.
+    """Returns the part in a folder's name, and the other words; None if it names no part.
 
-    ``seg_Train2017`` is ``train``, with the other word ``seg``.
+    ``seg_Train2017`` gives ``train`` and the other word ``seg``.
     """
     words = [
         word.casefold().removesuffix("set")  # trainset, or a train_set
@@ -79,9 +79,9 @@ def role_of(name: str) -> tuple[Role, frozenset[str]] | None:
 
 
 def _check_no_parts(folder: Path, root: Path) -> None:
-    """Raises UserError if all folders of ``root`` hold folders of the same names, and no image.
+    """Raises UserError if all folders of ``root`` contain folders of equal names and no images.
 
-    Then they look like parts of a data set whose names do not say what they are for.
+    They are then probably parts of a data set with names that are not recognised.
     """
     folders = subfolders(root, Scan())
     inside = [{each.name for each in subfolders(part, Scan())} for part in folders]
@@ -97,10 +97,10 @@ def _check_no_parts(folder: Path, root: Path) -> None:
 
 
 def _parts_by_name(folder: Path, root: Path, scan: Scan) -> dict[Role, Path]:
-    """Returns the parts that names in ``root`` tell; none if they are class folders.
+    """Returns the parts named in ``root``; empty if its folders are class folders.
 
-    Where a name might be either, what the folder holds decides: a class holds images, a part
-    holds folders of them. What then is still open is refused.
+    If a name could be either, the content decides: a class contains images, a part contains folders
+    of images. If it is still ambiguous, it is refused.
     """
     folders = subfolders(root, Scan())
     named = _named(folders)
@@ -130,10 +130,10 @@ def _parts_by_name(folder: Path, root: Path, scan: Scan) -> dict[Role, Path]:
 
 
 def _named(folders: Sequence[Path]) -> dict[Role, list[Path]]:
-    """Returns the folders whose names say what they are for.
+    """Returns the folders whose names name a part.
 
-    Other words in a name are usual ones, or those of another part: pets_train and pets_test, but
-    not train_station.
+    The other words of a name must be common ones, or occur in another part's name: pets_train and
+    pets_test, but not train_station.
     """
     marked = {path: told for path in folders if (told := role_of(path.name))}
     named: dict[Role, list[Path]] = {}
@@ -145,16 +145,16 @@ def _named(folders: Sequence[Path]) -> dict[Role, list[Path]]:
 
 
 def _holds_classes(folder: Path) -> bool:
-    """Returns whether a folder holds folders of images rather than images."""
+    """Returns whether a folder contains folders of images rather than images."""
     inner = _entered(folder)
     count = len(subfolders(inner, Scan()))
     return count > 1 or (count == 1 and not holds_images(inner))
 
 
 def _entered(folder: Path) -> Path:
-    """Returns the folder that holds class folders or parts, as deep as it lies.
+    """Returns the folder, at any depth, that contains the class folders or parts.
 
-    A folder is entered if it holds nothing else, and holds folders itself.
+    A folder is entered if it is the only entry and contains folders itself.
     """
     inside = subfolders(folder, Scan())
     if len(inside) != 1 or holds_images(folder) or not subfolders(inside[0], Scan()):
@@ -163,7 +163,7 @@ def _entered(folder: Path) -> Path:
 
 
 def _described(root: Path, parts: Mapping[Role, Path], scan: Scan) -> dict[Role, Path]:
-    """Returns the parts, each entered as deep as its class folders lie, and notes them."""
+    """Returns the folder of class folders of each part, and notes them in ``scan``."""
     entered = {role: _entered(parts[role]) for role in ROLES if role in parts}
     said = [f"{_DONE[role]} {path.relative_to(root)}/" for role, path in entered.items()]
     if "val" not in entered:

@@ -27,15 +27,15 @@ from training.run import KeepEpochs, PartialRun, WholeFileIO
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Accelerators:
-    """Where a run is computed."""
+    """The devices of a run."""
 
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     """auto: GPUs if there are any."""
     devices: int = 0
-    """Processes on this host, one per GPU; 0: all GPUs, or one process on a CPU. Under torchrun,
-    what torchrun started."""
+    """Number of processes on this host, one per GPU; 0: all GPUs, or one process on a CPU. Under
+    torchrun: the number that it started."""
     nodes: int = 1
-    """Hosts; start the same command on each with torchrun."""
+    """Number of hosts; start the same command on each with torchrun."""
 
 
 def make_trainer(recipe: Recipe, machine: Accelerators, partial: PartialRun) -> lightning.Trainer:
@@ -63,17 +63,17 @@ def make_trainer(recipe: Recipe, machine: Accelerators, partial: PartialRun) -> 
 
 
 class OwnSignals(lightning.Callback):
-    """Restores the SIGTERM handler, which Lightning replaces by one that ends with status 0."""
+    """Restores our SIGTERM handler, which Lightning replaces by one that exits with status 0."""
 
     def setup(
         self, trainer: lightning.Trainer, module: lightning.LightningModule, stage: str
     ) -> None:
-        """Remembers the handler that Lightning is about to replace."""
+        """Saves the handler before Lightning replaces it."""
         self._handler = signal.getsignal(signal.SIGTERM)
 
     def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        """Puts it back."""
-        if threading.current_thread() is threading.main_thread():  # others may not, and need not
+        """Restores it."""
+        if threading.current_thread() is threading.main_thread():  # only it may set handlers
             signal.signal(signal.SIGTERM, self._handler)
 
 
@@ -103,7 +103,7 @@ def trainer_options(recipe: Recipe, machine: Accelerators) -> dict[str, Any]:
 
 
 def precision_for(recipe: Recipe, *, gpu: bool) -> Any:
-    """Returns Lightning's name of the precision a recipe is computed in."""
+    """Returns Lightning's name of the recipe's precision."""
     chosen = recipe.precision
     if chosen == "auto":
         chosen = "fp32" if not gpu else "bf16" if torch.cuda.is_bf16_supported() else "fp16"
@@ -120,9 +120,9 @@ def device_name(trainer: lightning.Trainer) -> str:
 
 
 def is_first_process() -> bool:
-    """Returns whether this process is the one of a run that writes files and messages.
+    """Returns whether this is the process of the run that writes files and messages.
 
-    Read from the environment, as it is asked before Lightning knows.
+    It is read from the environment, as it is needed before Lightning is set up.
     """
     return all(int(os.environ.get(name, 0)) == 0 for name in ("RANK", "LOCAL_RANK", "NODE_RANK"))
 
@@ -133,7 +133,7 @@ def quiet() -> Iterator[None]:
     for name in ("pytorch_lightning", "lightning", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.ERROR)
     with warnings.catch_warnings():
-        # A few small images need no worker processes; Lightning would advise them anyway.
+        # Lightning advises worker processes even for a few small images.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
         warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # inside Lightning

@@ -16,23 +16,23 @@ Matrix = np.ndarray[tuple[int, int], np.dtype[np.int64]]
 
 PER_CLASS = "per_class.csv"
 FEW = 10
-"""Held-out images of a class below which its figures are marked."""
-_WHOLE, _PART = 30, 20  # classes up to which the picture shows all, and what it shows of more
-_Z95 = 1.959964  # of the normal distribution: 95 % lie within this many standard deviations
+"""Classes with fewer held-out images are marked."""
+_WHOLE, _PART = 30, 20  # most classes for which the picture shows all; number shown otherwise
+_Z95 = 1.959964  # 95 % of the normal distribution is within so many standard deviations
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClassResult:
-    """One class on the held-out images.
+    """Figures of one class on the held-out images.
 
     Attributes:
-        index: of the class, in the order of the logits.
-        label: its name.
-        images: held-out images of this class.
-        right: those of them classified correctly.
-        predicted: held-out images of any class that were given this name.
-        taken_for: index of the class it is most often taken for; None where it never is.
-        times: how often it is taken for that class.
+        index: index of the class, in the order of the logits.
+        label: name of the class.
+        images: number of held-out images of this class.
+        right: number of them classified correctly.
+        predicted: number of held-out images of any class classified as this one.
+        taken_for: index of the class it is most often confused with; None if it never is.
+        times: number of those confusions.
     """
 
     index: int
@@ -45,12 +45,12 @@ class ClassResult:
 
     @property
     def top1(self) -> float | None:
-        """Returns the share of its images classified correctly, in [0, 1]; None without images."""
+        """Returns the fraction of its images classified correctly; None without images."""
         return self.right / self.images if self.images else None
 
     @property
     def precision(self) -> float | None:
-        """Returns the share of the images given its name that bear it; None if there are none."""
+        """Returns the fraction of images classified as it that are of it; None without any."""
         return self.right / self.predicted if self.predicted else None
 
     @property
@@ -67,7 +67,7 @@ class ClassResult:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pair:
-    """Images of class ``true`` that were taken for ``predicted``: indices, and how many."""
+    """The number of images of class ``true`` that were classified as ``predicted``."""
 
     true: int
     predicted: int
@@ -77,7 +77,7 @@ class Pair:
 def wilson(right: int, images: int) -> tuple[float, float]:
     """Returns the 95 % confidence interval of ``right / images``, in [0, 1].
 
-    Wilson's score interval (1927): it keeps inside [0, 1] and has a width at 0 and 1 as well.
+    It is Wilson's score interval (1927), which is within [0, 1] and has a width even at 0 and 1.
     ``images`` is at least 1.
     """
     assert 0 <= right <= images, f"{right} of {images}"
@@ -90,16 +90,16 @@ def wilson(right: int, images: int) -> tuple[float, float]:
 
 
 def chance(confusion: Matrix) -> str | None:
-    """Returns a sentence if top-1 cannot be told from chance, else None.
+    """Returns a sentence if top-1 is not significantly better than chance, else None.
 
-    That is so where its 95 % interval begins no higher than the share of the largest class.
+    That is the case if its 95 % interval starts at or below the fraction of the largest class.
     """
     images, largest = int(confusion.sum()), int(confusion.sum(axis=1).max())
     return no_better_than_chance(int(confusion.trace()), images, largest)
 
 
 def no_better_than_chance(right: int, images: int, largest: int) -> str | None:
-    """Returns what :func:`chance` does, of ``images`` of which ``largest`` are of one class."""
+    """As :func:`chance`, for ``images`` of which ``largest`` are in the largest class."""
     if not images or wilson(right, images)[0] > largest / images:
         return None
     return (
@@ -140,9 +140,9 @@ def per_class_csv(results: Sequence[ClassResult]) -> str:
 
 
 def confused_pairs(confusion: Matrix) -> list[Pair]:
-    """Returns every pair of classes that was confused, the most often first.
+    """Returns all confused pairs of classes, the most frequent first.
 
-    Pairs of one count stand in the order of the classes.
+    Pairs with equal counts are in the order of the classes.
     """
     wrong = _wrong(confusion)
     true, predicted = wrong.nonzero()
@@ -154,13 +154,13 @@ def confused_pairs(confusion: Matrix) -> list[Pair]:
 
 
 def most_confused(confusion: Matrix, count: int) -> list[int]:
-    """Returns the indices of up to ``count`` classes that are most often confused.
+    """Returns the indices of at most ``count`` classes, those that are most often confused.
 
-    Pairs of classes, whichever was taken for the other, join from the most confused on, so those
-    that are confused stand side by side. Fewer come back where fewer are confused.
+    Pairs are added in order of their confusions in both directions, so confused classes are
+    adjacent.
     """
     wrong = _wrong(confusion)
-    chosen: dict[int, None] = {}  # a set that keeps its order
+    chosen: dict[int, None] = {}  # an ordered set
     for pair in confused_pairs(np.triu(wrong + wrong.T)):
         new = {pair.true, pair.predicted} - chosen.keys()
         if len(chosen) + len(new) <= count:

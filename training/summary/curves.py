@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
 Panel = alt.LayerChart | alt.FacetChart
 
-# Told apart by lightness and by dash, too: for eyes and printers that see no colours.
+# They differ in lightness and dash too, for colour-blind readers and monochrome printers.
 _COLOURS = {"training": "#e2803a", "held-out": "#1f63b0"}
 _DASHES = {"training": [5, 3], "held-out": [1, 0]}
 _WIDTH, _NARROW, _HEIGHT, _GAP = 350, 190, 250, 36
-_DOTS = 40  # epochs up to which each is a dot on its line
+_DOTS = 40  # most epochs for which each has a dot
 
 
 def curves_png(epochs: Sequence[Epoch], best: Epoch, title: str, subtitle: str) -> bytes:
-    """Returns the picture of loss, top-1 and learning rate over the epochs, ``best`` encircled.
+    """Returns a PNG of loss, top-1 and learning rate over the epochs, with ``best`` circled.
 
-    What is not finite leaves a gap; a panel without any value says so.
+    Values that are not finite leave a gap; a panel without values says so.
     """
     data = {
         "losses": _records(epochs, {"training": "loss", "held-out": "val_loss"}),
@@ -69,7 +69,7 @@ def curves_png(epochs: Sequence[Epoch], best: Epoch, title: str, subtitle: str) 
 
 
 def _records(epochs: Sequence[Epoch], fields: dict[str, str], *, times: float = 1) -> Records:
-    """Returns a record per line and epoch; its value is None, a gap, where none can be drawn."""
+    """Returns a record per line and epoch; its value is None, a gap, if it is not finite."""
     records = []
     for line, field in fields.items():
         for epoch in epochs:
@@ -90,7 +90,7 @@ def _drawn(records: Records) -> list[float]:
 
 
 def _mark_best(words: str) -> list[alt.Chart]:
-    """Returns a ring around the best epoch, and words in the corner a rising curve leaves free."""
+    """Returns a ring around the best epoch, and a text in the corner below a rising curve."""
     ring, text = (alt.Chart(alt.NamedData(name="best")) for _ in range(2))
     colour = _COLOURS["held-out"]
     return [
@@ -131,7 +131,7 @@ def _lines(
 
 
 def _told_apart(channel: Any, values: Mapping[str, Any]) -> Any:
-    """Returns the lines' ``channel``; with one legend, of strokes, for all that tell them apart."""
+    """Returns the lines' ``channel``, with one common legend."""
     legend = alt.Legend(
         orient="top", title=None, symbolType="stroke", symbolSize=500, symbolStrokeWidth=2.5
     )
@@ -146,12 +146,12 @@ def _ticks(first: int, last: int, most: int) -> list[int]:
     steps = (digit * 10**power for power in range(9) for digit in (1, 2, 5))
     step = next(step for step in steps if (last - first) / step <= most)
     ticks = [at for at in range(0, last + 1, step) if at >= first]
-    near = ticks[0] - first < 0.7 * step  # the two numbers would crowd each other
+    near = ticks[0] - first < 0.7 * step  # the two numbers would overlap
     return ticks if near else [first, *ticks]
 
 
 def _panel(layers: list[alt.Chart], title: str, scale: alt.Scale, width: int) -> Panel:
-    """Returns the layers with an axis of values; without values it says of what there are none."""
+    """Returns the layers with a value axis; without values, a text that says so."""
     first, *others = layers
     if first.mark is alt.Undefined:
         first = first.mark_text(text=[title, "no value to draw"], color=QUIET)

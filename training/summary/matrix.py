@@ -11,10 +11,10 @@ from report.format import one_line
 from report.theme import QUIET, Records, png, sheet
 from training.summary.confusion import Matrix
 
-# Evenly spaced on the scale's square root, from nearly white to navy.
+# Evenly spaced on the square root scale, from nearly white to navy.
 _BLUES = {0: "#f3f5f9", 0.0625: "#c6dbef", 0.25: "#6baed6", 0.5625: "#2171b5", 1: "#08306b"}
-_DARK = 0.51  # share from which white reads better on the blue than black; either has 4.5:1
-_COUNTS = 15  # classes up to which counts are legible in the cells
+_DARK = 0.51  # fraction from which white text has more contrast than black; both have 4.5:1
+_COUNTS = 15  # most classes for which counts are legible in the cells
 
 
 def confusion_png(
@@ -32,8 +32,8 @@ def confusion_chart(
 ) -> tuple[alt.LayerChart | alt.FacetChart, dict[str, Records]]:
     """Returns the chart of the rows and columns ``shown`` of a confusion matrix, and its data.
 
-    Colour is the share of the true class's images, those not shown included. The scale is a
-    square root, so that a confusion of 1 % is seen beside 99 % on the diagonal.
+    Colour is the fraction of the true class's images, including classes not shown. The scale is a
+    square root, so that a confusion of 1 % is visible next to 99 % on the diagonal.
     """
     size = len(shown)
     cell = min(76, max(21, 500 // size))
@@ -48,7 +48,7 @@ def confusion_chart(
         for row, a in enumerate(shown)
         for column, b in enumerate(shown)
     ]
-    # Places stand for names, which may repeat: ImageNet has two classes "crane".
+    # Positions are used instead of names, which may repeat: ImageNet has two classes "crane".
     axis = alt.Axis(
         labelExpr=f"{json.dumps(names)}[datum.value]",
         labelLimit=0,
@@ -97,5 +97,5 @@ def confusion_chart(
 
 
 def _short(name: str) -> str:
-    """Returns a name of at most 26 letters; what is left out is in the middle, as ends differ."""
+    """Returns a name of at most 26 letters, cut in the middle, as ends of names differ."""
     return name if len(name) <= 26 else f"{name[:14]}…{name[-11:]}"

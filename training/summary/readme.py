@@ -1,4 +1,4 @@
-"""The README of a run: what a colleague wants to know, in sentences computed from its figures."""
+"""The README of a run, generated from its figures."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from training.summary.confusion import (
 
 README, CURVES, CONFUSION = "README.md", "curves.png", "confusion.png"
 
-OVERFITS = 0.1  # top-1 in training above held-out top-1 by more than this is remarked on
+OVERFITS = 0.1  # difference of training and held-out top-1 from which overfitting is reported
 _FIRST_FIELDS = (
     "epochs",
     "batch_size",
@@ -43,8 +43,8 @@ _EPOCH_COLUMNS = (
     "images/s",
     "time",
 )
-ALL_CLASSES = 20  # up to which the README lists each class
-_WORST, _BEST, _PAIRS = 10, 3, 10  # what it lists of more classes, and of confused pairs
+ALL_CLASSES = 20  # most classes for which the README lists all
+_WORST, _BEST, _PAIRS = 10, 3, 10  # numbers of classes listed otherwise, and of confused pairs
 _CLASS_COLUMNS = ("class", "images", "right", "top-1", "precision", "most often taken for")
 _PAIR_COLUMNS = ("true class", "taken for", "images", "share of the true class")
 
@@ -119,12 +119,12 @@ def readme(facts: RunFacts, epochs: Sequence[Epoch], confusion: Matrix) -> str:
 
 
 def reached(results: Sequence[ClassResult]) -> str:
-    """Returns the held-out top-1 with its interval and number of images, in words."""
+    """Returns a text: the held-out top-1 with its interval and number of images."""
     return _top1(*_totals(results), "held-out image")
 
 
 def _final(facts: RunFacts, results: Sequence[ClassResult]) -> str:
-    """Returns the figure to quote: of the test images where there are some."""
+    """Returns the main figure: top-1 on the test images if there are any, else on held-out ones."""
     return _top1(*facts.tested, "test image") if facts.tested else reached(results)
 
 
@@ -163,7 +163,7 @@ def _opening(facts: RunFacts, results: Sequence[ClassResult]) -> list[str]:
 
 
 def _tested(facts: RunFacts) -> list[str]:
-    """Returns what the figure in the title is of, where it is not of the held-out images."""
+    """Returns lines on the test images, if the figure in the title is of them."""
     if not facts.tested:
         return []
     return [
@@ -175,7 +175,7 @@ def _tested(facts: RunFacts) -> list[str]:
 
 
 def _epoch_rows(kept_epoch: int, epochs: Sequence[Epoch]) -> list[list[str]]:
-    """Returns the cells of the epoch that was kept, and of the best if that is another."""
+    """Returns the table rows of the kept epoch, and of the best if it is another one."""
     kept = epochs[kept_epoch - 1]
     best = best_epoch(epochs, kept)
     rows = [("kept", kept)] if best is kept else [("best", best), ("kept", kept)]
@@ -213,7 +213,7 @@ def _next(facts: RunFacts) -> str:
 def findings(
     facts: RunFacts, epochs: Sequence[Epoch], confusion: Matrix, results: Sequence[ClassResult]
 ) -> Iterable[str]:
-    """Yields the warnings that the README begins with."""
+    """Yields the warnings at the start of the README."""
     kept = epochs[facts.kept_epoch - 1]
     best = best_epoch(epochs, kept)
     for doubt in doubts(facts, epochs, confusion):
@@ -240,7 +240,7 @@ def findings(
 
 
 def doubts(facts: RunFacts, epochs: Sequence[Epoch], confusion: Matrix) -> Iterable[str]:
-    """Yields a sentence for each reason not to use the network as it is."""
+    """Yields a sentence for each reason not to use the network yet."""
     if words := chance(confusion):
         yield words
     if facts.weights_top1 is None:
@@ -255,7 +255,7 @@ def doubts(facts: RunFacts, epochs: Sequence[Epoch], confusion: Matrix) -> Itera
 
 
 def best_epoch(epochs: Sequence[Epoch], kept: Epoch) -> Epoch:
-    """Returns the epoch of the highest held-out top-1: of several the one kept, else the first."""
+    """Returns the epoch with the highest held-out top-1; of ties, the kept one, else the first."""
     return max([kept, *epochs], key=lambda epoch: epoch.val_top1)
 
 
@@ -268,7 +268,7 @@ def class_lines(results: Sequence[ClassResult]) -> list[str]:
     )
     if len(results) <= ALL_CLASSES:
         return [*_class_table(results, results), "", meaning]
-    # Of two classes of one top-1, that with more images says more.
+    # Of classes with equal top-1, those with more images come first.
     measured = [(result.top1, result) for result in results if result.top1 is not None]
     worst = [r for _, r in sorted(measured, key=lambda pair: (pair[0], -pair[1].images))][:_WORST]
     best = [r for _, r in sorted(measured, key=lambda pair: (-pair[0], -pair[1].images))][:_BEST]
@@ -325,7 +325,7 @@ def pair_lines(confusion: Matrix, results: Sequence[ClassResult]) -> list[str]:
 
 
 def confusion_caption(confusion: Matrix) -> list[str]:
-    """Returns what the picture shows, in sentences without a full stop."""
+    """Returns the caption of the picture: sentences without full stops."""
     colour = "Colour: share of all images of the true class, on a square-root scale"
     total, shown = len(confusion), len(shown_classes(confusion))
     if shown == total:

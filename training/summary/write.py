@@ -1,4 +1,4 @@
-"""Writes what a finished run leaves for people: README.md, two pictures, a table."""
+"""Writes the summary of a finished run: README.md, two pictures, a table."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from training.summary.readme import (
 def write_summary(
     folder: Path, facts: RunFacts, epochs: Sequence[Epoch], confusion: Matrix
 ) -> Path:
-    """Returns the README.md in ``folder``, which shows a finished run to a colleague.
+    """Writes the summary of a finished run to ``folder`` and returns the path of README.md.
 
-    Beside it now stand ``curves.png``, ``confusion.png`` and ``per_class.csv``.
+    It also writes ``curves.png``, ``confusion.png`` and ``per_class.csv``.
 
     Args:
-        folder: of the run.
-        facts: what happened.
-        epochs: all of them, in order; at least one.
-        confusion: int64 (C, C), rows the true class, columns the predicted one, of the held-out
-            images with the final weights.
+        folder: folder of the run.
+        facts: facts of the run.
+        epochs: all epochs in order; at least one.
+        confusion: int64 (C, C) of held-out images with the final weights: rows are true classes,
+            columns predicted ones.
     """
-    from training.summary.curves import curves_png  # Altair loads where it is used
+    from training.summary.curves import curves_png  # imports Altair
     from training.summary.matrix import confusion_png
 
     classes = len(facts.labels)
@@ -58,7 +58,7 @@ def write_summary(
         f"Confusion of {title}",
         [f"{facts.val_images:,} held-out images, the final weights", *confusion_caption(confusion)],
     )
-    # A folder's name need not be Unicode, and a class is named by a folder.
+    # Class names come from folder names, which may not be valid Unicode.
     write_whole(folder / PER_CLASS, per_class_csv(results).encode(errors="replace"))
     write_whole(folder / CURVES, curves)
     write_whole(folder / CONFUSION, picture)
