@@ -1,1 +1,1 @@
-"""What an artifact says of many images, without a server: sources, rows, files of rows."""
+"""Classification of many images without a server, and evaluation of artifacts."""

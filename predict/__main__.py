@@ -9,7 +9,7 @@ from predict.command import Predict
 
 
 def main() -> int:
-    """Returns the exit status of what the command line asks for."""
+    """Runs the command line and returns its exit status."""
     return tyro.cli(Predict, prog=cli.program("predict"))()
 
 

@@ -1,4 +1,4 @@
-"""Images in zip and tar archives, read where they lie: nothing is unpacked to disk."""
+"""Reads images from zip and tar archives, without unpacking to disk."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from training.scan import is_by_machines, is_named_otherwise
 ZIP = (".zip", ".cbz")
 TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 SEPARATOR = "!"  # archive.zip!member
-_HEADER = 1 << 20  # bytes that the header of a member may have
+_HEADER = 1 << 20  # size limit of a member's header in bytes
 _BROKEN = (
-    *(OSError, EOFError, RuntimeError, ValueError),  # of a password, or a method that is not known
+    *(OSError, EOFError, RuntimeError, ValueError),  # passwords, unknown compression methods
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError),
 )
 
@@ -32,19 +32,19 @@ _BROKEN = (
 def zip_items(
     name: str, opened: Callable[[], BinaryIO], max_bytes: int, passed: Counter[str]
 ) -> Iterator[Item]:
-    """Yields the images of a zip archive, as it lists them; its list is held.
+    """Yields the images of a zip archive in the order of its directory, which is kept in memory.
 
     Args:
-        name: what it is called.
-        opened: returns its bytes.
-        max_bytes: largest image file that is read.
-        passed: counts the members that are no images.
+        name: name of the archive.
+        opened: opens the archive.
+        max_bytes: size limit of an image file; larger ones are not read.
+        passed: counts the members that are not images, by reason.
     """
     file = None
     try:
         file = opened()
         archive = zipfile.ZipFile(file)
-        weakref.finalize(archive, file.close)  # the last of its items to be read needs it still
+        weakref.finalize(archive, file.close)  # kept open until its last item is read
     except _BROKEN as error:
         if file is not None:
             file.close()
@@ -62,14 +62,14 @@ def zip_items(
 def tar_items(
     name: str, opened: Callable[[], BinaryIO], max_bytes: int, passed: Counter[str]
 ) -> Iterator[Item]:
-    """Yields the images of a tar archive while it is read once, from its first byte to its last.
+    """Yields the images of a tar archive while reading it once, from start to end.
 
-    Each must be loaded before the next is asked for. Arguments as of :func:`zip_items`.
+    Each must be loaded before the next is requested. Arguments as for :func:`zip_items`.
     """
     try:
         with opened() as file, tarfile.open(fileobj=file, mode="r|*", tarinfo=_Header) as archive:
             while (info := archive.next()) is not None:
-                archive.members.clear()  # type: ignore[attr-defined]  # it would keep them all
+                archive.members.clear()  # type: ignore[attr-defined]  # it would keep all
                 if _is_meant(info.name, info.isdir(), passed):
                     yield Item(
                         path=readable(f"{name}{SEPARATOR}{info.name}"),
@@ -82,7 +82,7 @@ def tar_items(
 
 
 class _Header(tarfile.TarInfo):
-    """A member's header, of which the long names and attributes are bounded, too."""
+    """A member's header, with a limit on the size of long names and attributes."""
 
     def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
         if not self.isreg() and self.size > _HEADER:
@@ -110,7 +110,7 @@ def _read_tar(archive: tarfile.TarFile, info: tarfile.TarInfo, max_bytes: int) -
 
 
 def _read(opened: Callable[[], IO[bytes]], size: int, max_bytes: int) -> bytes:
-    """Returns the bytes of a member; no more than allowed is inflated, whatever its header says."""
+    """Returns the bytes of a member; never inflates more than ``max_bytes``."""
     if size > max_bytes:
         raise ImageError(f"it exceeds the limit of {max_bytes} bytes (--max-bytes)")
     try:
@@ -123,7 +123,7 @@ def _read(opened: Callable[[], IO[bytes]], size: int, max_bytes: int) -> bytes:
 
 
 def _is_meant(name: str, is_folder: bool, passed: Counter[str]) -> bool:
-    """Returns whether a member may be an image by its name; one that is none is counted."""
+    """Returns whether a member may be an image, by its name; counts it in ``passed`` if not."""
     if is_folder:
         return False
     parts = PurePosixPath(name).parts

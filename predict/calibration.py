@@ -1,4 +1,4 @@
-"""How far the scores of an evaluation are from the share of right answers."""
+"""The section of an evaluation report on calibration: scores compared with accuracy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from report.section import Figure, Section, Table
 
 
 def calibration(evaluation: Evaluation) -> Section:
-    """Returns the section on how far scores are from top-1, with a table of the bins."""
+    """Returns the section that compares scores with top-1, with a table of the bins."""
     gap = evaluation.confidence - evaluation.top1
     direction = "more" if gap > 0 else "less"
     header = ("Score", "Images", "Mean score", "Top-1")

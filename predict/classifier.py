@@ -1,4 +1,4 @@
-"""An artifact as a function from images to predictions.
+"""Classifies images with an artifact.
 
 >>> with Classifier.open(Path("artifacts/mobilenet_v3_large-digits")) as classify:
 ...     classify("digit.png").label
@@ -36,12 +36,12 @@ ImageSource = str | Path | bytes | Image.Image | Pixels
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """Which images are taken; the defaults are those of the service.
+    """Limits of accepted images; the defaults are those of the service.
 
     Attributes:
-        max_bytes: largest image file.
-        max_pixels: most pixels of an image, judged before decoding.
-        truncated: whether to take a JPEG that is cut short; see :func:`core.preprocess.decode`.
+        max_bytes: size limit of an image file.
+        max_pixels: limit of an image's pixels, checked before decoding.
+        truncated: whether to accept truncated JPEGs; see :func:`core.preprocess.decode`.
     """
 
     max_bytes: int = 20_000_000
@@ -51,14 +51,14 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Prediction:
-    """What the network says of one image.
+    """The prediction for one image.
 
     Attributes:
         label: the most likely class.
-        index: its number among the labels.
+        index: its index in the labels.
         score: its softmax score in [0, 1].
-        top: (label, score) of the most likely classes, this one first.
-        indices: their numbers among the labels.
+        top: (label, score) of the most likely classes, in descending order.
+        indices: their indices in the labels.
     """
 
     label: str
@@ -69,14 +69,15 @@ class Prediction:
 
 
 class Classifier:
-    """Classifies images with one artifact, a call per batch and thread. A context manager.
+    """Classifies images with one artifact, in batches, in several threads. A context manager.
 
     Args:
-        artifact: what to run.
-        runtime: what runs it; closed with this.
-        threads: how many batches are decoded and inferred at once; None for one per core.
-        batch_size: most images in one call; 0 is 4 on a CPU, and on a GPU what measures best now.
-        limits: which images are taken.
+        artifact: the artifact.
+        runtime: its runtime; closed together with this object.
+        threads: number of batches processed concurrently; None for one per core.
+        batch_size: most images per call; 0 means 4 on a CPU, and on a GPU the most efficient size
+            measured now.
+        limits: limits of accepted images.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class Classifier:
         if not batch_size and runs_on_gpu(runtime.name):
             pixels, _ = artifact.golden()
             batch_size = best_batch_size(runtime, pixels, min(MOST_ON_GPU, most))
-        # A call of four costs a CPU what four calls do, and the threads meet a quarter as often.
+        # On a CPU a call of 4 takes as long as 4 calls, but the threads synchronise less often.
         self.batch_size = min(batch_size or MOST_ON_CPU, most)
 
     @classmethod
@@ -113,20 +114,20 @@ class Classifier:
         limits: Limits = Limits(),
         allow_unverified: bool = False,
     ) -> Self:
-        """Returns the classifier of an artifact that was checked and reproduced its golden batch.
+        """Opens an artifact, checks its files and golden batch, and returns its classifier.
 
         Args:
-            path: its folder, or one whose artifacts a benchmark picked from.
-            runtime: what executes it. None: what the benchmark picked for it, else the one that
-                proved its format: ``ort-cpu`` for ONNX.
-            threads: images decoded and inferred at once; None for one per core.
-            batch_size: most images in one call; 0 is 4 on a CPU, and on a GPU what measures best.
-            limits: which images are taken.
-            allow_unverified: whether to take an artifact that was never run where it was made.
+            path: folder of the artifact, or a folder of artifacts with a benchmark's pick.
+            runtime: name of the runtime. None: the benchmark's pick, else the one that verified the
+                format: ``ort-cpu`` for ONNX.
+            threads: number of batches processed concurrently; None for one per core.
+            batch_size: most images per call; 0 means 4 on a CPU, and on a GPU the most efficient.
+            limits: limits of accepted images.
+            allow_unverified: whether to accept an artifact that was never run.
 
         Raises:
-            UserError: no artifact, a damaged or unverified one, a runtime that is not here or
-                answers something else, a number below its least.
+            UserError: no artifact, a damaged or unverified one, a runtime that is not available or
+                fails the golden batch, or a number that is too small.
         """
         for name, value, least in (("threads", threads, 1), ("batch_size", batch_size, 0)):
             if value is not None and value < least:
@@ -137,7 +138,7 @@ class Classifier:
         if not is_servable(name):
             allowed = filter(is_servable, list_runtimes(artifact.format))
             raise UserError(f"runtime is {name!r}: {closest(name, allowed)}")
-        opened = open_runtime(name, artifact, threads=1)  # images side by side fill the cores
+        opened = open_runtime(name, artifact, threads=1)  # images in parallel use all cores
         return cls(artifact, opened, threads=threads, batch_size=batch_size, limits=limits)
 
     def __enter__(self) -> Self:
@@ -147,7 +148,7 @@ class Classifier:
         self.close()
 
     def close(self) -> None:
-        """Frees the runtime; no call may follow."""
+        """Frees the runtime; the classifier must not be used afterwards."""
         self._runtime.close()
 
     @property
@@ -157,7 +158,7 @@ class Classifier:
 
     @property
     def runtime(self) -> str:
-        """Returns the name of what executes the artifact."""
+        """Returns the name of the runtime."""
         return self._runtime.name
 
     @overload  # a str is an iterable of str, too: the first fits it
@@ -173,16 +174,16 @@ class Classifier:
     def __call__(
         self, images: ImageSource | Iterable[ImageSource], *, top_k: int = TOP_K
     ) -> Prediction | list[Prediction]:
-        """Returns the prediction of an image, or those of several, in order.
+        """Returns the prediction for an image, or a list of predictions for several.
 
         Args:
-            images: a file's path or its bytes, a PIL image, uint8 pixels (H, W, 3) in RGB; or an
-                iterable of these.
-            top_k: how many classes ``top`` holds; at most all there are.
+            images: path or bytes of a file, a PIL image, RGB pixels uint8 (H, W, 3); or an iterable
+                of these.
+            top_k: number of classes in ``top``, at most all.
 
         Raises:
-            ImageError: one of them cannot be classified. :func:`predict.pipeline.classify` goes on
-                with the others.
+            ImageError: an image cannot be classified. :func:`predict.pipeline.classify` continues
+                with the others instead.
         """
         if isinstance(images, str | Path | bytes | Image.Image | np.ndarray):
             (found,) = self.classify([self.pixels(images)], top_k)
@@ -195,10 +196,10 @@ class Classifier:
         return list(in_order(work, images, threads=self.threads, size=self.batch_size))
 
     def pixels(self, image: ImageSource) -> Pixels:
-        """Returns ``image`` as the network takes it: uint8 (crop, crop, 3), RGB.
+        """Returns ``image`` as the network's input: uint8 (crop, crop, 3), RGB.
 
         Raises:
-            ImageError: it cannot be read, or breaks a limit.
+            ImageError: it cannot be read, or exceeds a limit.
         """
         preprocess = self.artifact.preprocess
         if isinstance(image, np.ndarray):
@@ -211,7 +212,7 @@ class Classifier:
         if isinstance(image, Image.Image):
             try:
                 return preprocess(ImageOps.exif_transpose(image))
-            except (OSError, SyntaxError, ValueError) as error:  # it is read only now
+            except (OSError, SyntaxError, ValueError) as error:  # Pillow reads it only now
                 raise ImageError(f"cannot be read as an image ({first_line(error)})") from error
         data = image if isinstance(image, bytes) else read_file(Path(image), self.limits.max_bytes)
         check_size(data, self.limits.max_bytes)
@@ -224,11 +225,11 @@ class Classifier:
         return preprocess(decoded)
 
     def classify(self, pixels: Sequence[Pixels], top_k: int) -> list[Prediction | None]:
-        """Returns the prediction of each image; None where the logits are not finite.
+        """Returns the prediction for each image; None where the logits are not finite.
 
         Args:
             pixels: at most :attr:`batch_size` images, each uint8 (crop, crop, 3).
-            top_k: how many classes ``top`` holds; at most all there are.
+            top_k: number of classes in ``top``, at most all.
 
         Raises:
             UserError: the runtime fails.
@@ -239,7 +240,7 @@ class Classifier:
         try:
             with self._turn:
                 logits = self._runtime(batch)
-        except Exception as error:  # the exceptions of runtimes share no public base class
+        except Exception as error:  # runtimes' exceptions have no common base class
             if isinstance(error, UserError) or not is_of_library(error):
                 raise
             raise UserError(
@@ -259,7 +260,7 @@ class Classifier:
 
 
 def read_file(path: Path, max_bytes: int) -> bytes:
-    """Returns the bytes of an image file, read no further than its size is allowed.
+    """Returns the bytes of an image file; reads at most ``max_bytes``.
 
     Raises:
         ImageError: it cannot be read, or is larger.
@@ -267,7 +268,7 @@ def read_file(path: Path, max_bytes: int) -> bytes:
     try:
         with path.open("rb") as file:
             data = file.read(max_bytes + 1)
-    except (OSError, ValueError) as error:  # of a NUL in its name
+    except (OSError, ValueError) as error:  # such as a NUL in its name
         reason = getattr(error, "strerror", None) or first_line(error)
         raise ImageError(f"cannot be read ({reason})") from None
     check_size(data, max_bytes)
@@ -289,7 +290,7 @@ def _sound(prediction: Prediction | None) -> Prediction:
 
 
 def pick(path: Path) -> tuple[Path, str | None]:
-    """Returns the folder of an artifact, and the runtime that a benchmark picked for it, if any."""
+    """Returns the folder of the artifact at ``path``, and its runtime if a benchmark picked it."""
     if saved := read_pick(path):
         return path / saved.artifact, saved.runtime
     if (saved := read_pick(path.parent)) and path.parent / saved.artifact == path:

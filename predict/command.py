@@ -1,4 +1,4 @@
-"""``python -m predict ARTIFACT SOURCE...``: what an artifact says of many images."""
+"""``python -m predict ARTIFACT SOURCE...``: classifies many images."""
 
 from __future__ import annotations
 
@@ -36,45 +36,43 @@ class Predict:
     """Classify many images with an artifact, without a server."""
 
     artifact: tyro.conf.Positional[Path]
-    """Folder of the artifact, or one with several of which a benchmark picked one."""
+    """Folder of the artifact, or of several artifacts of which a benchmark picked one."""
     sources: tyro.conf.Positional[tuple[str, ...]] = ()
     """Images, folders, patterns ('**/*.jpg'), zip and tar archives, lists of paths (.txt, or .csv
-    with a column path or image), - for a list on stdin, addresses (s3://, https://, ...)."""
+    with a column path or image), - for a list on stdin, URLs (s3://, https://, ...)."""
     out: Path | None = None
-    """File for the rows: .csv, .jsonl or .parquet. Left out: rows go to stdout, as JSON Lines
-    unless that is a terminal."""
+    """Output file: .csv, .jsonl or .parquet. Default: stdout, as JSON Lines unless it is a
+    terminal."""
     top_k: int = TOP_K
-    """Classes in each row; at most all there are."""
+    """Number of classes in each row, at most all."""
     runtime: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """What executes the artifact. Left out: what a benchmark picked for it, else ort-cpu, or what
-    its format needs."""
+    """Runtime. Default: a benchmark's pick, else ort-cpu, or the one that the format needs."""
     threads: int | None = None
-    """Batches decoded and inferred at once. Left out: one for each core."""
+    """Number of batches processed concurrently. Default: one per core."""
     batch_size: int = 0
-    """Most images in one call; 0 is 4 on a CPU, and on a GPU what measures best at start."""
+    """Most images per call; 0 means 4 on a CPU, and on a GPU the most efficient size, measured."""
     max_bytes: int = _LIMITS.max_bytes
-    """Largest image file."""
+    """Size limit of an image file."""
     max_pixels: int = _LIMITS.max_pixels
-    """Most pixels of an image, judged before decoding."""
+    """Limit of an image's pixels, checked before decoding."""
     truncated: Truncated = _LIMITS.truncated
-    """accept takes a JPEG that lacks its end marker, or at most its last 32 rows and a sixteenth
-    of all."""
+    """accept: also JPEGs that lack their end marker, or at most 32 rows and 1/16 of the image."""
     copy_to: Path | None = None
-    """Copy each image to a folder of its class in here; nothing is overwritten."""
+    """Copy each image to a folder of its class in this folder; nothing is overwritten."""
     gallery: Path | None = None
-    """Write a page (.html) with some of the images, what was said of them, and the classes."""
+    """Write an HTML page with some of the images and their predictions, and the classes."""
     resume: bool = False
-    """Go on with the run that was stopped while it wrote --out."""
+    """Resume a run that was stopped before --out was complete."""
     fresh: bool = False
-    """Drop what a stopped run left, and start anew."""
+    """Discard the rows of a stopped run and start again."""
     strict: bool = False
-    """Exit with 1 if any image could not be classified; the rows are written all the same."""
+    """Exit with status 1 if any image could not be classified; the rows are written anyway."""
     engine: Literal["threads", "ray"] = "threads"
-    """ray uses the machines of a Ray cluster, and --out is a folder of Parquet files."""
+    """ray: use the machines of a Ray cluster; --out is then a folder of Parquet files."""
     address: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS")] = None
-    """Of the Ray cluster. Left out: what RAY_ADDRESS says, else a new one on this machine."""
+    """Address of the Ray cluster. Default: RAY_ADDRESS, else a new one on this machine."""
     allow_unverified: bool = False
-    """Use an artifact even if it was never run where it was made."""
+    """Accept an artifact even if it was never run."""
 
     def __call__(self) -> int:
         """Classifies all images and writes their rows; returns the exit status."""
@@ -101,7 +99,7 @@ class Predict:
         return 1 if self.strict and run.failed else 0
 
     def _on_cluster(self, sources: list[Source], options: dict[str, Any]) -> int:
-        """Writes the rows of all images by a Ray cluster; returns how many failed."""
+        """Classifies on a Ray cluster and writes the rows; returns how many images failed."""
         from predict.ray_engine import predict_on_cluster
 
         assert self.out is not None
@@ -109,7 +107,7 @@ class Predict:
         folder, picked = pick(self.artifact)
         artifact = open_artifact(folder, allow_unverified=self.allow_unverified)
         runtime = self.runtime or picked or artifact.spec.proving_runtime
-        with redirect_stdout(sys.stderr):  # Ray prints what its nodes warn of
+        with redirect_stdout(sys.stderr):  # Ray prints warnings of its nodes
             images, failed = predict_on_cluster(
                 find_items(sources, passed),
                 self.out,
@@ -125,14 +123,14 @@ class Predict:
 
     @property
     def _ours(self) -> tuple[Path, ...]:
-        """Returns what this command itself writes, which is no source."""
+        """Returns the paths this command writes, which are excluded from the sources."""
         files = [self.gallery, self.copy_to]
         if self.out is not None:
             files += [self.out, partial_file(self.out)]
         return tuple(path for path in files if path is not None)
 
     def _check(self) -> None:
-        """Raises UserError unless the flags make sense, before anything is done."""
+        """Raises UserError for contradictory or invalid flags, before anything is done."""
         if not self.sources:
             raise UserError("no images: name files, folders, archives or lists after the artifact")
         for name, value, most in (
@@ -169,7 +167,7 @@ class Predict:
 
 
 class _Run:
-    """One run of the command: rows to somewhere, copies, a gallery, and what it counted."""
+    """One run of the command: writes rows, copies and the gallery, and counts."""
 
     def __init__(self, flags: Predict, classifier: Classifier, sources: list[Source]) -> None:
         self._flags, self._classifier, self._sources = flags, classifier, sources
@@ -184,13 +182,13 @@ class _Run:
         to_people = sys.stdout.isatty()
         line = _readable_line if to_people else json_line
         items = find_items(self._sources, self._passed)
-        # Beside lines that come all the time, a bar would only flicker.
+        # A progress bar would flicker between the lines.
         with Progress(self._count, shown=not to_people) as progress:
             self._classify(items, lambda row: print(line(row)), progress)
         self._finish()
 
     def write_rows(self, out: Path) -> None:
-        """Writes all rows to ``out``, which appears at the end; a stopped run can go on."""
+        """Writes all rows to ``out``, which appears at the end; a stopped run can be resumed."""
         path = partial_file(out)
         plan = self._plan()
         journal = _open_journal(path, out, plan, resume=self._flags.resume, fresh=self._flags.fresh)
@@ -223,7 +221,7 @@ class _Run:
         )
 
     def _pass_over(self, journal: Journal, items: Iterator[Item], progress: Progress) -> None:
-        """Takes the items from ``items`` that have a row in ``journal`` already."""
+        """Skips the items of ``items`` that already have a row in ``journal``."""
         for number, row in enumerate(journal.rows(), start=1):
             item = next(items, None)
             if item is None or item.path != row.path:
@@ -258,7 +256,7 @@ class _Run:
         return count_items(self._sources)
 
     def _finish(self) -> None:
-        """Writes the gallery, and says what came of the images."""
+        """Writes the gallery and prints the counts."""
         if self._gallery and self._flags.gallery:
             artifact, runtime = self._classifier.artifact, self._classifier.runtime
             self._gallery.write(self._flags.gallery, artifact, runtime)
@@ -266,20 +264,20 @@ class _Run:
 
 
 def _say(images: int, failed: int, passed: Passed) -> None:
-    """Says on stderr what came of the images."""
+    """Prints on stderr how many images were classified, failed and skipped."""
     parts = [f"{plural(images, 'image')}, {failed:,} failed"]
     parts += [f"{count:,} {reason}" for reason, count in passed.items() if count]
     print("; ".join(parts), file=sys.stderr)
 
 
 def partial_file(out: Path) -> Path:
-    """Returns the file that holds the rows of a run to ``out`` until it is done."""
+    """Returns the file with the rows of an unfinished run to ``out``."""
     return out.with_name(f"{out.name}.partial")
 
 
 def _open_journal(path: Path, out: Path, plan: Plan, *, resume: bool, fresh: bool) -> Journal:
     there = os.path.exists(path)
-    # An empty one is of a run that was killed before it wrote anything.
+    # An empty one comes from a run that was killed before it wrote anything.
     if fresh or not there or not os.path.getsize(path):
         if resume and not there and out.exists():
             raise UserError(f"--resume: {out} is whole; without that flag it is made anew")
@@ -294,7 +292,7 @@ def _open_journal(path: Path, out: Path, plan: Plan, *, resume: bool, fresh: boo
 
 @contextmanager
 def _says_what_is_kept(journal: Journal) -> Iterator[None]:
-    """Adds to an error that the run can go on: from what is in ``journal``."""
+    """Adds to an exception's message how the run can be resumed from ``journal``."""
     try:
         yield
     except UserError as error:
@@ -306,7 +304,7 @@ def _says_what_is_kept(journal: Journal) -> Iterator[None]:
 
 
 def _kept(journal: Journal) -> str:
-    """Returns what is left of a run that stopped, and how to go on."""
+    """Returns a text: how many rows of a stopped run are kept, and how to resume it."""
     rows = plural(journal.count, "row")
     return f"{journal.path} keeps {rows}; the same command with --resume goes on from there"
 

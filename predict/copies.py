@@ -1,4 +1,4 @@
-"""Copies of images in one folder for each class."""
+"""Copies images to a folder per class."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pathlib import Path, PurePosixPath
 from core.errors import UserError, first_line
 from core.files import write_whole
 
-_LONGEST = 200  # bytes of a name, of the 255 that file systems take
+_LONGEST = 200  # bytes of a name; file systems allow 255
 
 
 class Copies:
-    """Copies images to ``root/<label>/<their path below their source>``; it never overwrites.
+    """Copies images to ``root/<label>/<path below their source>``; never overwrites a file.
 
     Args:
-        root: made when the first image comes.
-        labels: all there are.
+        root: target folder, created with the first image.
+        labels: all labels.
     """
 
     def __init__(self, root: Path, labels: Sequence[str]) -> None:
@@ -31,12 +31,12 @@ class Copies:
             self._folders[label] = name
 
     def add(self, label: str, relative: str, data: bytes) -> Path:
-        """Returns the file that holds ``data``: one that did so before, or a new, whole one.
+        """Writes ``data`` to a file, unless an equal one exists, and returns its path.
 
         Args:
-            label: the class it is copied to.
-            relative: its path below its source; another file that is called so gets a number.
-            data: the bytes of the image file.
+            label: class of the image.
+            relative: path below its source; a number is added if the name is taken.
+            data: content of the image file.
 
         Raises:
             UserError: it cannot be written.
@@ -57,7 +57,7 @@ class Copies:
 
 
 def _name(text: str) -> str:
-    """Returns ``text`` as the name of a file or folder: no path, and not too long."""
+    """Returns ``text`` as a valid file or folder name: without separators, not too long."""
     plain = "".join(c if c.isprintable() and c not in '/\\:*?"<>|' else "_" for c in text)
     plain = plain.encode()[:_LONGEST].decode(errors="ignore")
     return plain if plain.strip(". ") else f"_{plain.strip('. ')}"

@@ -34,7 +34,7 @@ from training.labelled import load_labelled
 from training.options import FolderLayout
 from training.scan import some
 
-WORST = 24  # mistakes that are kept
+WORST = 24  # number of mistakes reported
 _DATA = (
     f"Data set by name ({', '.join(DATASETS)}), whose held-out images are taken; or a folder with "
     "one folder of images per class, or with parts, of which test/ is taken, else val/, or of "
@@ -60,27 +60,27 @@ def evaluate(
     allow_unverified: bool = False,
     console: Console | None = None,
 ) -> Evaluation:
-    """Returns what an artifact reaches on labelled images that it did not learn from.
+    """Evaluates an artifact on labelled images that it was not trained on.
 
-    Images are decoded and run by :func:`predict.pipeline.classify`, as a server does it.
+    Images are decoded and run by :func:`predict.pipeline.classify`, as in a server.
 
     Args:
-        artifact: its folder.
-        data: data set by name, or folder; see :func:`training.labelled.load_labelled`.
-        against: folder of another artifact with the same labels, to be compared on the same images.
-        runtime: what executes the artifact; None as :meth:`Classifier.open` chooses.
-        against_runtime: what executes the other; None likewise.
-        include_seen: whether to take the images that an artifact learned from as well.
-        layout: how a folder is read.
-        names: from a class of the data to its label, where they differ in name.
-        limits: which images are taken; left out, those of a server.
-        threads: batches decoded and inferred at once; None for one per core.
-        allow_unverified: whether to take artifacts that were never run where they were made.
-        console: where progress is shown; left out, nowhere.
+        artifact: folder of the artifact.
+        data: name of a data set, or folder; see :func:`training.labelled.load_labelled`.
+        against: folder of another artifact with the same labels, to compare on the same images.
+        runtime: runtime of the artifact; None for the choice of :meth:`Classifier.open`.
+        against_runtime: runtime of the other artifact, likewise.
+        include_seen: whether to include images that an artifact was trained on.
+        layout: how to read a folder.
+        names: labels by class of the data, where the names differ.
+        limits: limits of accepted images; None for those of a server.
+        threads: number of batches processed concurrently; None for one per core.
+        allow_unverified: whether to accept artifacts that were never run.
+        console: console for progress; None for no progress.
 
     Raises:
-        UserError: an artifact that cannot be run, no labelled images, classes that are none of its
-            labels, two artifacts of different labels, or no image that can be answered.
+        UserError: an artifact that cannot be run, no labelled images, no class that is a label, two
+            artifacts with different labels, or no image that can be classified.
     """
     limits = limits or Limits()
     images = load_labelled(str(data), layout)
@@ -161,14 +161,14 @@ def evaluate(
 
 @dataclass(frozen=True, slots=True)
 class _Answers:
-    """Of each image the classes answered (N, k), the most likely first, and the score of that."""
+    """Predicted classes of each image (N, k), most likely first, with the score of the first."""
 
     best: Indices
     scores: Scores
 
     @classmethod
     def of(cls, predictions: Sequence[Prediction | None], places: Indices) -> _Answers:
-        """Returns the answers with their classes numbered by ``places``."""
+        """Returns the answers, with class indices mapped by ``places``."""
         sound = [each for each in predictions if each is not None]
         assert len(sound) == len(predictions)
         best = np.array([each.indices for each in sound], dtype=np.int64)
@@ -176,10 +176,10 @@ class _Answers:
 
 
 def _places(first: Artifact, other: Artifact) -> Indices:
-    """Returns where each label of ``other`` stands among those of ``first``.
+    """Returns the index in the labels of ``first`` for each label of ``other``.
 
     Raises:
-        UserError: they have other labels.
+        UserError: their labels differ.
     """
     if first.labels == other.labels:
         return np.arange(len(first.labels))
@@ -224,7 +224,7 @@ def _mistakes(
     kept: Sequence[int],
     labels: Sequence[str],
 ) -> tuple[Mistake, ...]:
-    """Returns the wrong answers of the highest scores, the highest first."""
+    """Returns the wrong answers with the highest scores, in descending order."""
     wrong = np.flatnonzero(answers.best[:, 0] != truth)
     worst = wrong[np.argsort(-answers.scores[wrong], kind="stable")][:WORST]
     return tuple(
@@ -247,32 +247,32 @@ class Evaluate(FolderLayout):
     """Its folder."""
     data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(help=_DATA)]
     against: _Folder = None
-    """Another artifact with the same labels, to be compared on the same images."""
+    """Another artifact with the same labels, to compare on the same images."""
     runtime: _Name = None
-    """What executes the artifact. Without it: what the benchmark picked for it, else ort-cpu."""
+    """Runtime of the artifact. Default: the benchmark's pick, else ort-cpu."""
     against_runtime: _Name = None
-    """What executes the other artifact, likewise."""
+    """Runtime of the other artifact, likewise."""
     include_seen: bool = False
-    """Take the images, too, that an artifact learned from."""
+    """Include images that an artifact was trained on."""
     map: _File = None
     """CSV file without a header: a class of the data and its label, where their names differ."""
     truncated: Truncated = "refuse"
-    """Whether to take JPEGs that are cut short."""
+    """Whether to accept truncated JPEGs."""
     threads: Annotated[int | None, tyro.conf.arg(metavar="NUMBER")] = None
-    """Batches worked on at once. Without it: one per core."""
+    """Number of batches processed concurrently. Default: one per core."""
     allow_unverified: bool = False
-    """Evaluate an artifact even if it was never run where it was made."""
+    """Evaluate an artifact even if it was never run."""
     out: Path = Path("reports")
-    """Folder of evaluation.html, .md, .json and the pictures."""
+    """Folder for evaluation.html, .md, .json and the pictures."""
     all: bool = False
-    """Print all of the report, not only what matters most."""
+    """Print the whole report, not only the most important parts."""
 
     def __call__(self) -> None:
         """Evaluates, writes the report, and prints its figures and the path of its page."""
         from predict.evaluation_report import evaluation_report, write_evaluation
         from report.terminal import show_report
 
-        check_folder(self.out)  # before all that work
+        check_folder(self.out)  # before the evaluation, which takes long
         try:
             evaluation = evaluate(
                 self.artifact,
@@ -297,7 +297,7 @@ class Evaluate(FolderLayout):
 
 
 def main() -> int | None:
-    """Does what the command line asks for."""
+    """Runs the command line and returns its exit status."""
     return tyro.cli(Evaluate, prog=cli.program("predict.evaluate"))()
 
 

@@ -1,4 +1,4 @@
-"""What an evaluation found, as records."""
+"""Records of an evaluation's results."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from predict.figures import Figures, Paired
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Subject:
-    """An artifact that was evaluated.
+    """An evaluated artifact.
 
     Attributes:
         path: its folder.
         model: registry name of its network.
-        data: name of the data it was made for.
-        format: kind of its model file.
-        precision: of its graph.
-        runtime: what executed it.
-        seen: images of the data that it learned from; None where nobody knows.
+        data: name of the data set it was trained on.
+        format: format of its model files.
+        precision: precision of its graph.
+        runtime: name of the runtime.
+        seen: number of images of the data that it was trained on; None if unknown.
         source: how that is known, or why it is not.
     """
 
@@ -38,19 +38,19 @@ class Subject:
 
     @property
     def name(self) -> str:
-        """Returns what it is called in a sentence."""
+        """Returns its name for use in sentences."""
         return f"{self.model} ({self.format}-{self.precision}, {self.runtime})"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mistake:
-    """An image that was given another name than its own.
+    """A misclassified image.
 
     Attributes:
-        image: path of its file, or which image of the data set it is.
-        label: its class, as the artifact calls it.
-        answer: the class it was taken for.
-        score: softmax score of that, in [0, 1].
+        image: path of its file, or its number in the data set.
+        label: its true class, by the artifact's label.
+        answer: the predicted class.
+        score: softmax score of the prediction, in [0, 1].
         thumbnail: a small JPEG of it.
     """
 
@@ -58,12 +58,12 @@ class Mistake:
     label: str
     answer: str
     score: float
-    thumbnail: Annotated[bytes, Field(exclude=True)]  # not in a file of records
+    thumbnail: Annotated[bytes, Field(exclude=True)]  # not stored in files
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Unreadable:
-    """An image that was not answered, and why."""
+    """An image that could not be classified, and why."""
 
     image: str
     reason: str
@@ -75,8 +75,8 @@ class Comparison:
 
     Attributes:
         subject: the other artifact.
-        figures: what it reaches.
-        paired: the first artifact and this one, image by image.
+        figures: its figures.
+        paired: comparison of both artifacts image by image.
     """
 
     subject: Subject
@@ -86,22 +86,21 @@ class Comparison:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluation(Figures):
-    """What an artifact reaches on labelled images, and what was left out.
+    """The figures of an artifact on labelled images, and what was left out.
 
     Attributes:
         subject: the artifact.
         data: name of the data set, or path of the folder.
-        part: which images of it were taken, in words.
+        part: a text that says which images of it were used.
         when: UTC date and time, ISO 8601.
-        mistakes: the wrong answers of the highest scores, the highest first.
-        unreadable: images that could not be answered.
-        seen: images that an artifact learned from, of the data or its other.
-        seen_included: whether they are among those answered; if not, they are left out.
-        unknown: classes of the data that are no label of the artifact, which are left out: how many
-            images each has.
-        lacking: labels of the artifact that are no class of the data.
-        contradictions: names of each two that are the same image, byte for byte, in two classes.
-        unused: files of a folder that were not taken for its images, and why, in words.
+        mistakes: wrong answers with the highest scores, in descending order.
+        unreadable: images that could not be classified.
+        seen: number of images that either artifact was trained on.
+        seen_included: whether they are included; otherwise they were left out.
+        unknown: number of images of each class that is not a label of the artifact; left out.
+        lacking: labels of the artifact that are not a class of the data.
+        contradictions: pairs of names of byte-identical images in two classes.
+        unused: texts on files of a folder that were not used, with the reason.
         against: another artifact on the same images.
     """
 

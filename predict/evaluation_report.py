@@ -1,4 +1,4 @@
-"""An evaluation as a report: everything said of it is computed here, once."""
+"""Makes the report of an evaluation."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from training.summary.confusion import FEW, Matrix, most_confused
 from training.summary.matrix import confusion_chart
 
 NAME = "evaluation"
-_ALL = 20  # classes up to which all are shown at once, and else how many
-_CELLS = 30  # classes up to which the confusion matrix shows all
+_ALL = 20  # most classes in the main table
+_CELLS = 30  # most classes for which the confusion matrix shows all
 _PAIRS = 10
-_UNREADABLE = 20  # that are listed; the JSON file has all
+_UNREADABLE = 20  # most of them listed; the JSON file has all
 _COLUMNS = ("Class", "Images", "Right", "Precision", "Recall", "F1")
 
 
 def write_evaluation(evaluation: Evaluation, report: Report, folder: Path) -> Path:
-    """Returns the page in ``folder`` that now shows ``report``.
+    """Writes ``report`` to ``folder`` and returns the path of the HTML page.
 
-    Beside it now stand ``evaluation.md``, ``evaluation.json`` and ``evaluation.png``. They are
-    moved there when all of them are made.
+    It also writes ``evaluation.md``, ``evaluation.json`` and ``evaluation.png``; all files are
+    moved there once all are complete.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{NAME}-", dir=folder) as work:
@@ -49,7 +49,7 @@ def write_evaluation(evaluation: Evaluation, report: Report, folder: Path) -> Pa
 
 
 def evaluation_report(evaluation: Evaluation) -> Report:
-    """Returns all that is said of ``evaluation``."""
+    """Returns the report of ``evaluation``."""
     subject, other = evaluation.subject, evaluation.against
     title = f"{subject.model} on {evaluation.data}: {percent(evaluation.top1)} top-1"
     subtitle = (
@@ -134,7 +134,7 @@ def _summary(evaluation: Evaluation) -> Iterable[str]:
 
 
 def _held_out(name: str, subject: Subject, *, included: bool) -> str:
-    """Returns whether the figures are of images that an artifact did not learn from."""
+    """Returns a sentence on whether the artifact was trained on any of the images."""
     if subject.seen is None:
         return (
             f"{name} may have learned from some of these images, which would make its figures too "
@@ -313,7 +313,7 @@ def _confusions(evaluation: Evaluation) -> Section:
 
 
 def _shown(confusion: Matrix) -> tuple[list[int], str]:
-    """Returns the classes in the picture, and what they are, in a sentence."""
+    """Returns the classes shown in the picture, and a sentence that describes them."""
     used = np.flatnonzero(confusion.sum(axis=0) + confusion.sum(axis=1)).tolist()
     if len(used) <= _CELLS:
         return used, "All classes that have images or are answered."

@@ -1,4 +1,4 @@
-"""Figures of a classifier's answers: how often it is right, where it errs, what scores are worth.
+"""Figures of a classifier's answers: accuracy, confusions, calibration.
 
 Top-1 of a class is its recall. Macro-F1 and balanced accuracy are means over the classes that have
 images, every class counting the same; balanced accuracy is the mean recall.
@@ -22,9 +22,9 @@ from training.summary.confusion import (
 )
 
 BINS = 15
-TOP = 5  # of top-5, which is measured where there are more than MANY classes
+TOP = 5  # k of top-5, which is computed for more than MANY classes
 MANY = 10
-CHANCE = 0.05  # a p-value below it is taken for more than chance
+CHANCE = 0.05  # significance level
 
 Indices = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float64]
@@ -33,13 +33,13 @@ Flags = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClassFigures:
-    """What is reached on one class; None where there are no images to tell.
+    """Figures of one class; None where there are no images to compute them from.
 
     Attributes:
-        label: its name.
-        images: how many of its images were answered.
-        right: how many of them were classified correctly.
-        predicted: how many images of any class were given its name.
+        label: name of the class.
+        images: number of its images.
+        right: number of them that were classified correctly.
+        predicted: number of images of any class that were classified as it.
         precision: ``right`` over ``predicted``.
         recall: ``right`` over ``images``.
         f1: harmonic mean of the two.
@@ -56,14 +56,14 @@ class ClassFigures:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Bin:
-    """The images whose best score lies in (low, high].
+    """The images whose best score is in (low, high].
 
     Attributes:
-        low: its lower end, in [0, 1].
-        high: its upper end.
-        images: how many there are.
+        low: lower end, in [0, 1].
+        high: upper end.
+        images: number of images.
         confidence: mean of their best scores; None without images.
-        top1: share of them that is classified correctly; None without images.
+        top1: fraction of them classified correctly; None without images.
     """
 
     low: float
@@ -75,21 +75,21 @@ class Bin:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Figures:
-    """What a classifier reaches on labelled images; shares are in [0, 1].
+    """Figures of a classifier on labelled images; fractions are in [0, 1].
 
     Attributes:
-        images: how many it answered.
-        right: how many of them it classified correctly.
-        top1: share classified correctly.
-        interval: 95 % confidence interval of ``top1``, by Wilson's score.
-        top5: share whose class is among the five best; None for ten classes or fewer.
+        images: number of images.
+        right: number of them that were classified correctly.
+        top1: fraction classified correctly.
+        interval: 95 % confidence interval of ``top1`` (Wilson's score interval).
+        top5: fraction whose class is among the five most likely; None for ten classes or fewer.
         macro_f1: mean of the F1 of all classes that have images.
         balanced_accuracy: mean of the recall of all classes that have images.
         calibration_error: expected calibration error over ``bins``.
         confidence: mean of the best scores.
         classes: figures of each class, in the order of the artifact's labels.
-        pairs: which classes were taken for which, the most frequent first.
-        bins: of equal width, by the best score.
+        pairs: confused pairs of classes, the most frequent first.
+        bins: bins of equal width, by the best score.
     """
 
     images: int
@@ -107,7 +107,7 @@ class Figures:
 
     @property
     def confusion(self) -> Matrix:
-        """Returns int64 (C, C): rows the true class, columns the one answered."""
+        """Returns int64 (C, C): rows are true classes, columns predicted ones."""
         matrix = np.diag([each.right for each in self.classes]).astype(np.int64)
         for pair in self.pairs:
             matrix[pair.true, pair.predicted] = pair.count
@@ -115,12 +115,12 @@ class Figures:
 
 
 def figures_of(truth: Indices, best: Indices, scores: Scores, labels: Sequence[str]) -> Figures:
-    """Returns the figures of some answers.
+    """Computes figures from predictions.
 
     Args:
-        truth: (N,) true class of each image, at least one image.
-        best: (N, k) classes answered, the most likely first; k is 5, or less of fewer classes.
-        scores: (N,) softmax score of the first of them.
+        truth: (N,) true class of each image; N is at least 1.
+        best: (N, k) predicted classes, the most likely first; k is 5, or less with fewer classes.
+        scores: (N,) softmax score of the first.
         labels: names of all classes.
     """
     assert len(truth) == len(best) == len(scores) > 0
@@ -164,7 +164,7 @@ def calibration_bins(hits: Flags, scores: Scores, count: int = BINS) -> tuple[Bi
     Args:
         hits: (N,) whether each answer is right.
         scores: (N,) softmax score of each answer.
-        count: how many bins.
+        count: number of bins.
     """
     edges = np.linspace(0.0, 1.0, count + 1)
     place = np.clip(np.digitize(scores, edges, right=True) - 1, 0, count - 1)
@@ -187,8 +187,8 @@ def calibration_bins(hits: Flags, scores: Scores, count: int = BINS) -> tuple[Bi
 def calibration_error(bins: Sequence[Bin]) -> float:
     """Returns the expected calibration error (ECE), in [0, 1].
 
-    That is the mean over all images of how far the top-1 of their bin is from its mean score
-    (Guo et al. 2017, On Calibration of Modern Neural Networks, section 2, equation 3).
+    It is the mean over all images of the absolute difference between top-1 and mean score of their
+    bin (Guo et al. 2017, On Calibration of Modern Neural Networks, section 2, equation 3).
     """
     total = sum(each.images for each in bins)
     return sum(
@@ -207,10 +207,10 @@ class Paired:
         only_first: images that only the first does.
         only_second: images that only the second does.
         neither: images that neither does.
-        difference: top-1 of the first less that of the second, in [-1, 1].
-        agreement: share that they give the same name, right or wrong, in [0, 1].
-        p_value: how often chance alone would part them as far, if both were equally good:
-            McNemar's exact test, two-sided, on the images that only one classifies correctly.
+        difference: top-1 of the first minus that of the second, in [-1, 1].
+        agreement: fraction with the same prediction, right or wrong, in [0, 1].
+        p_value: of McNemar's exact test, two-sided, on the images that only one classifies
+            correctly.
     """
 
     both: int
@@ -223,17 +223,17 @@ class Paired:
 
     @property
     def more_than_chance(self) -> bool:
-        """Returns whether the difference is taken for more than chance: p below 0.05."""
+        """Returns whether the difference is significant: p below 0.05."""
         return self.p_value < CHANCE
 
 
 def paired(first: Flags, second: Flags, same: Flags) -> Paired:
-    """Returns how two classifiers compare on the same images.
+    """Compares two classifiers on the same images.
 
     Args:
-        first: (N,) whether the first classifies each image correctly; at least one image.
-        second: (N,) likewise.
-        same: (N,) whether both give it the same name.
+        first: (N,) whether the first classifies each image correctly; N is at least 1.
+        second: (N,) likewise for the second.
+        same: (N,) whether both predict the same class.
     """
     from scipy.stats import binomtest
 

@@ -1,4 +1,4 @@
-"""A page with some of the images of a run, what was said of them, and how often each class was."""
+"""An HTML page with a sample of a run's images, their predictions, and counts per class."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from report.format import one_line, percent, plural
 from report.section import Picture, Report, Section, Table
 
 SIZE = 60  # images
-_FAILED = 20  # that are named
+_FAILED = 20  # most failures listed
 
 
 @dataclass(order=True, frozen=True, slots=True)
@@ -34,11 +34,11 @@ class _Kept:
 
 
 class Gallery:
-    """Keeps the images whose paths have the smallest digests: the same ones of the same paths.
+    """A sample of images: those whose paths have the smallest digests, so it is reproducible.
 
     Args:
-        limits: which images are taken.
-        size: how many are kept.
+        limits: limits of accepted images.
+        size: size of the sample.
     """
 
     def __init__(self, limits: Limits, size: int = SIZE) -> None:
@@ -49,11 +49,11 @@ class Gallery:
         self._images = self._failures = 0
 
     def offer(self, row: Row, load: Callable[[], bytes]) -> None:
-        """Counts ``row``, and may keep a small picture of its image.
+        """Counts ``row``, and keeps a thumbnail if the image is in the sample.
 
         Args:
-            row: what came of it.
-            load: returns the bytes of its file; called for few.
+            row: result of the image.
+            load: returns the bytes of its file; called for few images only.
         """
         self._images += 1
         if row.prediction is None:
@@ -81,12 +81,12 @@ class Gallery:
             heapq.heappop(self._kept)
 
     def write(self, path: Path, artifact: Artifact, runtime: str) -> Path:
-        """Returns ``path``, which is now the page; it fetches nothing and appears whole.
+        """Writes the self-contained page atomically and returns ``path``.
 
         Args:
-            path: of the file.
-            artifact: what answered.
-            runtime: what executed it.
+            path: path of the page.
+            artifact: the artifact.
+            runtime: name of its runtime.
         """
         from report.html import page
 

@@ -1,4 +1,4 @@
-"""The rows of an unfinished run, so that it can go on: a header, then a row on each line."""
+"""The journal of an unfinished run, from which it can be resumed: a header line, then rows."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ _REMEDY = "--fresh starts anew"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """All that decides the rows of a run.
+    """Everything that determines the rows of a run.
 
     Attributes:
-        schema: of the file.
-        artifact: the digest of its manifest.
-        runtime: what executes it.
-        top_k: classes in a row.
-        sources: as given.
-        max_bytes: largest image file.
-        max_pixels: most pixels of an image.
-        truncated: whether a JPEG that is cut short is taken.
-        copy_to: where images are copied; None for nowhere.
+        schema: version of the file format.
+        artifact: digest of the artifact's manifest.
+        runtime: name of the runtime.
+        top_k: number of classes in a row.
+        sources: sources as given.
+        max_bytes: size limit of an image file.
+        max_pixels: limit of an image's pixels.
+        truncated: whether truncated JPEGs are accepted.
+        copy_to: folder to copy images to; None for no copies.
     """
 
     schema: int = SCHEMA
@@ -46,7 +46,7 @@ class Plan:
 
 
 class Journal:
-    """The file of an unfinished run; held open and locked until it is closed. A context manager."""
+    """The file of an unfinished run, open and locked until it is closed. A context manager."""
 
     def __init__(self, path: Path, file: BinaryIO, count: int) -> None:
         self.path = path
@@ -55,10 +55,10 @@ class Journal:
 
     @classmethod
     def begin(cls, path: Path, plan: Plan) -> Self:
-        """Returns a new one without rows, instead of any that was there.
+        """Creates a journal without rows, replacing an existing one.
 
         Raises:
-            UserError: it cannot be written, or another run writes it.
+            UserError: it cannot be written, or another run is writing it.
         """
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,11 +72,10 @@ class Journal:
 
     @classmethod
     def go_on(cls, path: Path, plan: Plan) -> Self:
-        """Returns the one that is there; a last row that was not written to its end is dropped.
+        """Opens an existing journal; an incomplete last row is dropped.
 
         Raises:
-            UserError: it cannot be understood, or is of another plan; the message says where they
-                differ.
+            UserError: it is invalid, or belongs to another plan; the message says how they differ.
         """
         file = _locked(path, "r+b")
         try:
@@ -98,19 +97,19 @@ class Journal:
 
     @staticmethod
     def check_idle(path: Path) -> None:
-        """Raises UserError if a run writes the one at ``path`` now."""
+        """Raises UserError if a run is writing the journal at ``path``."""
         _locked(path, "rb").close()
 
     def append(self, row: Row) -> None:
-        """Adds a row: it is there even if the process ends right after."""
+        """Appends a row, which persists even if the process is killed right afterwards."""
         self._write(row)
         self.count += 1
 
     def rows(self) -> Iterator[Row]:
-        """Yields the rows, in order; not to be mixed with :meth:`append`.
+        """Yields the rows in order; must not be interleaved with :meth:`append`.
 
         Raises:
-            UserError: a line cannot be understood; its number is named.
+            UserError: an invalid line, whose number is named.
         """
         with self.path.open("rb") as file:
             file.readline()
@@ -118,12 +117,12 @@ class Journal:
                 yield parse(Row, line, f"{self.path}: line {number}", remedy=_REMEDY)
 
     def delete(self) -> None:
-        """Removes the file: what it was for is done."""
+        """Deletes the file, after the run has finished."""
         self.path.unlink()
 
     def close(self) -> None:
-        """Releases the file."""
-        with suppress(OSError):  # all is flushed but what could not be written, which was said
+        """Closes and unlocks the file."""
+        with suppress(OSError):  # only data whose write failed, and was reported, is unflushed
             self._file.close()
 
     def __enter__(self) -> Self:
@@ -138,7 +137,7 @@ class Journal:
 
 
 def _locked(path: Path, mode: str) -> BinaryIO:
-    """Returns the file, which no other process writes meanwhile."""
+    """Opens and locks the file."""
     file = cast(BinaryIO, path.open(mode))
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

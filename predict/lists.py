@@ -1,4 +1,4 @@
-"""Lists of paths: a text file with one a line, or a CSV file with a column of them."""
+"""Reads lists of paths: a text file with one path per line, or a CSV file with a column of them."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from core.errors import UserError, first_line
 
 TEXT = (".txt", ".lst", ".list")
 TABLE = (".csv", ".tsv")
-# What the column of paths is called, compared without case; the first of these that is there.
+# Accepted names of the path column, case-insensitive, in order of preference.
 COLUMNS = ("path", "image", "file", "filename", "file_name", "filepath", "image_path", "url")
 _SEPARATORS = ",;\t|"
-_MOST = 1 << 20  # bytes of a line: a file without line ends is no list
+_MOST = 1 << 20  # bytes of a line: a file without line ends is not a list
 
 
 def paths_of_text(file: BinaryIO) -> Iterator[str]:
-    """Yields each line of ``file`` but empty ones; a name that is not UTF-8 names its file still.
+    """Yields the non-empty lines of ``file``; names that are not UTF-8 still work as paths.
 
     Raises:
         UserError: a line is longer than any path.
@@ -45,12 +45,12 @@ def check_table(name: str, file: BinaryIO) -> None:
 
 
 def paths_of_table(name: str, file: BinaryIO) -> Iterator[tuple[int, str]]:
-    """Yields the line that each row ends on, from 1, and its path, empty where it has none.
+    """Yields the last line number (from 1) and the path of each row; the path may be empty.
 
-    Empty lines are no rows.
+    Empty lines are skipped.
 
     Raises:
-        UserError: no column is called like one of :data:`COLUMNS`, or it is no CSV file.
+        UserError: no column is named in :data:`COLUMNS`, or it is not a CSV file.
     """
     with _opened(file) as text:
         reader, column = _reader(name, text)
@@ -58,18 +58,18 @@ def paths_of_table(name: str, file: BinaryIO) -> Iterator[tuple[int, str]]:
             for row in reader:
                 if row:
                     path = row[column] if column < len(row) else ""
-                    yield reader.line_num + 1, path  # the names of the columns are line 1
+                    yield reader.line_num + 1, path  # line 1 has the column names
         except csv.Error as error:
             raise _error(name, error) from None
 
 
 def _opened(file: BinaryIO) -> TextIO:
-    """Returns ``file`` as text, which closes it; bytes that are not UTF-8 stay what they are."""
+    """Returns ``file`` as text; closing it closes ``file``. Invalid UTF-8 is preserved."""
     return io.TextIOWrapper(file, "utf-8-sig", "surrogateescape", newline="")
 
 
 def _reader(name: str, text: TextIO) -> tuple[_Rows, int]:
-    """Returns the rows below the names of the columns, and which column holds paths."""
+    """Returns the rows after the header, and the index of the path column."""
     try:
         head = text.readline(_MOST)
         separator = max(_SEPARATORS, key=head.count)

@@ -1,4 +1,4 @@
-"""The classes of some images and the labels of an artifact, matched by name."""
+"""Matches the classes of a data set with the labels of an artifact, by name."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ from training.scan import some
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Matching:
-    """Which label each class of the data has.
+    """The labels of the classes of a data set.
 
     Attributes:
-        indices: number of the label of each class, in the order of the classes; None where there
-            is none.
-        unknown: why a class has no label, by its name.
-        lacking: labels that no class has.
+        indices: index of the label of each class, in the order of the classes; None without one.
+        unknown: reason why a class has no label, by class.
+        lacking: labels without a class.
     """
 
     indices: tuple[int | None, ...]
@@ -31,17 +30,17 @@ class Matching:
 def match_classes(
     classes: Sequence[str], labels: Sequence[str], names: Mapping[str, str] | None = None
 ) -> Matching:
-    """Returns which of ``labels`` each class has: the one of its name, in Unicode's NFC.
+    """Matches each class with the label of the same name, after Unicode normalisation (NFC).
 
-    Where classes and labels are the same in the same order, names that stand twice are no matter.
+    Duplicate names are allowed only if classes and labels are equal and in the same order.
 
     Args:
-        classes: of the data.
-        labels: of the artifact.
-        names: from a class to its label, where they differ in name.
+        classes: classes of the data.
+        labels: labels of the artifact.
+        names: labels by class, where the names differ.
 
     Raises:
-        UserError: no class has a label, or ``names`` knows other classes or labels.
+        UserError: no class has a label, or ``names`` has unknown classes or labels.
     """
     names = names or {}
     wanted = [_nfc(names.get(name, name)) for name in classes]
@@ -67,10 +66,10 @@ def match_classes(
 
 
 def read_names(path: Path) -> dict[str, str]:
-    """Returns what a CSV file without a header says: a class of the data, and its label, a line.
+    """Reads a CSV file without a header, with a class of the data and its label per line.
 
     Raises:
-        UserError: it cannot be read, a line has not two columns, or a class stands there twice.
+        UserError: it cannot be read, a line does not have two columns, or a class is repeated.
     """
     names: dict[str, str] = {}
     try:

@@ -1,4 +1,4 @@
-"""Batches worked on by several threads, with the results in order."""
+"""Processes batches in several threads and yields the results in order."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 
-AHEAD = 4  # batches per thread: what a slow image in front lets the others do meanwhile
+AHEAD = 4  # batches per thread that may be processed ahead of a slow one
 
 
 def in_order(
@@ -19,14 +19,14 @@ def in_order(
 ) -> Iterator[R]:
     """Yields the results of ``work`` on batches of ``items``, in the order of ``items``.
 
-    No more than :data:`AHEAD` batches per thread are taken from ``items`` beyond what was yielded.
-    An exception of ``work`` ends it; so does closing it, once the calls that run have returned.
+    At most :data:`AHEAD` batches per thread are read from ``items`` ahead of the results. An
+    exception of ``work`` ends it; so does closing it, after running calls have returned.
 
     Args:
-        work: takes a batch, returns its results; called from several threads at once.
-        items: taken from in the thread that iterates.
-        threads: how many batches are worked on at once.
-        size: items in a batch.
+        work: takes a batch and returns its results; called concurrently from several threads.
+        items: read in the thread that iterates.
+        threads: number of batches processed concurrently.
+        size: number of items in a batch.
     """
     source = iter(items)
     pending: deque[Future[Iterable[R]]] = deque()

@@ -1,4 +1,4 @@
-"""Items to rows: each is read, decoded and classified, and what fails is a row with its reason."""
+"""Turns items into rows: reads, decodes and classifies; failures become rows with a reason."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from core.preprocess import ImageError, Pixels
 from predict.classifier import NOT_FINITE, TOP_K, Classifier, Prediction, read_file
 from predict.ordered import in_order
 
-# When an item may be read: by any thread when its turn comes; ahead of that, because it takes long
-# to come; or only before the next item is asked for.
+# When an item may be read: in any thread at its turn; ahead of its turn, because it is remote and
+# slow; or only before the next item is requested.
 When = Literal["any", "ahead", "now"]
-READERS = 32  # of what takes long to come
+READERS = 32  # threads that read remote items
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,12 +25,12 @@ class Item:
     """One image to classify.
 
     Attributes:
-        path: what its row calls it.
-        load: returns the bytes of its file; raises UserError if they cannot be had.
-        when: when that may be called.
-        relative: its path below the source it was found in, with ``/``.
-        place: a path or address by which any process can read it; empty where only this one can.
-        reason: why nobody can read it, where that is known; empty elsewhere.
+        path: its path in the output row.
+        load: returns the bytes of its file; raises UserError on failure.
+        when: when ``load`` may be called.
+        relative: path below its source, with ``/`` as separator.
+        place: path or URL by which other processes can read it; empty if none can.
+        reason: why it cannot be read, if that is known already; otherwise empty.
     """
 
     path: str
@@ -43,12 +43,12 @@ class Item:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
-    """What came of one image.
+    """The result of one image.
 
     Attributes:
-        path: its item's.
-        prediction: None where there is none.
-        error: why, in one line; None otherwise.
+        path: path of its item.
+        prediction: the prediction; None on failure.
+        error: the reason in one line; None on success.
     """
 
     path: str
@@ -57,11 +57,11 @@ class Row:
 
 
 class Outcome(NamedTuple):
-    """What came of one item.
+    """The outcome of one item.
 
     Attributes:
         item: the item.
-        data: the bytes of its file, if they are to be kept; None where they could not be read.
+        data: bytes of its file, if they are kept; None if they could not be read.
         row: its row.
     """
 
@@ -74,10 +74,10 @@ def file_item(path: Path, max_bytes: int, *, shown: str = "", relative: str = ""
     """Returns the item of a file on this machine.
 
     Args:
-        path: of the file.
-        max_bytes: no more of it is read.
-        shown: what its row calls it; its path if left out.
-        relative: see :class:`Item`; its name if left out.
+        path: path of the file.
+        max_bytes: size limit.
+        shown: path in the output row; ``path`` if empty.
+        relative: see :class:`Item`; the file's name if empty.
     """
     return Item(
         path=readable(shown or str(path)),
@@ -97,22 +97,22 @@ def failed_item(path: str, reason: str) -> Item:
 
 
 def readable(path: str) -> str:
-    """Returns ``path`` as text that can be written: bytes that are not UTF-8 become ``\\xff``."""
+    """Returns ``path`` as valid text: bytes that are not UTF-8 become ``\\xff``."""
     return os.fsencode(path).decode(errors="backslashreplace")
 
 
 def classify(
     classifier: Classifier, items: Iterable[Item], *, top_k: int = TOP_K, keep: bool = False
 ) -> Generator[Outcome]:
-    """Yields what comes of each item, in order; few are held at a time.
+    """Yields the outcome of each item in order, with only a few in memory.
 
-    A failure of the runtime itself is no item's, and is raised.
+    A failure of the runtime itself is raised, not turned into a row.
 
     Args:
-        classifier: what classifies; its ``threads`` read, decode and infer.
-        items: may be endless.
-        top_k: how many classes each row names.
-        keep: whether an outcome holds the bytes of its file.
+        classifier: the classifier; it reads, decodes and infers in its ``threads``.
+        items: items, possibly endless.
+        top_k: number of classes in each row.
+        keep: whether to keep the bytes of the files in the outcomes.
     """
 
     def work(batch: Sequence[Item]) -> list[Outcome]:
@@ -131,7 +131,7 @@ def classify(
 
 
 def _begun(items: Iterable[Item], readers: ThreadPoolExecutor) -> Iterator[Item]:
-    """Yields ``items``, read or begun to be read where that may not wait for their turn."""
+    """Yields ``items``; those that must not wait for their turn are read, or being read."""
     for item in items:
         if item.when == "now":
             yield replace(item, load=_read_now(item))

@@ -1,4 +1,4 @@
-"""The progress bar of a run: how many images, how fast, and how long it will take."""
+"""The progress bar of a run: number of images, speed, and remaining time."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Progress:
     """A bar on stderr, if that is a terminal. A context manager.
 
     Args:
-        count: returns how many images there are, or None if nobody knows; called in a thread
-            beside the work, for it may take a while.
-        shown: whether there is a bar at all.
+        count: returns the number of images, None if unknown; called in a separate thread, as it may
+            take a while.
+        shown: whether to show a bar at all.
     """
 
     def __init__(self, count: Callable[[], int | None], *, shown: bool = True) -> None:
@@ -32,7 +32,7 @@ class Progress:
             TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(),
             console=console,
-            refresh_per_second=2,  # each time takes a little of what the images need
+            refresh_per_second=2,  # each refresh costs some CPU time
             transient=True,
             disable=not (shown and console.is_terminal),
         )
@@ -51,7 +51,7 @@ class Progress:
         self._bar.stop()
 
     def skip(self) -> None:
-        """Counts an image that was done before."""
+        """Counts an image that an earlier run has classified."""
         self._bar.advance(self._task)
 
     def advance(self) -> None:
@@ -68,5 +68,5 @@ class Progress:
         self._bar.advance(self._task)
 
     def _find_total(self) -> None:
-        with suppress(UserError, OSError):  # the run itself comes to that, and says it
+        with suppress(UserError, OSError):  # the run itself will report it
             self._bar.update(self._task, total=self._count())

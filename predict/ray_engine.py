@@ -1,4 +1,4 @@
-"""Many images on many machines: Ray Data hands out their places, an actor per node answers."""
+"""Classifies images on a Ray cluster: Ray Data distributes paths, an actor per node classifies."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from predict.pipeline import Item, classify, failed_item
 from predict.sinks import parquet_schema, record_batch
 from predict.sources import item_at
 
-_BLOCK = 500  # images, which are done again if their worker dies
+_BLOCK = 500  # images per block, which is repeated if its worker dies
 _REMEDY = "Ray needs the extra for it: pip install '.[ray]'"
 
 
 class Worker:
-    """An actor of Ray: the artifact, opened on its node, for blocks of places.
+    """A Ray actor that opens the artifact on its node and classifies blocks of items.
 
     Args:
-        files: the files of the artifact by name, so that no node needs to have them.
-        options: of :meth:`predict.classifier.Classifier.open`.
-        top_k: classes in a row.
+        files: files of the artifact by name, so that nodes need no copy.
+        options: options of :meth:`predict.classifier.Classifier.open`.
+        top_k: number of classes in a row.
     """
 
     def __init__(self, files: Mapping[str, bytes], options: Mapping[str, Any], top_k: int) -> None:
@@ -62,19 +62,19 @@ def predict_on_cluster(
     address: str | None = None,
     gpu: bool = False,
 ) -> tuple[int, int]:
-    """Returns how many images there were, and how many failed; ``out`` now holds their rows.
+    """Classifies ``items`` and writes rows to ``out``; returns the numbers of images and failures.
 
     Args:
-        items: each with a ``place`` that all nodes can read.
-        out: a folder on a file system that all nodes share; it appears whole, with Parquet files.
-        artifact: the folder of the artifact, on this machine.
-        options: of :meth:`predict.classifier.Classifier.open`, but ``threads``.
-        top_k: classes in a row.
-        address: of the cluster; None is what RAY_ADDRESS says, else a new one on this machine.
+        items: items, each with a ``place`` that all nodes can read.
+        out: folder for Parquet files on a file system that all nodes share; it appears atomically.
+        artifact: folder of the artifact on this machine.
+        options: options of :meth:`predict.classifier.Classifier.open`, except ``threads``.
+        top_k: number of classes in a row.
+        address: address of the cluster; None for RAY_ADDRESS, else a new one on this machine.
         gpu: whether each actor needs a GPU.
 
     Raises:
-        UserError: an item without a place, no Ray, or what it says of a run that failed.
+        UserError: an item without a place, Ray is not installed, or the run failed.
     """
     try:
         import pyarrow.compute
@@ -83,7 +83,7 @@ def predict_on_cluster(
         import ray.data
     except ImportError:
         raise UserError(_REMEDY) from None
-    logging.getLogger("ray.data").setLevel(logging.WARNING)  # each step of each run otherwise
+    logging.getLogger("ray.data").setLevel(logging.WARNING)  # otherwise it logs every step
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:  # ConnectionError, RuntimeError, ...
@@ -108,7 +108,7 @@ def predict_on_cluster(
                 num_gpus=1 if gpu else 0,
                 compute=ray.data.ActorPoolStrategy(size=actors),
             )
-            # The actors hold all cores: what writes may not wait for one.
+            # The actors reserve all cores, so writing must not require one.
             dataset.write_parquet(str(folder), ray_remote_args={"num_cpus": 0})
             written = sorted(map(str, folder.glob("*.parquet")))
             rows = pyarrow.dataset.dataset(written)
@@ -142,7 +142,7 @@ def _blocks(items: Iterable[Item]) -> Iterator[Any]:
 
 
 def _actors(nodes: Iterable[Mapping[str, Any]], *, gpu: bool) -> tuple[int, int]:
-    """Returns how many cores an actor has, and how many actors there are in a cluster."""
+    """Returns the number of cores per actor, and of actors in a cluster."""
     alive = [node["Resources"] for node in nodes if node["Alive"]]
     if gpu:
         count = sum(int(each.get("GPU", 0)) for each in alive)

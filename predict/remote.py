@@ -1,4 +1,4 @@
-"""Images at addresses, such as s3://bucket/folder, through fsspec (the extra ``remote``)."""
+"""Reads images from URLs, such as s3://bucket/folder, with fsspec (the extra ``remote``)."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", flags=re.IGNORECASE)
 
 
 def is_address(name: str) -> bool:
-    """Returns whether ``name`` is no path on this machine but an address: ``scheme://...``."""
+    """Returns whether ``name`` is a URL, ``scheme://...``, and not a path on this machine."""
     return _ADDRESS.match(name) is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A file or folder at an address.
+    """A file or folder at a URL.
 
     Attributes:
-        address: as a row calls it.
-        files: the file system of fsspec that knows it.
-        path: what that calls it.
+        address: the URL, as shown in rows.
+        files: its fsspec file system.
+        path: its path in that file system.
     """
 
     address: str
@@ -37,14 +37,14 @@ class Place:
     path: str
 
     def is_folder(self) -> bool:
-        """Returns whether it is a folder; what is served over HTTP is none."""
+        """Returns whether it is a folder; HTTP URLs never are."""
         return not _is_http(self.address) and bool(self.files.isdir(self.path))
 
     def open(self) -> BinaryIO:
-        """Returns its bytes.
+        """Opens it for reading.
 
         Raises:
-            UserError: it is not there, or cannot be reached.
+            UserError: it does not exist, or cannot be reached.
         """
         try:
             return cast(BinaryIO, self.files.open(self.path, "rb"))
@@ -52,7 +52,7 @@ class Place:
             raise UserError(f"{self.address}: {_why(error)}") from None
 
     def item(self, max_bytes: int, *, shown: str = "", relative: str = "") -> Item:
-        """Returns the item of a file; arguments as of :func:`predict.pipeline.file_item`."""
+        """Returns the item of a file; arguments as for :func:`predict.pipeline.file_item`."""
 
         def load() -> bytes:
             try:
@@ -72,7 +72,7 @@ class Place:
         )
 
     def items(self, max_bytes: int, passed: Counter[str]) -> Iterator[Item]:
-        """Yields the images of a folder; arguments as of :func:`predict.archives.zip_items`."""
+        """Yields the images of a folder; arguments as for :func:`predict.archives.zip_items`."""
         errors: list[Exception] = []
         for here, folders, files in self.files.walk(self.path, on_error=errors.append):
             machines = [name for name in (*folders, *files) if is_by_machines(name)]
@@ -92,14 +92,14 @@ class Place:
 
 
 def find(address: str) -> Iterator[Place]:
-    """Yields what is at ``address``, in order of name where it is a pattern with ``*``.
+    """Yields the place at ``address``, or those that match it, in order of name, if it has ``*``.
 
     Raises:
-        UserError: nothing is there, it cannot be reached, or a package is missing.
+        UserError: nothing is found, it cannot be reached, or a package is missing.
     """
     files, path = _file_system(address)
     try:
-        if _is_http(address):  # asked when it is read; its ? begins a query
+        if _is_http(address):  # checked when it is read; a ? starts a query here
             found = [path]
         elif "*" in path:
             found = sorted(files.glob(path))
@@ -114,7 +114,7 @@ def find(address: str) -> Iterator[Place]:
 
 
 def address_item(address: str, max_bytes: int, *, shown: str) -> Item:
-    """Returns the item of a file at an address that nobody has looked at yet."""
+    """Returns the item of a file at a URL, without accessing it."""
     try:
         files, path = _file_system(address)
     except UserError as error:
@@ -125,7 +125,7 @@ def address_item(address: str, max_bytes: int, *, shown: str) -> Item:
 def _why(error: Exception) -> str:
     """Returns why a file could not be read.
 
-    Over HTTP, fsspec says of every failure that the file was not found; its cause says more.
+    For HTTP, fsspec reports every failure as "file not found"; the cause has the actual reason.
     """
     cause = error.__cause__
     if not isinstance(error, FileNotFoundError) or not isinstance(cause, Exception):
@@ -139,7 +139,7 @@ def _is_http(address: str) -> bool:
 
 
 def _file_system(address: str) -> tuple[Any, str]:
-    """Returns the file system of fsspec that knows an address, and what it calls it."""
+    """Returns the fsspec file system of a URL, and the path in it."""
     try:
         from fsspec.core import url_to_fs
         from fsspec.registry import known_implementations
@@ -152,6 +152,6 @@ def _file_system(address: str) -> tuple[Any, str]:
         package = known_implementations[scheme]["class"].partition(".")[0]
         install = "'.[remote]'" if package == "fsspec" else package
         raise UserError(f"{address}: {scheme}:// needs a package: pip install {install}") from None
-    except Exception as error:  # an unknown scheme, or what a file system refuses at once
+    except Exception as error:  # an unknown scheme, or an invalid URL
         raise UserError(f"{address}: cannot be reached ({in_words(error)})") from None
     return files, str(path)

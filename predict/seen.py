@@ -1,4 +1,4 @@
-"""Which images an artifact learned from, as far as its run can be found."""
+"""Finds the images that an artifact was trained on, if its run is available."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from training.identity import IMAGE_LIST, learned_from
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Learned:
-    """The images an artifact learned from.
+    """The images an artifact was trained on.
 
     Attributes:
-        digests: of their contents; see :mod:`training.identity`. None where nobody knows.
-        words: how that is known, or why it is not, as the end of a sentence.
+        digests: digests of their contents, see :mod:`training.identity`; None if unknown.
+        words: the end of a sentence: how that is known, or why it is not.
     """
 
     digests: frozenset[bytes] | None
@@ -25,10 +25,10 @@ class Learned:
 
 
 def learned_by(artifact: Artifact) -> Learned:
-    """Returns which images ``artifact`` learned from.
+    """Returns the images ``artifact`` was trained on.
 
-    The list of its run says so, which stands beside the checkpoint that the manifest names: below
-    the current folder, or below the one that holds ``artifacts/``.
+    They are listed in its run, next to the checkpoint named in the manifest. The run is looked for
+    below the current folder, and below the folder that contains ``artifacts/``.
     """
     if artifact.weights == "random":
         return Learned(digests=frozenset(), words="its weights are random")

@@ -1,4 +1,4 @@
-"""Which images of a data set an artifact is evaluated on."""
+"""Selects the images of a data set on which an artifact is evaluated."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from training.look import look_at
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Selected:
-    """Labelled images to be answered, and what was left out.
+    """The selected labelled images, and what was left out.
 
     Attributes:
-        samples: images, with the number of their label.
-        names: what each is called: its path, or its number among these images, from 0.
-        unreadable: files that are no images.
-        seen: images that any of the artifacts learned from.
-        seen_by: how many of them each learned from; None where nobody knows.
-        unknown: images of each class that has no label.
-        contradictions: names of each two that are the same image under two labels.
+        samples: images with the indices of their labels.
+        names: name of each: its path, or its number among these images, from 0.
+        unreadable: files that are not images.
+        seen: number of images that any of the artifacts was trained on.
+        seen_by: the same for each artifact; None if unknown.
+        unknown: number of images of each class without a label.
+        contradictions: pairs of names of the same image with two labels.
     """
 
     samples: tuple[Sample, ...]
@@ -51,17 +51,17 @@ def select_images(
     include_seen: bool = False,
     console: Console | None = None,
 ) -> Selected:
-    """Returns the images that have a label and that no artifact learned from.
+    """Returns the images that have a label and that no artifact was trained on.
 
     Args:
-        images: to choose from.
-        matching: of their classes with the labels.
-        learned: what each artifact learned from.
-        include_seen: whether to take those that one learned from as well.
-        console: where progress is shown; left out, nowhere.
+        images: the images to select from.
+        matching: the labels of their classes.
+        learned: the images each artifact was trained on.
+        include_seen: whether to include those.
+        console: console for progress; None for no progress.
 
     Raises:
-        UserError: an artifact learned from all of them.
+        UserError: an artifact was trained on all of them.
     """
     looks = look_at([source for source, _ in images.samples if isinstance(source, Path)], console)
     chosen: list[tuple[str, Sample]] = []

@@ -1,4 +1,4 @@
-"""Files of rows: CSV, JSON Lines or Parquet, by their ending."""
+"""Writes rows to CSV, JSON Lines or Parquet, chosen by the file's suffix."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _ROW_GROUP = 50_000
 
 
 def find_sink(out: Path) -> Write:
-    """Returns what writes rows to a file with the ending of ``out``.
+    """Returns the function that writes rows to a file with the suffix of ``out``.
 
     Raises:
-        UserError: another ending, or a package is missing.
+        UserError: an unknown suffix, or a missing package.
     """
     try:
         sink = _SINKS[out.suffix.lower()]
@@ -35,14 +35,14 @@ def find_sink(out: Path) -> Write:
 
 
 def write_rows(out: Path, rows: Iterable[Row], top_k: int) -> None:
-    """Writes ``rows`` with ``top_k`` classes each to ``out``, which appears whole, by rename."""
+    """Writes ``rows`` with ``top_k`` classes each to ``out`` atomically, by rename."""
     write = find_sink(out)
     with whole_file(out) as file:
         write(file, rows, top_k)
 
 
 def json_line(row: Row) -> str:
-    """Returns ``row`` as a line of JSON, its predictions as the service gives them."""
+    """Returns ``row`` as a line of JSON, with predictions in the format of the service."""
     top, indices = (
         ((), ()) if row.prediction is None else (row.prediction.top, row.prediction.indices)
     )
@@ -55,20 +55,20 @@ def json_line(row: Row) -> str:
 
 
 def columns(top_k: int) -> list[str]:
-    """Returns the names of the columns of a table with ``top_k`` classes a row."""
+    """Returns the column names of a table with ``top_k`` classes per row."""
     more = [f"{name}_{rank}" for rank in range(2, top_k + 1) for name in ("label", "score")]
     return ["path", "label", "score", *more, "error"]
 
 
 def cells(row: Row, top_k: int) -> list[Any]:
-    """Returns the cells of ``row`` below :func:`columns`; None is an empty one."""
+    """Returns the cells of ``row`` for :func:`columns`; None for empty ones."""
     top = () if row.prediction is None else row.prediction.top
     pairs = [cell for pair in top for cell in pair]
     return [row.path, *pairs, *[None] * (2 * top_k - len(pairs)), row.error]
 
 
 def write_csv(file: IO[bytes], rows: Iterable[Row], top_k: int) -> None:
-    """Writes ``rows`` as CSV in UTF-8, below a line with the names of the columns."""
+    """Writes ``rows`` as CSV in UTF-8, with a header line."""
     text = io.TextIOWrapper(file, "utf-8", newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns(top_k))
@@ -104,7 +104,7 @@ def record_batch(rows: Sequence[Row], top_k: int) -> Any:
 
 
 def write_parquet(file: IO[bytes], rows: Iterable[Row], top_k: int) -> None:
-    """Writes ``rows`` as Parquet with the columns of the CSV file, null where there is nothing."""
+    """Writes ``rows`` as Parquet with the columns of the CSV file; empty cells are null."""
     import pyarrow.parquet
 
     schema = parquet_schema(top_k)

@@ -1,7 +1,7 @@
-"""Where images come from: files, folders, patterns, archives, lists of paths, and addresses.
+"""Sources of images: files, folders, patterns, archives, lists of paths, and URLs.
 
-Nothing is listed before it is needed: a source yields its images one after the other, and of a
-folder of ten million no more is held than the names in one folder of it.
+Sources are lazy: images are yielded one by one, and of a tree with ten million files only the names
+in one folder are in memory.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from training.scan import is_by_machines, is_meant, walk_folders
 
 STDIN = "-"
 
-Passed = Counter[str]  # how many files are no images, by reason
+Passed = Counter[str]  # number of files that are not images, by reason
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
-    """What one argument names.
+    """The source given by one argument.
 
     Attributes:
-        items: yields its images, and counts the files that are none.
-        countable: whether it costs little to go through it once more, unread.
+        items: yields its images, and counts files that are not images.
+        countable: whether its images can be counted cheaply, without reading them.
     """
 
     items: Callable[[Passed], Iterator[Item]]
@@ -41,28 +41,28 @@ class Source:
 
 
 def find_sources(names: Iterable[str], max_bytes: int, ours: Iterable[Path] = ()) -> list[Source]:
-    """Returns what ``names`` stand for.
+    """Returns the sources named by ``names``.
 
     Args:
-        names: files, folders, patterns, archives, lists of paths, ``-``, addresses.
-        max_bytes: largest image file that is read.
-        ours: what is written meanwhile: files and folders that are passed over in a folder.
+        names: files, folders, patterns, archives, lists of paths, ``-``, URLs.
+        max_bytes: size limit of an image file.
+        ours: output files and folders, which are skipped inside folders.
 
     Raises:
-        UserError: one is not there, is one of ``ours``, or needs a package that is not.
+        UserError: one does not exist, is one of ``ours``, or needs a package that is missing.
     """
     written = frozenset(map(os.path.abspath, ours))
     return [source for name in names for source in _find(name, max_bytes, written)]
 
 
 def find_items(sources: Iterable[Source], passed: Passed) -> Iterator[Item]:
-    """Yields the images of ``sources``, in order; files that are none are counted in ``passed``."""
+    """Yields the images of ``sources`` in order; counts files that are not images in ``passed``."""
     for source in sources:
         yield from source.items(passed)
 
 
 def count_items(sources: Iterable[Source]) -> int | None:
-    """Returns how many images ``sources`` hold, or None where only reading them would tell."""
+    """Returns the number of images in ``sources``; None if only reading them would tell."""
     sources = list(sources)
     if not all(source.countable for source in sources):
         return None
@@ -115,14 +115,14 @@ def _of_file(
     listed: Callable[[str], Item],
     max_bytes: int,
 ) -> Source:
-    """Returns the source that a file is by its ending: an archive, a list of paths, an image.
+    """Returns the source of a file by its suffix: an archive, a list of paths, or an image.
 
     Args:
-        name: of the file.
-        opened: returns its bytes.
-        item: of the file, if it is an image.
-        listed: from a path that stands in it to that item.
-        max_bytes: largest image file that is read.
+        name: name of the file.
+        opened: opens the file.
+        item: its item, if it is an image.
+        listed: returns the item of a path listed in it.
+        max_bytes: size limit of an image file.
     """
     ending = name.lower()
     if ending.endswith(archives.ZIP):
@@ -144,7 +144,7 @@ def _of_table(name: str, file: BinaryIO, listed: Callable[[str], Item]) -> Itera
 
 
 def item_at(place: str, max_bytes: int, *, shown: str) -> Item:
-    """Returns the item at the ``place`` of another one, which its row calls ``shown``."""
+    """Returns the item at ``place``, see :class:`Item`, with ``shown`` as the path in its row."""
     if remote.is_address(place):
         return remote.address_item(place, max_bytes, shown=shown)
     return file_item(Path(place), max_bytes, shown=shown)
@@ -155,11 +155,11 @@ def _of_stdin(max_bytes: int) -> Iterator[Item]:
 
 
 def _listed(folder: Path, max_bytes: int, name: str) -> Item:
-    """Returns the item of a path in a list in ``folder``, from there or else from here."""
+    """Returns the item of a listed path, relative to ``folder``, else to the current folder."""
     if remote.is_address(name):
         return remote.address_item(name, max_bytes, shown=name)
     path = folder / name
-    # Path.exists raises for a name that no file can have; reading it will say why.
+    # Path.exists raises for invalid names; reading will report the reason.
     return file_item(
         path if os.path.exists(path) else Path(name), max_bytes, shown=name, relative=name
     )
@@ -192,15 +192,15 @@ def _is_written(folder: str, name: str, written: Collection[str]) -> bool:
 
 
 def _is_special(path: Path) -> bool:
-    """Returns whether something is there that is no file, such as a pipe, which would block."""
+    """Returns whether ``path`` is a special file, such as a pipe, which would block."""
     try:
         return not stat.S_ISREG(path.stat().st_mode)
-    except OSError:  # reading it will say why
+    except OSError:  # reading will report the reason
         return False
 
 
 def _unlisted(errors: list[OSError]) -> Iterator[Item]:
-    """Yields an item for each folder that could not be listed, and forgets them."""
+    """Yields a failed item for each folder that could not be listed, and clears ``errors``."""
     while errors:
         error = errors.pop(0)
         yield failed_item(str(error.filename), f"the folder cannot be listed ({error.strerror})")

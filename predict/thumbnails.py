@@ -1,4 +1,4 @@
-"""Small pictures of images, for pages."""
+"""Thumbnails for HTML pages."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import io
 
 from PIL import Image
 
-SIDE = 192  # pixels of the longer side
-_SMALL = SIDE // 2  # below it an image is enlarged
+SIDE = 192  # longer side in pixels
+_SMALL = SIDE // 2  # smaller images are enlarged
 
 
 def thumbnail(image: Image.Image) -> bytes:
-    """Returns a JPEG of ``image`` whose longer side has up to 192 pixels.
+    """Returns a JPEG of ``image`` whose longer side has at most 192 pixels.
 
-    One of less than half of that is enlarged by a whole number, so that its pixels show as squares.
+    Images of less than half that size are enlarged by a whole factor, with visible square pixels.
     """
     small = image.convert("RGB")
     small.thumbnail((SIDE, SIDE))

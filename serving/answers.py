@@ -1,7 +1,7 @@
-"""What the service takes and answers, as types: the OpenAPI document is generated from them.
+"""Types of requests and responses, from which the OpenAPI document is generated.
 
-Answers are plain dictionaries, which are encoded fastest. Their types are for mypy, the document
-and its tests; no answer is validated while the service runs.
+Responses are plain dictionaries, which are the fastest to encode. The types serve mypy, the
+document and its tests; responses are not validated at run time.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Prediction(TypedDict):
 
 @with_config(_CLOSED)
 class Timings(TypedDict):
-    """Milliseconds of each stage of an image; queue is all that is none of the others."""
+    """Milliseconds of each stage of an image; ``queue`` is the rest of its time."""
 
     decode: _Milliseconds
     resize: _Milliseconds
@@ -46,7 +46,7 @@ class Timings(TypedDict):
 
 @with_config(_CLOSED)
 class Error(TypedDict):
-    """Why there is no answer: a short code, and one line."""
+    """An error response: a short code, and one line of detail."""
 
     error: str
     detail: str
@@ -54,7 +54,7 @@ class Error(TypedDict):
 
 @with_config(_CLOSED)
 class Names(TypedDict):
-    """What answers."""
+    """Model, precision and runtime of the service."""
 
     model: str
     precision: str
@@ -63,7 +63,7 @@ class Names(TypedDict):
 
 @with_config(_CLOSED)
 class Found(TypedDict):
-    """What was found in an image: the likeliest labels first."""
+    """The predictions for an image, the most likely label first."""
 
     predictions: Annotated[list[Prediction], Field(min_length=1)]
     timings_ms: Timings
@@ -71,19 +71,19 @@ class Found(TypedDict):
 
 @with_config(_CLOSED)
 class Answer(Found, Names):
-    """What was found in an image, and by what."""
+    """The response for one image."""
 
 
 @with_config(_CLOSED)
 class Answers(Names):
-    """For each image, in order, what was found in it or why nothing was."""
+    """The response for a batch: for each image, in order, its predictions or its error."""
 
     results: Annotated[list[Found | Error], Field(min_length=1)]
 
 
 @with_config(_CLOSED)
 class RequestLimits(TypedDict):
-    """What a request may hold: bytes and pixels of an image, and images of a batch."""
+    """Limits of a request: bytes and pixels per image, and images per batch."""
 
     max_bytes: int
     max_pixels: int
@@ -92,13 +92,16 @@ class RequestLimits(TypedDict):
 
 @with_config(_CLOSED)
 class Accepted(TypedDict):
-    """The types of image that are taken, and the suffixes of their files."""
+    """The accepted types of image, and their file suffixes."""
 
     types: list[str]
     suffixes: list[str]
 
 
-PRIVATE = ("path", "source")  # they name places on the machine where the artifact was made, or lies
+PRIVATE = (
+    "path",
+    "source",
+)  # they contain paths of this or the exporting machine
 _stated = get_type_hints(Manifest, include_extras=True)
 _facts: dict[str, Any] = {
     **{name: (hint, ...) for name, hint in _stated.items() if name not in PRIVATE},
@@ -115,7 +118,7 @@ Facts = create_model(
 
 
 def top_k_type(labels: int, default: int) -> Any:
-    """Returns the type of how many labels are asked for, of so many that there are."""
+    """Returns the type of ``top_k``, given the number of labels and the default."""
     text = "How many labels, the likeliest first"
     extra: dict[str, Any] = {"default": min(default, labels)}
     return Annotated[int, Field(ge=1, le=labels, description=text, json_schema_extra=extra)]

@@ -44,7 +44,7 @@ from serving.uploads import ANY, BATCH, Content, advise, read_image, read_images
 
 T = TypeVar("T")
 
-# A PNG of one pixel, for whoever tries it out.
+# A PNG of one pixel, as an example in the OpenAPI document.
 _PIXEL = (
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR42mP4z8AAAAMBAQD3A0FDAAAAAElFTkSuQmCC"
 )
@@ -59,15 +59,15 @@ _STAGES = Annotated[
 
 
 def create_app(predictor: Predictor, more: Sequence[Route] = ()) -> Starlette:
-    """Returns the application that answers with ``predictor``; its lifespan opens and closes it.
+    """Returns the application around ``predictor``; its lifespan opens and closes the predictor.
 
-    All that it answers is in its middleware, which fits around BentoML's application as well.
+    Routes are answered in its middleware, which can be put around BentoML's application too.
 
     Args:
-        predictor: what answers.
-        more: routes besides those of this service.
+        predictor: classifies the images.
+        more: further routes.
     """
-    # What is odd about an upload is for its sender. Python even keeps each warning's text for ever.
+    # Warnings about uploads do not concern the operator, and Python keeps their texts for ever.
     warnings.filterwarnings("ignore", module="PIL")
     settings, artifact = predictor.settings, predictor.artifact
     labels, seconds = len(artifact.labels), settings.deadline_ms / 1e3
@@ -80,7 +80,7 @@ def create_app(predictor: Predictor, more: Sequence[Route] = ()) -> Starlette:
     async def classify(
         request: Request, read: Callable[[], Awaitable[Content]], size: int
     ) -> list[Found | Refusal]:
-        choose_top_k(request)  # a bad one is refused before the upload
+        choose_top_k(request)  # refuse an invalid one before the upload
         with slots.taken(size):
             content = await _read(read(), seconds)
             top_k = choose_top_k(request, content.top_k)
@@ -102,7 +102,7 @@ def create_app(predictor: Predictor, more: Sequence[Route] = ()) -> Starlette:
         def read() -> Awaitable[Content]:
             return read_images(request, settings.max_bytes, settings.max_images)
 
-        found = await classify(request, read, BATCH)  # takes as many slots as it may hold bytes
+        found = await classify(request, read, BATCH)  # takes slots in proportion to its byte limit
         results = [each.body if isinstance(each, Refusal) else each for each in found]
         return JSONResponse({"results": results, **predictor.names})
 
@@ -130,7 +130,7 @@ def create_app(predictor: Predictor, more: Sequence[Route] = ()) -> Starlette:
             "/metrics",
             metrics,
             public=True,
-            query=None,  # Prometheus may be told to send some
+            query=None,  # Prometheus may be configured to send some
             summary=metrics_text,
             replies={200: Reply(metrics_text, str)},
         ),
@@ -143,7 +143,7 @@ def create_app(predictor: Predictor, more: Sequence[Route] = ()) -> Starlette:
 
 
 def _predict_routes(predictor: Predictor, single: Handler, several: Handler) -> list[Route]:
-    """Returns the routes of both ways to have images classified, with the limits that are set."""
+    """Returns the routes ``/predict`` and ``/predict_batch``, with the configured limits."""
     settings, labels = predictor.settings, predictor.artifact.labels
     top_k = top_k_type(len(labels), settings.top_k)
     seconds = settings.deadline_ms / 1e3
@@ -203,7 +203,7 @@ def _predict_routes(predictor: Predictor, single: Handler, several: Handler) -> 
 
 
 async def _read(body: Awaitable[T], seconds: float) -> T:
-    """Returns what ``body`` reads, if it comes in time: a slow client must not keep its place."""
+    """Awaits ``body`` with a timeout, so that a slow client cannot keep its slot."""
     try:
         async with asyncio.timeout(seconds):
             return await body
@@ -212,12 +212,12 @@ async def _read(body: Awaitable[T], seconds: float) -> T:
 
 
 def _top_k(request: Request, given: object, labels: int) -> int | None:
-    """Returns how many labels the query asks for, or the body by ``given``; None if neither does.
+    """Returns ``top_k`` from the query, or ``given`` from the body; None if neither has it.
 
     Raises:
-        Refusal: both do, or it is no whole number in 1..``labels``.
+        Refusal: both have it, or it is not an integer in 1..``labels``.
     """
-    # Parsing a query that is not there would take longer than asking for it.
+    # Parsing an empty query would take longer than this check.
     text = request.query_params.get(TOP_K) if request.scope["query_string"] else None
     if text is not None and given is not None:
         raise Refusal(422, "bad_top_k", "top_k is in the query and in the JSON: send it in one")
@@ -236,7 +236,7 @@ def _top_k(request: Request, given: object, labels: int) -> int | None:
 
 
 def _facts(predictor: Predictor) -> dict[str, Any]:
-    """Returns what ``GET /model`` answers: the manifest without where it lies on this machine."""
+    """Returns the response of ``GET /model``: the manifest without paths of this machine."""
     settings, artifact = predictor.settings, predictor.artifact
     facts = dataclasses.asdict(artifact)
     for private in PRIVATE:

@@ -1,8 +1,8 @@
 """The queue: which requests are admitted, how images are batched, and the wait for answers.
 
-No batch waits for more images: an idle thread takes its share of what is queued. On a CPU a batch
-of eight costs per image what a batch of one does, so there is nothing to wait for. On a GPU it is
-the other way round: there a thread may wait a short window for more.
+By default no batch waits for more images: an idle thread takes its share of the queue. On a CPU,
+larger batches do not lower the cost per image, so waiting gains nothing. On a GPU they do; there a
+thread may wait for a short window.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from starlette.requests import Request
 
 from serving.errors import Refusal
 
-BUSY_S = 1  # when to try again: a full queue is worked off in less
-# When it is asked whether the client is still there. To ask takes a task, which costs the event
-# loop a fifth of what all of a request does, and most answers come sooner.
+BUSY_S = 1  # Retry-After: a full queue is processed in less
+# Delay before checking whether the client is still connected. The check needs a task, a fifth of
+# the event loop's time for a request, and most requests finish sooner.
 _PATIENCE_S = 0.1
 
 T = TypeVar("T")
@@ -29,9 +29,9 @@ R = TypeVar("R")
 
 
 class Slots:
-    """A count of requests that are being read, wait or are worked on; used in one event loop.
+    """Limits the requests being read, queued or processed; for use in one event loop.
 
-    It bounds what uploads hold in memory, and tells a client before it sends its image.
+    It bounds the memory of uploads, and can refuse a request before its image is sent.
     """
 
     def __init__(self, count: int) -> None:
@@ -39,10 +39,10 @@ class Slots:
 
     @contextmanager
     def taken(self, count: int = 1) -> Iterator[None]:
-        """Yields while ``count`` slots are taken, or all there are.
+        """A context manager that takes ``count`` slots, at most all there are.
 
         Raises:
-            Refusal: fewer are free.
+            Refusal: fewer slots are free.
         """
         count = min(count, self._all)
         if self._free < count:
@@ -58,11 +58,11 @@ class Batcher(Generic[T, R]):
     """Hands queued items to ``work`` in the threads of this process.
 
     Args:
-        work: takes a batch, returns a result or an exception for each item, in order. It is
-            called from several threads at once.
-        threads: how many batches are worked on at once.
+        work: takes a batch and returns a result or an exception for each item, in order; called
+            concurrently from several threads.
+        threads: number of batches processed concurrently.
         size: most items in a batch.
-        capacity: most items that wait; those being worked on do not count.
+        capacity: most items in the queue, not counting those being processed.
         window: seconds that a thread waits for a batch to fill.
     """
 
@@ -82,7 +82,7 @@ class Batcher(Generic[T, R]):
         self._jobs: deque[tuple[T, asyncio.Future[R]]] = deque()
         self._changed = threading.Condition()
         self._closed = False
-        self._idle = 0  # threads that wait: what they will take at once does not wait
+        self._idle = 0  # idle threads: items that they take at once do not count as queued
         self._threads = [
             threading.Thread(target=self._run, name=f"batch-{number}") for number in range(threads)
         ]
@@ -91,16 +91,16 @@ class Batcher(Generic[T, R]):
 
     @property
     def depth(self) -> int:
-        """Returns how many items wait."""
+        """Returns the number of queued items."""
         return len(self._jobs)
 
     def submit(self, items: Sequence[T]) -> list[asyncio.Future[R]]:
-        """Returns a future for each of ``items``; a cancelled one is not worked on any more.
+        """Queues ``items`` and returns a future for each; cancelled ones are skipped.
 
-        Called from the event loop that is to wait for them.
+        Call it from the event loop that will await the futures.
 
         Raises:
-            Refusal: there is no room for all of them; none is taken.
+            Refusal: there is no room for all of them; none is queued.
         """
         loop = asyncio.get_running_loop()
         futures = [loop.create_future() for _ in items]
@@ -112,7 +112,7 @@ class Batcher(Generic[T, R]):
         return futures
 
     def close(self) -> None:
-        """Returns when all that was submitted is done; nothing may follow."""
+        """Waits until all submitted items are done; nothing may be submitted afterwards."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -126,11 +126,11 @@ class Batcher(Generic[T, R]):
                 results = self._work([item for item, _ in jobs])
             except Exception as error:
                 results = [error] * len(jobs)
-            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            with suppress(RuntimeError):  # the loop is closed: nobody awaits the result
                 futures[0].get_loop().call_soon_threadsafe(_settle, futures, results)
 
     def _take(self) -> list[tuple[T, asyncio.Future[R]]]:
-        """Returns the next batch, waiting for it; an empty one after the end."""
+        """Waits for the next batch and returns it; an empty one after :meth:`close`."""
         with self._changed:
             while True:
                 self._idle += 1
@@ -158,18 +158,18 @@ class Batcher(Generic[T, R]):
 async def wait_for(
     answers: Sequence[asyncio.Future[Any]], request: Request, seconds: float
 ) -> list[Any]:
-    """Returns what became of ``answers``, in order: a result or an exception for each.
+    """Awaits ``answers`` and returns a result or an exception for each, in order.
 
     Raises:
-        Refusal: they did not all come within ``seconds``, or the client hung up; those still
-            missing are cancelled.
+        Refusal: not all were done within ``seconds``, or the client disconnected; the rest are
+            cancelled.
     """
     loop = asyncio.get_running_loop()
     watches: list[asyncio.Task[None]] = []
 
     def give_up(*_: object) -> None:
         for answer in answers:
-            answer.cancel()  # one that is there already counts as looked at by this, too
+            answer.cancel()  # this also marks the exception of a finished one as retrieved
 
     def watch() -> None:
         watches.append(loop.create_task(_hung_up(request)))
@@ -188,7 +188,7 @@ async def wait_for(
         give_up()
         this = asyncio.current_task()
         if this is not None and this.cancelling():
-            raise  # not the answers alone: the server ends
+            raise  # this task itself was cancelled: the server stops
         if any(task.done() for task in watches):
             detail = "the connection closed before the answer"
             raise Refusal(400, "incomplete", detail) from None
@@ -208,7 +208,7 @@ async def _hung_up(request: Request) -> None:
 
 
 def _busy() -> Refusal:
-    """Returns the refusal of a request for which there is no room."""
+    """Returns the refusal of a request that does not fit into the queue."""
     return Refusal(
         429,
         "busy",

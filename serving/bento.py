@@ -1,4 +1,4 @@
-"""Build a Bento that holds one artifact, its runtime, the code that serves it and nothing else.
+"""Build a Bento that contains one artifact, its runtime and the serving code, and nothing else.
 
 It prints the Bento's tag. Any machine serves it with: bentoml serve TAG
 """
@@ -27,13 +27,14 @@ from serving.settings import CARRIED, CARRIED_RUNTIME, DEFAULT_RUNTIME, PREFIX, 
 
 ROOT = Path(__file__).resolve().parents[1]
 BENTOFILE = ROOT / "bentofile.yaml"
-REQUIREMENTS = ROOT / "serving" / "requirements.txt"  # with what the default runtime needs
+REQUIREMENTS = ROOT / "serving" / "requirements.txt"  # includes the packages of the default runtime
 
 
 def build(artifact: Artifact, runtime: str) -> str:
-    """Returns the tag of a new Bento, in the Bento store, that runs ``artifact`` with ``runtime``.
+    """Builds a Bento for ``artifact`` and ``runtime`` in the Bento store and returns its tag.
 
-    Copies of both stay in ``serving``, where ``bentoml build`` finds them too.
+    The copied artifact and the runtime's name stay in ``serving``, where ``bentoml build`` finds
+    them too.
     """
     import yaml
     from bentoml import bentos
@@ -43,7 +44,7 @@ def build(artifact: Artifact, runtime: str) -> str:
         with staged(CARRIED) as copy:
             shutil.copytree(artifact.path, copy, dirs_exist_ok=True)
     write_whole(CARRIED_RUNTIME, f"{runtime}\n".encode())
-    for name in ("ARTIFACT", "RUNTIME"):  # the build imports the service: the copies are meant
+    for name in ("ARTIFACT", "RUNTIME"):  # the build imports the service, which must use the copies
         os.environ.pop(PREFIX + name, None)
     options = yaml.safe_load(BENTOFILE.read_text())
     del options["python"]["requirements_txt"]
@@ -59,12 +60,12 @@ def build(artifact: Artifact, runtime: str) -> str:
 
 
 def requirements(runtime: str) -> list[str]:
-    """Returns the packages of a Bento that runs with ``runtime``, all pinned.
+    """Returns the pinned packages of a Bento for ``runtime``.
 
-    Those of another runtime than the default are pinned to what is installed here.
+    Packages of runtimes other than the default are pinned to the versions installed here.
 
     Raises:
-        UserError: no Bento can hold it.
+        UserError: a Bento cannot contain this runtime.
     """
     if not RUNTIMES.find(runtime).in_bento:
         able = ", ".join(name for name, spec in RUNTIMES.items() if spec.in_bento)
@@ -87,7 +88,7 @@ def requirements(runtime: str) -> list[str]:
 
 
 def _installed(packages: tuple[str, ...]) -> dict[NormalizedName, str]:
-    """Returns the versions of ``packages``, and of all that they need, by canonical name."""
+    """Returns the versions of ``packages`` and of all their dependencies, by canonical name."""
     found: dict[NormalizedName, str] = {}
     missing = [Requirement(name) for name in packages]
     while missing:
@@ -101,15 +102,15 @@ def _installed(packages: tuple[str, ...]) -> dict[NormalizedName, str]:
 
 
 def main() -> None:
-    """Prints the tag of the Bento that the command line asks for."""
+    """Builds the Bento of the command line and prints its tag."""
     wanted = tyro.cli(Wanted, prog=cli.program("serving.bento"), description=__doc__)
     warn_of_unknown()
     settings = settings_for(wanted)
     selection = select(wanted, settings)
     runtime = selection.runtime
-    requirements(runtime)  # before anything is loaded
+    requirements(runtime)  # fails before anything is loaded
     artifact = open_artifact(selection.artifact)
-    # One that cannot start is of no use.
+    # A Bento that cannot start is useless.
     with open_runtime(runtime, artifact, threads=settings.call_threads):
         pass
     print(f"packing {selection.artifact} to run with {runtime} ({selection.why})", file=sys.stderr)

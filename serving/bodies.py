@@ -1,4 +1,4 @@
-"""What carries images in a request: a multipart form, a JSON body, base64 text."""
+"""Extracts images from request bodies: multipart forms, JSON, base64 text."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from serving.errors import Refusal, too_large
 
 FIELD = "image"
 TOP_K = "top_k"
-ENVELOPE = 64 * 1024  # what a body may add around its images: boundaries, headers, small fields
-TEXT = 1.5  # times the bytes it stands for: base64 is 4/3, in lines and with each / escaped more
+ENVELOPE = 64 * 1024  # bytes a body may have besides its images: boundaries, headers, small fields
+TEXT = 1.5  # limit of base64's size factor: 4/3, more with line breaks and escaped slashes
 
 # Forms --------------------------------------------------------------------------------------------
 
-_OTHERS = 16  # fields that a form may hold beside its images
-_NAMED = 5  # of them, in an error
+_OTHERS = 16  # fields that a form may have besides its images
+_NAMED = 5  # most of them named in an error
 
-# Quoted, or all up to the next parameter: many a client forgets the quotes that "=" asks for.
+# Quoted, or up to the next parameter: many clients omit the quotes that "=" requires.
 _BOUNDARY = re.compile(r';\s*boundary\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;]*))', re.IGNORECASE)
 # With another character set (RFC 5987), which browsers never send but other clients do.
 _EXTENDED_FILENAME = re.compile(r";\s*filename\*\s*=", re.IGNORECASE)
-_PLAIN = ("", "binary", "8bit", "7bit")  # of Content-Transfer-Encoding: the bytes are the file's
+_PLAIN = ("", "binary", "8bit", "7bit")  # Content-Transfer-Encodings that leave the bytes unchanged
 
 
 class Form:
     """The files in the fields ``image`` of a form, chunk by chunk; other text fields are skipped.
 
     Args:
-        content_type: of the request, with its boundary.
+        content_type: content type of the request, with its boundary.
         max_images: most files.
-        advice: what to do with more of them, for the error.
+        advice: for the error message: what to do with more files.
 
     Raises:
-        MultipartError: here and in every method, the form is broken, cut off or
-            larger than allowed.
+        MultipartError: here and in every method: the form is broken, truncated or larger than
+            allowed.
     """
 
     def __init__(self, content_type: str, max_images: int, advice: str) -> None:
@@ -56,7 +56,7 @@ class Form:
         self._wanted = False  # what comes next
 
     def feed(self, chunk: bytes) -> None:
-        """Takes the next bytes, of any number but zero."""
+        """Parses the next bytes; ``chunk`` must not be empty."""
         for event in self._parser.parse(chunk):
             if isinstance(event, MultipartSegment):
                 self._wanted = self._start(event)
@@ -64,12 +64,10 @@ class Form:
                 self._images[-1].append(event)
 
     def images(self) -> list[bytes | str]:
-        """Returns the bytes of each file, in order, after the last bytes of the form.
-
-        Of one that comes in base64, the text.
+        """Returns the bytes of each file, or its base64 text, in order; call it at the end.
 
         Raises:
-            Refusal: there is no image, or something beside the images that nobody would read.
+            Refusal: there is no image, or there are other parts, which would be ignored.
         """
         self._parser.close()
         if not self._images:
@@ -90,14 +88,14 @@ class Form:
         return images
 
     def _describe_others(self) -> str:
-        """Returns in words what the form holds beside images, in part if that is much."""
+        """Returns a text that names the first parts of the form that are not images."""
         found = [f"the {kind} {name}" for kind, name in self._others]
         if len(found) > _NAMED:
             found[_NAMED:] = ["more"]
         return ", ".join(found) or "nothing"
 
     def _start(self, segment: MultipartSegment) -> bool:
-        """Returns whether ``segment`` is an image's file."""
+        """Returns whether ``segment`` is the file of an image."""
         is_file = _is_file(segment)
         if segment.name != FIELD or not is_file:
             self._others["file" if is_file else "text", reprlib.repr(segment.name)] = None
@@ -137,7 +135,7 @@ def _is_file(segment: MultipartSegment) -> bool:
 _PATHS = {"image": "/predict", "images": "/predict_batch"}  # by what holds the images
 _TEXT = '"<base64 or data URI>"'
 ALLOWED = {"image": f'{{"image": {_TEXT}}}', "images": f'{{"images": [{_TEXT}, ...]}}'}
-_COMMAS = 16  # beside one between two images, and one in each data URI: base64 has none
+_COMMAS = 16  # besides those between images and in data URIs: base64 has none
 
 _KINDS = {
     dict: "an object",
@@ -151,29 +149,29 @@ _KINDS = {
 
 
 class _JsonError(ValueError):
-    """A body that is no JSON, or other JSON than is taken."""
+    """A body that is not JSON, or not of the expected structure."""
 
 
 def read_json(body: bytes, field: str, max_images: int) -> tuple[list[str], object]:
-    """Returns the text of each image in ``body``, and what it gives for ``top_k``, None if nothing.
+    """Returns the base64 text of each image in ``body``, and its ``top_k``, None if absent.
 
     Args:
-        body: an object with ``field``, and perhaps ``top_k``.
-        field: ``image``, which holds one text, or ``images``, an array of them.
-        max_images: most texts.
+        body: a JSON object with ``field``, and optionally ``top_k``.
+        field: ``image``, a string, or ``images``, an array of strings.
+        max_images: most images.
 
     Raises:
-        Refusal: it is anything else; the detail says what is wrong, and what is allowed.
+        Refusal: it is anything else; the detail says what is wrong and what is allowed.
     """
     try:
-        # Each value but the first takes a comma, and up to twenty times the memory of its text.
+        # Each further value needs a comma, and up to twenty times the memory of its text.
         if _occurs_more(body, b",", 2 * max_images + _COMMAS):
             raise _JsonError("it holds too many values")
         found = _parse(body)
         texts = _texts(found, field)
         if len(texts) > max_images:
             raise _JsonError(f"it holds {len(texts)} images, and at most {max_images} are allowed")
-        for name in found:  # a parser keeps the last of two values in silence
+        for name in found:  # parsers silently keep the last of duplicate keys
             if _occurs_more(body, b'"%b"' % name.encode(), 1 + texts.count(name)):
                 raise _JsonError(f"the key {name!r} comes twice")
     except _JsonError as error:
@@ -183,7 +181,7 @@ def read_json(body: bytes, field: str, max_images: int) -> tuple[list[str], obje
 
 
 def _occurs_more(body: bytes, part: bytes, times: int) -> bool:
-    """Returns whether ``part`` occurs more often; bytes.count() takes 20 times as long."""
+    """Returns whether ``part`` occurs more than ``times`` times; 20 times faster than count()."""
     place = -1
     for _ in range(times + 1):
         place = body.find(part, place + 1)
@@ -195,9 +193,9 @@ def _occurs_more(body: bytes, part: bytes, times: int) -> bool:
 def _parse(body: bytes) -> Any:
     try:
         body = body.removeprefix(codecs.BOM_UTF8)
-        if not body.isascii():  # other text takes up to four bytes for each character
+        if not body.isascii():  # other text needs up to four bytes per character
             body.decode("ascii")
-        # The event loop waits meanwhile: for an image of 10 MB 2 ms, for the standard library's 26.
+        # This blocks the event loop: 2 ms for an image of 10 MB, 26 ms with the standard library.
         return from_json(body, allow_inf_nan=False)
     except UnicodeDecodeError as error:
         raise _JsonError(f"byte {error.start + 1} is not ASCII, as base64 is") from None
@@ -240,13 +238,13 @@ _STEP = 1 << 20  # characters at once: no other thread runs meanwhile
 
 
 def decode_base64(text: str, max_bytes: int) -> bytes:
-    """Returns the bytes that ``text`` stands for: base64, or a data URI of it.
+    """Decodes ``text``: base64, or a data URI with base64.
 
-    Both alphabets are taken, with padding or without, and with line breaks. A data URI's media
-    type is not looked at. No more than ``max_bytes`` are ever decoded.
+    Both alphabets are accepted, with or without padding, and with line breaks. The media type of a
+    data URI is ignored. No more than ``max_bytes`` are ever decoded.
 
     Raises:
-        Refusal: it is anything else, or stands for too many bytes.
+        Refusal: it is anything else, or decodes to too many bytes.
     """
     if len(text) > TEXT * max_bytes + ENVELOPE:  # before it is copied
         raise too_large(max_bytes)

@@ -29,15 +29,15 @@ class Serve(Wanted):
     """What to serve, and where."""
 
     host: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS")] = None
-    """IP address to listen on. Without it: POCKETNETS_HOST, else 127.0.0.1, this machine only."""
+    """IP address to listen on. Default: POCKETNETS_HOST, else 127.0.0.1, this machine only."""
     port: Annotated[int | None, tyro.conf.arg(metavar="NUMBER")] = None
-    """TCP port. Without it: POCKETNETS_PORT, else 3000."""
+    """TCP port. Default: POCKETNETS_PORT, else 3000."""
     allow_unverified: bool = False
-    """Serve an artifact even if it was never run. Without it: POCKETNETS_ALLOW_UNVERIFIED."""
+    """Serve an artifact even if it was never run. Default: POCKETNETS_ALLOW_UNVERIFIED."""
 
 
 def main() -> int:
-    """Returns the exit status once the server has ended."""
+    """Runs the server and returns its exit status."""
     wanted = tyro.cli(Serve, prog=cli.program("serving"), description=_description())
     warn_of_unknown()
     settings, why = settle(wanted)
@@ -56,19 +56,19 @@ def _serve(settings: Settings, why: str) -> int:
             file=sys.stderr,
             flush=True,
         )
-        os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")  # a server calls nobody by itself
+        os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")  # no telemetry from a server
         from serving.supervisor import supervise
 
         return supervise(settings, listening)
 
 
 def settle(wanted: Serve) -> tuple[Settings, str]:
-    """Returns the settings that ``wanted`` and the environment come to, and why this artifact.
+    """Returns the settings from ``wanted`` and the environment, and why this artifact is served.
 
-    The environment holds them all afterwards, for the workers.
+    It writes all settings to the environment, for the workers.
 
     Raises:
-        UserError: nothing to serve, or a setting that is not allowed.
+        UserError: nothing to serve, or an invalid setting.
     """
     if wanted.host is not None:
         os.environ[PREFIX + "HOST"] = wanted.host
@@ -108,9 +108,9 @@ def listen(host: str, port: int) -> socket.socket:
 
 @contextmanager
 def _shared_figures(workers: int) -> Iterator[None]:
-    """Gives several workers a folder in which they count together.
+    """Provides a folder in which several workers share their metrics.
 
-    It is there before anything imports prometheus_client, which looks for it just then.
+    It must exist before prometheus_client is imported, which checks for it then.
     """
     with tempfile.TemporaryDirectory(prefix="pocketnets-") as folder:
         if workers > 1:

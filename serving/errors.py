@@ -7,7 +7,7 @@ from starlette.types import Scope
 
 
 class Refusal(Exception):
-    """A request that gets an error answer: HTTP status, short code and one line of detail."""
+    """A request that is refused, with HTTP status, short code and one line of detail."""
 
     def __init__(
         self, status: int, code: str, detail: str, headers: dict[str, str] | None = None
@@ -20,14 +20,14 @@ class Refusal(Exception):
 
     @property
     def body(self) -> dict[str, str]:
-        """Returns what the client is told, ready for JSON."""
+        """Returns the body of the response, ready for JSON."""
         return {"error": self.code, "detail": self.detail}
 
     def response(self, scope: Scope) -> Response:
-        """Returns the answer to the request of ``scope``.
+        """Returns the response to the request of ``scope``.
 
-        One that asked whether to send its body may send it after a refusal or not (RFC 9110,
-        10.1.1): the connection can carry no other.
+        After ``Expect: 100-continue`` a client may or may not send its body (RFC 9110, 10.1.1), so
+        the connection cannot be reused.
         """
         headers = dict(self.headers or {})
         if any(name == b"expect" for name, _ in scope["headers"]):
@@ -41,7 +41,7 @@ def too_large(max_bytes: int) -> Refusal:
 
 
 def failure() -> Response:
-    """Returns the answer to a request that failed for no fault of its own."""
+    """Returns the response to a request that failed because of an error in the server."""
     return JSONResponse(
         {"error": "internal", "detail": "the service failed; its log says why"}, 500
     )

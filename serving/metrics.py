@@ -1,7 +1,7 @@
 """Prometheus metrics: requests, stages, batches, queue.
 
-With several workers each keeps its figures in files of a shared folder (prometheus_client's
-multiprocess mode), and any of them answers for all.
+With several workers each writes its metrics to files in a shared folder (prometheus_client's
+multiprocess mode), and any of them can report those of all.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from starlette.responses import Response
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 QUEUE_DEPTH = "pocketnets_queue_depth"
-OTHER = "other"  # the path of requests for none of ours; there are as many as clients think of
+OTHER = "other"  # label of unknown paths, of which clients could send any number
 
-# Stages take 0.1 ms to seconds; a request of a small network is over in 2 ms.
+# Buckets: stages take 0.1 ms to seconds; a request to a small network takes 2 ms.
 _SECONDS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 
 REQUESTS = Counter("pocketnets_requests", "Requests by path and HTTP status", ["path", "status"])
@@ -46,12 +46,12 @@ _requests = functools.cache(lambda path, status: REQUESTS.labels(path, str(statu
 
 
 def count(path: str, status: int) -> None:
-    """Counts one answer."""
+    """Counts one response."""
     _requests(path, status).inc()
 
 
 def exposition() -> Response:
-    """Returns all figures in Prometheus' text format, those of all workers together."""
+    """Returns all metrics in Prometheus' text format, summed over all workers."""
     registry = REGISTRY
     if folder := os.environ.get(FOLDER):
         for pid in _dead(Path(folder)):
@@ -62,6 +62,6 @@ def exposition() -> Response:
 
 
 def _dead(folder: Path) -> set[int]:
-    """Returns the workers that left a gauge and are gone: nothing of theirs waits."""
+    """Returns the process IDs of ended workers that left a gauge file."""
     pids = {int(path.stem.rpartition("_")[2]) for path in folder.glob("gauge_live*.db")}
     return {pid for pid in pids if not Path(f"/proc/{pid}").exists()}

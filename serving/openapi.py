@@ -57,21 +57,21 @@ def describe_api(settings: Settings, artifact: Artifact, routes: Sequence[Route]
 
 
 class _Untitled(GenerateJsonSchema):
-    """Pydantic's schemas without a title for every field, which is its name again."""
+    """Pydantic's schemas without field titles, which only repeat the names."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
 
 
 def _schemas(types: dict[tuple[object, ...], Any]) -> tuple[dict[Any, Schema], Schema]:
-    """Returns the schema of each of ``types``, and those that they refer to by name."""
+    """Returns the schema of each of ``types``, and the schemas that they refer to, by name."""
     found, shared = TypeAdapter.json_schemas(
         [(key, _MODE, TypeAdapter(each)) for key, each in types.items()],
         ref_template="#/components/schemas/{model}",
         schema_generator=_Untitled,
     )
     components = shared.get("$defs", {})
-    for schema in components.values():  # what follows in a docstring is for Python's readers
+    for schema in components.values():  # only the first paragraph of a docstring is for API users
         if "description" in schema:
             schema["description"] = schema["description"].partition("\n\n")[0]
     return {key: schema for (key, _), schema in found.items()}, components

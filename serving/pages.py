@@ -1,6 +1,6 @@
-"""The pages for people, ``/`` and ``/docs``: what lies in ``page/``, read once, from memory.
+"""The HTML pages ``/`` and ``/docs``: the files in ``page/``, read once and kept in memory.
 
-They name all else relative to themselves, so they work behind any prefix.
+They use relative links only, so they work behind any path prefix.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ TYPES = {
     ".ico": "image/vnd.microsoft.icon",
 }
 
-# The page loads its own files and asks its own server. Trusted types turn any attempt to write
-# markup from a script into an error, so that no label can become an element.
+# The page may load only its own files and call only its own server. Trusted types make writing
+# markup from scripts an error, so that no label can become an element.
 POLICY = "; ".join(
     [
         "default-src 'none'",
@@ -39,7 +39,7 @@ POLICY = "; ".join(
         "trusted-types 'none'",
     ]
 )
-# Swagger UI, which BentoML brings, sets styles and writes markup from our own OpenAPI document.
+# Swagger UI, included in BentoML, sets styles and writes markup from our own OpenAPI document.
 DOCS_POLICY = "; ".join(
     [
         "default-src 'none'",
@@ -53,7 +53,7 @@ DOCS_POLICY = "; ".join(
     ]
 )
 HEADERS = {
-    "Cache-Control": "no-cache",  # kept, but compared by ETag: a new version is seen at once
+    "Cache-Control": "no-cache",  # cached, but revalidated by ETag: new versions show at once
     "Content-Security-Policy": POLICY,
     "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
     "Referrer-Policy": "no-referrer",
@@ -62,7 +62,7 @@ HEADERS = {
 
 
 def page_routes() -> list[Route]:
-    """Returns the routes of both pages, and ``/page/<name>`` for each file they load."""
+    """Returns the routes of both pages, and ``/page/<name>`` for each file that they load."""
     files = sorted(path for path in FOLDER.iterdir() if path.suffix in TYPES)
     return [_route(PLACES.get(path.name, f"/page/{path.name}"), path) for path in files]
 
@@ -84,7 +84,7 @@ def _route(where: str, path: Path) -> Route:
 
 
 def _is_known(headers: Headers, tag: str) -> bool:
-    """Returns whether the client has this version (RFC 9110, 13.1.2: weak tags compare equal)."""
+    """Returns whether the client has this version (weak comparison, RFC 9110, 13.1.2)."""
     known = (
         each.strip().removeprefix("W/") for each in headers.get("if-none-match", "").split(",")
     )

@@ -1,4 +1,4 @@
-"""Uploads to answers: decode, resize and run the artifact, in the threads of this one process."""
+"""Classifies uploads: decodes, resizes and runs the artifact, in threads of this process."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ _STAGES = {name: STAGES.labels(name) for name in ("decode", "resize", "queue", "
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """One image, how many labels are asked for, and since when it waits.
+    """One image with its ``top_k`` and the time when it was queued.
 
     Attributes:
-        data: the bytes of its file, or base64 of them.
+        data: content of the file, as bytes or base64 text.
     """
 
     data: bytes | str
@@ -55,7 +55,7 @@ class Upload:
 
 @dataclass(slots=True)
 class Decoded:
-    """An image on its way: seconds of each stage, and what came of it."""
+    """A decoded image or its refusal, with the seconds of each stage."""
 
     upload: Upload
     pixels: Pixels | None = None
@@ -66,10 +66,10 @@ class Decoded:
 
 @functools.cache
 def the_predictor() -> Predictor:
-    """Returns the one of this process, for the settings in its environment; not open yet.
+    """Returns this process's predictor, for the settings in the environment; not yet open.
 
     Raises:
-        UserError: a bad setting, or no artifact that may be served.
+        UserError: an invalid setting, or no artifact that may be served.
     """
     settings = Settings.from_environment()
     artifact = open_artifact(settings.artifact, allow_unverified=settings.allow_unverified)
@@ -77,10 +77,10 @@ def the_predictor() -> Predictor:
 
 
 class Predictor:
-    """Decodes, resizes and infers, in batches that an idle thread takes as they come.
+    """Decodes, resizes and infers in batches, which idle threads take from a queue.
 
-    Decoding, resizing and ONNX Runtime release the GIL, so one process fills all cores and
-    nothing is copied between processes. A context manager: ready inside it.
+    Decoding, resizing and ONNX Runtime release the GIL, so one process uses all cores and nothing
+    is copied between processes. A context manager, open inside the block.
     """
 
     def __init__(self, settings: Settings, artifact: Artifact) -> None:
@@ -93,16 +93,16 @@ class Predictor:
         self._turn: AbstractContextManager[Any] = nullcontext()
 
     def load(self) -> None:
-        """Returns once the artifact is loaded and has reproduced its golden batch.
+        """Loads the artifact and checks it against its golden batch.
 
         Raises:
-            UserError: this machine cannot run the artifact, or answers something else.
+            UserError: this machine cannot run the artifact, or it fails the golden batch.
         """
         settings = self.settings
         self._runtime = open_runtime(settings.runtime, self.artifact, threads=settings.call_threads)
 
     def open(self) -> None:
-        """Returns once it is warm: loaded, and one image taken the whole way.
+        """Loads and warms up: one image goes through all stages.
 
         Raises:
             UserError: as :meth:`load`.
@@ -126,7 +126,7 @@ class Predictor:
         self.ready = True
 
     def close(self) -> None:
-        """Returns when all that was accepted is answered; nothing may follow."""
+        """Waits until all accepted uploads are answered; none may be submitted afterwards."""
         self.ready = False
         assert self._batcher is not None
         assert self._runtime is not None
@@ -145,7 +145,7 @@ class Predictor:
 
     @property
     def names(self) -> Names:
-        """Returns what answers: model, precision and runtime."""
+        """Returns model, precision and runtime."""
         return {
             "model": self.artifact.model,
             "precision": self.artifact.precision,
@@ -153,9 +153,9 @@ class Predictor:
         }
 
     def predict(self, uploads: Sequence[Upload]) -> list[asyncio.Future[Any]]:
-        """Returns for each upload what will be an answer, or raises why there is none.
+        """Queues ``uploads`` and returns a future for each, with its result or an exception.
 
-        One that is cancelled is given up, if it is still queued.
+        A cancelled one is skipped if it is still queued.
 
         Raises:
             Refusal: they do not all fit into the queue.
@@ -176,7 +176,7 @@ class Predictor:
         return best_batch_size(runtime, pixels, min(usual, most))
 
     def _work(self, uploads: Sequence[Upload]) -> list[Found | Exception]:
-        """Returns an answer or a refusal for each; what spoils one image spoils no other."""
+        """Returns a result or a refusal for each; errors of one image do not affect the others."""
         assert self._runtime is not None
         if self._batcher is not None:
             DEPTH.set(self._batcher.depth)
@@ -199,7 +199,7 @@ class Predictor:
         if not np.isfinite(logits).all():
             return ValueError(f"{self.artifact.path} answers logits that are not finite")
         stages = {"decode": image.decode, "resize": image.resize}
-        # All that is neither: its own wait, and that for the others of its batch.
+        # The rest of the time: waiting in the queue, and for the others of its batch.
         total = perf_counter() - image.upload.queued
         stages |= {"queue": total - sum(stages.values()) - inference, "inference": inference}
         for name, seconds in stages.items():
@@ -220,7 +220,7 @@ class Predictor:
 
 
 def decode_upload(upload: Upload, settings: Settings, preprocess: Preprocess) -> Decoded:
-    """Returns the image of ``upload``, or its refusal; never raises for what a client sent."""
+    """Decodes ``upload`` into an image or a refusal; never raises for invalid client input."""
     image = Decoded(upload)
     started = perf_counter()
     try:
@@ -248,14 +248,14 @@ def decode_upload(upload: Upload, settings: Settings, preprocess: Preprocess) ->
 
 
 def _image_bytes(data: bytes | str, max_bytes: int) -> bytes:
-    """Returns the bytes of an image's file; raises Refusal if they cannot be had."""
+    """Returns the bytes of an image file; raises Refusal if empty, too large or not base64."""
     file = decode_base64(data, max_bytes) if isinstance(data, str) else data
     check_size(file, max_bytes)
     return file
 
 
 def unwrap(found: Sequence[Any]) -> list[Found | Refusal]:
-    """Returns ``found``, answers and refusals; raises what is neither: a failure of ours."""
+    """Returns ``found``, results and refusals; raises any other exception: a server error."""
     for each in found:
         if isinstance(each, BaseException) and not isinstance(each, Refusal):
             raise each

@@ -1,8 +1,9 @@
-"""HTTP/1.1 connections with limits, which close without losing an answer.
+"""HTTP/1.1 connections with limits, which close without losing a response.
 
-uvicorn's take a head of any size for any time, before a token is asked for; close on a client that
-still sends, which then never reads its answer; and lose the body of a request that offers to
-upgrade. All of uvicorn's that is overridden here is listed in tests/serving/test_protocol.py.
+uvicorn's own accept request heads of any size for any time, before the token is checked; close
+while the client is still sending, which then never reads its response; and lose the body of a
+request with an Upgrade header. Overridden parts of uvicorn are listed in
+tests/serving/test_protocol.py.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from serving.metrics import OTHER, count
 HEAD_BYTES = 64 * 1024
 HEAD_LINES = 100
 
-# What is read, and dropped, after the last answer. Who closes on unread data resets the connection,
-# and the client may lose the answer; the rest of an upload that was refused has to arrive.
+# How much is read and discarded after the last response. Closing a connection with unread data
+# resets it, and the client may lose the response; so the rest of a refused upload is read.
 DRAINED_BYTES = 64 << 20
 DRAINED_S = 5
-LAST_CALL_S = 0.5  # what a client has at shutdown to send its request
+LAST_CALL_S = 0.5  # time at shutdown for clients to send their request
 
-Waiting = dict["Connection", None]  # in the order in which they began to wait
+Waiting = dict["Connection", None]  # in the order in which they started to wait
 
 
 class TooLarge(Exception):
@@ -34,19 +35,19 @@ class TooLarge(Exception):
 
 
 class BadHead(Exception):
-    """A head that the parser takes, and HTTP/1.1 does not: status, code and one line of detail."""
+    """A head that the parser accepts but HTTP/1.1 forbids: status, code, one line of detail."""
 
 
 class Connection(HttpToolsProtocol):
     """One connection. :func:`connection_class` makes the one that a server takes.
 
     Attributes:
-        head_s: seconds for a head, and for a new connection to begin one.
-        most: connections open at once. Beyond that the first of ``leaving``, then of ``idle``, then
-            of ``stuck`` is closed, or if there is none the new one is refused.
-        leaving: those that have had their last answer.
-        idle: those without a request.
-        stuck: those with half a head, or an answer that the client does not read.
+        head_s: seconds for a request head, and for a new connection to start one.
+        most: limit of open connections. Beyond it, the first of ``leaving``, else of ``idle``, else
+            of ``stuck`` is closed; if there is none, the new connection is refused.
+        leaving: connections after their last response.
+        idle: connections without a request.
+        stuck: connections with a partial head, or a response that the client does not read.
     """
 
     head_s: ClassVar[float]
@@ -58,18 +59,18 @@ class Connection(HttpToolsProtocol):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._among: Waiting | None = None
-        self._timer: asyncio.TimerHandle | None = None  # of a head, or of the drain
+        self._timer: asyncio.TimerHandle | None = None  # for a head, or for draining
         self._in_head = False
-        self._room = 0  # bytes that the head may still have
-        self._unparsed = 0  # bytes of which the parser has made nothing whole yet
-        self._ignores = False  # what comes now is no request any more
+        self._room = 0  # bytes left for the head
+        self._unparsed = 0  # bytes that the parser has not yet reported as a complete element
+        self._ignores = False  # whether further data is discarded
         self._drained = 0
-        self._keep_alive = False  # whether it may carry another request after this one
+        self._keep_alive = False  # whether another request may follow this one
 
     # What the transport calls ---------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Makes room for the connection, and gives it time to begin a request."""
+        """Enforces the connection limit and starts the timer for a request head."""
         super().connection_made(transport)
         self._exit = _Exit(self, transport)
         self._wait_among(self.idle)
@@ -85,7 +86,7 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parses what came; a request that offers to upgrade is taken as if it did not."""
+        """Parses ``data``; an Upgrade header is ignored."""
         self._unset_keepalive_if_required()
         if self._ignores:
             self._drained += len(data)
@@ -113,13 +114,13 @@ class Connection(HttpToolsProtocol):
                 self._wait_among(self.stuck)
 
     def pause_writing(self) -> None:
-        """Notes that the client does not read its answer."""
+        """Notes that the client does not read its response."""
         super().pause_writing()
         if self._among is not self.leaving:
             self._wait_among(self.stuck)
 
     def resume_writing(self) -> None:
-        """Notes that the client reads on."""
+        """Notes that the client reads again."""
         super().resume_writing()
         if self._among is not self.leaving:
             self._wait_among(None if self._has_request() else self.idle)
@@ -127,13 +128,13 @@ class Connection(HttpToolsProtocol):
     # What the parser calls ------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        """Opens a head."""
+        """Starts a request head."""
         super().on_message_begin()
         self._in_head = True
         self._room = HEAD_BYTES
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Takes a line of the head; those after a body (trailers) are counted only."""
+        """Handles a header line; trailers, after a body, are only counted."""
         self._room -= len(name) + len(value) + 4
         if self._room < 0 or len(self.headers) == HEAD_LINES:
             raise TooLarge
@@ -141,9 +142,9 @@ class Connection(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Starts a request. As long as its body is not all there, its answer closes."""
+        """Starts a request; a response sent before its whole body arrived closes the connection."""
         if self.parser.should_upgrade():
-            return  # it comes again, without the offer
+            return  # the head is parsed again, without the Upgrade header
         if len(self.url) > self._room:
             raise TooLarge
         self._check_head()
@@ -156,12 +157,12 @@ class Connection(HttpToolsProtocol):
         self._keep_alive, self.cycle.keep_alive = self.cycle.keep_alive, False
 
     def on_body(self, body: bytes) -> None:
-        """Takes a part of a body."""
+        """Handles a part of a body."""
         self._unparsed = 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Ends a request; if no answer said otherwise yet, the connection stays."""
+        """Ends a request; the connection stays open unless the response said otherwise."""
         if self.parser.should_upgrade():
             return
         self._unparsed = 0
@@ -172,23 +173,23 @@ class Connection(HttpToolsProtocol):
     # What uvicorn calls ---------------------------------------------------------------------------
 
     def on_response_complete(self) -> None:
-        """Waits for the next request, or turns to one that is there."""
+        """Waits for the next request, or starts one that has already arrived."""
         if self._among is self.leaving:
             self.server_state.total_requests += 1
             return
         super().on_response_complete()
         if self._has_request() or self.transport.is_closing():
             return
-        if self._in_head:  # has its own time
+        if self._in_head:  # has its own timer
             self._unset_keepalive_if_required()
         is_stuck = self._in_head or self.flow.write_paused
         self._wait_among(self.stuck if is_stuck else self.idle)
 
     def shutdown(self) -> None:
-        """Closes the connection after what is in hand.
+        """Closes the connection after its current request.
 
-        A client whose connection was accepted may have sent its request, as far as it knows, and
-        would lose it. So one without a request in hand gets half a second for one.
+        A request may be on its way, and would be lost. So a connection without a request gets half
+        a second for one.
         """
         if self._among is self.leaving:
             self.transport.close()
@@ -215,7 +216,7 @@ class Connection(HttpToolsProtocol):
                 data = self._plain_head() + data[end:]
 
     def _check_head(self) -> None:
-        """Raises BadHead for what a proxy may read in another way (RFC 9112, 3.2 and 6.1)."""
+        """Raises BadHead for heads that a proxy may parse differently (RFC 9112, 3.2 and 6.1)."""
         hosts = sum(name == b"host" for name, _ in self.headers)
         if hosts != 1 and self.parser.get_http_version() == "1.1":
             detail = f"not a request of HTTP/1.1: it has {hosts} headers Host, and needs one"
@@ -227,10 +228,10 @@ class Connection(HttpToolsProtocol):
             raise BadHead(501, "unsupported_transfer_coding", detail)
 
     def _plain_head(self) -> bytes:
-        """Returns the head again without its offer to upgrade, for a new parser.
+        """Returns the head without its Upgrade header, for a new parser.
 
-        The old one took what follows for another protocol. Who does not upgrade answers as if
-        there were no such offer (RFC 9110, 7.8).
+        The old one treats further data as another protocol. A server that does not upgrade ignores
+        the header (RFC 9110, 7.8).
         """
         version = self.parser.get_http_version().encode()
         lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, version)]
@@ -275,11 +276,11 @@ class Connection(HttpToolsProtocol):
         self._refuse(431, "head_too_large", f"a request's head may have {limits}")
 
     def _refuse(self, status: int, code: str, detail: str, header: bytes = b"") -> None:
-        """Answers what is no request, after all those before it, and closes."""
+        """Responds to an invalid request, after all earlier ones, and closes."""
         self._ignores = True
         self._stop_timer()
         if self._has_request():
-            if not self.cycle.more_body:  # answered first, and then there is no more to say
+            if not self.cycle.more_body:  # that request is answered first
                 self._keep_alive = self.cycle.keep_alive = False
                 return
             self.cycle.disconnected = True  # the body is broken
@@ -296,7 +297,7 @@ class Connection(HttpToolsProtocol):
         self._leave()
 
     def _leave(self) -> None:
-        """Says that nothing more follows, and reads on for a while."""
+        """Closes the sending side, and keeps reading for a while."""
         if self.transport.is_closing():
             return
         self._ignores = True
@@ -307,7 +308,7 @@ class Connection(HttpToolsProtocol):
 
 
 class _Exit:
-    """What a request takes for its transport: closing ends it as :class:`Connection` wants."""
+    """The transport given to a request; its ``close`` calls :class:`Connection`'s own."""
 
     __slots__ = ("_connection", "is_closing", "write")
 
@@ -317,7 +318,7 @@ class _Exit:
         self.write = transport.write
 
     def close(self) -> None:
-        """Closes the connection, at once if its client has sent all."""
+        """Closes the connection, at once if the client has sent everything."""
         connection = self._connection
         if connection._ignores or connection.cycle.more_body:
             connection._leave()
@@ -326,6 +327,6 @@ class _Exit:
 
 
 def connection_class(most: int, head_s: float) -> type[Connection]:
-    """Returns the class of a server's connections, of which ``most`` are open at once."""
+    """Returns a connection class for a server with at most ``most`` open connections."""
     bounds = {"most": most, "head_s": head_s, "leaving": {}, "idle": {}, "stuck": {}}
     return type("Connection", (Connection,), bounds)

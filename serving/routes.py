@@ -1,6 +1,6 @@
-"""Routes, and the router that finds the one of a request and checks its token.
+"""Routes, and the router that matches requests to them and checks the token.
 
-What is not listed as a route is not there.
+Paths that are not listed as a route give 404.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 class Reply(NamedTuple):
-    """An answer, as the OpenAPI document describes it.
+    """A response, as described in the OpenAPI document.
 
     Attributes:
-        text: when it comes, in words.
-        type: of its JSON; str is plain text.
-        example: one, ready for JSON.
-        headers: the type of each, with a description.
+        text: a text that says when it is returned.
+        type: type of its JSON; str means plain text.
+        example: an example, ready for JSON.
+        headers: type of each header, with a description.
     """
 
     text: str
@@ -46,21 +46,21 @@ class Reply(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One path and method. It needs the token, if one is set, unless it says ``public``.
+    """A path and method. It requires the token, if one is set, unless it is ``public``.
 
-    The rest is what the OpenAPI document says of it, in types that pydantic can describe.
+    The other attributes are for the OpenAPI document, with types that pydantic can describe.
 
     Attributes:
-        path: as the server sees it, without :attr:`Settings.root_path`.
-        handler: answers its requests; None where BentoML does.
-        method: GET goes with HEAD.
-        public: whether it is answered without the token.
-        query: the type of each parameter; a request with another is refused. None lets all pass.
+        path: path without :attr:`Settings.root_path`.
+        handler: handles its requests; None if BentoML does.
+        method: HTTP method; GET includes HEAD.
+        public: whether no token is required.
+        query: type of each query parameter; others are refused. None allows any.
         summary: one line; without it the route is not in the document.
-        takes: what a body may be, in words.
-        body: the type of a body, by content type; empty where none is taken.
-        examples: of a body, by content type.
-        replies: by HTTP status; 401 goes without saying.
+        takes: a text that describes the body.
+        body: type of the body by content type; empty if there is no body.
+        examples: examples of the body, by content type.
+        replies: responses by HTTP status; 401 is implied.
     """
 
     path: str
@@ -76,11 +76,11 @@ class Route:
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """Returns the methods that the path takes."""
+        """Returns the allowed methods."""
         return ("GET", "HEAD") if self.method == "GET" else (self.method,)
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request; an unexpected error is raised again, for the log.
+        """Handles one request; an unexpected exception is raised again, for the log.
 
         It takes less than half the time of a Starlette application around the handler.
         """
@@ -111,7 +111,7 @@ class Route:
 
 
 def bento_routes() -> list[Route]:
-    """Returns the routes that BentoML answers."""
+    """Returns the routes that BentoML handles."""
     swagger = [f"/static_content/swagger-ui{name}" for name in (".css", "-bundle.js")]
     lives, ready = "The process lives", "The golden batch was reproduced; images are welcome"
     return [
@@ -128,17 +128,16 @@ def bento_routes() -> list[Route]:
 
 
 class Router:
-    """Hands a request to its route, if it bears the token, and counts the answers.
+    """Passes a request to its route, if it has the token, and counts the responses.
 
-    Our own routes are answered here. Through BentoML's context, tracing, timeout and log, and
-    Starlette's routing, a request takes some 0.2 ms more, beside inference; none of these is in
-    use: their work is done here, or they are switched off.
+    Our own routes are handled here. BentoML's context, tracing, timeout and log, and Starlette's
+    routing, would add about 0.2 ms per request; they are switched off or done here.
 
     Args:
-        app: takes the requests for routes without a handler, and the lifespan.
-        routes: all there are.
-        token: what a request must bear, unless its route is public; None for no such demand.
-        root_path: prefix of all paths; paths without it are taken, too: some proxies strip it.
+        app: handles requests for routes without a handler, and the lifespan.
+        routes: all routes.
+        token: token required by routes that are not public; None if none is required.
+        root_path: prefix of all paths; paths without it are accepted too, as some proxies strip it.
     """
 
     def __init__(
@@ -150,8 +149,8 @@ class Router:
         self._root_path = root_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers the request, or passes it on."""
-        if scope["type"] == "websocket":  # none is listed
+        """Handles the request, or passes it on to ``app``."""
+        if scope["type"] == "websocket":  # there are no such routes
             await send({"type": "websocket.close"})
             return
         if scope["type"] != "http":
@@ -170,7 +169,7 @@ class Router:
             answer = _not_found(scope, self._root_path)
         elif scope["method"] not in route.methods:
             answer = _wrong_method(scope, route)
-        elif route.handler is None:  # not counted: who watches a server asks every second
+        elif route.handler is None:  # not counted: health checks come every second
             await _in_json(self._app, {**scope, "path": path, "root_path": ""}, receive, send)
             return
         else:
@@ -184,9 +183,9 @@ class Router:
         await answer(scope, receive, counted)
 
     def _moved(self, path: str) -> str | None:
-        """Returns where a path that is not listed was meant to lead, relative to itself.
+        """Returns a relative redirect for a path that differs from a route's; None if none does.
 
-        Only proxies know under which scheme, host and prefix a client asks.
+        It is relative because only proxies know the client's scheme, host and prefix.
         """
         name = path.rstrip("/").rpartition("/")[2]
         if self._root_path and path == self._root_path:
@@ -200,10 +199,10 @@ class Router:
 
 
 class Cors(CORSMiddleware):
-    """Starlette's, whose refusals are our JSON."""
+    """Starlette's CORS middleware, with refusals as our JSON."""
 
     def preflight_response(self, request_headers: Headers) -> Response:
-        """Returns the answer to a browser that asks whether a page may send a request."""
+        """Returns the response to a CORS preflight request."""
         response = super().preflight_response(request_headers)
         if response.status_code < 400:
             return response
@@ -213,7 +212,7 @@ class Cors(CORSMiddleware):
 
 
 def middleware(settings: Settings, routes: Sequence[Route]) -> list[Middleware]:
-    """Returns what belongs around the application that has ``routes``, the outermost first."""
+    """Returns the middleware of an application with ``routes``, the outermost first."""
     router = Middleware(Router, routes=routes, token=settings.token, root_path=settings.root_path)
     if not settings.cors_origins:
         return [router]
@@ -257,7 +256,7 @@ def _wrong_method(scope: Scope, route: Route) -> Response:
 
 
 async def _in_json(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-    """Lets ``app`` answer; what it answers to errors is replaced by ours."""
+    """Lets ``app`` handle the request; replaces its error responses by our JSON."""
     status: int | None = None
 
     async def checked(message: Message) -> None:

@@ -1,4 +1,4 @@
-"""Selects the artifact to serve, and says why that one."""
+"""Selects the artifact to serve, with the reason."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from serving.settings import CARRIED, DEFAULT_RUNTIME, PREFIX, Settings
 
 ARTIFACT, RUNTIME = PREFIX + "ARTIFACT", PREFIX + "RUNTIME"
 
-FALLBACK = "onnx-fp32"  # runs everywhere, agrees best with torch
-FIRST = ("efficientnet_lite0", "imagenet")  # the one whose real weights come with a package
+FALLBACK = "onnx-fp32"  # runs everywhere and is the closest to torch
+FIRST = ("efficientnet_lite0", "imagenet")  # the network whose published weights come as a package
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """What the command line says of the artifact: its folder, or a network and its data."""
+    """Command-line options that select the artifact: its folder, or a network and its data."""
 
     artifact: Path | None = None
-    """Folder of the artifact. Without this and --model: what POCKETNETS_ARTIFACT names, else what
-    python -m bench pick chose."""
+    """Folder of the artifact. Default, without --model: POCKETNETS_ARTIFACT, else the choice of
+    python -m bench pick."""
     model: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """Network; of its artifacts the one that the benchmark chose, else onnx-fp32."""
+    """Network, of which the benchmark's choice is served, else onnx-fp32."""
     data: Annotated[str, tyro.conf.arg(metavar="NAME")] = "imagenet"
     """Data the network was trained on; used with --model."""
     runtime: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """What executes the artifact. Without it: the benchmark's choice, else what proved its
-    format: ort-cpu for onnx."""
+    """Runtime. Default: the benchmark's choice, else the one that verified the format: ort-cpu for
+    onnx."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,10 +42,10 @@ class Selection:
     """What to serve and how.
 
     Attributes:
-        artifact: its folder.
-        runtime: what executes it.
-        why: the reason for both, in words.
-        call_threads: CPU threads inside one call, where a benchmark chose them; None elsewhere.
+        artifact: folder of the artifact.
+        runtime: name of the runtime.
+        why: a text with the reason for both.
+        call_threads: CPU threads inside one call, if a benchmark chose them; None otherwise.
     """
 
     artifact: Path
@@ -55,14 +55,14 @@ class Selection:
 
 
 def settings_for(wanted: Wanted) -> Settings:
-    """Returns the settings in the environment, for the artifact that is ``wanted``.
+    """Returns the settings from the environment, for the artifact that ``wanted`` selects.
 
     Raises:
-        UserError: a value that is not allowed, or no artifact in the folder that is named.
+        UserError: an invalid value, or no artifact in the named folder.
     """
     environment = {name: text.strip() for name, text in os.environ.items() if text.strip()}
     if not (RUNTIME in environment or wanted.runtime):
-        if wanted.model:  # what a carried artifact runs with says nothing of it
+        if wanted.model:  # the runtime of a packed artifact does not apply to it
             environment[RUNTIME] = DEFAULT_RUNTIME
         elif folder := wanted.artifact or environment.get(ARTIFACT):
             environment[RUNTIME] = _proving_runtime(Path(folder).expanduser())
@@ -75,10 +75,11 @@ def _proving_runtime(artifact: Path) -> str:
 
 
 def select(wanted: Wanted, settings: Settings) -> Selection:
-    """Returns what ``wanted`` comes to; what it leaves open is taken from ``settings``.
+    """Returns the selection for ``wanted``; unset options are taken from ``settings``.
 
     Raises:
-        UserError: both a folder and a network, nothing at all, or a network without artifacts.
+        UserError: both a folder and a network are given, there is nothing to serve, or the network
+            has no artifacts.
     """
     if wanted.artifact and wanted.model:
         raise UserError(

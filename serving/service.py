@@ -1,8 +1,7 @@
 """The BentoML service: ``bentoml serve serving.service:Pocketnets``.
 
-The artifact is loaded and checked when this module is imported, and under BentoML's supervisor the
-golden batch is reproduced before the first worker starts: it would start a worker that fails to
-start again for ever.
+The artifact is loaded and checked when this module is imported. Under BentoML's supervisor the
+golden batch is checked before the first worker starts, as it restarts failing workers for ever.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from serving.settings import warn_of_unknown
 
 
 class ServiceError(UserError, BentoMLException):
-    """The service does not start. BentoML prints its own exceptions on one line."""
+    """The service cannot start. BentoML prints exceptions of its own type on one line."""
 
 
 def _reproduce() -> None:
@@ -45,8 +44,8 @@ app = create_app(predictor)
     name="pocketnets",
     workers=predictor.settings.workers,
     http={"host": predictor.settings.host, "port": predictor.settings.port},
-    # A span, a log line and BentoML's own counters for each request cost more than everything
-    # else it does for one; what we count ourselves is at /metrics.
+    # BentoML's tracing, logging and counters cost more per request than everything else it does;
+    # our own metrics are at /metrics.
     tracing={"excluded_urls": "predict"},
     logging={"access": {"enabled": predictor.settings.access_log}},
     metrics={"enabled": False},
@@ -58,10 +57,10 @@ class Pocketnets:
     check = bentoml.on_deployment(_reproduce)
 
     def __is_ready__(self) -> bool:
-        """Returns whether the warm-up is over; ``/readyz`` asks."""
+        """Returns whether the warm-up is over, for ``/readyz``."""
         return predictor.ready
 
 
-# Around everything, BentoML's own routes too: what is not listed as public needs the token.
+# Around everything, including BentoML's own routes: those that are not public need the token.
 for layer, _, options in app.user_middleware:
     Pocketnets.add_asgi_middleware(layer, **options)  # type: ignore[attr-defined]

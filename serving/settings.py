@@ -18,17 +18,17 @@ from core.errors import UserError, closest
 from core.preprocess import MAX_PIXELS, Truncated
 
 PREFIX = "POCKETNETS_"
-CARRIED = Path(__file__).resolve().parent / "artifact"  # how a Bento carries its artifact
-CARRIED_RUNTIME = CARRIED.with_name("runtime.txt")  # and the name of what executes it
+CARRIED = Path(__file__).resolve().parent / "artifact"  # the artifact packed into a Bento
+CARRIED_RUNTIME = CARRIED.with_name("runtime.txt")  # and the name of its runtime
 
 DEFAULT_RUNTIME = "ort-cpu"
-# A server must start without torch, so its runtimes are all the others.
+# A server has no torch, so runtimes that need it are excluded.
 RUNTIMES = [name for name in list_runtimes() if is_servable(name)]
 
 _ROOT_PATH = re.compile(r"(/[A-Za-z0-9._~-]*[A-Za-z0-9_~-])+")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 _SWITCH = {"0": False, "1": True}
-_NOT_OURS = (PREFIX + "DATA",)  # of training
+_NOT_OURS = (PREFIX + "DATA",)  # used by training
 
 
 def _setting(
@@ -39,7 +39,7 @@ def _setting(
     factory: Callable[[], int] | None = None,
     secret: bool = False,
 ) -> Any:
-    """Returns a field with what ``--help`` and the README say of it."""
+    """Returns a dataclass field with its description for ``--help`` and the docs."""
     metadata = {"text": text, "range": range}
     if factory:
         return dataclasses.field(default_factory=factory, metadata=metadata)
@@ -48,7 +48,7 @@ def _setting(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
-    """How the service runs; what each field means stands beside it."""
+    """Settings of the service, described at each field."""
 
     artifact: Path = _setting(  # noqa: RUF009 - a field
         "folder of the artifact; beside the code if unset", CARRIED
@@ -178,10 +178,10 @@ class Settings:
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
         """Returns the settings in ``environment``; an unset or empty variable is the default.
 
-        The runtime of the carried artifact is that which it was packed to run with.
+        An artifact packed into a Bento uses the runtime that it was packed with.
 
         Raises:
-            UserError: a value that is not allowed; the message names the variable.
+            UserError: an invalid value; the message names the variable.
         """
         values: dict[str, Any] = {}
         for each in dataclasses.fields(cls):
@@ -195,7 +195,7 @@ class Settings:
 
 
 def warn_of_unknown(environment: Mapping[str, str] = os.environ) -> None:
-    """Prints a line on stderr for each variable that looks like a setting and is none."""
+    """Prints a line on stderr for each variable that has the prefix but is not a setting."""
     known = [PREFIX + each.name.upper() for each in dataclasses.fields(Settings)]
     for name in sorted(environment):
         if name.startswith(PREFIX) and name not in (*known, *_NOT_OURS):

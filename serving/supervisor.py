@@ -1,8 +1,8 @@
-"""Processes that serve, and the one that watches them.
+"""Starts and supervises worker processes.
 
-BentoML's own supervisor takes a second to import what it needs, lets each worker import it again,
-and looks after a dead one every ten seconds. uvicorn's, which this is, looks twice a second, and on
-SIGHUP starts new workers before it ends the old ones. It stays small, and forks.
+BentoML's supervisor takes a second for its imports, which each worker repeats, and checks for dead
+workers every ten seconds. This one is based on uvicorn's, which checks twice a second and on SIGHUP
+starts new workers before it stops the old ones. It imports little, and forks.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from serving.protocol import connection_class
 from serving.routes import wrap
 from serving.settings import PREFIX, Settings
 
-GRACE_S = 20  # what an unfinished request gets after SIGTERM
-_FILES = 200  # what a worker has open beside its connections
-_MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # as malloc.h numbers them
-_START_S = 60  # what a worker gets to answer: OpenVINO compiles some graphs for 10 s
+GRACE_S = 20  # for unfinished requests after SIGTERM
+_FILES = 200  # files that a worker opens besides its connections
+_MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # constants in malloc.h
+_START_S = 60  # for a worker to become ready: OpenVINO compiles some graphs for 10 s
 
 
 def supervise(settings: Settings, listening: socket.socket) -> int:
-    """Returns the exit status after the last worker ended; serves on ``listening`` until then.
+    """Serves on ``listening`` until the last worker has ended; returns the exit status.
 
-    SIGTERM and SIGINT end it: what was accepted is answered first. SIGHUP replaces the workers,
-    each after its successor is ready, which reads the artifact anew.
+    On SIGTERM and SIGINT it stops after answering all accepted requests. On SIGHUP it replaces each
+    worker once its successor, which loads the artifact again, is ready.
     """
     uvicorn._subprocess.spawn = multiprocessing.get_context("fork")  # type: ignore[assignment]
     multiprocess.Process = _Worker  # type: ignore[misc]
@@ -64,7 +64,7 @@ def supervise(settings: Settings, listening: socket.socket) -> int:
 
 
 def create() -> Any:
-    """Returns the ASGI application of a worker, ready to answer; ends a worker that never will."""
+    """Returns the ASGI application of a worker, ready to serve; exits the worker on failure."""
     _give_back_memory()
     try:
         predictor = the_predictor()
@@ -86,10 +86,10 @@ def create() -> Any:
 
 
 def _allow_files(connections: int) -> None:
-    """Lets this process and its workers have as many files open as ``connections`` need.
+    """Raises the limit of open files of this process and its workers for ``connections``.
 
     Raises:
-        UserError: the system does not.
+        UserError: the system does not allow it.
     """
     needed = connections + _FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -103,10 +103,11 @@ def _allow_files(connections: int) -> None:
 
 
 def _give_back_memory() -> None:
-    """Lets glibc give back what a large image took: images of 49 megapixels left 2.5 GB, now 0.5.
+    """Makes glibc return the memory of large images: after images of 49 megapixels, 0.5 GB remain
+    allocated instead of 2.5 GB.
 
-    The thresholds are such that an image of 1080p keeps its place, and takes as long as before.
-    bentofile.yaml sets the same by variables, which glibc reads when a process starts.
+    The thresholds are above the size of a 1080p image, whose speed is unchanged. bentofile.yaml
+    sets the same by environment variables, which glibc reads when a process starts.
     """
     set_option = getattr(ctypes.CDLL(None), "mallopt", None)
     if set_option is not None:
@@ -115,15 +116,15 @@ def _give_back_memory() -> None:
 
 
 class _Worker(multiprocess.Process):
-    """uvicorn's, whose end is seen while it is asked for its health, not a minute later."""
+    """uvicorn's worker, whose end is noticed at once during a health check, not a minute later."""
 
     def start(self) -> None:
         super().start()
-        self.child_conn.close()  # or this process holds the pipe open that the worker leaves
+        self.child_conn.close()  # otherwise this process keeps the worker's end of the pipe open
 
 
 class _Supervisor(Multiprocess):
-    """uvicorn's, which says of a worker that failed to start only what that has said."""
+    """uvicorn's supervisor, without its own message for workers that failed to start."""
 
     def keep_subprocess_alive(self) -> None:
         log = logging.getLogger("uvicorn.error")
@@ -134,7 +135,7 @@ class _Supervisor(Multiprocess):
             log.setLevel(logging.WARNING)
 
     def handle_hup(self) -> None:
-        """Replaces the workers, unless the artifact that is there now is no good."""
+        """Replaces the workers, unless the artifact is now invalid."""
         try:
             settings = Settings.from_environment()
             open_artifact(settings.artifact, allow_unverified=settings.allow_unverified)

@@ -1,4 +1,4 @@
-"""A request's body to the bytes of images, and why one is refused."""
+"""Reads images from request bodies, within limits."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from serving.errors import Refusal, too_large
 FORM = b"multipart/form-data"
 JSON = b"application/json"
 ANY = "application/octet-stream"
-_OF_BYTES = (ANY.encode(), b"binary/octet-stream")  # the second is that of S3
+_OF_BYTES = (ANY.encode(), b"binary/octet-stream")  # the second is used by S3
 
-BATCH = 5  # times max_bytes: what all images of a batch may have together
-# What gzipped JSON may inflate to: base64 of an image packs to some 3/4, and only a bomb or a flat
-# BMP to less than a twentieth. Without this, 144 KB take the memory of a whole batch.
-_RATIO = 20  # times what came of it
-_FREE = 1 << 20  # bytes beside that
-_PIECE = 1 << 20  # bytes that are held at once, whatever a chunk inflates to
-_MEMBERS = 100  # each costs as much as kilobytes of data, and may hold nothing
-_GZIP = 16 + zlib.MAX_WBITS  # for zlib: with the head and the checksum of gzip
+BATCH = 5  # limit of a batch's total size, in multiples of max_bytes
+# Limit of gzipped JSON's inflated size: base64 of an image compresses to about 3/4, and only a bomb
+# or a uniform BMP to less than 1/20. Without it, 144 KB could take the memory of a whole batch.
+_RATIO = 20  # limit of inflated to compressed size
+_FREE = 1 << 20  # bytes allowed in addition
+_PIECE = 1 << 20  # bytes inflated at a time
+_MEMBERS = 100  # limit of gzip members: each costs as much time as kilobytes of data
+_GZIP = 16 + zlib.MAX_WBITS  # tells zlib to expect gzip's header and checksum
 
 Headers = dict[bytes, bytes]
 
 
 class Content(NamedTuple):
-    """What a request holds.
+    """The content of a request.
 
     Attributes:
-        images: the bytes of each file; of one that comes in base64, the text.
-        top_k: how many labels a JSON body asks for, whatever it gives; else None.
+        images: content of each file, as bytes or base64 text.
+        top_k: unchecked ``top_k`` of a JSON body; None otherwise.
     """
 
     images: list[bytes | str]
@@ -43,13 +43,14 @@ class Content(NamedTuple):
 
 
 async def read_image(request: Request, max_bytes: int) -> Content:
-    """Returns the image of a form or a JSON body, or the whole body; :func:`check_size` is due.
+    """Returns the image in a form, a JSON body or a raw body; its size is not checked yet.
 
-    The content type tells a form and JSON; any other body is taken for an image, whatever its
-    header says. No more than ``max_bytes`` is ever held, or that in base64, and an envelope.
+    A body that is neither a form nor JSON by its content type is taken as an image. At most
+    ``max_bytes``, or their base64, and :data:`ENVELOPE` are held in memory.
 
     Raises:
-        Refusal: too many bytes, no image, a broken body, another coding than gzip, a lost client.
+        Refusal: too many bytes, no image, a broken body, a content coding other than gzip, or a
+            disconnected client.
     """
     headers = _headers(request)
     kind = _kind(headers)
@@ -62,10 +63,10 @@ async def read_image(request: Request, max_bytes: int) -> Content:
 
 
 async def read_images(request: Request, max_bytes: int, max_images: int) -> Content:
-    """Returns each image of a form or a JSON body; :func:`check_size` is due.
+    """Returns the images in a form or a JSON body; their sizes are not checked yet.
 
-    No more than :data:`BATCH` times ``max_bytes`` is ever held, or that in base64, and an
-    envelope.
+    At most :data:`BATCH` times ``max_bytes``, or their base64, and :data:`ENVELOPE` are held in
+    memory.
 
     Raises:
         Refusal: as :func:`read_image`, another content type, or too many images.
@@ -85,9 +86,9 @@ async def read_images(request: Request, max_bytes: int, max_images: int) -> Cont
 
 
 def advise(refusal: Refusal, request: Request) -> Refusal:
-    """Returns ``refusal``, with how to send an image if the content type is that of something else.
+    """Returns ``refusal`` with advice on sending images if the content type is not an image's.
 
-    Who sends text, or what curl -d makes of a file, is often unaware of it.
+    curl -d, for example, sends a file as form data, often unintentionally.
     """
     kind = _kind(_headers(request))
     if (
@@ -110,7 +111,7 @@ def check_size(data: bytes, max_bytes: int) -> None:
 
 
 def _headers(request: Request) -> Headers:
-    return dict(request.scope["headers"])  # Starlette goes through them for each question
+    return dict(request.scope["headers"])  # Starlette searches the list on every access
 
 
 def _kind(headers: Headers) -> bytes:
@@ -134,7 +135,7 @@ async def _read_form(
             form.feed(chunk)
         images = form.images()
     except MultipartError as error:
-        reason = error.args[0]  # of some, what follows are all the bytes
+        reason = error.args[0]  # some have all the bytes as further arguments
         raise Refusal(400, "bad_form", f"the multipart form is broken: {reason}") from None
     return Content(images)
 
@@ -150,7 +151,7 @@ async def _read_json(
 
 
 def _chunks(request: Request, headers: Headers, limit: int, max_bytes: int) -> AsyncIterator[bytes]:
-    """Returns what yields the body as it comes, and refuses it as soon as it exceeds ``limit``."""
+    """Returns an iterator over the body, which raises Refusal as soon as it exceeds ``limit``."""
     coding = headers.get(b"content-encoding", b"").strip().lower()
     if coding in (b"", b"identity"):
         return _received(request, headers, limit, max_bytes)
@@ -171,7 +172,7 @@ async def _received(
     if declared.isdigit() and int(declared) > limit:
         raise too_large(max_bytes)
     size, more = 0, True
-    while more:  # what Request.stream() does, in half the time
+    while more:  # as Request.stream(), in half the time
         message = await request.receive()
         if message["type"] == "http.disconnect":
             raise Refusal(400, "incomplete", "the connection closed before the end")
@@ -186,7 +187,7 @@ async def _received(
 async def _gunzipped(
     request: Request, headers: Headers, limit: int, max_bytes: int
 ) -> AsyncIterator[bytes]:
-    packed_limit = limit + limit // 1000 + ENVELOPE  # what cannot be packed grows
+    packed_limit = limit + limit // 1000 + ENVELOPE  # incompressible data grows
     gunzip, size, packed = Gunzip(), 0, 0
     is_json = _kind(headers) == JSON
     try:
@@ -199,7 +200,7 @@ async def _gunzipped(
                 if is_json and size > _RATIO * packed + _FREE:
                     raise _bomb()
                 yield piece
-                await asyncio.sleep(0)  # a chunk may hold a thousand times its size
+                await asyncio.sleep(0)  # a chunk may inflate to a thousand times its size
         gunzip.close()
     except GzipError as error:
         raise Refusal(400, "bad_gzip", f"the gzip data is broken: {error}") from None
@@ -214,14 +215,14 @@ def _bomb() -> Refusal:
 
 
 class GzipError(ValueError):
-    """Data that is no gzip, broken, cut off or followed by something else."""
+    """Data that is not gzip, broken, truncated or followed by other data."""
 
 
 class Gunzip:
-    """What gzip data holds (RFC 1952): one member, or several that follow each other.
+    """Inflates gzip data (RFC 1952) of one or several members.
 
     Raises:
-        GzipError: in every method.
+        GzipError: from every method, for invalid data.
     """
 
     def __init__(self) -> None:
@@ -229,9 +230,9 @@ class Gunzip:
         self._members = 0
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
-        """Yields what the next bytes inflate to, in pieces of up to 1 MiB.
+        """Yields the inflated data of the next bytes, in pieces of up to 1 MiB.
 
-        Nothing is inflated before it is asked for, so whoever counts can stop in time.
+        Data is inflated lazily, so that a caller can stop at a limit.
         """
         while chunk:
             if self._member is None:
@@ -250,7 +251,7 @@ class Gunzip:
                 yield piece
 
     def close(self) -> None:
-        """Checks that nothing is missing, after the last bytes."""
+        """Checks, after the last bytes, that the data is complete."""
         if self._member is not None or not self._members:
             raise GzipError("it is cut off")
 
