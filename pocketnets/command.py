@@ -22,11 +22,11 @@ class Command:
     """A command, told without importing it.
 
     Attributes:
-        name: what it is called by.
-        summary: what it does, in the words with which its help begins.
+        name: name of the command.
+        summary: what it does: the beginning of its help text.
         flags: ``module:dataclass`` of its flags.
-        main: ``module:function`` that parses them and does the work; where None, calling the
-            parsed dataclass does it.
+        main: ``module:function`` that parses them and runs the command; if None, the parsed
+            dataclass is called.
     """
 
     name: str
@@ -49,7 +49,7 @@ COMMANDS = {
             "Export a network to artifacts in artifacts/<model>-<data>/",
             "export.__main__:Run",
         ),
-        Command("list", "List all artifacts, each file of them checked", "export.__main__:List"),
+        Command("list", "List all artifacts after checking their files", "export.__main__:List"),
         Command(
             "show",
             "Show one artifact: what it is, its gates, the operators of its graph",
@@ -57,7 +57,7 @@ COMMANDS = {
         ),
         Command(
             "verify",
-            "Run an artifact on this machine through all its gates",
+            "Verify an artifact on this machine against all its gates",
             "export.__main__:Verify",
         ),
         Command(
@@ -70,7 +70,7 @@ COMMANDS = {
             "Classify many images with an artifact, without a server",
             "predict.command:Predict",
         ),
-        Command("push", "Copy an artifact into the model store of BentoML", "export.__main__:Push"),
+        Command("push", "Copy an artifact into BentoML's model store", "export.__main__:Push"),
         Command(
             "bench",
             "Measure every artifact in every runtime, pick the fastest to serve",
@@ -97,7 +97,7 @@ COMMANDS = {
         Command("load", "Measure a running server on this machine", "bench.load.command:Load"),
         Command(
             "bento",
-            "Build a Bento that holds one artifact",
+            "Build a Bento that contains one artifact",
             "serving.selection:Wanted",
             "serving.bento:main",
         ),
@@ -117,7 +117,7 @@ COMMANDS = {
 
 
 def main() -> None:
-    """Does what the command line asks for, and exits with its status."""
+    """Runs the command line and exits with its status."""
     cli.run(_main)
 
 
