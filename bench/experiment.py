@@ -65,8 +65,8 @@ def write_page(section: Section, page: Path) -> Path:
     lines = [f"# {section.title}", *markdown(section)[1:]]
     for number, figure in enumerate(section.figures):
         picture = page.with_name(f"{page.stem}{f'-{number + 1}' if number else ''}.png")
-        chart = figure.chart.properties(width=_WIDTH)
-        write_whole(picture, png(sheet(chart, figure.title, data=figure.data)))
+        drawn = sheet(figure.chart, figure.title, data=figure.data, width=_WIDTH)
+        write_whole(picture, png(drawn))
         lines += [f"![{figure.title}]({picture.name})", "", figure.caption, ""]
     lines += [f"- {note}" for note in section.notes]
     return write_whole(page, "\n".join([*lines, ""]).encode())

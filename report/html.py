@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +28,21 @@ def page(report: Report) -> str:
     return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
         report=report,
         missing=MISSING,
-        bundle=vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;") if specs else "",
+        bundle=_bundle() if specs else "",
         # A name with "</script>" in it must not end the script it is data of.
         specs=json.dumps(specs).replace("<", "\\u003c"),
     )
 
 
+@cache
+def _bundle() -> str:
+    """Returns what draws the charts: always the same, and made in more than a second."""
+    return str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
+
+
 def _specification(figure: Figure) -> dict[str, Any]:
     """Returns the Vega-Lite of a chart, as wide as the page lets it be."""
-    spec: dict[str, Any] = figure.chart.properties(width="container").to_dict()
+    spec: dict[str, Any] = figure.chart.to_dict()
+    spec["width"] = "container"
     spec["datasets"] = {**spec.get("datasets", {}), **figure.data}
     return spec

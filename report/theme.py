@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-import altair as alt
 import vl_convert
 
 Records = list[dict[str, Any]]
@@ -20,6 +19,7 @@ def sheet(
     subtitle: Sequence[str] = (),
     *,
     data: Mapping[str, Records] | None = None,
+    width: int | None = None,
     legend: Literal["bottom", "right"] = "bottom",
 ) -> dict[str, Any]:
     """Returns the Vega-Lite of ``chart`` alone on a white sheet, with a title.
@@ -29,39 +29,50 @@ def sheet(
         title: what it shows.
         subtitle: lines below the title.
         data: what the chart names: Altair copies a chart with all it holds at every step.
+        width: of the chart, in pixels; None leaves it what it is.
         legend: where it stands.
     """
-    text = alt.TitleParams(
-        title, subtitle=list(subtitle), anchor="start", frame="bounds", offset=18
-    )
-    spec: dict[str, Any] = (
-        chart.properties(title=text, padding=24)
-        .configure(background="white", font="sans-serif")
-        .configure_title(
-            fontSize=18, subtitleFontSize=13, subtitleColor=QUIET, subtitlePadding=6, color=INK
-        )
-        .configure_view(stroke=None)
-        .configure_axis(
-            titleFontWeight="normal",
-            titleColor=QUIET,
-            labelColor=INK,
-            labelFontSize=12,
-            labelLimit=260,
-            titleFontSize=12,
-            domainColor=_LINE,
-            tickColor=_LINE,
-            gridColor=_GRID,
-        )
-        .configure_legend(
-            **({"orient": "bottom", "columns": 4} if legend == "bottom" else {}),
-            labelFontSize=12,
-            symbolSize=90,
-            symbolOpacity=1,
-            titleFontWeight="normal",
-            titleColor=QUIET,
-        )
-        .to_dict()
-    )
+    # Into the dictionary: each change of a chart of Altair copies all its layers, several times.
+    spec: dict[str, Any] = chart.to_dict()
+    config = spec["config"]
+    if width is not None:
+        spec["width"] = width
+    spec["padding"] = 24
+    spec["title"] = {
+        "text": title,
+        "subtitle": list(subtitle),
+        "anchor": "start",
+        "frame": "bounds",
+        "offset": 18,
+    }
+    config |= {"background": "white", "font": "sans-serif"}
+    config["view"] |= {"stroke": None}
+    config["title"] = {
+        "fontSize": 18,
+        "subtitleFontSize": 13,
+        "subtitleColor": QUIET,
+        "subtitlePadding": 6,
+        "color": INK,
+    }
+    config["axis"] = {
+        "titleFontWeight": "normal",
+        "titleColor": QUIET,
+        "labelColor": INK,
+        "labelFontSize": 12,
+        "labelLimit": 260,
+        "titleFontSize": 12,
+        "domainColor": _LINE,
+        "tickColor": _LINE,
+        "gridColor": _GRID,
+    }
+    config["legend"] = {
+        **({"orient": "bottom", "columns": 4} if legend == "bottom" else {}),
+        "labelFontSize": 12,
+        "symbolSize": 90,
+        "symbolOpacity": 1,
+        "titleFontWeight": "normal",
+        "titleColor": QUIET,
+    }
     spec["datasets"] = {**spec.get("datasets", {}), **(data or {})}
     return spec
 

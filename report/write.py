@@ -38,8 +38,8 @@ def write_report(report: Report, folder: Path) -> Files:
     for old in (*folder.glob(f"{report.name}-*.png"), *(() if report.poster else (picture,))):
         old.unlink(missing_ok=True)
     for figure in (each for section in report.sections for each in section.figures):
-        chart = figure.chart.properties(width=_WIDTH)
-        drawn = sheet(chart, figure.title, [report.subtitle], data=figure.data)
+        said = figure.title, [report.subtitle]
+        drawn = sheet(figure.chart, *said, data=figure.data, width=_WIDTH)
         write_whole(folder / report.picture(figure), png(drawn))
     write_whole(files.markdown, document(report).encode())
     if report.poster:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from typing import Any, Literal
 
 import altair as alt
 
@@ -194,14 +194,17 @@ def poster(sweep: Sweep) -> alt.VConcatChart:
     rows.append([scatter(sweep, batch) for batch in batches])
     # Scales are shared along a line of charts, not across lines: the first has no legend.
     lines = [
-        alt.hconcat(*(panel.properties(width=WIDTH) for panel in row), spacing=40).resolve_scale(
-            color="shared", shape="shared"
+        alt.hconcat(
+            *(panel.properties(width=WIDTH) for panel in row), spacing=40, resolve=_scales("shared")
         )
         for row in rows
     ]
-    sheet: alt.VConcatChart = alt.vconcat(*lines, spacing=30)
-    sheet = sheet.resolve_scale(color="independent", shape="independent")
-    return sheet
+    every: alt.VConcatChart = alt.vconcat(*lines, spacing=30, resolve=_scales("independent"))
+    return every
+
+
+def _scales(mode: Literal["shared", "independent"]) -> alt.Resolve:
+    return alt.Resolve(scale=alt.ScaleResolveMap(color=mode, shape=mode))
 
 
 def _point(sweep: Sweep, row: Row) -> dict[str, Any]:

@@ -22,9 +22,8 @@ def confusion_png(
 ) -> bytes:
     """Returns the picture of :func:`confusion_chart`, with square cells."""
     chart, data = confusion_chart(confusion, labels, shown)
-    return png(
-        sheet(chart.properties(width=chart.height), title, subtitle, data=data, legend="right")
-    )
+    drawn = sheet(chart, title, subtitle, data=data, width=chart.height, legend="right")
+    return png(drawn)
 
 
 def confusion_chart(
