@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 export PYTHONUNBUFFERED := 1
+# Seconds of silence that uv bears: a mirror may first have to fetch what it is asked for.
+export UV_HTTP_TIMEOUT ?= 180
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo train export bench gpu-check report serve load bento lint test docs
@@ -19,9 +21,10 @@ help: ## List the targets
 setup: $(READY) ## Make .venv, once and again when the requirements change
 
 $(READY): pyproject.toml constraints.txt
-	@echo "setting up $(VENV): some minutes, 6 GB" >&2
+	@echo "setting up $(VENV): a minute or some, 6 GB" >&2
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[openvino,litert,timm,lite0,heic,parquet,remote,dev,docs]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable '.[openvino,litert,timm,lite0,heic,parquet,remote,dev,docs]'
 	touch $@
 
 demo: setup ## Train, export, bench, report, serve and ask, in three minutes
