@@ -28,7 +28,7 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 demo: setup ## Train, export, bench, report, serve and ask, in three minutes
-	$(BIN)/python demo.py
+	$(BIN)/python demo.py $(ARGS)
 
 train: setup ## Train MODEL on DATA by RECIPE; RESUME=1 goes on with a run that was cut off
 	$(BIN)/python -m training $(if $(MODEL),--model $(MODEL)) $(if $(DATA),--data '$(DATA)') $(if $(RECIPE),--recipe-name $(RECIPE)) $(if $(RESUME),--resume) $(if $(FRESH),--fresh) $(ARGS)

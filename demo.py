@@ -15,11 +15,14 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
+import tyro
 from PIL import Image
 from rich.table import Table
 
+from bench.measure.timing import Plan
 from core import cli
 from core.errors import UserError
 from core.preprocess import encode_png
@@ -34,13 +37,24 @@ ANSWER_S = 10  # and to answer
 notes = cli.notes()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Demo:
+    """Train, export, bench, report, serve and ask: the whole road on scikit-learn's digits."""
+
+    seconds: float = 3.0
+    """Of measuring each artifact in each runtime; 0.2 is enough for a first look."""
+
+
 def main() -> None:
     """Runs every step; the first that fails ends the demo and leaves nothing running."""
+    flags = tyro.cli(Demo, prog="python demo.py")
+    plan = Plan(seconds=flags.seconds, limit=flags.seconds)  # refuses a bad number, before training
     started = time.monotonic()
     which = ["--model", MODEL, "--data", DATA]
     step("1/4 train", "training", *which, "--fresh")  # a demo that was stopped may be repeated
     step("2/4 export", "export", "run", *which)
-    step("3/4 bench", "bench", "run", *which)
+    measured = ["--seconds", f"{plan.seconds:g}", "--limit", f"{plan.limit:g}"]
+    step("3/4 bench", "bench", "run", *which, *measured)
     headline("4/4 serve")
     with service(*which) as url:
         cli.results().print(answers(url, load_data(DATA)))

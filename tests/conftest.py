@@ -34,7 +34,7 @@ from core import cli
 from core.files import staged
 from core.preprocess import Pixels
 
-pytest_plugins = ("exported", "fake_gpu")
+pytest_plugins = ("exported", "fake_gpu", "house")
 
 SIDE = 32
 SCALE = 0.05

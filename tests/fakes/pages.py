@@ -11,6 +11,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 PAGES += sorted((ROOT / "docs").rglob("*.md"))
+# The first column of tables of commands, and what asks the service; test_docs.py parses the others.
+_TEXT = "".join(page.read_text() for page in PAGES)
+TABLED = list(dict.fromkeys(re.findall(r"^\| `(make [^`]+)` \|", _TEXT, flags=re.MULTILINE)))
+CURLS = list(dict.fromkeys(re.findall(r"^curl .+$", _TEXT, flags=re.MULTILINE)))
 
 # First words of what is a command within a sentence; in a shell block, every line is one.
 PROGRAMS = ("make", "pocketnets", "python", "torchrun", "curl", "tensorboard", "pip", "apt-get")
