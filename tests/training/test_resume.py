@@ -36,7 +36,7 @@ RUN = run_folder("resnet14", "digits")
 PARTIAL = PartialRun(RUN)
 # All that could make a resumed run differ: momentum, a schedule, an average, mixing, augmentation.
 FLAGS = shlex.split(
-    "--model resnet14 --data digits --recipe-name small --recipe.epochs 4 --recipe.batch-size 32 "
+    "--model resnet14 --data digits --recipe-name small --recipe.epochs 3 --recipe.batch-size 32 "
     "--recipe.crop 8 --recipe.resize 8 --recipe.pad 1 --recipe.mixup 0.2 --recipe.cutmix 1.0 "
     "--recipe.ema 0.9 --recipe.optimizer sgd --recipe.learning-rate 0.05 --recipe.workers 0"
 )
@@ -48,27 +48,19 @@ GENTLE = shlex.split(
 )
 
 
-def line(*more: str) -> list[str]:
-    return [sys.executable, "-m", "training", *FLAGS, *more]
-
-
 def curve(run: Path) -> list[dict[str, float]]:
     with (run / "metrics.csv").open() as file:
         return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
 
 
-@pytest.fixture(scope="module")
-def never_killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Returns the folder of a run from start to end."""
-    folder = tmp_path_factory.mktemp("whole")
-    subprocess.run(line(), cwd=folder, check=True, capture_output=True)
-    return folder / RUN
-
-
 def test_a_killed_run_resumes_to_the_same_weights(
-    here: Path, never_killed: Path, command: Callable[..., subprocess.CompletedProcess[str]]
+    here: Path, command: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
-    with subprocess.Popen(line(), stderr=subprocess.DEVNULL) as training:
+    assert command("training", *FLAGS).returncode == 0
+    never_killed = RUN.rename("never_killed")
+    with subprocess.Popen(
+        [sys.executable, "-m", "training", *FLAGS], stderr=subprocess.DEVNULL
+    ) as training:
         while not PARTIAL.last.exists():
             assert training.poll() is None, "it ended before it was killed"
             time.sleep(0.01)
@@ -76,7 +68,7 @@ def test_a_killed_run_resumes_to_the_same_weights(
     assert training.returncode == -signal.SIGKILL
     assert not RUN.exists()
     saved = torch.load(PARTIAL.last, weights_only=True)
-    assert saved["epoch"] < 3
+    assert saved["epoch"] < 2
 
     refused = command("training", *FLAGS)
     assert refused.returncode == 1
@@ -88,7 +80,7 @@ def test_a_killed_run_resumes_to_the_same_weights(
     assert re.search(r"recipe\.seed .*\b0\b.*\b1\b", other.stderr)
     assert PARTIAL.last.exists()
 
-    subprocess.run(line("--resume"), check=True, capture_output=True)
+    assert command("training", *FLAGS, "--resume").returncode == 0
     assert not PARTIAL.folder.exists()
     resumed, whole = (load_checkpoint(checkpoint_path(run)) for run in (RUN, never_killed))
     assert resumed.state_dict.keys() == whole.state_dict.keys()
@@ -97,15 +89,6 @@ def test_a_killed_run_resumes_to_the_same_weights(
     for mine, theirs in zip(curve(RUN), curve(never_killed), strict=True):
         for name in ("epoch", "loss", "train_top1", "val_loss", "val_top1", "learning_rate"):
             assert mine[name] == theirs[name], name
-
-
-@pytest.fixture(scope="module")
-def one_process(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, float]]:
-    """Returns the curve of one process that takes the parts of two in turn, for batch norm."""
-    folder = tmp_path_factory.mktemp("one")
-    alone = line(*GENTLE, "--recipe.accumulate", "2")
-    subprocess.run(alone, cwd=folder, check=True, capture_output=True)
-    return curve(folder / RUN)
 
 
 @pytest.mark.parametrize(
@@ -121,8 +104,14 @@ def one_process(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, floa
     ],
 )
 def test_two_processes_learn_as_one_does(
-    here: Path, one_process: list[dict[str, float]], starter: list[str], flags: tuple[str, ...]
+    here: Path,
+    command: Callable[..., subprocess.CompletedProcess[str]],
+    starter: list[str],
+    flags: tuple[str, ...],
 ) -> None:
+    # One process takes the parts of two in turn, for batch norm.
+    assert command("training", *FLAGS, *GENTLE, "--recipe.accumulate", "2").returncode == 0
+    one_process = curve(RUN.rename("one_process"))
     started = [sys.executable, "-m", *starter, *FLAGS, *GENTLE, *flags]
     ran = subprocess.run(started, capture_output=True, text=True, timeout=300)
     assert ran.returncode == 0, ran.stderr
