@@ -13,8 +13,10 @@ os.environ.pop("COLUMNS", None)
 
 import ctypes
 import dataclasses
+import fcntl
 import gc
 import importlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -38,6 +40,9 @@ pytest_plugins = ("exported", "fake_gpu", "house")
 
 SIDE = 32
 SCALE = 0.05
+# The files that take longest. They come first: at the end no worker waits for another.
+LONG = ("test_demo.py", "test_readme.py", "test_resume.py", "test_int8.py", "test_tour.py")
+LONG += ("test_cost.py", "test_foreign.py", "test_studies.py", "test_jobs.py", "test_to_onnx.py")
 
 
 def pytest_configure() -> None:
@@ -51,6 +56,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    order = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
     without_slow = pytest.mark.skip(reason="takes minutes; run with --slow")
     gpu = _has_driver()
     without_gpu = pytest.mark.skip(reason="there is no NVIDIA driver on this machine")
@@ -75,13 +82,39 @@ def _has_driver() -> bool:
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made_once(
+    tmp_path_factory: pytest.TempPathFactory, worker_id: str
+) -> Callable[[str, Callable[[Path], None]], Path]:
+    """Returns what makes a folder by a function; of several workers the first makes it.
+
+    The others wait, and get a copy of their own.
+    """
+
+    def make_once(name: str, make: Callable[[Path], None]) -> Path:
+        folder = tmp_path_factory.mktemp(name)
+        if worker_id == "master":
+            make(folder)
+            return folder
+        shared = tmp_path_factory.getbasetemp().parent / f"shared-{name}"
+        with open(f"{shared}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if shared.exists():
+                shutil.copytree(shared, folder, dirs_exist_ok=True)
+            else:
+                make(folder)
+                shutil.copytree(folder, shared)
+        return folder
+
+    return make_once
+
+
+@pytest.fixture(scope="session")
+def trained(made_once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
     """Returns a folder with ``runs/mobilenet_v3_large-digits``, trained for two short epochs."""
     from training.datasets import load_data
     from training.fit import fit
     from training.recipe import Recipe
 
-    folder = tmp_path_factory.mktemp("trained")
     recipe = Recipe(
         epochs=2,
         batch_size=64,
@@ -92,10 +125,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         min_scale=1.0,
         flip=False,
     )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        fit("mobilenet_v3", load_data("digits"), recipe)
-    return folder
+
+    def train(folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            fit("mobilenet_v3", load_data("digits"), recipe)
+
+    return made_once("trained", train)
 
 
 @pytest.fixture
