@@ -97,6 +97,7 @@ class Converter:
         for node in graph.node:
             for name in node.input:
                 self._readers[name].append(node)
+        self._makers = {name: node for node in graph.node for name in node.output}
         self._outputs = {info.name for info in graph.output}
         self._done: set[str] = set()  # outputs of nodes that an operator before them has taken in
         self._made: dict[tuple[int, str], int] = {}
@@ -204,6 +205,10 @@ class Converter:
     def give(self, name: str, value: Value) -> None:
         """Makes ``value`` the tensor of that name."""
         self._values[name] = value
+
+    def maker(self, name: str) -> Any | None:
+        """Returns the node that makes a tensor; None of what the graph is given."""
+        return self._makers.get(name)
 
     def only_reader(self, name: str) -> Any | None:
         """Returns the one node that reads a tensor; None if there are more, or it is a result."""

@@ -317,50 +317,59 @@ def _sigmoid(c: Converter, node: Any) -> None:
 
 
 def _hard_sigmoid(c: Converter, node: Any) -> None:
-    """Between 0 and 1, alpha * x + beta: a MUL, and an ADD that saturates."""
+    """Between 0 and 1, alpha * x + beta: XNNPACK knows only a clip to 0 and 6."""
     values, result = _attributes(node), node.output[0]
-    alpha, beta = (np.float32(values.get(*each)) for each in (("alpha", 0.2), ("beta", 0.5)))
+    alpha, beta = (float(values.get(*each)) for each in (("alpha", 0.2), ("beta", 0.5)))
     steps = _int8(c, result, node.input[0])
-    if steps is not None and (steps.zero != -128 or 255 * steps.scale[0] > 1 + 1e-6):
-        steps = None  # it would not end at 0 and 1
-    source = c.value(node.input[0]) if steps else c.real(node.input[0])
-    inner: Steps | None = None
-    if steps:
-        assert source.steps is not None
-        inner = Steps(source.steps.scale * alpha, source.steps.zero)  # the same integers
-
-    def number(name: str, value: np.float32) -> int:
-        if steps is None:
-            return c.writer.constant(name, np.array(value))
-        return c.writer.constant(name, np.array([127], np.int8), Steps(np.array([value / 127])))
-
-    none = c.writer.enum("ActivationFunctionType", "NONE")
-    scaled = c.new(f"{result}/scaled", source.shape, source.order, inner)
-    c.writer.operator(
-        "MUL",
-        [source.tensor, number("alpha", alpha)],
-        [scaled.tensor],
-        options="MulOptions",
-        fusedActivationFunction=none,
-    )
-    inputs = [scaled.tensor, number("beta", beta)]
-    if steps:
-        _emit(
-            c,
-            result,
-            "ADD",
-            inputs,
-            source.order,
-            steps,
-            options="AddOptions",
-            fusedActivationFunction=none,
-        )
+    if steps is not None and steps.zero == -128 and 255 * steps.scale[0] <= 1 + 1e-6:
+        _int8_hard_sigmoid(c, node, alpha, beta, steps)
         return
-    shifted = c.new(f"{result}/shifted", source.shape, source.order)
-    c.writer.operator(
-        "ADD", inputs, [shifted.tensor], options="AddOptions", fusedActivationFunction=none
+    source = c.real(node.input[0])
+    value = source
+    if (slope := float(np.float32(6 * alpha))) != 1:
+        value = _with_number(c, f"{result}/sloped", "MUL", value, _number(c, slope))
+    value = _with_number(
+        c, f"{result}/clipped", "ADD", value, _number(c, 6 * beta), activation="RELU6"
     )
-    _emit(c, result, "RELU_0_TO_1", [shifted.tensor], source.order)
+    c.give(result, _with_number(c, result, "MUL", value, _number(c, 1 / 6)))
+
+
+def _int8_hard_sigmoid(c: Converter, node: Any, alpha: float, beta: float, steps: Steps) -> None:
+    """A MUL that keeps the integers, and an ADD that saturates where ``steps`` end: at 0 and 1."""
+    source, result = c.value(node.input[0]), node.output[0]
+    assert source.steps is not None
+    inner = Steps(source.steps.scale * np.float32(alpha), source.steps.zero)
+    scaled = _with_number(c, f"{result}/scaled", "MUL", source, _number(c, alpha, int8=True), inner)
+    made = _with_number(c, result, "ADD", scaled, _number(c, beta, int8=True), steps)
+    c.give_rounded(result, made)
+
+
+def _number(c: Converter, value: float, *, int8: bool = False) -> int:
+    if not int8:
+        return c.writer.constant("number", np.array(value, np.float32))
+    return c.writer.constant("number", np.array([127], np.int8), Steps(np.array([value / 127])))
+
+
+def _with_number(
+    c: Converter,
+    name: str,
+    kind: str,
+    source: Value,
+    number: int,
+    steps: Steps | None = None,
+    *,
+    activation: str = "NONE",
+) -> Value:
+    """Returns the sum or the product of a tensor and a number."""
+    made = c.new(name, source.shape, source.order, steps)
+    c.writer.operator(
+        kind,
+        [source.tensor, number],
+        [made.tensor],
+        options=f"{kind.title()}Options",
+        fusedActivationFunction=c.writer.enum("ActivationFunctionType", activation),
+    )
+    return made
 
 
 def _mean(c: Converter, node: Any) -> None:
@@ -408,8 +417,7 @@ def _pool(kind: str) -> Handler:
             over = reach - source.shape[2 + axis] - pads[axis] - pads[2 + axis]
             pads[2 + axis] += max(over, 0)
             counted = counted and over <= 0
-        least = -128.0 if source.steps else float(np.finfo(np.float32).min)
-        filler, same = (None, not counted) if average else (least, True)
+        filler, same = (None, not counted) if average else (_least(c, node, source), True)
         source, padding = _padded(
             c, source, pads, kernel, strides, [1, 1], filler=filler, same=same
         )
@@ -432,6 +440,16 @@ def _pool(kind: str) -> Handler:
         )
 
     return handle
+
+
+def _least(c: Converter, node: Any, source: Value) -> float | None:
+    """Returns a number that no value is below; None for zeros, which XNNPACK pads with."""
+    if source.steps:
+        return None if source.steps.zero == -128 else -128.0
+    before = c.maker(node.input[0])
+    if before is not None and before.op_type in ("Relu", "Clip") and _bounds(c, before)[0] >= 0:
+        return None
+    return float(np.finfo(np.float32).min)
 
 
 def _concat(c: Converter, node: Any) -> None:

@@ -23,6 +23,7 @@ from export.litert.operators import HANDLERS
 from export.network import load_network
 from export.verify import verify
 
+litert = pytest.importorskip("ai_edge_litert.interpreter")
 schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
 
 NAMES = ("litert-fp32", "litert-fp16", "litert-int8")
@@ -79,6 +80,14 @@ def test_threads_share_it_and_any_batch_may_follow_another(phone: dict[str, Arti
             runtime(np.zeros((33, *pixels.shape[1:]), np.uint8))
     for count, logits in zip(batches, answers, strict=True):
         np.testing.assert_allclose(logits, golden[:count], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_all_of_it_runs_in_xnnpack(phone: dict[str, Artifact], name: str) -> None:
+    interpreter = litert.Interpreter(str(phone[name].model_file))
+    interpreter.allocate_tensors()
+    parts = [each for each in interpreter._get_ops_details() if "DELEGATE" in each["op_name"]]
+    assert [len(each["outputs"]) for each in parts] == [1]  # the logits
 
 
 def spoiled(model: bytes) -> dict[str, bytes]:

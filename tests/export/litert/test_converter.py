@@ -69,11 +69,12 @@ class Shuffle(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.first = nn.Conv2d(3, 12, 3, 2, 1)
+        self.pool = nn.MaxPool2d(3, 2, 1)  # of what is never negative
         self.grouped = nn.Conv2d(12, 12, 1, groups=3)
         self.last = nn.Linear(12, 5)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        values = torch.relu(self.first(images))
+        values = self.pool(torch.relu(self.first(images)))
         left, right = values.chunk(2, dim=1)
         values = torch.cat([right, torch.tanh(left)], dim=1)
         batch, channels, height, width = values.shape
