@@ -38,13 +38,15 @@ class Costs:
     """Networks to count again; default: those of the registry without counted costs."""
 
 
-def countable(name: str) -> Classifier:
+def countable(name: str, size: int | None = None) -> Classifier:
     """Returns a registry network with random weights, gains and biases, with native classes.
 
     Untrained biases are zero, and the exporter drops additions of zero, so the graph of an
-    untrained network would move fewer bytes than that of a trained one.
+    untrained network would move fewer bytes than that of a trained one. ``size`` is the side of the
+    images, as in :func:`models.registry.build_model`.
     """
-    network = Classifier(build_model(name, num_classes=find_model(name).native_classes))
+    classes = find_model(name).native_classes
+    network = Classifier(build_model(name, num_classes=classes, size=size))
     for parameter in network.parameters():
         if parameter.ndim == 1:
             nn.init.normal_(parameter, 1.0, 0.1)
@@ -62,9 +64,9 @@ def count(name: str, size: int | None = None) -> NetworkCost:
         UserError: unknown network, or one that does not accept images of that size.
     """
     side = find_model(name).native_size if size is None else size
-    check_input_size(name, side, classes=find_model(name).native_classes)
+    check_input_size(name, side, classes=find_model(name).native_classes, resized=True)
     torch.set_num_threads(1)
-    network = inference_form(countable(name))
+    network = inference_form(countable(name, side))
     graph = to_onnx(network, size=side)
     return network_cost(graph, parameters=count_parameters(network))
 

@@ -138,7 +138,8 @@ def rebuild(artifact: Artifact) -> Classifier:
         return _random_module(artifact.model, artifact.preprocess)
     if artifact.weights == "imagenet":
         weights = load_imagenet_weights(artifact.model)
-        return imagenet_classifier(artifact.model, weights).eval()
+        size = artifact.preprocess.crop
+        return imagenet_classifier(artifact.model, weights, size=size).eval()
     check_kept(artifact)
     path = check_source(artifact)
     if reading := artifact.source.reading:
@@ -148,7 +149,8 @@ def rebuild(artifact: Artifact) -> Classifier:
             module = read_given(path, artifact.preprocess.crop, reading).module
             assert isinstance(module, Classifier)
             return module
-        fitted = fit_weights(artifact.model, read_weights(path), reading.entry)
+        size = artifact.preprocess.crop
+        fitted = fit_weights(artifact.model, read_weights(path), reading.entry, size)
         return Classifier(fitted.network, mean=reading.mean, std=reading.std).eval()
     return load_checkpoint(path).network()
 
@@ -256,7 +258,7 @@ def _note(text: str) -> None:
 def _imagenet(model: str, size: int | None) -> Network:
     try:
         weights = load_imagenet_weights(model)
-        module = imagenet_classifier(model, weights).eval()
+        module = imagenet_classifier(model, weights, size=size).eval()
     except WeightsUnavailable as error:
         raise UserError(
             f"no run is given, and {error}; train it (make train MODEL={model} DATA=digits, then "
@@ -264,7 +266,7 @@ def _imagenet(model: str, size: int | None) -> Network:
             f"make export MODEL={model} WEIGHTS=random"
         ) from None
     preprocess = weights.preprocess if size is None else weights.preprocess.at(size)
-    check_input_size(model, preprocess.crop, classes=len(weights.labels))
+    check_input_size(model, preprocess.crop, classes=len(weights.labels), resized=True)
     calibration, held_out = photos()
     return Network(
         model=model,
@@ -284,7 +286,7 @@ def _random(model: str, size: int | None) -> Network:
     side = find_model(model).native_size
     designed = Preprocess(resize=round(side * 8 / 7), crop=side)
     preprocess = designed if size is None else designed.at(size)
-    check_input_size(model, preprocess.crop)
+    check_input_size(model, preprocess.crop, resized=True)
     module = _random_module(model, preprocess)
     calibration, held_out = photos()
     return Network(
@@ -309,7 +311,7 @@ def _random_module(model: str, preprocess: Preprocess) -> Classifier:
     """
     with _DRAWING, _one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(RANDOM_SEED)
-        module = Classifier(build_model(model))
+        module = Classifier(build_model(model, size=preprocess.crop))
         open_branches(module)
         calibration, _ = photos()
         pixels = stack(calibration[:SETTLING], preprocess)

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from core.errors import UserError
+from core.lazy import resolve
 from models.closest_network import closest_network
-from models.registry import build_model
+from models.registry import TIMM, build_model
 from models.saved_weights import SavedWeights, Tensors
 from models.weight_places import Place, inside, on_meta, places, probe
 
@@ -26,9 +27,12 @@ class Fitted(NamedTuple):
     classes: int
     place: Place
     others: tuple[str, ...]  # other entries of the file that fit too
+    converted: bool = False  # from another form, by timm
 
 
-def fit_weights(model: str, saved: SavedWeights, entry: str | None = None) -> Fitted:
+def fit_weights(
+    model: str, saved: SavedWeights, entry: str | None = None, size: int | None = None
+) -> Fitted:
     """Returns network ``model`` with the weights in ``saved``.
 
     The number of classes follows from the shape of the head. If several entries fit, averaged
@@ -38,6 +42,7 @@ def fit_weights(model: str, saved: SavedWeights, entry: str | None = None) -> Fi
         model: registry name.
         saved: from :func:`models.saved_weights.read_weights`.
         entry: location of the weights in the file, see :attr:`Place.entry`; None to search for it.
+        size: side of the images, as in :func:`models.registry.build_model`.
 
     Raises:
         UserError: the weights do not fit (the message lists the first missing and unexpected keys
@@ -45,20 +50,39 @@ def fit_weights(model: str, saved: SavedWeights, entry: str | None = None) -> Fi
     """
     expected, head = probe(model)
     place, others = _find(saved, expected, entry)
-    tensors = inside(saved, place)
+    tensors, converted = inside(saved, place), False
     classes = _classes(tensors, expected, head)
-    if classes is None or (misfit := _misfit(tensors, on_meta(model, classes))):
-        what = misfit if classes else _misfit(tensors, expected)
-        raise UserError(
-            f"{saved.path}: its weights do not fit {model}: {what}; "
-            f"{closest_network(model, saved, place)}"
-        )
-    network = build_model(model, num_classes=classes)
+    misfit = _misfit(tensors, on_meta(model, classes, size) if classes else expected)
+    if misfit:
+        if (found := _converted(model, saved, place, size)) is None:
+            raise UserError(
+                f"{saved.path}: its weights do not fit {model}: {misfit}; "
+                f"{closest_network(model, saved, place)}"
+            )
+        (place, tensors, classes), converted = found, True
+    assert classes is not None  # without a head nothing fits
+    network = build_model(model, num_classes=classes, size=size)
     state = network.state_dict()
     for key in state.keys() & tensors.keys():
         state[key] = tensors[key].to(state[key].dtype)
     network.load_state_dict(state)
-    return Fitted(network.eval(), classes, place, others)
+    return Fitted(network.eval(), classes, place, others, converted)
+
+
+def _converted(
+    model: str, saved: SavedWeights, place: Place, size: int | None
+) -> tuple[Place, Tensors, int] | None:
+    """Returns the weights as timm converts them, and their classes; None if they do not fit."""
+    if not model.startswith(TIMM):
+        return None
+    convert = resolve("models.timm_nets:timm_converted")
+    network, (expected, head) = build_model(model, size=size), probe(model)
+    for each in dict.fromkeys((place, Place(place.group, ""))):
+        tensors = convert(model.removeprefix(TIMM), inside(saved, each), network)
+        classes = _classes(tensors, expected, head) if tensors else None
+        if classes and not _misfit(tensors, on_meta(model, classes, size)):
+            return each, tensors, classes
+    return None
 
 
 def _find(
@@ -71,6 +95,8 @@ def _find(
     if entry is not None:
         entries = [place.entry for place in found]
         found = Counter({place: n for place, n in found.items() if _within(place, entry)})
+        if not found and entry in saved.groups:  # its keys have another form
+            return Place(entry, ""), ()
         if not found:
             known = ", ".join(repr(each) for each in entries[:SHOWN]) or "none"
             raise UserError(f"{saved.path}: no weights at {entry!r}; there are {known}")

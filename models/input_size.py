@@ -18,7 +18,13 @@ _STEPS = (1, 2, 4, 7, 8, 14, 16, 28, 32, 48, 56, 64)
 """Candidate steps in pixels between accepted sizes: strides, patches or windows of networks."""
 
 
-def check_input_size(name: str, *sizes: int, classes: int = 1000, batch: int | None = None) -> None:
+def check_input_size(
+    name: str,
+    *sizes: int,
+    classes: int = 1000,
+    batch: int | None = None,
+    resized: bool = False,
+) -> None:
     """Checks that network ``name`` accepts square images of all ``sizes``.
 
     Args:
@@ -26,12 +32,17 @@ def check_input_size(name: str, *sizes: int, classes: int = 1000, batch: int | N
         sizes: sides of the images, in pixels.
         classes: number of classes.
         batch: batch size to check for training too; None checks inference only.
+        resized: builds the network for each size, see :attr:`models.registry.Entry.resized`.
 
     Raises:
         UserError: it does not; the message gives the sizes it accepts, or another reason.
     """
     network = _on_meta(name, classes)
     for size in sizes:
+        if resized and find_model(name).resized is not None:
+            if refusal := _refusal(_on_meta(name, classes, size).eval(), size, classes):
+                raise UserError(f"{name} cannot take {size}x{size} images: {refusal}")
+            continue
         if _refusal(network.eval(), size, classes):
             raise UserError(
                 f"{name} cannot take {size}x{size} images: {_sizes(name, network, classes)}"
@@ -56,9 +67,9 @@ def input_sizes(name: str) -> str:
     return _sizes(name, _on_meta(name, classes).eval(), classes)
 
 
-def _on_meta(name: str, classes: int) -> nn.Module:
+def _on_meta(name: str, classes: int, size: int | None = None) -> nn.Module:
     with torch.device("meta"):
-        return build_model(name, num_classes=classes)
+        return build_model(name, num_classes=classes, size=size)
 
 
 def _refusal(network: nn.Module, side: int, classes: int, images: int = 1) -> str | None:

@@ -59,6 +59,8 @@ class Entry:
         native_classes: number of classes it was designed for.
         imagenet: loads its published ImageNet weights; None if there are none.
         form: returns the preprocessing that the published weights expect; None if not known.
+        resized: takes ``num_classes`` and the side of the images, and returns the network built for
+            them; None if its layers do not depend on the size of the images.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Entry:
     native_classes: int = 1000
     imagenet: Callable[[], ImageNetWeights] | None = None
     form: Callable[[], PublishedForm] | None = None
+    resized: Callable[[int, int], nn.Module] | None = None
 
 
 NETWORKS = Registry[Entry]("model")
@@ -103,15 +106,23 @@ def find_model(name: str) -> Entry:
     return entries[known]
 
 
-def build_model(name: str, *, num_classes: int = 1000) -> nn.Module:
+def build_model(name: str, *, num_classes: int = 1000, size: int | None = None) -> nn.Module:
     """Returns network ``name`` with random weights: float32 (N, 3, H, W) -> (N, num_classes).
 
+    Args:
+        name: registry name or alias.
+        num_classes: number of classes.
+        size: side of the images, for networks that are built for one size; None for the native one.
+
     Raises:
-        UserError: unknown name, or ``num_classes`` below 1.
+        UserError: unknown name, ``num_classes`` below 1, or a size it cannot be built for.
     """
     if num_classes < 1:
         raise UserError(f"num_classes is {num_classes}: it must be at least 1")
-    return find_model(name).build(num_classes)
+    entry = find_model(name)
+    if entry.resized is None or size is None or size == entry.native_size:
+        return entry.build(num_classes)
+    return entry.resized(num_classes, size)
 
 
 def _unknown(name: str) -> UserError:

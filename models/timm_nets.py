@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+import sys
 from collections import defaultdict
 from types import ModuleType
 from typing import Any
@@ -19,6 +20,7 @@ from models.imagenet import (
     imagenet_labels,
 )
 from models.registry import TIMM, Entry
+from models.saved_weights import Tensors
 
 # Parts of the names of image-text networks. Nothing else in timm distinguishes the width of their
 # embedding, such as 512, from a number of classes.
@@ -33,6 +35,8 @@ def timm_entry(name: str) -> Entry:
             not square.
     """
     timm = import_timm()
+    if name.startswith("hf-hub:"):
+        raise UserError(f"{TIMM}{name}: weights on the hub can only be exported; pass {TIMM}NAME")
     network, _, tag = name.partition(".")
     if not timm.is_model(network):
         hint = closest(network, timm.list_models(), show=TIMM.__add__)
@@ -52,7 +56,17 @@ def timm_entry(name: str) -> Entry:
         network: nn.Module = timm.create_model(name, num_classes=num_classes)
         return network
 
+    def resized(num_classes: int, side: int) -> nn.Module:
+        try:
+            network: nn.Module = timm.create_model(name, num_classes=num_classes, img_size=side)
+        except Exception as error:  # whatever the network's own code raises
+            raise UserError(
+                f"{TIMM}{name} cannot be built for {side}x{side} images ({first_line(error)})"
+            ) from None
+        return network
+
     imagenet = functools.partial(_imagenet, name) if tags else None
+    fixed = timm.get_pretrained_cfg(name).fixed_input_size
     return Entry(
         name=f"{TIMM}{name}",
         build=build,
@@ -60,6 +74,7 @@ def timm_entry(name: str) -> Entry:
         native_size=width,
         imagenet=imagenet,
         form=functools.partial(timm_form, name),
+        resized=resized if fixed else None,
     )
 
 
@@ -93,6 +108,28 @@ def _tags() -> dict[str, list[str]]:
         network, _, tag = name.partition(".")
         tags[network].append(tag)
     return tags
+
+
+def timm_converted(name: str, tensors: Tensors, network: nn.Module) -> Tensors | None:
+    """Returns weights in the form of timm's ``network``, converted as timm does when it loads them.
+
+    It renames the keys of the original authors' files and resamples position embeddings to another
+    image size. Returns None if timm has no conversion for this network, or the conversion fails.
+
+    Args:
+        name: of the network, without ``timm/``.
+        tensors: the weights, by key.
+        network: that shall load them.
+    """
+    entrypoint = import_timm().models.model_entrypoint(name.partition(".")[0])
+    convert = getattr(sys.modules[entrypoint.__module__], "checkpoint_filter_fn", None)
+    if convert is None:
+        return None
+    try:
+        converted = convert(dict(tensors), network)
+        return {str(key): tensor for key, tensor in converted.items()}
+    except Exception:  # whatever it raises on weights of another network
+        return None
 
 
 def timm_form(name: str, arguments: dict[str, Any] | None = None) -> PublishedForm:

@@ -55,10 +55,13 @@ def probe(model: str) -> tuple[Tensors, dict[str, int]]:
     return few, head
 
 
-def on_meta(model: str, classes: int) -> Tensors:
-    """Returns all tensors of a network with ``classes`` classes, on the meta device."""
+def on_meta(model: str, classes: int, size: int | None = None) -> Tensors:
+    """Returns all tensors of a network with ``classes`` classes, on the meta device.
+
+    ``size`` is the side of the images, as in :func:`models.registry.build_model`.
+    """
     with torch.device("meta"), _NoDrawing():
-        return build_model(model, num_classes=classes).state_dict()
+        return build_model(model, num_classes=classes, size=size).state_dict()
 
 
 def places(saved: SavedWeights, keys: Collection[str]) -> Counter[Place]:

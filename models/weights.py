@@ -9,10 +9,11 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from core.lazy import resolve
 from core.names import canonical_name
 from models.classifier import Classifier
 from models.imagenet import ImageNetWeights, WeightsUnavailable
-from models.registry import build_model, find_model
+from models.registry import TIMM, build_model, find_model
 
 NEARLY_ZERO = 1e-2
 
@@ -33,7 +34,10 @@ def load_imagenet_weights(name: str) -> ImageNetWeights:
 
 
 def imagenet_classifier(
-    name: str, weights: ImageNetWeights, labels: Sequence[str] | None = None
+    name: str,
+    weights: ImageNetWeights,
+    labels: Sequence[str] | None = None,
+    size: int | None = None,
 ) -> Classifier:
     """Returns network ``name`` with published weights: uint8 (N, H, W, 3) -> logits.
 
@@ -42,6 +46,8 @@ def imagenet_classifier(
         weights: from :func:`load_imagenet_weights`.
         labels: class names; None for those of the weights. With other labels the last layer is
             random.
+        size: side of the images, as in :func:`models.registry.build_model`; position embeddings
+            are resampled as timm does.
 
     Raises:
         WeightsUnavailable: the weights have no classes and ``labels`` is None, or they do not fit.
@@ -50,7 +56,10 @@ def imagenet_classifier(
         raise WeightsUnavailable(f"{name}: its published weights end in features, not in classes")
     state_dict = dict(weights.state_dict)
     classes = len(weights.labels if labels is None else labels)
-    backbone = build_model(name, num_classes=classes)
+    backbone = build_model(name, num_classes=classes, size=size)
+    if name.startswith(TIMM) and size not in (None, find_model(name).native_size):
+        convert = resolve("models.timm_nets:timm_converted")
+        state_dict = convert(name.removeprefix(TIMM), state_dict, backbone) or state_dict
     if labels is not None and tuple(labels) != weights.labels:
         with torch.device("meta"):
             wider = build_model(name, num_classes=classes + 1).state_dict()

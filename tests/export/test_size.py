@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from artifact.artifact import Artifact
+from artifact.golden import relative_error
 from artifact.runtimes.base import load_runtime
 from core.errors import UserError
 from core.preprocess import Preprocess
 from export.build import Options, build_artifacts
+from export.costs import count
 from export.network import load_network
 from export.verify import verify
 
@@ -44,3 +46,20 @@ def test_a_size_that_a_network_does_not_take_is_one_line() -> None:
     for size, reason in ((31, "at least 32x32"), (0, "size is 0: it must be at least 1")):
         with pytest.raises(UserError, match=reason):
             load_network("vgg16", None, "random", size=size)
+
+
+def test_a_network_of_one_size_is_built_for_another(here: Path) -> None:
+    network = load_network("timm/vit_tiny_patch16_224", None, "random", size=64)
+    (outcome,) = build_artifacts(network, ["onnx-fp32"], Options(max_batch=8))
+    artifact = outcome.artifact
+    assert artifact is not None, outcome.reason
+    assert artifact.input.shape == ("batch", 64, 64, 3)
+    assert artifact.macs < count("timm/vit_tiny_patch16_224", 96).macs
+    pixels, logits = artifact.golden()
+    with load_runtime("torch", artifact) as runtime:  # made again from its seed
+        assert relative_error(runtime(pixels), logits) < 1e-3
+
+
+def test_what_a_network_of_one_size_cannot_be_built_for_is_one_line() -> None:
+    with pytest.raises(UserError, match=r"cannot (be built for|take) 8x8 images"):
+        load_network("timm/vit_tiny_patch16_224", None, "random", size=8)

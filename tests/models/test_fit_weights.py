@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 import torchvision
 from safetensors.torch import save_file
+from timm.models import vision_transformer
 
 from core.errors import UserError
 from models.fit_weights import Fitted, fit_weights
@@ -22,9 +24,15 @@ def weights() -> Weights:
     return dict(torchvision.models.get_model(MODEL, num_classes=CLASSES).state_dict())
 
 
-def fitted(content: Any, path: Path, entry: str | None = None, model: str = MODEL) -> Fitted:
+def fitted(
+    content: Any,
+    path: Path,
+    entry: str | None = None,
+    model: str = MODEL,
+    size: int | None = None,
+) -> Fitted:
     torch.save(content, path / "a.pth")
-    return fit_weights(model, read_weights(path / "a.pth"), entry)
+    return fit_weights(model, read_weights(path / "a.pth"), entry, size)
 
 
 def under(prefix: str, weights: Weights) -> Weights:
@@ -146,3 +154,40 @@ def test_tensors_of_another_kind_are_refused(
 def test_a_file_without_weights(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no weights"):
         fitted({"epoch": 3}, tmp_path)
+
+
+VIT = "vit_tiny_patch16_224"
+
+
+@pytest.fixture(scope="module")
+def vit() -> Weights:
+    torch.manual_seed(1)
+    return dict(timm.create_model(VIT, num_classes=CLASSES).state_dict())
+
+
+def test_position_embeddings_are_resampled_to_another_size(vit: Weights, tmp_path: Path) -> None:
+    found = fitted({"model": vit}, tmp_path, model=f"timm/{VIT}", size=96)
+    assert (found.place.entry, found.classes, found.converted) == ("model", CLASSES, True)
+    expected = timm.create_model(VIT, num_classes=CLASSES, img_size=96)
+    expected.load_state_dict(vision_transformer.checkpoint_filter_fn(dict(vit), expected))
+    images = torch.rand(2, 3, 96, 96)
+    with torch.inference_mode():
+        torch.testing.assert_close(found.network(images), expected.eval()(images))
+
+
+def test_weights_that_were_trained_at_the_size_are_taken_as_they_are(tmp_path: Path) -> None:
+    network = timm.create_model(VIT, num_classes=CLASSES, img_size=96)
+    found = fitted(network.state_dict(), tmp_path, model=f"timm/{VIT}", size=96)
+    assert not found.converted
+    assert not fitted(network.state_dict(), tmp_path, "", f"timm/{VIT}", 96).converted
+
+
+def test_weights_of_an_earlier_form_are_converted_as_timm_does(
+    vit: Weights, tmp_path: Path
+) -> None:
+    old = {**vit, "patch_embed.proj.weight": vit["patch_embed.proj.weight"].flatten(1)}
+    found = fitted(old, tmp_path, model=f"timm/{VIT}")
+    assert found.converted
+    torch.testing.assert_close(dict(found.network.state_dict()), vit, rtol=0, atol=0)
+    with pytest.raises(UserError, match="do not fit timm/levit_128s"):
+        fitted(old, tmp_path, model="timm/levit_128s")
