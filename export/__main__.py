@@ -60,8 +60,12 @@ class Run:
         """Exports, prints a row per artifact, and returns 1 if any of them failed."""
         from core.cores import usable_cores
         from export.build import DEFAULT_TARGETS, Options, targets_of
+        from export.hub import resolve_model
         from export.jobs import Job
 
+        model, elsewhere = resolve_model(self.model, self.elsewhere)
+        if model != self.model:
+            return replace(self, model=model, elsewhere=elsewhere)()
         self._check()
         job = Job(
             model=self.model,

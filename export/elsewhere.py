@@ -13,7 +13,7 @@ class Elsewhere:
     """Weights trained by other software: torchvision, timm, Lightning, safetensors."""
 
     checkpoint: Path | None = None
-    """File of weights for --model; nothing in it is executed."""
+    """File of weights for --model, or hf://OWNER/REPO[/FILE]; nothing in it is executed."""
     onnx: Path | None = None
     """Instead of --checkpoint: ONNX graph of a classifier, from float images to logits or
     probabilities; --model is then a name for it."""

@@ -20,6 +20,7 @@ from export.foreign_form import foreign_form, known_form
 from export.foreign_graph import read_graph
 from export.foreign_program import read_program
 from export.foreign_reference import read_given, with_logits
+from export.hub import fetch, is_on_hub
 from export.network import (
     CALIBRATION_IMAGES,
     Network,
@@ -61,6 +62,8 @@ def load_foreign(model: str, data: str | None, elsewhere: Elsewhere) -> Network:
         return _load_whole(model, data, elsewhere)
     find_model(model)
     model, path = canonical_name(model), elsewhere.checkpoint
+    hub = fetch(path) if is_on_hub(path) else None
+    path = hub.path if hub else path
     saved = read_weights(path)
     if KEY in saved.groups:
         raise UserError(
@@ -68,13 +71,17 @@ def load_foreign(model: str, data: str | None, elsewhere: Elsewhere) -> Network:
             f"the run it is in: make export MODEL={model} DATA=..."
         )
     digest = sha256(path)
-    name = _free_name(model, path, digest, elsewhere.name)
-    fitted = fit_weights(model, saved, elsewhere.entry)
+    name = _free_name(model, path, digest, elsewhere.name or (hub.name if hub else None))
     known, origin = known_form(model, saved)
+    if hub and hub.form:
+        known, origin = hub.form, f"config.json of {elsewhere.checkpoint} has it"
     form = foreign_form(elsewhere, known, origin, f"for {model} in {path}")
-    check_input_size(model, form.published.preprocess.crop, classes=fitted.classes)
+    size = form.published.preprocess.crop
+    fitted = fit_weights(model, saved, elsewhere.entry, size)
+    check_input_size(model, size, classes=fitted.classes, resized=True)
     images = load_data(data) if data is not None else None
-    labels, assumed_labels = _labels(elsewhere, fitted.classes, path, images)
+    published = hub.labels if hub else ()
+    labels, assumed_labels = _labels(elsewhere, fitted.classes, path, images, published)
     _, mean, std = form.published
     reading = Reading(
         entry=fitted.place.entry,
@@ -226,14 +233,21 @@ def _check_free(folder: str, path: Path, digest: str) -> None:
 
 
 def _assumed_place(fitted: Fitted) -> list[str]:
+    assumed = []
+    if fitted.converted:
+        assumed.append("keys and shapes are converted as timm does it (checkpoint_filter_fn)")
     if not fitted.others:
-        return []
+        return assumed
     others = ", ".join(other or "the file itself" for other in fitted.others)
-    return [f"the weights are those of {fitted.place.entry}, not of {others} (--entry)"]
+    return [*assumed, f"the weights are those of {fitted.place.entry}, not of {others} (--entry)"]
 
 
 def _labels(
-    elsewhere: Elsewhere, classes: int, path: Path, images: ImageData | None
+    elsewhere: Elsewhere,
+    classes: int,
+    path: Path,
+    images: ImageData | None,
+    published: tuple[str, ...] = (),
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Returns the class names, and the assumptions made about them."""
     if elsewhere.labels is not None:
@@ -244,6 +258,8 @@ def _labels(
                 f"tells {classes:,} classes apart"
             )
         return names, ()
+    if len(published) == classes:
+        return published, ("the classes are those of its config.json (--labels)",)
     if images is not None and len(images.labels) == classes:
         order = f"the classes are those of {images.name}, in its order: {', '.join(images.labels)}"
         return images.labels, (f"{order[:200]} (--labels)",)
