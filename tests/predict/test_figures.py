@@ -14,7 +14,15 @@ from sklearn.metrics import (
     top_k_accuracy_score,
 )
 
-from predict.figures import Figures, Indices, Scores, calibration_bins, figures_of, paired
+from predict.figures import (
+    Figures,
+    Indices,
+    Scores,
+    calibration_bins,
+    figures_of,
+    paired,
+    paired_interval,
+)
 
 CLASSES = 12
 LABELS = tuple(f"class {index}" for index in range(CLASSES))
@@ -119,4 +127,23 @@ def test_mcnemar_by_its_formula(only_first: int, only_second: int) -> None:
     assert pairs.p_value == pytest.approx(exact(only_first, only_second))
     assert pairs.more_than_chance == (exact(only_first, only_second) < 0.05)
     assert pairs.difference == pytest.approx(first.mean() - second.mean())
+    low, high = pairs.interval
+    assert -1 <= low < pairs.difference < high <= 1
     assert pairs.agreement == pytest.approx((first == second).mean())
+
+
+def test_the_interval_of_a_difference_is_that_of_newcombe() -> None:
+    # His example, by method 10: 0.0569 to 0.3404.
+    assert paired_interval(36, 12, 2, 0) == pytest.approx((0.0569, 0.3404), abs=5e-5)
+    low, high = paired_interval(36, 2, 12, 0)
+    assert (-high, -low) == pytest.approx((0.0569, 0.3404), abs=5e-5)
+
+
+def test_the_interval_of_a_difference_holds_it_as_often_as_it_says() -> None:
+    shares = (0.7, 0.1, 0.05, 0.15)
+    draws = np.random.default_rng(0).multinomial(300, shares, 2000)
+    ends = [paired_interval(*map(int, draw)) for draw in draws]
+    inside = np.mean([low <= 0.05 <= high for low, high in ends])
+    assert 0.94 < inside < 0.97
+    both_right = paired_interval(100, 0, 0, 0)  # no width would be too good to be true
+    assert both_right[0] < 0 < both_right[1] < 0.05
