@@ -16,6 +16,7 @@ from core.errors import UserError, first_line
 from core.files import write_whole
 
 PICK_FILE = "choice.json"
+FALLBACK = "onnx-fp32"  # runs everywhere, and agrees best with torch
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,3 +115,48 @@ def read_pick(folder: Path) -> SavedPick | None:
     except ValidationError as error:
         what = error.errors()[0]["msg"]
         raise UserError(f"{path}: {what}; measure again with: python -m bench run") from None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Choice:
+    """The artifact that a path stands for, and how it was picked to run.
+
+    Attributes:
+        artifact: its folder.
+        runtime: name of the runtime it was picked with; None if it was not picked.
+        threads: CPU threads inside one call, likewise.
+        why: the reason in words; empty if the path is of an artifact that was not picked.
+    """
+
+    artifact: Path
+    runtime: str | None = None
+    threads: int | None = None
+    why: str = ""
+
+
+def choose(path: Path) -> Choice:
+    """Returns the artifact that ``path`` stands for: its own, or one of those in that folder.
+
+    A folder of several stands for the one that a benchmark picked; without a pick for its
+    ``onnx-fp32``, if there is one. Every command that takes an artifact follows this rule.
+
+    Raises:
+        UserError: the pick is there and cannot be understood.
+    """
+    saved, folder = read_pick(path), path
+    if saved is None:
+        beside = read_pick(path.absolute().parent)
+        if beside is not None and beside.artifact == path.name:
+            saved, folder = beside, path.parent
+    if saved is not None:
+        threads = f", {saved.threads} threads a call" if saved.threads > 1 else ""
+        return Choice(
+            artifact=folder / saved.artifact,
+            runtime=saved.runtime,
+            threads=saved.threads,
+            why=f"picked: {saved.p50_s * 1e3:.2f} ms on {saved.machine}{threads}",
+        )
+    if not (path / MANIFEST).exists() and (path / FALLBACK / MANIFEST).exists():
+        why = f"no {PICK_FILE} in {path}; make bench measures which is fastest"
+        return Choice(artifact=path / FALLBACK, why=why)
+    return Choice(artifact=path)

@@ -22,7 +22,8 @@ from artifact.records import Logits
 from artifact.runtimes.base import Runtime, is_servable, list_runtimes, runs_on_gpu
 from artifact.runtimes.batch_size import MOST_ON_CPU, MOST_ON_GPU, best_batch_size
 from artifact.scores import largest, softmax
-from artifact.store import read_pick
+from artifact.store import Choice, choose
+from core import cli
 from core.cores import usable_cores
 from core.errors import UserError, closest, first_line, in_words, is_of_library
 from core.image_types import decode_image
@@ -132,9 +133,9 @@ class Classifier:
         for name, value, least in (("threads", threads, 1), ("batch_size", batch_size, 0)):
             if value is not None and value < least:
                 raise UserError(f"{name} is {value}: it must be at least {least}")
-        folder, picked = pick(Path(path))
-        artifact = open_artifact(folder, allow_unverified=allow_unverified)
-        name = runtime or picked or artifact.spec.proving_runtime
+        choice = chosen(Path(path))
+        artifact = open_artifact(choice.artifact, allow_unverified=allow_unverified)
+        name = runtime or choice.runtime or artifact.spec.proving_runtime
         if not is_servable(name):
             allowed = filter(is_servable, list_runtimes(artifact.format))
             raise UserError(f"runtime is {name!r}: {closest(name, allowed)}")
@@ -289,10 +290,9 @@ def _sound(prediction: Prediction | None) -> Prediction:
     return prediction
 
 
-def pick(path: Path) -> tuple[Path, str | None]:
-    """Returns the folder of the artifact at ``path``, and its runtime if a benchmark picked it."""
-    if saved := read_pick(path):
-        return path / saved.artifact, saved.runtime
-    if (saved := read_pick(path.parent)) and path.parent / saved.artifact == path:
-        return path, saved.runtime
-    return path, None
+def chosen(path: Path) -> Choice:
+    """Returns the artifact that ``path`` stands for; says so where nothing was measured."""
+    choice = choose(path)
+    if choice.artifact != path and choice.runtime is None:
+        cli.notes().print(f"{choice.artifact}: {choice.why}", soft_wrap=True, markup=False)
+    return choice

@@ -18,7 +18,7 @@ from artifact.opening import open_artifact
 from artifact.runtimes.base import runs_on_gpu
 from core.errors import UserError, storage_error
 from core.preprocess import MAX_PIXELS, Truncated
-from predict.classifier import TOP_K, Classifier, Limits, pick
+from predict.classifier import TOP_K, Classifier, Limits, chosen
 from predict.copies import Copies
 from predict.gallery import Gallery
 from predict.journal import Journal, Plan
@@ -104,14 +104,14 @@ class Predict:
 
         assert self.out is not None
         passed = Passed()
-        folder, picked = pick(self.artifact)
-        artifact = open_artifact(folder, allow_unverified=self.allow_unverified)
-        runtime = self.runtime or picked or artifact.spec.proving_runtime
+        choice = chosen(self.artifact)
+        artifact = open_artifact(choice.artifact, allow_unverified=self.allow_unverified)
+        runtime = self.runtime or choice.runtime or artifact.spec.proving_runtime
         with redirect_stdout(sys.stderr):  # Ray prints warnings of its nodes
             images, failed = predict_on_cluster(
                 find_items(sources, passed),
                 self.out,
-                folder,
+                choice.artifact,
                 {**options, "runtime": runtime},
                 min(self.top_k, len(artifact.labels)),
                 address=self.address,

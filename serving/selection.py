@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -11,13 +11,12 @@ import tyro
 
 from artifact.artifact import ARTIFACTS, format_of
 from artifact.runtimes.base import is_servable
-from artifact.store import PICK_FILE, SavedPick, read_pick
+from artifact.store import choose, read_pick
 from core.errors import UserError, closest
 from serving.settings import CARRIED, DEFAULT_RUNTIME, PREFIX, Settings
 
 ARTIFACT, RUNTIME = PREFIX + "ARTIFACT", PREFIX + "RUNTIME"
 
-FALLBACK = "onnx-fp32"  # runs everywhere and is the closest to torch
 FIRST = ("efficientnet_lite0", "imagenet")  # the network whose published weights come as a package
 
 
@@ -26,8 +25,8 @@ class Wanted:
     """Command-line options that select the artifact: its folder, or a network and its data."""
 
     artifact: Path | None = None
-    """Folder of the artifact. Default, without --model: POCKETNETS_ARTIFACT, else the choice of
-    python -m bench pick."""
+    """Folder of the artifact, or of several of which the benchmark chose one. Default, without
+    --model: POCKETNETS_ARTIFACT, else the choice of python -m bench pick."""
     model: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """Network, of which the benchmark's choice is served, else onnx-fp32."""
     data: Annotated[str, tyro.conf.arg(metavar="NAME")] = "imagenet"
@@ -65,7 +64,8 @@ def settings_for(wanted: Wanted) -> Settings:
         if wanted.model:  # the runtime of a packed artifact does not apply to it
             environment[RUNTIME] = DEFAULT_RUNTIME
         elif folder := wanted.artifact or environment.get(ARTIFACT):
-            environment[RUNTIME] = _proving_runtime(Path(folder).expanduser())
+            choice = choose(Path(folder).expanduser())
+            environment[RUNTIME] = choice.runtime or _proving_runtime(choice.artifact)
     return Settings.from_environment(environment)
 
 
@@ -86,49 +86,53 @@ def select(wanted: Wanted, settings: Settings) -> Selection:
             f"--artifact {wanted.artifact} and --model {wanted.model}: give one of the two"
         )
     if wanted.model:
-        return _of_model(wanted.model, wanted, settings)
-    artifact = wanted.artifact or settings.artifact
-    if artifact == CARRIED and not CARRIED.exists():
-        if choice := read_pick(ARTIFACTS):
-            return _chosen(ARTIFACTS, choice, wanted, "picked of all networks")
-        model, data = FIRST
-        if (ARTIFACTS / f"{model}-{data}").is_dir():
-            return _of_model(model, replace(wanted, data=data), settings)
-        raise UserError(
-            "no artifact to serve: pass --model mobilenet_v3 --data digits, or --artifact FOLDER, "
-            f"or let python -m bench pick choose, or make one: make export MODEL={model}"
-        )
-    why = "by --artifact" if wanted.artifact else "by the settings"
-    return Selection(artifact=artifact, runtime=wanted.runtime or settings.runtime, why=why)
+        return _chosen(_folder_of(wanted.model, wanted.data), wanted, settings)
+    if wanted.artifact:
+        return _chosen(wanted.artifact, wanted, settings, "by --artifact")
+    if settings.artifact != CARRIED or CARRIED.exists():
+        return _chosen(settings.artifact, wanted, settings, "by the settings")
+    if read_pick(ARTIFACTS):
+        return _chosen(ARTIFACTS, wanted, settings)
+    model, data = FIRST
+    if (folder := ARTIFACTS / f"{model}-{data}").is_dir():
+        return _chosen(folder, wanted, settings)
+    raise UserError(
+        "no artifact to serve: pass --model mobilenet_v3 --data digits, or --artifact FOLDER, "
+        f"or let python -m bench pick choose, or make one: make export MODEL={model}"
+    )
 
 
-def _of_model(name: str, wanted: Wanted, settings: Settings) -> Selection:
+def _folder_of(name: str, data: str) -> Path:
+    """Returns the folder of a network's artifacts.
+
+    Raises:
+        UserError: there is none.
+    """
     from core.names import canonical_name
 
     model = canonical_name(name)
-    folder = ARTIFACTS / f"{model}-{wanted.data}"
-    if not folder.is_dir():
-        there = [path.name for path in ARTIFACTS.glob("*-*") if path.is_dir()]
-        hint = f" ({closest(folder.name, there)})" if there else ""
-        raise UserError(
-            f"{folder}: no such folder{hint}; "
-            f"make it with: make export MODEL={name} DATA={wanted.data}"
-        )
-    choice = read_pick(folder)
-    if choice is None:
-        return Selection(
-            artifact=folder / FALLBACK,
-            runtime=wanted.runtime or settings.runtime,
-            why=f"there is no {PICK_FILE} beside it; make bench measures which is fastest",
-        )
-    return _chosen(folder, choice, wanted, "the fastest measured")
+    folder = ARTIFACTS / f"{model}-{data}"
+    if folder.is_dir():
+        return folder
+    of_model = sorted(path.name for path in ARTIFACTS.glob(f"{model}-*") if path.is_dir())
+    if of_model:
+        prefix = f"{Path(model).name}-"
+        known = ", ".join(f"--data {each.removeprefix(prefix)}" for each in of_model)
+        raise UserError(f"{folder}: no such folder; of {name} there is {known}")
+    there = [path.name for path in ARTIFACTS.glob("*-*") if path.is_dir()]
+    hint = f" ({closest(folder.name, there)})" if there else ""
+    published = "" if data == FIRST[1] else f" DATA={data}"
+    raise UserError(
+        f"{folder}: no such folder{hint}; make it with: make export MODEL={name}{published}"
+    )
 
 
-def _chosen(folder: Path, choice: SavedPick, wanted: Wanted, how: str) -> Selection:
-    threads = f", {choice.threads} threads a call" if choice.threads > 1 else ""
+def _chosen(folder: Path, wanted: Wanted, settings: Settings, why: str = "") -> Selection:
+    choice = choose(folder)
+    named = wanted.runtime or os.environ.get(RUNTIME, "").strip()
     return Selection(
-        artifact=folder / choice.artifact,
-        runtime=wanted.runtime or choice.runtime,
-        why=f"{how}: {choice.p50_s * 1e3:.2f} ms on {choice.machine}{threads}",
+        artifact=choice.artifact,
+        runtime=named or choice.runtime or settings.runtime,
+        why=", ".join(filter(None, (why, choice.why))),
         call_threads=choice.threads,
     )
