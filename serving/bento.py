@@ -26,7 +26,7 @@ from serving.selection import Wanted, select, settings_for
 from serving.settings import CARRIED, CARRIED_RUNTIME, DEFAULT_RUNTIME, PREFIX, warn_of_unknown
 
 ROOT = Path(__file__).resolve().parents[1]
-BENTOFILE = ROOT / "bentofile.yaml"
+BENTOFILE = ROOT / "serving" / "bentofile.yaml"
 REQUIREMENTS = ROOT / "serving" / "requirements.txt"  # includes the packages of the default runtime
 
 

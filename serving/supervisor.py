@@ -106,8 +106,9 @@ def _give_back_memory() -> None:
     """Makes glibc return the memory of large images: after images of 49 megapixels, 0.5 GB remain
     allocated instead of 2.5 GB.
 
-    The thresholds are above the size of a 1080p image, whose speed is unchanged. bentofile.yaml
-    sets the same by environment variables, which glibc reads when a process starts.
+    The thresholds are above the size of a 1080p image, whose speed is unchanged.
+    serving/bentofile.yaml sets the same by environment variables, which glibc reads when a process
+    starts.
     """
     set_option = getattr(ctypes.CDLL(None), "mallopt", None)
     if set_option is not None:

@@ -68,7 +68,6 @@ def build_bento(artifact_path: Path) -> Callable[..., Path]:
         ignore = shutil.ignore_patterns("__pycache__", "artifact", "runtime.txt")
         for package in ("core", "artifact", "serving"):
             shutil.copytree(ROOT / package, source / package, ignore=ignore)
-        shutil.copy(ROOT / "bentofile.yaml", source)
         built = subprocess.run(
             [sys.executable, "-m", "serving.bento", "--artifact", str(artifact_path), *arguments],
             cwd=source,

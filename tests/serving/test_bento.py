@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from packaging.utils import canonicalize_name
 
 from artifact.runtimes.base import RUNTIMES
 from core.errors import UserError
-from serving.bento import requirements
+from serving.bento import BENTOFILE, requirements
 
 ROOT = Path(__file__).resolve().parents[2]
 CONSTRAINTS = ROOT / "constraints.txt"
@@ -39,13 +40,13 @@ IMPORTED = (
 
 
 def bentofile() -> dict[str, Any]:
-    content = yaml.safe_load((ROOT / "bentofile.yaml").read_text())
+    content = yaml.safe_load((ROOT / "serving" / "bentofile.yaml").read_text())
     assert isinstance(content, dict)
     return content
 
 
 def held_code() -> set[Path]:
-    """Returns the Python files that a Bento holds, by the list in bentofile.yaml."""
+    """Returns the Python files that a Bento holds, by the list in serving/bentofile.yaml."""
     patterns = [each.removeprefix("/") for each in bentofile()["include"] if each.endswith(".py")]
     return {file.relative_to(ROOT) for pattern in patterns for file in ROOT.glob(pattern)}
 
@@ -125,6 +126,13 @@ def test_its_pins_are_those_of_the_project() -> None:
     project.setdefault("onnxruntime", project["onnxruntime-gpu"])  # one release, two builds
     for name, version in pins(REQUIREMENTS).items():
         assert project[name] == version, name
+
+
+def test_an_installed_package_has_what_it_is_built_from() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    patterns = project["tool"]["setuptools"]["package-data"]["serving"]
+    packed = {file for pattern in patterns for file in (ROOT / "serving").glob(pattern)}
+    assert {BENTOFILE, REQUIREMENTS} <= packed
 
 
 def test_holds_the_listed_files(bento: Path) -> None:
