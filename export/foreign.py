@@ -14,6 +14,7 @@ from core import cli
 from core.errors import UserError
 from core.files import sha256
 from core.names import canonical_name
+from core.preprocess import Preprocess
 from export.class_names import IMAGENET, class_names
 from export.elsewhere import Elsewhere
 from export.foreign_form import foreign_form, known_form
@@ -71,7 +72,7 @@ def load_foreign(model: str, data: str | None, elsewhere: Elsewhere) -> Network:
             f"the run it is in: make export MODEL={model} DATA=..."
         )
     digest = sha256(path)
-    name = _free_name(model, path, digest, elsewhere.name or (hub.name if hub else None))
+    name = _name(path, elsewhere.name or (hub.name if hub else None))
     known, origin = known_form(model, saved)
     if hub and hub.form:
         known, origin = hub.form, f"config.json of {elsewhere.checkpoint} has it"
@@ -90,6 +91,7 @@ def load_foreign(model: str, data: str | None, elsewhere: Elsewhere) -> Network:
         assumed=(*_assumed_place(fitted), *form.assumed, *assumed_labels),
         flags=elsewhere.flags,
     )
+    _check_free(f"{model}-{name}", path, digest, reading, form.published.preprocess)
     network = Network(
         model=model,
         data=name,
@@ -115,7 +117,7 @@ def _load_whole(model: str, data: str | None, elsewhere: Elsewhere) -> Network:
     if graph.size is not None and elsewhere.size not in (None, graph.size):
         raise UserError(f"--size {elsewhere.size}: {path} takes images of {graph.size} pixels only")
     digest = sha256(path)
-    name = _free_name(model, path, digest, elsewhere.name)
+    name = _name(path, elsewhere.name)
     sized = replace(elsewhere, size=graph.size or elsewhere.size)
     form = foreign_form(sized, None, "", f"for {path}")
     images = load_data(data) if data is not None else None
@@ -136,6 +138,7 @@ def _load_whole(model: str, data: str | None, elsewhere: Elsewhere) -> Network:
         graph=not program,
         program=program,
     )
+    _check_free(f"{model}-{name}", path, digest, reading, preprocess)
     kind = "program" if program else "graph"
     network = Network(
         model=model,
@@ -196,13 +199,6 @@ def _source(
     return Source(origin=origin, checkpoint=str(path), sha256=digest, data=data, reading=reading)
 
 
-def _free_name(model: str, path: Path, digest: str, given: str | None) -> str:
-    """Returns a name for the artifacts' folder that no artifacts of other weights use."""
-    name = _name(path, given)
-    _check_free(f"{model}-{name}", path, digest)
-    return name
-
-
 def _name(path: Path, given: str | None) -> str:
     """Returns the second part of the artifacts' folder name."""
     if given is not None and not re.fullmatch(r"\w[\w.-]*", given):
@@ -216,20 +212,51 @@ def _name(path: Path, given: str | None) -> str:
     return name
 
 
-def _check_free(folder: str, path: Path, digest: str) -> None:
-    """Raises UserError if ``folder`` has artifacts of other weights."""
+def _check_free(
+    folder: str, path: Path, digest: str, reading: Reading, preprocess: Preprocess
+) -> None:
+    """Raises UserError if ``folder`` has artifacts of other weights, or of these read otherwise."""
     for each in sorted((ARTIFACTS / folder).glob("*/manifest.json")):
         try:
-            source = Artifact.load(each.parent).source
-        except ArtifactError:  # damaged: treated as absent
+            artifact = Artifact.load(each.parent)
+        except ArtifactError:  # damaged: as good as none
             continue
-        if source.sha256 != digest:  # not by path, as training overwrites best.pth
+        source = artifact.source
+        if source.sha256 != digest:  # whatever its path: best.pth is written again in training
             of = source.checkpoint or source.origin
             of = f"an earlier {path}" if of == str(path) else of
-            raise UserError(
-                f"{each.parent} is of other weights ({of}); file those of this file under another "
-                f"name by --name, or remove {ARTIFACTS / folder}"
-            )
+            what = f"of other weights ({of})"
+        elif differing := _differing(artifact, reading, preprocess):
+            what = f"of the same file, read otherwise ({differing})"
+        else:
+            continue
+        raise UserError(
+            f"{each.parent} is {what}; file those of this file under another name by --name, or "
+            f"remove {ARTIFACTS / folder}"
+        )
+
+
+def _differing(artifact: Artifact, reading: Reading, preprocess: Preprocess) -> str:
+    """Returns in words the first flag that an artifact was made with otherwise; empty if none."""
+    if artifact.source.reading is None:
+        return ""
+    before = _flags(artifact.source.reading, artifact.preprocess)
+    now = _flags(reading, preprocess)
+    return next(
+        (f"{flag} {before[flag]}, not {now[flag]}" for flag in now if before[flag] != now[flag]), ""
+    )
+
+
+def _flags(reading: Reading, preprocess: Preprocess) -> dict[str, str]:
+    return {
+        "--entry": reading.entry or "''",
+        "--size": str(preprocess.crop),
+        "--resize": str(preprocess.resize),
+        "--interpolation": preprocess.interpolation,
+        "--crop-mode": preprocess.crop_mode,
+        "--mean": " ".join(f"{each:g}" for each in reading.mean),
+        "--std": " ".join(f"{each:g}" for each in reading.std),
+    }
 
 
 def _assumed_place(fitted: Fitted) -> list[str]:

@@ -356,6 +356,15 @@ def test_artifacts_of_other_weights_are_not_replaced(small: nn.Module, here: Pat
     assert outcome.artifact is not None
     before = (outcome.artifact.path / "manifest.json").read_bytes()
     load_foreign("mobilenet_v3_small", None, given)  # the same again is no matter
+    for change, words in (
+        ({"size": 96}, f"--size {SIZE}, not 96"),
+        ({"resize": 80}, "--resize 73, not 80"),
+        ({"mean": (0.5,)}, r"--mean 0.485 0.456 0.406, not 0.5 0.5 0.5"),
+        ({"crop_mode": "squash"}, "--crop-mode center, not squash"),
+    ):
+        with pytest.raises(UserError, match=rf"same file, read otherwise \({words}\).* --name"):
+            load_foreign("mobilenet_v3_small", None, replace(given, **change))
+        load_foreign("mobilenet_v3_small", None, replace(given, name="pets", **change))
     Path("other").mkdir()
     torch.save({key: value + 1 for key, value in small.state_dict().items()}, "other/best.pth")
     again = Path("other/best.pth")
