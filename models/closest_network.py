@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
+from itertools import takewhile
 
 from core.errors import UserError
 from core.lazy import resolve
 from models.registry import TIMM, TORCHVISION, list_models
-from models.saved_weights import SavedWeights
+from models.saved_weights import SavedWeights, Tensors
 from models.weight_places import Place, inside, on_meta, places
 
 _ENOUGH = 0.5  # least fraction of matching keys
@@ -20,8 +21,8 @@ def closest_network(model: str, saved: SavedWeights, place: Place) -> str:
     """Returns a text that names the network the weights at ``place`` fit, exactly or best.
 
     Keys and shapes are compared on the meta device, in about a second for ten networks. Of timm,
-    only networks are tried whose names are close to ``model``, to hints in the file, or to the
-    file's name.
+    those networks are tried that a table says are similar, and those whose names are close to
+    ``model``, to hints in the file, or to the file's name.
 
     Args:
         model: the network that the user named.
@@ -31,7 +32,7 @@ def closest_network(model: str, saved: SavedWeights, place: Place) -> str:
     best, share = "", _ENOUGH
     if (likeness := _likeness(model, saved, place)) > share:
         best, share = "that network itself", likeness
-    for name in _candidates(model, saved):
+    for name in _candidates(model, saved, place):
         try:
             likeness = _likeness(name, saved, place)
         except (UserError, NotImplementedError, RuntimeError):  # cannot be built on the meta device
@@ -45,7 +46,7 @@ def closest_network(model: str, saved: SavedWeights, place: Place) -> str:
     return "no network here comes close; python -m models lists them, timm/NAME is timm's NAME"
 
 
-def _candidates(model: str, saved: SavedWeights) -> Iterator[str]:
+def _candidates(model: str, saved: SavedWeights, place: Place) -> Iterator[str]:
     """Yields names of networks, each once, the likely ones first."""
     own = list_models()
     others = resolve("models.torchvision_nets:list_classifiers")()
@@ -62,7 +63,19 @@ def _candidates(model: str, saved: SavedWeights) -> Iterator[str]:
     ]
     likely = [name for word in words for name in (word, f"{TIMM}{word}") if name in (*own, *near)]
     rest = [f"{TORCHVISION}{name}" for name in others if name not in own]
-    yield from dict.fromkeys(name for name in (*likely, *near, *own, *rest) if name != model)
+    similar = resolve("models.timm_sketches:similar_networks") if timms else lambda *_: []
+    alike = similar(_bare(saved, place), _NEAR)
+    names = (*likely, *alike, *near, *own, *rest)
+    yield from dict.fromkeys(name for name in names if name != model)
+
+
+def _bare(saved: SavedWeights, place: Place) -> Tensors:
+    """Returns the tensors of a group without the prefix that all of their keys share."""
+    tensors = saved.groups[place.group]
+    parts = [key.split(".") for key in tensors]
+    shared = takewhile(lambda each: len(set(each)) == 1, zip(*parts, strict=False))
+    count = min(len(list(shared)), min(map(len, parts)) - 1)
+    return {".".join(key.split(".")[count:]): tensor for key, tensor in tensors.items()}
 
 
 def _likeness(name: str, saved: SavedWeights, place: Place) -> float:

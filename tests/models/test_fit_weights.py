@@ -13,6 +13,8 @@ from timm.models import vision_transformer
 from core.errors import UserError
 from models.fit_weights import Fitted, fit_weights
 from models.saved_weights import read_weights
+from models.timm_sketches import similar_networks
+from models.weight_places import on_meta
 
 Weights = dict[str, torch.Tensor]
 MODEL, CLASSES = "shufflenet_v2_x0_5", 5
@@ -191,3 +193,23 @@ def test_weights_of_an_earlier_form_are_converted_as_timm_does(
     torch.testing.assert_close(dict(found.network.state_dict()), vit, rtol=0, atol=0)
     with pytest.raises(UserError, match="do not fit timm/levit_128s"):
         fitted(old, tmp_path, model="timm/levit_128s")
+
+
+def test_the_closest_is_found_among_all_of_timm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.closest_network.list_models", lambda: [])
+    monkeypatch.setattr("models.torchvision_nets.list_classifiers", lambda: [])
+    network = timm.create_model("ghostnet_100", num_classes=CLASSES)
+    content = {"state_dict": under("module.net.", network.state_dict())}
+    with pytest.raises(UserError, match="they fit --model timm/ghostnet_100"):
+        fitted(content, tmp_path, model="resnet14")
+    own = {**content["state_dict"], "module.net.neck.weight": torch.zeros(3)}
+    with pytest.raises(UserError, match=r"closest is timm/ghostnet_100, with (99|100)%"):
+        fitted(own, tmp_path, model="resnet14")
+
+
+@pytest.mark.parametrize("name", ["mobilenetv3_small_050", "efficientvit_m0", "levit_128s"])
+def test_the_table_of_timm_is_of_the_timm_that_is_installed(name: str) -> None:
+    tensors = on_meta(f"timm/{name}", CLASSES)
+    assert similar_networks(tensors, 1) == [f"timm/{name}"]
