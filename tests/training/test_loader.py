@@ -121,7 +121,7 @@ def test_processes_share_each_batch(world: int, accumulate: int) -> None:
 
 
 def test_a_batch_that_cannot_be_shared() -> None:
-    with pytest.raises(UserError, match=r"batch_size is 4: it must be a multiple of 3 \(3 proc"):
+    with pytest.raises(UserError, match=r"batch_size is 4: .*\b3\b"):
         part_size(recipe(), 3)
 
 
@@ -159,12 +159,12 @@ def test_an_unreadable_image_is_named_and_nothing_is_left(
         for file in (folder / label).iterdir():
             file.write_bytes(file.read_bytes()[:60])  # a header, so it passes the first look
     plan = recipe(resize=32, crop=32, workers=workers)
-    reason = r"\.png: cannot be read as an image .*--skip-unreadable"
+    reason = r"\.png: .*--skip-unreadable"
     with pytest.raises(ImageError, match=reason) as caught:
         fit("mobilenet_v3", load_data(str(folder)), plan)
     assert "\n" not in str(caught.value)
     assert not list((here / "runs").iterdir())
-    with pytest.raises(UserError, match="no image of a whole batch can be read, such as /"):
+    with pytest.raises(UserError, match=rf"{folder}/(cat|dog)/\d\.png"):
         fit("mobilenet_v3", load_data(str(folder)), plan, options=SKIPPING)
 
 
@@ -186,6 +186,6 @@ def test_unreadable_images_are_left_out_on_request(
 
 
 def test_a_batch_larger_than_the_data(folder: Path, here: Path) -> None:
-    with pytest.raises(UserError, match="batch_size is 17, more than the 16 training images"):
+    with pytest.raises(UserError, match=r"batch_size is 17, .*\b16\b"):
         fit("mobilenet_v3", load_data(str(folder)), recipe(batch_size=17))
     assert not (here / "runs").exists()
