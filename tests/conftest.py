@@ -42,7 +42,8 @@ SIDE = 32
 SCALE = 0.05
 # The files that take longest. They come first: at the end no worker waits for another.
 LONG = ("test_demo.py", "test_readme.py", "test_resume.py", "test_int8.py", "test_tour.py")
-LONG += ("test_cost.py", "test_foreign.py", "test_studies.py", "test_jobs.py", "test_to_onnx.py")
+LONG += ("test_cost.py", "test_supervisor.py", "test_foreign.py", "test_parity.py")
+LONG += ("test_studies.py", "test_to_onnx.py", "test_jobs.py")
 
 
 def pytest_configure() -> None:
