@@ -1,1 +1,1 @@
-"""The GPU check, ``python -m bench gpu-check``: a process for each step."""
+"""The GPU check, ``python -m bench gpu-check``, which runs each step in its own process."""

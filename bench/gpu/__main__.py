@@ -1,4 +1,4 @@
-"""``python -m bench.gpu <step>``: one step of a check, in the folder that holds ``artifacts``."""
+"""``python -m bench.gpu <step>``: runs one step of the check; reads ``./artifacts``."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from core.lazy import resolve
 
 @dataclass(frozen=True, kw_only=True)
 class StepRun:
-    """Run one step of a check on a GPU."""
+    """Run one step of the GPU check."""
 
     step: tyro.conf.Positional[str]
-    """Its name."""
+    """Name of the step."""
     out: Path
     """Folder of the report."""
     seconds: float
-    """How long it should take."""
+    """Time limit of the step in seconds."""
 
     def __call__(self) -> None:
-        """Prints what the step found, on a line of its own."""
+        """Runs the step and prints its result on one line."""
         steps = {step.name: step.run for step in STEPS}
         if self.step not in steps:
             raise UserError(f"unknown step {self.step!r}: {closest(self.step, steps)}")
@@ -36,7 +36,7 @@ class StepRun:
 
 
 def _stop(*_: object) -> None:
-    """Interrupts the current piece of work, which then is a row like any other that failed."""
+    """Interrupts the current measurement, which is then recorded as failed."""
     raise UserError("stopped at its time limit")
 
 

@@ -1,6 +1,6 @@
-"""The GPU check: a process and a share of the time for each step, and a row for its outcome.
+"""The GPU check: runs each step in its own process, for a share of the time, and records it.
 
-A step that breaks CUDA breaks its own process only.
+A step that leaves CUDA in an error state therefore does not affect the others.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ from report.section import Table
 from training.fetch import data_folder
 
 FILE = "steps.jsonl"
-DATA = "random"  # what artifacts of random weights are filed under
-AGAIN = "run that step again"  # how to mend rows that cannot be understood
+DATA = "random"  # data name of artifacts with random weights
+AGAIN = "run that step again"  # remedy for rows that cannot be read
 State = Literal["done", "failed", "stopped", "not measured"]
 SUMMARY = "summary.md"
 HTML = "report.html"
 _HEADER = ("Step", "Result", "Seconds")
 ROOT = Path(__file__).resolve().parents[2]
-_LEAST = 5.0  # seconds; to import torch takes as long
-_SPARE = 0.05  # share of its limit that a step leaves, to end by itself
+_LEAST = 5.0  # seconds; importing torch alone takes this long
+_SPARE = 0.05  # fraction of a step's limit that is reserved for a regular exit
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A part of a check that runs in a process of its own.
+    """A part of the check that runs in its own process.
 
     Attributes:
-        name: for the command line and its files.
-        title: a few words.
-        run: ``module:callable`` of (folder, budget), which returns what it found in one line.
-        weight: its share of the time, among the weights of all steps that are still to come.
-        files: what an earlier run left of it in the folder, deleted when it begins anew.
-        needs: names of steps whose artifacts it takes.
+        name: name on the command line and of the log file.
+        title: name in the report.
+        run: ``module:callable`` that takes (folder, budget) and returns its result in one line.
+        weight: weight for sharing the time among this step and those after it.
+        files: result files that are deleted before the step runs.
+        needs: names of steps whose artifacts this step uses.
     """
 
     name: str
@@ -60,9 +60,8 @@ class Step:
 
 
 _EXPORTS = ("exports",)
-# In the order of their worth; latency and what follows need the exports. The weights are seconds
-# beside an H100 with 16 cores: to export twelve networks took 110 there, the latency of one network
-# at two batch sizes 70.
+# The most important first; some need the exports. The weights are seconds on an H100 with 16 cores:
+# exporting twelve networks took 110 s there, the latency of one network at two batch sizes 70 s.
 STEPS = (
     Step("tests", "Tests marked gpu", "bench.gpu.steps:run_tests", 90),
     Step("training", "Training", "bench.gpu.training:run", 300, ("training.jsonl",)),
@@ -81,15 +80,15 @@ class Outcome:
     """The outcome of a step.
 
     Attributes:
-        step: its name.
-        title: its title.
-        state: done; failed: it ended with an error; stopped: at its time limit; or it was not
-            begun.
-        result: what it found, or in words why it did not, in one line.
-        seconds: how long it ran.
-        limit: how long it might have run.
-        when: UTC date and time of its start, ISO 8601.
-        machine: what it ran on, with the versions of the libraries.
+        step: name of the step.
+        title: title of the step.
+        state: ``done``, ``failed`` (with an error), ``stopped`` (at its time limit) or ``not
+            measured`` (never started).
+        result: the step's result, or why it has none, in one line.
+        seconds: run time.
+        limit: time limit in seconds.
+        when: UTC date and time of the start, ISO 8601.
+        machine: the machine, with the versions of the libraries.
     """
 
     step: str
@@ -103,7 +102,7 @@ class Outcome:
 
 
 def state_of(ended: Ended) -> tuple[State, str]:
-    """Returns the state of a step whose process has ended, and its result or reason."""
+    """Returns the state of a step whose process has ended, and its result or error."""
     if ended.status == 0:
         return "done", ended.result or "done"
     state: State = "stopped" if ended.status is None else "failed"
@@ -111,7 +110,7 @@ def state_of(ended: Ended) -> tuple[State, str]:
 
 
 def summary_table(outcomes: Sequence[Outcome]) -> Table:
-    """Returns a row for each step: its title, its result in one line, and its seconds."""
+    """Returns a table with the title, result and seconds of each step."""
     return Table(
         header=_HEADER,
         rows=tuple(map(_cells, outcomes)),
@@ -121,7 +120,7 @@ def summary_table(outcomes: Sequence[Outcome]) -> Table:
 
 
 def write_summary(outcomes: Sequence[Outcome], folder: Path) -> Path:
-    """Returns the page in ``folder``: which GPU, which versions, which date, and each result."""
+    """Writes ``summary.md`` with GPU, versions, dates and results; returns its path."""
     machines = list(dict.fromkeys(map(_facts, (one.machine for one in outcomes))))
     gpu = outcomes[-1].machine.gpu or "a GPU"
     lines = [f"# What was measured on {gpu}", ""]
@@ -164,26 +163,26 @@ def _is_shown(file: Path) -> bool:
     return file.suffix in (".html", ".jsonl", ".json", ".md", ".png") and file.name != SUMMARY
 
 
-# A step, the folder of the report, and the seconds it should take -> the command to run.
+# Takes a step, the folder of the report and the time limit in seconds; returns the command to run.
 Commands = Callable[[Step, Path, float], Sequence[str]]
 
 
 def step_command(step: Step, folder: Path, seconds: float) -> Sequence[str]:
-    """Returns the command of a step, which runs in a folder that holds ``artifacts``."""
+    """Returns the command that runs a step; its working directory must contain ``artifacts``."""
     options = ("--out", str(folder), "--seconds", f"{seconds:.1f}")
     return (sys.executable, "-m", "bench.gpu", step.name, *options)
 
 
 def folder_name(gpu: str) -> str:
-    """Returns the name of a GPU's folder: ``nvidia-h100-80gb-hbm3``."""
+    """Returns the folder name for a GPU, such as ``nvidia-h100-80gb-hbm3``."""
     return re.sub(r"[^a-z0-9]+", "-", gpu.lower()).strip("-")
 
 
 def choose(names: Sequence[str], steps: Sequence[Step] = STEPS) -> list[Step]:
-    """Returns the named steps with those they need and the report; all of them without names.
+    """Returns the named steps, those they need, and the report; without names all steps.
 
     Raises:
-        UserError: there is no such step.
+        UserError: unknown step.
     """
     known = [step.name for step in steps]
     for name in names:
@@ -197,17 +196,17 @@ def choose(names: Sequence[str], steps: Sequence[Step] = STEPS) -> list[Step]:
 def run_check(
     folder: Path, budget: Budget, steps: Sequence[Step], commands: Commands = step_command
 ) -> list[Outcome]:
-    """Returns the outcome of each of ``steps``; one that fails does not end the others.
+    """Runs ``steps`` and returns their outcomes; the others continue when one fails.
 
-    Each gets its share of the time that is left. ``folder`` holds, after every step, a row for it
-    in ``steps.jsonl``, its output in ``<step>.log`` and ``summary.md``; steps that are not asked
-    for keep the rows that they have there.
+    Each step gets its share of the remaining time. After each, ``folder`` has its row in
+    ``steps.jsonl``, its output in ``<step>.log``, and an updated ``summary.md``. Rows of other
+    steps from earlier runs are kept.
 
     Args:
-        folder: for all files; made if needed.
-        budget: how long all of it may take.
-        steps: what to do, the most important first.
-        commands: how a step is started.
+        folder: output folder; created if needed.
+        budget: time for all steps.
+        steps: steps to run, the most important first.
+        commands: returns the command of a step.
     """
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -273,7 +272,7 @@ def _run(
 
 
 def _environment() -> dict[str, str]:
-    """Returns the environment of a step, which runs in another folder."""
+    """Returns the environment variables of a step, which has another working directory."""
     path = os.environ.get("PYTHONPATH")
     return {
         **os.environ,

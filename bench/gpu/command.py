@@ -1,4 +1,4 @@
-"""``python -m bench gpu-check``: all that only a GPU can show."""
+"""``python -m bench gpu-check``: everything that can be checked only on a GPU."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from report.terminal import print_table
 
 @dataclass(frozen=True, kw_only=True)
 class GpuCheck:
-    """On an NVIDIA GPU: test, train, measure and compare all that other machines cannot."""
+    """Run the tests, trainings and measurements that need an NVIDIA GPU."""
 
     budget: str = "35m"
-    """How long all of it may take."""
+    """Time limit for all steps together, such as 8m30s."""
     out: Path = Path("reports/gpu")
-    """Gets a folder called like the GPU."""
+    """Folder of the results; each GPU has its own folder in it."""
     only: tuple[str, ...] = ()
     """Only these steps, and the report: tests, training, exports, latency, study, parity, roofline,
-    engine. What the others found before stays, and latency goes on where it stopped."""
+    engine. Earlier results of the other steps are kept, and latency resumes where it stopped."""
 
     def __call__(self) -> int:
-        """Prints a table of the steps, the folder last; returns 1 unless all of them are done."""
+        """Prints a table of the steps, then the folder; returns 1 unless all steps are done."""
         budget, steps = Budget(seconds_of(self.budget)), choose(self.only)
         folder = self.out / folder_name(require_gpu("gpu-check").name)
         outcomes = run_check(folder, budget, steps)

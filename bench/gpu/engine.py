@@ -1,4 +1,4 @@
-"""The step that builds, loads and runs an engine of each TensorRT, or says why not."""
+"""The step that builds, loads and runs an engine of each TensorRT flavour."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ _PLAN = Plan(count=100, seconds=0.0, limit=1.0, rounds=5)
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:
-    """The outcome of an fp16 engine of one TensorRT.
+    """The result for an fp16 engine of one TensorRT flavour.
 
     Attributes:
-        flavour: which one.
-        version: of its Python module; None where that is not installed.
-        built: whether there is an engine.
-        p50: seconds of a call with one image, host to host; None where it does not run.
-        reason: why there is none, or why it does not run; None where it runs.
-        refusal: what the library itself says of an engine for other GPUs; None where it was not
-            asked.
+        flavour: name of the flavour.
+        version: version of its Python module; None if not installed.
+        built: whether the engine was built.
+        p50: median latency in seconds at batch size 1, host to host; None if it does not run.
+        reason: why it was not built or does not run; None if it runs.
+        refusal: TensorRT's own error for an engine that was built for other GPUs; None if it was
+            not loaded.
         when: UTC date and time, ISO 8601.
     """
 
@@ -49,13 +49,13 @@ class Engine:
 
 
 def run(folder: Path, budget: Budget, *, model: str = MODEL) -> str:
-    """Returns the outcome of each flavour's engine in one line; ``folder`` has a row for each."""
+    """Runs the step, writes a row per flavour into ``folder``, and returns all in one line."""
     rows: list[Engine] = []
     flavours: list[str] = sorted(FLAVOURS, reverse=True)
     for flavour in flavours:
         last = None
         for last in _try(flavour, model):
-            write_rows(folder / FILE, [*rows, last])  # asked for more, the library may end it all
+            write_rows(folder / FILE, [*rows, last])  # the next attempt may crash the process
             print(f"{RESULT}{'; '.join(map(_in_short, [*rows, last]))}")
         assert last is not None, "there is a row for each flavour"
         rows.append(last)
@@ -71,7 +71,7 @@ def _in_short(row: Engine) -> str:
 
 
 def _try(flavour: str, model: str) -> Iterator[Engine]:
-    """Yields the row of a flavour, whatever goes wrong, and perhaps a fuller one after it."""
+    """Yields the row of a flavour, also on errors; for a mismatch a second one with ``refusal``."""
     row = Engine(flavour=flavour, when=now())
     try:
         row = replace(row, version=str(import_flavour(flavour).__version__))
@@ -82,15 +82,15 @@ def _try(flavour: str, model: str) -> Iterator[Engine]:
     except EngineMismatch as error:
         yield replace(row, reason=error.wrong)
         yield replace(row, reason=error.wrong, refusal=_refusal(flavour, artifact))
-    except Exception as error:  # native libraries raise what they like
+    except Exception as error:  # native libraries raise any type
         yield replace(row, reason=in_words(error))
 
 
 def _build(flavour: str, model: str) -> Artifact:
-    """Returns an artifact of random weights.
+    """Builds an fp16 artifact of ``model`` with random weights and loads it.
 
     Raises:
-        UserError: it cannot be built, and why.
+        UserError: it cannot be built; the message says why.
     """
     from export.build import Options, build_artifacts
     from export.network import load_network
@@ -103,7 +103,7 @@ def _build(flavour: str, model: str) -> Artifact:
 
 
 def _refusal(flavour: str, artifact: Artifact) -> str:
-    """Returns the library's own error for an engine that we refuse to load."""
+    """Returns TensorRT's own error for an engine that our fingerprint check rejects."""
     from artifact.runtimes.tensorrt_engine import EngineRuntime
 
     name = flavour.replace("_", "-")

@@ -1,4 +1,4 @@
-"""The step that measures latency, network by network, its candidates interleaved."""
+"""The step that measures latency, network by network; a network's candidates are interleaved."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from models.registry import DEFAULT_NETWORKS
 
 RUNTIMES = ("torch-cuda", "ort-cuda", "tensorrt")
 COMPILED = "torch-cuda-compile"
-# The ends first: they show whether launches or the work itself is what takes time.
+# The extremes first: they show whether kernel launches or computation dominate.
 BATCHES = ((1, 128), (8, 32))
-# A network takes 20 to 60 s to be compiled for a precision and a batch size.
+# Compiling a network for one precision and batch size takes 20 to 60 s.
 TO_COMPILE = (("mobilenet_v3_large", (1,)), ("resnet50", (1,)), ("mobilenet_v3_large", (128,)))
-_COMPILING = 45.0  # seconds, about
+_COMPILING = 45.0  # seconds, estimated
 PLAN = Plan(count=60, seconds=0.0, limit=0.15, rounds=6)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Piece:
-    """What is measured together: one network at some batch sizes in some runtimes."""
+    """Candidates that are measured together: a network at some batch sizes in some runtimes."""
 
     model: str
     runtimes: tuple[str, ...]
@@ -42,7 +42,7 @@ class Piece:
 
     @property
     def kind(self) -> str:
-        """Returns the name it shares with pieces that take about as long."""
+        """Returns the kind for :class:`Budget`: pieces of a kind take about equally long."""
         return f"{', '.join(self.runtimes)} at batch {', '.join(map(str, self.batches))}"
 
 
@@ -52,7 +52,7 @@ def pieces(
     batches: Sequence[tuple[int, ...]] = BATCHES,
     to_compile: Sequence[tuple[str, tuple[int, ...]]] = TO_COMPILE,
 ) -> list[Piece]:
-    """Returns all that is to be measured, the most important first."""
+    """Returns all pieces to measure, the most important first."""
     found = [
         Piece(model=name, runtimes=runtimes, batches=some) for some in batches for name in names
     ]
@@ -69,12 +69,13 @@ def run(
     artifacts: Path = ARTIFACTS,
     plan: Plan = PLAN,
 ) -> str:
-    """Returns how much was measured; ``folder`` has a row, or its reason, for each of ``todo``.
+    """Measures ``todo``, writes the sweep into ``folder``, and returns a summary in one line.
 
-    What an earlier run on this machine measured of the same artifacts is not measured again.
+    Rows of the same artifacts from an earlier run on this machine are not measured again. A piece
+    that is not measured gets rows with the reason.
 
     Raises:
-        UserError: nothing was measured, and why.
+        UserError: nothing was measured; the message says why.
     """
     sweep = earlier_sweep(folder, fresh=True)
     for piece in pieces() if todo is None else todo:
@@ -91,7 +92,7 @@ def run(
 
 
 def _in_short(sweep: Sweep) -> str:
-    """Returns how much was measured, in one line; a UserError that says it if that is nothing."""
+    """Returns how much was measured, in one line; raises it as a UserError if nothing was."""
     measured = sweep.measured()
     networks = len({row.network for row in measured})
     text = f"{len(measured)} of {len(sweep.rows)} candidates of {networks} networks measured"
@@ -106,7 +107,7 @@ def _in_short(sweep: Sweep) -> str:
 
 
 def without(sweep: Sweep | None, piece: Piece, reason: str, plan: Plan) -> Sweep:
-    """Returns ``sweep`` with a row for each candidate of ``piece`` that it lacks, and why."""
+    """Returns ``sweep`` with rows that hold ``reason`` for the missing candidates of ``piece``."""
     state = conditions()
     if sweep is None:
         sweep = Sweep(machine=this_machine(), plan=plan, rows=(), before=state, after=state)
@@ -114,7 +115,7 @@ def without(sweep: Sweep | None, piece: Piece, reason: str, plan: Plan) -> Sweep
     precisions: tuple[Precision, ...] = tuple(p for p in get_args(Precision) if p != "int8")
     for precision in precisions:
         for runtime in piece.runtimes:
-            if runtime == "tensorrt":  # an engine is another artifact, and its step says why not
+            if runtime == "tensorrt":  # an artifact of its own; the engine step records its reason
                 continue
             for batch in piece.batches:
                 row = Row(
@@ -147,7 +148,7 @@ def _grid(piece: Piece, artifacts: Path) -> Grid:
 
 
 def _free() -> None:
-    """Frees a network's memory on the GPU, before the next one."""
+    """Frees the GPU memory of a network before the next is measured."""
     import torch
 
     gc.collect()

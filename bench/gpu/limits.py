@@ -1,4 +1,4 @@
-"""The step that sets the latency of networks beside their lower limits on this GPU."""
+"""The step that compares the latency of networks with their roofline limits on this GPU."""
 
 from __future__ import annotations
 
@@ -25,25 +25,24 @@ RUNTIME = "torch-cuda"
 BATCH = 128
 PRECISION: Precision = "fp16"
 PLACE: Place = "graph"
-# What a runtime can compute along with the layer before it, without going through memory.
+# Kinds of layers that a runtime can fuse with the layer before, without memory traffic.
 _FUSED = ("element-wise", "data")
 
 
 @dataclass(frozen=True, kw_only=True)
 class LimitRow:
-    """The lower limit of a network, and its latency.
+    """The lower limit of a network's latency, and its measured latency.
 
     Attributes:
         model: registry name.
-        precision: what it is computed in.
-        batch: images per call.
-        layers: seconds of all its layers, each on its own through memory; None where its graph is
-            not there.
-        fused: likewise, but element-wise layers and copies take nothing.
-        measured: p50 in seconds, replayed as a CUDA graph, of the fastest runtime; None where it
-            was not measured.
-        runtime: which one that is.
-        reason: why ``layers`` or ``measured`` is None; None where both are there.
+        precision: precision of the computation.
+        batch: batch size.
+        layers: sum of the layers' lower limits in seconds, each with its own memory traffic; None
+            without the network's graph.
+        fused: the same without element-wise layers and copies.
+        measured: p50 in seconds of a CUDA graph, in the fastest runtime; None if not measured.
+        runtime: name of the fastest runtime.
+        reason: why ``layers`` or ``measured`` is None; None if neither is.
         when: UTC date and time, ISO 8601.
     """
 
@@ -61,10 +60,10 @@ class LimitRow:
 def lower_limit(
     layers: Sequence[LayerCost], peaks: Peaks, *, precision: Precision, batch: int
 ) -> float:
-    """Returns the least seconds of ``layers``, run one after the other.
+    """Returns the lower limit of the run time of ``layers`` in seconds, run one after the other.
 
-    Each takes as long as its operations at the peak of ``precision``, or as its bytes, once each,
-    at the most that is moved within a set of so many; whichever is longer.
+    The limit of a layer is the larger of two times: its operations at the peak rate of
+    ``precision``, and its bytes, each moved once, at the peak bandwidth for that working set.
     """
     total = 0.0
     for layer in layers:
@@ -82,10 +81,10 @@ def run(
     artifacts: Path = ARTIFACTS,
     batch: int = BATCH,
 ) -> str:
-    """Returns the peaks and how far networks are from their limits; ``folder`` has a row for each.
+    """Measures the peaks, writes a row per network into ``folder``; returns both in one line.
 
     Raises:
-        RuntimeUnavailable: there is no GPU to measure the peaks of.
+        RuntimeUnavailable: there is no GPU.
     """
     peaks = measure_peaks(RUNTIME, 1)
     keep_peaks(peaks, folder)
@@ -110,7 +109,7 @@ def _limit(
     try:
         artifact = Artifact.load(artifacts / f"{row.model}-{DATA}" / "onnx-fp32")
         layers = layer_costs(onnx.load(artifact.model_file))
-    except Exception as error:  # of one network; the others have limits
+    except Exception as error:  # affects only this network
         return replace(row, reason=in_words(error))
     apart = [layer for layer in layers if layer.kind not in _FUSED]
     seconds, fused = (
@@ -130,7 +129,7 @@ def _fastest(sweep: Sweep, row: LimitRow) -> Row | None:
 
 
 def limits_section(rows: Sequence[LimitRow], peaks: Peaks | None) -> Section | None:
-    """Returns latencies as multiples of their limits; None without peaks or rows."""
+    """Returns a section with latencies, limits and their ratios; None without peaks or rows."""
     if not rows or peaks is None:
         return None
     header = (
@@ -169,7 +168,7 @@ def limits_section(rows: Sequence[LimitRow], peaks: Peaks | None) -> Section | N
 
 
 def in_short(rows: Sequence[LimitRow], peaks: Peaks) -> str:
-    """Returns the peaks, and the range of latency over limit, in one line."""
+    """Returns the peaks, and the range of the ratios of latency to limit, in one line."""
     flops = ", ".join(f"{name} {rate / 1e12:,.0f} TFLOP/s" for name, rate in peaks.flops.items())
     text = f"{flops}, copies {peaks.bandwidth[-1][1] / 1e9:,.0f} GB/s"
     found = [row for row in rows if row.measured and row.layers]

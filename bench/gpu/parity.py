@@ -1,4 +1,4 @@
-"""The step that compares fp16 logits with fp32 ones, both computed on this GPU."""
+"""The step that compares fp16 logits with fp32 logits, both computed on this GPU."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ BATCHES = (1, 8, 32, 128)
 
 @dataclass(frozen=True, kw_only=True)
 class ParityRow:
-    """How fp16 logits of a batch agree with the fp32 ones of the same runtime.
+    """Agreement of a batch's fp16 logits with the fp32 logits of the same runtime.
 
     Attributes:
         model: registry name.
-        runtime: what computed both.
-        batch: images per call; the artifact's golden ones first, then random pixels.
-        relative_error: largest absolute difference over the largest absolute fp32 logit; None
-            where there is none, or where logits are not finite.
-        agreement: fraction of images whose largest logit is the same; None where there is none.
-        finite: whether all fp16 logits are; None where there are none.
-        reason: why there are no figures; None where there are.
+        runtime: name of the runtime.
+        batch: batch size.
+        relative_error: largest absolute difference over the largest absolute fp32 logit; None if
+            not measured, or if logits are not finite.
+        agreement: fraction of images with the same top-1 class; None if not measured.
+        finite: whether all fp16 logits are finite; None if not measured.
+        reason: why it was not measured; None if it was.
         when: UTC date and time, ISO 8601.
     """
 
@@ -62,10 +62,10 @@ def run(
     batches: Sequence[int] = BATCHES,
     artifacts: Path = ARTIFACTS,
 ) -> str:
-    """Returns the largest error of all networks; ``folder`` has a row for each batch size.
+    """Writes a row per network, runtime and batch size; returns the largest error in one line.
 
     Raises:
-        UserError: nothing was compared, and why.
+        UserError: nothing was compared; the message says why.
     """
     for name in names:
         for runtime in runtimes:
@@ -84,13 +84,13 @@ def run(
 
 
 def compare(folder: Path, model: str, runtime: str, batches: Sequence[int]) -> Iterator[ParityRow]:
-    """Yields a row for each of ``batches``, with figures or the reason for having none.
+    """Yields a row for each of ``batches``, with figures or the reason for their absence.
 
     Args:
-        folder: of the network's artifacts, ``onnx-fp32`` and ``onnx-fp16``.
-        model: its registry name.
-        runtime: what runs both.
-        batches: images per call.
+        folder: folder of the network's artifacts, ``onnx-fp32`` and ``onnx-fp16``.
+        model: registry name.
+        runtime: name of the runtime.
+        batches: batch sizes.
     """
     left = list(batches)
     try:
@@ -113,7 +113,7 @@ def compare(folder: Path, model: str, runtime: str, batches: Sequence[int]) -> I
                     finite=finite,
                     when=now(),
                 )
-    except Exception as error:  # native runtimes raise what they like; the others may do better
+    except Exception as error:  # native runtimes raise any type; other networks may still work
         yield from _without(model, runtime, left, in_words(error))
 
 
@@ -126,7 +126,7 @@ def fill(artifact: Artifact, batch: int) -> Pixels:
 
 
 def parity_section(rows: Sequence[ParityRow]) -> Section | None:
-    """Returns all of ``rows`` in a table, the largest error in words; None where there are none."""
+    """Returns a section with a table of ``rows`` and the largest error; None without rows."""
     if not rows:
         return None
     header = ("Network", "Runtime", "Batch", "Relative error", "Top-1 agreement", "Finite", "Why")

@@ -1,4 +1,4 @@
-"""Commands with a time limit, and a budget of seconds shared out between them."""
+"""Commands with a time limit, and a time budget that is shared among them."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from core.errors import UserError, in_words
 
 T = TypeVar("T")
 _SECONDS = re.compile(r"(?:(\d+)m)?(?:(\d+)s?)?")
-RESULT = "result: "  # begins the line that says what a step found
-_GRACE = 3.0  # seconds from the request to end to the end itself
-_KEPT = 32 * 1024  # bytes of a log, its end
+RESULT = "result: "  # prefix of the output line with a step's result
+_GRACE = 3.0  # seconds between SIGTERM and SIGKILL
+_KEPT = 32 * 1024  # bytes at the end of a log that are kept
 
 
 def seconds_of(text: str) -> float:
-    """Returns the seconds that ``text`` names: ``8m30s``, ``9m``, ``510s`` or ``510``.
+    """Parses a duration such as ``8m30s``, ``9m``, ``510s`` or ``510`` and returns its seconds.
 
     Raises:
-        UserError: it names none, or 0.
+        UserError: not a duration, or 0.
     """
     found = _SECONDS.fullmatch(text.strip())
     seconds = 60 * int(found[1] or 0) + int(found[2] or 0) if found else 0
@@ -37,14 +37,14 @@ def seconds_of(text: str) -> float:
 
 
 class Budget:
-    """A number of seconds, counted from now.
+    """A time budget that starts when the object is made.
 
     Attributes:
-        seconds: all of them.
+        seconds: the whole budget.
 
     Args:
-        seconds: all of them.
-        clock: seconds, monotonic.
+        seconds: the whole budget.
+        clock: a monotonic clock, in seconds.
     """
 
     def __init__(self, seconds: float, *, clock: Clock = time.monotonic) -> None:
@@ -55,52 +55,51 @@ class Budget:
 
     @property
     def used(self) -> float:
-        """Returns the seconds that have passed."""
+        """Returns the seconds since the start."""
         return self._clock() - self._start
 
     @property
     def left(self) -> float:
-        """Returns the seconds that are left, 0 if there are none."""
+        """Returns the remaining seconds, at least 0."""
         return max(0.0, self.seconds - self.used)
 
     def share(self, weights: Sequence[float]) -> float:
-        """Returns the seconds of the first weight, of those left; the others share the rest.
+        """Returns the first weight's share of the remaining time, in seconds.
 
         Args:
-            weights: of it and of all that comes after it, each above 0.
+            weights: weights of the next step and of all steps after it, each above 0.
         """
         return self.left * weights[0] / sum(weights)
 
     def refusal(self, kind: str, expected: float = 0.0) -> str | None:
-        """Returns why no further piece of this kind fits the budget, or None.
+        """Returns why no further piece of this kind fits the budget; None if one fits.
 
-        It may if the longest one of that kind until now would have fitted into what is left.
+        A piece fits if the longest piece of its kind so far took less than the remaining time.
 
         Args:
-            kind: what pieces that take about as long are called.
-            expected: seconds of the first of them.
+            kind: name of a kind of pieces that take about equally long.
+            expected: seconds that the first piece of this kind is expected to take.
         """
         if self.left > self._longest.get(kind, expected):
             return None
         return f"no time left ({self.used:.0f} s of {self.seconds:.0f})"
 
     def attempt(self, kind: str, work: Callable[[], T], expected: float = 0.0) -> T | str:
-        """Returns what ``work``, a piece of a kind, returns; in words, why not.
+        """Runs ``work``, a piece of ``kind``; returns its result, or a text if it did not run.
 
-        It is not begun where no piece of its kind may (:meth:`refusal`). What it raises ends no
-        other piece.
+        The text is that of :meth:`refusal`, or of the exception that ``work`` raised.
         """
         if (reason := self.refusal(kind, expected)) is not None:
             return reason
         with self.piece(kind):
             try:
                 return work()
-            except Exception as error:  # native runtimes raise what they like
+            except Exception as error:  # native runtimes raise any type
                 return in_words(error)
 
     @contextmanager
     def piece(self, kind: str) -> Iterator[None]:
-        """Records how long a piece of a kind takes, even if it fails."""
+        """Records the run time of the block as a piece of ``kind``, even if it fails."""
         start = self._clock()
         try:
             yield
@@ -111,14 +110,14 @@ class Budget:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ended:
-    """How a command ended.
+    """The end of a command.
 
     Attributes:
-        status: its exit status, negative for a signal; None where it was stopped at its limit.
-        seconds: how long it ran.
-        limit: how long it might have run.
-        result: what it said after :data:`RESULT` last; empty if it never did.
-        last: the last line that it wrote; empty if there is none.
+        status: exit status, negative for a signal; None if it was stopped at its time limit.
+        seconds: run time.
+        limit: time limit in seconds.
+        result: text of the last output line that begins with :data:`RESULT`; empty without one.
+        last: last line of its output; empty without output.
     """
 
     status: int | None
@@ -129,7 +128,7 @@ class Ended:
 
     @property
     def reason(self) -> str:
-        """Returns why it failed; empty if it did not."""
+        """Returns why the command failed; empty if it did not."""
         if self.status == 0:
             return ""
         said = f"; last line: {self.last}" if self.last else ""
@@ -148,19 +147,19 @@ def run_limited(
     folder: Path,
     environment: Mapping[str, str],
 ) -> Ended:
-    """Returns how ``command`` ended; by then nothing that it started still runs.
+    """Runs ``command``, ends all processes that it started, and returns how it ended.
 
     Args:
         command: the program and its arguments.
-        log: gets the end of what it writes, to stdout and stderr.
-        limit: seconds after which it is stopped.
-        folder: what it runs in.
-        environment: its environment variables.
+        log: file for the end of its stdout and stderr, at most 32 KiB.
+        limit: time limit in seconds.
+        folder: working directory.
+        environment: environment variables.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
     with log.open("wb") as file:
-        # A session of its own: its worker processes end with it.
+        # In its own session, so that its worker processes can be ended with it.
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -174,11 +173,11 @@ def run_limited(
         try:
             status = process.wait(limit)
         except subprocess.TimeoutExpired:
-            process.terminate()  # it may have something to write down
+            process.terminate()  # lets it write its results first
             with suppress(subprocess.TimeoutExpired):
                 process.wait(_GRACE)
         finally:
-            with suppress(ProcessLookupError):  # all of it has ended
+            with suppress(ProcessLookupError):  # all its processes have ended
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
     content = log.read_bytes()
@@ -190,5 +189,5 @@ def run_limited(
         seconds=time.monotonic() - start,
         limit=limit,
         result=results[-1] if results else "",
-        last=next(filter(None, reversed(lines)), "").removeprefix("error: "),  # a user's mistake
+        last=next(filter(None, reversed(lines)), "").removeprefix("error: "),  # of a UserError
     )

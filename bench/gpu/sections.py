@@ -1,4 +1,4 @@
-"""The step that writes the report of all other steps."""
+"""The step that writes the report on all other steps."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from core.errors import UserError, in_words
 from core.record_file import read_rows
 from report.section import Section
 
-LARGEST = 3e6  # bytes of the whole folder: it is meant to be committed
+LARGEST = 3e6  # limit of the whole folder in bytes: it is meant to be committed
 
 
 def run(folder: Path, budget: Budget) -> str:
-    """Returns where the report is, and how large all files together are.
+    """Writes the report into ``folder``; returns its file name and the size of all files.
 
-    A section that cannot be written is a sentence that says why.
+    A section that cannot be written is replaced by a sentence that says why.
     """
     sweep = _sweep(folder)
     report = write_latency(sweep, folder, sections(folder, sweep))
@@ -43,7 +43,7 @@ def run(folder: Path, budget: Budget) -> str:
 
 
 def _sweep(folder: Path) -> Sweep:
-    """Returns the measured latencies, perhaps none: the other sections still make a report."""
+    """Returns the measured sweep, or an empty one, since the other sections do not need it."""
     try:
         return read_sweep(folder)
     except UserError as error:
@@ -53,7 +53,7 @@ def _sweep(folder: Path) -> Sweep:
 
 
 def sections(folder: Path, sweep: Sweep) -> list[Section]:
-    """Returns what explains ``sweep``, and what the other steps left in ``folder``."""
+    """Returns the sections on ``sweep``, and on the other steps' results in ``folder``."""
     makers: dict[str, Callable[[], Section | None]] = {
         "Training on the GPU": lambda: training.training_section(
             read_rows(folder / training.FILE, training.Trained, remedy=AGAIN)
@@ -74,17 +74,17 @@ def sections(folder: Path, sweep: Sweep) -> list[Section]:
     for title, make in makers.items():
         try:
             section = make()
-        except Exception as error:  # the other sections are worth reading without it
+        except Exception as error:  # the other sections are useful without it
             section = Section(title=title, sentences=(f"Not written: {in_words(error)}.",))
         if section is not None:
-            # Of figures by batch size the ends: they differ most, and pictures are large.
+            # Only the figures of the smallest and largest batch size, as pictures are large.
             first, rest = section.figures[:1], section.figures[1:]
             found.append(replace(section, figures=(*first, *rest[-1:])))
     return found
 
 
 def shrink(picture: Path) -> None:
-    """Reduces the PNG of a chart to 256 colours, which makes it a third as large."""
+    """Reduces the PNG of a chart to 256 colours, about a third of its size."""
     with Image.open(picture) as image:
         small = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
     small.save(picture, optimize=True)

@@ -1,4 +1,4 @@
-"""The steps that call what stands elsewhere: the tests, the exports and a study."""
+"""The steps that run code of other packages: the tests, the exports and a study."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ FILE = "exports.jsonl"
 FORMATS = ("onnx-fp32", "onnx-fp16")
 MAX_BATCH = 128
 NAME = "guidelines"
-_SECONDS = 0.1  # of samples of a candidate, at least
+_SECONDS = 0.1  # least total time of a candidate's samples
 
 
 def run_tests(folder: Path, budget: Budget, *, root: Path = ROOT) -> str:
-    """Returns the last line of pytest's summary, which counts the tests that were left out, too.
+    """Runs the tests marked ``gpu``; returns pytest's last line, which counts skipped tests too.
 
     Raises:
-        UserError: there is no such test, one of them fails, or all of them are left out.
+        UserError: no test is marked, a test fails, or all are skipped.
     """
-    # Only these files: others may need packages that a machine with a GPU lacks.
+    # Only files with such tests: others may need packages that are not installed here.
     tests = root / "tests"
     files = [file for file in sorted(tests.rglob("test_*.py")) if _MARK in file.read_text()]
     if not files:
         raise UserError(f"{tests}: no test here is marked gpu; is this the project's whole folder?")
-    # Where the libraries are of other versions than the pinned ones, a warning is no error.
+    # Warnings are not errors, as the installed versions may differ from the pinned ones.
     options = ("-m", "gpu", "-q", "-p", "no:cacheprovider", "-W", "default")
     command = [sys.executable, "-m", "pytest", *options, *map(str, files)]
     done = subprocess.run(
@@ -58,13 +58,14 @@ def run_tests(folder: Path, budget: Budget, *, root: Path = ROOT) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Export:
-    """The outcome of one artifact.
+    """The outcome of exporting one artifact.
 
     Attributes:
         model: registry name.
-        target: such as ``onnx-fp16``; ``all`` where nothing of the network could be exported.
-        reason: why it is not there; None if it is.
-        seconds: since the step began.
+        target: name of the artifact, such as ``onnx-fp16``; ``all`` if the network cannot be
+            exported at all.
+        reason: why it was not built; None if it was.
+        seconds: time since the start of the step.
     """
 
     model: str
@@ -87,7 +88,7 @@ def run_exports(
 
     formats = FORMATS + (("tensorrt-fp16",) if find_spec("tensorrt") else ())
     costs = known_costs()
-    # The dearest first, on two cores each: one of them alone would take longer than all others.
+    # The most expensive first, on two cores each, so that none of them runs alone at the end.
     order = sorted(names, key=lambda name: -costs[name].macs if name in costs else 0)
     jobs = [
         Job(
@@ -119,10 +120,10 @@ def run_exports(
 
 
 def run_guidelines(folder: Path, budget: Budget, *, name: str = NAME, on: Platform = "GPU") -> str:
-    """Returns the verdict on each claim in one line; the page of the study is in ``folder``.
+    """Runs the study, writes its page into ``folder``, and returns its verdicts in one line.
 
     Raises:
-        UserError: a network whose CUDA graph computes something else.
+        UserError: the CUDA graph of a network has other outputs than the network.
     """
     found = run_study(name, folder, seconds=_SECONDS, on=(on,))
     study, results = find_study(name), found[on]

@@ -1,4 +1,4 @@
-"""The step that trains small networks: images per second, and what a few epochs reach."""
+"""The step that trains small networks: images per second, and top-1 after a few epochs."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ NETWORKS = (
     "mobilenet_v2",
     "efficientnet_b0",
 )
-LARGE = 1024  # images per step, beside the recipe's: a GPU has room for more than that
+LARGE = 1024  # batch size, besides the recipe's, which does not fill a GPU
 EPOCHS = 3
 _STEPS = 20
-_EXPECTED = {"run": 10.0, "compiled": 45.0}  # seconds of the first piece of a kind
+_EXPECTED = {"run": 10.0, "compiled": 45.0}  # expected seconds of the first piece of a kind
 Kind = Literal["eager", "large", "run", "compiled"]
 
 
@@ -51,20 +51,19 @@ class Trained:
 
     Attributes:
         model: registry name.
-        data: what it learns from.
-        size: side of its images in pixels.
-        batch: images per step.
-        precision: of the computation.
-        channels_last: memory layout of the weights.
-        compile: through torch.compile.
-        loader, step, both: images per second of the loader alone, the step alone, and a run; of a
-            short run only ``both`` is there, of its last epoch.
-        epochs: of a short run; None where only rates were measured.
-        top1: held-out, in [0, 1], at the end of a short run.
-        utilisation: percent of the time that a kernel ran during a short run; None where it was
-            not measured.
-        seconds: how long the measurement took.
-        reason: why there are no figures; None where there are.
+        data: name of the data set.
+        size: side of the images in pixels.
+        batch: batch size.
+        precision: precision of the computation.
+        channels_last: whether the memory layout is channels last.
+        compile: whether torch.compile was used.
+        loader, step, both: images per second of the loader alone, the step alone, and both
+            together; a short run has only ``both``, in its last epoch.
+        epochs: epochs of a short run; None if only rates were measured.
+        top1: held-out top-1 at the end of a short run, in [0, 1].
+        utilisation: percentage of a short run during which a kernel ran; None if not measured.
+        seconds: duration of the measurement.
+        reason: why there are no figures; None if there are.
         when: UTC date and time, ISO 8601.
     """
 
@@ -87,7 +86,7 @@ class Trained:
 
 
 def in_short(rows: Sequence[Trained]) -> str:
-    """Returns the fastest step, the best top-1 and what is missing, in one line."""
+    """Returns the fastest step, the best top-1 and the number of missing rows, in one line."""
     rates = [row for row in rows if row.step]
     runs = [row for row in rows if row.top1 is not None]
     missing = [row for row in rows if row.reason]
@@ -111,7 +110,7 @@ def in_short(rows: Sequence[Trained]) -> str:
 
 
 def training_section(rows: Sequence[Trained]) -> Section | None:
-    """Returns the rates and the short runs in two tables; None where there are no rows."""
+    """Returns a section with a table of rates and one of short runs; None without rows."""
     if not rows:
         return None
     rates = [row for row in rows if row.epochs is None]
@@ -177,26 +176,29 @@ def _count(value: float | None) -> str:
 
 @dataclass(slots=True)
 class Utilisation:
-    """Samples of how busy the first GPU was, in percent of the time a kernel was running."""
+    """Samples of the first GPU's utilisation: the percentage of time that a kernel ran."""
 
     samples: list[float] = field(default_factory=list)
 
     @property
     def mean(self) -> float | None:
-        """Returns the mean of the samples; None where there are none."""
+        """Returns the mean of the samples; None without samples."""
         return mean(self.samples) if self.samples else None
 
 
 @contextmanager
 def watched(program: str = "nvidia-smi") -> Iterator[Utilisation]:
-    """Yields samples that are filled in after the block; none without nvidia-smi."""
+    """Samples the utilisation during the block; the yielded object is filled after the block.
+
+    It stays empty where nvidia-smi is not installed.
+    """
     found = Utilisation()
     path = shutil.which(program)
     if path is None:
         yield found
         return
     command = [path, "--id=0", _QUERY, "--format=csv,noheader,nounits", f"--loop-ms={_EVERY}"]
-    with tempfile.TemporaryFile() as file:  # not a pipe, which nobody would empty
+    with tempfile.TemporaryFile() as file:  # a pipe would fill up, as nothing reads it
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.DEVNULL)
         try:
             yield found
@@ -210,21 +212,27 @@ def _samples(file: IO[bytes]) -> list[float]:
     file.seek(0)
     samples = []
     for line in file.read().decode(errors="replace").splitlines():
-        with suppress(ValueError):  # "[N/A]", or half a line
+        with suppress(ValueError):  # "[N/A]", or an incomplete line
             samples.append(float(line))
     return samples
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """One measurement: rates, eager or compiled, at the recipe's or a large batch, or a run."""
+    """One measurement.
+
+    Attributes:
+        kind: ``eager`` or ``compiled``: rates at the recipe's batch size; ``large``: rates at a
+            large batch size; ``run``: a short run.
+        model: registry name.
+    """
 
     kind: Kind
     model: str
 
 
 def pieces(names: Sequence[str] = NETWORKS) -> list[Piece]:
-    """Returns all that is to be measured, the most important first."""
+    """Returns all pieces to measure, the most important first."""
     first, rest = names[:2], names[2:]
     order: list[tuple[Kind, Sequence[str]]] = [
         ("eager", names),
@@ -238,9 +246,9 @@ def pieces(names: Sequence[str] = NETWORKS) -> list[Piece]:
 
 
 def choose_data() -> tuple[str, str]:
-    """Returns the data set to train on, and in words why it is not Fashion-MNIST, or nothing.
+    """Returns the name of the data set, and why it is not Fashion-MNIST (empty if it is).
 
-    Nothing is fetched: a machine with a GPU may have no network.
+    Downloads nothing, as the machine may have no network access.
     """
     folders = (DEBIAN_FASHION, data_folder() / "FashionMNIST" / "raw")
     for folder in folders:
@@ -258,18 +266,18 @@ def run(
     steps: int = _STEPS,
     change: Callable[[Recipe], Recipe] = lambda recipe: recipe,
 ) -> str:
-    """Returns what was found in one line; ``folder`` has a row for each of ``todo``.
+    """Measures ``todo``, writes a row for each into ``folder``; returns a summary in one line.
 
     Args:
-        folder: for the rows.
-        budget: how long it may take.
-        todo: what to measure; left out: :func:`pieces`.
-        epochs: of a short run.
-        steps: timed steps, in each of three rounds.
-        change: of the recipe, for tests.
+        folder: output folder.
+        budget: time for all measurements.
+        todo: what to measure; None for :func:`pieces`.
+        epochs: number of epochs of a short run.
+        steps: number of timed steps in each of three rounds.
+        change: changes the recipe, for tests.
 
     Raises:
-        UserError: nothing was measured, and why.
+        UserError: nothing was measured; the message says why.
     """
     name, why = choose_data()
     data = load_data(name)
@@ -301,7 +309,7 @@ def run(
 
 
 def recipe_for(piece: Piece, data: str, epochs: int) -> Recipe:
-    """Returns the recipe of the data, changed for the piece: bf16, channels last."""
+    """Returns the data set's recipe, adapted to ``piece``, in bf16 and channels last."""
     recipe = RECIPES[default_recipe(piece.model, data)](32)
     large = max(recipe.batch_size, LARGE) if data != "digits" else recipe.batch_size
     return dataclasses.replace(
@@ -324,7 +332,7 @@ def _measure(row: Trained, piece: Piece, data: ImageData, recipe: Recipe, steps:
 
 
 def _short_run(row: Trained, data: ImageData, recipe: Recipe) -> Trained:
-    """Returns ``row`` with the outcome of a run of a few epochs, which is then in ``runs``."""
+    """Trains for a few epochs (the run is kept in ``runs``); returns ``row`` with the outcome."""
     from training.checkpoint import load_checkpoint
     from training.fit import fit
 
