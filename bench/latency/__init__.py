@@ -1,1 +1,1 @@
-"""Latency of artifacts in each runtime, the pick, and the report."""
+"""Measures the latency of artifacts in each runtime, picks what to serve, writes the report."""

@@ -1,4 +1,4 @@
-"""Charts of a sweep, one Vega-Lite specification for the page and for the PNG."""
+"""Charts of a sweep; the HTML page and the PNG use the same Vega-Lite specifications."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from report.theme import Records, sheet
 
 Panel = alt.LayerChart | alt.FacetChart
 
-# Middle tones: each is read on white and on near black. The last ones are for runtimes to come.
+# Medium tones, legible on white and on near black; more than there are runtimes.
 _TONES = (
     *("#8b929c", "#b58a5b", "#6f8f3f", "#c9a227", "#3d86d6", "#2fa36b", "#e2803a", "#9a6bd1"),
     *("#d65f93", "#3fa7ad", "#c25b4e", "#7f7fd0", "#a0a83a", "#b06a9c"),
@@ -31,12 +31,12 @@ _LEGEND = (
 
 
 def draw(sweep: Sweep, title: str, subtitle: str) -> tuple[list[Figure], dict[str, Any] | None]:
-    """Returns the leading charts, and all of them on one sheet; None if nothing was measured.
+    """Returns the charts, and a sheet with all of them (None if nothing was measured).
 
     Args:
-        sweep: what was measured.
-        title: of the sheet.
-        subtitle: likewise.
+        sweep: the measured sweep.
+        title: title of the sheet.
+        subtitle: subtitle of the sheet.
     """
     batches = [batch for batch in sweep.batches() if sweep.measured(batch=batch)]
     if not batches:
@@ -69,19 +69,19 @@ def draw(sweep: Sweep, title: str, subtitle: str) -> tuple[list[Figure], dict[st
 
 
 def points(sweep: Sweep, batch: int) -> list[dict[str, Any]]:
-    """Returns the records of charts, one per measured row of ``batch``, the fastest first."""
+    """Returns chart records, one for each measured row of ``batch``, the fastest first."""
     return [_point(sweep, row) for row in sweep.measured(batch=batch)]
 
 
 def datasets(sweep: Sweep, batches: list[int]) -> dict[str, Records]:
-    """Returns the data that the charts of ``batches`` name."""
+    """Returns the named data sets that the charts of ``batches`` use."""
     found: dict[str, Records] = {}
     for batch in batches:
         data = points(sweep, batch)
         rates, labels = _diagonals(*_ranges(data), batch)
         fastest = {point["network"]: point for point in reversed(data)}
         several = len(fastest) > 1
-        for point in data:  # of one network every candidate is what the chart is about
+        for point in data:  # with a single network, all points are emphasised
             point["best"] = not several or point is fastest[point["network"]]
         found |= {
             f"points {batch}": data,
@@ -93,10 +93,7 @@ def datasets(sweep: Sweep, batches: list[int]) -> dict[str, Records]:
 
 
 def dots(sweep: Sweep, batch: int) -> Panel:
-    """Returns the chart of one network: a line per candidate, sorted, with p50, interval, p95.
-
-    For a sweep of one network, where every candidate has the same MACs.
-    """
+    """Returns the chart for a single network: p50, interval and p95, one row per candidate."""
     data = points(sweep, batch)
     top = max(point["p95"] for point in data)
     x = alt.X(
@@ -129,9 +126,9 @@ def dots(sweep: Sweep, batch: int) -> Panel:
 
 
 def scatter(sweep: Sweep, batch: int) -> Panel:
-    """Returns latency against MACs per image, both on log scales, one mark per candidate.
+    """Returns the chart of latency against MACs per image, on log scales, one mark per candidate.
 
-    The diagonals are constant rates: along one, half the MACs take half the time.
+    The diagonals are lines of constant MACs per second.
     """
     data = points(sweep, batch)
     x_range, y_range = _ranges(data)
@@ -160,7 +157,7 @@ def scatter(sweep: Sweep, batch: int) -> Panel:
     marks = _chart("points", batch).encode(
         x=x, y=y, color=colour(data), shape=shape(data), tooltip=tooltip()
     )
-    # All candidates of a network do the same MACs, so they stand on one upright line.
+    # All candidates of a network have the same MACs, so this line is vertical.
     joined = (
         _chart("points", batch)
         .mark_line(strokeWidth=1, color=_QUIET, opacity=0.45)
@@ -186,13 +183,14 @@ def scatter(sweep: Sweep, batch: int) -> Panel:
 
 
 def poster(sweep: Sweep) -> alt.VConcatChart:
-    """Returns all charts beside and below each other, for the PNG."""
+    """Returns all charts in one, for the PNG."""
     batches = [batch for batch in sweep.batches() if sweep.measured(batch=batch)]
     rows = []
     if len(sweep.networks()) == 1:
         rows.append([dots(sweep, batch) for batch in batches])
     rows.append([scatter(sweep, batch) for batch in batches])
-    # Scales are shared along a line of charts, not across lines: the first has no legend.
+    # Colours and shapes are shared within a line of charts, not across lines: the first line has no
+    # legend.
     lines = [
         alt.hconcat(
             *(panel.properties(width=WIDTH) for panel in row), spacing=40, resolve=_scales("shared")
@@ -216,7 +214,7 @@ def _point(sweep: Sweep, row: Row) -> dict[str, Any]:
         speed = f" · {times.median:.1f}x faster"
     return {
         "network": row.network,
-        # Where all answer for the same data, its name tells nothing.
+        # The data's name is left out where all rows have the same data.
         "name": row.model if len({row.data for row in sweep.rows}) == 1 else row.network,
         "candidate": f"{row.runtime} {row.precision}"
         + (f", {threads(row)}" if len(sweep.threads()) > 1 else ""),
@@ -238,34 +236,34 @@ def _point(sweep: Sweep, row: Row) -> dict[str, Any]:
 
 
 def tooltip() -> list[str]:
-    """Returns what is shown of a point under the pointer."""
+    """Returns the fields of a point's tooltip."""
     fields = ("network", "candidate", "p50, p95, p99 (ms)", "calls", "GMACs/s", "MACs per image")
     return [f"{field}:N" for field in (*fields, "top-1")]
 
 
 def colours() -> dict[str, str]:
-    """Returns the colour of each runtime, in the order of the registry."""
+    """Returns runtime to colour, in the order of the registry."""
     return dict(zip(list_runtimes(), itertools.cycle(_TONES), strict=False))
 
 
 def colour(data: list[dict[str, Any]], legend: Any = alt.Undefined) -> alt.Color:
-    """Returns the colours of the runtimes that ``data`` holds."""
+    """Returns the colour encoding of the runtimes in ``data``."""
     return alt.Color(
         "runtime:N", title=None, scale=_used(data, "runtime", colours()), legend=legend
     )
 
 
 def shape(data: list[dict[str, Any]], legend: Any = alt.Undefined) -> alt.Shape:
-    """Returns the shapes of the precisions that ``data`` holds."""
+    """Returns the shape encoding of the precisions in ``data``."""
     return alt.Shape(
         "precision:N", title=None, scale=_used(data, "precision", SHAPES), legend=legend
     )
 
 
 def _used(data: list[dict[str, Any]], field: str, values: dict[str, str]) -> alt.Scale:
-    """Returns the scale of ``values`` with only the names that ``data`` holds: a short legend."""
+    """Returns a scale with only the names that ``data`` uses, to keep the legend short."""
     used = {point[field] for point in data}
-    values = values | dict.fromkeys(sorted(used - values.keys()), _QUIET)  # of older rows
+    values = values | dict.fromkeys(sorted(used - values.keys()), _QUIET)  # unknown, in old rows
     names = [name for name in values if name in used]
     return alt.Scale(domain=names, range=[values[name] for name in names])
 
@@ -275,7 +273,7 @@ def _chart(data: str, batch: int) -> alt.Chart:
 
 
 def _ranges(data: list[dict[str, Any]]) -> tuple[list[float], list[float]]:
-    """Returns the limits of the log axes, of MACs and of p50, with room around the points."""
+    """Returns the limits of the log axes of MACs and of p50, with a margin around the points."""
     across = [point["macs"] for point in data]
     up = [point["p50"] for point in data]
     return [min(across) / 2.2, max(across) * 2.2], [min(up) / 1.6, max(up) * 1.5]
@@ -284,13 +282,13 @@ def _ranges(data: list[dict[str, Any]]) -> tuple[list[float], list[float]]:
 def _diagonals(
     x_range: list[float], y_range: list[float], batch: int
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Returns the ends of the constant-rate lines inside the axes, and a label for each.
+    """Returns the end points of the constant-rate lines inside the axes, and a label for each.
 
     ``x`` is in M MACs, ``y`` in ms, so a rate of r GMACs/s is the line y = batch * x / r.
     """
     lines, labels = [], []
     low, high = batch * x_range[0] / y_range[1], batch * x_range[1] / y_range[0]
-    steps = (1, 2, 5) if high / low < 100 else (1,)  # a few lines, near or far
+    steps = (1, 2, 5) if high / low < 100 else (1,)  # for a reasonable number of lines
     for rate in (r * 10**power for power in range(-2, 6) for r in steps):
         left = max(x_range[0], y_range[0] * rate / batch)
         right = min(x_range[1], y_range[1] * rate / batch)

@@ -42,33 +42,33 @@ class Run(GridFlags):
     model: str | None = None
     """Only this network; all if left out."""
     batches: tuple[int, ...] = (1, 8)
-    """Images per call."""
+    """Batch sizes."""
     threads: tuple[int, ...] = (1,)
-    """CPU threads inside one call; several are measured beside each other."""
+    """CPU threads inside one call; each of several numbers is measured."""
     runtimes: tuple[str, ...] = ()
     """Only these runtimes; all if left out."""
     compile: bool = False
-    """Measure torch-compile, too: it compiles each network for each batch size, for minutes."""
+    """Measure torch-compile, too: compiling a network for a batch size takes minutes."""
     count: int = 100
     """Least number of samples of a candidate."""
     seconds: float = 3.0
-    """Least sum of a candidate's samples."""
+    """Least total time of a candidate's samples, in seconds."""
     limit: float = 3.0
-    """Sum of its samples at which a slow candidate stops with fewer."""
+    """Total time in seconds at which a slow candidate stops with fewer samples."""
     rounds: int = 12
-    """Turns of a candidate."""
+    """Number of rounds; each candidate has a turn in each."""
     seed: int = 0
-    """Decides the order of the turns."""
+    """Random seed of the order of the turns."""
     fresh: bool = False
-    """Measure all of it anew; else what was measured before of the same artifacts is reused."""
+    """Measure all candidates again; otherwise rows of the same artifacts are reused."""
     all: bool = False
-    """Print all rows and all that the report says, where a screen has no room for them."""
+    """Print all rows and sentences of the report, even if they do not fit a screen."""
     quick: bool = False
     """A first look in under a minute: batch 1 in ONNX Runtime and on GPUs, 30 samples or 0.2 s
     in 5 rounds. Torch and OpenVINO alone take a minute to load twelve networks."""
 
     def __call__(self) -> None:
-        """Measures, and prints a table and where the report is."""
+        """Measures, writes the report, and prints a table and the path of the report."""
         plan = Plan(
             count=self.count,
             seconds=self.seconds,
@@ -105,7 +105,7 @@ class Run(GridFlags):
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """Write the report again from what was measured."""
+    """Write the report again from the recorded measurements."""
 
     model: str | None = None
     """Only this network; all if left out."""
@@ -114,7 +114,7 @@ class Report:
     out: Path = Path("reports")
     """Folder that holds latency.jsonl."""
     all: bool = False
-    """Print all rows and all that the report says, where a screen has no room for them."""
+    """Print all rows and sentences of the report, even if they do not fit a screen."""
 
     def __call__(self) -> None:
         """Writes the report and prints the table."""
@@ -123,23 +123,23 @@ class Report:
 
 @dataclass(frozen=True, kw_only=True)
 class Pick:
-    """Choose what to serve from what was measured here, and tell the server."""
+    """Choose from the measurements what to serve, and tell the server."""
 
     p99: str | None = None
-    """Most time of a call at its 99th percentile, such as 5ms."""
+    """Largest 99th percentile of latency, such as 5ms."""
     min_top1: float | None = None
-    """Least top-1, a fraction, such as 0.95; left out: the best there is within --p99."""
+    """Lowest top-1, a fraction such as 0.95; if left out, the highest available within --p99."""
     data: str | None = None
     """Only networks for this data; all if left out."""
     batches: tuple[int, ...] = (1,)
-    """Images per call that may win; the server here sends one image a call."""
+    """Batch sizes to choose from; make serve runs one image per call."""
     out: Path = Path("reports")
     """Folder that holds latency.jsonl."""
     artifacts: Path = Path("artifacts")
-    """Folder of all artifacts; gets choice.json, which make serve reads."""
+    """Folder of all artifacts; choice.json is written into it, which make serve reads."""
 
     def __call__(self) -> None:
-        """Prints the front, the winner and the file that names it."""
+        """Writes the choice, and prints the front, the winner and the path of the file."""
         goal = Goal(p99=None if self.p99 is None else seconds(self.p99), min_top1=self.min_top1)
         sweep = read_sweep(self.out).only(data=self.data)
         rows = tuple(row for row in sweep.rows if row.batch in self.batches)
@@ -175,22 +175,22 @@ def _front_table(front: Sequence[RatedRow], goal: Goal) -> Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Compare:
-    """Say what became faster or slower from one run to another, beyond noise."""
+    """Show which candidates became significantly faster or slower between two runs."""
 
     before: tyro.conf.Positional[Path]
-    """Folder with latency.jsonl, or such a file."""
+    """First run: a folder with latency.jsonl, or such a file."""
     after: tyro.conf.Positional[Path]
-    """Likewise."""
+    """Second run: a folder with latency.jsonl, or such a file."""
     least: float = 0.05
-    """A smaller difference, as a fraction, never counts."""
+    """Differences below this fraction are ignored."""
     rerun: bool = False
-    """Measure what moved, and what is of another artifact, again: both versions interleaved."""
+    """Measure candidates that moved or whose artifact changed again, both versions interleaved."""
     artifacts: Path = Path("artifacts")
     """Folder of all artifacts as they are now, for --rerun."""
     artifacts_before: Path | None = None
     """Folder of all artifacts as they were, for --rerun; --artifacts if left out."""
     seconds: float = 3.0
-    """Of measuring each version, for --rerun."""
+    """Seconds to measure each version, for --rerun."""
 
     def __call__(self) -> int:
         """Prints what changed; returns 1 if anything became slower."""
@@ -260,7 +260,7 @@ def _again_table(again: Sequence[Again]) -> Table:
 
 
 def _sentences(found: Comparison) -> list[str]:
-    """Returns what was found, in words."""
+    """Returns the findings in sentences."""
     sentences = []
     for name, rows in (("before", found.lost), ("after", found.new)):
         if rows:

@@ -1,13 +1,13 @@
-"""Compares two sweeps: which candidates became faster or slower, beyond noise.
+"""Compares two sweeps: which candidates became significantly faster or slower.
 
-A machine is faster in one run than in another: two runs of the same artifacts lay 0.42 to 1.77
-apart from their mean on a busy machine, all candidates together. So candidates that did not change
-are the control: what they have in common is the machine's, and how far each of them lies from that
-is what a single candidate does between two runs of its own accord. The interval within a run knows
-of neither. Measured again, interleaved in one run, both versions see the same load, turn by turn.
+The speed of a machine varies between runs: on a busy machine, all latencies of two runs of the same
+artifacts differed by factors of 0.42 to 1.77. Unchanged candidates therefore serve as controls.
+Their median ratio estimates the drift of the machine, and their deviations from it estimate the
+variation between runs, which a confidence interval within one run does not include. When both
+versions are measured again, interleaved in one run, drift affects both alike.
 
-Source of the estimate from few controls: Smyth, "Linear models and empirical Bayes methods", 2004
-(a moderated t: the spread is estimated from the controls and from what is known beforehand).
+The variance is estimated from few controls by a moderated t-test, which combines them with a prior:
+Smyth, "Linear models and empirical Bayes methods", 2004.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from core.conditions import now
 from core.errors import UserError
 
 Verdict = Literal["slower", "faster", "look again", "same"]
-ALARMS = 0.02  # pairs of runs of the same artifacts of which one may say that something moved
-FEWEST = 2  # controls: with fewer, what is the machine's cannot be told
-# What is known beforehand of how far a candidate lies from the others between two runs on a machine
-# that is quiet, and as how many controls it counts.
+ALARMS = 0.02  # false positive rate of a comparison of two runs, over all its candidates
+FEWEST = 2  # controls that are needed to estimate the drift of the machine
+# Prior of a candidate's deviation from the drift between two runs on an idle machine: standard
+# deviation of the log ratio, and the number of controls that the prior counts as.
 _SPREAD, _KNOWN = 0.06, 4
 _ARTIFACT = "artifact differs"
-_NORMAL = 1.96  # standard errors of a 95 % interval
+_NORMAL = 1.96  # half the width of a 95 % interval in standard errors
 Side = Literal["before", "after"]
-SURE = 0.01  # chance of a verdict on two equal candidates
+SURE = 0.01  # significance level of a verdict when both versions are measured again
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,14 +48,14 @@ class Change:
     """One candidate in two sweeps.
 
     Attributes:
-        before: its row in the first.
-        after: its row in the second.
+        before: row in the first sweep.
+        after: row in the second sweep.
         ratio: p50 after over p50 before, as measured.
-        drift: the part of it that is the machine's: the median ratio of its controls.
-        noise: how many times slower or faster it may be, besides the drift, by chance.
-        why: what differs, such as the artifact; None where nothing does.
-        verdict: ``look again`` where it moved and it is not sure that this is its own: nothing of
-            it changed and no other moved, or too few candidates did not change.
+        drift: part of ``ratio`` that is due to the machine: the median ratio of the controls.
+        noise: largest factor, besides the drift, that is still explained by chance.
+        why: what differs, such as the artifact; None if nothing does.
+        verdict: ``look again`` if a significant change cannot be attributed to the candidate: it
+            is unchanged and the only one that moved, or there are too few controls.
     """
 
     before: Row
@@ -68,24 +68,24 @@ class Change:
 
     @property
     def own(self) -> float:
-        """Returns how many times slower it became, without the machine's part."""
+        """Returns the ratio without the drift; above 1 is slower."""
         return self.ratio / self.drift
 
     @property
     def repeatable(self) -> bool:
-        """Returns whether one process can run both versions: two of a library it cannot."""
+        """Returns whether one process can run both versions; not with two library versions."""
         return self.why in (None, _ARTIFACT)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Comparison:
-    """Two sweeps, candidate by candidate.
+    """The comparison of two sweeps.
 
     Attributes:
-        changes: of all candidates measured in both, the one that got slower most first.
-        reused: how many of them are one measurement, which the second sweep took over.
-        lost: candidates measured in the first only.
-        new: candidates measured in the second only.
+        changes: all candidates measured in both sweeps, the largest slowdown first.
+        reused: how many of them the second sweep reused from the first without measuring.
+        lost: candidates measured only in the first sweep.
+        new: candidates measured only in the second sweep.
     """
 
     changes: tuple[Change, ...]
@@ -99,20 +99,20 @@ class Comparison:
 
     @property
     def controls(self) -> list[Change]:
-        """Returns the candidates that were measured twice and did not change."""
+        """Returns the unchanged candidates that were measured in both sweeps."""
         return [change for change in self.changes if change.why is None and _is_new(change)]
 
 
 def compare(before: Sweep, after: Sweep, *, least: float = 0.05) -> Comparison:
-    """Returns what changed from one sweep to another.
+    """Compares two sweeps of the same machine; library versions may differ.
 
     Args:
-        before: the first.
-        after: the second, of the same machine, its libraries aside.
-        least: fraction below which no difference counts.
+        before: first sweep.
+        after: second sweep.
+        least: differences below this fraction are ignored.
 
     Raises:
-        UserError: sweeps of different processors, or that have no candidate in common.
+        UserError: different processors, or no candidate in common.
     """
     places = [(s.machine.cpu, s.machine.cores, s.machine.gpu) for s in (before, after)]
     if places[0] != places[1]:
@@ -130,7 +130,7 @@ def compare(before: Sweep, after: Sweep, *, least: float = 0.05) -> Comparison:
     pairs = [_Pair.of(old[key], new[key], _why(old[key], new[key], before, after)) for key in both]
     groups: dict[tuple[str, str], list[_Pair]] = {}
     for pair in pairs:
-        if not pair.reused:  # only rows of the same two runs tell of each other
+        if not pair.reused:  # drift is common only to rows of the same two runs
             groups.setdefault((pair.before.when, pair.after.when), []).append(pair)
     changes = [pair.unmoved() for pair in pairs if pair.reused]
     for group in groups.values():
@@ -145,7 +145,15 @@ def compare(before: Sweep, after: Sweep, *, least: float = 0.05) -> Comparison:
 
 @dataclass(frozen=True, slots=True)
 class _Pair:
-    """One candidate in two sweeps: the logarithm of its ratio, and the variance of that."""
+    """One candidate in two sweeps.
+
+    Attributes:
+        before: row in the first sweep.
+        after: row in the second sweep.
+        why: what differs; None if nothing does.
+        moved: natural logarithm of the ratio of p50, after over before.
+        variance: variance of ``moved`` within the runs.
+    """
 
     before: Row
     after: Row
@@ -162,7 +170,7 @@ class _Pair:
 
     @property
     def reused(self) -> bool:
-        """Returns whether both are one measurement."""
+        """Returns whether the second sweep reused the measurement of the first."""
         return self.before.latency == self.after.latency
 
     def change(self, drift: float, noise: float, verdict: Verdict) -> Change:
@@ -181,16 +189,16 @@ class _Pair:
 
 
 def _variance(taken: Latency) -> float:
-    """Returns the variance of the logarithm of p50, within a run."""
+    """Returns the variance of the natural logarithm of p50 within a run."""
     low, high = taken.interval
     return (log(high / low) / 2 / _NORMAL) ** 2
 
 
 def _judge(pairs: Sequence[_Pair], tests: int, least: float) -> list[Change]:
-    """Returns the verdict on each of ``pairs``, which are of the same two runs.
+    """Returns the verdict on each of ``pairs``, which must be of the same two runs.
 
-    Each is held against the others that did not change; against all others where fewer than two
-    did not, and then nothing is sure.
+    The controls of a pair are the other unchanged pairs. If there are fewer than two, all other
+    pairs are used instead, and the verdict is ``look again`` at most.
     """
     from scipy.stats import t
 
@@ -202,7 +210,7 @@ def _judge(pairs: Sequence[_Pair], tests: int, least: float) -> list[Change]:
         chosen = controls if sure else others
         drift = median(other.moved for other in chosen) if chosen else 0.0
         apart = [max((one.moved - drift) ** 2 - one.variance, 0.0) for one in chosen]
-        if len(chosen) > FEWEST:  # another that moved must not hide this one
+        if len(chosen) > FEWEST:  # drop an outlier, which would inflate the variance
             apart.remove(max(apart))
         weight = max(_KNOWN + len(apart) - 1, 1)
         spread = (_KNOWN * _SPREAD**2 + sum(apart)) / weight  # a variance
@@ -217,7 +225,7 @@ def _judge(pairs: Sequence[_Pair], tests: int, least: float) -> list[Change]:
 
 
 def _look_again(changes: list[Change]) -> list[Change]:
-    """Returns ``changes``; a single one that moved, though unchanged, is to be looked at again."""
+    """Returns ``changes``; if only one is significant and unchanged, it becomes ``look again``."""
     moved = [change for change in changes if change.verdict in ("slower", "faster")]
     if len(moved) == 1 and moved[0].why is None:
         return [replace(c, verdict="look again") if c is moved[0] else c for c in changes]
@@ -225,10 +233,10 @@ def _look_again(changes: list[Change]) -> list[Change]:
 
 
 def _why(old: Row, new: Row, before: Sweep, after: Sweep) -> str | None:
-    """Returns the difference between two rows of a candidate besides their latency, or None.
+    """Returns what differs between two rows of a candidate besides their latency, or None.
 
-    Torch runs the network's source, whatever the weights: another artifact of as many MACs and
-    parameters is the same work to it.
+    Torch runs the network's source code, so for it two artifacts with the same numbers of MACs and
+    parameters do not differ.
     """
     assert old.runtime is not None, "a measured row has a runtime"
     name = RUNTIMES.find(old.runtime).library
@@ -252,12 +260,12 @@ def _place(sweep: Sweep) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Again:
-    """A change, measured again.
+    """A change that was measured again.
 
     Attributes:
-        change: between the two runs.
-        times: how many times as long it takes after, turn by turn; in words, why not known.
-        verdict: of the turns; that of the change where there are none.
+        change: the change between the two runs.
+        times: latency after over latency before, turn by turn; a text says why it is unknown.
+        verdict: verdict from the turns; without them that of ``change``.
     """
 
     change: Change
@@ -273,17 +281,17 @@ def rerun(
     plan: Plan,
     least: float = 0.05,
 ) -> list[Again]:
-    """Returns each of ``changes``, with both versions measured now, interleaved.
+    """Measures both versions of each of ``changes`` again, interleaved, and returns the results.
 
     Args:
-        changes: what to measure.
-        before: folder of all artifacts as they were, or where some of them still are.
-        after: likewise, as they are.
-        plan: how much of each version.
-        least: fraction below which no difference counts.
+        changes: changes to measure again.
+        before: folder of all artifacts of the first sweep; may lack some.
+        after: folder of all artifacts of the second sweep.
+        plan: number of samples and rounds.
+        least: differences below this fraction are ignored.
 
     Raises:
-        UserError: no candidate has both its artifacts there.
+        UserError: for no candidate are both versions of the artifact available.
     """
     taken: dict[tuple[int, Side], Row | str] = {}
     calls: dict[tuple[int, Side], Call | Timed] = {}
@@ -317,9 +325,9 @@ def rerun(
 def _open(
     row: Row, roots: Iterable[Path], plan: Plan, stack: ExitStack
 ) -> tuple[Row | str, Call | Timed | None]:
-    """Returns ``row`` without its latency and a call of its artifact, or why there is none.
+    """Returns ``row`` without its latency, and a call that runs its artifact.
 
-    ``stack`` will close it.
+    Without the artifact, returns the reason and None. ``stack`` closes what is opened.
     """
     root = next((root for root in roots if _holds(root, row)), None)
     if root is None:
@@ -341,10 +349,10 @@ def _open(
 
 
 def _holds(root: Path, row: Row) -> bool:
-    """Returns whether the artifact under ``root`` is the one that ``row`` was measured of."""
+    """Returns whether ``root`` has the artifact of ``row``, with the same digest."""
     try:
         artifact = Artifact.load(root / row.folder)
-    except UserError:  # none, or a damaged one: then it is not that one
+    except UserError:  # missing or damaged
         return False
     return artifact.sha256s[artifact.model_file.name] == row.sha256
 
@@ -370,11 +378,11 @@ def _again(change: Change, before: Row | str, after: Row | str, least: float) ->
 
 
 def sure_ends(ratios: Sequence[float]) -> tuple[float, float]:
-    """Returns a 99 % interval of the true median of the turns.
+    """Returns a 99 % confidence interval of the median ratio of the turns.
 
-    From the order of the turns alone, whatever their distribution; of fewer than eight turns the
-    least and the greatest, which are wrong more often.
-    Source: the sign test's interval, Conover, "Practical nonparametric statistics", section 3.2.
+    It is the distribution-free interval of the sign test. With fewer than eight turns it is the
+    minimum and maximum, with a lower confidence.
+    Source: Conover, "Practical nonparametric statistics", section 3.2.
     """
     from scipy.stats import binom
 

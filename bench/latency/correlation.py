@@ -1,4 +1,4 @@
-"""Correlates costs with latency, and names the networks with fewer MACs that take longer."""
+"""Correlates costs with latency, and finds networks with fewer MACs but higher latency."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bench.measure.timing import overlap
 from report.format import ms, percent
 from report.section import Section, Table
 
-MIN_NETWORKS = 4  # fewer make any order look like a law
+MIN_NETWORKS = 4  # with fewer, a correlation means little
 COSTS = {
     "MACs": "macs",
     "Parameters": "parameters",
@@ -27,12 +27,12 @@ COSTS = {
 }
 EXPLAINED = "ort-cpu"  # the runtime whose kernels are profiled
 _SENTENCES, _ROWS = 3, 12
-_KINDS = 2  # kinds of layers that a sentence names
+_KINDS = 2  # most kinds of layers named in a sentence
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Setting:
-    """The conditions that compared networks have in common."""
+    """The common conditions of networks that are compared."""
 
     runtime: str
     precision: str
@@ -42,7 +42,7 @@ class Setting:
 
     @classmethod
     def of(cls, row: Row, place: Place = "host") -> Setting:
-        """Returns the setting that a row was measured in at ``place``."""
+        """Returns the setting of a row measured at ``place``."""
         assert row.runtime is not None, "a measured row has a runtime"
         return cls(
             runtime=row.runtime,
@@ -54,17 +54,17 @@ class Setting:
 
     @property
     def title(self) -> str:
-        """Returns the runtime, and where not host to host, the place: ``ort-cuda (graph)``."""
+        """Returns the runtime, with the place unless host to host: ``ort-cuda (graph)``."""
         return self.runtime if self.place == "host" else f"{self.runtime} ({self.place})"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Correlation:
-    """The correlation of latency with one cost over the networks of a setting, each in [-1, 1].
+    """The correlation of latency with a cost over the networks of a setting, in [-1, 1].
 
     Attributes:
-        spearman: of the ranks: does more of it mean slower?
-        pearson: of the values: is latency proportional to it, with a constant?
+        spearman: rank correlation (monotonic relation).
+        pearson: correlation of the values (linear relation).
     """
 
     spearman: float
@@ -73,13 +73,14 @@ class Correlation:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Inversion:
-    """Two networks of one setting, of which the one with fewer MACs takes longer beyond noise.
+    """Two networks of a setting: the one with fewer MACs has a significantly higher latency.
 
     Attributes:
-        slow: the row with fewer MACs and the higher p50.
-        fast: the row with more MACs and the lower p50.
-        macs: MACs of ``slow`` over those of ``fast``: below 1.
-        latency: how many times as long ``slow`` takes, turn by turn; in words, why not known.
+        slow: row with fewer MACs and the higher p50.
+        fast: row with more MACs and the lower p50.
+        macs: MACs of ``slow`` over MACs of ``fast``, below 1.
+        latency: latency of ``slow`` over that of ``fast``, turn by turn; a text says why it is
+            unknown.
     """
 
     slow: Row
@@ -89,7 +90,7 @@ class Inversion:
 
 
 def settings(sweep: Sweep) -> dict[Setting, list[tuple[Row, Costs]]]:
-    """Returns the measured rows of each setting that holds enough networks, with their costs."""
+    """Returns the measured rows and costs of each setting with at least MIN_NETWORKS networks."""
     costs = {row.network: row.costs for row in sweep.rows if row.costs}
     found: dict[Setting, list[tuple[Row, Costs]]] = {}
     for place in PLACES:
@@ -100,7 +101,7 @@ def settings(sweep: Sweep) -> dict[Setting, list[tuple[Row, Costs]]]:
 
 
 def correlate(rows: list[tuple[Row, Costs]]) -> dict[str, Correlation | None]:
-    """Returns the correlation of p50 with each of :data:`COSTS`, None with one that is constant."""
+    """Returns the correlation of p50 with each of :data:`COSTS`; None for a constant cost."""
     latencies = [p50(row) for row, _ in rows]
     found: dict[str, Correlation | None] = {}
     for name, field in COSTS.items():
@@ -118,9 +119,10 @@ def correlate(rows: list[tuple[Row, Costs]]) -> dict[str, Correlation | None]:
 
 
 def inversions(rows: list[tuple[Row, Costs]]) -> list[Inversion]:
-    """Returns all inversions of a setting, the most surprising first.
+    """Returns all inversions of a setting, the largest first.
 
-    Two networks whose intervals of p50 overlap are a tie, not an inversion.
+    Two networks whose intervals of p50 overlap are a tie, not an inversion. The size is the ratio
+    of latencies over the ratio of MACs.
     """
     found = []
     for pair in combinations(rows, 2):
@@ -138,12 +140,12 @@ def inversions(rows: list[tuple[Row, Costs]]) -> list[Inversion]:
 def cost_sections(
     sweep: Sweep, profiles: Mapping[tuple[str, int], Profile]
 ) -> list[Section | None]:
-    """Returns the two sections below, each None where it has nothing to say."""
+    """Returns :func:`correlation_section` and :func:`inversion_section`."""
     return [correlation_section(sweep), inversion_section(sweep, profiles)]
 
 
 def correlation_section(sweep: Sweep) -> Section | None:
-    """Returns how well each cost predicts the order of latencies; None with too few networks."""
+    """Returns a section on how well each cost predicts latency; None with too few networks."""
     groups = settings(sweep)
     if not groups:
         return None
@@ -186,25 +188,25 @@ def _best_rank(found: dict[Setting, dict[str, Correlation | None]]) -> str:
 
 
 class Profile(Protocol):
-    """The part of a network's measured layers that explains an inversion."""
+    """What an explanation of an inversion needs of a network's layer times."""
 
     @property
     def bytes(self) -> int:
-        """Bytes that all its layers move, in a call."""
+        """Bytes that all layers move in a call."""
 
     def shares(self) -> Sequence[Share]:
-        """The share of each kind of layer in MACs, bytes and time."""
+        """Each kind of layer, with its fractions of MACs, bytes and time."""
 
 
 def inversion_section(sweep: Sweep, profiles: Mapping[tuple[str, int], Profile]) -> Section | None:
-    """Returns the inversions of one setting, explained; None where there is none.
+    """Returns a section that explains the inversions of one setting; None without inversions.
 
-    The setting is float32 in ONNX Runtime on the CPU, at the smallest batch and fewest threads, or
-    else the first there is.
+    The setting is float32 in ONNX Runtime on the CPU, at the smallest batch size and fewest
+    threads; if that has no inversions, the first setting with any.
 
     Args:
-        sweep: what was measured.
-        profiles: measured layers of float32 graphs in ONNX Runtime, by network and batch.
+        sweep: the measured sweep.
+        profiles: (network, batch size) to layer times of the float32 graph in ONNX Runtime.
     """
     found = {setting: inversions(rows) for setting, rows in settings(sweep).items()}
     found = {setting: pairs for setting, pairs in found.items() if pairs}
@@ -250,7 +252,7 @@ def _is_explained(setting: Setting) -> bool:
 
 
 def _distinct(pairs: Sequence[Inversion]) -> list[Inversion]:
-    """Returns the most surprising inversion of each network that is slower than its MACs say."""
+    """Returns the largest inversion of each slow network."""
     first: dict[str, Inversion] = {}
     for one in pairs:
         first.setdefault(one.slow.network, one)
@@ -274,7 +276,7 @@ def _longer(one: Inversion) -> str:
 
 
 def _where(profile: Profile, other: Profile | None, fast: Row) -> str:
-    """Returns the kinds of layers with a larger share of the time than of the MACs."""
+    """Returns a text on the kinds of layers whose share of the time exceeds that of the MACs."""
     shares = sorted(profile.shares(), key=lambda share: share.macs - share.time)[:_KINDS]
     shares = [share for share in shares if share.time > share.macs]
     kinds = {share.kind for share in shares}

@@ -1,6 +1,6 @@
 """Measures every artifact in every runtime at every batch size, interleaved in one run.
 
-What cannot run is a row with its reason: nothing falls back to something else.
+A candidate that cannot run gets a row with the reason; there are no fallbacks.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _NOT_COMPILED = "compiling takes minutes a network; ask for it with: make bench 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A row, with what an earlier run measured of it, and what is left to time at each place."""
+    """A row, perhaps with samples of an earlier run, and the calls to time, by place."""
 
     row: Row
     calls: Mapping[Place, Call | Timed] = field(default_factory=dict)
@@ -47,13 +47,13 @@ def load_candidates(
     earlier: Mapping[Key, Row],
     stack: ExitStack,
 ) -> list[Candidate]:
-    """Returns the candidates of one artifact.
+    """Loads an artifact in each of its runtimes and returns the candidates.
 
     Args:
-        row: what is known of it before it is read.
+        row: the facts that are known before the artifact is loaded.
         grid: what to measure.
-        plan: how much.
-        earlier: rows to reuse where the artifact is the same, or to go on with.
+        plan: number of samples and rounds.
+        earlier: rows that are reused or continued if the artifact is the same.
         stack: closes what is opened.
     """
     artifact = _attempt(lambda: Artifact.load(grid.artifacts / row.folder))
@@ -82,7 +82,7 @@ def load_candidates(
         if grid.runtimes and name not in grid.runtimes:
             continue
         for threads in grid.threads:
-            runtime: Runtime | str | None = None  # opened when a batch needs it
+            runtime: Runtime | str | None = None  # opened when first needed
             for batch in grid.batches:
                 here = replace(row, runtime=name, batch=batch, threads=threads)
                 before = earlier.get(here.key)
@@ -115,7 +115,7 @@ def is_done(row: Row, plan: Plan) -> bool:
 
 
 def _prepare(row: Row, runtime: Runtime, artifact: Artifact, stack: ExitStack) -> Candidate:
-    """Returns ``row`` with its calls to time; ``stack`` frees what they keep on a GPU."""
+    """Returns ``row`` with the calls to time; ``stack`` frees their GPU memory."""
     call = _attempt(partial(_first_call, runtime, artifact, row.batch))
     if isinstance(call, str):
         return Candidate(row.with_latency("host", call))
@@ -132,7 +132,7 @@ def _prepare(row: Row, runtime: Runtime, artifact: Artifact, stack: ExitStack) -
 
 
 def _open(name: str, artifact: Artifact, threads: int, stack: ExitStack) -> Runtime:
-    """Returns a runtime that reproduced the golden batch; ``stack`` will close it."""
+    """Opens a runtime and checks the golden batch; ``stack`` closes it."""
     with ExitStack() as own:
         runtime = own.enter_context(load_runtime(name, artifact, threads=threads))
         check_golden(runtime, artifact)
@@ -141,11 +141,11 @@ def _open(name: str, artifact: Artifact, threads: int, stack: ExitStack) -> Runt
 
 
 def _first_call(runtime: Runtime, artifact: Artifact, batch: int) -> Call:
-    """Returns a call on ``batch`` golden images, repeated as needed, that has worked once.
+    """Returns a call on ``batch`` golden images, repeated as needed, after running it once.
 
     Raises:
-        UserError: what it returns is no array on the host. Then the call may return before its
-            work is done, and its duration would say nothing.
+        UserError: the result is not a NumPy array. The call may then return before the computation
+            has finished, so that its duration is meaningless.
     """
     pixels = golden_pixels(artifact, batch)
     logits = runtime(pixels)
@@ -160,7 +160,7 @@ def _first_call(runtime: Runtime, artifact: Artifact, batch: int) -> Call:
 def _first_resident(
     runtime: GpuRuntime, artifact: Artifact, batch: int, graph: bool, stack: ExitStack
 ) -> Resident:
-    """Returns the same images on the GPU, whose answers there were found right."""
+    """Returns a call on the same images in GPU memory, after checking its logits."""
     pixels = golden_pixels(artifact, batch)
     with ExitStack() as own:
         resident = own.enter_context(closing(runtime.resident(pixels, graph=graph)))
@@ -170,10 +170,10 @@ def _first_resident(
 
 
 def _attempt(work: Callable[[], T]) -> T | str:
-    """Returns what ``work`` returns, or in words why it could not."""
+    """Returns the result of ``work``, or the text of the exception that it raised."""
     try:
         return work()
-    except Exception as error:  # native runtimes raise what they like; one must not end the sweep
+    except Exception as error:  # native runtimes raise any type; the sweep must go on
         return in_words(error)
 
 
@@ -185,15 +185,15 @@ def run_sweep(
     fresh: bool = False,
     save: Callable[[Sweep], object] | None = None,
 ) -> Sweep:
-    """Returns a row for every candidate of ``grid``; those that run are measured together.
+    """Measures the candidates of ``grid``, interleaved, and returns a sweep with a row for each.
 
     Args:
         grid: what to measure.
-        plan: how much.
-        known: earlier rows of this machine. Those of the same artifacts are reused, a measurement
-            that was cut off goes on, and what ``grid`` does not ask for stays.
-        fresh: measure all of ``grid`` anew.
-        save: called after each round with what there is by then.
+        plan: number of samples and rounds.
+        known: earlier sweep of this machine. Rows of the same artifacts are reused, an interrupted
+            measurement is continued, and rows outside ``grid`` are kept.
+        fresh: measure all of ``grid`` again.
+        save: called after each round with the sweep so far.
 
     Raises:
         UserError: there are no artifacts (:func:`find_artifacts`).
@@ -206,7 +206,7 @@ def run_sweep(
     with progress_bars() as bar, ExitStack() as stack:
         loaded = bar("Loading", len(folders))
         blanks = [_blank(folder, grid, machine.key, before.when) for folder in folders]
-        # On a GPU one by one: CUDA forbids much in all threads while one captures a graph.
+        # Sequential on a GPU: while one thread captures a CUDA graph, others may not call CUDA.
         with ThreadPoolExecutor(1 if machine.gpu else machine.cores) as pool:
             for some in pool.map(
                 lambda row: load_candidates(row, grid, plan, earlier, stack), blanks
@@ -243,17 +243,17 @@ def run_sweep(
             plan,
             begun=begun,
             tick=bar("Measuring", len(calls) * (plan.rounds + 1)),
-            # To ask a GPU for its clock takes a tenth of a second: only where it is kept.
+            # Built only to be saved: reading the clock of a GPU takes 0.1 s.
             save=(lambda latencies: save(sweep(latencies))) if save else lambda _: None,
         )
     return sweep(latencies)
 
 
 def _reusable(known: Sweep, plan: Plan, grid: Grid, folders: Iterable[Path]) -> dict[Key, Row]:
-    """Returns the rows of ``known`` that are complete, or can go on where they stopped.
+    """Returns the rows of ``known`` that are complete or can be continued.
 
-    A run goes on as a whole or not at all: if some of its rows went on without the others, the
-    turns of one would be of another hour than those of the other, under the name of one run.
+    A run is continued as a whole or not at all. Otherwise rows of the same run would have turns
+    that were not interleaved, and could no longer be compared.
     """
     names = {folder.relative_to(grid.artifacts).as_posix() for folder in folders}
     begun = [row for row in known.rows if row.latency and not is_done(row, plan)]
@@ -266,7 +266,7 @@ def _reusable(known: Sweep, plan: Plan, grid: Grid, folders: Iterable[Path]) -> 
 
 
 def _is_asked(row: Row, grid: Grid) -> bool:
-    """Returns whether ``grid`` asks for the batch, threads and runtime of ``row``."""
+    """Returns whether ``grid`` includes the batch size, threads and runtime of ``row``."""
     here = row.batch in grid.batches and row.threads in grid.threads
     return here and (not grid.runtimes or row.runtime in grid.runtimes)
 
@@ -285,7 +285,7 @@ def _others(known: Sweep | None, found: Iterable[Candidate], grid: Grid) -> list
 
 
 def _blank(folder: Path, grid: Grid, machine: str, when: str) -> Row:
-    """Returns what is known of an artifact before it is read: its place, and the run's facts."""
+    """Returns the row of an artifact that is not loaded yet: what its path and the run tell."""
     network = network_of(grid.artifacts, folder)
     model, _, data = network.partition("-")
     form, _, precision = folder.name.rpartition("-")

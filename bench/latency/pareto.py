@@ -1,8 +1,7 @@
 """The Pareto front of latency and accuracy.
 
-A trained artifact has its own measured top-1. One with ImageNet or random weights has the figure
-its publisher prints for the network: published, never measured, and never on one front with the
-measured ones.
+The top-1 of a trained artifact is measured. An artifact with ImageNet or random weights gets the
+published top-1 of its network. Measured and published figures are never on the same front.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ from models.published import Published, published_top1
 from report.format import ms, percent
 from report.section import Figure, Section, Table
 
-# Publishers' figures are of float32 weights. Rounding them to float16 changes next to nothing;
-# what int8 loses is not known without the weights and images.
+# Published figures are for float32 weights. They hold for float16 too, within rounding; the loss of
+# int8 is unknown without the weights and images.
 AS_PUBLISHED = ("fp32", "fp16")
 _TEXT = ("Data", "Network", "Precision", "Runtime", "Top-1 of", "Tie with")
 _COLUMNS = (
@@ -45,9 +44,9 @@ class RatedRow:
     """A measured row with an accuracy.
 
     Attributes:
-        row: has a latency.
-        top1: in [0, 1]; the artifact's own, or the published one.
-        published: where ``top1`` is from; None where it was measured on the artifact.
+        row: the measured row.
+        top1: top-1 in [0, 1], measured or published.
+        published: source of ``top1``; None if it was measured on the artifact.
     """
 
     row: Row
@@ -56,18 +55,18 @@ class RatedRow:
 
     @property
     def latency(self) -> Latency:
-        """Returns the latency of its row."""
+        """Returns the latency of the row."""
         assert self.row.latency is not None, "candidates were measured"
         return self.row.latency
 
     @property
     def data(self) -> str:
-        """Returns the images ``top1`` is of; published figures are all of ImageNet's."""
+        """Returns the data set of ``top1``; all published figures are for ImageNet."""
         return "ImageNet (published)" if self.published else self.row.data
 
     @property
     def source(self) -> str:
-        """Returns whose figure ``top1`` is."""
+        """Returns a text with the source of ``top1``."""
         if self.published:
             return f"the publisher: {self.published.source}, {self.published.size} px"
         assert self.row.metrics is not None, "a figure of its own has its number of images"
@@ -75,7 +74,7 @@ class RatedRow:
 
 
 def with_accuracy(sweep: Sweep) -> list[RatedRow]:
-    """Returns the measured rows of ``sweep`` that have a top-1 of their own or a published one."""
+    """Returns the measured rows of ``sweep`` with a measured or published top-1."""
     found = []
     for row in sweep.measured():
         if row.metrics is not None:
@@ -86,11 +85,11 @@ def with_accuracy(sweep: Sweep) -> list[RatedRow]:
 
 
 def published_for(row: Row) -> Published | None:
-    """Returns the published accuracy of the network that ``row`` timed, or None.
+    """Returns the published accuracy of the network of ``row``, or None.
 
-    None, too, where it is of images of another size: a latency at 260 pixels goes with no accuracy
-    at 288. ImageNet weights are exported at their publisher's size, random ones at the native one,
-    which the count of MACs shows.
+    Also None if it was measured at another image size than the latency of ``row``. ImageNet weights
+    are exported at their publisher's size, random weights at the native size, which is checked by
+    comparing MACs.
     """
     published = published_top1(row.model)
     if published is None or row.weights not in ("imagenet", "random"):
@@ -102,10 +101,9 @@ def published_for(row: Row) -> Published | None:
 
 
 def beats(a: RatedRow, b: RatedRow) -> bool:
-    """Returns whether ``a`` is better than ``b`` in latency or top-1, and not worse in the other.
+    """Returns whether ``a`` dominates ``b``: better in latency or top-1, not worse in the other.
 
-    Latencies whose 95 % intervals overlap are taken for equal: of two such candidates the more
-    accurate one beats the other, and of two that are as accurate neither does.
+    Latencies whose 95 % intervals overlap count as equal.
     """
     if a.top1 < b.top1:
         return False
@@ -115,17 +113,17 @@ def beats(a: RatedRow, b: RatedRow) -> bool:
 
 
 def pareto_front(candidates: Iterable[RatedRow]) -> list[RatedRow]:
-    """Returns the candidates that none of those returned beats, the fastest first.
+    """Returns the Pareto front of ``candidates``, the fastest first.
 
-    Ties do not add up: a may tie with b, and b with c, while a is slower than c. So the most
-    accurate is taken first, and what is beaten by none taken so far is taken, too. All others are
-    then beaten by one that was taken; a candidate that only such others beat is not lost.
+    Overlap of intervals is not transitive: a may tie with b, and b with c, while a is slower than
+    c. The front is therefore built greedily in order of accuracy: a candidate is added unless one
+    on the front beats it. So no member beats another, and a member beats every other candidate.
 
     Args:
-        candidates: of one kind of accuracy, on one data set, at one batch size.
+        candidates: candidates with comparable top-1, of one data set and one batch size.
     """
     taken: list[RatedRow] = []
-    # Whoever beats a candidate comes before it: more accurate, or as accurate and faster.
+    # A candidate that beats another comes before it: more accurate, or equally accurate and faster.
     for candidate in sorted(candidates, key=lambda c: (-c.top1, c.latency.p50)):
         if not any(beats(other, candidate) for other in taken):
             taken.append(candidate)
@@ -134,7 +132,7 @@ def pareto_front(candidates: Iterable[RatedRow]) -> list[RatedRow]:
 
 @dataclass(frozen=True, slots=True)
 class _Race:
-    """The candidates that may be compared with each other, the fastest first."""
+    """Candidates that may be compared with each other, the fastest first, and their front."""
 
     sweep: Sweep
     candidates: Sequence[RatedRow]
@@ -142,7 +140,7 @@ class _Race:
 
     @property
     def name(self) -> str:
-        """Returns what they have in common."""
+        """Returns their common data set, batch size, and threads if those vary in the sweep."""
         row = self.candidates[0].row
         threads = sorted({row.threads for row in self.sweep.rows})
         more = f", {row.threads} threads" if len(threads) > 1 else ""
@@ -150,14 +148,14 @@ class _Race:
 
     @property
     def published(self) -> bool:
-        """Returns whether their top-1 is their publishers'; it is of all, or of none."""
+        """Returns whether their top-1 are published ones; either all are, or none."""
         return self.candidates[0].published is not None
 
 
 def pareto_section(sweep: Sweep) -> Section | None:
-    """Returns the fronts of ``sweep``: one per data set, batch size and number of threads.
+    """Returns the fronts of ``sweep``, one per data set, batch size and number of threads.
 
-    None where no two candidates differ in accuracy: the fastest is the answer then.
+    None if no two candidates differ in top-1, as the fastest is best then.
     """
     races = _races(sweep)
     if not races:
@@ -186,7 +184,7 @@ def _races(sweep: Sweep) -> list[_Race]:
 def _sentence(race: _Race) -> str:
     count, front = len(race.candidates), race.front
     first = front[0]
-    best = max(front, key=lambda candidate: candidate.top1)  # of ties the fastest
+    best = max(front, key=lambda candidate: candidate.top1)  # the fastest of equals
     if len(front) == 1:
         return f"{race.name}: of {count} candidates one beats all others, {_describe(first)}."
     text = f"{race.name}: of {count} candidates {len(front)} are beaten by none: "
@@ -274,7 +272,7 @@ def _figure(race: _Race) -> Figure:
 
 
 def _records(race: _Race) -> list[dict[str, Any]]:
-    """Returns what the chart draws: one record per candidate, the fastest first."""
+    """Returns the data of the chart: one record per candidate, the fastest first."""
     batch = race.candidates[0].row.batch
     pairs = zip(race.sweep.measured(batch=batch), points(race.sweep, batch), strict=True)
     drawn = {id(row): point for row, point in pairs}
@@ -289,7 +287,7 @@ def _records(race: _Race) -> list[dict[str, Any]]:
                 **drawn[id(candidate.row)],
                 "accuracy": 100 * candidate.top1,
                 "front": member,
-                # Ties of one network, such as in several runtimes, share a name.
+                # A network that is on the front more than once is labelled once.
                 "name": candidate.row.model if member and name not in named else "",
                 "top-1": f"{percent(candidate.top1)}, {candidate.source}",
             }
@@ -330,7 +328,7 @@ def _chart(race: _Race) -> Panel:
         shape=shape(records, legend),
         tooltip=tooltip(),
     )
-    # A front has nothing above it on its left, but a name needs room there.
+    # Labels on the left half are aligned left, those on the right half right, to stay inside.
     middle = (fastest * slowest) ** 0.5
     sides: list[tuple[str, Literal["left", "right"], int]] = [
         ("<", "left", -4),

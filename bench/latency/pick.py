@@ -1,4 +1,4 @@
-"""Picks what to serve: of one network the fastest, of all within limits of latency and accuracy."""
+"""Picks candidates to serve: the fastest of a network, or the best of all within given limits."""
 
 from __future__ import annotations
 
@@ -15,19 +15,18 @@ from bench.measure.timing import overlap
 from core.errors import UserError
 from report.format import ms, percent
 
-PRECISIONS = ("fp32", "fp16", "int8")  # the one to prefer first, where speed does not decide
-_NAMED = 2  # ties that are named; more are counted
+PRECISIONS = ("fp32", "fp16", "int8")  # order of preference among ties
+_NAMED = 2  # if there are more ties, only their number is given
 _UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pick:
-    """The candidate of one network that is to be served.
+    """The candidate of a network that is to be served.
 
     Attributes:
-        row: the candidate, at batch 1.
-        ties: servable candidates whose interval of p50 overlaps that of the fastest, ``row`` left
-            out; empty where one is clearly the fastest.
+        row: the candidate, at batch size 1.
+        ties: other servable candidates whose interval of p50 overlaps that of the fastest.
     """
 
     row: Row
@@ -35,14 +34,14 @@ class Pick:
 
     @property
     def tied(self) -> str:
-        """Returns the ties in words: ``a and b``, or ``5 others``."""
+        """Returns the ties as text: ``a and b``, or ``5 others``."""
         if len(self.ties) > _NAMED:
             return f"{len(self.ties)} others"
         return " and ".join(title(tie) for tie in self.ties)
 
     @property
     def sentence(self) -> str:
-        """Returns the choice in words, with the ties that were broken."""
+        """Returns a sentence with the pick and its ties."""
         row = self.row
         text = f"{row.network}: serve {title(row)}, p50 {p50(row) * 1e3:.2f} ms at batch 1"
         if self.ties:
@@ -51,16 +50,16 @@ class Pick:
 
 
 def servable(row: Row) -> bool:
-    """Returns whether a server may use what ``row`` measured: verified, and without torch."""
+    """Returns whether a server can use the candidate: measured, verified, in a servable runtime."""
     known = row.runtime is not None and is_servable(row.runtime)
     return row.latency is not None and row.unverified is None and known
 
 
 def pick(sweep: Sweep, network: str) -> Pick | None:
-    """Returns the fastest servable candidate of ``network`` at batch 1, or None without one.
+    """Returns the fastest servable candidate of ``network`` at batch size 1, or None without one.
 
-    Candidates whose confidence interval of p50 overlaps that of the fastest are tied with it;
-    of these the one of highest precision is taken, then the one with the lowest p50.
+    Candidates whose 95 % interval of p50 overlaps that of the fastest tie with it. Among ties the
+    highest precision wins, then the lowest p50.
     """
     rows = [row for row in sweep.measured(network, batch=1) if servable(row)]
     if not rows:
@@ -72,12 +71,12 @@ def pick(sweep: Sweep, network: str) -> Pick | None:
 
 
 def pick_all(sweep: Sweep) -> dict[str, Pick]:
-    """Returns network to :func:`pick`, of the networks that have one."""
+    """Returns network to :func:`pick`, for the networks that have one."""
     return {network: best for network in sweep.networks() if (best := pick(sweep, network))}
 
 
 def write_pick(sweep: Sweep, chosen: Pick, artifacts: Path) -> Path:
-    """Returns the file beside the artifacts that now tells the server what to use."""
+    """Writes the pick for the server into the network's folder and returns the file's path."""
     row = chosen.row
     return save_pick(
         artifacts / row.network, saved_pick_of(sweep, row, row.folder.rpartition("/")[2])
@@ -85,7 +84,7 @@ def write_pick(sweep: Sweep, chosen: Pick, artifacts: Path) -> Path:
 
 
 def saved_pick_of(sweep: Sweep, row: Row, artifact: str) -> SavedPick:
-    """Returns the pick that a server reads, with ``artifact`` as the path of its folder."""
+    """Returns the pick in the form that the server reads; ``artifact`` is the folder's path."""
     machine = sweep.machine
     assert row.runtime is not None, "a measured row has a runtime"
     processor = machine.gpu if runs_on_gpu(row.runtime) else machine.cpu
@@ -101,11 +100,11 @@ def saved_pick_of(sweep: Sweep, row: Row, artifact: str) -> SavedPick:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Goal:
-    """The limits of latency and accuracy that a service must keep to.
+    """The limits of latency and accuracy.
 
     Attributes:
-        p99: most seconds of a call, at its 99th percentile; None is any.
-        min_top1: least top-1, in [0, 1]; None is the best there is within ``p99``.
+        p99: largest 99th percentile of latency in seconds; None for no limit.
+        min_top1: lowest top-1, in [0, 1]; None for the highest one available within ``p99``.
     """
 
     p99: float | None = None
@@ -116,20 +115,20 @@ class Goal:
             raise UserError(f"min-top1 is {self.min_top1:g}: a fraction from 0 to 1, such as 0.95")
 
     def holds(self, candidate: RatedRow) -> bool:
-        """Returns whether ``candidate`` keeps to both limits."""
+        """Returns whether ``candidate`` is within both limits."""
         fast = self.p99 is None or candidate.latency.p99 <= self.p99
         return fast and (self.min_top1 is None or candidate.top1 >= self.min_top1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Winner:
-    """The candidate to serve, and the front it was taken from.
+    """The candidate to serve, and its Pareto front.
 
     Attributes:
         candidate: the winner.
-        ties: candidates within the limits that take as long per image, beyond noise.
-        front: of all that a server could use, by latency and top-1, at the winner's batch size and
-            threads; a member may be outside the limits.
+        ties: candidates within the limits whose interval of p50 overlaps that of the fastest.
+        front: Pareto front of all servable candidates with the winner's batch size and threads;
+            members may be outside the limits.
     """
 
     candidate: RatedRow
@@ -138,10 +137,10 @@ class Winner:
 
 
 def seconds(text: str) -> float:
-    """Returns the seconds of ``5ms``, ``0.2s`` or ``800us``.
+    """Parses a duration such as ``5ms``, ``0.2s`` or ``800us`` and returns its seconds.
 
     Raises:
-        UserError: anything else.
+        UserError: not a duration, or 0.
     """
     found = re.fullmatch(r"([0-9]*\.?[0-9]+) ?(us|ms|s)", text.strip())
     if not found or float(found[1]) == 0:
@@ -150,20 +149,19 @@ def seconds(text: str) -> float:
 
 
 def choose(sweep: Sweep, goal: Goal) -> Winner:
-    """Returns what to serve: within the limits, the least time per image.
+    """Returns the servable candidate within the limits that has the lowest p50 per image.
 
-    Without a least top-1 it is, of those with the highest top-1 within ``goal.p99``, the one with
-    the least time per image. Where candidates tie, the higher precision is taken, then the smaller
-    batch, then fewer threads.
+    Without ``goal.min_top1``, only candidates with the highest top-1 within ``goal.p99`` compete.
+    Among ties the higher precision wins, then the smaller batch size, then fewer threads.
 
     Args:
-        sweep: rows of one data set; candidates without a top-1 are left out.
+        sweep: rows of one data set; candidates without a top-1 are ignored.
         goal: the limits.
 
     Raises:
-        UserError: nothing keeps to the limits; the message says what comes nearest.
+        UserError: no candidate is within the limits; the message names the nearest ones.
     """
-    # Random weights answer nothing, whatever their publisher's would reach.
+    # Random weights cannot classify, even if the network has a published top-1.
     able = [
         one for one in with_accuracy(sweep) if servable(one.row) and one.row.weights != "random"
     ]
@@ -202,7 +200,7 @@ def choose(sweep: Sweep, goal: Goal) -> Winner:
 
 
 def write_winner(sweep: Sweep, winner: Winner, artifacts: Path) -> Path:
-    """Returns the file in ``artifacts`` that now tells the server what to use of all networks."""
+    """Writes the winner for the server into ``artifacts`` and returns the file's path."""
     row = winner.candidate.row
     return save_pick(artifacts, saved_pick_of(sweep, row, row.folder))
 
@@ -212,7 +210,7 @@ def _per_image(candidate: RatedRow) -> float:
 
 
 def _tie(a: RatedRow, b: RatedRow) -> bool:
-    # Calls of different batch sizes are not the same thing to time: only p50 per image compares.
+    # Intervals are of calls, so they are comparable only for the same batch size and threads.
     same = (a.row.batch, a.row.threads) == (b.row.batch, b.row.threads)
     return same and overlap(a.latency, b.latency)
 

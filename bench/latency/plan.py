@@ -1,4 +1,4 @@
-"""What to measure: artifacts, batch sizes, threads and runtimes."""
+"""The artifacts, batch sizes, threads and runtimes to measure."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class Grid:
 
     Attributes:
         artifacts: folder of all artifacts.
-        model: only this network; None means all.
-        data: only artifacts for this data; None means all.
-        batches: images per call.
-        threads: CPU threads inside one call; each number is a candidate of its own.
-        runtimes: only these; none means all.
-        compile: whether torch-compile is measured, which takes minutes to compile a network.
+        model: only this network; None for all.
+        data: only artifacts for this data; None for all.
+        batches: batch sizes.
+        threads: numbers of CPU threads inside a call; each makes a separate candidate.
+        runtimes: only these; empty for all.
+        compile: whether to measure torch-compile, which takes minutes to compile a network.
     """
 
     artifacts: Path
@@ -53,25 +53,25 @@ class Grid:
 
 @dataclass(frozen=True, kw_only=True)
 class GridFlags:
-    """The flags of every command that measures artifacts."""
+    """Flags that all commands that measure artifacts have in common."""
 
     data: str | None = None
     """Only artifacts for this data; all if left out."""
     artifacts: Path = Path("artifacts")
     """Folder of all artifacts."""
     out: Path = Path("reports")
-    """Folder of the records that are kept, and of the report."""
+    """Folder of the records and the report."""
 
     def grid(self, **asked: Any) -> Grid:
-        """Returns the grid of ``asked``, fields of :class:`Grid`, in these artifacts."""
+        """Returns the grid with these flags and further fields of :class:`Grid`."""
         return Grid(artifacts=self.artifacts, data=self.data, **asked)
 
 
 def find_artifacts(grid: Grid) -> list[Path]:
-    """Returns the folders named like an artifact that ``grid`` asks for, sound or not, sorted.
+    """Returns the artifact folders that ``grid`` selects by name, sorted; does not validate them.
 
     Raises:
-        UserError: there is none; the message says what there is, or how to make one.
+        UserError: there is none; the message names similar ones, or says how to make one.
     """
     names = set(artifact_names())
     every = sorted(
@@ -95,5 +95,5 @@ def find_artifacts(grid: Grid) -> list[Path]:
 
 
 def network_of(artifacts: Path, folder: Path) -> str:
-    """Returns ``<model>-<data>`` of an artifact's folder under that of all artifacts."""
+    """Returns ``<model>-<data>`` of artifact ``folder``, which is inside ``artifacts``."""
     return folder.parent.relative_to(artifacts).as_posix()

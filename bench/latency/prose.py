@@ -1,4 +1,4 @@
-"""A sweep in words: the sentences and tables of its report, computed from its rows."""
+"""The sentences and tables of a sweep's report, computed from its rows."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from report.format import MISSING, millions, ms, percent
 from report.section import Report, Section, Table
 
 NAME = "latency"
-Cells = dict[int, dict[str, str]]  # by the id of a row, each of COLUMNS in words
-Missing = tuple[str, str, str, str, str]  # as _UNMEASURED names them
+Cells = dict[int, dict[str, str]]  # id of a row -> column of COLUMNS -> text of the cell
+Missing = tuple[str, str, str, str, str]  # columns of _UNMEASURED
 _UNMEASURED = ("Network", "Artifact", "Runtime", "Batch", "Why not")
-# What a terminal has room for; the report has the rest.
+# Columns that fit a terminal; the report has all.
 _SHOWN = ("Precision", "Runtime", "Batch", "p50 ms", "p99 ms", "x faster", "Top-1")
-# Standard deviation over mean above which a row is marked: its tail is the machine's, not its own.
+# Standard deviation over mean above which a row is marked as noisy: its tail is due to the machine.
 NOISY = 0.25
 COLUMNS = (
     "Network",
@@ -42,12 +42,12 @@ NUMERIC = frozenset(COLUMNS[3:14])
 
 
 def in_words(sweep: Sweep, picks: dict[str, Pick], *, folded: bool = False) -> Report:
-    """Returns the report of ``sweep`` but for charts and explaining sections.
+    """Returns the report of ``sweep`` without charts and explaining sections.
 
     Args:
-        sweep: what was measured.
-        picks: what to serve of each network.
-        folded: whether a page hides the table of all rows until it is asked for.
+        sweep: the measured sweep.
+        picks: network to its pick.
+        folded: whether the table of all rows is collapsed on the HTML page.
     """
     rows = [row for batch in sweep.batches() for row in sweep.measured(batch=batch)]
     cells = {id(row): measured_cells(sweep, row, picks) for row in rows}
@@ -70,7 +70,7 @@ def in_words(sweep: Sweep, picks: dict[str, Pick], *, folded: bool = False) -> R
 def _rows_sections(
     sweep: Sweep, cells: Cells, picks: dict[str, Pick], missing: Sequence[Missing], *, folded: bool
 ) -> list[Section]:
-    """Returns all rows: those measured, a group per network and batch, and those that were not."""
+    """Returns the tables of measured rows, grouped by network and batch size, and of the others."""
     groups = [
         rows
         for network in sweep.networks()
@@ -108,14 +108,14 @@ def _terminal_table(
 
 
 def _picked(rows: Sequence[Row], picks: dict[str, Pick]) -> frozenset[int]:
-    """Returns the numbers of the rows that are to be served."""
+    """Returns the indices of the picked rows."""
     return frozenset(
         number for number, row in enumerate(rows) if any(pick.row is row for pick in picks.values())
     )
 
 
 def _not_measured(missing: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
-    """Returns a line that counts what was not measured, with the first reason; none if nothing."""
+    """Returns a footnote with the number of unmeasured rows and the first reason; () if none."""
     if not missing:
         return ()
     reasons = list(dict.fromkeys(reason for *_, reason in missing))
@@ -132,7 +132,7 @@ def headline(sweep: Sweep) -> str:
 
 
 def subtitle(sweep: Sweep) -> str:
-    """Returns the line below the title: what was asked of which machine."""
+    """Returns the line below the title: MACs, processor, threads."""
     counts = sorted({row.macs for row in sweep.rows if row.macs is not None})
     parts = [f"{millions(counts[0])} MACs per image"] if len(counts) == 1 else []
     parts.append(sweep.machine.gpu or sweep.machine.cpu)
@@ -143,7 +143,7 @@ def subtitle(sweep: Sweep) -> str:
 
 
 def summary(sweep: Sweep, picks: dict[str, Pick]) -> list[str]:
-    """Returns the findings in plain sentences, each computed from the rows."""
+    """Returns the findings in sentences, computed from the rows."""
     if not sweep.measured():
         return ["Nothing could be measured on this machine; the reasons are below."]
     networks = sweep.networks()
@@ -168,7 +168,7 @@ def summary(sweep: Sweep, picks: dict[str, Pick]) -> list[str]:
 
 
 def picks_table(sweep: Sweep, picks: dict[str, Pick]) -> Table | None:
-    """Returns what to serve of each network, or None where the sentences say it of one."""
+    """Returns the table of picks; None for a single network, whose pick is in the summary."""
     if len(sweep.networks()) == 1:
         return None
     rows: list[tuple[str, ...]] = []
@@ -203,7 +203,7 @@ def picks_table(sweep: Sweep, picks: dict[str, Pick]) -> Table | None:
 
 
 def method(sweep: Sweep) -> list[str]:
-    """Returns how the figures came about, in sentences."""
+    """Returns how the figures were measured, in sentences."""
     plan = sweep.plan
     return [
         "Latency is seconds per call, by wall clock, from uint8 pixels on the host to float32 "
@@ -234,7 +234,7 @@ def method(sweep: Sweep) -> list[str]:
 
 
 def facts(sweep: Sweep) -> list[tuple[str, str]]:
-    """Returns what the machine is, as (name, value)."""
+    """Returns the properties of the machine as (name, value)."""
     machine = sweep.machine
     memory = "unknown" if machine.memory is None else f"{machine.memory / 2**30:.1f} GiB"
     gpu = f"{machine.gpu}, driver {machine.driver}" if machine.gpu else "none found"
@@ -271,7 +271,7 @@ def _clock(state: Conditions) -> str:
 
 
 def _reused(sweep: Sweep) -> str:
-    """Returns how many rows are of earlier runs, and so did not take turns with the last one."""
+    """Returns how many rows are of earlier runs, not interleaved with the last; empty if none."""
     earlier = sorted(row.when for row in sweep.measured() if row.when < sweep.before.when)
     if not earlier:
         return ""
@@ -279,7 +279,7 @@ def _reused(sweep: Sweep) -> str:
 
 
 def _runs(sweep: Sweep) -> str | None:
-    """Returns the sentence on rows of several runs, or None where all are of one."""
+    """Returns the sentence on rows of several runs, or None if all are of one run."""
     runs = {row.when for row in sweep.measured()}
     if len(runs) < 2:
         return None
@@ -307,7 +307,7 @@ def _network_sentence(sweep: Sweep, best: Pick | None, network: str) -> str:
 
 
 def _spread(sweep: Sweep) -> str | None:
-    """Returns the sentence on why MACs are not time, for one network, or None with one row."""
+    """Returns the sentence on the range of MACs per second of a network; None with one row."""
     rated = [(rate, row) for row in sweep.measured(batch=1) if (rate := row.rate)]
     if len(rated) < 2:
         return None
@@ -321,7 +321,7 @@ def _spread(sweep: Sweep) -> str | None:
 
 
 def measured_cells(sweep: Sweep, row: Row, picks: dict[str, Pick]) -> dict[str, str]:
-    """Returns the text of each of :data:`COLUMNS` for a row that was measured."""
+    """Returns the text of each of :data:`COLUMNS` for a measured row."""
     latency = row.latency
     assert latency is not None, "rows without a latency have other columns"
     low, high = latency.interval
@@ -352,9 +352,9 @@ def measured_cells(sweep: Sweep, row: Row, picks: dict[str, Pick]) -> dict[str, 
 
 
 def unmeasured(sweep: Sweep) -> list[Missing]:
-    """Returns (network, artifact, runtime, batches, reason) of what has no latency.
+    """Returns (network, artifact, runtime, batches, reason) of the rows without a latency.
 
-    Batch sizes that share a reason share a line.
+    Batch sizes with the same reason are merged into one line.
     """
     lines: dict[tuple[str, str, str, str], list[int]] = {}
     for row in sweep.rows:
@@ -373,7 +373,7 @@ def _notes(sweep: Sweep, row: Row, picks: dict[str, Pick]) -> list[str]:
     if pick and pick.row is row:
         notes.append("served")
     if row.weights == "random" and len(sweep.networks()) > 1:
-        notes.append("random weights")  # of one network the subtitle says it
+        notes.append("random weights")  # for a single network the subtitle says so
     if row.unverified is not None:
         notes.append(f"unverified: {row.unverified}")
     if row.latency and row.latency.variation > NOISY:

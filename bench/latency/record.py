@@ -1,7 +1,7 @@
-"""Rows of a sweep, one for each candidate, and the file that keeps them.
+"""Rows of a sweep, one for each candidate, and the file that stores them.
 
-`latency.jsonl` holds a header (schema, machine, plan, conditions) on its first line and a row on
-each other. Rows of earlier runs on the same machine stay in it.
+The first line of `latency.jsonl` is a header (schema, machine, plan, conditions), each other line a
+row. Rows of earlier runs on the same machine are kept.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from core.record_file import RecordFile
 from models.cost import Kind, layer_costs, sum_costs
 from report.format import MISSING, percent
 
-# Where a call begins and ends: in the host's memory, timed by wall clock; or, pixels and logits
-# staying on a GPU, between two CUDA events, launched kernel by kernel or replayed as a CUDA graph.
+# Where the input and output of a call are. "host": in host memory, timed by wall clock. "device"
+# and "graph": in GPU memory, timed by CUDA events; "graph" replays the call as a CUDA graph.
 Place = Literal["host", "device", "graph"]
 PLACES: tuple[Place, ...] = get_args(Place)
 Key = tuple[str, str | None, int, int]  # folder, runtime, batch, threads
@@ -46,11 +46,11 @@ class Costs:
         macs: multiply-accumulates.
         parameters: elements of the torch network's weights and biases.
         activations: elements of the outputs of convolutions and matrix products.
-        bytes_moved: input, weights and output of each layer, as if none was fused.
+        bytes_moved: bytes of the inputs, weights and outputs of all layers, without fusion.
         kernels: layers that compute or move something.
         depthwise: fraction of ``macs`` in depthwise convolutions.
-        pointwise: likewise, in 1x1 convolutions.
-        grouped: likewise, in other convolutions with groups.
+        pointwise: fraction of ``macs`` in 1x1 convolutions.
+        grouped: fraction of ``macs`` in other grouped convolutions.
     """
 
     macs: int
@@ -84,29 +84,29 @@ def count_costs(artifact: Artifact) -> Costs:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One candidate: an artifact in a runtime at a batch size; its latency, or why there is none.
+    """A candidate: an artifact in a runtime at a batch size; its latency, or why it has none.
 
     Attributes:
         model: registry name of the network.
-        data: name of the data it answers for.
-        folder: the artifact's folder, under the folder of all artifacts.
-        format: what kind of model file; with ``precision``, the folder's name.
-        precision: property of the graph.
-        runtime: what executed it; None where the artifact itself could not be read.
-        batch: images per call.
-        threads: CPU threads inside one call.
-        latency: every sample from host to host, by wall clock, or None.
-        reason: why there is no latency; None where there is one.
-        device: every sample of what stays on the GPU, by CUDA events; in words, why there is
-            none; None where nothing is on a GPU.
-        graph: likewise, replayed as a CUDA graph.
-        costs: what the float32 graph costs; on rows of the onnx-fp32 artifact, None on others.
-        weights, macs, parameters, size, sha256, metrics, unverified: the artifact's own words
-            (``size``: bytes of the model file, ``sha256``: its digest); None where it could not
-            be read, and ``metrics`` also where no accuracy was measured.
+        data: name of the data set.
+        folder: the artifact's folder, relative to the folder of all artifacts.
+        format: format of the model file; with ``precision`` the folder's name.
+        precision: precision of the graph.
+        runtime: name of the runtime; None if the artifact could not be loaded.
+        batch: batch size.
+        threads: CPU threads inside a call.
+        latency: samples from host to host, by wall clock, or None.
+        reason: why there is no latency; None if there is one.
+        device: samples with pixels and logits in GPU memory, by CUDA events; a text says why there
+            are none; None for runtimes that do not use a GPU.
+        graph: the same, replayed as a CUDA graph.
+        costs: costs of the float32 graph; None unless the row is of the onnx-fp32 artifact.
+        weights, macs, parameters, size, sha256, metrics, unverified: from the artifact's manifest
+            (``size``: bytes of the model files, ``sha256``: digest of the model file); None if it
+            could not be loaded, ``metrics`` also if no accuracy was measured.
         machine: key of the machine in the header.
-        when: UTC date and time at which the run began that measured it, ISO 8601. Only rows of one
-            run took turns beside each other.
+        when: UTC date and time of the start of the run that measured it, ISO 8601. Only rows of
+            the same run were interleaved.
     """
 
     model: str
@@ -134,12 +134,12 @@ class Row:
 
     @property
     def key(self) -> Key:
-        """Returns what tells rows apart: the artifact's folder, runtime, batch and threads."""
+        """Returns the key that identifies the row: folder, runtime, batch and threads."""
         return self.folder, self.runtime, self.batch, self.threads
 
     @property
     def network(self) -> str:
-        """Returns the folder of the network's artifacts: ``<model>-<data>``."""
+        """Returns the name of the folder of the network's artifacts, ``<model>-<data>``."""
         return self.folder.rpartition("/")[0]
 
     def at(self, place: Place) -> Latency | None:
@@ -148,7 +148,7 @@ class Row:
         return found if isinstance(found, Latency) else None
 
     def with_latency(self, place: Place, found: Latency | str | None) -> Row:
-        """Returns the row with the latency at ``place``, or, in words, why there is none."""
+        """Returns the row with the latency at ``place``, or with a text that says why not."""
         if place == "device":
             return replace(self, device=found)
         if place == "graph":
@@ -159,7 +159,7 @@ class Row:
 
     @property
     def rate(self) -> float | None:
-        """Returns the MACs per second that were reached at p50, or None."""
+        """Returns the MACs per second at p50, or None."""
         if self.latency is None or self.macs is None:
             return None
         return self.macs * self.batch / self.latency.p50
@@ -167,14 +167,14 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """What was measured on one machine.
+    """The measurements of one machine.
 
     Attributes:
-        machine: this machine.
-        plan: how much was measured in the last run.
-        rows: all candidates, those of earlier runs too.
-        before: state of the machine when the last run began.
-        after: likewise, when it ended.
+        machine: the machine.
+        plan: plan of the last run.
+        rows: all candidates, including those of earlier runs.
+        before: conditions of the machine at the start of the last run.
+        after: conditions at its end.
     """
 
     machine: Machine
@@ -184,7 +184,7 @@ class Sweep:
     after: Conditions
 
     def only(self, model: str | None = None, data: str | None = None) -> Sweep:
-        """Returns the sweep without the networks that are not asked for.
+        """Returns the sweep of only this network and data; None for any.
 
         Raises:
             UserError: no row is left.
@@ -212,7 +212,7 @@ class Sweep:
         return sorted(rows, key=lambda row: p50(row) / row.batch)
 
     def at(self, place: Place) -> Sweep:
-        """Returns the sweep of what was measured at ``place``, as if only that had been."""
+        """Returns the sweep with the latency at ``place`` as the latency of each row."""
         return replace(self, rows=tuple(replace(r, latency=r.at(place)) for r in self.rows))
 
     def networks(self) -> list[str]:
@@ -228,13 +228,13 @@ class Sweep:
         return sorted({row.threads for row in self.rows})
 
     def peers(self, row: Row) -> list[Row]:
-        """Returns the measured rows of its network, batch size and threads, the fastest first."""
+        """Returns the measured rows of the same network, batch and threads, the fastest first."""
         return self.measured(row.network, row.batch, row.threads)
 
     def eager(self, row: Row) -> Row | None:
-        """Returns torch eager at the network, batch size and threads of ``row``, if measured.
+        """Returns the row of torch eager in fp32 among the :meth:`peers` of ``row``, or None.
 
-        It is that in fp32, on the GPU for what runs there.
+        It is that of torch on the GPU if the runtime of ``row`` uses the GPU.
         """
         on_gpu = row.runtime is not None and runs_on_gpu(row.runtime)
         eager = ("torch-cuda" if on_gpu else "torch", "fp32")
@@ -242,14 +242,14 @@ class Sweep:
         return next((peer for peer in peers if (peer.runtime, peer.precision) == eager), None)
 
     def times_torch(self, row: Row) -> Spread | str:
-        """Returns how many times faster than torch eager ``row`` is; in words, why not."""
+        """Returns the speedup of ``row`` over torch eager; a text says why it is unknown."""
         eager = self.eager(row)
         if eager is None or row.latency is None:
             return "torch eager was not measured beside it"
         return times(eager, row)
 
     def tied(self, row: Row) -> list[Row]:
-        """Returns the other rows of :meth:`peers` that ``row`` cannot be told from."""
+        """Returns the other :meth:`peers` whose interval of p50 overlaps that of ``row``."""
         if row.latency is None:
             return []
         others = self.peers(row)
@@ -257,21 +257,21 @@ class Sweep:
 
 
 def latency(row: Row) -> Latency:
-    """Returns the latency of a row that was measured."""
+    """Returns the latency of a measured row."""
     assert row.latency is not None, "only measured rows have a latency"
     return row.latency
 
 
 def p50(row: Row) -> float:
-    """Returns the median latency, in seconds, of a row that was measured."""
+    """Returns the median latency of a measured row in seconds."""
     return latency(row).p50
 
 
 def times(over: Row, under: Row) -> Spread | str:
-    """Returns how many times as long ``over`` takes as ``under``, turn by turn.
+    """Returns the latency of ``over`` divided by that of ``under``, turn by turn.
 
-    In words, why there is no such figure: a machine is faster in one run than in another, so only
-    rows of one run are divided by each other.
+    A text says why there is no ratio: only rows of the same run are divided, as the speed of a
+    machine varies between runs.
     """
     if over.when != under.when:
         return (
@@ -285,7 +285,7 @@ def times(over: Row, under: Row) -> Spread | str:
 
 
 def is_asked(network: str, model: str | None, data: str | None) -> bool:
-    """Returns whether ``<model>-<data>`` is of this model and data; None is any."""
+    """Returns whether ``network``, ``<model>-<data>``, matches model and data; None matches any."""
     start = "" if model is None else f"{canonical_name(model)}-"
     end = "" if data is None else f"-{data}"
     return network.startswith(start) and network.endswith(end)
@@ -294,7 +294,7 @@ def is_asked(network: str, model: str | None, data: str | None) -> bool:
 @with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True, kw_only=True)
 class SweepHeader:
-    """What all rows of a file share."""
+    """The first line of the file; the attributes are those of :class:`Sweep`."""
 
     schema: int
     machine: Machine
@@ -307,7 +307,7 @@ RECORDS = RecordFile(SweepHeader, Row, schema=SCHEMA, remedy=_REMEDY)
 
 
 def write_sweep(sweep: Sweep, folder: Path) -> Path:
-    """Returns the file in ``folder`` that now holds ``sweep``; it appears by rename, whole."""
+    """Writes ``sweep`` into ``folder`` atomically and returns the path of the file."""
     header = SweepHeader(
         schema=SCHEMA,
         machine=sweep.machine,
@@ -319,10 +319,10 @@ def write_sweep(sweep: Sweep, folder: Path) -> Path:
 
 
 def read_sweep(path: Path) -> Sweep:
-    """Returns the sweep in the file ``path``, or in the folder ``path``.
+    """Reads the sweep in ``path``, a .jsonl file or the folder of ``latency.jsonl``.
 
     Raises:
-        UserError: there is none, or a line of it cannot be understood (its number is named).
+        UserError: no such file, or a line cannot be understood (the message has its number).
     """
     path = path if path.suffix == ".jsonl" else path / FILE
     if not path.is_file():
@@ -338,14 +338,14 @@ def read_sweep(path: Path) -> Sweep:
 
 
 def earlier_sweep(folder: Path, *, fresh: bool = False) -> Sweep | None:
-    """Returns what ``folder`` holds of this machine, or None.
+    """Returns the earlier sweep of this machine in ``folder``, or None.
 
-    A file of another machine, or of other versions of a library, is kept under another name, as a
-    new one will take its place: ``python -m bench compare`` takes both.
+    A file of another machine, or of other library versions, is renamed to make room for a new one;
+    ``python -m bench compare`` can compare both.
 
     Args:
-        folder: where :func:`write_sweep` writes.
-        fresh: whether a file that cannot be understood is kept aside, too, and not an error.
+        folder: the folder that :func:`write_sweep` writes to.
+        fresh: whether to rename a file that cannot be understood, too, instead of raising.
 
     Raises:
         UserError: a file that cannot be understood.
@@ -367,17 +367,17 @@ def earlier_sweep(folder: Path, *, fresh: bool = False) -> Sweep | None:
 
 
 def title(row: Row) -> str:
-    """Returns the artifact and runtime of a row: ``onnx-int8 in ort-cpu``."""
+    """Returns artifact and runtime of a row, such as ``onnx-int8 in ort-cpu``."""
     return f"{row.format}-{row.precision} in {row.runtime}"
 
 
 def top1(row: Row) -> str:
-    """Returns the artifact's own measured accuracy, with the number of images."""
+    """Returns the artifact's measured top-1 and the number of images, as text."""
     if row.metrics is None:
         return MISSING
     return f"{percent(row.metrics.top1)} of {row.metrics.images:,}"
 
 
 def threads(row: Row) -> str:
-    """Returns the CPU threads inside a call of ``row``: ``2 threads``."""
+    """Returns the number of CPU threads of ``row`` as text, such as ``2 threads``."""
     return f"{row.threads} thread{'s' if row.threads != 1 else ''}"

@@ -1,4 +1,4 @@
-"""A sweep as a report: everything said of it is computed here, once."""
+"""The report of a sweep, with all its sections and charts."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from report.write import Files, write_report
 
 
 def latency_report(sweep: Sweep, explained: Sequence[Section] = ()) -> Report:
-    """Returns all that is said of ``sweep``.
+    """Returns the report of ``sweep``.
 
     Args:
-        sweep: what was measured.
-        explained: what explains it; see :func:`explaining_sections`.
+        sweep: the measured sweep.
+        explained: further sections, such as :func:`explaining_sections`.
     """
     report = in_words(sweep, pick_all(sweep), folded=bool(explained))
     figures, poster = draw(sweep, report.title, report.subtitle)
@@ -39,7 +39,7 @@ def latency_report(sweep: Sweep, explained: Sequence[Section] = ()) -> Report:
 
 
 def explaining_sections(sweep: Sweep, folder: Path) -> list[Section]:
-    """Returns what explains ``sweep``, with the layers that ``folder`` holds of its networks."""
+    """Returns sections that explain ``sweep``, using the layer times recorded in ``folder``."""
     bounded = explain(folder, sweep)
     profiles = {
         (roof.times.network, roof.times.batch): roof.times
@@ -55,17 +55,17 @@ def explaining_sections(sweep: Sweep, folder: Path) -> list[Section]:
 
 
 def write_latency(sweep: Sweep, folder: Path, explained: Sequence[Section] = ()) -> Files:
-    """Returns the files in ``folder`` that now show ``sweep``, explained by these sections."""
+    """Writes the report of ``sweep`` into ``folder`` and returns its files."""
     return write_report(latency_report(sweep, explained), folder)
 
 
 def show(sweep: Sweep, folder: Path, *, every: bool = False) -> None:
-    """Writes the report and prints what it found and where it is.
+    """Writes the report, and prints it with the path of its page.
 
     Args:
-        sweep: what was measured.
-        folder: for the report; it may hold layers that explain ``sweep``.
-        every: print all rows and sentences, where a screen has no room for them.
+        sweep: the measured sweep.
+        folder: folder of the report; recorded layer times in it are used.
+        every: print all rows and sentences, even if they do not fit a screen.
     """
     report = latency_report(sweep, explaining_sections(sweep, folder))
     files = write_report(report, folder)

@@ -1,4 +1,4 @@
-"""A call on a GPU taken apart: copies, launches and the work itself."""
+"""Latency on a GPU, split into copies, kernel launches and computation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NAMES: dict[Place, str] = {
     "device": "on the GPU",
     "graph": "as a CUDA graph",
 }
-_SHAPES = ["circle", "square", "triangle-up"]  # of the places, in their order
+_SHAPES = ["circle", "square", "triangle-up"]  # in the order of PLACES
 _HEADER = (
     "Network",
     "Precision",
@@ -32,7 +32,7 @@ _HEADER = (
 
 
 def gpu_section(sweep: Sweep) -> Section | None:
-    """Returns each place of every candidate on a GPU, side by side; None where there is none."""
+    """Returns the latency of each GPU candidate at every place; None without such candidates."""
     rows = [row for row in sweep.measured() if row.device is not None or row.graph is not None]
     if not rows:
         return None
@@ -55,7 +55,7 @@ def gpu_section(sweep: Sweep) -> Section | None:
 
 
 def _sentence(rows: Iterable[Row], batch: int) -> str:
-    """Returns what launches and copies cost at ``batch``."""
+    """Returns a sentence on the cost of launches and copies at ``batch``."""
     here = [row for row in rows if row.batch == batch]
     parts = []
     if copies := _ratios(here, "host", "device"):
