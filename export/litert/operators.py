@@ -372,6 +372,36 @@ def _with_number(
     return made
 
 
+def _batch_norm(c: Converter, node: Any) -> None:
+    """One that follows no convolution, and so is in none: a product and a sum for each channel."""
+    source, result = c.real(node.input[0]), node.output[0]
+    scale, shift, mean, variance = (c.constant(node, index) for index in range(1, 5))
+    factor = scale / np.sqrt(variance + _attributes(node).get("epsilon", 1e-5))
+    shape = [1, -1] + [1] * (len(source.shape) - 2)
+
+    def number(name: str, values: Array) -> int:
+        laid = _laid(values.reshape(shape).astype(np.float32), source)
+        return c.stored_weight(f"{result}/{name}", laid)
+
+    scaled = _with_number(c, f"{result}/scaled", "MUL", source, number("factor", factor))
+    bias = number("bias", shift - mean * factor)
+    name, activation = _with_activation(c, node)
+    c.give(name, _with_number(c, name, "ADD", scaled, bias, activation=activation))
+
+
+def _gelu(c: Converter, node: Any) -> None:
+    source = c.real(node.input[0])
+    _emit(
+        c,
+        node.output[0],
+        "GELU",
+        [source.tensor],
+        source.order,
+        options="GeluOptions",
+        approximate=_attributes(node).get("approximate", b"none") == b"tanh",
+    )
+
+
 def _mean(c: Converter, node: Any) -> None:
     """GlobalAveragePool, and ReduceMean over constant axes."""
     values, result = _attributes(node), node.output[0]
@@ -547,6 +577,7 @@ def _identity(c: Converter, node: Any) -> None:
 HANDLERS: dict[str, Handler] = {
     "Add": _binary("ADD", "AddOptions"),
     "AveragePool": _pool("AVERAGE_POOL_2D"),
+    "BatchNormalization": _batch_norm,
     "Cast": _cast,
     "Clip": _clip,
     "Constant": lambda c, node: None,  # the converter has read it
@@ -556,6 +587,7 @@ HANDLERS: dict[str, Handler] = {
     "Div": _binary("DIV", "DivOptions"),
     "Dropout": _identity,
     "Flatten": _reshape,
+    "Gelu": _gelu,
     "Gemm": _gemm,
     "GlobalAveragePool": _mean,
     "HardSigmoid": _hard_sigmoid,

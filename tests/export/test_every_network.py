@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from artifact.runtimes.tensorrt_builder import build_engine
 from export.costs import countable
 from export.free_batch import keeps_images_apart, shape_nodes
+from export.litert.to_tflite import to_tflite
 from export.quantization.fp16 import to_fp16
 from export.to_onnx import to_onnx
 from models.cost import count_parameters, known_costs, layer_costs, network_cost
@@ -50,6 +52,9 @@ def test_exports_without_shape_arithmetic_and_builds_in_fp16(name: str) -> None:
     assert network_cost(model, parameters=parameters) == known_costs()[name]
     counted = [layer.macs for layer in layer_costs(model) if layer.macs]
     assert sorted(counted) == sorted(macs_of_modules(network.backbone, entry.native_size))
+
+    if find_spec("ai_edge_litert"):
+        assert len(to_tflite(model, half=True)) > 2 * parameters
 
     graph = to_fp16(model).SerializeToString()
     engine, _ = build_engine(graph, "tensorrt_rtx", batch_range=(1, 8))

@@ -84,6 +84,12 @@ class Shuffle(nn.Module):
         return self.last(values.mean([2, 3]))
 
 
+def settled(norm: nn.BatchNorm2d) -> nn.BatchNorm2d:
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        nn.init.uniform_(getattr(norm, name), 0.5, 2.0)
+    return norm
+
+
 def backbones() -> dict[str, nn.Module]:
     torch.manual_seed(0)
     return {
@@ -105,6 +111,8 @@ def backbones() -> dict[str, nn.Module]:
             nn.MaxPool2d(3, 2, 1),
             nn.Conv2d(3, 6, 3, 1, 1),
             nn.MaxPool2d(2, 2, ceil_mode=True),
+            settled(nn.BatchNorm2d(6)),  # after no convolution that it could be folded into
+            nn.GELU(),
             nn.AvgPool2d(3, 1, 1),
             nn.AvgPool2d(3, 1, 1, count_include_pad=False),
             nn.Hardtanh(0, 1),
