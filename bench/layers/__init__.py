@@ -1,1 +1,1 @@
-"""Layers: where a network's time goes, and what bounds it."""
+"""Times the layers of networks, compares them with a roofline, and predicts latency from them."""

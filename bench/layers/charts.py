@@ -1,4 +1,4 @@
-"""The charts of layers: where the time of a network goes, and the roofline of this machine."""
+"""Charts of layer times and of the roofline."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _QUIET = "#8b929c"
 
 
 def layer_chart(times: LayerTimes) -> alt.VConcatChart:
-    """Returns where MACs, bytes and milliseconds are, by kind, and the slowest layers."""
+    """Returns the chart of MACs, bytes and time by kind of layer, and of the slowest layers."""
     order = list(KIND_COLOURS)
     shares = [
         {"what": what, "share": value, "kind": share.kind, "order": order.index(share.kind)}
@@ -78,11 +78,11 @@ def layer_chart(times: LayerTimes) -> alt.VConcatChart:
 
 
 def roofline_chart(roofs: Sequence[Roof], peaks: Peaks) -> Any:
-    """Returns one view: the rate of each kind of layer against its operations for each byte.
+    """Returns the roofline chart: the rate of each kind of layer against its operations per byte.
 
     Args:
-        roofs: of one precision.
-        peaks: the lines.
+        roofs: networks of one precision.
+        peaks: peaks that are drawn as lines.
     """
     marks = [mark for roof in roofs for mark in _marks(roof)]
     used = [kind for kind in KIND_COLOURS if any(mark["kind"] == kind for mark in marks)]
@@ -133,7 +133,7 @@ def roofline_chart(roofs: Sequence[Roof], peaks: Peaks) -> Any:
 
 
 def _marks(roof: Roof) -> list[dict[str, Any]]:
-    """Returns a record for each kind of layer of ``roof`` that has MACs."""
+    """Returns a chart record for each kind of layer of ``roof`` that has MACs."""
     found = []
     for share in roof.times.shares():
         layers = [layer for layer in roof.times.layers if layer.kind == share.kind]
@@ -154,7 +154,7 @@ def _marks(roof: Roof) -> list[dict[str, Any]]:
 def _roofs(
     peak: float, peaks: Peaks, low: float, high: float, bottom: float
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Returns the ends of the roof lines inside the axes, and a label for each."""
+    """Returns the end points of the roofs inside the axes, and a label for each."""
     lines: list[dict[str, Any]] = []
     labels: list[dict[str, Any]] = []
     sizes = [size for size, _ in peaks.bandwidth]
@@ -172,5 +172,5 @@ def _roofs(
 
 
 def size_name(size: int) -> str:
-    """Returns bytes as ``64 KB`` or ``256 MB``, of 1024."""
+    """Returns a size in bytes as text, such as ``64 KB`` or ``256 MB`` (powers of 1024)."""
     return f"{size >> 20} MB" if size >= 1 << 20 else f"{size >> 10} KB"

@@ -1,4 +1,4 @@
-"""``python -m bench layers``, ``roofline`` and ``predict``: where time goes, and what bounds it."""
+"""``python -m bench layers``, ``roofline`` and ``predict``."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ from report.terminal import print_table
 
 @dataclass(frozen=True, kw_only=True)
 class Layers(GridFlags):
-    """Show where the milliseconds of a network go, layer by layer, against where its MACs are."""
+    """Show the time and the MACs of a network, layer by layer."""
 
     model: tyro.conf.Positional[str]
     """Network, by its registry name."""
     format: Literal["onnx-fp32", "onnx-fp16", "onnx-int8"] = "onnx-fp32"
     """Which of its artifacts."""
     batch: int = 1
-    """Images per call."""
+    """Batch size."""
     threads: int = 1
     """CPU threads inside one call."""
     runs: int = 100
-    """Calls that are looked at."""
+    """Number of profiled calls."""
 
     def __call__(self) -> None:
-        """Prints the kinds of layers, the slowest ones and where the report is."""
+        """Writes the page, and prints kinds of layers, the slowest layers and the page's path."""
         grid = self.grid(model=self.model, batches=(self.batch,), threads=(self.threads,))
         folders = [folder for folder in find_artifacts(grid) if folder.name == self.format]
         if len(folders) != 1:
@@ -74,25 +74,25 @@ class Layers(GridFlags):
 
 @dataclass(frozen=True, kw_only=True)
 class ProfileFlags(GridFlags):
-    """The flags of commands that profile many networks."""
+    """Flags that the commands that profile many networks have in common."""
 
     threads: int = 1
     """CPU threads inside one call."""
     fresh: bool = False
-    """Profile all of it anew; else what was profiled before of the same artifacts is reused."""
+    """Profile all artifacts again; otherwise stored profiles of the same artifacts are reused."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Roofline(ProfileFlags):
-    """Measure what this machine does at most, and how far networks are from it, and why."""
+    """Measure the peak rates of this machine, and how far networks are from their rooflines."""
 
     model: str | None = None
     """Only this network; all if left out."""
     batch: int = 1
-    """Images per call."""
+    """Batch size."""
 
     def __call__(self) -> None:
-        """Prints how far each network is from its lower limit, and the peaks."""
+        """Prints the ratio of each network's latency to its lower limit, and the peaks."""
         grid = self.grid(model=self.model, batches=(self.batch,), threads=(self.threads,))
         found = profile(load_graphs(grid), grid.batches, self.threads, self.out, fresh=self.fresh)
         print_section(roofline_section(found.roofs, found.missing))
@@ -100,13 +100,13 @@ class Roofline(ProfileFlags):
 
 @dataclass(frozen=True, kw_only=True)
 class Predict(ProfileFlags):
-    """Predict each network from the layers of other families, and say how far off that is."""
+    """Predict the latency of each network from the layers of other families."""
 
     batches: tuple[int, ...] = (1, 8)
-    """Images per call."""
+    """Batch sizes."""
 
     def __call__(self) -> None:
-        """Prints the errors, and each prediction."""
+        """Prints each prediction and the errors."""
         grid = self.grid(batches=self.batches, threads=(self.threads,))
         graphs = load_graphs(grid)
         check_families(family(graph.model) for graph in graphs)  # before minutes of profiling

@@ -1,4 +1,4 @@
-"""Measures the peaks of a CPU: products and convolutions in ONNX Runtime, and copies."""
+"""Measures the peak rates of a CPU: matrix products and convolutions in ONNX Runtime, copies."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from core.conditions import conditions
 Floats = npt.NDArray[np.float32]
 Work = Callable[[Floats, int], float]
 
-# Matrix products (rows, depth, columns): those of small networks, and larger ones for many cores.
+# Matrix products (rows, depth, columns) as in small networks, and larger ones for many cores.
 _PRODUCTS = ((128, 256, 256), (256, 512, 512), (512, 512, 512), (1024, 1024, 1024))
-# 3x3 convolutions of ResNets: (channels, side). In float32 they have kernels of their own.
+# 3x3 convolutions of ResNets: (channels, side). ONNX Runtime has special float32 kernels for them.
 _CONVOLUTIONS = ((64, 56), (128, 28), (256, 14))
 _PLAN = Plan(count=30, seconds=0.0, limit=0.1, rounds=5)
 # Working sets of one thread, in bytes: from a first-level cache to beyond most last-level ones.
 _SMALLEST, _LARGEST = 1 << 16, 1 << 28
-_ALONE = 1 << 20  # of smaller sets a copy is too short to be timed in several threads at once
-_ROUNDS, _SECONDS = 5, 0.004  # repetitions of a working set, and how long one takes about
+_ALONE = 1 << 20  # copies of smaller sets are too short to be timed in several threads at once
+_ROUNDS, _SECONDS = 5, 0.004  # repetitions for each working set, and seconds of one, about
 
 
 def cpu_peaks(threads: int) -> Peaks:
-    """Returns the peaks of this machine's CPU, in a few seconds."""
+    """Measures the peaks of this machine's CPU, which takes a few seconds."""
     return Peaks(
         machine=this_machine().key,
         runtime="ort-cpu",
@@ -100,7 +100,7 @@ def _convolution(channels: int, side: int, threads: int) -> Call:
 def _bound(
     node: Any, x: Any, weights: Any, types: tuple[int, int], shape: tuple[int, ...], threads: int
 ) -> Call:
-    """Returns a call of one node, whose input and output stay where they are."""
+    """Returns a call of one node, whose input and output are bound to fixed memory."""
     import onnxruntime
     from onnx import helper, numpy_helper
 
@@ -121,10 +121,10 @@ def _bound(
 
 
 def _bandwidth(threads: int) -> list[tuple[int, float]]:
-    """Returns the bytes per second within sets of growing size: the best of copying and reading.
+    """Returns (working set in bytes, bytes per second), the better of copying and reading.
 
-    A set is split between the threads. A part that is too small to be timed beside the others is
-    timed alone, and the others are taken to be as fast: they have caches of their own.
+    A set is split among the threads. If the parts are too small to be timed at the same time, one
+    is timed, and the others are assumed to be equally fast, as each core has its own cache.
     """
     memory = np.ones((threads, _LARGEST // threads // 4), np.float32)
     found = []
@@ -139,7 +139,7 @@ def _bandwidth(threads: int) -> list[tuple[int, float]]:
 
 
 def _moved(work: Work, parts: Floats, pool: ThreadPoolExecutor) -> float:
-    """Returns the most bytes per second that ``work`` moves in all ``parts`` at once."""
+    """Returns the highest bytes per second of ``work`` in all ``parts`` at the same time."""
     nothing = min(work(parts[0, :2], 1000) for _ in range(_ROUNDS)) / 1000
     count = max(1, round(_SECONDS / work(parts[0], 1)))
     barrier = Barrier(len(parts))
@@ -153,7 +153,7 @@ def _moved(work: Work, parts: Floats, pool: ThreadPoolExecutor) -> float:
 
 
 def _copy(part: Floats, count: int) -> float:
-    """Returns the seconds of copying one half of ``part`` to the other, ``count`` times."""
+    """Returns the seconds to copy one half of ``part`` to the other, ``count`` times."""
     half = len(part) // 2
     start = time.perf_counter()
     for _ in range(count):
@@ -162,7 +162,7 @@ def _copy(part: Floats, count: int) -> float:
 
 
 def _read(part: Floats, count: int) -> float:
-    """Returns the seconds of looking for the largest of ``part``, ``count`` times."""
+    """Returns the seconds to compute the maximum of ``part``, ``count`` times."""
     start = time.perf_counter()
     for _ in range(count):
         part.max()

@@ -1,4 +1,4 @@
-"""Explains the latency of networks by their layers, lower limits and a prediction."""
+"""Explains the latency of networks by layer times, roofline limits and a prediction."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from core.cli import notes
 from core.errors import UserError
 from report.section import Section
 
-RUNTIME = "ort-cpu"  # whose kernels are profiled, and whose peaks are measured
+RUNTIME = "ort-cpu"  # runtime that is profiled and whose peaks are measured
 PRECISIONS = ("fp32", "int8")  # ONNX Runtime computes an fp16 graph in fp32 on a CPU
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Bounded:
-    """Networks under the peaks that were measured with their layers, and those without layers."""
+    """Networks with their rooflines, and those without layer times."""
 
     roofs: tuple[Roof, ...]
     missing: tuple[Missing, ...]
 
     def sections(self) -> list[Section]:
-        """Returns what bounds the layers, and how well their latency is predicted.
+        """Returns the sections on rooflines and on prediction.
 
-        Nothing comes of nothing, and no section on prediction of fewer than three families.
+        Without networks there is none; with fewer than three families none on prediction.
         """
         if not self.roofs and not self.missing:
             return []
@@ -45,12 +45,13 @@ class Bounded:
 
 
 def explain(out: Path, sweep: Sweep) -> Bounded:
-    """Returns the layers that ``out`` holds of the networks of ``sweep``, at the fewest threads.
+    """Returns the layers stored in ``out`` for the networks of ``sweep``, at the fewest threads.
 
-    Where the two show the same call they must agree, and then it is that of ``sweep``.
+    Layers whose latency does not agree with the row of ``sweep`` are left out; the others get the
+    latency of that row.
 
     Raises:
-        UserError: a file there that cannot be understood.
+        UserError: a file cannot be understood.
     """
     asked = set(sweep.networks())
     layers = [times for times in known_layers(out) if times.network in asked]
@@ -59,9 +60,9 @@ def explain(out: Path, sweep: Sweep) -> Bounded:
 
 
 def load_graphs(grid: Grid) -> list[Artifact]:
-    """Returns the artifacts of ``grid`` that ONNX Runtime runs on a CPU in their own precision.
+    """Loads the fp32 and int8 ONNX artifacts of ``grid``.
 
-    Those that cannot be read are left out, with a line that says why.
+    Artifacts that cannot be loaded are left out, with a message on stderr.
     """
     names = [f"onnx-{precision}" for precision in PRECISIONS]
     found = []
@@ -83,18 +84,18 @@ def profile(
     sweep: Sweep | None = None,
     fresh: bool = False,
 ) -> Bounded:
-    """Returns the fp32 and int8 graphs among ``artifacts`` under the peaks of this machine.
+    """Profiles the fp32 and int8 graphs among ``artifacts`` and returns them with rooflines.
 
-    Layers are interleaved with the calls they explain, peaks measured right after; both are
-    kept in ``out``. What is there already is taken, if it was measured so and explains its call.
+    Profiled calls are interleaved with unprofiled ones, and the peaks are measured right after;
+    both are stored in ``out``. Stored layers are reused if they agree with the latency.
 
     Args:
-        artifacts: sound ones.
-        batches: images of a call.
+        artifacts: loaded artifacts; others than fp32 and int8 graphs are ignored.
+        batches: batch sizes.
         threads: CPU threads inside a call.
-        out: for ``layers.jsonl`` and ``peaks.json``.
+        out: folder of ``layers.jsonl`` and ``peaks.json``.
         sweep: rows of the same artifacts that the layers must agree with.
-        fresh: profile all of them anew.
+        fresh: profile all of them again.
     """
     graphs = [one for one in artifacts if one.spec.is_graph and one.precision in PRECISIONS]
     judge = _Judge(out, sweep)
@@ -110,7 +111,7 @@ def profile(
 
 
 class _Judge:
-    """Puts layers under the peaks measured with them, or aside if they do not explain a call."""
+    """Joins layers with the peaks of the same run, and rejects those that disagree with a call."""
 
     def __init__(self, out: Path, sweep: Sweep | None) -> None:
         rows = sweep.measured() if sweep else []
@@ -126,7 +127,7 @@ class _Judge:
         }
 
     def __call__(self, times: LayerTimes) -> Roof | str:
-        """Returns ``times`` with the call that the report shows, or in words why not."""
+        """Returns the roofline of ``times`` with the report's latency, or why it is rejected."""
         row = self._rows.get(times.key)
         peaks = self._peaks.get((times.machine, times.threads, times.when))
         if peaks is None:
@@ -137,7 +138,7 @@ class _Judge:
         return roof(replace(times, call=call), peaks)
 
     def bound(self, rows: Iterable[LayerTimes]) -> Bounded:
-        """Returns all of ``rows``."""
+        """Returns the rooflines of ``rows``, and the rejected ones with the reason."""
         roofs, missing = [], []
         for times in rows:
             found = self(times)
@@ -156,10 +157,10 @@ class _Judge:
 
 
 def predict(roofs: Sequence[Roof]) -> Section:
-    """Returns how well ``roofs`` are predicted.
+    """Returns the section on predicting each of ``roofs`` from those of other families.
 
     Raises:
-        UserError: networks of fewer than three families.
+        UserError: fewer than three families.
     """
     families = {roof.times.model: family(roof.times.model) for roof in roofs}
     known = {model: name for model, name in families.items() if name}

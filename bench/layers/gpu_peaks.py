@@ -1,4 +1,4 @@
-"""Measures the peaks of a GPU in torch: products of matrices, and copies."""
+"""Measures the peak rates of a GPU in torch: matrix products and copies."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from core.conditions import conditions
 from export.torch_cuda import only_fp32
 
 RUNTIME = "torch-cuda"
-# Matrix products (rows, depth, columns): which shape is fastest differs from GPU to GPU.
+# Matrix products (rows, depth, columns); which shape is fastest depends on the GPU.
 _PRODUCTS = ((4096, 4096, 4096), (8192, 4096, 8192), (8192, 8192, 8192), (16384, 2048, 8192))
 _TYPES: dict[Precision, torch.dtype] = {"fp16": torch.float16, "fp32": torch.float32}
-# Working sets in bytes, source and copy together: from what a cache holds to far beyond it.
+# Working sets in bytes, source and copy together, from cache size to far beyond.
 _SETS = tuple(1 << power for power in range(22, 32))
-_LEAST_MOVED = 1 << 30  # bytes of one timed replay, so that its launch does not count
-_KERNELS = 200  # of one timed replay, to see what one takes at least
+_LEAST_MOVED = 1 << 30  # bytes per timed replay, so that launch overhead is negligible
+_KERNELS = 200  # kernels per timed replay, to measure the launch overhead
 _TIMES = 8
 
 
 def gpu_peaks(threads: int) -> Peaks:
-    """Returns the peaks of the first GPU, the best of several shapes and repetitions, in seconds.
+    """Measures the peaks of the first GPU, the best of several shapes and repetitions.
 
-    Tensor cores multiply fp16; fp32 is without TF32. Bytes count when they are read and when they
-    are written.
+    It takes seconds. fp16 uses tensor cores, fp32 is without TF32. A copied byte counts twice, as
+    it is read and written.
 
     Raises:
         RuntimeUnavailable: there is no GPU.
@@ -52,9 +52,9 @@ def gpu_peaks(threads: int) -> Peaks:
 
 
 def _flops(dtype: torch.dtype, rows: int, depth: int, columns: int) -> float:
-    """Returns the operations per second of a product of random matrices."""
+    """Returns the operations per second of multiplying random matrices."""
     left = torch.randn(rows, depth, device="cuda", dtype=dtype)
-    # Columns in memory one after the other, as weights of a linear layer are.
+    # Column-major, like the weights of a linear layer.
     right = torch.randn(columns, depth, device="cuda", dtype=dtype).T
     product = torch.empty(rows, columns, device="cuda", dtype=dtype)
     seconds = _seconds(lambda: torch.mm(left, right, out=product))
@@ -62,9 +62,9 @@ def _flops(dtype: torch.dtype, rows: int, depth: int, columns: int) -> float:
 
 
 def _bandwidth(size: int) -> float:
-    """Returns the bytes per second of moving one half of ``size`` bytes to the other.
+    """Returns the bytes per second, read and written, in a working set of ``size`` bytes.
 
-    The best of a copy and of a kernel that multiplies by one: which is faster differs.
+    The better of a copy and a multiplication by one, as either may be faster.
     """
     source, target = torch.ones(2, size // 8, device="cuda").unbind()
     count = max(1, _LEAST_MOVED // size)
@@ -82,7 +82,7 @@ def _bandwidth(size: int) -> float:
 
 
 def _launch() -> float:
-    """Returns the seconds that a kernel takes at least inside a CUDA graph."""
+    """Returns the seconds of a trivial kernel inside a CUDA graph."""
     number = torch.zeros(1, device="cuda")
 
     def count() -> torch.Tensor:
@@ -99,7 +99,7 @@ def _fits(size: int) -> bool:
 
 
 def _seconds(work: Callable[[], torch.Tensor]) -> float:
-    """Returns the least seconds of several replays of ``work``, after as many untimed ones."""
+    """Returns the minimum time of several replays of ``work``, after as many untimed ones."""
     elapse: Callable[[], float] = partial(Replay.elapse, Replay(work))
     for _ in range(_TIMES):
         elapse()

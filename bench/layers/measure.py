@@ -1,6 +1,6 @@
 """Profiles the layers of many artifacts in one run, interleaved, and joins them with their costs.
 
-What cannot be profiled is a line with its reason; what was profiled before is not profiled again.
+Artifacts that cannot be profiled are listed with the reason; stored profiles are reused.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ from core.errors import UserError, in_words
 from core.preprocess import Pixels
 from models.cost import BYTES, VIEWS, LayerCost, kind_without_weights, layer_costs
 
-# What ONNX Runtime adds to the name of a layer, or of its result, when it rewrites it.
+# Prefixes and suffixes that ONNX Runtime adds to names of nodes and outputs when it rewrites them.
 _DECORATED = re.compile(
     r"(?:InsertedPrecisionFreeCast_)?(.*?)(?:_nchwc|_token_\d+|/QuickGeluFusion/)?"
 )
-# Some 50 calls of a small network, of a large one as many as 0.3 s hold, in five turns: at least
-# five, with the profiler and as many without.
+# About 50 calls of a small network, fewer of a large one (0.3 s), in five turns; the same number
+# with and without the profiler.
 PLAN = Plan(count=50, seconds=0.0, limit=0.3, rounds=5)
 
 
@@ -52,17 +52,17 @@ def join(
 ) -> list[LayerTime]:
     """Returns a layer for each of ``kernels``.
 
-    A kernel computes the layer it is named after, and those before it that no kernel is named
-    after: they were fused with it. Its cost is that of the one with the most MACs.
+    A kernel computes the layer whose name it has, and the layers before it without a kernel, which
+    were fused with it. It gets the cost of the one with the most MACs.
 
     Args:
-        model: ``ModelProto`` that the kernels are of.
+        model: ``ModelProto`` of the profiled graph.
         kernels: from :class:`bench.layers.profiler.Profiler`.
-        precision: of the values that are moved.
-        batch: images of a call.
+        precision: precision of the graph's activations and weights.
+        batch: batch size.
 
     Raises:
-        UserError: layers with MACs that no kernel is named after, or fused with.
+        UserError: layers with MACs that belong to no kernel.
     """
     costs, fused = layer_costs(model), _fused(model.graph, kernels)
     lost = [cost.name for cost in costs if cost.macs and cost.name not in fused]
@@ -78,7 +78,7 @@ def join(
     nodes = {node.name: node for node in model.graph.node}
     layers = []
     for index, kernel in enumerate(kernels):
-        # Of several without MACs the last one: it is what the kernel is named after.
+        # Without any MACs the last one, which has the kernel's name.
         main = max(reversed(parts.get(index, [])), key=lambda cost: cost.macs, default=None)
         if main is None:
             layers.append(_added(kernel))
@@ -122,17 +122,17 @@ def _layer_time(
 
 
 def _read(kernel: Kernel, main: LayerCost, node: Any) -> int:
-    """Returns how many of its input bytes a kernel must read."""
+    """Returns how many bytes of its inputs a kernel must read."""
     if kernel.op == "Slice":
         return min(kernel.read, kernel.written)
-    if main.kind == "pointwise":  # it steps over pixels; the windows of others touch
+    if main.kind == "pointwise":  # with strides it skips pixels; larger windows cover all
         strides = next((a.ints for a in node.attribute if a.name == "strides"), ())
         return kernel.read // math.prod(strides)
     return kernel.read
 
 
 def _fused(graph: Any, kernels: Iterable[Kernel]) -> Mapping[str, int]:
-    """Returns the index of the kernel that computes a node, by the node's name."""
+    """Returns name of a node to index of the kernel that computes it."""
     nodes = {node.name for node in graph.node}
     makers = {name: node.name for node in graph.node for name in node.output}
     found: dict[str, int] = {}
@@ -156,13 +156,13 @@ def _fused(graph: Any, kernels: Iterable[Kernel]) -> Mapping[str, int]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Missing:
-    """What could not be profiled.
+    """An artifact that could not be profiled at a batch size.
 
     Attributes:
         network: ``<model>-<data>``.
         artifact: ``<format>-<precision>``.
-        batch: images of a call.
-        reason: why.
+        batch: batch size.
+        reason: why not.
     """
 
     network: str
@@ -173,12 +173,12 @@ class Missing:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Profiles:
-    """What was profiled, in the order that was asked for, and what could not be.
+    """The result of :func:`profile_all`.
 
     Attributes:
-        rows: all that was asked for and has layers, known from before or profiled now.
-        missing: what has none.
-        when: the date of the rows that were profiled now, UTC, ISO 8601; None where none was.
+        rows: layer times, reused or new, in the requested order.
+        missing: artifacts that could not be profiled.
+        when: UTC date and time of the new rows, ISO 8601; None if all were reused.
     """
 
     rows: tuple[LayerTimes, ...]
@@ -187,17 +187,17 @@ class Profiles:
 
 
 def measure_layers(artifact: Artifact, *, batch: int, threads: int, runs: int) -> LayerTimes:
-    """Returns how long each layer of ``artifact`` takes in ONNX Runtime on this CPU.
+    """Measures the time of each layer of ``artifact`` in ONNX Runtime on this CPU.
 
     Args:
-        artifact: an ONNX one; its golden images are what it is run on.
-        batch: images of a call.
+        artifact: an ONNX artifact; it is run on its golden images.
+        batch: batch size.
         threads: CPU threads inside a call.
-        runs: profiled calls, and as many without the profiler; fewer of a network that takes long.
+        runs: number of profiled calls, and of calls without the profiler; a slow network gets
+            fewer.
 
     Raises:
-        UserError: no ONNX artifact, a batch it does not take, or layers that no kernel is named
-            after.
+        UserError: not an ONNX artifact, an unsupported batch size, or layers without a kernel.
     """
     plan = Plan(count=runs, seconds=0.0)
     found = profile_all([artifact], batches=(batch,), threads=threads, plan=plan)
@@ -214,18 +214,17 @@ def profile_all(
     known: Sequence[LayerTimes] = (),
     plan: Plan = PLAN,
 ) -> Profiles:
-    """Returns the layers of every artifact at every batch size.
+    """Measures the layers of every artifact at every batch size.
 
-    All of them take turns, those of a kind with the profiler and without: a shared machine is slow
-    for seconds at a time.
+    All calls, with and without the profiler, are interleaved, as a shared machine can be slow for
+    seconds at a time.
 
     Args:
-        artifacts: ONNX ones; what others are is a reason.
-        batches: images of a call.
+        artifacts: ONNX artifacts; others are returned as missing.
+        batches: batch sizes.
         threads: CPU threads inside a call.
-        known: what was profiled before. It is reused where machine, versions and graph are the
-            same.
-        plan: how many calls of each.
+        known: earlier layer times, reused if machine, versions and graph are the same.
+        plan: number of calls and rounds.
     """
     machine, when = this_machine().key, conditions().when
     kept = {(row.key, row.sha256): row for row in known if row.machine == machine}
@@ -242,7 +241,7 @@ def profile_all(
                 try:
                     opened = opened or _open(artifact, threads, stack)
                     rows.append(_first_calls(opened, batch))
-                except Exception as error:  # native runtimes raise what they like
+                except Exception as error:  # native runtimes raise any type
                     missing.append(_missing(artifact, batch, error))
         cases = [row for row in rows if isinstance(row, _Case)]
         if not cases:
@@ -263,7 +262,7 @@ def profile_all(
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
-    """An artifact in two sessions: one as it is served, one that is profiled."""
+    """An artifact in two sessions: a normal one and a profiled one."""
 
     artifact: Artifact
     runtime: Runtime
@@ -272,18 +271,18 @@ class _Opened:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Case:
-    """What is measured: an artifact at a batch size."""
+    """An artifact at a batch size, to be measured."""
 
     opened: _Opened
     batch: int
     pixels: Pixels
 
 
-_Turn = tuple[_Case, bool] | ProbeKey  # and whether it is profiled
+_Turn = tuple[_Case, bool] | ProbeKey  # the second element: whether it is profiled
 
 
 def _open(artifact: Artifact, threads: int, stack: ExitStack) -> _Opened:
-    """Returns ``artifact`` in two sessions, which ``stack`` will close."""
+    """Opens ``artifact`` in two sessions; ``stack`` closes them."""
     if not artifact.spec.is_graph:
         raise UserError(
             f"{artifact.name} is no ONNX graph: layers are measured in ONNX Runtime; "
@@ -302,7 +301,7 @@ def _profiled_session(artifact: Artifact, threads: int, profile: Path) -> Any:
 
 
 def _first_calls(opened: _Opened, batch: int) -> _Case:
-    """Returns the artifact at a batch size, called once."""
+    """Returns the artifact at a batch size, after running it once."""
     pixels = golden_pixels(opened.artifact, batch)
     opened.runtime(pixels)
     return _Case(opened, batch, pixels)
@@ -311,7 +310,7 @@ def _first_calls(opened: _Opened, batch: int) -> _Case:
 def _take_turns(
     cases: Sequence[_Case], probe: OverheadProbe, plan: Plan
 ) -> tuple[dict[_Case, tuple[Latency, Latency]], Overhead]:
-    """Returns the latency of each case without the profiler and with it, and what that adds."""
+    """Returns each case's latency without and with the profiler, and the profiler's overhead."""
     calls: dict[_Turn, Call] = dict(probe.calls.items())
     for case in cases:
         calls[case, False] = partial(case.opened.runtime, case.pixels)

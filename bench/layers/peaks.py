@@ -1,7 +1,7 @@
-"""This machine's peak rates of operations and bytes, and the file that keeps them.
+"""This machine's peak rates of operations and bytes, and the file that stores them.
 
-A peak is the best of several shapes and of all repetitions, measured once: a machine that is slower
-today bounds what runs today.
+A peak is the best of several shapes and all repetitions of one run. Peaks of different runs are not
+combined, as the speed of a machine varies.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from core.files import write_whole
 from core.lazy import resolve
 from core.record_file import dump, parse, schema_of
 
-# Runtime -> what measures its peaks, from the number of CPU threads inside a call.
+# Runtime -> function that takes the number of CPU threads inside a call and measures the peaks.
 _MEASURERS = {
     "ort-cpu": "bench.layers.cpu_peaks:cpu_peaks",
     "torch-cuda": "bench.layers.gpu_peaks:gpu_peaks",
@@ -29,17 +29,17 @@ FILE = "peaks.json"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Peaks:
-    """The rates that no kernel of a runtime on a machine can exceed.
+    """The peak rates of a runtime on a machine.
 
     Attributes:
         machine: key of the machine.
-        runtime: what ran the matrix products.
+        runtime: runtime that ran the matrix products.
         threads: CPU threads inside a call.
-        flops: floating-point or integer operations per second, by precision; a
-            multiply-accumulate is two.
-        bandwidth: (bytes of a working set, bytes per second read and written), ascending.
-        launch: seconds that the call of a kernel takes at least.
-        when: UTC date and time, ISO 8601; that of the layers they were measured beside, if any.
+        flops: precision to floating-point or integer operations per second; a
+            multiply-accumulate counts as two.
+        bandwidth: (working set in bytes, bytes per second read and written), ascending.
+        launch: seconds to launch a kernel.
+        when: UTC date and time, ISO 8601; that of the layers measured in the same run, if any.
     """
 
     machine: str
@@ -51,24 +51,24 @@ class Peaks:
     when: str
 
     def rate(self, size: int) -> float:
-        """Returns the peak bytes per second within a working set of ``size`` bytes.
+        """Returns the peak bytes per second for a working set of ``size`` bytes.
 
-        That of the largest measured set that is no larger: a smaller one is never slower. Sets
-        below the smallest are given its rate.
+        It is the highest rate of all measured sets from the largest that is not larger than
+        ``size`` upwards, since a smaller set is never slower.
         """
         inside = [at for at, (least, _) in enumerate(self.bandwidth) if least <= size]
         return max(rate for _, rate in self.bandwidth[max(inside, default=0) :])
 
     def seconds(self, moved: int, within: int) -> float:
-        """Returns the least seconds of moving bytes within a working set of bytes."""
+        """Returns the least seconds to move ``moved`` bytes within a set of ``within`` bytes."""
         return moved / self.rate(within)
 
 
 def measure_peaks(runtime: str, threads: int) -> Peaks:
-    """Returns the peaks of this machine in ``runtime``, measured now, in a few seconds.
+    """Measures the peaks of this machine in ``runtime``, which takes a few seconds.
 
     Raises:
-        UserError: nothing here measures the peaks of that runtime.
+        UserError: the peaks of this runtime cannot be measured.
     """
     if runtime not in _MEASURERS:
         raise UserError(
@@ -86,10 +86,10 @@ class _Document:
 
 
 def known_peaks(folder: Path) -> tuple[Peaks, ...]:
-    """Returns all peaks that ``folder`` holds, of this machine and of others.
+    """Returns all peaks stored in ``folder``, of any machine.
 
     Raises:
-        UserError: a file that cannot be understood.
+        UserError: the file cannot be understood.
     """
     path = folder / FILE
     if not path.exists():
@@ -104,13 +104,14 @@ def known_peaks(folder: Path) -> tuple[Peaks, ...]:
 
 
 def keep_peaks(peaks: Peaks, folder: Path, beside: Collection[str] = ()) -> Path:
-    """Returns the file in ``folder`` that now holds ``peaks``, and earlier ones that are needed.
+    """Stores ``peaks`` in ``folder`` and returns the path of the file.
+
+    Earlier peaks of the same machine, runtime and threads are dropped unless in ``beside``.
 
     Args:
-        peaks: measured now.
-        folder: for the file.
-        beside: dates of layers that are still explained by the peaks measured beside them; others
-            of the same machine, runtime and threads are dropped.
+        peaks: the new peaks.
+        folder: folder of the file.
+        beside: dates (``when``) of stored layers, whose peaks must be kept.
     """
     place, needed = (peaks.machine, peaks.runtime, peaks.threads), set(beside) - {peaks.when}
     kept = [

@@ -1,14 +1,15 @@
-"""Predicts the latency of a network from its layers, without timing one of its family.
+"""Predicts the latency of a network from its layers, with a model trained on other families.
 
-A layer takes its roofline's estimate (:class:`bench.layers.roofline.Bound`, all of its terms added
-up) times a factor that boosted trees learn from the layers of other networks: from its kind and
-operator, the bytes it reads and writes, its weights, its multiply-accumulates for each byte
-written, and what its estimate is made of. The layers of a network add up, and what a call takes
-over its layers is a factor learned from the same networks. Each batch size has a model of its own.
+The time of a layer is its roofline estimate (the sum of the terms of
+:class:`bench.layers.roofline.Bound`) times a factor that gradient-boosted trees predict. Their
+features are the layer's kind and operator, its bytes read and written, its weights, its MACs per
+byte written, and the terms of the estimate. The latency of a network is the sum over its layers
+times a ratio of latency to that sum, learned from the same networks. There is a model for each
+batch size.
 
-Of the network itself only its kernels in ONNX Runtime are known, from one call, and no time.
-Tried on twelve networks at 64 px, and left: non-negative least squares for each kind of layer, and
-trees that predict seconds without the roofline; both erred by about half as much again.
+Of the predicted network only its list of kernels in ONNX Runtime is used, none of its times.
+Rejected after tests with twelve networks at 64 px: non-negative least squares for each kind of
+layer, and trees without the roofline; their errors were about 1.5 times as large.
 """
 
 from __future__ import annotations
@@ -33,19 +34,19 @@ from report.section import Figure, Section, Table
 
 Floats = npt.NDArray[np.float64]
 
-# Fields of a prediction, and what each predicts from.
+# Fields of a prediction that hold a predicted latency, and what each is predicted from.
 By = Literal["seconds", "line", "rate"]
 WAYS: dict[By, str] = {
     "seconds": "layers",
     "line": "MACs, constant and rate",
     "rate": "MACs, rate alone",
 }
-MIN_FAMILIES = 3  # with two, one network would speak for all others
-_LEAST = 1e-7  # seconds; the profiler counts microseconds, of which some dozen are averaged
-_BASE_WEIGHT = 1e-3  # of a layer, beside its share of its network's time
+MIN_FAMILIES = 3  # with two, the model would be trained on a single family
+_LEAST = 1e-7  # seconds; resolution of the mean of some dozen samples in whole microseconds
+_BASE_WEIGHT = 1e-3  # sample weight of a layer, added to its share of its network's time
 _MODEL, _MACS = "by its layers", "by its MACs"
 _COLOURS = {_MODEL: "#3d86d6", _MACS: "#8b929c"}
-_FAR = 0.5  # a prediction that is off by more is named in the chart
+_FAR = 0.5  # relative error above which a point of the chart is labelled
 _NOTES = (
     "A call is predicted by a model that saw no network of its family: not its times, nor those "
     "of its other widths, depths and tweaks. Known of it are the kernels that ONNX Runtime makes "
@@ -61,15 +62,15 @@ _NOTES = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Prediction:
-    """A network, predicted by a model that saw none of its family.
+    """The predicted latency of a network, from a model trained on other families.
 
     Attributes:
-        roof: the network, with what was measured.
+        roof: the network, with its measured layers.
         layers: predicted seconds of each layer.
-        seconds: of a call.
-        line: seconds of a call by a line through the MACs of the same other networks, in the same
-            precision and batch: a constant and a rate, neither negative.
-        rate: likewise, by a rate alone.
+        seconds: predicted latency in seconds.
+        line: latency in seconds predicted from MACs alone, by a non-negative constant and rate
+            fitted to the same other networks, at the same precision and batch size.
+        rate: the same, by a rate without a constant.
     """
 
     roof: Roof
@@ -80,23 +81,23 @@ class Prediction:
 
     @property
     def measured(self) -> float:
-        """Returns the p50 of whole calls."""
+        """Returns the measured p50 in seconds."""
         return self.roof.times.call.p50
 
     def error(self, by: By = "seconds") -> float:
-        """Returns how far it is off, as a fraction of what was measured; below 0 if too fast."""
+        """Returns the relative error; below 0 if the prediction is too fast."""
         return float(getattr(self, by)) / self.measured - 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Score:
-    """The errors of predictions, as fractions of the measured latencies.
+    """Statistics of the relative errors of predictions.
 
     Attributes:
-        count: predictions.
-        median: median of the absolute errors.
-        within10: share of predictions that are off by at most 10 %.
-        within20: likewise, 20 %.
+        count: number of predictions.
+        median: median absolute relative error.
+        within10: fraction of predictions with an error of at most 10 %.
+        within20: fraction of predictions with an error of at most 20 %.
     """
 
     count: int
@@ -106,7 +107,7 @@ class Score:
 
 
 def score(predictions: Sequence[Prediction], by: By) -> Score:
-    """Returns how far one way to predict is off over ``predictions``, at least one."""
+    """Returns the error statistics of one way to predict; needs at least one prediction."""
     errors = [abs(one.error(by)) for one in predictions]
     return Score(
         count=len(errors),
@@ -117,7 +118,7 @@ def score(predictions: Sequence[Prediction], by: By) -> Score:
 
 
 def family(model: str) -> str | None:
-    """Returns the family of a network; None where the registry does not know it."""
+    """Returns the family of a network; None if it is not in the registry."""
     try:
         return find_model(model).family
     except UserError:
@@ -125,10 +126,13 @@ def family(model: str) -> str | None:
 
 
 def check_families(families: Iterable[str | None]) -> None:
-    """Returns None where ``families``, of networks, are enough to predict one from the others.
+    """Checks that there are enough families to predict each from the others.
+
+    Args:
+        families: the families of the networks; None is ignored.
 
     Raises:
-        UserError: fewer than three; None is no family.
+        UserError: fewer than three.
     """
     names = sorted({name for name in families if name})
     if len(names) < MIN_FAMILIES:
@@ -140,11 +144,11 @@ def check_families(families: Iterable[str | None]) -> None:
 
 
 def leave_family_out(roofs: Sequence[Roof], families: Mapping[str, str]) -> list[Prediction]:
-    """Returns a prediction of each of ``roofs``, in their order, from those of other families.
+    """Predicts each of ``roofs`` from those of other families; the order is kept.
 
     Args:
-        roofs: networks as measured, at any precisions and batch sizes.
-        families: of each network, by its registry name.
+        roofs: measured networks, at any precisions and batch sizes.
+        families: registry name of a network to its family.
 
     Raises:
         UserError: fewer than three families.
@@ -166,7 +170,11 @@ def leave_family_out(roofs: Sequence[Roof], families: Mapping[str, str]) -> list
 
 
 class LatencyModel:
-    """Predicts what networks take, from the layers of those it is made of."""
+    """A model of the latency of networks.
+
+    Args:
+        roofs: the measured networks that it is trained on.
+    """
 
     def __init__(self, roofs: Sequence[Roof]) -> None:
         from sklearn.ensemble import HistGradientBoostingRegressor
@@ -185,13 +193,13 @@ class LatencyModel:
         settings |= {"early_stopping": False, "random_state": 0}
         self._trees = HistGradientBoostingRegressor(**settings)
         features = np.concatenate([self._features(roof) for roof in roofs])
-        # Small trees: where cores are busy, threads wait for each other for longer than they work.
+        # One thread: the trees are small, so synchronising threads would take longer.
         with threadpool_limits(limits=1):
             self._trees.fit(features, np.log(seconds / estimates), sample_weight=weights)
         self._roofs = tuple(roofs)
 
     def predict(self, roof: Roof) -> Prediction:
-        """Returns the prediction of ``roof``, from none of its times."""
+        """Returns the prediction for ``roof``, whose measured times are not used."""
         layers = _estimates(roof) * np.exp(self._trees.predict(self._features(roof)))
         peers = [one for one in self._roofs if one.setting == roof.setting]
         over = median(peer.times.call.p50 / peer.times.seconds for peer in peers or self._roofs)
@@ -204,7 +212,7 @@ class LatencyModel:
         )
 
     def _features(self, roof: Roof) -> Floats:
-        """Returns a row for each layer; no kind and no operator for one that was never seen."""
+        """Returns features (layers, columns); unknown kinds and operators are all zeros."""
         kinds = np.array([layer.kind for layer in roof.times.layers])
         ops = np.array([layer.op for layer in roof.times.layers])
         columns = [kinds == kind for kind in self._kinds] + [ops == op for op in self._ops]
@@ -225,13 +233,13 @@ def _numbers(roof: Roof) -> Floats:
 
 
 def _estimates(roof: Roof) -> Floats:
-    """Returns the seconds of each layer if nothing in it took place at the same time."""
+    """Returns the roofline estimate of each layer in seconds, without any overlap."""
     sums = [bound.compute + bound.memory + bound.launch for bound in roof.bounds]
     return np.maximum(sums, _LEAST)
 
 
 def _by_macs(roofs: Sequence[Roof], macs: int, *, constant: bool) -> float:
-    """Returns the seconds of ``macs`` by least squares of relative errors over ``roofs``."""
+    """Returns the seconds for ``macs``, by a least-squares fit of relative errors to ``roofs``."""
     from scipy.optimize import nnls
 
     p50 = np.array([roof.times.call.p50 for roof in roofs])
@@ -241,11 +249,11 @@ def _by_macs(roofs: Sequence[Roof], macs: int, *, constant: bool) -> float:
 
 
 def prediction_section(predictions: Sequence[Prediction], unknown: Sequence[str] = ()) -> Section:
-    """Returns how far predictions are off, beside those by MACs alone.
+    """Returns a section on the errors of predictions, compared with those from MACs alone.
 
     Args:
-        predictions: from :func:`bench.layers.prediction.leave_family_out`, at least one.
-        unknown: networks that are in no family that is known, and so were left out.
+        predictions: from :func:`leave_family_out`, at least one.
+        unknown: networks that were left out, as their family is unknown.
     """
     sentences = [_sentence(predictions), _farthest(predictions)]
     if unknown:
@@ -286,7 +294,7 @@ def _words(one: Score) -> str:
 
 
 def _farthest(predictions: Sequence[Prediction]) -> str:
-    """Returns the sentence on the worst prediction, and where in it the error is."""
+    """Returns a sentence on the worst prediction and the kind of layer with the largest error."""
     worst = max(predictions, key=lambda one: abs(one.error()))
     times = worst.roof.times
     over: dict[Kind, float] = {}
@@ -302,7 +310,7 @@ def _farthest(predictions: Sequence[Prediction]) -> str:
 
 
 def _scores(predictions: Sequence[Prediction]) -> Table:
-    """Returns the scores of each way to predict, in each setting and in all."""
+    """Returns the scores of each way to predict, for each setting and for all together."""
     ordered = sorted(predictions, key=lambda one: one.roof.setting)
     groups = [
         (f"{setting[0]}, batch {setting[1]}", list(group))

@@ -1,8 +1,8 @@
 """Profiles the kernels that ONNX Runtime runs for a graph.
 
-The profiler writes down what a kernel was given while the kernel's clock still runs: microseconds,
-which is more than many kernels take. So its own time is measured on kernels that do next to
-nothing, and taken off.
+The profiler records a kernel's inputs while the kernel's clock is still running. That takes
+microseconds, longer than many kernels. This overhead is therefore measured on trivial kernels and
+subtracted.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from artifact.runtimes.ort import CPU, cpu_options
 from bench.measure.timing import Call, Latency, Plan, measure
 from core.errors import UserError
 
-ProbeKey = tuple[tuple[int, int], bool]  # a chain, and whether it is profiled
+ProbeKey = tuple[tuple[int, int], bool]  # (kernels, inputs) of a chain, and whether it is profiled
 
 _KERNEL = "_kernel_time"
 _BLOCKED = "Nchwc"
-_COLD = 1.5  # how much more the profiler takes in a network than in a chain, at most
-# Chains of kernels that do next to nothing: (kernels, inputs of each).
+_COLD = 1.5  # largest ratio of the profiler's overhead in a network to that in a chain
+# Chains of trivial kernels: (kernels, inputs of each).
 _SHORT, _LONG, _MANY = (10, 1), (100, 1), (100, 8)
 _PLAN = Plan(count=50, seconds=0.0, limit=1.0, rounds=5)
 
@@ -39,15 +39,15 @@ class Kernel:
     """A node of the graph as ONNX Runtime optimised it for this machine.
 
     Attributes:
-        name: of the node; ONNX Runtime makes it from that of a layer, unless it added the node.
-        op: its operator, such as ``FusedConv`` or ``ReorderInput``. ``NchwcConv`` is ``Conv`` in a
-            layout of blocks of 8 or 16 channels, which is several times as fast: one whose channels
-            do not fill blocks stays a ``Conv``.
-        seconds: of a run, the mean of the middle half: whole microseconds have too few digits for
-            a median, and a mean of all has what the machine did meanwhile in it.
-        inputs: how many it has, weights and the like included.
-        read: bytes of its inputs that other kernels made, as ONNX Runtime holds them.
-        written: bytes of its outputs.
+        name: name of the node; derived from that of a layer, unless ONNX Runtime added the node.
+        op: operator, such as ``FusedConv`` or ``ReorderInput``. ``NchwcConv`` is ``Conv`` in a
+            layout of blocks of 8 or 16 channels, which is several times as fast; it is used only
+            if the channels fill the blocks.
+        seconds: interquartile mean of the runs: a median of whole microseconds is too coarse, and
+            a mean of all runs includes outliers.
+        inputs: number of inputs, including weights.
+        read: bytes of inputs that are outputs of other kernels, in ONNX Runtime's data type.
+        written: bytes of outputs.
     """
 
     name: str
@@ -60,12 +60,12 @@ class Kernel:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Overhead:
-    """The parts of a kernel's time that are not its work.
+    """The overhead in a kernel's time.
 
     Attributes:
-        launch: seconds that the call of a kernel takes at least, profiled or not.
-        profiler: seconds that the profiler adds to a kernel of one input.
-        per_input: seconds that it adds for each further input.
+        launch: seconds to launch a kernel, profiled or not.
+        profiler: seconds that the profiler adds to a kernel with one input.
+        per_input: seconds that the profiler adds for each further input.
     """
 
     launch: float
@@ -73,21 +73,21 @@ class Overhead:
     per_input: float
 
     def cost(self, inputs: int) -> float:
-        """Returns the seconds that the profiler adds to a kernel of so many inputs."""
+        """Returns the seconds that the profiler adds to a kernel with this number of inputs."""
         return self.profiler + self.per_input * (inputs - 1)
 
 
 def without_profiler(kernels: Sequence[Kernel], call: float, overhead: Overhead) -> list[Kernel]:
-    """Returns ``kernels`` without the time that the profiler itself took for each.
+    """Returns ``kernels`` with the profiler's overhead subtracted from each.
 
-    Between the kernels of a network the profiler's own code has left the caches, and takes longer
-    than in a chain of nothing. So where kernels still add up to more than a call, it counts for up
-    to half as much again.
+    In a network the profiler's code is evicted from the caches between kernels, so its overhead is
+    larger than in a chain of trivial kernels. If the sum of the kernels still exceeds ``call``, the
+    overhead is scaled by up to 1.5.
 
     Args:
-        kernels: of a call, as profiled.
+        kernels: the profiled kernels of a call.
         call: seconds of a call without the profiler.
-        overhead: measured on chains.
+        overhead: overhead, measured on chains of trivial kernels.
     """
     costs = [overhead.cost(kernel.inputs) for kernel in kernels]
     over = sum(kernel.seconds for kernel in kernels) - call
@@ -99,7 +99,7 @@ def without_profiler(kernels: Sequence[Kernel], call: float, overhead: Overhead)
 
 
 class Profiler:
-    """A graph of one input in a session that is profiled; see :func:`profiling`."""
+    """A profiled session of a graph with one input; see :func:`profiling`."""
 
     def __init__(self, session: Any) -> None:
         self._session = session
@@ -113,17 +113,17 @@ class Profiler:
         self._batches.append(len(pixels))
 
     def kernels(self, batch: int, *, skip: int) -> list[Kernel]:
-        """Returns the kernels of the calls with ``batch`` images; no call may follow.
+        """Ends the profile and returns the kernels of the calls with this batch size.
 
         Args:
-            batch: images of a call.
-            skip: calls of that batch, at the start, that do not count.
+            batch: batch size.
+            skip: number of calls of this batch size, at the start, that are ignored.
         """
         calls = [index for index, size in enumerate(self._batches) if size == batch]
         return kernels(self.end(), calls[skip:], count=len(self._batches))
 
     def end(self) -> list[dict[str, Any]]:
-        """Returns the events of all calls; none may follow."""
+        """Ends the profile and returns its events; no call may follow."""
         if self._events is None:
             self._events = json.loads(Path(self._session.end_profiling()).read_text())
         return self._events
@@ -134,26 +134,27 @@ def profiling(open_session: Callable[[Path], Any]) -> Iterator[Profiler]:
     """Yields the profiler of a session.
 
     Args:
-        open_session: returns it, given how the name of its profile begins.
+        open_session: takes the prefix of the profile's path and returns the session.
     """
     with tempfile.TemporaryDirectory() as folder:
         profiler = Profiler(open_session(Path(folder) / "profile"))
         try:
             yield profiler
         finally:
-            profiler.end()  # else the file appears when the session is collected, somewhere
+            profiler.end()  # otherwise the file is written when the session is garbage-collected
 
 
 def kernels(events: Iterable[dict[str, Any]], calls: list[int], *, count: int) -> list[Kernel]:
     """Returns the kernels of a profile, in the order of its first call.
 
     Args:
-        events: of ONNX Runtime's profile; durations are whole microseconds.
-        calls: which calls count.
-        count: calls in all.
+        events: events of ONNX Runtime's profile; durations are in whole microseconds.
+        calls: indices of the calls to use.
+        count: total number of calls.
 
     Raises:
-        UserError: a kernel that did not run in each call, so that its calls cannot be told apart.
+        UserError: a kernel was not recorded in every call, so that runs cannot be assigned to
+            calls.
     """
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for event in events:
@@ -170,12 +171,12 @@ def kernels(events: Iterable[dict[str, Any]], calls: list[int], *, count: int) -
 
 
 class OverheadProbe:
-    """Chains of kernels that do next to nothing, timed whole and kernel by kernel.
+    """Chains of trivial kernels that measure the overhead, timed with and without the profiler.
 
-    They take turns with what is profiled: the profiler's overhead drifts with the machine's load.
+    They are interleaved with the profiled networks, as the overhead drifts with the machine's load.
 
     Attributes:
-        calls: what to time; its latencies are what :meth:`overhead` wants.
+        calls: calls to time; :meth:`overhead` takes their latencies.
     """
 
     def __init__(self, threads: int, stack: ExitStack) -> None:
@@ -189,10 +190,11 @@ class OverheadProbe:
             self.calls[chain, True] = partial(self._profilers[chain], one)
 
     def overhead(self, taken: Mapping[ProbeKey, Latency]) -> Overhead:
-        """Returns the overhead of a kernel.
+        """Returns the overhead of a kernel, from the latencies of :attr:`calls`.
 
-        What a chain of 100 kernels takes longer than one of 10, without the profiler, is the
-        launch of 90. What the profiler says of each, over that, is the profiler's.
+        The launch of a kernel is the time difference of chains of 100 and 10 kernels, without the
+        profiler, divided by 90. The profiler's overhead is its mean time per kernel minus the time
+        per kernel without it.
         """
         added = {}
         for chain in (_LONG, _MANY):
@@ -208,14 +210,14 @@ class OverheadProbe:
 
 
 def measure_overhead(threads: int) -> Overhead:
-    """Returns the overhead of a kernel on this machine, measured now."""
+    """Measures the overhead of a kernel on this machine."""
     with ExitStack() as stack:
         probe = OverheadProbe(threads, stack)
         return probe.overhead(measure(probe.calls, _PLAN))
 
 
 def _chain_session(kernels: int, inputs: int, threads: int, profile: Path | None = None) -> Any:
-    """Returns a session of ``kernels`` maxima of one float, one after the other."""
+    """Returns a session with a chain of ``kernels`` Max operators on one float."""
     import onnxruntime
     from onnx import TensorProto, helper
 

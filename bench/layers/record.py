@@ -1,7 +1,7 @@
-"""The layers of networks as one runtime ran them, and the file that keeps them.
+"""The layer times of networks, and the file that stores them.
 
-`layers.jsonl` holds a header (schema, machine) on its first line, and the layers of an artifact at
-a batch size on each other.
+The first line of `layers.jsonl` is a header (schema, machine), each other line the layers of an
+artifact at a batch size.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from core.machine import Machine
 from core.record_file import RecordFile
 from models.cost import Kind
 
-# ONNX Runtime's operators that multiply integers; an int8 graph keeps some layers in float32.
+# ONNX Runtime's integer operators; some layers of an int8 graph are float32.
 _INTEGER = re.compile(r"QLinear.*|QGemm|.*Integer")
 SCHEMA = 1
 FILE = "layers.jsonl"
@@ -31,18 +31,17 @@ class LayerTime:
     """A kernel, and the layer it computes.
 
     Attributes:
-        name: of the layer, by its torch module or else its node; of the kernel if it was added.
+        name: name of the layer's torch module, or else of its node; if added, of the kernel.
         op: the kernel's operator.
-        kind: of the layer; see :class:`models.cost.LayerCost`.
-        added: the runtime added it, such as a change of layout; the network has no such layer.
+        kind: kind of the layer; see :class:`models.cost.LayerCost`.
+        added: whether the runtime added it, such as a change of layout.
         macs: multiply-accumulates of all images of a call.
-        bytes: input, weights and output of the layer, as papers count them, for all images of a
-            call; 0 if added.
-        read: bytes that the kernel cannot but read of what other kernels made, in the type that
-            the runtime holds them in.
-        weights: likewise, of weights and biases.
+        bytes: bytes of input, weights and output of the layer, as papers count them, for all
+            images of a call; 0 if added.
+        read: bytes that the kernel must read of other kernels' outputs, in the runtime's data type.
+        weights: bytes of weights and biases, in the runtime's data type.
         written: bytes of its output.
-        seconds: of a call, without what the profiler adds.
+        seconds: seconds in a call, without the profiler's overhead.
     """
 
     name: str
@@ -58,7 +57,7 @@ class LayerTime:
 
     @property
     def precision(self) -> Precision:
-        """Returns what its kernel computes in."""
+        """Returns the precision in which its kernel computes."""
         return computed_in(self.op)
 
     @property
@@ -69,7 +68,16 @@ class LayerTime:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Share:
-    """The share of a kind of layers in a network's cost and time, each as a fraction."""
+    """The contribution of a kind of layer to a network's cost and time.
+
+    Attributes:
+        kind: kind of layer.
+        kernels: number of kernels.
+        macs: fraction of the network's MACs.
+        bytes: fraction of the bytes.
+        time: fraction of the time.
+        seconds: seconds in a call.
+    """
 
     kind: Kind
     kernels: int
@@ -81,20 +89,20 @@ class Share:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LayerTimes:
-    """The layers of one artifact, as measured in ONNX Runtime on the CPU.
+    """The layer times of one artifact in ONNX Runtime on the CPU.
 
     Attributes:
         model: registry name of the network.
-        data: name of the data it answers for.
-        precision: of the graph.
-        sha256: of the graph.
-        batch: images of a call.
+        data: name of the data set.
+        precision: precision of the graph.
+        sha256: digest of the graph.
+        batch: batch size.
         threads: CPU threads inside a call.
-        layers: in the order they run.
-        call: latency of whole calls, without the profiler, interleaved with those with it.
+        layers: layers in execution order.
+        call: latency of calls without the profiler, interleaved with the profiled ones.
         machine: key of the machine, with the versions of its libraries.
-        when: UTC date and time at which the run began that profiled it, ISO 8601; the peaks that
-            were measured beside it have the same.
+        when: UTC date and time of the start of the run, ISO 8601; the peaks of the same run have
+            the same.
     """
 
     model: str
@@ -115,12 +123,12 @@ class LayerTimes:
 
     @property
     def key(self) -> tuple[str, str, int, int]:
-        """Returns what tells rows apart: network, precision, batch and threads."""
+        """Returns the key that identifies the row: network, precision, batch and threads."""
         return self.network, self.precision, self.batch, self.threads
 
     @property
     def seconds(self) -> float:
-        """Returns the sum of all kernels."""
+        """Returns the sum of the times of all kernels."""
         return sum(layer.seconds for layer in self.layers)
 
     @property
@@ -134,11 +142,11 @@ class LayerTimes:
         return sum(layer.bytes for layer in self.layers)
 
     def slowest(self, count: int) -> list[LayerTime]:
-        """Returns the layers that take longest."""
+        """Returns the ``count`` slowest layers."""
         return sorted(self.layers, key=lambda layer: -layer.seconds)[:count]
 
     def shares(self) -> list[Share]:
-        """Returns the share of each kind, the largest share of time first."""
+        """Returns a :class:`Share` for each kind of layer, the largest fraction of time first."""
         kinds: dict[Kind, list[LayerTime]] = {}
         for layer in self.layers:
             kinds.setdefault(layer.kind, []).append(layer)
@@ -158,9 +166,9 @@ class LayerTimes:
 
 
 def computed_in(op: str) -> Precision:
-    """Returns the precision that a kernel of ONNX Runtime on a CPU computes in, by its operator.
+    """Returns the precision in which ONNX Runtime on a CPU computes operator ``op``.
 
-    There is no fp16 among them: it converts an fp16 graph to float32.
+    It is never fp16: an fp16 graph is converted to float32.
     """
     return "int8" if _INTEGER.fullmatch(op) else "fp32"
 
@@ -168,7 +176,7 @@ def computed_in(op: str) -> Precision:
 @with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True, kw_only=True)
 class LayersHeader:
-    """What all rows of a file share."""
+    """The first line of the file."""
 
     schema: int
     machine: Machine
@@ -178,10 +186,10 @@ RECORDS = RecordFile(LayersHeader, LayerTimes, schema=SCHEMA)
 
 
 def known_layers(folder: Path) -> list[LayerTimes]:
-    """Returns the layers in ``folder`` of this machine and these versions, none of others.
+    """Returns the layers stored in ``folder``; none if of another machine or other versions.
 
     Raises:
-        UserError: a file that cannot be understood; the line is named.
+        UserError: the file cannot be understood; the message has the line number.
     """
     path = folder / FILE
     if not path.exists():
@@ -191,10 +199,9 @@ def known_layers(folder: Path) -> list[LayerTimes]:
 
 
 def keep_layers(rows: Iterable[LayerTimes], folder: Path) -> Path:
-    """Returns the file in ``folder`` that now holds ``rows`` besides those it held of others.
+    """Stores ``rows`` in ``folder`` and returns the path of the file; other rows are kept.
 
-    A file of another machine, or of other versions of a library, is replaced: nothing in it can
-    be used here.
+    A file of another machine, or of other library versions, is replaced, as it is of no use here.
     """
     machine = this_machine()
     kept = {row.key: row for row in known_layers(folder)}

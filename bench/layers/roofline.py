@@ -1,8 +1,9 @@
-"""The roofline of each layer: what bounds it on this machine, and by how much it is missed.
+"""The roofline of each layer: a lower limit of its time on this machine.
 
 Source: the roofline model, Williams, Waterman and Patterson, "Roofline: an insightful visual
-performance model for multicore architectures", CACM 52(4), 2009; with a bandwidth for each size of
-working set, as small networks live in caches, and with the launch of a kernel as a third bound.
+performance model for multicore architectures", CACM 52(4), 2009. Two extensions: the bandwidth
+depends on the size of the working set, as small networks fit into caches, and the launch of a
+kernel is a third bound.
 """
 
 from __future__ import annotations
@@ -19,22 +20,22 @@ from report.format import ms, percent
 
 Limit = Literal["compute", "memory", "launch"]
 LIMITS: tuple[Limit, ...] = get_args(Limit)
-AGREES = 0.25  # how much longer the one may be than the other
+AGREES = 0.25  # largest relative difference between kernels and calls, and between two runs
 _BINDING = (
-    2e-4  # seconds of a call that are no kernel's: Python and the runtime, see bench.timer.measure
+    2e-4  # seconds of a call outside kernels: Python and the runtime, see bench.timer.measure
 )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Bound:
-    """The seconds that a kernel takes at least, for each reason there is.
+    """The lower limits of a kernel's time in seconds.
 
     Attributes:
-        compute: its operations at the peak of its precision.
-        activations: its input and output, in the cache that holds the two.
-        weights: its weights, in the cache that holds those of the whole network: all others have
-            passed since they were read last.
-        launch: the call of a kernel.
+        compute: its operations at the peak rate of its precision.
+        activations: its input and output, at the bandwidth for a working set of their size.
+        weights: its weights, at the bandwidth for a working set of all weights of the network,
+            which are all read between two uses.
+        launch: overhead of launching a kernel.
     """
 
     compute: float
@@ -44,17 +45,17 @@ class Bound:
 
     @property
     def memory(self) -> float:
-        """Returns the seconds of all bytes that it moves."""
+        """Returns the seconds for all memory traffic."""
         return self.activations + self.weights
 
     @property
     def by(self) -> Limit:
-        """Returns the reason that takes longest."""
+        """Returns the limit that takes longest."""
         return max(LIMITS, key=lambda limit: float(getattr(self, limit)))
 
     @property
     def seconds(self) -> float:
-        """Returns the lower limit: the longest of the three, as if they overlapped."""
+        """Returns the lower limit: the longest of the three, which may overlap in time."""
         return max(self.compute, self.memory, self.launch)
 
 
@@ -76,12 +77,12 @@ def _bound(layer: LayerTime, weights: int, peaks: Peaks) -> Bound:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Roof:
-    """A network under its roofline.
+    """The measured layers of a network with their roofline bounds.
 
     Attributes:
-        times: its layers, as measured.
-        peaks: of the machine, measured beside them.
-        bounds: of each layer.
+        times: the measured layers.
+        peaks: peak rates of the machine, measured in the same run.
+        bounds: bound of each layer.
     """
 
     times: LayerTimes
@@ -90,7 +91,7 @@ class Roof:
 
     @property
     def setting(self) -> tuple[Precision, int]:
-        """Returns what networks are compared at: precision and batch size."""
+        """Returns precision and batch size; networks are compared only within a setting."""
         return self.times.precision, self.times.batch
 
     def pairs(self) -> list[tuple[LayerTime, Bound]]:
@@ -99,27 +100,27 @@ class Roof:
 
     @property
     def limit(self) -> float:
-        """Returns the seconds that a call takes at least: the sum of all bounds."""
+        """Returns the lower limit of a call in seconds: the sum of all bounds."""
         return sum(bound.seconds for bound in self.bounds)
 
     @property
     def ratio(self) -> float:
-        """Returns how many times its limit a call takes, at p50 and without the profiler."""
+        """Returns the p50 of a call, without the profiler, over its lower limit."""
         return self.times.call.p50 / self.limit
 
     def shares(self) -> dict[Limit, float]:
-        """Returns the share of the kernels' time that is in layers bound by each reason."""
+        """Returns, for each limit, the fraction of the kernel time in layers that it bounds."""
         whole, shares = self.times.seconds, dict.fromkeys(LIMITS, 0.0)
         for layer, bound in self.pairs():
             shares[bound.by] += layer.seconds / whole
         return shares
 
     def broken(self) -> list[tuple[LayerTime, Bound]]:
-        """Returns the layers that were measured faster than their bound: each proves it wrong."""
+        """Returns the layers that were measured faster than their bound, which is thus wrong."""
         return [(layer, bound) for layer, bound in self.pairs() if layer.seconds < bound.seconds]
 
     def excess(self) -> dict[Kind, float]:
-        """Returns the seconds that the layers of each kind take over their bounds."""
+        """Returns, for each kind of layer, the seconds above the bounds."""
         found: dict[Kind, float] = {}
         for layer, bound in self.pairs():
             found[layer.kind] = found.get(layer.kind, 0.0) + layer.seconds - bound.seconds
@@ -127,17 +128,17 @@ class Roof:
 
 
 def roof(times: LayerTimes, peaks: Peaks) -> Roof:
-    """Returns ``times`` under the roofline of ``peaks``, measured with as many threads."""
+    """Returns ``times`` with bounds from ``peaks``, which must have the same threads."""
     assert times.threads == peaks.threads, "peaks of another number of threads bound nothing"
     return Roof(times=times, peaks=peaks, bounds=tuple(bounds(times, peaks)))
 
 
 def doubt(times: LayerTimes, row: Row | None = None) -> str | None:
-    """Returns why ``times`` do not explain a call, or None if they do.
+    """Returns why the layer times are inconsistent with the latency of a call; None if they agree.
 
     Args:
-        times: layers, and the calls that took turns with the profiled ones.
-        row: the same graph in the same setting, as the report shows it; None where it does not.
+        times: layers, with the latency of calls that were interleaved with the profiled ones.
+        row: row of the report with the same graph and setting; None if there is none.
     """
     kernels, call = times.seconds, times.call.p50
     limit = f"more than {percent(AGREES, decimals=0)} apart"

@@ -1,4 +1,4 @@
-"""Layers in words: the page of one network, and what bounds many of them."""
+"""Reports on layers: the page of one network, and the roofline section on many."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ _NOTES = (
 
 
 def write_layers(roof: Roof, machine: Machine, folder: Path) -> Path:
-    """Returns the Markdown file in ``folder`` that now shows ``roof``, with a PNG beside it."""
+    """Writes the Markdown page of ``roof`` and its PNG into ``folder``; returns the page's path."""
     times = roof.times
     page = folder / f"layers-{times.network}-onnx-{times.precision}.md"
     picture = page.with_suffix(".png")
@@ -85,14 +85,14 @@ def show_layers(roof: Roof) -> list[Table]:
 
 
 def title(times: LayerTimes) -> str:
-    """Returns what was measured, in a line."""
+    """Returns the title: network, artifact, runtime, batch size and threads."""
     threads = "1 thread" if times.threads == 1 else f"{times.threads} threads"
     what = f"Layers of {times.network}, onnx-{times.precision}"
     return f"{what}, ort-cpu, batch {times.batch}, {threads}"
 
 
 def where(times: LayerTimes, machine: Machine) -> str:
-    """Returns which machine it was measured on, by which version, and when."""
+    """Returns the machine, the version of ONNX Runtime and the date, in one line."""
     assert times.machine == machine.key, "measured on another machine"
     cores = "1 core" if machine.cores == 1 else f"{machine.cores} cores"
     version = machine.versions["onnxruntime"]
@@ -100,7 +100,7 @@ def where(times: LayerTimes, machine: Machine) -> str:
 
 
 def sentence(times: LayerTimes) -> str:
-    """Returns where the time goes against where the MACs are, and what the kernels add up to."""
+    """Returns sentences on the time and MACs of each kind of layer, and the sum of the kernels."""
     first, *others = times.shares()
     where = [f"{percent(first.time)} of the time is in {first.kind} layers"]
     where[0] += f", with {percent(first.macs)} of the MACs"
@@ -114,7 +114,7 @@ def sentence(times: LayerTimes) -> str:
 
 
 def limit_sentence(roof: Roof) -> str:
-    """Returns how far a call is from its lower limit, and what bounds its layers."""
+    """Returns a sentence on the ratio of latency to lower limit, and on what bounds the layers."""
     return (
         f"A call takes {roof.ratio:.1f} times its lower limit of {ms(roof.limit)} ms: "
         f"{bound_shares(roof)}."
@@ -122,7 +122,7 @@ def limit_sentence(roof: Roof) -> str:
 
 
 def bound_shares(roof: Roof) -> str:
-    """Returns what share of a network's time is bound by what, the largest first."""
+    """Returns the share of a network's time that each limit bounds, the largest first, as text."""
     shares = roof.shares()
     ranked = sorted(LIMITS, key=lambda limit: -shares[limit])
     first, *others = (f"{percent(shares[limit], decimals=0)}" for limit in ranked)
@@ -133,7 +133,7 @@ def bound_shares(roof: Roof) -> str:
 
 
 def kind_rows(times: LayerTimes) -> list[list[str]]:
-    """Returns a row for each kind of layer, the one that takes longest first."""
+    """Returns a table row for each kind of layer, the slowest first."""
     return [
         [
             share.kind,
@@ -150,7 +150,7 @@ def kind_rows(times: LayerTimes) -> list[list[str]]:
 
 
 def layer_rows(roof: Roof, layers: Iterable[LayerTime]) -> list[list[str]]:
-    """Returns a row for each of ``layers``, which are of ``roof``."""
+    """Returns a table row for each of ``layers``, which must belong to ``roof``."""
     bounds = {id(layer): bound for layer, bound in roof.pairs()}
     return [
         [
@@ -179,7 +179,7 @@ def _rows_table(columns: tuple[str, ...], rows: list[list[str]]) -> Table:
 
 
 def roofline_section(roofs: Sequence[Roof], missing: Sequence[Missing] = ()) -> Section:
-    """Returns what bounds the networks, how far each is from its limit, and what is missing."""
+    """Returns the section on limits, what bounds each network, and networks without layers."""
     ordered = sorted(roofs, key=lambda roof: (*roof.setting, roof.ratio))
     groups = [list(group) for _, group in groupby(ordered, key=lambda roof: roof.setting)]
     sentences = [_limits_sentence(group) for group in groups]
@@ -208,14 +208,14 @@ def roofline_section(roofs: Sequence[Roof], missing: Sequence[Missing] = ()) -> 
 
 
 def _reasons(missing: Sequence[Missing]) -> str:
-    """Returns how many have no layers, and why not the first of them."""
+    """Returns the first network without layers, its reason, and the number of others."""
     first = missing[0]
     text = f"{first.network} {first.artifact}, batch {first.batch} ({first.reason})"
     return f"{text}, and {len(missing) - 1} more" if len(missing) > 1 else text
 
 
 def _limits_sentence(roofs: Sequence[Roof]) -> str:
-    """Returns how far the networks of a setting are from their limits, the nearest first."""
+    """Returns sentences on the ratio to the limit of ``roofs``, sorted by it, of one setting."""
     near, far = roofs[0], roofs[-1]
     where = f"At {far.times.precision}, batch {far.times.batch}"
     if len(roofs) == 1:
@@ -240,14 +240,14 @@ def _excess(roof: Roof) -> str:
 
 
 def most_excess(roof: Roof) -> tuple[Kind, float]:
-    """Returns the kind of layers with most of the time above the bounds, and its share of it."""
+    """Returns the kind of layer with the most time above its bounds, and its fraction of that."""
     excess = roof.excess()
     kind = max(excess, key=lambda one: excess[one])
     return kind, excess[kind] / sum(excess.values())
 
 
 def _validity(roofs: Sequence[Roof]) -> str:
-    """Returns how many kernels were faster than their bounds: each shows a bound to be wrong."""
+    """Returns a sentence on the kernels that were faster than their (then wrong) bounds."""
     kernels = sum(len(roof.bounds) for roof in roofs)
     broken = [(roof, *pair) for roof in roofs for pair in roof.broken()]
     if not broken:
@@ -300,7 +300,7 @@ def _peaks_table(peaks: Peaks) -> Table:
 
 
 def _pictured(groups: Sequence[Sequence[Roof]]) -> list[Sequence[Roof]]:
-    """Returns, for each precision, the networks at the smallest batch; some must multiply."""
+    """Returns, for each precision, the networks at the smallest batch size with any MACs."""
     first: dict[str, Sequence[Roof]] = {}
     for group in groups:
         if any(roof.times.macs for roof in group):
