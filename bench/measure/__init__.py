@@ -1,1 +1,1 @@
-"""Timing: the clock, the rounds and the statistics behind every measurement."""
+"""Timing and statistics that all measurements use."""

@@ -1,4 +1,4 @@
-"""Work on a GPU, captured as a CUDA graph and timed by CUDA events, without launches."""
+"""Captures work on a GPU as a CUDA graph and times its replay by CUDA events."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import torch
 from core.errors import UserError
 from export.torch_cuda import CapturedWork, only_fp32
 
-_MS = 1e-3  # torch's events answer in milliseconds
-_AGREEMENT = 1e-3  # of the largest value
+_MS = 1e-3  # torch's events return milliseconds
+_AGREEMENT = 1e-3  # largest difference, relative to the largest value
 
 
 def load_bare(network: torch.nn.Module, graph: bytes, inputs: Any, threads: int) -> Replay:
     """Returns a replay of a network on the GPU, timed by CUDA events; see :class:`RuntimeSpec`.
 
-    Launched kernel by kernel, small layers would take what the processor takes to launch them.
+    Without a CUDA graph, the time of small layers would be that of launching their kernels.
     """
     only_fp32()
     network.cuda().to(memory_format=torch.channels_last)
@@ -26,15 +26,13 @@ def load_bare(network: torch.nn.Module, graph: bytes, inputs: Any, threads: int)
 
 
 class Replay:
-    """What replays ``work`` on the current GPU; calling it returns what the work returned.
-
-    A :class:`bench.measure.timing.Timed` one, too.
+    """A CUDA graph of ``work`` on the current GPU; also a :class:`bench.measure.timing.Timed`.
 
     Args:
-        work: puts kernels on the current stream, and returns a tensor on the GPU.
+        work: launches kernels on the current stream and returns a tensor on the GPU.
 
     Raises:
-        UserError: replayed, it computes something else than launched kernel by kernel.
+        UserError: the graph's output differs from that of ``work``.
     """
 
     def __init__(self, work: Callable[[], torch.Tensor]) -> None:
@@ -50,20 +48,20 @@ class Replay:
         self._start, self._stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         scale = float(expected.abs().max()) or 1.0
         error = float((self() - expected).abs().max()) / scale
-        if not error < _AGREEMENT:  # nor NaN
+        if not error < _AGREEMENT:  # also true for NaN
             raise UserError(
                 f"as a CUDA graph it computes something else (relative error {error:.1e}, allowed "
                 f"{_AGREEMENT:g}); it is not timed"
             )
 
     def __call__(self) -> torch.Tensor:
-        """Returns the answer of one more run, on the GPU; it is overwritten by the next one."""
+        """Replays once and returns the output on the GPU; the next replay overwrites it."""
         self._graph.replay()
         torch.cuda.synchronize()
         return self._answer
 
     def elapse(self) -> float:
-        """Returns the seconds between two CUDA events around one replay, after it has ended."""
+        """Replays once to its end and returns the seconds between CUDA events around it."""
         self._start.record()
         self._graph.replay()
         self._stop.record()

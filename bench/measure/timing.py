@@ -1,8 +1,8 @@
-"""Times calls: all raw samples, several candidates interleaved.
+"""Times several candidates, interleaved, and keeps all raw samples.
 
-Why interleaved: a shared machine is slow for seconds at a time. Measured one after the other, two
-equal candidates differ by whatever the machine did meanwhile; measured in short turns, in a new
-random order each round, both see the same background load.
+A shared machine can be slow for seconds at a time. Measured one after the other, two equal
+candidates would differ by the load at that time. In short turns, in a new random order in each
+round, all see the same background load.
 """
 
 from __future__ import annotations
@@ -24,36 +24,36 @@ Clock = Callable[[], float]
 
 @runtime_checkable
 class Timed(Protocol):
-    """Work that times itself, as a GPU does, instead of being timed by the clock here."""
+    """A call that measures its own time, such as with CUDA events, instead of by wall clock."""
 
     def elapse(self) -> float:
-        """Returns the seconds that one run took, after it has ended."""
+        """Runs once to its end and returns the seconds it took."""
 
 
 Call = Callable[[], object]
 K = TypeVar("K", bound=Hashable)
 
 RESAMPLES = 1000
-MIN_ROUNDS = 5  # the interval is drawn from turns: fewer say nothing about how turns differ
-_WINDOW = 5  # calls per window of the warm-up rule
+MIN_ROUNDS = 5  # the bootstrap resamples turns, so a few are needed
+_WINDOW = 5  # calls per window of the warm-up criterion
 _STEADY = 0.95
 _WARMUP_SECONDS = 0.5
-# Untimed calls at the start of a turn: the others have had the caches meanwhile. A call of a
-# tenth of a second needs none: to fill the caches takes it a hundredth of that.
+# Untimed calls at the start of a turn, as the other candidates have evicted the caches. A call of
+# 0.1 s needs none, as filling the caches takes about 1 % of that.
 _REWARM, _REWARM_SECONDS = 2, 0.1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """How much to measure: both minima hold for every candidate that can do so in ``limit``.
+    """How much to measure of each candidate.
 
     Attributes:
         count: least number of samples.
-        seconds: least sum of samples.
-        limit: sum of samples, in seconds, at which a candidate stops though it has too few: one
-            that takes a second a call sits rounds out, and has five samples, not a hundred.
-        rounds: number of turns each candidate gets.
-        seed: decides the order of the turns.
+        seconds: least total time of the samples.
+        limit: total time of the samples, in seconds, at which a candidate stops, even with fewer
+            samples than ``count``: a slow one skips rounds, and has at least five samples.
+        rounds: number of turns of each candidate.
+        seed: random seed of the order of the turns.
     """
 
     count: int = 100
@@ -72,12 +72,12 @@ class Plan:
 
     @property
     def warmup_seconds(self) -> float:
-        """Returns the seconds after which a warm-up ends: no more than what is to be measured."""
+        """Returns the time limit of a warm-up in seconds, at most ``limit``."""
         return min(_WARMUP_SECONDS, self.limit)
 
 
 def _sound(turns: tuple[tuple[float, ...], ...]) -> tuple[tuple[float, ...], ...]:
-    """Returns the samples of a record, unless no call can have taken so long."""
+    """Validates the samples of a record: at least one, all positive and finite."""
     samples = [sample for turn in turns for sample in turn]
     if not samples or not all(0 < sample < float("inf") for sample in samples):
         raise ValueError("a latency holds samples above 0 s, and at least one")
@@ -86,11 +86,11 @@ def _sound(turns: tuple[tuple[float, ...], ...]) -> tuple[tuple[float, ...], ...
 
 @dataclass(frozen=True, kw_only=True)
 class Latency:
-    """Seconds per call, every sample kept, in the turns they were taken in.
+    """All samples of the latency of a candidate, in seconds per call.
 
     Attributes:
-        turns: for each round, the samples of this candidate's turn, in order; none where it sat
-            the round out.
+        turns: for each round, the samples of the candidate's turn, in order; empty if it skipped
+            the round.
         warmup: number of untimed calls before the first round.
     """
 
@@ -99,7 +99,7 @@ class Latency:
 
     @cached_property
     def samples(self) -> tuple[float, ...]:
-        """Returns all samples, in the order they were taken."""
+        """Returns all samples in chronological order."""
         return tuple(sample for turn in self.turns for sample in turn)
 
     @cached_property
@@ -138,10 +138,10 @@ class Latency:
 
     @cached_property
     def interval(self) -> tuple[float, float]:
-        """Returns a 95 % bootstrap confidence interval of p50: (low, high) in seconds.
+        """Returns the 95 % bootstrap confidence interval of p50, (low, high) in seconds.
 
-        Whole turns are drawn, not samples: samples of one turn share the machine's load, and to
-        take them for independent would make the interval far too narrow.
+        Turns are resampled, not samples: the samples of a turn share the machine's load, so they
+        are not independent, and resampling them would make the interval far too narrow.
         Source: cluster bootstrap, Davison and Hinkley 1997, section 3.8.
         """
         samples = np.array(self.samples)
@@ -150,9 +150,9 @@ class Latency:
         count = len(sizes)
         turn_of = np.repeat(np.arange(count), sizes)[order]
         draws = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), RESAMPLES)
-        # A drawn turn's samples weigh as often as it was drawn: the median is where half the
-        # weight has been passed, walking up the sorted samples. Where exactly half of it has, it
-        # lies midway to the next sample, as p50 does.
+        # Weighted median: the weight of a sample is how often its turn was drawn. It is the sorted
+        # sample at which the cumulative weight passes half; if it is exactly half there, the mean
+        # of this sample and the next, as in p50.
         passed = draws.astype(np.int32)[:, turn_of].cumsum(axis=1, dtype=np.int32)
         lower = (2 * passed >= passed[:, -1:]).argmax(axis=1)
         upper = (2 * passed > passed[:, -1:]).argmax(axis=1)
@@ -162,23 +162,22 @@ class Latency:
 
 
 def is_complete(latency: Latency, plan: Plan) -> bool:
-    """Returns whether ``latency`` is what ``plan`` asks for, or more."""
+    """Returns whether ``latency`` has at least the samples that ``plan`` asks for."""
     enough = latency.count >= plan.count or latency.seconds >= 0.75 * plan.limit
     return len(latency.turns) >= plan.rounds and latency.seconds >= 0.99 * plan.seconds and enough
 
 
 def turn_ratios(over: Latency, under: Latency) -> list[float]:
-    """Returns the median of ``over`` over that of ``under``, for each round both had a turn in.
+    """Returns the median of ``over`` divided by that of ``under``, for each round with both.
 
-    Only where they took these turns beside each other does it tell the two apart, and not what the
-    machine did meanwhile.
+    Meaningful only if both were measured in the same run, interleaved.
     """
     pairs = zip(over.turns, under.turns, strict=False)
     return [float(np.median(a) / np.median(b)) for a, b in pairs if a and b]
 
 
 def overlap(a: Latency, b: Latency) -> bool:
-    """Returns whether the confidence intervals of both medians overlap: a tie."""
+    """Returns whether the confidence intervals of the medians overlap, which counts as a tie."""
     (a_low, a_high), (b_low, b_high) = a.interval, b.interval
     return a_low <= b_high and b_low <= a_high
 
@@ -192,20 +191,19 @@ def measure(
     tick: Callable[[], object] = lambda: None,
     save: Callable[[dict[K, Latency]], object] = lambda _: None,
 ) -> dict[K, Latency]:
-    """Returns the latency of every candidate, interleaved in rounds of random order.
+    """Measures the latency of every candidate, interleaved in rounds of random order.
 
-    First each is warmed up (:func:`warm_up`), for no longer than it is to be measured. Then, in
-    each round, each has one turn: two untimed calls, then timed ones until the turn has its share
-    of ``plan.count`` and ``plan.seconds``, or of ``plan.limit``. A call must return only when its
-    work is done.
+    Each candidate is warmed up first (:func:`warm_up`). In each round it then has one turn: up to
+    two untimed calls, then timed ones until the turn has its share of ``plan.count`` and
+    ``plan.seconds``, or of ``plan.limit``. A call must not return before its work has finished.
 
     Args:
-        candidates: what to time, by any name; a :class:`Timed` one tells its own time.
-        plan: how much.
-        begun: turns that were taken before, by the same plan: these rounds are not repeated.
-        clock: seconds, monotonic.
+        candidates: name to call; a :class:`Timed` one measures its own time.
+        plan: number of samples and rounds.
+        begun: latencies of an interrupted run with the same plan, whose rounds are not repeated.
+        clock: a monotonic clock, in seconds.
         tick: called after each warm-up and each turn: ``len(candidates) * (rounds + 1)`` times.
-        save: called after each round with what there is by then.
+        save: called after each round with the latencies so far.
     """
     warm = {}
     for name, call in candidates.items():
@@ -232,7 +230,7 @@ def measure(
 
 @dataclass(frozen=True, slots=True)
 class Warmth:
-    """The outcome of a warm-up: its number of calls, and the seconds of a warm one."""
+    """The outcome of a warm-up: its number of calls, and the median seconds of the last ones."""
 
     calls: int
     seconds: float
@@ -241,10 +239,10 @@ class Warmth:
 def warm_up(
     call: Call | Timed, *, clock: Clock = time.perf_counter, limit: float = _WARMUP_SECONDS
 ) -> Warmth:
-    """Returns how many untimed calls ``call`` needed to be steady, and the seconds of one then.
+    """Calls ``call`` until its time is steady, for at most ``limit`` seconds.
 
-    Steady: the median of the last five calls is no longer 5 % below that of the five before.
-    After ``limit`` seconds it is taken as it is: what still varies then is seen in the samples.
+    Steady means that the median of the last five calls is at least 95 % of that of the five before.
+    Variation that remains after ``limit`` shows in the samples.
     """
     calls, start = 0, clock()
     previous = float("inf")
@@ -260,7 +258,7 @@ def warm_up(
 
 
 def _sits_out(turns: list[tuple[float, ...]], plan: Plan) -> bool:
-    """Returns whether a candidate has used up its share of the limit, and has turns to spare."""
+    """Returns whether a candidate skips a round: its time is used up, and enough turns remain."""
     rounds = len(turns) + 1
     needed = MIN_ROUNDS - sum(map(bool, turns))
     used = sum(map(sum, turns))
@@ -274,7 +272,7 @@ def _turn(call: Call | Timed, plan: Plan, expected: float, clock: Clock) -> tupl
     samples: list[float] = []
     total = 0.0
     collecting = gc.isenabled()
-    gc.disable()  # a collection would be charged to whichever call it happens to fall into
+    gc.disable()  # a collection would be added to the time of a random call
     try:
         while not samples or (
             (len(samples) < count or total < seconds) and total < plan.limit / plan.rounds
@@ -293,4 +291,4 @@ def _time(call: Call | Timed, clock: Clock) -> float:
         return round(call.elapse(), 9)
     start = clock()
     call()
-    return round(clock() - start, 9)  # the clock counts nanoseconds: the rest is noise in a file
+    return round(clock() - start, 9)  # the clock has a resolution of 1 ns
