@@ -1,1 +1,1 @@
-"""A server under load, beside the same work without HTTP."""
+"""Measures a server under load, and the same work without HTTP for comparison."""

@@ -1,4 +1,4 @@
-"""``python -m bench load``: a server under load."""
+"""``python -m bench load``: measures a server under load."""
 
 from __future__ import annotations
 
@@ -27,29 +27,29 @@ from core.conditions import conditions
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """Measure a running server on this machine against the same work without HTTP."""
+    """Measure a running server on this machine, and the same work without HTTP for comparison."""
 
     url: str = "http://127.0.0.1:3000/predict"
-    """Where to post; this machine only. With POCKETNETS_TOKEN set, that token is sent."""
+    """URL to post images to, on this machine. The token in POCKETNETS_TOKEN is sent, if set."""
     images: Path | None = None
     """An image, or a folder of them; if left out, crops of two photos at 500x375 and 1920x1080."""
     artifacts: Path = Path("artifacts")
-    """Where to look for the server's artifact: the limit is measured with it."""
+    """Folder in which to find the server's artifact, with which the limit is measured."""
     artifact: Path | None = None
-    """Its folder, if it is not there."""
+    """Folder of the server's artifact, if it is not in --artifacts."""
     rounds: int | None = None
     """Turns of each closed loop; 5 if left out."""
     seconds: float | None = None
-    """Length of such a turn; if left out 0.8, and 3 with wrk."""
+    """Length of such a turn in seconds; if left out 0.8, and 3 with wrk."""
     quick: bool = False
     """A first look in 20 s: raw bytes only, fewer and shorter turns."""
     wrk: bool = True
-    """Send the closed loops with wrk, if it is installed; else with our own client."""
+    """Use wrk for the closed loops, if it is installed; otherwise our own client."""
     out: Path = Path("reports")
     """Folder for load.jsonl and load.md."""
 
     def __call__(self) -> int:
-        """Prints throughput, latency and statuses; returns 1 unless every answer was a 200."""
+        """Prints throughput, latency and statuses; returns 1 unless every status was 200."""
         address = check_loopback(self.url)
         wrk = find_wrk() if self.wrk else None
         plan = self.plan(wrk)
@@ -86,7 +86,7 @@ class Load:
         return 1 if any(turn.load.errors for turn in turns.all) else 0
 
     def plan(self, wrk: str | None) -> LoadPlan:
-        """Returns how much is measured, with ``wrk`` or, if that is None, with our own client."""
+        """Returns the plan; ``wrk`` is the program, or None for our own client."""
         plan = QUICK if self.quick else LoadPlan()
         if self.rounds is not None:
             plan = dataclasses.replace(plan, rounds=self.rounds)

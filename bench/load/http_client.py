@@ -1,8 +1,8 @@
-"""A small HTTP/1.1 client for load: whole requests in, whole answers out.
+"""A minimal HTTP/1.1 client for load: sends prepared requests and reads whole responses.
 
-What the client takes of a shared processor the server lacks, so it does little: requests are made
-once, a connection is kept open and carries one of them at a time, and answers need a
-Content-Length. aiohttp's client takes four times its CPU time for a request, httpx's thirty times.
+It shares the processor with the server, so it does as little as possible: requests are built once,
+connections are persistent without pipelining, and responses must have a Content-Length. aiohttp's
+client takes 4 times as much CPU time per request, httpx's 30 times.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from urllib.parse import urlsplit
 
 from core.errors import UserError
 
-_MOST_HEAD, _MOST_BODY = 64 * 1024, 64 * 1024 * 1024  # bytes of an answer
+_MOST_HEAD, _MOST_BODY = 64 * 1024, 64 * 1024 * 1024  # limits of a response in bytes
 _STATUS = re.compile(rb"HTTP/1\.[01] ([1-5]\d\d)[ \r]")
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,9})[ \t]*(?=\r\n)")
 _CLOSES = re.compile(rb"^http/1\.0|\r\nconnection:[ \t]*close[ \t]*\r\n")
 
 
 class Answer(NamedTuple):
-    """What came back for a request."""
+    """An HTTP response."""
 
     status: int
     body: bytes
 
 
 class NoAnswer(Exception):
-    """A request without an answer; the message is one of a few short reasons."""
+    """A request without a response; the message is one of a few short reasons."""
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where to send requests: a port of this machine, and a path with its query."""
+    """The target of requests: host and port on this machine, and a path with its query."""
 
     host: str
     port: int
@@ -44,31 +44,31 @@ class Address:
 
     @property
     def authority(self) -> str:
-        """Returns ``host:port``, as it stands in a URL."""
+        """Returns ``host:port`` as in a URL."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
     def url(self) -> str:
-        """Returns the whole address as a URL."""
+        """Returns the URL."""
         return f"http://{self.authority}{self.path}"
 
     def with_path(self, path: str) -> Address:
-        """Returns another path of the same server."""
+        """Returns the address with another path."""
         return Address(self.host, self.port, path)
 
 
 def check_loopback(url: str) -> Address:
-    """Returns the address in ``url``: load is for one's own server.
+    """Parses ``url`` and checks that its host is this machine.
 
     Raises:
-        UserError: it is not HTTP on this machine.
+        UserError: it is not an HTTP URL of this machine.
     """
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port or 80
         good = parts.scheme == "http" and url.isascii() and url.isprintable() and " " not in url
         loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:  # no URL, or a host that is a name
+    except ValueError:  # not a URL, or the host is a name
         good = loopback = False
     if not (good and loopback):
         raise UserError(
@@ -105,7 +105,7 @@ def make_form(file: bytes, field: str = "image") -> tuple[bytes, str]:
 
 
 class Connection(asyncio.Protocol):
-    """A connection to ``address`` that is opened when needed, and again after it was closed."""
+    """A connection to ``address`` that is opened when needed, and reopened after it was closed."""
 
     def __init__(self, address: Address) -> None:
         self._address = address
@@ -117,7 +117,7 @@ class Connection(asyncio.Protocol):
         """Connects.
 
         Raises:
-            NoAnswer: nobody listens.
+            NoAnswer: the connection is refused.
         """
         if self._transport is None:
             loop = asyncio.get_running_loop()
@@ -127,13 +127,13 @@ class Connection(asyncio.Protocol):
                 raise NoAnswer("refused") from None
 
     async def send(self, request: bytes) -> Answer:
-        """Returns the answer to the bytes of a request.
+        """Sends the bytes of a request and returns the response.
 
         Raises:
-            NoAnswer: refused, closed before the end, or something else than HTTP came.
+            NoAnswer: refused, closed before the end, or the response is not valid HTTP.
         """
         await self.open()
-        if self._transport is None:  # closed as soon as opened
+        if self._transport is None:  # closed by the server at once
             raise NoAnswer("closed")
         self._waiting = asyncio.get_running_loop().create_future()
         self._transport.write(request)
@@ -143,23 +143,23 @@ class Connection(asyncio.Protocol):
             self._waiting = None
 
     def close(self) -> None:
-        """Closes at once; the next request opens again."""
+        """Closes immediately; the next request reopens it."""
         if self._transport is not None:
             self._transport.abort()
             self._transport = None
         self._received.clear()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keeps the transport."""
+        """Stores the transport."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        """Ends the request once its answer is whole."""
+        """Completes the request once its response is complete."""
         self._received += data
         try:
             if self._waiting is None or self._waiting.done():
-                raise NoAnswer("not HTTP")  # bytes that nobody asked for
+                raise NoAnswer("not HTTP")  # unsolicited bytes
             found = read_answer(self._received)
         except NoAnswer as error:
             self._end(error)
@@ -173,7 +173,7 @@ class Connection(asyncio.Protocol):
                 self.close()
 
     def connection_lost(self, exception: Exception | None) -> None:
-        """Ends the request that waits, if any, without an answer."""
+        """Fails the pending request, if any."""
         self._end(NoAnswer("closed"))
         self._transport = None
         self._received.clear()
@@ -188,10 +188,10 @@ class Connection(asyncio.Protocol):
 
 
 def read_answer(received: bytearray) -> tuple[Answer, bool] | None:
-    """Returns the answer and whether the server closes now; None while some of it is missing.
+    """Parses a response; returns it and whether the server closes, or None while incomplete.
 
     Raises:
-        NoAnswer: something else than one answer with a Content-Length.
+        NoAnswer: not exactly one response with a Content-Length.
     """
     end = received.find(b"\r\n\r\n")
     if end < 0:

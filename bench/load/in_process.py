@@ -1,8 +1,8 @@
 """The upper bound of a server's throughput: the same work without HTTP.
 
-The same decode, resize and inference as the server's, of the same files, in as many processes as
-there are cores, one single-threaded call after the other in each. Processes, not threads: what
-shares an interpreter waits for its lock now and then, and a limit should not.
+Decodes, resizes and classifies the same files as the server, in one process per core, each with one
+single-threaded call after the other. Processes are used as threads would wait for the interpreter
+lock.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from core.preprocess import decode
 
 
 def answer(artifact: Artifact, runtime: Runtime, file: bytes) -> Logits:
-    """Returns the logits (1, C) of an encoded image: all that a server does but HTTP."""
+    """Returns the logits, float32 (1, C), of an encoded image: a server's work without HTTP."""
     image = decode(file, shorter=artifact.preprocess.shorter)
     return runtime(artifact.preprocess(image)[np.newaxis])
 
 
 class Limit:
-    """The processes that answer without HTTP, busy only in :meth:`throughput`. A context manager.
+    """A context manager with processes that classify without HTTP, idle until :meth:`throughput`.
 
     Args:
-        folder: of the artifact.
-        runtime: what executes it.
-        images: sets of encoded images, by name.
-        processes: how many; None for the usable cores.
+        folder: folder of the artifact.
+        runtime: name of the runtime.
+        images: name of a set to its encoded images.
+        processes: number of processes; None for the number of usable cores.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Limit:
     def __enter__(self) -> Limit:
         for process, theirs in self._processes:
             process.start()
-            theirs.close()  # ours alone is left: a process that dies is the end of its pipe
+            theirs.close()  # so that the end of the process closes the pipe
         try:
             self._receive()
         except BaseException:
@@ -80,9 +80,9 @@ class Limit:
             process.kill()
 
     def throughput(self, name: str, seconds: float) -> float:
-        """Returns images per second of the set ``name``, measured for ``seconds``.
+        """Measures the images per second of set ``name`` for ``seconds``.
 
-        As in :func:`bench.load.loops.closed_loop`, a tenth of that at the start is not counted.
+        As in :func:`bench.load.loops.closed_loop`, the first tenth is not counted.
         """
         for pipe in self._pipes:
             pipe.send((name, seconds))
@@ -102,7 +102,7 @@ class Limit:
 
 
 def _work(pipe: Connection, folder: Path, name: str, images: dict[str, list[bytes]]) -> None:
-    """Answers each (set, seconds) of ``pipe`` with images per second, until it is closed."""
+    """Replies to each (set, seconds) from ``pipe`` with images per second, until it is closed."""
     try:
         artifact = Artifact.load(folder)
         with load_runtime(name, artifact, threads=1) as runtime:
@@ -114,13 +114,13 @@ def _work(pipe: Connection, folder: Path, name: str, images: dict[str, list[byte
                 chosen, seconds = pipe.recv()
                 pipe.send(_rate(artifact, runtime, images[chosen], seconds))
     except (EOFError, KeyboardInterrupt):
-        pass  # the end
-    except Exception as error:  # what a runtime or a decoder raises; the parent says it
+        pass  # the parent closed the pipe, or Ctrl-C
+    except Exception as error:  # of a runtime or a decoder; the parent reports it
         pipe.send(first_line(error))
 
 
 def _rate(artifact: Artifact, runtime: Runtime, files: Sequence[bytes], seconds: float) -> float:
-    """Returns images per second: whole calls over the time they took, at least one."""
+    """Returns images per second: the number of complete calls, at least one, over their time."""
     endless = itertools.cycle(files)
     now = begun = time.perf_counter()
     while now < begun + RAMP * seconds:

@@ -1,12 +1,12 @@
-"""Load on a server over HTTP, in a closed and in an open loop.
+"""Load on a server over HTTP, in closed and open loops.
 
-Closed: each connection waits for its answer before it sends again. The server sets the pace: it
-shows what it can do at most, and hides how long it stalls, as it is asked less meanwhile. Open:
-requests are due at given times, whatever the server does, and latency counts from when a request
-was due, not from when it could be sent ("How NOT to Measure Latency", Gil Tene, 2013: coordinated
-omission).
+In a closed loop each connection waits for its response before it sends the next request. That
+measures the highest throughput, but hides stalls, as a stalled server gets fewer requests. In an
+open loop requests are due at given times, independently of the server, and latency is measured from
+the time when a request was due, which avoids coordinated omission ("How NOT to Measure Latency",
+Gil Tene, 2013).
 
-The client takes its time from the same processor as the server: both are in the figures.
+The client runs on the same processor as the server, so the figures include its CPU time.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ import numpy as np
 from bench.load.http_client import Address, Connection, NoAnswer
 from core.errors import UserError
 
-RAMP = 0.1  # of a closed loop's time, at its start, in which answers are not counted as throughput
-OPEN_CONNECTIONS = 128  # more than a server's queue should ever hold
-_GRACE_S = 30  # for the last answers
+RAMP = 0.1  # fraction at the start of a closed loop that does not count for throughput
+OPEN_CONNECTIONS = 128  # more than the queue of a server should hold
+_GRACE_S = 30  # time limit for the last responses
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Load:
-    """The outcome of requests.
+    """The outcome of a loop.
 
     Attributes:
-        statuses: HTTP status, or why there was no answer, to its count.
-        throughput: answers with status 200 per second.
-        latencies: of those, in seconds, in the order they came.
+        statuses: HTTP status, or the reason for no response, to its count.
+        throughput: responses with status 200 per second.
+        latencies: latencies of the responses with status 200 in seconds, in order of arrival.
     """
 
     statuses: dict[str, int]
@@ -48,15 +48,15 @@ class Load:
 
     @property
     def errors(self) -> int:
-        """Returns how many requests were not answered with status 200."""
+        """Returns the number of requests without a response of status 200."""
         return sum(count for status, count in self.statuses.items() if status != "200")
 
 
 def run_loop(main: Coroutine[Any, Any, T]) -> T:
-    """Returns what ``main`` returns, run in an event loop that wakes up on time.
+    """Runs ``main`` in an event loop with precise timers, and returns its result.
 
-    asyncio's usual loop sleeps in steps of 1 ms, which an open loop would count as latency; a
-    garbage collection would be charged to whichever request it falls into.
+    asyncio's default loop sleeps in steps of 1 ms, which would add to the latency of an open loop.
+    Garbage collection is off, as it would add to the latency of random requests.
     """
     collecting = gc.isenabled()
     gc.disable()
@@ -73,12 +73,12 @@ def run_loop(main: Coroutine[Any, Any, T]) -> T:
 async def closed_loop(
     address: Address, requests: Sequence[bytes], *, connections: int, seconds: float
 ) -> Load:
-    """Returns what came back while ``connections`` were kept busy for ``seconds``.
+    """Keeps ``connections`` busy for ``seconds`` and returns the outcome.
 
-    Throughput counts the answers that came within that time, but for a tenth at its start.
+    Throughput counts the responses within that time, except in the first tenth.
 
     Raises:
-        UserError: nobody listens there.
+        UserError: no server listens at ``address``.
     """
 
     def orders() -> Iterator[tuple[int, float]]:
@@ -102,10 +102,16 @@ async def open_loop(
     times: Sequence[float],
     connections: int = OPEN_CONNECTIONS,
 ) -> Load:
-    """Returns what came back for a request at each of ``times``, in seconds from now, ascending.
+    """Sends a request at each of ``times`` and returns the outcome.
+
+    Args:
+        address: where to send them.
+        requests: whole requests, sent in turn.
+        times: times in seconds from now, ascending.
+        connections: number of connections.
 
     Raises:
-        UserError: nobody listens there.
+        UserError: no server listens at ``address``.
     """
     async with _Client(address, connections) as client:
         start = time.perf_counter()
@@ -116,27 +122,27 @@ async def open_loop(
 
 
 def fixed_times(rate: float, seconds: float) -> list[float]:
-    """Returns when evenly spaced requests are due, ``rate`` a second; at least one."""
+    """Returns evenly spaced times in seconds, ``rate`` per second, at least one."""
     return [number / rate for number in range(max(1, round(rate * seconds)))]
 
 
 def poisson_times(rate: float, seconds: float, seed: int) -> list[float]:
-    """Returns as many random times, those of many independent clients.
+    """Returns random times in seconds, ``rate`` per second, as of many independent clients.
 
-    Given their number, the times of a Poisson process are evenly distributed.
+    Given their number, the times of a Poisson process are uniformly distributed.
     """
     count = max(1, round(rate * seconds))
     return sorted(np.random.default_rng(seed).uniform(0, seconds, count).tolist())
 
 
 class _Client:
-    """Several connections to one server, and what came back over them."""
+    """Several connections to a server, and the outcome of their requests."""
 
     def __init__(self, address: Address, connections: int) -> None:
         self.address = address
         self.connections = [Connection(address) for _ in range(connections)]
         self.statuses: Counter[str] = Counter()
-        self.came: list[float] = []  # when each answer with status 200 was whole
+        self.came: list[float] = []  # time at which each response of status 200 was complete
         self.latencies: list[float] = []
 
     async def __aenter__(self) -> _Client:
@@ -152,18 +158,21 @@ class _Client:
     async def __aexit__(self, *_: object) -> None:
         for connection in self.connections:
             connection.close()
-        await asyncio.sleep(0)  # lets the transports end
+        await asyncio.sleep(0)  # lets the transports close
 
     async def send(
         self, requests: Sequence[bytes], orders: Iterator[tuple[int, float]], until: float
     ) -> None:
-        """Sends ``requests`` in turn: each of ``orders`` is the number of one and when it is due.
+        """Sends ``requests`` in turn.
 
-        What has no answer half a minute after ``until`` never has one.
+        Args:
+            requests: whole requests.
+            orders: (number of a request, modulo their count; time at which it is due).
+            until: requests without a response 30 s after this time count as ``no answer``.
         """
 
         async def work(connection: Connection) -> None:
-            for number, due in orders:  # shared by all connections: each is taken once
+            for number, due in orders:  # one iterator, shared by all connections
                 if (early := due - time.perf_counter()) > 0:
                     await asyncio.sleep(early)
                 try:
@@ -176,7 +185,7 @@ class _Client:
                     self.came.append(now)
                     self.latencies.append(now - due)
                 elif status == "refused":
-                    return  # the server is gone: to go on would only count refusals
+                    return  # the server has ended, so further requests would be refused, too
 
         tasks = [asyncio.create_task(work(connection)) for connection in self.connections]
         limit = until + _GRACE_S - time.perf_counter()
@@ -188,7 +197,7 @@ class _Client:
             task.result()
 
     def load(self, throughput: float) -> Load:
-        """Returns what came back."""
+        """Returns the outcome, with the given throughput."""
         return Load(
             statuses=dict(+self.statuses),
             throughput=throughput,

@@ -1,8 +1,8 @@
-"""Measures a running server: which artifact it answers with, and what it answers under load.
+"""Measures a running server under load.
 
-First a lone client before and after a burst, while the server has seen none. Then, in rounds of
-random order, closed loops and the in-process limit, so that all see the same load. Last open
-loops, at shares of the throughput that was found.
+First a lone client before and after a burst, while the server is fresh. Then closed loops and the
+in-process limit, in rounds of random order, so that all have the same background load. Finally open
+loops, at fractions of the measured throughput.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from bench.load.wrk import wrk_loop
 from core.errors import UserError
 from core.record_file import parse
 
-Case = dict[str, Any]  # attributes of a turn that say what it is
+Case = dict[str, Any]  # attributes of a turn except its round and load
 Sent = Mapping[tuple[str, Form], Sequence[bytes]]
 
 
 def ask_server(address: Address, token: str | None = None) -> Served:
-    """Returns what the server at ``address`` answers with.
+    """Asks the server at ``address`` for its artifact and runtime.
 
     Raises:
-        UserError: nobody listens there, or it is no server of ours.
+        UserError: no server listens there, or it is not one of ours.
     """
     where = address.with_path("/model")
 
@@ -56,15 +56,15 @@ def ask_server(address: Address, token: str | None = None) -> Served:
 
 
 def find_artifact(served: Served, artifacts: Path, folder: Path | None = None) -> Artifact:
-    """Returns the artifact that ``served`` answers with, every file of it checked.
+    """Finds and loads the artifact that the server uses, after checking all its files.
 
     Args:
-        served: what the server says of itself.
-        artifacts: where to look for it.
-        folder: the artifact, if not below ``artifacts``.
+        served: the server's artifact and runtime.
+        artifacts: folder of all artifacts.
+        folder: folder of the artifact, if it is not in ``artifacts``.
 
     Raises:
-        UserError: it is not there, or ``folder`` holds another one.
+        UserError: it is not found, or ``folder`` holds another artifact.
     """
     if folder is not None:
         artifact = Artifact.load(folder)
@@ -99,7 +99,7 @@ def make_requests(
     forms: Sequence[Form],
     token: str | None = None,
 ) -> dict[tuple[str, Form], list[bytes]]:
-    """Returns the whole requests for each set of images in each form."""
+    """Returns (set of images, form) to the complete requests, as bytes."""
     found: dict[tuple[str, Form], list[bytes]] = {}
     for name, files in images.items():
         for form in forms:
@@ -115,7 +115,7 @@ def check_requests(address: Address, requests: Sent) -> None:
     """Sends every request once, one after the other.
 
     Raises:
-        UserError: an answer is not a 200, and what the server says of it.
+        UserError: a status is not 200; the message has the server's text.
     """
 
     async def main() -> None:
@@ -153,18 +153,18 @@ def measure_load(
     wrk: str | None = None,
     tick: Callable[[], object] = lambda: None,
 ) -> Turns:
-    """Returns all turns; ``tick`` is called after each.
+    """Measures the server and the in-process limit, and returns all turns.
 
     Args:
-        address: of the server.
-        requests: for each set of images in each form.
-        limit: what there is without HTTP.
-        plan: how much is measured.
-        wrk: the program, for the closed loops; None for our own client.
+        address: address of the server.
+        requests: from :func:`make_requests`.
+        limit: the in-process limit.
+        plan: how much to measure.
+        wrk: path of wrk, for the closed loops; None for our own client.
         tick: called after each turn.
 
     Raises:
-        UserError: the server is gone, or the limit cannot be measured.
+        UserError: the server has ended, or the limit cannot be measured.
     """
     turns: list[Turn] = []
     rng = random.Random(plan.seed)
@@ -189,7 +189,7 @@ def measure_load(
         rate = limit.throughput(case["images"], plan.seconds)
         return Load(statuses={}, throughput=rate, latencies=())
 
-    name, form = next(iter(requests))  # of all but the rounds
+    name, form = next(iter(requests))  # used in the burst and the open loops
     first: Case = {"images": name, "form": form}
     for what, connections in (("before", 1), ("burst", BURST), ("after", 1)):
         case = {"what": what, **first, "connections": connections}
@@ -223,7 +223,7 @@ def measure_load(
 
 
 def capacity(turns: Turns, plan: LoadPlan, **wanted: object) -> float:
-    """Returns the highest throughput of the closed loops: of their medians over the rounds."""
+    """Returns the highest throughput of the closed loops, each the median of its rounds."""
     return max(
         median(turns.throughputs(what="closed", connections=count, **wanted))
         for count in plan.connections

@@ -16,26 +16,27 @@ from core.errors import UserError
 Form = Literal["raw", "multipart"]
 Arrivals = Literal["fixed", "poisson"]
 BURST = 32  # connections
-SIZES = ((500, 375), (1920, 1080))  # of a photo in ImageNet, and of a frame of a camera
-CROPS = 4  # different ones of each photo
+SIZES = ((500, 375), (1920, 1080))  # of a typical ImageNet photo, and of a Full HD frame
+CROPS = 4  # number of crops of each photo
 _QUALITY = 90
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoadPlan:
-    """How much is measured.
+    """How much to measure.
 
     Attributes:
-        rounds: turns of each closed loop, and of the limit.
-        seconds: of one turn.
-        connections: of the closed loops.
+        rounds: number of turns of each closed loop, and of the in-process limit.
+        seconds: duration of such a turn.
+        connections: numbers of connections of the closed loops.
         forms: how images are sent.
-        open_rounds: turns of each open loop.
-        open_seconds: of one such turn.
-        shares: of the throughput found, which the open loops ask for.
-        arrivals: when requests of the open loops are due.
-        lone_seconds: of the lone client before the burst, of the burst, and of the client after.
-        seed: of the order of the turns, and of random arrivals.
+        open_rounds: number of turns of each open loop.
+        open_seconds: duration of such a turn.
+        shares: rates of the open loops, as fractions of the measured throughput.
+        arrivals: how requests of the open loops are distributed in time.
+        lone_seconds: duration each of the lone client before the burst, the burst, and the lone
+            client after it.
+        seed: random seed of the order of the turns, and of random arrivals.
     """
 
     rounds: int = 5
@@ -59,7 +60,7 @@ class LoadPlan:
             )
 
     def count(self, images: int) -> int:
-        """Returns the number of turns for so many sets of images."""
+        """Returns the total number of turns for ``images`` sets of images."""
         inside, closed = images, images * len(self.forms) * len(self.connections)
         opened = len(self.arrivals) * len(self.shares)
         return 3 + self.rounds * (inside + closed) + self.open_rounds * opened
@@ -77,7 +78,7 @@ QUICK = LoadPlan(
 
 
 def read_images(path: Path) -> list[bytes]:
-    """Returns the bytes of an image file, or of every file in a folder, in order of name."""
+    """Returns the bytes of an image file, or of every file in a folder, sorted by name."""
     files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
     if not files or not all(file.is_file() for file in files):
         raise UserError(f"{path}: no image there; give a file or a folder of images")
@@ -85,9 +86,9 @@ def read_images(path: Path) -> list[bytes]:
 
 
 def photos(width: int, height: int) -> list[bytes]:
-    """Returns JPEG files of this size, quality 90: crops of scikit-learn's two photos.
+    """Returns JPEG files of this size, quality 90: random crops of scikit-learn's two photos.
 
-    The crops keep 0.75 of what fits, and are enlarged where the photos (640x427) are too small.
+    A crop has 0.75 times the largest size that fits the photo (640x427), and is then resized.
     """
     from sklearn.datasets import load_sample_images
 

@@ -1,4 +1,4 @@
-"""The turns of a measurement under load, and the header of the file that keeps them."""
+"""The turns of a load measurement, and the file that stores them."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ class Turn:
     """One turn.
 
     Attributes:
-        what: was measured.
-        server: name of the server, where several are compared.
-        images: name of the set.
-        form: how it was sent; None in process.
-        connections: over which; None in process.
-        round: number, from 0.
-        share: of the server's throughput that was asked for; in open loops only.
-        arrivals: likewise.
-        load: what came back; in process it has a throughput only.
+        what: what was measured.
+        server: name of the server, if several are compared.
+        images: name of the set of images.
+        form: how images were sent; None in process.
+        connections: number of connections; None in process.
+        round: number of the round, from 0.
+        share: requested rate as a fraction of the server's throughput; only in open loops.
+        arrivals: distribution of the requests in time; only in open loops.
+        load: the outcome; in process only its throughput is set.
     """
 
     what: What
@@ -47,12 +47,12 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Turns:
-    """What was measured, looked up."""
+    """All turns, with functions to select among them."""
 
     all: tuple[Turn, ...]
 
     def loads(self, **wanted: object) -> list[Load]:
-        """Returns the loads of the turns whose attributes are ``wanted``, in order of round."""
+        """Returns the outcomes of the turns with these attributes, in order of round."""
         found = [t for t in self.all if all(getattr(t, k) == v for k, v in wanted.items())]
         return [turn.load for turn in sorted(found, key=lambda turn: turn.round)]
 
@@ -61,7 +61,7 @@ class Turns:
         return [load.throughput for load in self.loads(**wanted)]
 
     def tails(self, **wanted: object) -> list[float]:
-        """Returns p99 over p50 in each round; infinite in one without a good answer."""
+        """Returns p99 over p50 in each round; infinite without a response of status 200."""
         found = []
         for load in self.loads(**wanted):
             latency = Latency(turns=(load.latencies,), warmup=0)
@@ -69,19 +69,19 @@ class Turns:
         return found
 
     def latency(self, **wanted: object) -> Latency | None:
-        """Returns the latencies of all rounds; None if no answer was good."""
+        """Returns the latencies of all rounds; None without any response of status 200."""
         turns = tuple(load.latencies for load in self.loads(**wanted))
         return Latency(turns=turns, warmup=0) if any(turns) else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Served:
-    """What a server says of itself at ``/model``, as far as load needs to know.
+    """The fields of a server's ``/model`` response that are needed here.
 
     Attributes:
-        model, data, precision: of its artifact.
-        runtime: what executes it.
-        sha256s: file name to digest, of the artifact's files.
+        model, data, precision: fields of its artifact.
+        runtime: name of the runtime.
+        sha256s: file name to digest, for the artifact's files.
     """
 
     model: str
@@ -92,13 +92,13 @@ class Served:
 
     @property
     def name(self) -> str:
-        """Returns it in words."""
+        """Returns the artifact and runtime as text."""
         return f"{self.model} ({self.data}, {self.precision}, {self.runtime})"
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadHeader:
-    """What all turns of a file share: the server, how much was measured, and where."""
+    """The first line of the file: server, client, plan and machine."""
 
     schema: int
     served: Served
@@ -113,7 +113,7 @@ RECORDS = RecordFile(LoadHeader, Turn, schema=SCHEMA)
 
 
 def where(header: LoadHeader) -> str:
-    """Returns on what and when all turns of a file were measured, in a sentence."""
+    """Returns a sentence on the machine, the date and the load averages."""
     machine, before = header.machine, header.before
     loads = (_averages(before), _averages(header.after))
     return (

@@ -1,4 +1,4 @@
-"""A server under load, in words: what it reaches of the in-process limit, and how long it takes."""
+"""The report on a server under load: throughput relative to the in-process limit, and latency."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bench.measure.timing import Latency
 from report.format import ms, percent
 from report.section import Section, Table
 
-# Of the in-process limit, for the default images. Elsewhere nothing is asked.
+# Least fractions of the in-process limit, for the default images; other cases have no target.
 TARGETS: dict[tuple[str, Form, int], float] = {
     ("500x375", "raw", 8): 0.93,
     ("500x375", "raw", 32): 0.95,
@@ -26,13 +26,13 @@ TARGETS: dict[tuple[str, Form, int], float] = {
     ("500x375", "multipart", 8): 0.90,
     ("500x375", "multipart", 32): 0.90,
 }
-AFTER_BURST = 1.2  # most of a lone client's p50 after a burst, over that before
-TAIL, TAIL_SHARE = 2.0, 0.7  # most of p99 over p50, at this share of the capacity
+AFTER_BURST = 1.2  # limit of the ratio of a lone client's p50 after a burst to that before
+TAIL, TAIL_SHARE = 2.0, 0.7  # limit of p99 over p50, at this fraction of the capacity
 _REQUESTS = 20_000
 
 
 def load_section(header: LoadHeader, turns: Turns) -> Section:
-    """Returns what was measured: of the in-process limit, in closed and in open loops."""
+    """Returns the section on a load measurement."""
     plan, cores = header.plan, header.machine.cores
     images = list(dict.fromkeys(turn.images for turn in turns.all))
     ours = "our own client (bench/load/http_client.py)"
@@ -150,14 +150,14 @@ def _open(turns: Turns, plan: LoadPlan) -> Table:
 
 
 def percentiles(latency: Latency | None, *percents: int) -> tuple[str, ...]:
-    """Returns percentiles in ms; dashes where nothing was measured."""
+    """Returns percentiles in ms as text; dashes if there are no latencies."""
     if latency is None:
         return ("-",) * len(percents)
     return tuple(ms(latency.percentile(each)) for each in percents)
 
 
 def statuses(loads: Iterable[Load]) -> str:
-    """Returns how many answers of each status there were: ``200 x 1,234, 429 x 5``."""
+    """Returns the count of each status as text: ``200 x 1,234, 429 x 5``."""
     counts: Counter[str] = Counter()
     for load in loads:
         counts.update(load.statuses)
@@ -165,10 +165,10 @@ def statuses(loads: Iterable[Load]) -> str:
 
 
 def ideal_tail(arrivals: Arrivals, share: float, cores: int) -> float:
-    """Returns p99 over p50 of the latency of an ideal server.
+    """Simulates an ideal server and returns p99 over p50 of its latency.
 
-    First come, first served, by ``cores`` that take the same time for every image, at ``share`` of
-    what they can answer (below 1). Source: the queues D/D/c and M/D/c, simulated.
+    It is a D/D/c or M/D/c queue: first come, first served, ``cores`` servers with the same constant
+    service time, at a utilisation of ``share`` (below 1).
     """
     rate = share * cores  # a core answers one image per unit of time
     seconds = _REQUESTS / rate
@@ -180,7 +180,7 @@ def ideal_tail(arrivals: Arrivals, share: float, cores: int) -> float:
 
 
 def _latencies(times: Sequence[float], cores: int) -> list[float]:
-    free = [0.0] * cores  # when each is idle again
+    free = [0.0] * cores  # time at which each core is idle again
     found = []
     for due in times:
         ready = max(due, heapq.heappop(free)) + 1.0

@@ -1,7 +1,7 @@
-"""wrk, a client written in C, for closed loops where it is installed.
+"""Closed loops with wrk, an HTTP client written in C, if it is installed.
 
-It takes less of the shared processor than ours. It sends the same bytes, and hands back every
-latency: its own report has no p95. https://github.com/wg/wrk/blob/master/SCRIPTING
+It takes less CPU time than our own client. A script makes it send the same requests and print all
+latencies, as its own report lacks p95. https://github.com/wg/wrk/blob/master/SCRIPTING
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from bench.load.loops import Load
 from core.errors import UserError
 from core.record_file import parse
 
-_TIMEOUT_S = 30  # of one request, as with our own client
-# Seconds of a turn. wrk counts no answer that is on its way when a turn ends, nor leaves out its
-# start: with 32 connections turns of a second found 1 to 5 % less than turns of four.
+_TIMEOUT_S = 30  # of a request, as in our own client
+# Seconds of a turn. wrk does not count responses that are pending at the end, and does not exclude
+# the start: with 32 connections, turns of 1 s measured 1 to 5 % less than turns of 4 s.
 LONG_ENOUGH = 3.0
 _REMEDY = "measure without it: --no-wrk"
-# A percentile of each rank is each sample: rank i of n is at 100 * (i - 0.5) / n.
+# Sample i of n, sorted, is the percentile 100 * (i - 0.5) / n.
 _SCRIPT = """
 local requests, number = {}, 0
 good = 0
@@ -67,7 +67,7 @@ end
 
 @dataclass(frozen=True, kw_only=True)
 class _Report:
-    """What the script prints: counts, and times in microseconds."""
+    """The output of the script: counts, and times in microseconds."""
 
     good: int
     requests: int
@@ -79,20 +79,20 @@ class _Report:
 
 
 def find_wrk() -> str | None:
-    """Returns the program, or None."""
+    """Returns the path of wrk, or None if it is not installed."""
     return shutil.which("wrk")
 
 
 def wrk_loop(
     program: str, address: Address, requests: Sequence[bytes], *, connections: int, seconds: float
 ) -> Load:
-    """Returns what :func:`bench.load.loops.closed_loop` returns, measured by wrk for whole seconds.
+    """Runs a closed loop with wrk; see :func:`bench.load.loops.closed_loop`.
 
-    It does not tell the latencies of good answers from those of others: if there are others, there
-    are no latencies.
+    ``seconds`` is rounded up to whole seconds. wrk does not distinguish latencies by status, so
+    there are none if any status is not 200.
 
     Raises:
-        UserError: wrk fails, or prints something else.
+        UserError: wrk fails, or its output cannot be understood.
     """
     whole = max(1, math.ceil(seconds))
     options = f"-t1 -c{connections} -d{whole}s --timeout {_TIMEOUT_S}s -s script.lua".split()
