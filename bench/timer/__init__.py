@@ -1,1 +1,1 @@
-"""Our timer, held against the runtimes' own tools."""
+"""Compares our timer with the runtimes' own tools."""

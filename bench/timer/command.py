@@ -1,4 +1,4 @@
-"""``python -m bench timer``: our timer against other tools."""
+"""``python -m bench timer``: compares our timer with other tools."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from bench.timer.measure import crosscheck, crosscheck_section, passed
 
 @dataclass(frozen=True, kw_only=True)
 class Timer:
-    """Hold our timer against the runtimes' own tools, interleaved on one artifact."""
+    """Compare our timer with the runtimes' own tools, interleaved, on one artifact."""
 
     artifact: tyro.conf.Positional[Path]
-    """Folder of an onnx artifact; a network of a few tenths of a ms is too short to judge by."""
+    """Folder of an onnx artifact; a call of a few tenths of a ms is too short for a verdict."""
     batch: int = 1
-    """Images per call."""
+    """Batch size."""
     threads: int = 1
     """CPU threads inside one call."""
     rounds: int = 5
-    """Runs of each tool; the median of their ratios counts."""
+    """Runs of each tool; the median of their ratios is compared."""
     seconds: float = 4.0
-    """Of measuring with each timer in each round, in turns of a fraction of a second."""
+    """Seconds of each timer in each round, in turns of a fraction of a second."""
 
     def __call__(self) -> int:
-        """Prints every round; returns 0 where a tool was compared and all that were agree.
+        """Prints every round; returns 0 if all tools that were compared, at least one, agree.
 
-        Else it is 1, with what does not agree, what failed, or why nothing could be judged.
+        Otherwise it returns 1 and prints what disagrees, what failed, or why there is no verdict.
         """
         checks = crosscheck(
             Artifact.load(self.artifact),

@@ -1,19 +1,19 @@
-"""Our timer against the runtimes' own tools, on the same graph, pixels, threads and batch.
+"""Compares our timer with the runtimes' own tools, on the same graph, pixels, threads and batch.
 
-A timer that is wrong is wrong for every candidate alike, and no figure of ours would show it. So
-what it says is held against ``benchmark_app`` of OpenVINO and ``onnxruntime_perf_test``. Both time
-a call whose pixels are in place already; ours is timed so, too, and, beside it, as everywhere else
-here: from pixels on the host to logits on the host.
+An error of the timer would affect all candidates alike and remain unnoticed, so it is checked
+against ``benchmark_app`` of OpenVINO and ``onnxruntime_perf_test``. Both time a call with its input
+already bound. Ours is timed in the same way, and also as everywhere else: from pixels to logits on
+the host.
 
-They take turns of a fraction of a second on the same cores: a machine that is shared is slow for
-seconds at a time, and one of its cores may be slower than another. Measured one after the other,
-medians of one tool lay up to 70 % apart here; interleaved on one core, the ratio of both lay
-within 3 %.
+The timers are interleaved in turns of a fraction of a second on the same cores, as a shared machine
+can be slow for seconds at a time and its cores may differ. Measured one after the other, medians of
+one tool differed by up to 70 % here; interleaved on one core, the ratio of both timers was within
+3 %.
 
-The tools read a clock inside the runtime, so they leave out Python's binding, too: 0.05 ms a call
-where this was written (1.59 against 1.54 ms), which below 2 ms is over the 3 % allowed. So what the
-call of an empty graph takes (:class:`EmptyCall`) is measured in each round and allowed on top.
-Where that is more than a tenth of a call, nothing is judged: it would hide an error of that size.
+The tools measure inside the runtime and so exclude the overhead of Python's bindings: 0.05 ms per
+call here (1.59 against 1.54 ms), more than the tolerance of 3 % for calls below 2 ms. The time of
+an empty graph (:class:`EmptyCall`) is therefore measured in each round and added to the tolerance.
+If that exceeds a tenth of a call there is no verdict, as it could hide an error of that size.
 """
 
 from __future__ import annotations
@@ -42,32 +42,31 @@ from report.format import ms, percent
 from report.section import Section, Table
 
 _EMPTY_CALLS = 30
-AGREES = 0.03  # of the other tool's p50, either way
-SHORT = 0.1  # share of a call: where its binding takes more, no timer is judged by it
-FEWEST = 3  # rounds
-_TURN = 0.2  # seconds, or as long as so many calls take: few samples must be interrupted ones
+AGREES = 0.03  # tolerance, relative to the tool's p50
+SHORT = 0.1  # largest fraction of a call in the bindings for which there is a verdict
+FEWEST = 3  # least number of rounds
+_TURN = 0.2  # seconds of a turn, at least those of _CALLS calls, so that few are interrupted
 _CALLS = 20
 
 
 @runtime_checkable
 class Preset(Protocol):
-    """A runtime that can leave pixels and logits where they are between calls."""
+    """A runtime that can bind its input and output to fixed memory."""
 
     def preset(self, pixels: Pixels) -> Call:
-        """Returns a call that computes the logits of ``pixels`` and leaves them in place."""
+        """Returns a call with ``pixels`` bound as input, whose logits stay in bound memory."""
 
 
 class EmptyCall:
-    """The call of a graph that computes next to nothing, timed right after one of a network.
+    """The call of a trivial graph, timed right after the call of a network.
 
-    Called again and again it takes a few microseconds. After a network, whose work has filled the
-    caches, it takes ten times as long (OpenVINO, where this was written: 8 and 85 us), and that is
-    what each call of a network pays.
+    It measures the overhead of a network's call. After a network, which has evicted the caches, it
+    takes ten times as long as in a loop of its own (85 and 8 us in OpenVINO here).
 
     Args:
-        runtime: name of one that has ``preset``.
-        network: called before each timed call, and not timed itself.
-        artifact: whose names of input and output the graph gets.
+        runtime: name of a runtime with ``preset``.
+        network: called, untimed, before each timed call.
+        artifact: the graph gets the names of its input and output.
         threads: CPU threads inside a call.
     """
 
@@ -84,7 +83,7 @@ class EmptyCall:
         self._empty()
 
     def median(self) -> float:
-        """Returns the median seconds of some calls of the empty graph."""
+        """Returns the median time of 30 calls of the empty graph in seconds."""
         return median(self._elapse() for _ in range(_EMPTY_CALLS))
 
     def _elapse(self) -> float:
@@ -95,7 +94,7 @@ class EmptyCall:
 
 
 def _empty_graph(source: str, target: str) -> bytes:
-    """Returns an ONNX graph that turns uint8 (N, 1, 1, 3) into float32."""
+    """Returns an ONNX graph that casts uint8 (N, 1, 1, 3) to float32."""
     from onnx import TensorProto, helper
 
     ends = [
@@ -111,16 +110,16 @@ def _empty_graph(source: str, target: str) -> bytes:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Check:
-    """A tool beside our timer; p50 of each round, in seconds.
+    """The comparison of a tool with our timer; figures are the p50 of each round in seconds.
 
     Attributes:
         tool: the program.
-        calls: ours, from pixels to logits.
-        infers: ours, with the pixels in place already.
-        empties: ours, of a graph that computes next to nothing, right after a call.
-        theirs: the tool's.
-        reason: why there is nothing of the above; None where there is.
-        failed: whether the tool is there and failed.
+        calls: our timer, from pixels to logits.
+        infers: our timer, with bound input.
+        empties: our timer, for the empty graph.
+        theirs: the tool.
+        reason: why there are no figures; None if there are.
+        failed: whether the tool is installed and failed.
     """
 
     tool: Tool
@@ -133,31 +132,31 @@ class Check:
 
     @property
     def ratio(self) -> float:
-        """Returns our p50 over the tool's, of the same work: the median of the rounds."""
+        """Returns our p50 with bound input over the tool's: the median of the rounds."""
         return median(self.ratios)
 
     @property
     def ratios(self) -> tuple[float, ...]:
-        """Returns our p50 over the tool's, of each round."""
+        """Returns our p50 with bound input over the tool's, in each round."""
         return tuple(ours / theirs for ours, theirs in zip(self.infers, self.theirs, strict=True))
 
     @property
     def allowance(self) -> float:
-        """Returns what the binding may add to the tool's p50, as a fraction of it."""
+        """Returns the median overhead of the bindings, relative to the tool's p50."""
         pairs = zip(self.empties, self.theirs, strict=True)
         return median(empty / theirs for empty, theirs in pairs)
 
     @property
     def agrees(self) -> bool:
-        """Returns whether the two are within 3 %, and what the binding adds to ours.
+        """Returns whether the ratio is within 3 % plus, upwards, the overhead of the bindings.
 
-        False where there is nothing to compare.
+        False without figures.
         """
         return self.reason is None and -AGREES <= self.ratio - 1 <= AGREES + self.allowance
 
     @property
     def sentence(self) -> str:
-        """Returns the outcome in words."""
+        """Returns the outcome in a few sentences."""
         name, runtime = self.tool.name, self.tool.runtime
         if self.reason is not None:
             return f"{runtime} is not held against {name}: {self.reason}."
@@ -179,10 +178,10 @@ class Check:
 def crosscheck(
     artifact: Artifact, *, batch: int = 1, threads: int = 1, rounds: int = 5, seconds: float = 4.0
 ) -> list[Check]:
-    """Returns each tool beside our timer, of which each round measures ``seconds``, interleaved.
+    """Compares each tool with our timer, interleaved, for ``seconds`` per timer and round.
 
     Raises:
-        UserError: not an ONNX graph, or counts that make no sense.
+        UserError: not an ONNX graph, or an argument out of range.
     """
     if not artifact.spec.is_graph:
         raise UserError(
@@ -205,13 +204,13 @@ def crosscheck(
 
 
 def passed(checks: list[Check]) -> bool:
-    """Returns whether there is a tool that agrees, and none that fails or does not."""
+    """Returns whether at least one tool agrees, and none fails or disagrees."""
     there = [check for check in checks if check.reason is None or check.failed]
     return bool(there) and all(check.agrees for check in there)
 
 
 def crosscheck_section(checks: list[Check]) -> Section:
-    """Returns what came of :func:`crosscheck`: a sentence for each tool, and all rounds."""
+    """Returns a section with a text for each tool and a table of all rounds."""
     rows = []
     for check in checks:
         runtime, name = check.tool.runtime, check.tool.name
@@ -263,7 +262,7 @@ def _check(tool: Tool, job: ToolJob, rounds: int) -> Check:
         turn = max(min(_TURN, job.seconds / MIN_ROUNDS), _CALLS * whole_call)
         turns = max(MIN_ROUNDS, round(job.seconds / turn))
         plan = Plan(count=1, seconds=turns * turn, limit=turns * turn, rounds=turns)
-        # Each of our two has as many turns as it has in between, by the same clock.
+        # The tool has a turn after each turn of our two calls; its clock also runs while paused.
         whole = replace(job, seconds=4 * plan.seconds)
         command = [program, *tool.arguments(whole, folder)]
         for _ in range(rounds):

@@ -1,4 +1,4 @@
-"""Other programs that time a graph: their arguments, their turns and their output."""
+"""Other programs that time a graph: runs them in turns and parses their output."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from core.errors import UserError
 from core.files import write_whole
 from core.preprocess import Pixels
 
-_RESULT = "result.txt"  # what a tool does not print it may write
+_RESULT = "result.txt"  # for a tool that writes its result to a file
 _UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
 
 
 class ToolFailed(UserError):
-    """A tool that is there and gives no median."""
+    """An installed tool failed, or printed no median."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,10 +37,10 @@ class ToolJob:
     """The work that all tools time.
 
     Attributes:
-        artifact: its graph is run.
-        pixels: uint8 (batch, H, W, 3), the same for all.
-        threads: CPU threads inside one call.
-        seconds: of measuring, by the clock on the wall; the tools take whole ones.
+        artifact: the artifact whose graph is run.
+        pixels: input, uint8 (batch, H, W, 3).
+        threads: CPU threads inside a call.
+        seconds: duration by wall clock; rounded up to whole seconds for the tools.
     """
 
     artifact: Artifact
@@ -54,11 +54,12 @@ class Tool:
     """A program that times a graph.
 
     Attributes:
-        name: of the program.
-        runtime: of ours, which computes the same.
-        package: what brings it.
-        arguments: of the program, for a job in an empty folder, into which what it reads is put.
-        median: how it prints the median: a number and its unit.
+        name: name of the program.
+        runtime: name of our runtime with the same library.
+        package: how to install it.
+        arguments: takes a job and an empty folder, writes the program's input files into the
+            folder, and returns the program's arguments.
+        median: pattern of the printed median, with groups for the number and its unit.
     """
 
     name: str
@@ -69,16 +70,16 @@ class Tool:
 
 
 def find_tool(name: str) -> str | None:
-    """Returns this environment's program, else the one on PATH, or None."""
+    """Returns the path of a program in this environment, or else on PATH; None if missing."""
     here = str(Path(sys.executable).parent)
     return shutil.which(name, path=os.pathsep.join([here, os.environ.get("PATH", "")]))
 
 
 class ToolRun:
-    """A run of a tool, which stands still until it is given its turn.
+    """A run of a tool that is paused except in its turns.
 
-    It is stopped and continued by signals. A call that is interrupted so is one slow sample among
-    many, which a median does not see; and both tools see the same background load.
+    It is paused and continued by signals. An interrupted call is one slow sample among many, which
+    hardly affects a median. So both timers see the same background load.
     """
 
     def __init__(self, tool: Tool, command: list[str], folder: Path, printed: IO[str]) -> None:
@@ -90,17 +91,17 @@ class ToolRun:
         self._process.send_signal(signal.SIGSTOP)
 
     def turn(self, seconds: float) -> None:
-        """Lets it run for ``seconds``, if it has not ended."""
+        """Continues the tool for ``seconds``, or until it ends."""
         self._process.send_signal(signal.SIGCONT)
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(seconds)
         self._process.send_signal(signal.SIGSTOP)
 
     def median(self, patience: float) -> float:
-        """Returns the median that it prints, in seconds, after it ran to its end.
+        """Lets the tool run to its end and returns the median that it prints, in seconds.
 
         Raises:
-            ToolFailed: it fails, takes longer than ``patience``, or prints something else.
+            ToolFailed: it fails, takes longer than ``patience`` seconds, or prints no median.
         """
         again = f"try it: {shlex.join(self._command)}"
         self._process.send_signal(signal.SIGCONT)
@@ -119,14 +120,14 @@ class ToolRun:
         return float(found[1]) * _UNITS[found[2]]
 
     def end(self) -> None:
-        """Ends it, whatever it does."""
+        """Kills the tool."""
         self._process.kill()
         self._process.wait()
 
 
 @contextmanager
 def started(tool: Tool, command: list[str], folder: Path) -> Iterator[ToolRun]:
-    """Yields a run of ``tool`` in ``folder``; it is ended afterwards if it has not."""
+    """Yields a paused run of ``tool`` in ``folder``, which is killed after the block."""
     with tempfile.TemporaryFile("w+", errors="replace") as printed:
         run = ToolRun(tool, command, folder, printed)
         try:
@@ -136,7 +137,7 @@ def started(tool: Tool, command: list[str], folder: Path) -> Iterator[ToolRun]:
 
 
 def _benchmark_app(job: ToolJob, folder: Path) -> list[str]:
-    """As artifact/runtimes/openvino_cpu.py has it: one request, no pinning, never bfloat16."""
+    """Uses the settings of artifact/runtimes/openvino_cpu.py: one request, no pinning or bf16."""
     pixels = folder / "pixels.npy"
     np.save(pixels, job.pixels)
     shape = "[" + ",".join(map(str, job.pixels.shape)) + "]"
@@ -151,7 +152,7 @@ def _benchmark_app(job: ToolJob, folder: Path) -> list[str]:
         "-nthreads": str(job.threads),
         "-pin": "NO",
         "-infer_precision": "f16" if job.artifact.precision == "fp16" else "f32",
-        # We compile a batch of one for its shape, and any other batch for all shapes.
+        # Like our runtime: a fixed shape for batch size 1, otherwise a dynamic one.
         "-shape" if len(job.pixels) == 1 else "-data_shape": shape,
         "-t": str(math.ceil(job.seconds)),
     }
@@ -159,7 +160,7 @@ def _benchmark_app(job: ToolJob, folder: Path) -> list[str]:
 
 
 def _perf_test(job: ToolJob, folder: Path) -> list[str]:
-    """As artifact/runtimes/ort.py has it; the input lies where this tool looks for it."""
+    """Uses the settings of artifact/runtimes/ort.py; writes the input where the tool expects it."""
     import onnx
 
     graph = folder / "model.onnx"
@@ -172,7 +173,7 @@ def _perf_test(job: ToolJob, folder: Path) -> list[str]:
         "-t": str(math.ceil(job.seconds)),
         "-x": str(job.threads),
         "-y": "1",
-        "-o": "99",  # all optimizations, which is what a session does by itself
+        "-o": "99",  # all optimizations, the default of a session
     }
     words = [word for option in options.items() for word in option]
     return [*words, "-s", str(graph), str(folder / _RESULT)]
