@@ -1,1 +1,1 @@
-"""Benchmarks: what a network costs on this machine, next to what its MACs promise."""
+"""Benchmarks: latency, layers, load and training speed on this machine."""

@@ -1,9 +1,9 @@
-"""What all experiments share: their machine, progress bars and pages.
+"""Code that all experiments share: machine, progress bars and pages.
 
-An experiment is a folder with the same parts: ``plan`` (what is measured, and how much),
-``record`` (a row, and the file that keeps rows), ``measure`` (measures the rows, interleaved, and
-goes on from those of an earlier run), ``sections`` (all that is said of them) and ``command``. A
-part of a few lines stands in the file that uses it.
+An experiment is a folder with the same modules: ``plan`` (what to measure), ``record`` (a row, and
+the file that stores rows), ``measure`` (measures rows, interleaved, reusing those of an earlier
+run), ``sections`` (the report) and ``command``. A module that would be only a few lines is part of
+the one that uses it.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from report.markdown import markdown
 from report.section import Section
 from report.terminal import print_table
 
-_WIDTH = 640  # pixels of a page's pictures
+_WIDTH = 640  # width of a page's pictures in pixels
 
 
 def this_machine() -> machine.Machine:
-    """Returns this machine, with the version of whatever a runtime computes with."""
+    """Returns this machine, with the versions of the runtimes' packages."""
     return machine.this_machine(runtime_packages())
 
 
 @contextmanager
 def progress_bars() -> Iterator[Callable[[str, int], Callable[[], None]]]:
-    """Yields a function that starts a bar on stderr and returns what advances it by one step.
+    """Yields a function of (title, steps) that starts a progress bar on stderr.
 
-    Bars are drawn at each step and only then: a thread that refreshes them would take its time out
-    of the samples.
+    It returns a function that advances the bar by one step. Bars are redrawn only then, as a
+    refreshing thread would disturb the measurements.
     """
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
@@ -51,7 +51,7 @@ def progress_bars() -> Iterator[Callable[[str, int], Callable[[], None]]]:
 
 
 def print_section(section: Section) -> None:
-    """Prints the tables, then the sentences of ``section`` on stdout."""
+    """Prints the tables and then the sentences of ``section`` on stdout."""
     for table in section.tables:
         print_table(table)
     for sentence in section.sentences:
@@ -59,7 +59,7 @@ def print_section(section: Section) -> None:
 
 
 def write_page(section: Section, page: Path) -> Path:
-    """Returns ``page``, a Markdown file that now shows ``section``, its pictures beside it."""
+    """Writes ``section`` as Markdown to ``page``, with pictures beside it, and returns ``page``."""
     from report.theme import png, sheet
 
     lines = [f"# {section.title}", *markdown(section)[1:]]

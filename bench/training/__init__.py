@@ -1,1 +1,1 @@
-"""Training speed on this machine."""
+"""Measures the training speed on this machine."""

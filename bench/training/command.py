@@ -1,4 +1,4 @@
-"""``python -m bench training``: how fast a network trains."""
+"""``python -m bench training``: measures how fast a network trains."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from report.terminal import print_table
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """Measure how fast a network trains here: the loader, the step, both, and a plain loop."""
+    """Measure images/s of training: the loader, the step, both, and a plain loop."""
 
     model: str = "mobilenet_v3"
     """Network, by its registry name."""
     data: str = "digits"
     """Data set or folder, as for training."""
     recipe_name: str | None = None
-    """As for training; left out: its default for this network and data."""
+    """Recipe, by name; if left out, the default for this network and data."""
     workers: int | None = None
-    """Processes that decode images; left out: the recipe's."""
+    """Processes that decode images; if left out, those of the recipe."""
     batch_size: int | None = None
-    """Images per step; left out: the recipe's."""
+    """Batch size; if left out, that of the recipe."""
     steps: int = 12
-    """Timed steps, in each of three rounds."""
+    """Timed steps in each of three rounds."""
 
     def __call__(self) -> None:
-        """Prints images/s of each."""
+        """Prints a table of images/s."""
         from bench.training.measure import REFERENCE, training_rates
         from models.registry import find_model
         from training.datasets import load_data

@@ -1,4 +1,4 @@
-"""Measures images/s of the loader alone, the step alone, both, and a plain loop."""
+"""Measures images/s of the loader alone, the training step alone, both, and plain loops."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ class Rates:
     """Images per second, each the median of its samples.
 
     Attributes:
-        loader: reading, decoding and augmenting, with nothing else to do.
+        loader: reading, decoding and augmenting alone.
         step: forward, backward and optimiser on batches in memory, through the trainer.
         both: a run as ``make train`` does it.
-        loops: plain loops by name, taking turns with ``step``, one step each.
-        device: what computed.
+        loops: name of a plain loop to its rate; interleaved with ``step``, one step each.
+        device: the device, as text.
     """
 
     loader: float
@@ -50,10 +50,10 @@ class Rates:
 
 
 def training_rates(model: str, data: ImageData, recipe: Recipe, *, steps: int) -> Rates:
-    """Returns how fast ``model`` trains on ``data`` by ``recipe``, over ``steps`` steps each.
+    """Measures how fast ``model`` trains on ``data`` by ``recipe``, with ``steps`` timed steps.
 
     Raises:
-        UserError: the data holds too few batches.
+        UserError: fewer than two batches of training images.
     """
     need = steps + WARM_UP
     if len(data.train) < 2 * recipe.batch_size:
@@ -64,7 +64,7 @@ def training_rates(model: str, data: ImageData, recipe: Recipe, *, steps: int) -
     loader = Loaders(data, recipe).train_dataloader()
     kept = list(islice(loader, 4))
     loading, whole = [], []
-    for _ in range(ROUNDS):  # interleaved: the machine is slow for seconds at a time
+    for _ in range(ROUNDS):  # interleaved, as the machine can be slow for seconds at a time
         loading += _gaps(islice(_forever(loader), need))[WARM_UP:]
         whole += _train(model, data, recipe, loader, need, {})[TRAINER]
     loops = {} if _gpu() else _plain_loops(model, data, recipe)
@@ -80,7 +80,7 @@ def training_rates(model: str, data: ImageData, recipe: Recipe, *, steps: int) -
 
 
 class _Kept:
-    """Batches in memory, over and over. Not a list: to Lightning that is a list of loaders."""
+    """An endless iterable of batches in memory; Lightning would take a list for several loaders."""
 
     def __init__(self, batches: list[Batch]) -> None:
         self._batches = batches
@@ -90,7 +90,7 @@ class _Kept:
 
 
 class _Turns(lightning.Callback):
-    """Times each step of the trainer and, after it, one step of each plain loop."""
+    """A callback that times each step of the trainer, and then one step of each plain loop."""
 
     def __init__(self, loops: dict[str, Step]) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ class _Turns(lightning.Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        """Stops the clock, gives the others their turn, and starts it again."""
+        """Records the trainer's step, times a step of each plain loop, and restarts the clock."""
         if _gpu():
             torch.cuda.synchronize()
         self.samples[TRAINER].append(time.perf_counter() - self._since)
@@ -130,7 +130,7 @@ def _train(
     steps: int,
     loops: dict[str, Step],
 ) -> dict[str, list[float]]:
-    """Returns seconds per step after warm-up, of the trainer (:data:`TRAINER`) and plain loops."""
+    """Returns name to seconds of each step after warm-up, for :data:`TRAINER` and plain loops."""
     network, _ = first_network(model, data.labels, recipe)
     module = ClassifierModule(network, {}, data.labels, recipe)
     turns = _Turns(loops)
@@ -143,7 +143,7 @@ def _train(
 
 
 def _plain_loops(model: str, data: ImageData, recipe: Recipe) -> dict[str, Step]:
-    """Returns the loop of torchvision's reference script, and its variants, on this CPU."""
+    """Returns the training loop of torchvision's reference script, and variants, on the CPU."""
     return {
         REFERENCE: PlainLoop(model, data, recipe),
         "plain loop, fp32, channels_last": PlainLoop(model, data, recipe, last=True),
@@ -153,10 +153,10 @@ def _plain_loops(model: str, data: ImageData, recipe: Recipe) -> dict[str, Step]
 
 
 class PlainLoop:
-    """What torchvision's references/classification/train.py does per batch, one step a call.
+    """The training step of torchvision's references/classification/train.py, one step per call.
 
-    Its loader hands over normalised float32 images, so they are made outside of the clock there;
-    here that is within the step, as it is in the trainer's step: the same work in both.
+    That script normalises images in its loader; here the network does so within the step, as in
+    the trainer, so that both do the same work.
     """
 
     def __init__(
@@ -171,12 +171,12 @@ class PlainLoop:
         self.network, _ = first_network(model, data.labels, recipe)
         layout = torch.channels_last if last else torch.contiguous_format
         self.network.train().to(memory_format=layout)
-        self._optimizer = make_optimizer(self.network, recipe, fused=False)  # as there
+        self._optimizer = make_optimizer(self.network, recipe, fused=False)  # as in that script
         self._criterion = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
         self._bf16 = bf16
 
     def __call__(self, batch: Batch) -> None:
-        """Learns from one batch."""
+        """Trains on one batch."""
         with torch.autocast("cpu", torch.bfloat16, enabled=self._bf16):
             logits = self.network(batch.pixels)
             loss = self._criterion(logits, batch.labels)
@@ -188,7 +188,7 @@ class PlainLoop:
 
 
 def _gaps(batches: Iterable[object]) -> list[float]:
-    """Returns seconds between one batch and the next."""
+    """Returns the seconds between successive batches."""
     times = [time.perf_counter()]
     times += [time.perf_counter() for _ in batches]
     return np.diff(times).tolist()
