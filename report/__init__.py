@@ -1,1 +1,1 @@
-"""A report is a list of sections, computed once; each output format has one renderer."""
+"""Reports: a list of sections, and a renderer for each output format."""

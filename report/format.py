@@ -1,4 +1,4 @@
-"""Formats figures: the same quantity reads the same in every report and table."""
+"""Formats numbers in the same way for all reports and tables."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def percent(fraction: float, *, decimals: int = 1) -> str:
 
 
 def points(difference: float) -> str:
-    """Returns a difference above 0 of two shares as ``1.2 points`` of percent."""
+    """Returns a positive difference of two fractions in percentage points: ``1.2 points``."""
     return f"{difference * 100:.1f} points" if difference >= 0.001 else "less than 0.1 points"
 
 
@@ -48,7 +48,7 @@ def millions(count: float) -> str:
 
 
 def number(value: float | None, words: Callable[[float], str]) -> str:
-    """Returns ``words(value)``, or that it was not measured or is not finite."""
+    """Returns ``words(value)``; ``not measured`` for None, ``not finite`` for inf and NaN."""
     if value is None:
         return MISSING
     return words(value) if math.isfinite(value) else "not finite"

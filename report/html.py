@@ -1,4 +1,4 @@
-"""A report as a page that fetches nothing: styles, charts and what draws them are inside."""
+"""Renders a report as a self-contained HTML page, with styles, charts and scripts inline."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ def page(report: Report) -> str:
         report=report,
         missing=MISSING,
         bundle=_bundle() if specs else "",
-        # A name with "</script>" in it must not end the script it is data of.
+        # Text with "</script>" must not end the script element.
         specs=json.dumps(specs).replace("<", "\\u003c"),
     )
 
 
 @cache
 def _bundle() -> str:
-    """Returns what draws the charts: always the same, and made in more than a second."""
+    """Returns the JavaScript that draws the charts; cached, as building it takes over a second."""
     return str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
 
 
 def _specification(figure: Figure) -> dict[str, Any]:
-    """Returns the Vega-Lite of a chart, as wide as the page lets it be."""
+    """Returns the Vega-Lite specification of a chart that fills the width of the page."""
     spec: dict[str, Any] = figure.chart.to_dict()
     spec["width"] = "container"
     spec["datasets"] = {**spec.get("datasets", {}), **figure.data}

@@ -1,4 +1,4 @@
-"""Places the names of points in a chart with log axes so that they do not overlap."""
+"""Places the labels of points in a chart with log axes, avoiding overlap."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from math import log
 from typing import Any, Literal, NamedTuple
 
-# Pixels, of the sheet's charts; a page gives them more room across.
+# Size of the sheet's charts in pixels; on a page they are wider.
 WIDTH, HEIGHT = 470, 400
 _LETTER, _LINE, _MARK = 5.8, 11.0, 6.0
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """Where a name stands beside its point, as Vega-Lite says it: pixels, align and baseline."""
+    """A position of a label relative to its point: Vega-Lite's dx and dy in pixels, and align."""
 
     name: str
     dx: int
@@ -23,7 +23,7 @@ class Side:
     baseline: Literal["top", "middle", "bottom"]
 
 
-# The best first: below a point there is nothing of its own network.
+# In order of preference: other points of the same network are above, never below.
 SIDES = (
     Side("below", 0, 9, "center", "top"),
     Side("right", 10, 0, "left", "middle"),
@@ -43,7 +43,7 @@ class _Box(NamedTuple):
     bottom: float
 
     def shared(self, other: _Box) -> float:
-        """Returns the pixels that both cover."""
+        """Returns the area of the intersection in square pixels."""
         across = min(self.right, other.right) - max(self.left, other.left)
         down = min(self.bottom, other.bottom) - max(self.top, other.top)
         return max(0.0, across) * max(0.0, down)
@@ -52,15 +52,15 @@ class _Box(NamedTuple):
 def place_labels(
     points: Iterable[dict[str, Any]], x_range: Sequence[float], y_range: Sequence[float]
 ) -> list[dict[str, Any]]:
-    """Returns ``points`` with ``side``, the name of the one of :data:`SIDES` with the most room.
+    """Returns ``points`` with a field ``side``: the name of one of :data:`SIDES`.
 
-    Each name in turn takes the side where it covers least of other names, of other points and of
-    what lies outside the chart, until none moves any more.
+    Each label in turn moves to the side with the least overlap with other labels, points and the
+    outside of the chart, until none moves.
 
     Args:
         points: records with ``macs``, ``p50`` and ``name``.
-        x_range: ends of the axis of ``macs``.
-        y_range: ends of the axis of ``p50``.
+        x_range: limits of the axis of ``macs``.
+        y_range: limits of the axis of ``p50``.
     """
     records = sorted(points, key=lambda point: float(point["p50"]))
     places = [

@@ -1,4 +1,4 @@
-"""Markdown: text shown as it is, tables, and the sections of a report."""
+"""Renders Markdown: escaped text, tables, and the sections of a report."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 from report.format import one_line
 from report.section import Report, Section, Table
 
-# What GitHub's Markdown could read as more than text; an underscore within a word it does not.
+# Special characters of GitHub's Markdown; an underscore within a word is not special.
 _SPECIAL = re.compile(r"([\\`*\[\]<>|~$&#])|(?<![^\W_])(_)|(_)(?![^\W_])")
 
 
 def escape(text: str) -> str:
-    """Returns Markdown, for a sentence or a table cell, that shows ``text`` on one line."""
+    """Escapes ``text`` as one line of Markdown, for a sentence or a table cell."""
     return _SPECIAL.sub(r"\\\g<0>", one_line(text))
 
 
 def fenced(text: str) -> list[str]:
-    """Returns ``text`` as lines of a shell block; its fence is longer than any in the text."""
+    """Returns the lines of a fenced ``sh`` block; its fence is longer than any in ``text``."""
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return [f"{fence}sh", *text.splitlines(), fence]
@@ -29,32 +29,32 @@ def fenced(text: str) -> list[str]:
 def table(
     header: Sequence[str], rows: Iterable[Sequence[str]], numeric: Collection[str] = ()
 ) -> list[str]:
-    """Returns the lines of a Markdown table; columns named in ``numeric`` stand to the right.
+    """Returns the lines of a Markdown table; columns named in ``numeric`` are right-aligned.
 
-    Cells are Markdown: what is not ours has gone through :func:`escape`.
+    Cells are Markdown: text from outside must be escaped with :func:`escape`.
     """
     rule = ["---:" if name in numeric else "---" for name in header]
     return [f"| {' | '.join(cells)} |" for cells in (header, rule, *rows)]
 
 
 def pipe(content: Table) -> list[str]:
-    """Returns the lines of a table of a report, whose cells are plain text."""
+    """Returns the Markdown lines of a report's table."""
     rows = [[_text(cell).replace("|", "\\|") for cell in cells] for cells in content.rows]
     return table(content.header, rows, content.numeric)
 
 
 def _text(text: str) -> str:
-    """Returns ``text`` on one line, and without what a reader would take for HTML."""
+    """Returns ``text`` on one line, with ``<`` escaped so that it cannot be HTML."""
     return one_line(text).replace("<", "\\<")
 
 
 def plain(value: Any) -> str:
-    """Returns a field of a recipe as Markdown: text as it is, the rest as in recipe.json."""
+    """Returns a field of a recipe as Markdown: text unchanged, other values as JSON."""
     return escape(value if isinstance(value, str) else json.dumps(value, default=str))
 
 
 def document(report: Report) -> str:
-    """Returns ``report`` as a Markdown file, its charts as links to their pictures."""
+    """Returns ``report`` as the text of a Markdown file, with links to pictures of its charts."""
     summary = "\n\n".join(map(_text, report.summary))
     lines = [f"# {_text(report.title)}", "", _text(report.subtitle), "", summary, ""]
     if report.lead:
@@ -71,7 +71,7 @@ def document(report: Report) -> str:
 
 
 def markdown(section: Section) -> list[str]:
-    """Returns the lines of ``section``, without its charts."""
+    """Returns the Markdown lines of ``section`` without its charts."""
     lines = [f"## {_text(section.title)}", ""]
     for sentence in section.sentences:
         lines += [_text(sentence), ""]

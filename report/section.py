@@ -1,7 +1,7 @@
-"""What a report is made of: sections of sentences, charts and tables, all computed once.
+"""The parts of a report: sections with sentences, charts and tables.
 
-The renderers beside this file show a :class:`Report` as a page, as Markdown, as pictures and in the
-terminal. None of them computes anything: what two of them say of one quantity is the same.
+The renderers in this package show a :class:`Report` as an HTML page, as Markdown, as pictures and
+in the terminal. They compute nothing, so all of them show the same figures.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Table:
-    """A table in words.
+    """A table whose cells are plain text.
 
     Attributes:
-        header: names of its columns.
-        rows: their cells.
-        numeric: names of the columns that are set to the right.
-        groups: how many rows belong together, one after the other; empty where all do.
-        strong: numbers of the rows that stand out, counted from 0.
+        header: names of the columns.
+        rows: cells of each row.
+        numeric: names of the right-aligned columns.
+        groups: number of rows in each group of successive rows; empty for a single group.
+        strong: indices of the highlighted rows, from 0.
     """
 
     header: tuple[str, ...]
@@ -30,7 +30,7 @@ class Table:
     strong: frozenset[int] = frozenset()
 
     def bodies(self) -> Iterator[list[tuple[int, tuple[str, ...]]]]:
-        """Yields the rows of each group, with their numbers."""
+        """Yields the (index, row) pairs of each group."""
         start = 0
         for count in self.groups or (len(self.rows),):
             yield list(enumerate(self.rows[start : start + count], start=start))
@@ -39,13 +39,13 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Figure:
-    """A chart and what is to be seen in it.
+    """A chart with its caption.
 
     Attributes:
-        title: a few words.
-        caption: how it is to be read.
-        chart: one view of Altair, without a width: the page gives it one.
-        data: what the chart names, if its data are not inline.
+        title: title of the chart.
+        caption: how to read the chart.
+        chart: a single Altair view without a width, which the page sets.
+        data: the chart's named data sets, if its data are not inline.
     """
 
     title: str
@@ -56,12 +56,12 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Picture:
-    """A small image that a page shows among others; elsewhere a table says what it is.
+    """A small image in a gallery of the HTML page; other formats show a table instead.
 
     Attributes:
-        jpeg: the bytes of its file.
-        title: what it shows, in a few words.
-        lines: what is said below it.
+        jpeg: bytes of the JPEG file.
+        title: title of the image.
+        lines: lines of text below it.
     """
 
     jpeg: bytes
@@ -71,17 +71,16 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Section:
-    """A part of a report, all of it computed from what was measured.
+    """A part of a report.
 
     Attributes:
-        title: its heading.
-        sentences: what was found, a paragraph each.
-        figures: what shows it.
-        pictures: images that are examples of it.
-        tables: the figures behind it.
-        notes: how they came about, for the list at the end of the report.
-        folded: what a page shows in place of the tables until they are asked for; empty where it
-            shows them at once.
+        title: heading.
+        sentences: the findings, a paragraph each.
+        figures: charts.
+        pictures: example images.
+        tables: tables.
+        notes: how it was measured, for the list at the end of the report.
+        folded: label of the collapsed tables on the HTML page; empty to show them expanded.
     """
 
     title: str
@@ -95,22 +94,22 @@ class Section:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
-    """All that is said of a measurement.
+    """A report on a measurement.
 
     Attributes:
-        name: stem of the names of its files.
-        title: of what, in a few words.
-        subtitle: of which machine, in one line.
+        name: stem of the file names.
+        title: title of the report.
+        subtitle: the line below the title, such as the machine.
         summary: the findings, a sentence each.
-        lead: the table that comes first; None where the sentences say it.
-        terminal: the table for the terminal.
-        footnotes: lines for the terminal below its table.
-        figures: the charts that come first.
-        poster: Vega-Lite of all those charts on one sheet; None without charts.
-        poster_alt: what is to be seen there.
-        sections: what explains it.
-        facts: (name, value) of the machine.
-        method: how the figures came about, a paragraph each.
+        lead: the first table; None if the summary suffices.
+        terminal: the table for the terminal; None for ``lead``.
+        footnotes: lines below the table in the terminal.
+        figures: the first charts.
+        poster: Vega-Lite specification of all ``figures`` on one sheet; None without charts.
+        poster_alt: alternative text of the poster.
+        sections: further sections.
+        facts: (name, value) pairs on the machine.
+        method: how it was measured, a paragraph each.
     """
 
     name: str
@@ -129,10 +128,10 @@ class Report:
 
     @property
     def notes(self) -> list[str]:
-        """Returns how all figures came about: those of the report, then of each section."""
+        """Returns the paragraphs of ``method``, then the notes of each section."""
         return [*self.method, *(note for section in self.sections for note in section.notes)]
 
     def picture(self, figure: Figure) -> str:
-        """Returns the name of the file of a section's chart."""
+        """Returns the file name of the PNG of a section's chart."""
         words = "".join(c if c.isascii() and c.isalnum() else " " for c in figure.title.lower())
         return f"{self.name}-{'-'.join(words.split())}.png"

@@ -1,4 +1,4 @@
-"""Reports and their tables in the terminal."""
+"""Prints reports and tables in the terminal."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from core.cli import results
 from report.format import MISSING
 from report.section import Report, Table
 
-ROWS = 12  # of a report's table; the page has them all
+ROWS = 12  # most rows of a report's table; the page has all
 
 
 def show_report(report: Report, *, every: bool = False) -> None:
-    """Prints what was found, on stdout: a table, and a sentence each.
+    """Prints the table and the sentences of ``report`` on stdout.
 
     Args:
-        report: what was found.
-        every: print all rows of the table, and all sections.
+        report: the report.
+        every: whether to print all rows of the table, and all sections.
     """
     out = results()
     if table := report.terminal or report.lead:
@@ -33,9 +33,9 @@ def show_report(report: Report, *, every: bool = False) -> None:
 
 
 def print_table(table: Table, *, most: int | None = None) -> None:
-    """Prints ``table`` on stdout, strong rows in bold; of more than ``most`` rows the first."""
+    """Prints ``table`` on stdout, at most the first ``most`` rows, strong rows in bold."""
     shown = rich.table.Table(box=None, pad_edge=False)
-    # What stands in no row takes no room, and what tells the rows apart is never cut.
+    # Columns without any value are left out, and the first column is never truncated.
     kept = [n for n in range(len(table.header)) if {row[n] for row in table.rows} - {"", MISSING}]
     for n in kept:
         name = table.header[n]

@@ -1,4 +1,4 @@
-"""The theme of all charts, and rendering them to PNG."""
+"""The theme of all charts, and their rendering to PNG."""
 
 from __future__ import annotations
 
@@ -22,17 +22,18 @@ def sheet(
     width: int | None = None,
     legend: Literal["bottom", "right"] = "bottom",
 ) -> dict[str, Any]:
-    """Returns the Vega-Lite of ``chart`` alone on a white sheet, with a title.
+    """Returns the Vega-Lite specification of ``chart`` on a white sheet, with a title.
 
     Args:
-        chart: of Altair, without a configuration of its own.
-        title: what it shows.
+        chart: an Altair chart without configuration.
+        title: title of the sheet.
         subtitle: lines below the title.
-        data: what the chart names: Altair copies a chart with all it holds at every step.
-        width: of the chart, in pixels; None leaves it what it is.
-        legend: where it stands.
+        data: the named data sets of the chart, which are not inline as Altair copies inline data
+            at every step.
+        width: width of the chart in pixels; None to keep it.
+        legend: position of the legend.
     """
-    # Into the dictionary: each change of a chart of Altair copies all its layers, several times.
+    # The dictionary is changed, as each change of an Altair chart copies all its layers.
     spec: dict[str, Any] = chart.to_dict()
     config = spec["config"]
     if width is not None:
@@ -78,5 +79,5 @@ def sheet(
 
 
 def png(spec: Mapping[str, Any]) -> bytes:
-    """Returns a PNG of a Vega-Lite specification, twice as fine as its pixels."""
+    """Renders a Vega-Lite specification and returns the bytes of a PNG, at scale 2."""
     return bytes(vl_convert.vegalite_to_png(dict(spec), scale=2))

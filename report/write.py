@@ -1,4 +1,4 @@
-"""The files of a report: page, Markdown and pictures."""
+"""Writes the files of a report: HTML page, Markdown and pictures."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from report.markdown import document
 from report.section import Report
 from report.theme import png, sheet
 
-_WIDTH = 560  # pixels of a section's chart alone
+_WIDTH = 560  # width of the picture of a section's chart in pixels
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Files:
-    """The files that were written; ``png`` is None where there is nothing to draw."""
+    """The paths of the written files; ``png`` is None without charts."""
 
     html: Path
     png: Path | None
@@ -24,9 +24,9 @@ class Files:
 
 
 def write_report(report: Report, folder: Path) -> Files:
-    """Returns the files in ``folder`` that now show ``report``; each appears by rename, whole.
+    """Writes the files of ``report`` into ``folder``, each atomically, and returns their paths.
 
-    They are the page, the Markdown, the picture of the first charts and one of each section's.
+    They are the page, the Markdown, the poster, and a picture of each section's chart.
     """
     picture = folder / f"{report.name}.png"
     files = Files(
@@ -34,7 +34,7 @@ def write_report(report: Report, folder: Path) -> Files:
         png=picture if report.poster else None,
         markdown=folder / f"{report.name}.md",
     )
-    # Older pictures would belie the other files.
+    # Remove pictures of an earlier report.
     for old in (*folder.glob(f"{report.name}-*.png"), *(() if report.poster else (picture,))):
         old.unlink(missing_ok=True)
     for figure in (each for section in report.sections for each in section.figures):

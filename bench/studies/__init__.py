@@ -1,1 +1,1 @@
-"""The questions of the papers, one file each."""
+"""Studies: experiments of papers repeated on this machine, one file each, and our own."""

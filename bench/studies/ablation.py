@@ -31,7 +31,7 @@ NETWORKS = (
     "resnet14_se",
 )
 DATA = ("fashion_mnist", "cifar10")
-# Printed by the seeds of this project: CIFAR-10, 80 epochs, Adam 1e-3, batch 100, GTX 1070.
+# From the projects that this one is based on: CIFAR-10, 80 epochs, Adam 1e-3, batch 100, GTX 1070.
 # params (thousands), training s, test s, top-1 %.
 PRINTED = {
     "resnet14": (195, 665, 0.34, 87),
@@ -46,19 +46,19 @@ PRINTED_EPOCHS = 80
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AblationRow:
-    """One network's training, measured here.
+    """The training of one network, measured here.
 
     Attributes:
         network: registry name.
-        parameters: of the torch network.
+        parameters: number of parameters of the torch network.
         macs: multiply-accumulates per image.
-        epochs: passes over the training images.
-        peak_bytes: most memory in training; of the GPU's tensors, or of the process on a CPU.
-        train_seconds: of all epochs, loading included.
-        test_seconds: of one pass over the held-out images: median over the epochs.
-        top1: of the held-out images after the last epoch, in [0, 1].
+        epochs: number of epochs.
+        peak_bytes: peak memory in training, of tensors on a GPU, or of the process on a CPU.
+        train_seconds: duration of all epochs, including loading.
+        test_seconds: duration of one pass over the held-out images, median over the epochs.
+        top1: held-out top-1 after the last epoch, in [0, 1].
         machine: the fields of :class:`core.machine.Machine`.
-        date: ISO 8601.
+        date: date of the training, ISO 8601.
     """
 
     network: str
@@ -74,19 +74,19 @@ class AblationRow:
 
 
 def run(name: str, out: Path, *, data: str = DATA[0], epochs: int = PRINTED_EPOCHS) -> Path:
-    """Returns the page of the study, with its picture beside it; see :func:`run_ablation`."""
+    """Runs the study (:func:`run_ablation`), writes its page and returns the page's path."""
     rows = list(run_ablation(data, epochs=epochs, out=out))
     return write_page(ablation_section(data, rows), out / f"{name}-{data}.md")
 
 
 def run_ablation(data: str, *, epochs: int, out: Path) -> Iterator[AblationRow]:
-    """Yields a row per network: from ``out/ablation-<data>.jsonl``, or trained now and added to it.
+    """Yields a row per network, from ``out/ablation-<data>.jsonl``, or trained and added to it.
 
-    Each network is trained in a process of its own, so that its memory is its own; an unfinished
-    one is resumed.
+    Each network is trained in a separate process, so that peak memory is that of one network. An
+    unfinished training is resumed.
 
     Raises:
-        UserError: other data than :data:`DATA`, or a training run that failed.
+        UserError: ``data`` is not in :data:`DATA`, or a training failed.
     """
     if data not in DATA:
         raise UserError(f"data is {data!r}: the study takes {' or '.join(DATA)}")
@@ -100,7 +100,7 @@ def run_ablation(data: str, *, epochs: int, out: Path) -> Iterator[AblationRow]:
 
 
 def ablation_section(data: str, rows: Sequence[AblationRow]) -> Section:
-    """Returns what was measured, with the printed figures beside it."""
+    """Returns the section with the measured and the printed figures."""
     first = rows[0]
     machine = first.machine
     device = machine["gpu"] or f"{machine['cpu']}, {machine['cores']} cores"

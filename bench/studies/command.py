@@ -1,4 +1,4 @@
-"""``python -m bench study``: one question of the papers, or of our own."""
+"""``python -m bench study``: runs a study of a paper, or one of our own."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ _NAMES = "; ".join(f"{spec.name}: {spec.summary}" for spec in STUDIES.values())
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """Answer one question on this machine; what was measured of a paper's before is reused."""
+    """Run a study on this machine; earlier measurements of a paper's study are reused."""
 
     name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME", help=_NAMES)]
     batch: int | None = None
-    """Of the papers' only: images per call; 1 if left out, 8 on a GPU."""
+    """Studies of papers only: batch size; 1 if left out, 8 on a GPU."""
     threads: int | None = None
-    """Of the papers' only: CPU threads inside one call; 1 if left out."""
+    """Studies of papers only: CPU threads inside one call; 1 if left out."""
     seconds: float | None = None
-    """Not of ablation: least sum of a candidate's samples; servers: length of a turn."""
+    """Not for ablation: least total time of a candidate's samples; servers: length of a turn."""
     fresh: bool = False
-    """Of the papers' only: measure again what was measured before."""
+    """Studies of papers only: measure again instead of reusing earlier measurements."""
     data: str | None = None
     """ablation only: fashion_mnist (if left out) or cifar10."""
     epochs: int | None = None
-    """ablation only: passes over the training images; 80 if left out."""
+    """ablation only: number of epochs; 80 if left out."""
     images: Path | None = None
     """decoding only: an image file or a folder of them; photos that libraries ship if left out."""
     artifact: Path | None = None
-    """servers only: folder of the artifact; what bench pick chose if left out."""
+    """servers only: folder of the artifact; if left out, the one that bench pick chose."""
     rounds: int | None = None
     """servers only: turns of each server."""
     out: Path = Path("reports")
     """Folder for the rows (.jsonl), the page (.md) and the picture (.png)."""
 
     def __call__(self) -> None:
-        """Measures what was not measured before, and prints the page and where it is."""
+        """Runs the study, and prints its page and the page's path."""
         spec = STUDIES.find(self.name)
         flags = [field.name for field in fields(self) if field.name not in ("name", "out")]
         values = {flag: getattr(self, flag) for flag in flags}

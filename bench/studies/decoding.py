@@ -1,7 +1,7 @@
-"""Costs and gains of shrinking large images first: ``python -m bench study decoding``.
+"""Effects of shrinking large images before resampling: ``python -m bench study decoding``.
 
-Each gap (:data:`core.preprocess.GAP` is the one in use) is held against resampling all pixels:
-processor time on images of common sizes, and the answers of a network with ImageNet weights.
+Each gap (:data:`core.preprocess.GAP` is the one in use) is compared with resampling all pixels, in
+CPU time on images of common sizes, and in the predictions of a network with ImageNet weights.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ NETWORK = "efficientnet_lite0"
 GAPS = (1.0, 1.5, 2.0, 3.0)
 TIMED = ((500, 375, "JPEG"), (1024, 768, "JPEG"), (1920, 1080, "JPEG"), (1920, 1080, "PNG"))
 PHOTOS, QUALITIES = 400, (75, 90, 95)
-LARGEST = 4.0  # times enlarged
-LIMIT = 0.005  # of all photos may get another answer
+LARGEST = 4.0  # largest enlargement of a photo
+LIMIT = 0.005  # largest fraction of photos whose top-1 class may change
 SECONDS = 0.5
 
 Gap = float | None  # None: all pixels are resampled
-MOVED = "one pixel off"  # instead of a gap: what the network makes of next to nothing
+MOVED = "one pixel off"  # instead of a gap, for comparison: the image is shifted by one pixel
 
 
 class Change(NamedTuple):
-    """What a gap changes of one photo.
+    """The effect of a gap on one photo, compared with resampling all pixels.
 
     Attributes:
-        mean: difference of its pixels, of 255.
-        most: the largest one.
-        score: difference of the best score.
-        other: whether another class is best.
-        points: what that changes of top-1, in points, as far as the scores from all pixels are
-            right: that of the class which is best now, less that of the one which was.
+        mean: mean absolute difference of pixel values, of 255.
+        most: largest absolute difference of pixel values.
+        score: absolute difference of the score of the class that was top-1.
+        other: whether the top-1 class changed.
+        points: expected change of top-1 in percentage points, if the scores from all pixels are
+            taken as probabilities: the score of the new top-1 class minus that of the old one.
     """
 
     mean: float
@@ -60,16 +60,16 @@ class Change(NamedTuple):
 
 
 def run(name: str, out: Path, *, images: Path | None = None, seconds: float = SECONDS) -> Path:
-    """Returns the page of the study; see :func:`decoding_section`."""
+    """Runs the study (:func:`decoding_section`), writes its page and returns the page's path."""
     return write_page(decoding_section(images, seconds=seconds), out / f"study-{name}.md")
 
 
 def decoding_section(images: Path | None, *, seconds: float = SECONDS) -> Section:
-    """Returns what each gap saves and changes.
+    """Measures the time that each gap saves and its effect on predictions.
 
     Args:
         images: an image file or a folder of them; None for :func:`shipped_photos`.
-        seconds: least processor time that each stage of each row is measured for.
+        seconds: least total CPU time of the samples of each stage of each row.
     """
     network, machine = load_network(NETWORK, None, "imagenet"), this_machine()
     preprocess = network.preprocess
@@ -102,7 +102,7 @@ def decoding_section(images: Path | None, *, seconds: float = SECONDS) -> Sectio
 
 
 def shipped_photos(count: int) -> Iterator[bytes]:
-    """Yields JPEGs: crops of real photos, enlarged by up to :data:`LARGEST`."""
+    """Yields JPEG files: crops of real photos, enlarged by up to :data:`LARGEST`."""
     random = np.random.default_rng(0)
     for photo in sample_photos(count):
         side = round(photo.width * random.uniform(1, LARGEST))
@@ -111,14 +111,14 @@ def shipped_photos(count: int) -> Iterator[bytes]:
 
 
 def encode(image: Image.Image, format: str, **options: int) -> bytes:
-    """Returns ``image`` as the bytes of a file."""
+    """Encodes ``image`` and returns the bytes of the file."""
     file = io.BytesIO()
     image.save(file, format, **options)
     return file.getvalue()
 
 
 def changes_of(photos: Iterable[bytes], network: Network) -> dict[float | str, list[Change]]:
-    """Returns what each gap changes of each photo, and what moving it by one pixel does."""
+    """Returns the changes of each photo for each gap, and for :data:`MOVED`."""
     preprocess = network.preprocess
     changes: dict[float | str, list[Change]] = {name: [] for name in (*GAPS, MOVED)}
     for data in photos:

@@ -2,11 +2,12 @@
 
 EfficientNetV2: https://arxiv.org/abs/2104.00298 (Section 3.2, Figure 2, Table 3)
 
-Table 3 replaces MBConv in EfficientNet-B4 and prints images/s of training on a V100: none 155,
-stages 1-3 216, 1-5 223, 1-7 206, at 4.5, 7.5, 21.3 and 34.4 G MACs. Here each stage's repeated
-block (stride 1) is measured alone, at B4's widths and 380 pixels. As in torchvision, MBConv has SE
-and Fused-MBConv has none, and both have the stage's kernel. So built, B4 has 20.9, 43.5 and 132.1 M
-parameters with stages 1-3, 1-5 and 1-7 fused; Table 3 prints 20.0, 43.4 and 132.0.
+In Table 3, MBConv is replaced in EfficientNet-B4. The images/s of training on a V100 are 155 (none
+fused), 216 (stages 1-3), 223 (1-5) and 206 (1-7), at 4.5, 7.5, 21.3 and 34.4 G MACs. Here the
+repeated block (stride 1) of each stage is measured alone, at B4's widths and 380 pixels. As in
+torchvision, MBConv has SE, Fused-MBConv has none, and both have the stage's kernel size. B4 then
+has 20.9, 43.5 and 132.1 M parameters with stages 1-3, 1-5 and 1-7 fused; Table 3 prints 20.0, 43.4
+and 132.0.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ STAGES = {
     6: (6, 5, 272, 12),
     7: (6, 3, 448, 12),
 }
-# images/s of the network before and after the MBConv of these stages was replaced
+# stages -> images/s of the network before and after MBConv was replaced in them
 SPEEDS = {(1, 2, 3): (155, 216), (4, 5): (216, 223), (6, 7): (223, 206)}
 WHERE = {155: "none", 216: "1-3", 223: "1-5", 206: "1-7"}
 

@@ -1,8 +1,8 @@
 """ResNeXt's cardinality at equal MACs: ``python -m bench study grouped``.
 
 Aggregated Residual Transformations for Deep Neural Networks: https://arxiv.org/abs/1611.05431
-(Table 2: the widths; Table 3: top-1 errors; Section 5.1: on eight M40 a training step of
-ResNeXt-101, 32x4d, takes 0.95 s, one of ResNet-101 0.70 s)
+(Table 2: the widths; Table 3: top-1 errors; Section 5.1: a training step on eight M40 takes 0.95 s
+for ResNeXt-101, 32x4d, and 0.70 s for ResNet-101)
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ BLOCKS = 2
 STEP = {"1x64d": 0.70, "32x4d": 0.95}  # seconds
 # cardinality and channels of a branch at 256 channels -> top-1 error of the ResNe(X)t-50, %
 CARDINALITIES = {(1, 64): 23.9, (2, 40): 23.0, (4, 24): 22.6, (8, 14): 22.3, (32, 4): 22.2}
-DEPTHWISE = 134  # branches of one channel with as many MACs; the paper does not go that far
-# stage -> channels and side; at twice the channels a branch is twice as wide
+DEPTHWISE = 134  # branches of one channel, for equal MACs; not in the paper
+# stage -> channels and side; the width of a branch is proportional to the channels
 STAGES = {"conv2": (256, 56), "conv3": (512, 28), "conv4": (1024, 14), "conv5": (2048, 7)}
 
 
 def bottlenecks(width: int, cardinality: int, d: int) -> nn.Module:
-    """Returns two bottlenecks whose 3x3 has ``cardinality`` groups of ``d`` channels."""
+    """Returns two bottlenecks; the 3x3 convolution has ``cardinality`` groups of ``d`` channels."""
     blocks = [GroupedForm(width, cardinality=cardinality, d=d) for _ in range(BLOCKS)]
     return nn.Sequential(*blocks)
 
 
 def variants(platform: Platform) -> list[Variant]:
-    """Returns the paper's five cardinalities and the extreme, at the shapes of all stages."""
+    """Returns the paper's five cardinalities and depthwise, at the shapes of all stages."""
     found = []
     for stage, (width, side) in STAGES.items():
         factor = width // 256

@@ -3,18 +3,18 @@
 ShuffleNet V2: Practical Guidelines for Efficient CNN Architecture Design:
 https://arxiv.org/abs/1807.11164 (Section 2, Tables 1 to 4)
 
-Each guideline is shown by stacks of ten blocks on 56x56 inputs whose MACs are equal, at three
-widths. The paper names neither batch norm nor activations, except in G4's bottleneck: there are
-none here, only convolutions with bias. What it leaves open was chosen so:
+Each guideline is tested with stacks of ten blocks with equal MACs on 56x56 inputs, at three widths.
+The paper mentions neither batch norm nor activations, except in G4's bottleneck, so there are none
+here, only convolutions with bias. Other details that the paper does not specify:
 
-- G2 on its phone has 180 channels in 8 groups, which do not divide: 176 here.
-- G3's parallel convolutions are added up: concatenated, they would need no other channel number
-  for equal MACs, and the paper says that it was adjusted. It is c, c/sqrt(2) and c/2.
-- G4's bottleneck is ResNet's, c, c/4, c/4, c. With c channels throughout, the images/s printed for
-  the phone would be 20 G MACs/s, four times what it reaches in Tables 1 to 3.
+- G2 on the phone has 180 channels in 8 groups, which is not divisible; 176 are used here.
+- G3's parallel convolutions are summed. Concatenated, they would have equal MACs without changing
+  the number of channels, but the paper says that it was adjusted. It is c, c/sqrt(2) and c/2.
+- G4's bottleneck is that of ResNet, c, c/4, c/4, c. With c channels throughout, the phone's printed
+  images/s would be 20 G MACs/s, four times those of Tables 1 to 3.
 
-The captions name no batch size. The GPU's batches/s fit one image: with eight, Table 3's c = 512
-would take five times the 1080Ti's peak.
+The captions give no batch size. The GPU's batches/s are plausible for batch size 1 only: with 8,
+Table 3's c = 512 would exceed the 1080Ti's peak by a factor of five.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from bench.studies.variants import Platform, Variant
 from bench.studies.verdict import Claim, Pairs, faster
 
 SIDE, STACK = 56, 10
-FACTORS = (1, 2)  # of the channels; the paper's x4 takes longer than both together
+FACTORS = (1, 2)  # multiples of the channels; the paper's x4 takes longer than both together
 
-Speeds = tuple[float, float]  # as printed, for FACTORS: batches/s on the GPU, images/s else
+Speeds = tuple[float, float]  # as printed, for FACTORS: batches/s on the GPU, images/s on the CPU
 # c1:c2 -> c1, c2 and speeds (Table 1)
 G1: dict[Platform, dict[str, tuple[int, int, Speeds]]] = {
     "GPU": {
@@ -64,7 +64,7 @@ G2: dict[Platform, dict[int, tuple[int, Speeds]]] = {
         8: (180, (27.8, 7.5)),
     },
 }
-# (fragments, whether they are parallel) -> speeds (Table 3); c is that of one group in Table 2
+# (fragments, whether parallel) -> speeds (Table 3); c is that of one group in Table 2
 G3: dict[Platform, dict[tuple[int, bool], Speeds]] = {
     "GPU": {
         (1, False): (2446, 1274),
@@ -100,7 +100,7 @@ G4_CHANNELS = 32
 
 
 class Parallel(nn.Module):
-    """1x1 convolutions of the same input, added up: (N, width, H, W) -> the same shape."""
+    """The sum of 1x1 convolutions of the same input: (N, width, H, W) -> the same shape."""
 
     def __init__(self, width: int, fragments: int) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class Parallel(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1, a quarter as wide inside: (N, width, H, W) -> the same shape."""
+    """1x1, 3x3 and 1x1 convolutions, width / 4 inside: (N, width, H, W) -> the same shape."""
 
     def __init__(self, width: int, relu: bool, shortcut: bool) -> None:
         super().__init__()
@@ -128,7 +128,7 @@ class Bottleneck(nn.Module):
         self.third = nn.Conv2d(inner, width, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Returns the branch, plus ``x`` where there is a shortcut."""
+        """Returns the output of the branch, plus ``x`` if there is a shortcut."""
         branch = self.third(self.relu(self.second(self.relu(self.first(x)))))
         output: torch.Tensor = self.relu(branch + x if self.shortcut else branch)
         return output
@@ -215,7 +215,7 @@ _GUIDELINES = {"G1": _g1, "G2": _g2, "G3": _g3, "G4": _g4}
 def _pairs(guideline: str) -> Pairs:
     def pairs(results: Results) -> list[tuple[Variant, Variant]]:
         return [
-            # G4's first variant has all that the others lack: it is the slow one.
+            # G4's first variant has both ReLU and shortcut, so it is the slow one.
             (variant, group[0]) if guideline == "G4" else (group[0], variant)
             for name, group in results.groups.items()
             if name.startswith(guideline)

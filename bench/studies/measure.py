@@ -1,4 +1,4 @@
-"""Measures a study: a question of a paper asked again on this machine, variants interleaved."""
+"""Repeats an experiment of a paper on this machine, with interleaved variants."""
 
 from __future__ import annotations
 
@@ -27,25 +27,26 @@ from core.cores import usable_cores
 from core.errors import UserError
 from core.record_file import read_rows, write_rows
 
-# A study has up to 150 candidates: a sample of one takes 0.5 ms to 200 ms.
+# A study has up to 150 candidates, with calls of 0.5 ms to 200 ms.
 COUNT, SECONDS, LIMIT, ROUNDS = 48, 0.5, 4.0, 24
 REMEDY = "measure again with --fresh"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Study:
-    """One question of a paper.
+    """An experiment of a paper.
 
     Attributes:
-        title: its heading.
-        question: what is asked, and where it is from.
-        paper: what the paper's figures were measured on, for each platform here.
-        variants: what is measured on a platform.
-        claims: what the paper says.
-        tolerance: by how much MACs may differ from those of a group's first variant, as a
-            fraction; None where they are meant to differ.
+        title: heading of the section.
+        question: the question, with its source.
+        paper: platform to the device on which the paper measured.
+        variants: returns the variants to measure on a platform.
+        claims: the paper's claims.
+        tolerance: largest relative difference of MACs from a group's first variant; None if they
+            are meant to differ.
         notes: how the variants were chosen.
-        chart: draws the results; None for times as multiples of each group's first variant.
+        chart: returns the chart of the results; None for times relative to each group's first
+            variant.
     """
 
     title: str
@@ -74,23 +75,23 @@ def run_study(
     fresh: bool = False,
     on: Sequence[Platform] | None = None,
 ) -> dict[Platform, Results]:
-    """Returns what was measured on each platform of this machine, now or in an earlier run.
+    """Measures a study on each platform of this machine, or reuses an earlier run.
 
-    An earlier run in ``out/study-<name>.jsonl`` is reused if it was of the same variants, on the
-    same machine, with the same versions, batch, threads and plan; never a part of it, for rows are
-    comparable because they took turns.
+    A run in ``out/study-<name>.jsonl`` is reused if variants, machine, versions, batch size,
+    threads and plan are the same. It is reused as a whole or not at all, as only rows of the same
+    run were interleaved.
 
     Args:
-        name: of the study.
-        out: folder of the file that keeps the rows.
-        batch: images per call; None for 1 on a CPU and 8 on a GPU.
-        threads: CPU threads inside one call.
-        seconds: least sum of a candidate's samples.
-        fresh: measure again, and forget all that the file holds.
-        on: what to measure on; None for all that this machine has.
+        name: name of the study.
+        out: folder of the file with the rows.
+        batch: batch size; None for 1 on a CPU and 8 on a GPU.
+        threads: CPU threads inside a call.
+        seconds: least total time of a candidate's samples.
+        fresh: measure again and discard all rows of the file.
+        on: platforms to measure on; None for all of this machine.
 
     Raises:
-        UserError: batch or threads that cannot be, or a file that cannot be understood.
+        UserError: batch size or threads out of range, or the file cannot be understood.
     """
     if (batch is not None and batch < 1) or not 1 <= threads <= usable_cores():
         raise UserError(
@@ -114,7 +115,7 @@ def run_study(
 
 
 class StudyRun:
-    """A study on one platform with its settings."""
+    """A study on one platform, with its settings."""
 
     def __init__(
         self, study: Study, platform: Platform, batch: int, threads: int, plan: Plan
@@ -125,7 +126,7 @@ class StudyRun:
         self.machine = this_machine()
 
     def known(self, kept: list[StudyRow]) -> list[StudyRow] | None:
-        """Returns the rows of ``kept`` that are of this run; None unless all are there."""
+        """Returns the rows of ``kept`` with these settings; None unless they are complete."""
         same = [
             row
             for row in kept
@@ -141,7 +142,7 @@ class StudyRun:
         return [rows[key] for key in wanted] if rows.keys() >= set(wanted) else None
 
     def measure(self) -> list[StudyRow]:
-        """Returns a row for every variant in every runtime, interleaved."""
+        """Measures every variant in every runtime, interleaved, and returns the rows."""
         when = now()
         candidates: list[TimedVariant] = []
         with progress_bars() as bar:

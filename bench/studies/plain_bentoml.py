@@ -1,6 +1,6 @@
-"""A service as BentoML's quickstart shows it: a typed endpoint with a PIL image.
+"""A service as in BentoML's quickstart: a typed endpoint with a PIL image.
 
-``bentoml serve bench.studies.plain_bentoml:Plain``, with the artifact in the environment.
+``bentoml serve bench.studies.plain_bentoml:Plain``, with the artifact in an environment variable.
 """
 
 from typing import Any
@@ -21,5 +21,5 @@ class Plain:
 
     @bentoml.api
     def predict(self, image: Image.Image) -> dict[str, Any]:
-        """Returns the likeliest labels of ``image``."""
+        """Returns the labels of ``image`` with the highest scores."""
         return self.classifier(image)

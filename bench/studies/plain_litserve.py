@@ -1,6 +1,6 @@
-"""A service as LitServe's first example shows it; its answers are those of the other services.
+"""A service as in LitServe's first example, with the same responses as the other services.
 
-``python -m bench.studies.plain_litserve``, with artifact and port in the environment.
+``python -m bench.studies.plain_litserve``, with artifact and port in environment variables.
 """
 
 import os
@@ -18,19 +18,19 @@ class Plain(litserve.LitAPI):
     """Classifies images: POST one to /predict, as the form field ``image``."""
 
     def setup(self, device: str) -> None:
-        """Loads the artifact, in each worker."""
+        """Loads the artifact; called in each worker."""
         self.classifier = Classifier()
 
     def decode_request(self, request: Request) -> Image.Image:
-        """Returns the image of a form; LitServe hands in the fields of a request."""
+        """Returns the image of a form; ``request`` maps its fields."""
         return Image.open(request["image"].file)
 
     def predict(self, x: Image.Image) -> dict[str, Any]:
-        """Returns the likeliest labels of an image."""
+        """Returns the labels of an image with the highest scores."""
         return self.classifier(x)
 
     def encode_response(self, output: dict[str, Any]) -> dict[str, Any]:
-        """Returns ``output``: it is ready for JSON."""
+        """Returns ``output``, which is ready for JSON."""
         return output
 
 

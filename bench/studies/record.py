@@ -1,4 +1,4 @@
-"""Rows of a study, looked up by variant, beside the paper's figures."""
+"""Rows of a study, and results that combine them with the paper's figures."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ class StudyRow:
 
     Attributes:
         group, variant: names of the :class:`~bench.studies.variants.Variant`.
-        digest: of its layers.
-        runtime: what executed it.
-        batch: images per call.
-        threads: CPU threads inside one call.
+        digest: :func:`~bench.studies.variants.digest` of the variant.
+        runtime: name of the runtime.
+        batch: batch size.
+        threads: CPU threads inside a call.
         macs: multiply-accumulates per image, of the exported graph.
-        bytes: moved per call, float32.
-        latency: every sample.
-        plan: how much was asked for.
-        machine: where it was measured, with the versions of the libraries.
-        when: UTC date and time of the run, ISO 8601; rows of one run took turns.
+        bytes: bytes moved per call, in float32.
+        latency: all samples.
+        plan: number of samples and rounds.
+        machine: the machine, with the versions of the libraries.
+        when: UTC date and time of the run, ISO 8601; rows of one run were interleaved.
     """
 
     group: str
@@ -46,9 +46,9 @@ class StudyRow:
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """A ratio of latencies, with an interval that holds the true value.
+    """A ratio of latencies, with an interval.
 
-    The interval is cautious: from the lower end over the upper one to the upper over the lower.
+    The interval is conservative: from lower end over upper end to upper end over lower end.
     """
 
     value: float
@@ -57,19 +57,19 @@ class Ratio:
 
     @classmethod
     def of(cls, a: Latency, b: Latency) -> Ratio:
-        """Returns a over b, of medians."""
+        """Returns the ratio of the medians, a over b."""
         (a_low, a_high), (b_low, b_high) = a.interval, b.interval
         return cls(a.p50 / b.p50, a_low / b_high, a_high / b_low)
 
 
 class Results:
-    """The rows of one run of a study by variant, beside its paper's figures.
+    """The rows of one run of a study, by variant, and its paper's figures.
 
-    A source is the name of a runtime, or :data:`PAPER`.
+    In its methods, a source is the name of a runtime, or :data:`PAPER`.
 
     Args:
         variants: all variants of the run.
-        rows: one for each of them in each runtime.
+        rows: a row for each variant in each runtime.
     """
 
     def __init__(self, variants: Sequence[Variant], rows: Sequence[StudyRow]) -> None:
@@ -83,22 +83,22 @@ class Results:
         self._rows = {(row.group, row.variant, row.runtime): row for row in rows}
 
     def row(self, variant: Variant, runtime: str | None = None) -> StudyRow:
-        """Returns the row of ``variant`` in ``runtime``, or in any."""
+        """Returns the row of ``variant`` in ``runtime``; in the first runtime if None."""
         return self._rows[variant.group, variant.name, runtime or self.runtimes[0]]
 
     def find(self, group: str, name: str) -> Variant:
-        """Returns the variant of these names."""
+        """Returns the variant with this group and name."""
         return next(v for v in self.groups[group] if v.name == name)
 
     def first(self, variant: Variant) -> Variant:
-        """Returns what ``variant`` is measured by: the first of its group."""
+        """Returns the baseline of ``variant``: the first variant of its group."""
         return self.groups[variant.group][0]
 
     def latency(self, variant: Variant, source: str) -> Latency | None:
-        """Returns what ``source`` says of ``variant``; None where the paper says nothing.
+        """Returns the latency of ``variant`` from ``source``; None if the paper prints none.
 
-        A printed figure is a latency of one sample: it has no interval, and its unit is the time of
-        the group's first variant.
+        A printed figure becomes a latency of one sample, without an interval, in units of the time
+        of the group's first variant.
         """
         if source != PAPER:
             return self.row(variant, source).latency
@@ -107,14 +107,14 @@ class Results:
         return Latency(turns=((variant.paper,),), warmup=0)
 
     def ratio(self, a: Variant, b: Variant, source: str) -> Ratio | None:
-        """Returns how many times as long as ``b`` variant ``a`` takes; None where not printed."""
+        """Returns the latency of ``a`` over that of ``b``; None if the paper prints none."""
         over, under = self.latency(a, source), self.latency(b, source)
         return Ratio.of(over, under) if over and under else None
 
     def macs_ratio(self, a: Variant, b: Variant) -> float:
-        """Returns how many times as many MACs as ``b`` variant ``a`` has."""
+        """Returns the MACs of ``a`` over those of ``b``."""
         return self.row(a).macs / self.row(b).macs
 
     def macs_spread(self) -> float:
-        """Returns by how much MACs differ from those of their group's first variant, at most."""
+        """Returns the largest relative difference of MACs from the group's first variant."""
         return max(abs(self.macs_ratio(v, self.first(v)) - 1) for v in self.variants)

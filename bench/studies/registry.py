@@ -1,4 +1,4 @@
-"""The studies, by name: what each asks, which flags it takes, and what runs it."""
+"""The registry of studies: the question, the flags and the function of each."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ TIMING = ("batch", "threads", "seconds", "fresh")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StudySpec:
-    """A question that ``python -m bench study NAME`` answers on this machine.
+    """A study that ``python -m bench study NAME`` runs.
 
     Attributes:
-        name: what it is asked for by.
-        summary: what it asks, for ``--help``.
-        run: ``module:callable`` that takes the name, the folder for what it writes, and the flags
-            that were given; it returns the page that says what came of it.
+        name: name on the command line.
+        summary: what it compares, for ``--help``.
+        run: ``module:callable`` that takes the name, the output folder and the given flags, and
+            returns the path of the page that it has written.
         flags: names of the flags of :class:`bench.studies.command.Study` that it takes.
     """
 
@@ -29,7 +29,7 @@ class StudySpec:
 
 STUDIES = Registry[StudySpec]("study")
 
-# Of a paper: each is a file bench/studies/<name>.py that holds a STUDY.
+# Studies of papers: each has a file bench/studies/<name>.py with a STUDY.
 for _name, _summary in (
     ("guidelines", "ShuffleNetV2's G1 to G4"),
     ("resnet_tweaks", "ResNet-50 A to D"),

@@ -14,7 +14,7 @@ from bench.studies.verdict import Claim, Verdict, below, times
 from models.registry import build_model
 
 GROUP = "ResNet-50"
-# Table 5: G MACs, top-1 %. Of time it prints D's only: 3 % less training throughput than A's.
+# Table 5: G MACs, top-1 %. The only time is that of D: 3 % less training throughput than A.
 PRINTED = {
     "resnet50_a": (3.8, 76.21),
     "resnet50_b": (4.1, 76.66),
@@ -25,7 +25,7 @@ TIMES = {"resnet50_a": 1.0, "resnet50_d": 1 / 0.97}
 
 
 def variants(platform: Platform) -> list[Variant]:
-    """Returns A, the original, then B, C and D."""
+    """Returns ResNet-50 A (the original), B, C and D."""
     return [
         Variant(
             group=GROUP,
@@ -40,7 +40,7 @@ def variants(platform: Platform) -> list[Variant]:
 
 
 def judge(results: Results, source: str) -> Verdict | None:
-    """Returns whether D takes less time than its MACs say, in multiples of A."""
+    """Returns whether the time of D, relative to A, is below its MACs relative to A."""
     a, d = results.find(GROUP, "resnet50_a"), results.find(GROUP, "resnet50_d")
     ratio, limit = results.ratio(d, a, source), results.macs_ratio(d, a)
     if ratio is None:

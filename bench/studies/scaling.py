@@ -3,8 +3,8 @@
 EfficientNet: https://arxiv.org/abs/1905.11946 (Section 3, Tables 1 and 7)
 
 Table 7 scales B0 to 1.8 G MACs with d = 4, w = 2, r = 2, or d = 1.4, w = 1.2, r = 1.3 together.
-Rounded to whole layers and multiples of 8 channels, as torchvision and the paper's code do, the
-first three have 1.58, 1.45 and 1.54 G MACs only. They are scaled further here, to the 1.8 printed.
+Rounded to whole layers and multiples of 8 channels, as in torchvision and the paper's code, the
+first three have only 1.58, 1.45 and 1.54 G MACs. Here they are scaled further, to 1.8 G MACs.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def efficientnet(depth: float, width: float) -> nn.Module:
 
 
 def variants(platform: Platform) -> list[Variant]:
-    """Returns B0 scaled in four ways, and as it is."""
+    """Returns B0 scaled in four ways, and B0 itself."""
     return [
         Variant(
             group=group,

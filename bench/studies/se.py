@@ -1,8 +1,8 @@
 """The cost of squeeze-and-excitation: ``python -m bench study se``.
 
 Squeeze-and-Excitation Networks: https://arxiv.org/abs/1709.01507 (Section 4, ResNet-50: 0.26 % more
-MACs; one 224x224 image takes a CPU 167 ms instead of 164 ms, and a training step of 256 images
-eight Titan X 209 ms instead of 190 ms)
+MACs; 167 instead of 164 ms for one 224x224 image on a CPU, and 209 instead of 190 ms for a training
+step of 256 images on eight Titan X)
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ NETWORKS = ("resnet50", "mobilenet_v3_large", "efficientnet_b0")
 
 
 def without_se(name: str) -> nn.Module:
-    """Returns one of torchvision's networks with identities in place of its SE blocks."""
+    """Returns one of torchvision's networks with its SE blocks replaced by identities."""
     network = build_model(name)
     for module in list(network.modules()):
         for child, layer in module.named_children():
@@ -40,7 +40,7 @@ def without_se(name: str) -> nn.Module:
 
 
 def variants(platform: Platform) -> list[Variant]:
-    """Returns three networks, each without SE and with it."""
+    """Returns three networks, each without and with SE."""
     ms = MS[platform]
     builds: dict[tuple[str, str], Callable[[], nn.Module]] = {
         ("resnet50", WITHOUT): partial(build_model, "resnet50_b"),

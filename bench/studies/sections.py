@@ -1,4 +1,4 @@
-"""A study as a section of a report, as a Markdown file and as a picture."""
+"""The page of a paper's study: its section and charts."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ _RUNTIME_SHAPES = ("circle", "square", "triangle-up", "cross", "triangle-down", 
 
 
 def run_paper_study(name: str, out: Path, **options: Any) -> Path:
-    """Returns the page of a paper's study, measured now or in an earlier run.
+    """Runs a paper's study, or reuses an earlier run; writes its page and returns the page's path.
 
     Args:
-        name: of the study.
-        out: folder for its files.
-        options: of :func:`bench.studies.measure.run_study`.
+        name: name of the study.
+        out: folder of its files.
+        options: options of :func:`bench.studies.measure.run_study`.
     """
     found = run_study(name, out, **options)
     return write_page(study_section(find_study(name), found), out / f"study-{name}.md")
 
 
 def study_section(study: Study, found: Mapping[Platform, Results]) -> Section:
-    """Returns what was measured on each platform, and whether the paper's claims hold there."""
+    """Returns the section with the results on each platform and the verdicts on the claims."""
     sentences = [study.question]
     for platform, results in found.items():
         sources = {runtime: runtime for runtime in results.runtimes}
@@ -66,7 +66,7 @@ def study_section(study: Study, found: Mapping[Platform, Results]) -> Section:
 
 
 def ratio_chart(results: Results) -> Panel:
-    """Returns times and MACs as multiples of each group's first variant, a line per variant."""
+    """Returns the chart of times and MACs relative to each group's first variant."""
     sources = [*results.runtimes, PAPER, "MACs"]
     points: list[dict[str, Any]] = []
     for group in results.groups.values():
@@ -111,7 +111,7 @@ def ratio_chart(results: Results) -> Panel:
 
 
 def colours(names: list[str]) -> alt.Scale:
-    """Returns the scale of the colours of sources, for a legend of ``names`` only."""
+    """Returns the colour scale of the sources ``names``."""
     known = runtime_colours() | _COLOURS
     return alt.Scale(domain=names, range=[known[name] for name in names])
 

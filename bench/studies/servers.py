@@ -1,8 +1,8 @@
-"""Our server beside others: ``python -m bench study servers --artifact FOLDER``.
+"""Compares our server with others: ``python -m bench study servers --artifact FOLDER``.
 
-The same artifact in the same runtime, single-threaded calls, as many workers as cores, behind our
-server, a BentoML endpoint as its quickstart shows it, and LitServe. All run side by side on this
-machine and are loaded in turns.
+The others are a BentoML endpoint as in its quickstart, and LitServe. All use the same artifact and
+runtime, single-threaded calls, and one worker per core. All run at the same time on this machine
+and are loaded in turns.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ OURS = "ours"
 NAME = "servers"
 CONNECTIONS = (8, 32)
 ROUNDS, SECONDS = 7, 1.5
-# How many times their throughput ours should be.
+# Targets for the ratio of our throughput to theirs.
 TARGETS = {"BentoML": 1.15, "LitServe": 1.1}
 _WIDTH, _HEIGHT = SIZES[0]
 IMAGES = f"{_WIDTH}x{_HEIGHT}"
-Server = tuple[str, Form]  # name, and how images are sent to it
+Server = tuple[str, Form]  # name of a server, and how images are sent
 
 
 class NotStarted(UserError):
-    """A server that does not answer; the message says why."""
+    """A server that did not start; the message says why."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,11 +63,11 @@ class Contender:
     """A server to compare.
 
     Attributes:
-        name: in words.
+        name: name in the report.
         forms: how images are sent to it.
-        package: without which it cannot run.
-        extra: what installs that; None where the project needs it anyway.
-        command: arguments of Python, for an artifact's folder and a port.
+        package: import name of the package that it needs.
+        extra: extra that installs the package; None if the project always needs it.
+        command: takes the artifact's folder and a port and returns the arguments of Python.
     """
 
     name: str
@@ -115,15 +115,15 @@ CONTENDERS = (
 
 @contextmanager
 def started(contender: Contender, artifact: Path, image: bytes) -> Iterator[Address]:
-    """Yields the address of ``contender`` once it answers 200; it is ended with the block.
+    """Starts ``contender`` and yields its address once it responds with 200; ends it after that.
 
     Args:
-        contender: what to start.
-        artifact: its folder.
-        image: an encoded one, to ask it with.
+        contender: the server to start.
+        artifact: folder of the artifact.
+        image: an encoded image for a test request.
 
     Raises:
-        NotStarted: it ends, or never answers so.
+        NotStarted: it ends, or does not respond with 200 in time.
     """
     address = Address(_HOST, _free_port(), _PATH)
     ours = ("POCKETNETS_", "BENTOML_")
@@ -133,7 +133,7 @@ def started(contender: Contender, artifact: Path, image: bytes) -> Iterator[Addr
     form = contender.forms[0]
     (request,) = make_requests(address, {"": [image]}, [form])["", form]
     with tempfile.TemporaryFile() as log:
-        # A session of its own: its workers end with it, even those that it forgets.
+        # In its own session, so that all its workers can be ended.
         process = subprocess.Popen(
             [sys.executable, *contender.command(artifact.absolute(), address.port)],
             cwd=ROOT,
@@ -153,7 +153,7 @@ def started(contender: Contender, artifact: Path, image: bytes) -> Iterator[Addr
 
 
 def _wait(process: subprocess.Popen[bytes], address: Address, request: bytes) -> str | None:
-    """Returns None once ``request`` is answered 200, or why it never is."""
+    """Returns None once the status of ``request`` is 200, or why it never is."""
 
     async def main() -> str:
         connection = Connection(address)
@@ -170,7 +170,7 @@ def _wait(process: subprocess.Popen[bytes], address: Address, request: bytes) ->
             return f"it ended with status {process.returncode}"
         if (said := run_loop(main())) == "200":
             return None
-        if said.startswith("4"):  # it is up, and will not take the image later either
+        if said.startswith("4"):  # the server is up and rejects the image
             return f"it answers {said}"
         time.sleep(0.2)
     return f"no answer 200 within {_START_S} s, but {said}"
@@ -180,7 +180,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
     with suppress(subprocess.TimeoutExpired):
         process.wait(_STOP_S)
-    with suppress(ProcessLookupError):  # nothing is left of it
+    with suppress(ProcessLookupError):  # all its processes have ended
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
@@ -193,15 +193,15 @@ def _free_port() -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class ServersHeader:
-    """What all turns share.
+    """The first line of the file.
 
     Attributes:
-        schema: of this header and of the turns.
-        artifact: model, data and precision.
-        missing: name of each server that was not measured, to the reason.
-        seconds: of a turn.
-        rounds: turns of each case.
-        machine: where it was measured.
+        schema: schema version of the file.
+        artifact: model, data and precision, as text.
+        missing: name of a server that was not measured, to the reason.
+        seconds: duration of a turn.
+        rounds: number of turns of each case.
+        machine: the machine.
     """
 
     schema: int = 1
@@ -216,10 +216,10 @@ RECORDS = RecordFile(ServersHeader, Turn, schema=1)
 
 
 def run(name: str, out: Path, *, artifact: Path | None = None, **options: Any) -> Path:
-    """Returns the page of the study; see :func:`run_servers`.
+    """Runs the study (:func:`run_servers`) and returns the path of its page.
 
     Raises:
-        UserError: no artifact is named, and none was picked.
+        UserError: no artifact is given, and none was picked.
     """
     if artifact is None and (pick := read_pick(ARTIFACTS)) is not None:
         artifact = ARTIFACTS / pick.artifact
@@ -229,16 +229,16 @@ def run(name: str, out: Path, *, artifact: Path | None = None, **options: Any) -
 
 
 def run_servers(folder: Path, out: Path, *, rounds: int = ROUNDS, seconds: float = SECONDS) -> Path:
-    """Returns ``out/study-servers.md``; ``study-servers.jsonl`` beside it holds every turn.
+    """Measures all servers; writes ``study-servers.md``, whose path is returned, and the turns.
 
     Args:
-        folder: of the artifact.
-        out: folder of both files.
-        rounds: turns of each server at each number of connections.
-        seconds: of a turn.
+        folder: folder of the artifact.
+        out: folder of ``study-servers.md`` and ``study-servers.jsonl``.
+        rounds: number of turns of each server at each number of connections.
+        seconds: duration of a turn.
 
     Raises:
-        UserError: an artifact that cannot be served, or our own server does not start.
+        UserError: the artifact cannot be served, or our own server does not start.
     """
     artifact = Artifact.load(folder)
     if RUNTIME not in list_runtimes(artifact.format):
@@ -290,7 +290,7 @@ def take_turns(
     tick: Callable[[], object] = lambda: None,
     seed: int = 0,
 ) -> Turns:
-    """Returns a closed loop for each server, number of connections and round, in turns."""
+    """Runs a closed loop for each server, number of connections and round, in random order."""
     rng = random.Random(seed)
     cases = list(product(requests, CONNECTIONS))
     turns = []
@@ -314,7 +314,7 @@ def take_turns(
 
 
 def servers_section(header: ServersHeader, turns: Turns) -> Section:
-    """Returns each server's throughput, and how many times another's ours is."""
+    """Returns the section with each server's throughput, and the ratios of ours to the others."""
     measured = [name for name in TARGETS if name not in header.missing]
     sentences = []
     for name, connections in product(measured, CONNECTIONS):
@@ -341,7 +341,7 @@ def servers_section(header: ServersHeader, turns: Turns) -> Section:
 
 
 def _ratio(turns: Turns, other: str, connections: int, form: Form = "multipart") -> Spread:
-    """Returns the throughput of ours, sent images in ``form``, over that of ``other``."""
+    """Returns our throughput, with images sent in ``form``, over that of ``other``."""
     ours = turns.throughputs(server=OURS, form=form, connections=connections)
     return Spread.ratio(ours, turns.throughputs(server=other, connections=connections))
 

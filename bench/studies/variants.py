@@ -1,4 +1,4 @@
-"""Variants of a block or a network, and how each runtime calls them."""
+"""Variants of a block or a network, and their preparation for each runtime."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ Platform = Literal["CPU", "GPU"]
 Floats = npt.NDArray[np.float32]
 
 BATCH: dict[Platform, int] = {"CPU": 1, "GPU": 8}  # as in arXiv 1807.11164, Figure 1
-AGREEMENT = 1e-3  # of the largest value, between runtimes
+AGREEMENT = 1e-3  # largest difference between runtimes, relative to the largest value
 _SEED = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Variant:
-    """One of several ways to build the same thing.
+    """A variant of a block or a network.
 
     Attributes:
-        group: what it is compared with; the first variant of a group is the measure of the others.
-        name: what sets it apart in its group.
-        build: float32 (N, C, H, W) -> float32 (N, ...), with random weights.
+        group: variants of a group are compared; the first one is the baseline.
+        name: unique name in the group.
+        build: returns the network with random weights, float32 (N, C, H, W) -> (N, ...).
         shape: C, H and W of the input.
-        paper: its time in the paper, as a multiple of the first variant's; None if not printed.
-        printed: what the paper prints of it, in words.
+        paper: time in the paper, relative to the baseline; None if not printed.
+        printed: the paper's figures, as text.
     """
 
     group: str
@@ -54,10 +54,10 @@ class TimedVariant:
     """A variant that is ready to be measured.
 
     Attributes:
-        variant: what was built.
+        variant: the variant.
         macs: multiply-accumulates per image, of the exported graph.
-        bytes: moved per call: input, weights and output of each layer, once each, float32.
-        calls: runtime to a call on the same batch; all have returned the same once.
+        bytes: bytes of the float32 input, weights and output of all layers, per call.
+        calls: runtime to a call on the same batch; their outputs have been compared.
     """
 
     variant: Variant
@@ -67,27 +67,27 @@ class TimedVariant:
 
 
 def platforms() -> list[Platform]:
-    """Returns what this machine can measure on."""
+    """Returns the platforms of this machine."""
     return ["CPU", "GPU"] if torch.cuda.is_available() else ["CPU"]
 
 
 def bare_runtimes(platform: Platform) -> list[str]:
-    """Returns the runtimes that run networks which are no artifacts on ``platform``."""
+    """Returns the runtimes on ``platform`` that can run networks without an artifact."""
     gpu = platform == "GPU"
     return [name for name, spec in RUNTIMES.items() if spec.bare and spec.gpu == gpu]
 
 
 def runtimes(platform: Platform) -> list[str]:
-    """Returns those of :func:`bare_runtimes` that are installed here, torch first."""
+    """Returns the installed ones of :func:`bare_runtimes`, torch first."""
     versions = this_machine().versions
     return [name for name in bare_runtimes(platform) if RUNTIMES.find(name).library in versions]
 
 
 def prepare(variant: Variant, names: Sequence[str], *, batch: int, threads: int) -> TimedVariant:
-    """Returns ``variant``, exported, counted and loaded into the runtimes ``names``.
+    """Exports ``variant``, counts its costs, and loads it into the runtimes ``names``.
 
     Raises:
-        UserError: a runtime computes something else than the first one.
+        UserError: the output of a runtime differs from that of the first one.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
@@ -105,7 +105,7 @@ def prepare(variant: Variant, names: Sequence[str], *, batch: int, threads: int)
         outputs = _host(call())
         expected = outputs if expected is None else expected
         error = float(np.abs(outputs - expected).max() / np.abs(expected).max())
-        if not error < AGREEMENT:  # nor NaN
+        if not error < AGREEMENT:  # also true for NaN
             raise UserError(
                 f"{variant.group}, {variant.name}: {name} computes something else than {names[0]} "
                 f"(relative error {error:.1e}, allowed {AGREEMENT:g}); update {name}"
@@ -121,7 +121,7 @@ def prepare(variant: Variant, names: Sequence[str], *, batch: int, threads: int)
 
 
 def digest(variant: Variant) -> str:
-    """Returns 12 hex digits that stay the same while ``variant`` is built of the same layers."""
+    """Returns 12 hex digits that identify the names, input shape and layers of ``variant``."""
     with torch.device("meta"):
         layers = repr(variant.build())
     text = f"{variant.group}/{variant.name}/{variant.shape}/{layers}"
@@ -130,13 +130,14 @@ def digest(variant: Variant) -> str:
 
 @torch.no_grad()
 def settle(network: nn.Module, example: torch.Tensor) -> None:
-    """Scales random weights: the output of a convolution, less its bias, has a deviation of 1.
+    """Scales random weights so that a convolution's output has standard deviation 1 without bias.
 
-    Untrained activations vanish or grow layer by layer; denormal numbers slow a CPU down. Biases
-    get a deviation of 0.1: the exporter would leave zeros out, which no trained network has.
+    Otherwise activations vanish or explode with depth, and denormal numbers slow a CPU down. Biases
+    get a standard deviation of 0.1, as the exporter would remove zero biases, which trained
+    networks do not have.
 
     Args:
-        network: in evaluation mode.
+        network: network in evaluation mode; modified in place.
         example: float32 (1, C, H, W) with a standard deviation of 1.
 
     Source: layer-sequential unit variance, arXiv 1511.06422, Section 3.

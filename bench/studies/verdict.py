@@ -1,4 +1,4 @@
-"""Judges the claims of a paper by intervals; a tie is a tie."""
+"""Judges the claims of a paper by confidence intervals; overlapping ones are a tie."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Pairs = Callable[[Results], Iterable[tuple[Variant, Variant]]]
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether a claim holds for one source, and the figures that say so."""
+    """Whether a claim holds for a source, as a word, and the figures behind it."""
 
     word: str
     figures: str
@@ -27,18 +27,18 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a paper says.
+    """A claim of a paper.
 
     Attributes:
         text: a sentence, without its full stop.
-        judge: of a run and a source; None where the source has no figures for it.
+        judge: takes results and a source and returns the verdict; None if the source lacks figures.
     """
 
     text: str
     judge: Callable[[Results, str], Verdict | None]
 
     def sentence(self, results: Results, sources: Mapping[str, str]) -> str:
-        """Returns the claim and its verdict for each of ``sources``: name to what it is called."""
+        """Returns the claim and its verdict for each of ``sources`` (name to name in the text)."""
         found = [
             f"{called}: {verdict}"
             for source, called in sources.items()
@@ -48,11 +48,11 @@ class Claim:
 
 
 def faster(pairs: Pairs, *, per_mac: bool = False) -> Callable[[Results, str], Verdict | None]:
-    """Returns the judge of "of each pair the first takes less time than the second".
+    """Returns a judge of the claim that the first variant of each pair is faster than the second.
 
     Args:
-        pairs: of variants of one group.
-        per_mac: whether time per MAC is meant, for MACs that are only about equal.
+        pairs: returns the pairs; the variants of a pair are of one group.
+        per_mac: whether to compare time per MAC, for MACs that are only approximately equal.
     """
 
     def judge(results: Results, source: str) -> Verdict | None:
@@ -62,7 +62,7 @@ def faster(pairs: Pairs, *, per_mac: bool = False) -> Callable[[Results, str], V
             ratio = results.ratio(quick, slow, source)
             if ratio is None:
                 return None
-            # A paper's own networks have the MACs it prints: equal ones.
+            # The paper's own networks have equal MACs.
             scaled = per_mac and source != PAPER
             limit = results.macs_ratio(quick, slow) if scaled else 1.0
             other = slow if quick is results.first(quick) else quick
@@ -76,7 +76,10 @@ def faster(pairs: Pairs, *, per_mac: bool = False) -> Callable[[Results, str], V
 
 
 def summary(outcomes: Mapping[str, Outcome]) -> Verdict:
-    """Returns the one verdict of several comparisons, by name; if some hold, it holds in part."""
+    """Combines the outcomes of several comparisons, by name, into one verdict.
+
+    If some hold and others do not, the claim holds in part.
+    """
     counts = Counter(outcomes.values())
     figures = f"{counts['holds']} of {len(outcomes)}"
     if counts["a tie"]:
@@ -89,9 +92,9 @@ def summary(outcomes: Mapping[str, Outcome]) -> Verdict:
 
 
 def below(ratio: Ratio, limit: float) -> Outcome:
-    """Returns whether ``ratio`` is below ``limit``: a tie where its interval holds it.
+    """Returns whether ``ratio`` is below ``limit``; a tie if its interval contains the limit.
 
-    Of a limit of 1 that is :func:`bench.measure.timing.overlap` of both latencies.
+    For a limit of 1, that is the tie of :func:`bench.measure.timing.overlap`.
     """
     if ratio.low > limit:
         return "does not hold"
@@ -99,6 +102,6 @@ def below(ratio: Ratio, limit: float) -> Outcome:
 
 
 def times(ratio: Ratio) -> str:
-    """Returns a ratio with its interval: ``1.08 times, 1.06 to 1.10``."""
+    """Returns a ratio with its interval as text: ``1.08 times, 1.06 to 1.10``."""
     value = f"{ratio.value:.2f} times"
     return value if ratio.low == ratio.high else f"{value}, {ratio.low:.2f} to {ratio.high:.2f}"

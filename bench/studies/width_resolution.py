@@ -60,10 +60,10 @@ def variants(platform: Platform) -> list[Variant]:
 
 
 def exponent(results: Results, group: str, source: str) -> Ratio | None:
-    """Returns e of latency ~ MACs^e, by least squares on logarithms; None where not printed.
+    """Returns e of latency ~ MACs^e, by least squares on logarithms; None if not printed.
 
-    Cautious as all ratios are: each end of the interval takes the ends of the latencies that move
-    the slope furthest.
+    The interval is conservative: for each end, the ends of the latencies' intervals are chosen that
+    change the slope most.
     """
     latencies = [results.latency(variant, source) for variant in results.groups[group]]
     found = [latency for latency in latencies if latency is not None]
@@ -100,7 +100,7 @@ def _judge(group: str) -> Callable[[Results, str], Verdict | None]:
 
 
 def chart(results: Results) -> Panel:
-    """Returns latency against MACs on log scales: a line per multiplier, a thin one of e = 1."""
+    """Returns the chart of latency against MACs on log scales, with a thin line for e = 1."""
     points: list[dict[str, Any]] = [
         {
             "source": runtime,
@@ -114,7 +114,7 @@ def chart(results: Results) -> Panel:
         for variant in results.variants
         for runtime in results.runtimes
     ]
-    ends = [  # of the lines of e = 1, down from the network that all others were made from
+    ends = [  # end points of the lines of e = 1, which start at the unscaled network
         {"source": runtime, "macs": count, "p50": top["p50"] * count / top["macs"]}
         for runtime in results.runtimes
         for top in [next(point for point in points if point["source"] == runtime)]
