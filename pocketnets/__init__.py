@@ -1,4 +1,4 @@
-"""Train, export, run and evaluate image classifiers from Python: one import for all of it.
+"""Train, export, run and evaluate image classifiers from Python.
 
 >>> import pocketnets
 >>> pocketnets.train("mobilenet_v3", "digits")
@@ -6,8 +6,8 @@
 >>> with pocketnets.load("artifacts/mobilenet_v3_large-digits/onnx-fp32") as classify:
 ...     classify("digit.png").label
 
-Each function imports what it needs when it is called: to load an artifact and to predict with it
-loads no torch. The types here are imported when they are first asked for.
+Functions import their dependencies when they are called, and types are imported on first access:
+loading an artifact and predicting with it does not import torch.
 """
 
 from __future__ import annotations

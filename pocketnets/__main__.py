@@ -1,4 +1,4 @@
-"""``python -m pocketnets``: the console script where it is not installed."""
+"""``python -m pocketnets``: the same as the console script."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The functions of ``import pocketnets``; what they need is imported when one is called."""
+"""The functions of ``import pocketnets``, which import their dependencies when called."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from predict.pipeline import Row
     from training.checkpoint import Checkpoint
 
-# ImageNet's; those of models.classifier, which needs torch.
+# ImageNet's mean and standard deviation, as in models.classifier, which would import torch.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -29,7 +29,7 @@ def train(
     fresh: bool = False,
     **changes: Any,
 ) -> Checkpoint:
-    """Returns the checkpoint of a run, which then stands in ``runs/<model>-<data>/``.
+    """Trains a network into ``runs/<model>-<data>/`` and returns its checkpoint.
 
     >>> checkpoint = pocketnets.train("mobilenet_v3", "path/to/folder", epochs=5)
     >>> checkpoint.metrics["top1"], checkpoint.network()
@@ -37,14 +37,14 @@ def train(
     Args:
         model: network, by its registry name.
         data: data set by name, or a folder with one folder of images per class.
-        recipe: its name; left out, the one for this network and data.
-        resume: go on with the unfinished run of the same network, data and recipe.
-        fresh: drop such a run; without one of both it is refused.
-        changes: fields of the recipe that are to be others, such as ``epochs=3``.
+        recipe: recipe, by name; if None, the default for this network and data.
+        resume: continue an unfinished run of the same network, data and recipe.
+        fresh: discard an unfinished run; without ``resume`` or ``fresh`` it is an error.
+        changes: fields of the recipe to change, such as ``epochs=3``.
 
     Raises:
-        UserError: no such network, data, recipe or field, images that cannot be used, too few of
-            them, or no memory or space.
+        UserError: unknown network, data, recipe or field, unusable or too few images, or not
+            enough memory or disk space.
     """
     import dataclasses
 
@@ -86,7 +86,7 @@ def export(
     max_batch: int = 32,
     max_drop: float | None = None,
 ) -> dict[str, Artifact]:
-    """Returns the artifacts of a network, each compared with it on real images before it appears.
+    """Exports a network and returns its artifacts by name, each verified against the network.
 
     >>> pocketnets.export("mobilenet_v3", data="digits")["onnx-int8"].path
     >>> pocketnets.export(
@@ -96,31 +96,30 @@ def export(
     ...     preprocess=pocketnets.Preprocess(resize=256, crop=224),
     ... )
 
-    They stand in ``artifacts/<model>-<data>/``, and those of a module in
-    ``artifacts/<name>-<data>/``, or ``artifacts/<name>-module/`` without data. What was not asked
-    for by its own name and cannot be made here, as a library is not installed, is told on stderr.
+    They are written to ``artifacts/<model>-<data>/``, those of a module to
+    ``artifacts/<name>-<data>/``, or ``artifacts/<name>-module/`` without data. An artifact that is
+    not named in ``formats`` and cannot be built here, such as for want of a library, is reported
+    on stderr.
 
     Args:
         network: registry name of a network that :func:`train` trained on ``data``, or, without
-            data, of one with published weights. Or any torch module in float32: normalised images
-            (N, 3, H, W) to logits (N, C). It is copied, and the copy put into evaluation mode.
-        data: of a name, what it was trained on. Of a module, labelled images to calibrate int8 and
-            to measure accuracy on; without, photos without labels stand in.
-        labels: of a module, class names in the order of the logits; left out, those of ``data``.
-        preprocess: of a module, how an image becomes pixels, as it was validated.
-        mean: of a module, per channel of pixels in [0, 1]: subtracted in its first layer.
-        std: likewise: what they are divided by.
-        name: of a module, what its artifacts are filed under.
-        formats: such as ``("onnx-fp32", "litert-int8")``; ``phone`` stands for all that phones
-            run, ``all`` for every one. Left out, the default ones: those that
-            ``export.build.DEFAULT_TARGETS`` lists.
-        max_batch: largest batch the artifacts take.
-        max_drop: most top-1 one may lose against torch, in [0, 1]; left out, 0.001, and 0.01 for
-            int8.
+            data, of one with published weights. Or any float32 torch module that maps normalised
+            images (N, 3, H, W) to logits (N, C); a copy of it in evaluation mode is exported.
+        data: for a name, the data it was trained on. For a module, labelled images for int8
+            calibration and accuracy; if None, unlabelled photos are used.
+        labels: module only: class names in the order of the logits; if None, those of ``data``.
+        preprocess: module only: the preprocessing with which it was validated.
+        mean: module only: mean of each channel of pixels in [0, 1], subtracted in its first layer.
+        std: module only: standard deviation of each channel, by which its first layer divides.
+        name: module only: name of its artifacts.
+        formats: names such as ``("onnx-fp32", "litert-int8")``; ``phone`` selects all for phones,
+            ``all`` every one. If empty, ``export.build.DEFAULT_TARGETS``.
+        max_batch: largest batch size of the artifacts.
+        max_drop: largest loss of top-1 against torch, in [0, 1]; if None 0.001, for int8 0.01.
 
     Raises:
-        UserError: no such network, run, data or format, what a module needs is not given, or an
-            artifact that was asked for and could not be made or missed a limit; the others stand.
+        UserError: unknown network, run, data or format, a missing argument for a module, or a
+            requested artifact could not be built or exceeded a limit; the other artifacts are kept.
     """
     from core import cli
     from core.errors import UserError
@@ -163,22 +162,23 @@ def export(
 def load(
     artifact: str | Path, *, runtime: str | None = None, threads: int | None = None
 ) -> Classifier:
-    """Returns an artifact as a function from images to predictions; a context manager.
+    """Loads an artifact as a classifier: a function of images, and a context manager.
 
     >>> with pocketnets.load("artifacts/mobilenet_v3_large-digits/onnx-int8") as classify:
     ...     best = classify("digit.png")  # a path, bytes, a PIL image, uint8 pixels (H, W, 3)
     ...     best.label, best.score, best.top
     ...     classify(["one.jpg", "two.jpg"])  # a list of predictions, in order
 
-    It was checked, and gave its golden batch, before this returns. No torch is loaded.
+    Its files and its golden batch are checked first. torch is not imported.
 
     Args:
-        artifact: its folder.
-        runtime: what executes it; left out, what a benchmark picked, else the one that proved it.
-        threads: images decoded and inferred at once; left out, one per core.
+        artifact: folder of the artifact.
+        runtime: runtime, by name; if None, the one that a benchmark picked, or else the one that
+            verified the artifact.
+        threads: number of images processed concurrently; if None, one per core.
 
     Raises:
-        UserError: no artifact, a damaged one, or a runtime that is not here.
+        UserError: no artifact, a damaged one, or an unavailable runtime.
     """
     from predict.classifier import Classifier
 
@@ -192,24 +192,24 @@ def predict(
     runtime: str | None = None,
     threads: int | None = None,
 ) -> Iterator[Row]:
-    """Yields what an artifact says of many images, a row each, in order; few are held at a time.
+    """Classifies many images and yields a row for each, in order; few are in memory at a time.
 
     >>> for row in pocketnets.predict("artifacts/mobilenet_v3_large-digits/onnx-int8", "photos/"):
     ...     print(row.path, row.prediction.label if row.prediction else row.error)
 
-    An image that cannot be classified is a row with its reason. Files that are no images, such as
-    a text beside them, are passed over.
+    An image that cannot be classified gets a row with the reason. Files that are not images, such
+    as text files, are skipped.
 
     Args:
-        artifact: its folder.
-        sources: images, folders, patterns, archives, lists of paths and addresses, as
-            ``pocketnets predict`` takes them.
-        top_k: classes in each prediction; at most all there are.
+        artifact: folder of the artifact.
+        sources: images, folders, patterns, archives, lists of paths, and URLs, as for
+            ``pocketnets predict``.
+        top_k: number of classes in each prediction, at most that of the labels.
         runtime: as for :func:`load`.
-        threads: likewise.
+        threads: as for :func:`load`.
 
     Raises:
-        UserError: no such artifact, runtime or source; when the first row is asked for.
+        UserError: no such artifact, runtime or source; raised when the first row is requested.
     """
     from predict.pipeline import classify
     from predict.sources import Passed, find_items, find_sources
@@ -229,22 +229,22 @@ def evaluate(
     runtime: str | None = None,
     threads: int | None = None,
 ) -> Evaluation:
-    """Returns what an artifact reaches on labelled images that it did not learn from.
+    """Evaluates an artifact on labelled images that it was not trained on.
 
     >>> found = pocketnets.evaluate("artifacts/mobilenet_v3_large-digits/onnx-int8", "digits")
     >>> found.top1, found.images
 
     Args:
-        artifact: its folder.
-        data: data set by name, or a folder with one folder of images per class, called as its
+        artifact: folder of the artifact.
+        data: data set by name, or a folder with one folder of images per class, named after the
             labels.
-        against: folder of another artifact, to be compared on the same images.
-        include_seen: whether to take the images that it learned from as well.
+        against: folder of another artifact to compare on the same images.
+        include_seen: whether to include the images that it was trained on.
         runtime: as for :func:`load`.
-        threads: likewise.
+        threads: as for :func:`load`.
 
     Raises:
-        UserError: no such artifact, runtime or data, classes that are none of its labels, or no
+        UserError: no such artifact, runtime or data, classes that are not among the labels, or no
             image that can be classified.
     """
     from predict.evaluate import evaluate

@@ -1,4 +1,4 @@
-"""``pocketnets COMMAND``: all commands under one name, the one that is asked for imported alone."""
+"""``pocketnets COMMAND``: all commands; only the chosen one is imported."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from core.lazy import resolve
 from core.version import own_version
 
 SHELLS = ("bash", "zsh", "tcsh", "fish")
-_SHOWN = ("torch", "onnxruntime-gpu", "onnxruntime")  # whose versions --version tells
+_SHOWN = ("torch", "onnxruntime-gpu", "onnxruntime")  # packages whose versions --version prints
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command, told without importing it.
+    """A command, described without importing it.
 
     Attributes:
         name: name of the command.
@@ -78,17 +78,17 @@ COMMANDS = {
         ),
         Command(
             "pick",
-            "Choose what to serve from what was measured here",
+            "Choose from the measurements what to serve",
             "bench.latency.command:Pick",
         ),
         Command(
             "compare",
-            "Say what became faster or slower from one run to another",
+            "Show which candidates became significantly faster or slower",
             "bench.latency.command:Compare",
         ),
         Command(
             "report",
-            "Write the report again from what was measured",
+            "Write the report again from the recorded measurements",
             "bench.latency.command:Report",
         ),
         Command(
@@ -109,7 +109,7 @@ COMMANDS = {
         ),
         Command(
             "doctor",
-            "Say what can run on this machine, what cannot and why",
+            "Show what can run on this machine, what cannot and why",
             "pocketnets.doctor:Doctor",
         ),
     )
@@ -138,7 +138,7 @@ def _main() -> int | None:
 
 
 def _run(command: Command, arguments: list[str]) -> int | None:
-    # Usage and errors call it what it was called, and so does what else asks cli.program().
+    # Usage, errors and cli.program() use the name with which it was called.
     sys.argv = [f"{cli.PROGRAM} {command.name}", *arguments]
     if command.main:
         status: int | None = resolve(command.main)()
@@ -159,7 +159,7 @@ def _help() -> None:
 
 
 def _versions() -> str:
-    """Returns the version of this package, and of the libraries that matter most."""
+    """Returns the versions of this package, of the most important libraries and of Python."""
     shown = []
     for package in _SHOWN:
         with suppress(importlib.metadata.PackageNotFoundError):

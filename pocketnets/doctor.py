@@ -1,4 +1,4 @@
-"""``pocketnets doctor``: what can run on this machine, what cannot and why, and what slows it."""
+"""``pocketnets doctor``: shows what can run on this machine, what is missing, and slow settings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from core.errors import UserError, in_words, is_of_library
 from core.machine import Machine, instruction_sets
 
 PACKAGE = "pocketnets"
-_REQUIRED = "(required)"  # the row of what is no extra
+_REQUIRED = "(required)"  # name of the row of the required packages
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,9 +25,9 @@ class Part:
     """A runtime, a format or an extra.
 
     Attributes:
-        name: of it.
-        detail: the version of its library, the artifacts it makes, or its packages.
-        lacks: what this machine lacks for it, and what mends that; None where it can be used.
+        name: name of the runtime, format or extra.
+        detail: the runtime's library and version, the format's artifacts, or the extra's packages.
+        lacks: what is missing on this machine, and the remedy; None if it can be used.
     """
 
     name: str
@@ -37,16 +37,16 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Findings:
-    """All that ``pocketnets doctor`` found.
+    """The findings of ``pocketnets doctor``.
 
     Attributes:
-        machine: as reports name it.
-        instruction_sets: vector instructions of its processor.
-        cpu_quota: how many cores' time a container leaves this process; None without a limit.
-        memory_limit: bytes of memory that a container leaves it; None without a limit.
-        runtimes: all of the registry.
-        formats: likewise.
-        extras: those of the package, after what it cannot do without.
+        machine: the machine, as in reports.
+        instruction_sets: vector instruction sets of the processor.
+        cpu_quota: CPU limit of the container in cores; None without a limit.
+        memory_limit: memory limit of the container in bytes; None without a limit.
+        runtimes: all registered runtimes.
+        formats: all registered formats.
+        extras: the required packages, then each extra.
         advice: settings that cost time or accuracy, a sentence each.
     """
 
@@ -62,13 +62,13 @@ class Findings:
 
 @dataclass(frozen=True, kw_only=True)
 class Doctor:
-    """Say what can run on this machine, what cannot and why; the status is 1 if nothing can."""
+    """Show what can run on this machine, what cannot and why; the status is 1 if nothing can."""
 
     json: bool = False
-    """One JSON object instead of tables."""
+    """Print a JSON object instead of tables."""
 
     def __call__(self) -> int:
-        """Prints what was found."""
+        """Prints the findings; returns 1 if no runtime can be used, else 0."""
         found = examine()
         if self.json:
             print(json.dumps(asdict(found), indent=1))
@@ -78,7 +78,7 @@ class Doctor:
 
 
 def examine() -> Findings:
-    """Returns what this machine can run; every library is imported, and no artifact is needed."""
+    """Examines what this machine can run, by importing every library; needs no artifact."""
     from artifact.formats import FORMATS
     from artifact.runtimes.base import RUNTIMES, require_runtime, runtime_packages
     from core.lazy import resolve
@@ -108,11 +108,11 @@ def examine() -> Findings:
 
 
 def _lacks(require: Callable[[str], object] | None, name: str) -> str | None:
-    """Returns why ``require`` refuses what is called ``name``; None if it does not."""
+    """Returns the message of the error that ``require(name)`` raises; None if it raises none."""
     try:
         if require:
             require(name)
-    except Exception as error:  # a broken library raises anything
+    except Exception as error:  # a broken library raises any type
         if not isinstance(error, UserError) and not is_of_library(error):
             raise
         return in_words(error).removeprefix(f"{name}: ")
@@ -120,10 +120,10 @@ def _lacks(require: Callable[[str], object] | None, name: str) -> str | None:
 
 
 def _extras() -> Iterator[Part]:
-    """Yields what the package requires, then each of its extras, as its metadata has them.
+    """Yields the required packages, then each extra, from the metadata of this package.
 
     Raises:
-        UserError: the package is not installed.
+        UserError: this package is not installed.
     """
     try:
         distribution = importlib.metadata.distribution(PACKAGE)
@@ -210,7 +210,7 @@ def _show(found: Findings) -> None:
 
 
 def _machine(found: Findings) -> Iterator[str]:
-    """Yields the lines that tell the machine."""
+    """Yields lines that describe the machine."""
     machine = found.machine
     yield f"{machine.os}, kernel {machine.kernel}, Python {machine.versions['python']}"
     quota = "" if found.cpu_quota is None else f" (a container's limit: {found.cpu_quota:g})"
