@@ -1,9 +1,10 @@
-"""``python -m bench run|report|compare|...``: what artifacts take, why, and which to serve."""
+"""``python -m bench run|device|report|...``: what artifacts take, why, and which to serve."""
 
 from __future__ import annotations
 
 import tyro
 
+from bench.device.command import Device
 from bench.gpu.command import GpuCheck
 from bench.latency.command import Compare, Pick, Report, Run
 from bench.layers.command import Layers, Predict, Roofline
@@ -15,6 +16,7 @@ from core import cli
 
 Command = (
     Run
+    | Device
     | Report
     | Compare
     | Pick

@@ -75,6 +75,7 @@ COMMANDS = {
             "bench",
             "Measure every artifact in every runtime, pick the fastest to serve",
             "bench.latency.command:Run",
+            "bench.console:main",
         ),
         Command(
             "pick",

@@ -37,7 +37,10 @@ _COUNTED: dict[Verdict, str] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Run(GridFlags):
-    """Measure every artifact in every runtime, pick the fastest to serve, write the report."""
+    """Measure every artifact in every runtime, pick the fastest to serve, write the report.
+
+    `bench device` measures on a phone; `bench device --help` lists its flags.
+    """
 
     model: str | None = None
     """Only this network; all if left out."""

@@ -63,19 +63,7 @@ def load_candidates(
             Candidate(replace(row, batch=batch, threads=threads, reason=artifact))
             for threads, batch in places
         ]
-    row = replace(
-        row,
-        model=artifact.model,
-        data=artifact.data,
-        weights=artifact.weights,
-        macs=artifact.macs,
-        parameters=artifact.parameters,
-        size=artifact.size,
-        sha256=artifact.sha256s[artifact.model_file.name],
-        metrics=artifact.metrics,
-        costs=count_costs(artifact) if artifact.name == "onnx-fp32" else None,
-        unverified=artifact.unverified,
-    )
+    row = describe(row, artifact)
     compiling = {name for name, spec in RUNTIMES.items() if spec.compiles}
     found: list[Candidate] = []
     for name in list_runtimes(artifact.format, artifact.precision):
@@ -129,6 +117,23 @@ def _prepare(row: Row, runtime: Runtime, artifact: Artifact, stack: ExitStack) -
             else:
                 calls[place] = resident
     return Candidate(row, calls)
+
+
+def describe(row: Row, artifact: Artifact) -> Row:
+    """Returns the row with what ``artifact`` says of itself."""
+    return replace(
+        row,
+        model=artifact.model,
+        data=artifact.data,
+        weights=artifact.weights,
+        macs=artifact.macs,
+        parameters=artifact.parameters,
+        size=artifact.size,
+        sha256=artifact.sha256s[artifact.model_file.name],
+        metrics=artifact.metrics,
+        costs=count_costs(artifact) if artifact.name == "onnx-fp32" else None,
+        unverified=artifact.unverified,
+    )
 
 
 def _open(name: str, artifact: Artifact, threads: int, stack: ExitStack) -> Runtime:
@@ -205,7 +210,7 @@ def run_sweep(
     found: list[Candidate] = []
     with progress_bars() as bar, ExitStack() as stack:
         loaded = bar("Loading", len(folders))
-        blanks = [_blank(folder, grid, machine.key, before.when) for folder in folders]
+        blanks = [blank(folder, grid, machine.key, before.when) for folder in folders]
         # Sequential on a GPU: while one thread captures a CUDA graph, others may not call CUDA.
         with ThreadPoolExecutor(1 if machine.gpu else machine.cores) as pool:
             for some in pool.map(
@@ -284,7 +289,7 @@ def _others(known: Sweep | None, found: Iterable[Candidate], grid: Grid) -> list
     ]
 
 
-def _blank(folder: Path, grid: Grid, machine: str, when: str) -> Row:
+def blank(folder: Path, grid: Grid, machine: str, when: str) -> Row:
     """Returns the row of an artifact that is not loaded yet: what its path and the run tell."""
     network = network_of(grid.artifacts, folder)
     model, _, data = network.partition("-")

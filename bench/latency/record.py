@@ -97,6 +97,8 @@ class Row:
         threads: CPU threads inside a call.
         latency: samples from host to host, by wall clock, or None.
         reason: why there is no latency; None if there is one.
+        averaged: number of calls that each sample is the mean of, if the tool that timed them
+            reports no single calls, as some do on phones; None if a sample is one call.
         device: samples with pixels and logits in GPU memory, by CUDA events; a text says why there
             are none; None for runtimes that do not use a GPU.
         graph: the same, replayed as a CUDA graph.
@@ -119,6 +121,7 @@ class Row:
     threads: int
     latency: Latency | None = None
     reason: str | None = None
+    averaged: int | None = None
     device: Latency | str | None = None
     graph: Latency | str | None = None
     weights: Weights | None = None
@@ -306,8 +309,13 @@ class SweepHeader:
 RECORDS = RecordFile(SweepHeader, Row, schema=SCHEMA, remedy=_REMEDY)
 
 
-def write_sweep(sweep: Sweep, folder: Path) -> Path:
-    """Writes ``sweep`` into ``folder`` atomically and returns the path of the file."""
+def write_sweep(sweep: Sweep, path: Path) -> Path:
+    """Writes ``sweep`` atomically and returns the path of the file.
+
+    Args:
+        sweep: what was measured.
+        path: the file, which ends in ``.jsonl``, or its folder.
+    """
     header = SweepHeader(
         schema=SCHEMA,
         machine=sweep.machine,
@@ -315,7 +323,8 @@ def write_sweep(sweep: Sweep, folder: Path) -> Path:
         before=sweep.before,
         after=sweep.after,
     )
-    return RECORDS.write(folder / FILE, header, sweep.rows)
+    path = path if path.suffix == ".jsonl" else path / FILE
+    return RECORDS.write(path, header, sweep.rows)
 
 
 def read_sweep(path: Path) -> Sweep:
@@ -360,10 +369,15 @@ def earlier_sweep(folder: Path, *, fresh: bool = False) -> Sweep | None:
     except UserError:
         if not fresh:
             raise
-    names = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(1))
-    aside = path.rename(next(name for name in names if not name.exists()))
+    aside = set_aside(path)
     notes().print(f"{path} is not of this machine and these versions: it is {aside.name} now")
     return None
+
+
+def set_aside(path: Path) -> Path:
+    """Renames a file that a new one will replace, and returns its new path: ``latency-1.jsonl``."""
+    names = (path.with_stem(f"{path.stem}-{number}") for number in itertools.count(1))
+    return path.rename(next(name for name in names if not name.exists()))
 
 
 def title(row: Row) -> str:

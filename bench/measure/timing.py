@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Protocol, TypeVar, runtime_checkable
@@ -212,12 +212,9 @@ def measure(
     turns = {
         name: list(begun[name].turns) if begun and name in begun else [] for name in candidates
     }
-    names = list(candidates)
-    rng = np.random.default_rng(plan.seed)
     found: dict[K, Latency] = {}
-    for number in range(plan.rounds):
-        for index in rng.permutation(len(names)):
-            name = names[index]
+    for number, names in enumerate(shuffled(list(candidates), plan)):
+        for name in names:
             if len(turns[name]) <= number:
                 out = _sits_out(turns[name], plan)
                 expected = warm[name].seconds
@@ -226,6 +223,13 @@ def measure(
         found = {n: Latency(turns=tuple(turns[n]), warmup=warm[n].calls) for n in candidates}
         save(found)
     return found
+
+
+def shuffled(names: Sequence[K], plan: Plan) -> Iterator[list[K]]:
+    """Yields the order of the turns of each round of ``plan``: a new one each time."""
+    rng = np.random.default_rng(plan.seed)
+    for _ in range(plan.rounds):
+        yield [names[index] for index in rng.permutation(len(names))]
 
 
 @dataclass(frozen=True, slots=True)

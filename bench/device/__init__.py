@@ -1,0 +1,1 @@
+"""What artifacts cost on a phone, measured through adb by the tools of its runtimes."""

@@ -1,0 +1,361 @@
+"""Measures artifacts on a phone: copies them there, and lets them take turns in rounds.
+
+A turn is a process of its own on the phone. What cannot run is a row with its reason; what was
+measured is kept if the phone goes away.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+from artifact.artifact import Artifact
+from bench.device.adb import FOLDER, Adb, DryAdb, PhoneFailed, PhoneLost
+from bench.device.phone import QUESTIONS, STATE, Cluster, Cooling, read_state
+from bench.device.record import Turn
+from bench.device.tools import BIN, TOOLS, DeviceTool, Job, Times, read_times
+from bench.experiment import progress_bars
+from bench.latency.measure import blank, describe
+from bench.latency.plan import Grid, find_artifacts
+from bench.latency.record import Row, Sweep
+from bench.measure.timing import Latency, Plan, shuffled
+from core.errors import UserError, in_words
+from core.files import sha256, write_whole
+from core.machine import Machine
+
+Machines = Mapping[Cluster, Machine]  # the phone, once for each cluster that is used
+
+_CLEAR = f"rm -rf {FOLDER}"
+_FIRST = (5, 5)  # warm and timed calls of a candidate's first turn, which is not kept
+_WARM_SECONDS = 0.5  # of untimed calls in a turn: the process is new, and its cores have slept
+_SLACK = 60.0  # seconds that a turn may take besides ten times what its calls should take
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wish:
+    """What to measure on a phone.
+
+    Attributes:
+        grid: artifacts; its batches and threads are not those of this machine.
+        batches: images per call.
+        threads: CPU threads inside one call.
+        tools: format to the path of the program that times it.
+        libraries: shared libraries that these programs load.
+    """
+
+    grid: Grid
+    batches: tuple[int, ...]
+    threads: tuple[int, ...]
+    tools: Mapping[str, Path]
+    libraries: tuple[Path, ...] = ()
+
+    def folders(self) -> list[Path]:
+        """Returns the artifacts in formats that some tool runs on a phone.
+
+        Raises:
+            UserError: there are none.
+        """
+        found = [p for p in find_artifacts(self.grid) if p.name.rpartition("-")[0] in TOOLS]
+        if not found:
+            raise UserError(
+                f"{self.grid.artifacts}: no artifacts for a phone here; it takes the formats "
+                f"{', '.join(TOOLS)}: export some with --formats phone"
+            )
+        return found
+
+    def versions(self) -> dict[str, str]:
+        """Returns tool to the beginning of its digest: they do not tell their versions."""
+        return {TOOLS[form].name: sha256(path)[:12] for form, path in self.tools.items()}
+
+
+@dataclass(kw_only=True, slots=True)
+class Candidate:
+    """A row on its way, with the turns that it had."""
+
+    row: Row
+    cluster: Cluster
+    tool: DeviceTool
+    artifact: Artifact | None = None  # None where the row has its reason already
+    seconds: float = 0.0  # of a call, by its first turn
+    calls: int = 0  # in its first turn
+    turns: list[tuple[float, ...]] = field(default_factory=list)
+
+    @property
+    def remote(self) -> str:
+        """Returns its folder on the phone."""
+        return f"{FOLDER}/{self.row.folder}/{self.row.batch}"
+
+    def job(self, warm: int, calls: int) -> Job:
+        """Returns the work of a turn of so many calls."""
+        assert self.artifact is not None, "what cannot run has no turns"
+        return Job(
+            artifact=self.artifact,
+            folder=self.remote,
+            mask=self.cluster.mask,
+            batch=self.row.batch,
+            threads=self.row.threads,
+            warm=warm,
+            calls=calls,
+        )
+
+    def share(self, plan: Plan) -> tuple[int, int]:
+        """Returns the warm and the timed calls of a turn: its share of ``plan``."""
+        count = math.ceil(plan.count / plan.rounds)
+        least = max(count, math.ceil(plan.seconds / plan.rounds / self.seconds))
+        most = int(plan.limit / plan.rounds / self.seconds)
+        return max(1, math.ceil(_WARM_SECONDS / self.seconds)), max(1, min(least, most))
+
+    def fail(self, error: BaseException) -> None:
+        """Makes a reason of an error: there will be no more turns."""
+        self.row = self.row.with_latency("host", in_words(error))
+        self.artifact = None
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What was measured on a phone: a sweep for each cluster, and every turn."""
+
+    sweeps: Mapping[str, Sweep]
+    turns: Sequence[Turn]
+
+
+def candidates(wish: Wish, machines: Machines, when: str) -> list[Candidate]:
+    """Returns a candidate for each artifact, cluster, number of threads and batch size."""
+    found = []
+    for folder in wish.folders():
+        try:
+            artifact: Artifact | None = Artifact.load(folder)
+        except UserError as error:
+            artifact, reason = None, str(error)
+        for cluster, machine in machines.items():
+            row = blank(folder, wish.grid, machine.key, when)
+            if artifact:
+                row = describe(row, artifact)
+            tool = TOOLS[row.format]
+            for threads in wish.threads:
+                for batch in wish.batches:
+                    here = replace(row, runtime=tool.runtime, threads=threads, batch=batch)
+                    why = reason if artifact is None else _why_not(here, wish, tool, cluster)
+                    found.append(
+                        Candidate(
+                            row=here if why is None else here.with_latency("host", why),
+                            cluster=cluster,
+                            tool=tool,
+                            artifact=artifact if why is None else None,
+                        )
+                    )
+    return found
+
+
+def _why_not(row: Row, wish: Wish, tool: DeviceTool, cluster: Cluster) -> str | None:
+    """Returns why a row cannot be measured, or None."""
+    if row.format not in wish.tools:
+        return f"no {tool.name} was given: {tool.flag} PATH"
+    if cluster.cores and row.threads > len(cluster.cores):
+        return f"{row.threads} threads do not fit on {cluster}"
+    if tool.one_image and row.batch > 1:
+        return f"{tool.name} runs one image a call"
+    return None
+
+
+def measure_device(
+    adb: Adb,
+    machines: Machines,
+    found: Sequence[Candidate],
+    wish: Wish,
+    plan: Plan,
+    cooling: Cooling,
+    *,
+    save: Callable[[Measured], object],
+) -> Measured:
+    """Returns what was measured: all candidates take turns in rounds of random order.
+
+    Args:
+        adb: the phone.
+        machines: the phone with each cluster that is used.
+        found: what to measure.
+        wish: the tools, and their libraries.
+        plan: how much.
+        cooling: when a turn may begin.
+        save: called after each round, and before an error, with what there is by then.
+
+    Raises:
+        PhoneLost: it went away; what was measured before has been saved.
+    """
+    before = {cluster.name: read_state(adb, cluster) for cluster in machines}
+    turns: list[Turn] = []
+
+    def measured() -> Measured:
+        after = {**before, **{turn.cores: turn.after for turn in turns}}
+        sweeps = {
+            cluster.name: Sweep(
+                machine=machine,
+                plan=plan,
+                rows=tuple(_row(each) for each in found if each.cluster is cluster),
+                before=before[cluster.name].conditions(),
+                after=after[cluster.name].conditions(),
+            )
+            for cluster, machine in machines.items()
+        }
+        return Measured(sweeps, tuple(turns))
+
+    try:
+        with progress_bars() as bar, tempfile.TemporaryDirectory() as staging:
+            _copy(adb, found, wish, Path(staging), bar("Copying", len(found)))
+            tick = bar("Warming up", len(found))
+            for each in found:
+                _attempt(each, partial(_first_turn, adb, each))
+                tick()
+            tick = bar("Measuring", len(found) * plan.rounds)
+            for number, order in enumerate(shuffled(list(range(len(found))), plan)):
+                for each in (found[index] for index in order):
+                    _attempt(each, partial(_turn, adb, each, plan, cooling, number, turns))
+                    tick()
+                save(measured())
+    except PhoneLost as error:
+        for each in found:
+            if each.artifact and not each.turns:
+                each.fail(error)
+        save(measured())
+        raise
+    finally:
+        with suppress(PhoneFailed, PhoneLost):
+            adb.shell(_CLEAR)
+    return measured()
+
+
+def _row(each: Candidate) -> Row:
+    """Returns its row as it is by now."""
+    if each.artifact is None:
+        return each.row
+    if not each.turns:
+        return each.row.with_latency("host", "its first turn was not reached")
+    return each.row.with_latency("host", Latency(turns=tuple(each.turns), warmup=each.calls))
+
+
+def _attempt(each: Candidate, work: Callable[[], object]) -> None:
+    """Does ``work`` for a candidate that can still run; a failure becomes its reason."""
+    if each.artifact is None:
+        return
+    try:
+        work()
+    except PhoneLost:
+        raise
+    except UserError as error:
+        each.fail(error)
+
+
+def rehearse(adb: DryAdb, found: Sequence[Candidate], wish: Wish, staging: Path) -> None:
+    """Prints every command line of a run, those of a turn once for each candidate.
+
+    Args:
+        adb: what prints them.
+        found: what would be measured.
+        wish: the tools, and their libraries.
+        staging: folder for the files that they copy to the phone besides the models.
+    """
+    for question in QUESTIONS:
+        adb.shell(question)
+    _copy(adb, found, wish, staging, lambda: None)
+    for each in found:
+        if each.artifact:
+            for line in (STATE, each.tool.command(each.job(*_FIRST)), STATE):
+                adb.shell(line)
+    adb.shell(_CLEAR)
+
+
+def _copy(
+    adb: Adb,
+    found: Sequence[Candidate],
+    wish: Wish,
+    staging: Path,
+    tick: Callable[[], object],
+) -> None:
+    """Copies tools, libraries and models to the phone; what does not fit is a reason."""
+    for line in (_CLEAR, f"mkdir -p {BIN}"):
+        adb.shell(line)
+    for form, path in wish.tools.items():
+        users = [each for each in found if each.row.format == form and each.artifact]
+        try:
+            for file in (path, *wish.libraries) if users else ():
+                adb.push(file, f"{BIN}/{TOOLS[form].name if file == path else file.name}")
+            if users:
+                adb.shell(f"chmod 755 {BIN}/{TOOLS[form].name}")
+        except PhoneFailed as error:
+            for each in users:
+                each.fail(error)
+    copied: dict[str, BaseException | None] = {}
+    for each in found:
+        if each.artifact and each.remote not in copied:
+            copied[each.remote] = _copy_model(adb, each, each.artifact, staging)
+        if each.artifact and (why := copied[each.remote]):
+            each.fail(why)
+        tick()
+
+
+def _copy_model(
+    adb: Adb, each: Candidate, artifact: Artifact, staging: Path
+) -> BaseException | None:
+    """Copies what a candidate reads to the phone; returns why that failed, or None."""
+    made: set[str] = set()
+    try:
+        for name, content in each.tool.files(artifact, each.row.batch).items():
+            if isinstance(content, bytes):
+                local = staging / each.row.folder / str(each.row.batch) / name
+                write_whole(local, content)
+            else:
+                local = content
+            remote = f"{each.remote}/{name}"
+            if (parent := remote.rpartition("/")[0]) not in made:
+                adb.shell(f"mkdir -p {shlex.quote(parent)}")
+                made.add(parent)
+            adb.push(local, remote)
+    except PhoneFailed as error:
+        return error
+    return None
+
+
+def _first_turn(adb: Adb, each: Candidate) -> None:
+    """Lets it run for the first time: whether it can, and how long a call takes."""
+    times = _run(adb, each, *_FIRST)
+    each.seconds, each.calls = min(times.samples), sum(_FIRST)
+
+
+def _turn(
+    adb: Adb, each: Candidate, plan: Plan, cooling: Cooling, number: int, turns: list[Turn]
+) -> None:
+    """Adds the turn of a candidate in round ``number`` to its own and to ``turns``."""
+    before, waited = cooling.wait(adb, each.cluster)
+    times = _run(adb, each, *each.share(plan))
+    after = read_state(adb, each.cluster)
+    each.turns.append(times.samples)
+    each.row = replace(each.row, averaged=times.averaged)
+    turns.append(
+        Turn(
+            when=each.row.when,
+            key=each.row.key,
+            cores=each.cluster.name,
+            round=number,
+            before=before,
+            after=after,
+            waited=round(waited, 1),
+            cool=cooling.allows(before),
+        )
+    )
+
+
+def _run(adb: Adb, each: Candidate, warm: int, calls: int) -> Times:
+    job = each.job(warm, calls)
+    try:
+        text = adb.shell(
+            each.tool.command(job), patience=_SLACK + 10 * each.seconds * (warm + calls)
+        )
+    except PhoneFailed as error:
+        raise PhoneFailed(f"{each.tool.name}: {error}") from None
+    return read_times(each.tool, text, job)

@@ -1,0 +1,280 @@
+"""What a phone tells of itself: its cores in clusters, and how warm and how fast they are."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import mean
+
+from bench.device.adb import Adb
+from core.conditions import Conditions, now
+from core.errors import UserError, closest
+from core.machine import Machine
+
+_CPU = "/sys/devices/system/cpu"
+_EACH = f"{_CPU}/cpu[0-9]*"
+PROPERTIES = "getprop"
+KERNEL = "uname -r"
+MEMORY = "cat /proc/meminfo"
+CORES = (
+    f"cat {_CPU}/online; grep -H . {_EACH}/cpufreq/cpuinfo_max_freq {_EACH}/cpu_capacity "
+    f"{_EACH}/cpufreq/scaling_governor 2>/dev/null; true"
+)
+STATE = (
+    f"cat /proc/loadavg; grep -H . {_EACH}/cpufreq/scaling_cur_freq "
+    f"{_EACH}/cpufreq/scaling_max_freq /sys/class/thermal/thermal_zone*/type "
+    "/sys/class/thermal/thermal_zone*/temp 2>/dev/null; dumpsys thermalservice 2>/dev/null; true"
+)
+QUESTIONS = (PROPERTIES, KERNEL, MEMORY, CORES, STATE)  # read, and change nothing
+_ZONE = re.compile(r"cpu|soc|cluster|big|mid|lit", re.IGNORECASE)  # zones of the processor
+_NOT_ZONE = re.compile(r"gpu|batt|skin|usb|charg|step|modem|lowf", re.IGNORECASE)
+_WARMEST = 150.0  # degrees: what is above it is no temperature of a processor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cluster:
+    """Cores of one kind.
+
+    Attributes:
+        name: ``little``, ``middle``, ``big``; ``middle2`` where there are two between.
+        cores: their numbers, ascending; empty where no phone was asked.
+        mhz: their highest clock; None where the phone does not tell.
+        governor: their frequency policy, or None.
+    """
+
+    name: str
+    cores: tuple[int, ...]
+    mhz: float | None
+    governor: str | None = None
+
+    @property
+    def mask(self) -> str:
+        """Returns the cores as ``taskset`` wants them: a number in hex, core 0 its lowest bit.
+
+        Where they are not known, it is the word MASK, for whoever runs the command by hand.
+        """
+        return f"{sum(1 << core for core in self.cores):x}" if self.cores else "MASK"
+
+    def __str__(self) -> str:
+        numbers = ", ".join(map(str, self.cores))
+        clock = "" if self.mhz is None else f" at {self.mhz:.0f} MHz"
+        return f"{self.name} (core {numbers}{clock})"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class State:
+    """A phone at one moment; None where it does not tell.
+
+    Attributes:
+        when: UTC date and time, ISO 8601.
+        load_average: mean number of runnable tasks over the last 1, 5 and 15 minutes.
+        mhz: mean clock of the cluster's cores.
+        cap_mhz: the highest clock that they may have now: heat lowers it.
+        celsius: temperature of the warmest part of the processor.
+        throttling: Android's thermal status, from 0 (none) to 6 (shutdown).
+    """
+
+    when: str
+    load_average: tuple[float, float, float] | None
+    mhz: float | None
+    cap_mhz: float | None
+    celsius: float | None
+    throttling: int | None
+
+    def conditions(self) -> Conditions:
+        """Returns the part of it that a host tells, too."""
+        return Conditions(
+            when=self.when, load_average=self.load_average, cpu_mhz=self.mhz, gpu_mhz=None
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Phone:
+    """What a phone is.
+
+    Attributes:
+        serial: as adb calls it.
+        model: its name for people.
+        soc: the chip.
+        abis: kinds of programs it can run, the best first, such as ``arm64-v8a``.
+        android: version of Android, and which build of it.
+        kernel: release of the kernel.
+        memory: main memory in bytes, or None.
+        clusters: of its cores, the slowest first.
+    """
+
+    serial: str
+    model: str
+    soc: str
+    abis: tuple[str, ...]
+    android: str
+    kernel: str
+    memory: int | None
+    clusters: tuple[Cluster, ...]
+
+    @property
+    def name(self) -> str:
+        """Returns a name for its folder: its model and serial number."""
+        return re.sub(r"[^\w.-]+", "-", f"{self.model}-{self.serial}".lower())
+
+    def choose(self, names: Sequence[str]) -> list[Cluster]:
+        """Returns the clusters of these names.
+
+        Raises:
+            UserError: the phone has no such cluster.
+        """
+        there = {cluster.name: cluster for cluster in self.clusters}
+        for name in names:
+            if name not in there:
+                raise UserError(
+                    f"cores are {name!r}: {closest(name, there)}; {self.model} has "
+                    f"{', '.join(map(str, self.clusters))}"
+                )
+        return [there[name] for name in dict.fromkeys(names)]
+
+    def machine(self, cluster: Cluster, versions: dict[str, str]) -> Machine:
+        """Returns the phone as the machine of rows, of which ``cluster`` alone was used."""
+        return Machine(
+            cpu=f"{self.soc} in {self.model}: {cluster}",
+            cores=len(cluster.cores),
+            memory=self.memory,
+            os=self.android,
+            kernel=self.kernel,
+            governor=cluster.governor,
+            gpu=None,
+            driver=None,
+            versions=versions,
+        )
+
+
+def read_phone(adb: Adb) -> Phone:
+    """Returns what the phone tells of itself."""
+    said = dict(re.findall(r"^\[(.+?)\]: \[(.*)\]\s*$", adb.shell(PROPERTIES), re.MULTILINE))
+    memory = re.search(r"MemTotal:\s+(\d+) kB", adb.shell(MEMORY))
+    chip = (said.get("ro.soc.manufacturer"), said.get("ro.soc.model"))  # since Android 12
+    build = said.get("ro.build.display.id") or said.get("ro.build.id") or "unknown build"
+    return Phone(
+        serial=adb.serial,
+        model=said.get("ro.product.model") or "unknown model",
+        soc=" ".join(word for word in chip if word)
+        or said.get("ro.board.platform")
+        or said.get("ro.hardware")
+        or "unknown chip",
+        abis=tuple(filter(None, said.get("ro.product.cpu.abilist", "").split(","))),
+        android=f"Android {said.get('ro.build.version.release', '?')} "
+        f"(API {said.get('ro.build.version.sdk', '?')}, {build})",
+        kernel=adb.shell(KERNEL).strip(),
+        memory=int(memory[1]) * 1024 if memory else None,
+        clusters=_clusters(adb.shell(CORES)),
+    )
+
+
+def _clusters(text: str) -> tuple[Cluster, ...]:
+    """Returns the clusters in what :data:`CORES` prints, the slowest first."""
+    online = text.partition("\n")[0].strip()
+    cores: list[int] = []
+    for part in filter(None, online.split(",")):
+        first, _, last = part.partition("-")
+        cores += range(int(first), int(last or first) + 1)
+    clocks = _of_cores(text, "cpufreq/cpuinfo_max_freq")
+    capacities = _of_cores(text, "cpu_capacity")
+    governors = _of_cores(text, "cpufreq/scaling_governor")
+    kinds: dict[tuple[float, float], list[int]] = {}
+    for core in cores:
+        kind = (float(capacities.get(core, 0)), float(clocks.get(core, 0)) / 1000)
+        kinds.setdefault(kind, []).append(core)
+    return tuple(
+        Cluster(
+            name=name,
+            cores=tuple(sorted(kinds[kind])),
+            mhz=kind[1] or None,
+            governor=governors.get(kinds[kind][0]),
+        )
+        for name, kind in zip(_names(len(kinds)), sorted(kinds), strict=True)
+    )
+
+
+def _names(count: int) -> list[str]:
+    middle = [f"middle{number or ''}" for number in (0, *range(2, count))][: max(0, count - 2)]
+    return [*(["little"] if count > 1 else []), *middle, *(["big"] if count else [])]
+
+
+def _of_cores(text: str, name: str) -> dict[int, str]:
+    """Returns core to value of the files ``name`` in the output of ``grep -H``."""
+    found = re.findall(rf"^{_CPU}/cpu(\d+)/{name}:(.*)$", text, re.MULTILINE)
+    return {int(core): value.strip() for core, value in found}
+
+
+def read_state(adb: Adb, cluster: Cluster) -> State:
+    """Returns how warm the phone is, and how fast the cores of ``cluster`` are and may be."""
+    text = adb.shell(STATE)
+    load = re.match(r"([\d.]+) ([\d.]+) ([\d.]+) ", text)
+    status = re.search(r"^Thermal Status: (\d+)", text, re.MULTILINE)
+    return State(
+        when=now(),
+        load_average=(float(load[1]), float(load[2]), float(load[3])) if load else None,
+        mhz=_mean(_of_cores(text, "cpufreq/scaling_cur_freq"), cluster),
+        cap_mhz=_mean(_of_cores(text, "cpufreq/scaling_max_freq"), cluster),
+        celsius=_celsius(text),
+        throttling=int(status[1]) if status else None,
+    )
+
+
+def _mean(khz: dict[int, str], cluster: Cluster) -> float | None:
+    values = [float(khz[core]) / 1000 for core in cluster.cores if khz.get(core, "").isdecimal()]
+    return mean(values) if values else None
+
+
+def _celsius(text: str) -> float | None:
+    """Returns the highest temperature of the processor, or None where none is told.
+
+    Android's own is taken first: vendors give thermal zones what names they like.
+    """
+    current = text.partition("Current temperatures from HAL:")[2]
+    current = current.partition("Current cooling devices")[0]
+    told = re.findall(r"Temperature\{mValue=(-?[\d.]+), mType=0,", current)  # 0: CPU
+    warm = [float(value) for value in told]
+    if not warm:
+        zones = r"^/sys/class/thermal/(thermal_zone\d+)/{}:(.*)$"
+        names = dict(re.findall(zones.format("type"), text, re.MULTILINE))
+        for zone, value in re.findall(zones.format("temp"), text, re.MULTILINE):
+            name = names.get(zone, "")
+            if _ZONE.search(name) and not _NOT_ZONE.search(name):
+                degrees = float(value)
+                warm.append(degrees / 1000 if abs(degrees) > _WARMEST else degrees)
+    likely = [degrees for degrees in warm if 0 < degrees < _WARMEST]
+    return max(likely) if likely else None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cooling:
+    """When a phone is cool enough for a turn.
+
+    Attributes:
+        celsius: at most this warm; None where it does not tell how warm it is.
+        patience: seconds after which the turn is taken all the same, and is marked.
+        pause: seconds between two looks.
+    """
+
+    celsius: float | None
+    patience: float = 120.0
+    pause: float = 2.0
+
+    def allows(self, state: State) -> bool:
+        """Returns whether the phone is cool enough, and Android does not throttle it."""
+        warm = (
+            self.celsius is not None and state.celsius is not None and state.celsius > self.celsius
+        )
+        return not warm and not state.throttling
+
+    def wait(self, adb: Adb, cluster: Cluster) -> tuple[State, float]:
+        """Returns the state in which the wait ended, and for how many seconds it lasted."""
+        began = time.monotonic()
+        while True:
+            state = read_state(adb, cluster)
+            waited = time.monotonic() - began
+            if self.allows(state) or waited >= self.patience:
+                return state, waited
+            time.sleep(self.pause)
