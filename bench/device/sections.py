@@ -8,6 +8,7 @@ from pathlib import Path
 from bench.device.measure import Measured
 from bench.device.record import Turn
 from bench.device.tools import TOOLS
+from bench.latency.paper_phones import papers_section
 from bench.latency.prose import unmeasured
 from bench.latency.record import Row, Sweep, latency, p50, title, top1
 from core.cli import results
@@ -43,7 +44,7 @@ def phone_report(measured: Measured) -> Report:
         subtitle=" · ".join((first.machine.cpu.partition(":")[0], f"cores: {', '.join(sweeps)}")),
         summary=tuple(_summary(measured, rows)),
         lead=table if rows else None,
-        sections=tuple(filter(None, (_not_measured(measured), _heat(measured)))),
+        sections=tuple(filter(None, _sections(measured))),
         facts=_facts(measured),
         method=tuple(_method(first)),
     )
@@ -61,6 +62,11 @@ def show_phone(measured: Measured, folder: Path, *, every: bool = False) -> None
     files = write_report(report, folder)
     show_report(report, every=every)
     results().print(files.html)
+
+
+def _sections(measured: Measured) -> list[Section | None]:
+    papers = [papers_section(sweep, f": {name}") for name, sweep in measured.sweeps.items()]
+    return [_not_measured(measured), *papers, _heat(measured)]
 
 
 def _summary(measured: Measured, rows: Sequence[tuple[str, Row]]) -> list[str]:
