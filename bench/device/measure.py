@@ -15,7 +15,11 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from artifact.artifact import Artifact
+from artifact.golden import GoldenError, relative_error
+from artifact.records import Logits
 from bench.device.adb import FOLDER, Adb, DryAdb, PhoneFailed, PhoneLost
 from bench.device.phone import QUESTIONS, STATE, Cluster, Cooling, read_state
 from bench.device.record import Turn
@@ -84,6 +88,7 @@ class Candidate:
     artifact: Artifact | None = None  # None where the row has its reason already
     seconds: float = 0.0  # of a call, by its first turn
     calls: int = 0  # in its first turn
+    compared: bool = False  # whether the phone's logits are the golden ones
     turns: list[tuple[float, ...]] = field(default_factory=list)
 
     @property
@@ -91,8 +96,8 @@ class Candidate:
         """Returns its folder on the phone."""
         return f"{FOLDER}/{self.row.folder}/{self.row.batch}"
 
-    def job(self, warm: int, calls: int) -> Job:
-        """Returns the work of a turn of so many calls."""
+    def job(self, warm: int, calls: int, *, answers: bool = False) -> Job:
+        """Returns the work of a turn of so many calls; see :class:`bench.device.tools.Job`."""
         assert self.artifact is not None, "what cannot run has no turns"
         return Job(
             artifact=self.artifact,
@@ -102,6 +107,7 @@ class Candidate:
             threads=self.row.threads,
             warm=warm,
             calls=calls,
+            answers=answers,
         )
 
     def share(self, plan: Plan) -> tuple[int, int]:
@@ -210,7 +216,7 @@ def measure_device(
             _copy(adb, found, wish, Path(staging), bar("Copying", len(found)))
             tick = bar("Warming up", len(found))
             for each in found:
-                _attempt(each, partial(_first_turn, adb, each))
+                _attempt(each, partial(_first_turn, adb, each, Path(staging)))
                 tick()
             tick = bar("Measuring", len(found) * plan.rounds)
             for number, order in enumerate(shuffled(list(range(len(found))), plan)):
@@ -252,7 +258,7 @@ def _attempt(each: Candidate, work: Callable[[], object]) -> None:
 
 
 def rehearse(adb: DryAdb, found: Sequence[Candidate], wish: Wish, staging: Path) -> None:
-    """Prints every command line of a run, those of a turn once for each candidate.
+    """Prints every command line of a run, of each candidate those of its first turn.
 
     Args:
         adb: what prints them.
@@ -265,8 +271,10 @@ def rehearse(adb: DryAdb, found: Sequence[Candidate], wish: Wish, staging: Path)
     _copy(adb, found, wish, staging, lambda: None)
     for each in found:
         if each.artifact:
-            for line in (STATE, each.tool.command(each.job(*_FIRST)), STATE):
-                adb.shell(line)
+            adb.shell(each.tool.command(each.job(*_FIRST, answers=True)))
+            if each.tool.answers:
+                adb.pull(f"{each.remote}/{each.tool.answers[1]}", staging / each.tool.answers[1])
+            adb.shell(STATE)
     adb.shell(_CLEAR)
 
 
@@ -321,10 +329,40 @@ def _copy_model(
     return None
 
 
-def _first_turn(adb: Adb, each: Candidate) -> None:
-    """Lets it run for the first time: whether it can, and how long a call takes."""
-    times = _run(adb, each, *_FIRST)
+def _first_turn(adb: Adb, each: Candidate, staging: Path) -> None:
+    """Lets it run for the first time: whether it can, how long a call takes, what it answers.
+
+    Raises:
+        GoldenError: the phone's logits are not those of the golden batch.
+    """
+    times = _run(adb, each, *_FIRST, answers=True)
     each.seconds, each.calls = min(times.samples), sum(_FIRST)
+    if each.tool.answers is None or each.artifact is None:
+        return
+    local = staging / each.tool.answers[1]
+    try:
+        adb.pull(f"{each.remote}/{each.tool.answers[1]}", local)
+    except PhoneFailed:  # an older build of the tool does not write them
+        return
+    _compare(each.tool, each.artifact, each.row.batch, np.fromfile(local, dtype="<f4"))
+    each.compared = True
+
+
+def _compare(tool: DeviceTool, artifact: Artifact, batch: int, logits: Logits) -> None:
+    """Raises GoldenError unless ``logits`` are those of the first images of the golden batch."""
+    _, golden = artifact.golden()
+    golden = golden[np.arange(batch) % len(golden)]
+    what = None
+    if logits.size != golden.size:
+        what = f"{logits.size} logits come out, not {golden.size}"
+    elif not np.isfinite(logits).all():
+        what = "logits that are not finite"
+    elif (far := relative_error(logits.reshape(golden.shape), golden)) > (
+        limit := artifact.limits.golden_error
+    ):
+        what = f"a relative error of {far:.2g}, over {limit:g}"
+    if what:
+        raise GoldenError(f"{tool.name} on the phone does not reproduce the golden batch: {what}")
 
 
 def _turn(
@@ -346,12 +384,13 @@ def _turn(
             after=after,
             waited=round(waited, 1),
             cool=cooling.allows(before),
+            compared=each.compared,
         )
     )
 
 
-def _run(adb: Adb, each: Candidate, warm: int, calls: int) -> Times:
-    job = each.job(warm, calls)
+def _run(adb: Adb, each: Candidate, warm: int, calls: int, *, answers: bool = False) -> Times:
+    job = each.job(warm, calls, answers=answers)
     try:
         text = adb.shell(
             each.tool.command(job), patience=_SLACK + 10 * each.seconds * (warm + calls)

@@ -25,6 +25,7 @@ class Turn:
         after: as it ended.
         waited: seconds it was left to cool down before.
         cool: whether it then was as cool as was asked.
+        compared: whether the phone's logits were compared with the golden batch before.
     """
 
     when: str
@@ -35,6 +36,7 @@ class Turn:
     after: State
     waited: float
     cool: bool
+    compared: bool
 
     @property
     def throttled(self) -> bool:

@@ -124,6 +124,8 @@ def _notes(sweep: Sweep, cores: str, row: Row, turns: Sequence[Turn]) -> list[st
     if row.weights == "random":
         notes.append("random weights")
     own = [turn for turn in turns if (turn.key, turn.cores) == (row.key, cores)]
+    if not any(turn.compared for turn in own):
+        notes.append("answers not compared")
     if throttled := sum(turn.throttled for turn in own):
         notes.append(f"throttled in {plural(throttled, 'turn')}")
     if warm := sum(not turn.cool for turn in own):
@@ -212,8 +214,8 @@ def _method(sweep: Sweep) -> list[str]:
         "Each turn is a process on the phone: the tool of the runtime, pinned by taskset to the "
         "cores of one cluster, given the artifact's golden images. It makes untimed calls for half "
         "a second, then timed ones; what it times is its own, from inputs in memory to outputs in "
-        "memory. The answers are not compared: the artifact reproduced its golden batch on the "
-        "computer that made it.",
+        "memory. Where the tool writes its outputs, the phone must reproduce the artifact's golden "
+        "logits before it is timed; where it does not, the row says that they were not compared.",
         f"All candidates take turns: {plan.rounds} rounds, a new random order in each (seed "
         f"{plan.seed}); at least {plan.count} calls and {plan.seconds:g} s per candidate in all, "
         f"but a slow one stops at {plan.limit:g} s. A turn begins once the processor is cool and "

@@ -37,6 +37,7 @@ class Job:
         threads: CPU threads inside one call.
         warm: calls that are not timed, first.
         calls: calls that are.
+        answers: whether the outputs are written to a file, too, if the tool can do that.
     """
 
     artifact: Artifact
@@ -46,6 +47,7 @@ class Job:
     threads: int
     warm: int
     calls: int
+    answers: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,8 @@ class DeviceTool:
         arguments: of the program, which is started in the folder of these files.
         times: what it printed, as times; raises ValueError where there are none.
         result: the file that it adds its figures to, if it does not print them.
+        answers: the flag that has it write its outputs, and the file they are in then; None where
+            it cannot.
         one_image: whether it can only run one image a call.
         in_log: whether it writes to Android's log, under this name.
         real: whether it runs the model's own weights and images.
@@ -85,6 +89,7 @@ class DeviceTool:
     arguments: Callable[[Job], list[str]]
     times: Callable[[str, Job], Times]
     result: str | None = None
+    answers: tuple[str, str] | None = None
     one_image: bool = False
     in_log: str | None = None
     real: bool = True
@@ -97,15 +102,17 @@ class DeviceTool:
     def command(self, job: Job) -> str:
         """Returns what the phone's shell is given for a turn."""
         path = f"LD_LIBRARY_PATH={BIN}"
-        run = f"{path} taskset {job.mask} {BIN}/{self.name} {' '.join(self.arguments(job))}"
+        arguments, old = self.arguments(job), [self.result] if self.result else []
+        if job.answers and self.answers:
+            arguments.append(self.answers[0])
+            old.append(self.answers[1])
+        run = f"{path} taskset {job.mask} {BIN}/{self.name} {' '.join(arguments)}"
         if self.in_log:  # of this process alone
             log = f"logcat -d -v raw --pid=$pid -s {self.in_log}:I"
             run = f"{{ {run} & pid=$!; wait $pid; status=$?; {log}; exit $status; }}"
-        steps = [f"cd {shlex.quote(job.folder)}", run]
-        if self.result:
-            steps[1:1] = [f"rm -f {self.result}"]
-            steps.append(f"cat {self.result}")
-        return " && ".join(steps)
+        clear = [f"rm -f {' '.join(old)}"] if old else []
+        show = [f"cat {self.result}"] if self.result else []
+        return " && ".join([f"cd {shlex.quote(job.folder)}", *clear, run, *show])
 
 
 def _pixels(artifact: Artifact, batch: int) -> bytes:
@@ -215,6 +222,7 @@ TOOLS = {
             files=_model_and_pixels,
             arguments=_benchmark_model,
             times=_benchmark_model_times,
+            answers=("--output_filepath=answers.bin", "answers.bin"),
         ),
         DeviceTool(
             name="onnxruntime_perf_test",
@@ -243,6 +251,7 @@ TOOLS = {
             arguments=_executor_runner,
             times=_executor_runner_times,
             in_log="ExecuTorch",
+            answers=("--output_file=answers", "answers-0.bin"),
         ),
     )
 }

@@ -9,6 +9,8 @@ import struct
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 
 PROGRAMS = Path(__file__).with_name("phone")
@@ -60,7 +62,7 @@ class FakePhone:
             "broken": "",  # networks that fail
             "iterations": 1,  # whether executor_runner logs each call
         }
-        for folder in ("bin", "host", "ms", "data/local/tmp", "proc"):
+        for folder in ("bin", "host", "ms", "answers", "data/local/tmp", "proc"):
             (root / folder).mkdir(parents=True)
         shutil.copy(PROGRAMS / "adb", root / "host/adb")
         shutil.copy(PROGRAMS / "tool", root / "tool")
@@ -110,6 +112,10 @@ class FakePhone:
         """Sets how long a call of a network takes on the fastest cores, on data ``toy``."""
         for model, value in ms.items():
             (self.root / "ms" / f"{model}-toy").write_text(f"{value}\n")
+
+    def answers(self, model: str, logits: npt.NDArray[np.float32]) -> None:
+        """Sets what tools write that can write their outputs; until then, none can."""
+        logits.tofile(self.root / "answers" / f"{model}-toy")
 
     def commands(self) -> list[str]:
         """Returns the command lines that its shell was given."""

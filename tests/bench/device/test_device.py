@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fake_phone import SERIAL, FakePhone
 
@@ -128,6 +129,41 @@ def test_what_failed_is_a_row_with_the_reason(
     }.items():
         assert words in str(reasons[key])
     assert all(bool(row.reason) != bool(row.latency) for row in sweep.rows)
+
+
+@pytest.mark.parametrize("name", ["litert-fp32", "litert-int8"])
+def test_the_phone_must_give_the_golden_answers(
+    fake_phone: FakePhone,
+    make_phone_artifact: Artifacts,
+    device: Callable[..., Path],
+    name: str,
+) -> None:
+    fake_phone.takes(a=4.0)
+    artifact = make_phone_artifact(name, "a")
+    _, golden = artifact.golden()
+    fake_phone.answers("a", golden[:1])
+    folder = device()
+    assert [turn.compared for turn in read_turns(folder)] == [True] * 5
+    assert "answers not compared" not in (folder / "phone.md").read_text()
+    for wrong, words in (
+        (golden[:1] * np.float32(1.01), "relative error of 0.01"),
+        (golden[:1] * np.float32(np.nan), "not finite"),
+        (golden[:1, :2], "2 logits come out, not 3"),
+    ):
+        fake_phone.answers("a", wrong)
+        (row,) = read_sweep(device() / "big.jsonl").rows
+        assert row.latency is None
+        assert words in str(row.reason)
+
+
+def test_answers_that_no_tool_writes_are_not_compared(
+    fake_phone: FakePhone, make_phone_artifact: Artifacts, device: Callable[..., Path]
+) -> None:
+    fake_phone.takes(a=4.0)
+    make_phone_artifact("litert-fp32", "a")
+    folder = device()
+    assert not any(turn.compared for turn in read_turns(folder))
+    assert "answers not compared" in (folder / "phone.md").read_text()
 
 
 def test_a_pulled_cable_leaves_what_was_measured(
