@@ -140,3 +140,16 @@ FORMATS.register(
         packages=("ai-edge-litert", "flatbuffers"),
     )
 )
+FORMATS.register(
+    FormatSpec(
+        name="ncnn",
+        files=("model.param", "model.bin"),
+        max_bytes=2 << 30,
+        schemes={"fp32": "fp32", "fp16": "fp32"},
+        proving_runtime="ncnn",
+        build="export.to_ncnn:build",
+        require="export.to_ncnn:require",
+        for_phones=True,
+        packages=("ncnn", "pnnx"),
+    )
+)

@@ -7,6 +7,7 @@ import os
 # Before torch starts its threads. They wait for each other in a busy loop, and where other work,
 # such as a second test, takes one of their cores, all of them wait.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # for ncnn, which is told how many to start
 # What a test captures is piped, and piped tables are not cut unless COLUMNS says so: pytest-xdist
 # hands the width of its own terminal down to the processes that test.
 os.environ.pop("COLUMNS", None)

@@ -192,6 +192,18 @@ RUNTIMES.register(
         install="pip install .[litert]",
     )
 )
+RUNTIMES.register(
+    RuntimeSpec(
+        name="ncnn",
+        loader="artifact.runtimes.ncnn_cpu:load",
+        require="artifact.runtimes.ncnn_cpu:require",
+        formats=("ncnn",),
+        packages=("ncnn",),
+        in_bento=("ncnn",),
+        quick=True,
+        install="pip install .[ncnn]",
+    )
+)
 
 
 def list_runtimes(format: str | None = None, precision: Precision | None = None) -> list[str]:

@@ -228,7 +228,8 @@ def method(sweep: Sweep) -> list[str]:
         "fp32 network; FLOPs = 2 x MACs. On a CPU, OpenVINO computes fp32 and int8 graphs in fp32 "
         "where they are not quantised (never bfloat16), and ONNX Runtime has no fp16 "
         "convolutions: it converts an fp16 graph to fp32 as it runs. LiteRT restores weights that "
-        "are stored in fp16 to fp32 as it loads them.",
+        "are stored in fp16 to fp32 as it loads them. ncnn has no batches: it runs their images "
+        "one by one, each in a thread.",
         "Top-1 is measured on the artifact itself, on images it was not trained on.",
     ]
 
