@@ -1,4 +1,4 @@
-"""``import pocketnets``: its functions do what the commands do, and load what they need."""
+"""``import pocketnets``: its functions do what the commands do, and import only what they need."""
 
 from __future__ import annotations
 
@@ -47,8 +47,9 @@ def test_load_takes_runtime_and_threads(artifact_path: Path) -> None:
         red, blue = classify([np.full((32, 32, 3), colour, np.uint8) for colour in RED_AND_BLUE])
     assert isinstance(red, pocketnets.Prediction)
     assert (red.label, blue.label) == ("red", "blue")
-    with pytest.raises(UserError, match="not an artifact"):
-        pocketnets.load(artifact_path.parent.parent / "nothing")
+    nowhere = artifact_path.parent.parent / "nothing"
+    with pytest.raises(UserError, match=str(nowhere)):
+        pocketnets.load(nowhere)
 
 
 RED_AND_BLUE = ((255, 0, 0), (0, 0, 255))
@@ -75,15 +76,15 @@ def test_train_is_a_run_with_its_record(here: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "named"),
     [
-        ({"epoch": 3}, "unknown field of a recipe 'epoch': did you mean epochs"),
-        ({"recipe": "digit"}, "unknown recipe 'digit': did you mean digits"),
+        ({"epoch": 3}, "'epoch'.* epochs"),
+        ({"recipe": "digit"}, "'digit'.* digits"),
         ({"epochs": 0}, "epochs"),
     ],
 )
-def test_train_refuses_in_one_line(here: Path, changes: dict[str, Any], words: str) -> None:
-    with pytest.raises(UserError, match=words) as refused:
+def test_train_refuses_in_one_line(here: Path, changes: dict[str, Any], named: str) -> None:
+    with pytest.raises(UserError, match=named) as refused:
         pocketnets.train("resnet14", "digits", **changes)
     assert "\n" not in str(refused.value)
     assert list(here.iterdir()) == []
@@ -142,7 +143,7 @@ def test_export_of_a_module(here: Path) -> None:
     assert [answer.score for answer in answers] == expected
 
     verified = verify(artifact)  # against its golden batch, as no file keeps the module
-    assert "given in Python" in verified.against
+    assert "golden" in verified.against
 
 
 def test_export_of_a_module_with_data_of_labels_in_another_order(trained: Path, here: Path) -> None:
@@ -164,14 +165,14 @@ def test_export_of_a_module_with_data_of_labels_in_another_order(trained: Path, 
 
 
 class Reverse(nn.Module):
-    """Answers the classes from the last to the first."""
+    """Reverses the order of the classes."""
 
     def forward(self, logits: torch.Tensor) -> torch.Tensor:
         return logits.flip(1)
 
 
 class Broken(nn.Module):
-    """Takes no image."""
+    """Fails on every input."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
@@ -181,28 +182,28 @@ GIVEN: dict[str, Any] = {"name": "own", "labels": ["a", "b", "c"], "preprocess":
 
 
 @pytest.mark.parametrize(
-    ("network", "changes", "words"),
+    ("network", "changes", "named"),
     [
-        (module(), {"name": None}, "name is None"),
-        (module(), {"name": "../own"}, r"name is '\.\./own'"),
-        (module(), {"name": "mobilenet_v3"}, "name is 'mobilenet_v3'"),
-        (module(), {"labels": None}, "a module needs labels"),
-        (module(), {"labels": "abc"}, "a module needs labels"),
-        (module(), {"labels": ["a", "b"]}, r"gives \[2, 3\] .* 2 labels"),
-        (module(), {"preprocess": None}, "a module needs preprocess"),
-        (module(), {"mean": (124, 116, 104)}, r"mean is \[124, 116, 104\]"),
-        (module(), {"std": (0.2, 0.0, 0.2)}, r"std is \[0\.2, 0\.0, 0\.2\]"),
-        (module(), {"formats": ["onnx-fp8"]}, "unknown format 'onnx-fp8'"),
-        (module(), {"data": "digits"}, "digits has 10 classes that are not among the labels"),
-        (Broken(), {}, "cannot take two 32x32 images: .*mat1 and mat2"),
-        ("resnet14", {}, "labels is of a torch module"),
-        (lambda images: images, {}, "network is a function"),
+        (module(), {"name": None}, "name .*None"),
+        (module(), {"name": "../own"}, r"name .*'\.\./own'"),
+        (module(), {"name": "mobilenet_v3"}, "name .*'mobilenet_v3'"),
+        (module(), {"labels": None}, "labels"),
+        (module(), {"labels": "abc"}, "labels"),
+        (module(), {"labels": ["a", "b"]}, r"\[2, 3\] .*2 labels"),
+        (module(), {"preprocess": None}, "preprocess"),
+        (module(), {"mean": (124, 116, 104)}, r"mean .*\[124, 116, 104\]"),
+        (module(), {"std": (0.2, 0.0, 0.2)}, r"std .*\[0\.2, 0\.0, 0\.2\]"),
+        (module(), {"formats": ["onnx-fp8"]}, "'onnx-fp8'"),
+        (module(), {"data": "digits"}, "digits .*10 .*labels"),
+        (Broken(), {}, "32x32 .*mat1 and mat2"),
+        ("resnet14", {}, "labels .*resnet14"),
+        (lambda images: images, {}, "function"),
     ],
 )
 def test_export_of_a_module_refuses_in_one_line(
-    here: Path, network: Any, changes: dict[str, Any], words: str
+    here: Path, network: Any, changes: dict[str, Any], named: str
 ) -> None:
-    with pytest.raises(UserError, match=words) as refused:
+    with pytest.raises(UserError, match=named) as refused:
         pocketnets.export(network, **{**GIVEN, **changes})
     assert "\n" not in str(refused.value)
     assert list(here.iterdir()) == []
@@ -221,7 +222,9 @@ def test_a_format_that_cannot_be_made_is_refused_only_where_it_was_asked_for(
     monkeypatch.setattr("export.build.DEFAULT_TARGETS", ("onnx-fp32", "tensorrt_rtx-fp16"))
     monkeypatch.setattr("export.build.ARTIFACTS", tmp_path)
     assert set(pocketnets.export("mobilenet_v3", data="digits")) == {"onnx-fp32"}
-    assert "tensorrt_rtx-fp16: tensorrt_rtx: there is none here" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "tensorrt_rtx-fp16" in told
+    assert "there is none here" in told
     formats = ["tensorrt_rtx-fp16", "onnx-fp32"]
     with pytest.raises(UserError, match=r"^tensorrt_rtx-fp16: .*there is none here$"):
         pocketnets.export("mobilenet_v3", data="digits", formats=formats)
@@ -229,18 +232,18 @@ def test_a_format_that_cannot_be_made_is_refused_only_where_it_was_asked_for(
 
 
 @pytest.mark.parametrize(
-    ("model", "flags", "words"),
+    ("model", "flags", "named"),
     [
-        ("mobilenet_v33", {}, "'mobilenet_v33': did you mean .*mobilenet_v3"),
-        ("resnet14", {"data": "digits"}, "no run of resnet14 on digits"),
-        ("resnet14", {"formats": ["onnx-fp8"]}, "unknown format 'onnx-fp8': did you mean"),
-        ("resnet14", {"max_batch": 0}, "max_batch is 0"),
+        ("mobilenet_v33", {}, "'mobilenet_v33'.* mobilenet_v3"),
+        ("resnet14", {"data": "digits"}, "resnet14 .*digits"),
+        ("resnet14", {"formats": ["onnx-fp8"]}, "'onnx-fp8'"),
+        ("resnet14", {"max_batch": 0}, "max_batch .*0"),
     ],
 )
 def test_export_refuses_in_one_line(
-    here: Path, model: str, flags: dict[str, Any], words: str
+    here: Path, model: str, flags: dict[str, Any], named: str
 ) -> None:
-    with pytest.raises(UserError, match=words) as refused:
+    with pytest.raises(UserError, match=named) as refused:
         pocketnets.export(model, **flags)
     assert "\n" not in str(refused.value)
     assert list(here.iterdir()) == []
@@ -260,7 +263,7 @@ def test_predict_yields_a_row_for_each_image(artifact_path: Path, here: Path) ->
     assert len(red.prediction.top) == 2
     assert broken.prediction is None
     assert broken.error is not None
-    with pytest.raises(UserError, match="no such file or folder"):
+    with pytest.raises(UserError, match="nowhere"):
         next(pocketnets.predict(artifact_path, "nowhere"))
 
 

@@ -1,4 +1,4 @@
-"""A whole check with steps that are played, and on a machine without a GPU none at all."""
+"""The whole GPU check, with fake steps, and on a machine without a GPU."""
 
 from __future__ import annotations
 
@@ -60,26 +60,28 @@ def test_no_step_ends_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     (folder / "mine.jsonl").write_text("old\n")
     found = run_check(folder, Budget(120), PLAYED, played)
     assert [one.state for one in found] == ["done", "failed", "stopped", "failed", "done"]
-    results_ = [one.result for one in found]
-    assert results_[0] == "all is well"
-    assert results_[1] == "ValueError: no such kernel"
-    assert results_[2].startswith("1 of 9; stopped after ")
-    assert results_[3].startswith("killed by SIGABRT")
-    assert results_[4] == "/somewhere/data"
+    for one, said in zip(
+        found,
+        ("all is well", "no such kernel", "1 of 9", "SIGABRT", "/somewhere/data"),
+        strict=True,
+    ):
+        assert said in one.result
     assert not (folder / "mine.jsonl").exists()
     assert read_rows(folder / FILE, Outcome) == found
     assert "no such kernel" in (folder / "training.log").read_text()
     text = (folder / "summary.md").read_text()
-    assert "| Crashes | failed: ValueError: no such kernel | " in text
-    assert "| Works | all is well | " in text
+    lines = [line for line in text.splitlines() if line.startswith("|")][2:]
+    for one, line in zip(found, lines, strict=True):
+        assert one.title in line
+        assert one.result in line
+        assert one.when in line
     assert found[0].machine.cpu in text
-    assert found[0].when in text
 
 
 def test_what_no_time_is_left_for_is_not_begun(tmp_path: Path) -> None:
     found = run_check(tmp_path, Budget(6), PLAYED, played)
     assert {one.state for one in found[:3]} == {"not measured"}
-    assert found[0].result == "not measured: no time left (0 s of 6)"
+    assert "6" in found[0].result  # seconds of the budget
     assert not (tmp_path / "tests.log").exists()
 
 
@@ -94,11 +96,10 @@ def test_the_table_has_a_line_for_each_step(
 ) -> None:
     found = run_check(tmp_path, Budget(60), PLAYED[:2], played)
     print_table(summary_table(found))
-    header, works, crashes = capsys.readouterr().out.splitlines()
-    assert header.split() == ["Step", "Result", "Seconds"]
-    assert "Works" in works
-    assert "all is well" in works
-    assert "failed: ValueError: no such kernel" in crashes
+    _, *lines = capsys.readouterr().out.splitlines()
+    for one, line in zip(found, lines, strict=True):
+        assert one.title in line
+        assert one.result in line
 
 
 def test_steps_are_chosen_with_what_they_need() -> None:
@@ -106,7 +107,7 @@ def test_steps_are_chosen_with_what_they_need() -> None:
     assert choose(()) == list(STEPS)
     assert names(choose(("parity",))) == ["exports", "parity", "report"]
     assert names(choose(("engine", "tests"))) == ["tests", "engine", "report"]
-    with pytest.raises(UserError, match="unknown step 'latencies': did you mean latency"):
+    with pytest.raises(UserError, match=r"'latencies'.* latency"):
         choose(("latencies",))
 
 
@@ -129,7 +130,8 @@ def test_a_step_without_its_files_fails_in_one_line(tmp_path: Path) -> None:
     )  # fmt: skip
     (found,) = run_check(tmp_path, Budget(60), steps, commands)
     assert found.state == "failed"
-    assert found.result.startswith("unknown step 'no_step'")
+    assert "'no_step'" in found.result
+    assert "Traceback" not in found.result
 
 
 def test_the_command_prints_the_table_last(
@@ -195,11 +197,12 @@ def test_a_step_that_is_stopped_writes_down_what_it_did_not_do(
     )
     assert found.state == "stopped"
     rows = read_rows(tmp_path / "parity.jsonl", ParityRow)
-    assert rows[0].reason == "stopped at its time limit"
     assert len(rows) > 10
-    assert {str(row.reason)[:12] for row in rows[1:]} == {"no time left"}
-    assert found.result.startswith("stopped after ")
-    assert found.result.endswith(f": {len(rows)} not measured (stopped at its time limit)")
+    assert all(row.reason for row in rows)
+    assert {row.reason for row in rows[1:]} == {rows[1].reason}  # none of them was begun
+    assert rows[0].reason != rows[1].reason
+    assert f" {len(rows)} " in found.result
+    assert str(rows[0].reason) in found.result
 
 
 @pytest.mark.no_gpu
@@ -208,9 +211,9 @@ def test_without_a_gpu_it_ends_at_once(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stdout == ""
-    assert done.stderr == (
-        "error: gpu-check: no NVIDIA driver on this machine (libcuda.so.1 not found)\n"
-    )
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: gpu-check: ")
+    assert "libcuda.so.1" in line
     assert list(tmp_path.iterdir()) == []
 
 
