@@ -23,7 +23,7 @@ class Command:
 
     Attributes:
         name: name of the command.
-        summary: what it does: the beginning of its help text.
+        summary: the beginning of its help text.
         flags: ``module:dataclass`` of its flags.
         main: ``module:function`` that parses them and runs the command; if None, the parsed
             dataclass is called.

@@ -1,1 +1,1 @@
-"""What artifacts cost on a phone, measured through adb by the tools of its runtimes."""
+"""Measures artifacts on a phone through adb, with the benchmark tools of the runtimes."""

@@ -1,4 +1,4 @@
-"""Talks to a phone through ``adb``: finds it, runs commands on it, copies files to and from it."""
+"""Controls a phone through ``adb``: finds it, runs commands on it, copies files to and from it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from core.errors import UserError, closest
 
 PROGRAM = "adb"
 LIST = (PROGRAM, "devices", "-l")
-FOLDER = "/data/local/tmp/pocketnets"  # the shell may write and execute below /data/local/tmp
+FOLDER = "/data/local/tmp/pocketnets"  # in /data/local/tmp the shell may write and execute files
 _PATIENCE = 120.0  # seconds for a command that measures nothing
 _STATES = {
     "unauthorized": "it has not allowed this computer yet: unlock it and accept its question",
@@ -27,16 +27,16 @@ _STATES = {
 
 
 class PhoneFailed(UserError):
-    """A command on the phone, or a copy to it, failed; the phone is still there."""
+    """A command on the phone, or a copy to it, failed; the phone is still connected."""
 
 
 class PhoneLost(UserError):
-    """The phone no longer answers."""
+    """The phone no longer responds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A line of ``adb devices -l``: ``state`` is ``device`` where it can be used."""
+    """A line of ``adb devices -l``; the ``state`` of a usable phone is ``device``."""
 
     serial: str
     state: str
@@ -54,19 +54,19 @@ class Adb:
     serial: str
 
     def words(self, *arguments: str) -> list[str]:
-        """Returns the command line that does ``arguments`` with this phone."""
+        """Returns the adb command line with ``arguments`` for this phone."""
         return [PROGRAM, "-s", self.serial, *arguments]
 
     def shell(self, command: str, *, patience: float = _PATIENCE) -> str:
-        """Returns what ``command`` prints on the phone, errors too.
+        """Runs ``command`` on the phone and returns its stdout and stderr.
 
         Args:
-            command: for the phone's shell.
-            patience: seconds until it is taken to hang.
+            command: a command line for the phone's shell.
+            patience: time limit in seconds.
 
         Raises:
-            PhoneFailed: its exit status is not 0, or it does not end.
-            PhoneLost: the phone went away.
+            PhoneFailed: its exit status is not 0, or it does not end in time.
+            PhoneLost: the phone no longer responds.
         """
         return self._run("shell", command, patience=patience)
 
@@ -74,8 +74,8 @@ class Adb:
         """Copies a file to the phone.
 
         Raises:
-            PhoneFailed: it could not be written, as the phone is full.
-            PhoneLost: the phone went away.
+            PhoneFailed: it could not be written, such as on a full phone.
+            PhoneLost: the phone no longer responds.
         """
         try:
             self._run("push", str(local), remote)
@@ -93,7 +93,7 @@ class Adb:
 
         Raises:
             PhoneFailed: it could not be read.
-            PhoneLost: the phone went away.
+            PhoneLost: the phone no longer responds.
         """
         self._run("pull", remote, str(local))
 
@@ -112,7 +112,7 @@ class Adb:
         return ran.stdout
 
     def _check_there(self) -> None:
-        """Raises PhoneLost unless the phone answers."""
+        """Raises PhoneLost unless the phone responds."""
         try:
             state = _adb(self.words("get-state"), _PATIENCE).stdout.strip()
         except subprocess.TimeoutExpired:
@@ -122,7 +122,7 @@ class Adb:
 
 
 class DryAdb(Adb):
-    """Prints each command line instead of running it; what it would print is not known."""
+    """Prints each command line instead of running it, and returns empty outputs."""
 
     def _run(self, *arguments: str, patience: float = _PATIENCE) -> str:
         print(shlex.join(self.words(*arguments)))
@@ -130,13 +130,13 @@ class DryAdb(Adb):
 
 
 def find_phone(serial: str | None = None) -> Adb:
-    """Returns the phone with this serial number, or the only one there is.
+    """Returns the phone with this serial number, or the only connected one.
 
     Args:
-        serial: as ``adb devices`` tells it; if None, that in ``ANDROID_SERIAL``, which adb reads.
+        serial: serial number as in ``adb devices``; if None, that in ``ANDROID_SERIAL``, if set.
 
     Raises:
-        UserError: no adb, no such phone, several to choose from, or one that cannot be used.
+        UserError: no adb, no such phone, several phones without ``serial``, or an unusable one.
     """
     if shutil.which(PROGRAM) is None:
         raise UserError(
@@ -164,10 +164,10 @@ def find_phone(serial: str | None = None) -> Adb:
 
 
 def list_phones() -> list[Listed]:
-    """Returns what ``adb devices -l`` lists, usable or not.
+    """Returns all phones in ``adb devices -l``, usable or not.
 
     Raises:
-        UserError: adb itself fails.
+        UserError: adb fails.
     """
     ran = _adb(LIST, _PATIENCE)
     _, head, body = ran.stdout.partition("List of devices attached")
@@ -180,14 +180,14 @@ def list_phones() -> list[Listed]:
 def _listed(line: str) -> Listed:
     serial, *words = line.split(maxsplit=1)
     rest = words[0] if words else ""
-    # A state is a word but for "no permissions (why); see [address]".
+    # A state is a single word, except "no permissions (why); see [address]".
     state = "no permissions" if "no permissions" in rest else (rest.split() or ["unknown"])[0]
     model = re.search(r"\bmodel:(\S+)", rest)
     return Listed(serial, state, model[1].replace("_", " ") if model else "")
 
 
 def _adb(words: Sequence[str], patience: float) -> subprocess.CompletedProcess[str]:
-    """Returns how a command line of adb ended, with both of its outputs in one."""
+    """Runs a command line of adb; stdout of the result includes stderr."""
     return subprocess.run(
         words,
         stdin=subprocess.DEVNULL,

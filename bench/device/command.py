@@ -1,4 +1,4 @@
-"""``pocketnets bench device``: what artifacts cost on a phone."""
+"""``pocketnets bench device``: measures artifacts on a phone."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from core.cli import notes
 from core.conditions import now
 from core.errors import UserError
 
-_WARMER = 5.0  # degrees above what the phone has when the run begins
+_WARMER = 5.0  # degrees Celsius above the temperature at the start of the run
 
 
 @dataclass(frozen=True, kw_only=True)
 class Device(GridFlags):
-    """Measure artifacts on a phone through adb, by the tools of its runtimes.
+    """Measure artifacts on a phone through adb, with the benchmark tools of the runtimes.
 
-    Each tool is a program for Android, given by its path; without it, the formats that it runs
-    are listed with that reason. docs/phone.md says where to get them.
+    Each tool is a program for Android, given by its path; without it, artifacts of its format are
+    listed as not measured. docs/phone.md says where to get the tools.
     """
 
     adb: tuple[str, ...] = ()
-    """Serial number of the phone, as `adb devices` tells it; the only one if left out."""
+    """Serial number of the phone, as in `adb devices`; the only connected one if left out."""
     model: str | None = None
     """Only this network; all if left out."""
     benchmark_model: Path | None = None
@@ -41,39 +41,39 @@ class Device(GridFlags):
     onnxruntime_perf_test: Path | None = None
     """ONNX Runtime's tool: times ONNX graphs."""
     benchncnn: Path | None = None
-    """ncnn's tool: times its .param files, with weights of its own."""
+    """ncnn's tool: times .param files, with made-up weights."""
     executor_runner: Path | None = None
     """ExecuTorch's tool, built with its log: times .pte files."""
     libraries: tuple[Path, ...] = ()
     """Shared libraries that these tools load."""
     cores: tuple[str, ...] = ("big",)
-    """Clusters to run on, each a candidate of its own: big, middle, little."""
+    """Clusters of cores to run on, each measured separately: big, middle, little."""
     batches: tuple[int, ...] = (1,)
-    """Images per call."""
+    """Batch sizes."""
     threads: tuple[int, ...] = (1,)
-    """CPU threads inside one call; several are measured beside each other."""
+    """CPU threads inside one call; each of several numbers is measured."""
     count: int = 100
     """Least number of calls of a candidate."""
     seconds: float = 3.0
-    """Least sum of a candidate's calls."""
+    """Least total time of a candidate's calls, in seconds."""
     limit: float = 3.0
-    """Sum of its calls at which a slow candidate stops with fewer."""
+    """Total time in seconds at which a slow candidate stops with fewer calls."""
     rounds: int = 12
-    """Turns of a candidate, each a process on the phone."""
+    """Number of rounds; each candidate has a turn in each, in a process on the phone."""
     seed: int = 0
-    """Decides the order of the turns."""
+    """Random seed of the order of the turns."""
     cool: float | None = None
-    """A turn begins once the processor has at most so many degrees Celsius; if left out, 5 more
-    than when the run began: let the phone lie for a while first."""
+    """Highest temperature of the processor at the start of a turn, in degrees Celsius; if left
+    out, 5 more than at the start of the run, so let the phone cool down first."""
     patience: float = 120.0
-    """Seconds to wait for that; then the turn is taken all the same, and the report counts it."""
+    """Seconds to wait for that; after them the turn begins anyway, and the report counts it."""
     all: bool = False
-    """Print all rows and all that the report says, where a screen has no room for them."""
+    """Print all rows and sentences of the report, even if they do not fit a screen."""
     dry_run: bool = False
-    """Print every command line that would reach the phone, and run none."""
+    """Print all commands for the phone without running them."""
 
     def __call__(self) -> None:
-        """Measures, and prints a table and where the report is."""
+        """Measures, writes the report, and prints a table and the path of the report."""
         if len(self.adb) > 1:
             raise UserError(f"--adb is {' '.join(self.adb)}: it takes one phone at a time")
         if min(*self.batches, *self.threads, 1) < 1 or not (self.batches and self.threads):
@@ -125,7 +125,7 @@ class Device(GridFlags):
         show_phone(measured, folder, every=self.all)
 
     def wish(self) -> Wish:
-        """Returns what is to be measured, and the tools that were given."""
+        """Returns what to measure, with the given tools."""
         paths = {form: getattr(self, tool.name) for form, tool in TOOLS.items()}
         tools = {form: path for form, path in paths.items() if path is not None}
         if not tools:
@@ -143,7 +143,7 @@ class Device(GridFlags):
         )
 
     def cooling(self, adb: Adb, clusters: Sequence[Cluster]) -> Cooling:
-        """Returns when a turn may begin."""
+        """Returns the condition for the start of a turn."""
         celsius = self.cool
         if celsius is None:
             idle = read_state(adb, clusters[0]).celsius

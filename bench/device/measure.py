@@ -1,7 +1,7 @@
-"""Measures artifacts on a phone: copies them there, and lets them take turns in rounds.
+"""Measures artifacts on a phone: copies them to it, and interleaves their turns in rounds.
 
-A turn is a process of its own on the phone. What cannot run is a row with its reason; what was
-measured is kept if the phone goes away.
+A turn is a separate process on the phone. A candidate that cannot run gets a row with the reason.
+If the phone is lost, earlier measurements are kept.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from core.errors import UserError, in_words
 from core.files import sha256, write_whole
 from core.machine import Machine
 
-Machines = Mapping[Cluster, Machine]  # the phone, once for each cluster that is used
+Machines = Mapping[Cluster, Machine]  # the machine of the rows of each cluster
 
 _CLEAR = f"rm -rf {FOLDER}"
-_FIRST = (5, 5)  # warm and timed calls of a candidate's first turn, which is not kept
-_WARM_SECONDS = 0.5  # of untimed calls in a turn: the process is new, and its cores have slept
-_SLACK = 60.0  # seconds that a turn may take besides ten times what its calls should take
+_FIRST = (5, 5)  # untimed and timed calls of a candidate's first turn, which is not recorded
+_WARM_SECONDS = 0.5  # of untimed calls in a turn, as the process is new and cores were idle
+_SLACK = 60.0  # time limit of a turn in seconds, plus ten times the expected time of its calls
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,11 +46,11 @@ class Wish:
     """What to measure on a phone.
 
     Attributes:
-        grid: artifacts; its batches and threads are not those of this machine.
-        batches: images per call.
-        threads: CPU threads inside one call.
-        tools: format to the path of the program that times it.
-        libraries: shared libraries that these programs load.
+        grid: selects the artifacts; its batches and threads are not used.
+        batches: batch sizes.
+        threads: numbers of CPU threads inside a call.
+        tools: format to the path of its tool.
+        libraries: shared libraries that the tools load.
     """
 
     grid: Grid
@@ -60,7 +60,7 @@ class Wish:
     libraries: tuple[Path, ...] = ()
 
     def folders(self) -> list[Path]:
-        """Returns the artifacts in formats that some tool runs on a phone.
+        """Returns the folders of the artifacts in formats for which there is a tool.
 
         Raises:
             UserError: there are none.
@@ -74,30 +74,30 @@ class Wish:
         return found
 
     def versions(self) -> dict[str, str]:
-        """Returns tool to the beginning of its digest: they do not tell their versions."""
+        """Returns tool to 12 digits of its digest, as the tools do not print their versions."""
         return {TOOLS[form].name: sha256(path)[:12] for form, path in self.tools.items()}
 
 
 @dataclass(kw_only=True, slots=True)
 class Candidate:
-    """A row on its way, with the turns that it had."""
+    """A row that is being measured, with its turns so far."""
 
     row: Row
     cluster: Cluster
     tool: DeviceTool
-    artifact: Artifact | None = None  # None where the row has its reason already
-    seconds: float = 0.0  # of a call, by its first turn
-    calls: int = 0  # in its first turn
-    compared: bool = False  # whether the phone's logits are the golden ones
+    artifact: Artifact | None = None  # None if it cannot run; the row then has the reason
+    seconds: float = 0.0  # of a call in the first turn
+    calls: int = 0  # number of calls in the first turn
+    compared: bool = False  # whether the phone's logits were compared with the golden batch
     turns: list[tuple[float, ...]] = field(default_factory=list)
 
     @property
     def remote(self) -> str:
-        """Returns its folder on the phone."""
+        """Returns the candidate's folder on the phone."""
         return f"{FOLDER}/{self.row.folder}/{self.row.batch}"
 
     def job(self, warm: int, calls: int, *, answers: bool = False) -> Job:
-        """Returns the work of a turn of so many calls; see :class:`bench.device.tools.Job`."""
+        """Returns the job of a turn with ``warm`` untimed and ``calls`` timed calls."""
         assert self.artifact is not None, "what cannot run has no turns"
         return Job(
             artifact=self.artifact,
@@ -111,21 +111,21 @@ class Candidate:
         )
 
     def share(self, plan: Plan) -> tuple[int, int]:
-        """Returns the warm and the timed calls of a turn: its share of ``plan``."""
+        """Returns the numbers of untimed and timed calls of a turn, its share of ``plan``."""
         count = math.ceil(plan.count / plan.rounds)
         least = max(count, math.ceil(plan.seconds / plan.rounds / self.seconds))
         most = int(plan.limit / plan.rounds / self.seconds)
         return max(1, math.ceil(_WARM_SECONDS / self.seconds)), max(1, min(least, most))
 
     def fail(self, error: BaseException) -> None:
-        """Makes a reason of an error: there will be no more turns."""
+        """Records an error as the row's reason; the candidate has no more turns."""
         self.row = self.row.with_latency("host", in_words(error))
         self.artifact = None
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What was measured on a phone: a sweep for each cluster, and every turn."""
+    """The measurements on a phone: name of a cluster to its sweep, and all turns."""
 
     sweeps: Mapping[str, Sweep]
     turns: Sequence[Turn]
@@ -180,19 +180,19 @@ def measure_device(
     *,
     save: Callable[[Measured], object],
 ) -> Measured:
-    """Returns what was measured: all candidates take turns in rounds of random order.
+    """Measures all candidates, interleaved in rounds of random order.
 
     Args:
         adb: the phone.
-        machines: the phone with each cluster that is used.
-        found: what to measure.
-        wish: the tools, and their libraries.
-        plan: how much.
-        cooling: when a turn may begin.
-        save: called after each round, and before an error, with what there is by then.
+        machines: cluster to the machine of its rows.
+        found: the candidates.
+        wish: the tools and their libraries.
+        plan: number of calls and rounds.
+        cooling: condition for the start of a turn.
+        save: called after each round, and before PhoneLost is raised, with the measurements so far.
 
     Raises:
-        PhoneLost: it went away; what was measured before has been saved.
+        PhoneLost: the phone no longer responds; earlier measurements have been saved.
     """
     before = {cluster.name: read_state(adb, cluster) for cluster in machines}
     turns: list[Turn] = []
@@ -237,7 +237,7 @@ def measure_device(
 
 
 def _row(each: Candidate) -> Row:
-    """Returns its row as it is by now."""
+    """Returns the row of a candidate with its turns so far."""
     if each.artifact is None:
         return each.row
     if not each.turns:
@@ -246,7 +246,7 @@ def _row(each: Candidate) -> Row:
 
 
 def _attempt(each: Candidate, work: Callable[[], object]) -> None:
-    """Does ``work`` for a candidate that can still run; a failure becomes its reason."""
+    """Runs ``work`` if the candidate can still run; an error becomes its reason."""
     if each.artifact is None:
         return
     try:
@@ -258,13 +258,13 @@ def _attempt(each: Candidate, work: Callable[[], object]) -> None:
 
 
 def rehearse(adb: DryAdb, found: Sequence[Candidate], wish: Wish, staging: Path) -> None:
-    """Prints every command line of a run, of each candidate those of its first turn.
+    """Prints the command lines of a dry run, with the first turn of each candidate.
 
     Args:
-        adb: what prints them.
-        found: what would be measured.
-        wish: the tools, and their libraries.
-        staging: folder for the files that they copy to the phone besides the models.
+        adb: prints the command lines.
+        found: the candidates.
+        wish: the tools and their libraries.
+        staging: folder for the generated input files.
     """
     for question in QUESTIONS:
         adb.shell(question)
@@ -285,7 +285,7 @@ def _copy(
     staging: Path,
     tick: Callable[[], object],
 ) -> None:
-    """Copies tools, libraries and models to the phone; what does not fit is a reason."""
+    """Copies tools, libraries and models to the phone; an error becomes the candidates' reason."""
     for line in (_CLEAR, f"mkdir -p {BIN}"):
         adb.shell(line)
     for form, path in wish.tools.items():
@@ -310,7 +310,7 @@ def _copy(
 def _copy_model(
     adb: Adb, each: Candidate, artifact: Artifact, staging: Path
 ) -> BaseException | None:
-    """Copies what a candidate reads to the phone; returns why that failed, or None."""
+    """Copies the input files of a candidate to the phone; returns the error, or None."""
     made: set[str] = set()
     try:
         for name, content in each.tool.files(artifact, each.row.batch).items():
@@ -330,10 +330,10 @@ def _copy_model(
 
 
 def _first_turn(adb: Adb, each: Candidate, staging: Path) -> None:
-    """Lets it run for the first time: whether it can, how long a call takes, what it answers.
+    """Runs a candidate's first turn: estimates the time of a call and checks the logits.
 
     Raises:
-        GoldenError: the phone's logits are not those of the golden batch.
+        GoldenError: the phone's logits do not match the golden batch.
     """
     times = _run(adb, each, *_FIRST, answers=True)
     each.seconds, each.calls = min(times.samples), sum(_FIRST)
@@ -342,14 +342,14 @@ def _first_turn(adb: Adb, each: Candidate, staging: Path) -> None:
     local = staging / each.tool.answers[1]
     try:
         adb.pull(f"{each.remote}/{each.tool.answers[1]}", local)
-    except PhoneFailed:  # an older build of the tool does not write them
+    except PhoneFailed:  # older builds of the tool do not write outputs
         return
     _compare(each.tool, each.artifact, each.row.batch, np.fromfile(local, dtype="<f4"))
     each.compared = True
 
 
 def _compare(tool: DeviceTool, artifact: Artifact, batch: int, logits: Logits) -> None:
-    """Raises GoldenError unless ``logits`` are those of the first images of the golden batch."""
+    """Raises GoldenError unless ``logits`` match those of ``batch`` golden images."""
     _, golden = artifact.golden()
     golden = golden[np.arange(batch) % len(golden)]
     what = None
@@ -368,7 +368,7 @@ def _compare(tool: DeviceTool, artifact: Artifact, batch: int, logits: Logits) -
 def _turn(
     adb: Adb, each: Candidate, plan: Plan, cooling: Cooling, number: int, turns: list[Turn]
 ) -> None:
-    """Adds the turn of a candidate in round ``number`` to its own and to ``turns``."""
+    """Runs the turn of a candidate in round ``number`` and appends it to ``turns``."""
     before, waited = cooling.wait(adb, each.cluster)
     times = _run(adb, each, *each.share(plan))
     after = read_state(adb, each.cluster)

@@ -1,4 +1,4 @@
-"""What a phone tells of itself: its cores in clusters, and how warm and how fast they are."""
+"""Properties and state of a phone: clusters of cores, clocks and temperature."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ STATE = (
     f"{_EACH}/cpufreq/scaling_max_freq /sys/class/thermal/thermal_zone*/type "
     "/sys/class/thermal/thermal_zone*/temp 2>/dev/null; dumpsys thermalservice 2>/dev/null; true"
 )
-QUESTIONS = (PROPERTIES, KERNEL, MEMORY, CORES, STATE)  # read, and change nothing
+QUESTIONS = (PROPERTIES, KERNEL, MEMORY, CORES, STATE)  # read-only commands
 _ZONE = re.compile(r"cpu|soc|cluster|big|mid|lit", re.IGNORECASE)  # zones of the processor
 _NOT_ZONE = re.compile(r"gpu|batt|skin|usb|charg|step|modem|lowf", re.IGNORECASE)
-_WARMEST = 150.0  # degrees: what is above it is no temperature of a processor
+_WARMEST = 150.0  # degrees Celsius; higher values are not plausible
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cluster:
-    """Cores of one kind.
+    """A cluster of equal cores.
 
     Attributes:
-        name: ``little``, ``middle``, ``big``; ``middle2`` where there are two between.
-        cores: their numbers, ascending; empty where no phone was asked.
-        mhz: their highest clock; None where the phone does not tell.
-        governor: their frequency policy, or None.
+        name: ``little``, ``middle`` or ``big``; further ones between are ``middle2`` and so on.
+        cores: numbers of the cores, ascending; empty in a dry run.
+        mhz: maximum clock in MHz; None if unknown.
+        governor: frequency governor; None if unknown.
     """
 
     name: str
@@ -51,9 +51,9 @@ class Cluster:
 
     @property
     def mask(self) -> str:
-        """Returns the cores as ``taskset`` wants them: a number in hex, core 0 its lowest bit.
+        """Returns the hexadecimal bit mask of the cores for ``taskset``; bit 0 is core 0.
 
-        Where they are not known, it is the word MASK, for whoever runs the command by hand.
+        In a dry run, where the cores are unknown, it is the placeholder MASK.
         """
         return f"{sum(1 << core for core in self.cores):x}" if self.cores else "MASK"
 
@@ -65,13 +65,13 @@ class Cluster:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class State:
-    """A phone at one moment; None where it does not tell.
+    """The state of a phone at one moment; unknown values are None.
 
     Attributes:
         when: UTC date and time, ISO 8601.
         load_average: mean number of runnable tasks over the last 1, 5 and 15 minutes.
-        mhz: mean clock of the cluster's cores.
-        cap_mhz: the highest clock that they may have now: heat lowers it.
+        mhz: mean clock of the cluster's cores in MHz.
+        cap_mhz: mean of their current clock limits in MHz, which heat lowers.
         celsius: temperature of the warmest part of the processor.
         throttling: Android's thermal status, from 0 (none) to 6 (shutdown).
     """
@@ -84,7 +84,7 @@ class State:
     throttling: int | None
 
     def conditions(self) -> Conditions:
-        """Returns the part of it that a host tells, too."""
+        """Returns the fields that :class:`core.conditions.Conditions` has, too."""
         return Conditions(
             when=self.when, load_average=self.load_average, cpu_mhz=self.mhz, gpu_mhz=None
         )
@@ -92,17 +92,17 @@ class State:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Phone:
-    """What a phone is.
+    """The properties of a phone.
 
     Attributes:
-        serial: as adb calls it.
-        model: its name for people.
-        soc: the chip.
-        abis: kinds of programs it can run, the best first, such as ``arm64-v8a``.
-        android: version of Android, and which build of it.
-        kernel: release of the kernel.
-        memory: main memory in bytes, or None.
-        clusters: of its cores, the slowest first.
+        serial: serial number in adb.
+        model: name of the model.
+        soc: name of the system on chip.
+        abis: supported ABIs, such as ``arm64-v8a``, the preferred one first.
+        android: version and build of Android.
+        kernel: kernel release.
+        memory: main memory in bytes; None if unknown.
+        clusters: clusters of its cores, the slowest first.
     """
 
     serial: str
@@ -116,11 +116,11 @@ class Phone:
 
     @property
     def name(self) -> str:
-        """Returns a name for its folder: its model and serial number."""
+        """Returns the name of its folder, from model and serial number."""
         return re.sub(r"[^\w.-]+", "-", f"{self.model}-{self.serial}".lower())
 
     def choose(self, names: Sequence[str]) -> list[Cluster]:
-        """Returns the clusters of these names.
+        """Returns the clusters with these names.
 
         Raises:
             UserError: the phone has no such cluster.
@@ -135,7 +135,7 @@ class Phone:
         return [there[name] for name in dict.fromkeys(names)]
 
     def machine(self, cluster: Cluster, versions: dict[str, str]) -> Machine:
-        """Returns the phone as the machine of rows, of which ``cluster`` alone was used."""
+        """Returns the machine of the rows that are measured on ``cluster``."""
         return Machine(
             cpu=f"{self.soc} in {self.model}: {cluster}",
             cores=len(cluster.cores),
@@ -150,7 +150,7 @@ class Phone:
 
 
 def read_phone(adb: Adb) -> Phone:
-    """Returns what the phone tells of itself."""
+    """Reads the properties of the phone."""
     said = dict(re.findall(r"^\[(.+?)\]: \[(.*)\]\s*$", adb.shell(PROPERTIES), re.MULTILINE))
     memory = re.search(r"MemTotal:\s+(\d+) kB", adb.shell(MEMORY))
     chip = (said.get("ro.soc.manufacturer"), said.get("ro.soc.model"))  # since Android 12
@@ -172,7 +172,7 @@ def read_phone(adb: Adb) -> Phone:
 
 
 def _clusters(text: str) -> tuple[Cluster, ...]:
-    """Returns the clusters in what :data:`CORES` prints, the slowest first."""
+    """Parses the output of :data:`CORES` and returns the clusters, the slowest first."""
     online = text.partition("\n")[0].strip()
     cores: list[int] = []
     for part in filter(None, online.split(",")):
@@ -208,7 +208,7 @@ def _of_cores(text: str, name: str) -> dict[int, str]:
 
 
 def read_state(adb: Adb, cluster: Cluster) -> State:
-    """Returns how warm the phone is, and how fast the cores of ``cluster`` are and may be."""
+    """Reads the state of the phone, with the clocks of ``cluster``."""
     text = adb.shell(STATE)
     load = re.match(r"([\d.]+) ([\d.]+) ([\d.]+) ", text)
     status = re.search(r"^Thermal Status: (\d+)", text, re.MULTILINE)
@@ -228,9 +228,9 @@ def _mean(khz: dict[int, str], cluster: Cluster) -> float | None:
 
 
 def _celsius(text: str) -> float | None:
-    """Returns the highest temperature of the processor, or None where none is told.
+    """Returns the highest temperature of the processor; None if unknown.
 
-    Android's own is taken first: vendors give thermal zones what names they like.
+    Android's own value is preferred, as the names of thermal zones depend on the vendor.
     """
     current = text.partition("Current temperatures from HAL:")[2]
     current = current.partition("Current cooling devices")[0]
@@ -250,12 +250,12 @@ def _celsius(text: str) -> float | None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cooling:
-    """When a phone is cool enough for a turn.
+    """The condition for the start of a turn.
 
     Attributes:
-        celsius: at most this warm; None where it does not tell how warm it is.
-        patience: seconds after which the turn is taken all the same, and is marked.
-        pause: seconds between two looks.
+        celsius: highest temperature of the processor; None if it cannot be read.
+        patience: seconds to wait; after them the turn begins anyway and is marked.
+        pause: seconds between two checks.
     """
 
     celsius: float | None
@@ -263,14 +263,14 @@ class Cooling:
     pause: float = 2.0
 
     def allows(self, state: State) -> bool:
-        """Returns whether the phone is cool enough, and Android does not throttle it."""
+        """Returns whether the phone is cool enough and not throttled by Android."""
         warm = (
             self.celsius is not None and state.celsius is not None and state.celsius > self.celsius
         )
         return not warm and not state.throttling
 
     def wait(self, adb: Adb, cluster: Cluster) -> tuple[State, float]:
-        """Returns the state in which the wait ended, and for how many seconds it lasted."""
+        """Waits until a turn may begin; returns the last state and the seconds waited."""
         began = time.monotonic()
         while True:
             state = read_state(adb, cluster)

@@ -1,4 +1,4 @@
-"""Turns on a phone, each with the clocks and the warmth around it, and the file that keeps them."""
+"""Turns on a phone, with clocks and temperature before and after, and the file that stores them."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ class Turn:
     """One turn of one candidate.
 
     Attributes:
-        when: when the run began, as its rows have it.
-        key: of the row; see :attr:`bench.latency.record.Row.key`.
+        when: start of the run, as in its rows.
+        key: key of the row; see :attr:`bench.latency.record.Row.key`.
         cores: name of the cluster.
         round: number of the round, from 0.
-        before: the phone as the turn began.
-        after: as it ended.
-        waited: seconds it was left to cool down before.
-        cool: whether it then was as cool as was asked.
-        compared: whether the phone's logits were compared with the golden batch before.
+        before: state of the phone before the turn.
+        after: state after the turn.
+        waited: seconds of cooling down before the turn.
+        cool: whether the phone was then cool enough and not throttled.
+        compared: whether the phone's logits were compared with the golden batch.
     """
 
     when: str
@@ -40,17 +40,17 @@ class Turn:
 
     @property
     def throttled(self) -> bool:
-        """Returns whether Android throttled, or lowered the highest clock during the turn."""
+        """Returns whether Android throttled the phone or lowered the clock limit in the turn."""
         caps = (self.before.cap_mhz, self.after.cap_mhz)
         lowered = caps[0] is not None and caps[1] is not None and caps[1] < caps[0]
         return lowered or bool(self.before.throttling or self.after.throttling)
 
 
 def write_turns(turns: list[Turn], folder: Path) -> Path:
-    """Returns the file in ``folder`` that now holds ``turns``."""
+    """Writes ``turns`` into ``folder`` and returns the path of the file."""
     return write_rows(folder / FILE, turns)
 
 
 def read_turns(folder: Path) -> list[Turn]:
-    """Returns the turns in ``folder``, none if there is no file."""
+    """Returns the turns stored in ``folder``; empty without a file."""
     return read_rows(folder / FILE, Turn)

@@ -1,6 +1,6 @@
-"""The programs that time a model on a phone: one for each format, by people who made its runtime.
+"""The programs that time a model on a phone: the benchmark tool of the runtime of each format.
 
-Each is built for Android and given by its path. What they print was looked up in their source text.
+Each is built for Android and given by its path. The parsers follow the source code of the tools.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from artifact.golden import golden_pixels
 from bench.device.adb import FOLDER
 from core.errors import UserError, first_line
 
-BIN = f"{FOLDER}/bin"  # of the tools and their libraries, on the phone
+BIN = f"{FOLDER}/bin"  # folder of the tools and their libraries on the phone
 _PIXELS = "pixels.bin"
 _RESULT = "result.txt"
 _NUMBER = r"(\d[\d.]*(?:e[+-]?\d+)?)"
-# Kind of program in the head of an ELF file (e_machine): Android's names of such phones.
+# e_machine in the header of an ELF file -> Android's name of the ABI.
 _ABIS = {183: "arm64-v8a", 40: "armeabi-v7a", 62: "x86_64", 3: "x86", 243: "riscv64"}
 
 
@@ -30,14 +30,14 @@ class Job:
     """The work of one turn.
 
     Attributes:
-        artifact: its model is run.
-        folder: on the phone, with what :attr:`DeviceTool.files` puts there.
-        mask: the cores that may be used, as ``taskset`` wants them.
-        batch: images per call.
-        threads: CPU threads inside one call.
-        warm: calls that are not timed, first.
-        calls: calls that are.
-        answers: whether the outputs are written to a file, too, if the tool can do that.
+        artifact: the artifact to run.
+        folder: folder on the phone with the files of :attr:`DeviceTool.files`.
+        mask: bit mask of the cores for ``taskset``.
+        batch: batch size.
+        threads: CPU threads inside a call.
+        warm: number of untimed calls at the start.
+        calls: number of timed calls.
+        answers: whether to write the outputs to a file, if the tool can.
     """
 
     artifact: Artifact
@@ -52,11 +52,11 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """The seconds that a turn took.
+    """The times of a turn.
 
     Attributes:
-        samples: of each call; or one, the mean of all.
-        averaged: of how many calls the one sample is the mean; None where each is a call.
+        samples: seconds of each call, or a single one, the mean of all calls.
+        averaged: number of calls of that mean; None if there is a sample for each call.
     """
 
     samples: tuple[float, ...]
@@ -68,17 +68,18 @@ class DeviceTool:
     """A program that times a model on a phone.
 
     Attributes:
-        name: of the program; its flag is called the same.
-        format: of the artifacts that it runs.
-        runtime: ours, which computes by the same library.
-        files: what it reads besides its arguments: name to a file here, or to its content.
-        arguments: of the program, which is started in the folder of these files.
-        times: what it printed, as times; raises ValueError where there are none.
-        result: the file that it adds its figures to, if it does not print them.
-        answers: the flag that has it write its outputs, and the file they are in then; None where
-            it cannot.
-        one_image: whether it can only run one image a call.
-        in_log: whether it writes to Android's log, under this name.
+        name: name of the program and of its flag.
+        format: format of the artifacts that it runs.
+        runtime: name of our runtime with the same library.
+        files: takes an artifact and a batch size and returns the program's input files: name to
+            the path of a local file, or to its content.
+        arguments: takes a job and returns the program's arguments; it runs in the job's folder.
+        times: parses the output of a job; raises ValueError if it has no times.
+        result: name of the file to which it appends its result, if it does not print it.
+        answers: the flag that makes it write its outputs, and the name of the output file; None
+            if it cannot.
+        one_image: whether it supports batch size 1 only.
+        in_log: tag in Android's log, if it writes its output there.
         real: whether it runs the model's own weights and images.
     """
 
@@ -96,18 +97,18 @@ class DeviceTool:
 
     @property
     def flag(self) -> str:
-        """Returns the flag that takes its path."""
+        """Returns the command-line flag for its path."""
         return "--" + self.name.replace("_", "-")
 
     def command(self, job: Job) -> str:
-        """Returns what the phone's shell is given for a turn."""
+        """Returns the command line of a turn, for the phone's shell."""
         path = f"LD_LIBRARY_PATH={BIN}"
         arguments, old = self.arguments(job), [self.result] if self.result else []
         if job.answers and self.answers:
             arguments.append(self.answers[0])
             old.append(self.answers[1])
         run = f"{path} taskset {job.mask} {BIN}/{self.name} {' '.join(arguments)}"
-        if self.in_log:  # of this process alone
+        if self.in_log:  # print the log of this process only
             log = f"logcat -d -v raw --pid=$pid -s {self.in_log}:I"
             run = f"{{ {run} & pid=$!; wait $pid; status=$?; {log}; exit $status; }}"
         clear = [f"rm -f {' '.join(old)}"] if old else []
@@ -136,7 +137,7 @@ def _benchmark_model(job: Job) -> list[str]:
 
 
 def _benchmark_model_times(text: str, job: Job) -> Times:
-    """Its one figure is the mean: of single calls it tells the first, least, greatest and last."""
+    """It prints the mean; of single calls only the first, minimum, maximum and last."""
     mean = re.search(rf"Inference timings in us: .*Inference \(avg\): {_NUMBER}", text)
     counts = re.findall(r"\bcount=(\d+) ", text)
     if mean is None or not counts:
@@ -163,7 +164,7 @@ def _perf_test_files(artifact: Artifact, batch: int) -> dict[str, Path | bytes]:
 
 
 def _perf_test_times(text: str, job: Job) -> Times:
-    """Its file has a line for each call: model, seconds, memory, use of the CPU, number."""
+    """Its file has a line for each call: model, seconds, memory, CPU usage, number."""
     seconds = re.findall(rf"^[^,\n]*,{_NUMBER},\d+,-?\d+,\d+\s*$", text, re.MULTILINE)
     if len(seconds) != job.warm + job.calls:
         raise ValueError(f"{len(seconds)} calls in its file, not {job.warm + job.calls}")
@@ -197,7 +198,7 @@ def _executor_runner(job: Job) -> list[str]:
 
 
 def _executor_runner_times(text: str, job: Job) -> Times:
-    """Since 2026 it logs each call; before, the sum of all, those of the warm-up among them."""
+    """Since 2026 it logs each call; before, only the sum of all calls, including the warm-up."""
     each = re.findall(rf"\bIteration \d+ of \d+: {_NUMBER} ms", text)
     if len(each) == job.warm + job.calls:
         return Times(tuple(round(float(value) / 1e3, 9) for value in each[job.warm :]))
@@ -258,10 +259,10 @@ TOOLS = {
 
 
 def read_times(tool: DeviceTool, text: str, job: Job) -> Times:
-    """Returns the times in what ``tool`` printed.
+    """Parses the output of ``tool``.
 
     Raises:
-        UserError: there are none, or such as no call can take.
+        UserError: it has no times, or some are not positive and finite.
     """
     try:
         found = tool.times(text, job)
@@ -273,7 +274,7 @@ def read_times(tool: DeviceTool, text: str, job: Job) -> Times:
 
 
 def check_tool(tool: DeviceTool, path: Path, abis: Iterable[str]) -> None:
-    """Raises UserError unless ``path`` is a program that phones of one of ``abis`` can run."""
+    """Raises UserError unless ``path`` is a program for one of ``abis``."""
     try:
         with path.open("rb") as file:
             head = file.read(20)

@@ -120,7 +120,7 @@ def _prepare(row: Row, runtime: Runtime, artifact: Artifact, stack: ExitStack) -
 
 
 def describe(row: Row, artifact: Artifact) -> Row:
-    """Returns the row with what ``artifact`` says of itself."""
+    """Returns the row with the fields that come from the manifest of ``artifact``."""
     return replace(
         row,
         model=artifact.model,

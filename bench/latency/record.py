@@ -313,7 +313,7 @@ def write_sweep(sweep: Sweep, path: Path) -> Path:
     """Writes ``sweep`` atomically and returns the path of the file.
 
     Args:
-        sweep: what was measured.
+        sweep: the measured sweep.
         path: the file, which ends in ``.jsonl``, or its folder.
     """
     header = SweepHeader(

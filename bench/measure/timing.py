@@ -226,7 +226,7 @@ def measure(
 
 
 def shuffled(names: Sequence[K], plan: Plan) -> Iterator[list[K]]:
-    """Yields the order of the turns of each round of ``plan``: a new one each time."""
+    """Yields ``names`` in a new random order for each round of ``plan``."""
     rng = np.random.default_rng(plan.seed)
     for _ in range(plan.rounds):
         yield [names[index] for index in rng.permutation(len(names))]
