@@ -1,4 +1,4 @@
-"""What was measured on a phone as a report: everything said of it is computed here, once."""
+"""The report of a run on a phone."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NUMERIC = frozenset(_COLUMNS[3:11])
 
 
 def phone_report(measured: Measured) -> Report:
-    """Returns all that is said of what was measured on a phone."""
+    """Returns the report of a run on a phone."""
     sweeps = measured.sweeps
     first = next(iter(sweeps.values()))
     rows = [(name, row) for name, sweep in sweeps.items() for row in sweep.measured()]
@@ -71,7 +71,7 @@ def _sections(measured: Measured) -> list[Section | None]:
 
 def _summary(measured: Measured, rows: Sequence[tuple[str, Row]]) -> list[str]:
     if not rows:
-        return ["Nothing could be measured on this phone; the reasons are below."]
+        return ["Nothing could be measured on this phone; the reasons are listed below."]
     sentences = []
     for name, sweep in measured.sweeps.items():
         best = [
@@ -88,8 +88,8 @@ def _summary(measured: Measured, rows: Sequence[tuple[str, Row]]) -> list[str]:
     marked = [turn for turn in measured.turns if turn.throttled or not turn.cool]
     if marked:
         sentences.append(
-            f"{len(marked)} of {plural(len(measured.turns), 'turn')} began warmer than was asked, "
-            "or were throttled: let the phone cool, and measure again."
+            f"{len(marked)} of {plural(len(measured.turns), 'turn')} started too warm or were "
+            "throttled: let the phone cool down and measure again."
         )
     return sentences
 
@@ -118,7 +118,7 @@ def _notes(sweep: Sweep, cores: str, row: Row, turns: Sequence[Turn]) -> list[st
     if row.averaged is not None:
         notes.append(f"means of {plural(row.averaged, 'call')}")
     if not TOOLS[row.format].real:
-        notes.append("weights of the tool's own")
+        notes.append("not the artifact's weights")
     if row.unverified is not None:
         notes.append(f"unverified: {row.unverified}")
     if row.weights == "random":
@@ -149,7 +149,7 @@ def _not_measured(measured: Measured) -> Section | None:
 
 
 def _heat(measured: Measured) -> Section | None:
-    """Returns the section on clocks and warmth around the turns, or None without turns."""
+    """Returns the section on clocks and temperatures, or None without turns."""
     rows = []
     for name in measured.sweeps:
         turns = [turn for turn in measured.turns if turn.cores == name]
@@ -170,23 +170,23 @@ def _heat(measured: Measured) -> Section | None:
     if not rows:
         return None
     header = (
-        "Cores", "Turns", "Clock MHz", "Highest clock MHz", "Processor °C", "Waited s",
-        "Begun warm", "Throttled",
+        "Cores", "Turns", "Clock MHz", "Clock limit MHz", "Processor °C", "Waited s",
+        "Started warm", "Throttled",
     )  # fmt: skip
     return Section(
-        title="Clocks and heat",
+        title="Clocks and temperatures",
         tables=(Table(header=header, rows=tuple(rows), numeric=frozenset(header[1:])),),
         notes=(
-            "Clocks and heat are read before and after each turn, least and greatest of them all: "
-            "what happens within a turn is not seen. A turn is throttled where Android says so, or "
-            "where the highest clock that its cores may have fell.",
+            "Clocks and temperatures are read before and after each turn, not during it; the table "
+            "shows their ranges. A turn counts as throttled if Android reports throttling, or if "
+            "the clock limit of its cores was lowered.",
         ),
     )
 
 
 def _range(values: Sequence[float | None]) -> str:
     told = [value for value in values if value is not None]
-    return f"{min(told):,.0f} to {max(told):,.0f}" if told else "not told"
+    return f"{min(told):,.0f} to {max(told):,.0f}" if told else "not reported"
 
 
 def _facts(measured: Measured) -> list[tuple[str, str]]:
@@ -198,7 +198,7 @@ def _facts(measured: Measured) -> list[tuple[str, str]]:
         ("Phone", machine.cpu.partition(":")[0]),
         *(
             (f"Cores: {name}", f"{sweep.machine.cpu.partition(': ')[2]}, "
-             f"governor {sweep.machine.governor or 'not told'}")
+             f"governor {sweep.machine.governor or 'not reported'}")
             for name, sweep in measured.sweeps.items()
         ),
         ("Memory", memory),
@@ -211,17 +211,17 @@ def _facts(measured: Measured) -> list[tuple[str, str]]:
 def _method(sweep: Sweep) -> list[str]:
     plan = sweep.plan
     return [
-        "Each turn is a process on the phone: the tool of the runtime, pinned by taskset to the "
-        "cores of one cluster, given the artifact's golden images. It makes untimed calls for half "
-        "a second, then timed ones; what it times is its own, from inputs in memory to outputs in "
-        "memory. Where the tool writes its outputs, the phone must reproduce the artifact's golden "
-        "logits before it is timed; where it does not, the row says that they were not compared.",
-        f"All candidates take turns: {plan.rounds} rounds, a new random order in each (seed "
-        f"{plan.seed}); at least {plan.count} calls and {plan.seconds:g} s per candidate in all, "
-        f"but a slow one stops at {plan.limit:g} s. A turn begins once the processor is cool and "
-        "Android does not throttle, or patience ends.",
-        "p50 is the median of all calls; where a tool tells only their mean, it is the median of "
-        "the means of turns, and there is no p95. The interval is a 95 % bootstrap interval of p50 "
-        "that draws whole turns. Two candidates whose intervals overlap are a tie.",
-        "benchncnn fills the network with weights of its own; others run the artifact as it is.",
+        "Each turn is a process on the phone: the runtime's own tool, pinned by taskset to the "
+        "cores of one cluster, with the artifact's golden images as input. It makes untimed calls "
+        "for half a second, then timed ones, from inputs in memory to outputs in memory. If the "
+        "tool can write its outputs, the phone must reproduce the artifact's golden logits before "
+        "it is timed; otherwise the row notes that they were not compared.",
+        f"All candidates are interleaved in {plan.rounds} rounds, in a new random order each (seed "
+        f"{plan.seed}); at least {plan.count} calls and {plan.seconds:g} s per candidate in total, "
+        f"but slow ones stop at {plan.limit:g} s. A turn starts once the processor has cooled down "
+        "and Android does not throttle, or when the waiting time is over.",
+        "p50 is the median of all calls. If a tool reports only the mean of a turn, it is the "
+        "median of these means, and there is no p95. The interval is a 95 % bootstrap interval of "
+        "p50 that draws whole turns. Two candidates whose intervals overlap are a tie.",
+        "benchncnn does not load the artifact's weights, but fills the network with its own.",
     ]

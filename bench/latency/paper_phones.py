@@ -1,7 +1,7 @@
-"""The phones that papers measured on, and whether networks come in the same order here.
+"""Latencies that papers published for phones, and rank correlations of ours with them.
 
-Milliseconds of one image, as printed; images per second are turned into them. A network stands here
-under a name of the registry only where both are the same network at the same input size.
+Values are the printed milliseconds per image, or are converted from images per second. A network is
+listed only if the registry has the same network at the same input size.
 """
 
 from __future__ import annotations
@@ -132,15 +132,15 @@ PAPER_PHONES = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Comparison:
-    """Networks that a paper and we measured, in one runtime here.
+    """The networks that both a paper and one runtime here measured.
 
     Attributes:
         paper: the paper's phone.
-        rows: ours, one for each network, in the paper's order: the fastest first.
-        spearman: correlation of the ranks, in [-1, 1].
-        kendall: Kendall's tau-b of the two orders, in [-1, 1].
-        inverted: pairs in another order here, beyond noise: the one that is slower in the paper
-            first.
+        rows: our rows, one per network, in ascending order of the paper's latency.
+        spearman: Spearman's rank correlation, in [-1, 1].
+        kendall: Kendall's tau-b, in [-1, 1].
+        inverted: (slower, faster) by the paper: pairs whose order is reversed here, with
+            confidence intervals that do not overlap.
     """
 
     paper: PaperPhone
@@ -151,7 +151,7 @@ class Comparison:
 
 
 def compare_orders(sweep: Sweep) -> list[Comparison]:
-    """Returns a comparison for each paper's phone and runtime with enough networks of both."""
+    """Returns a comparison for each published column and runtime with enough common networks."""
     found = []
     for paper in PAPER_PHONES:
         for rows in _comparable(sweep, paper.precision).values():
@@ -162,12 +162,12 @@ def compare_orders(sweep: Sweep) -> list[Comparison]:
 
 
 def _comparable(sweep: Sweep, precision: str) -> dict[str, dict[str, Row]]:
-    """Returns runtime to network to its fastest row of one image and one thread."""
+    """Returns runtime to network to its fastest row at batch 1 with one thread."""
     known = known_costs()
     found: dict[str, dict[str, Row]] = {}
     for row in sweep.measured(batch=1, threads=1):  # the fastest first
-        # Of the native size, by its MACs: other classes change them by a few percent, and the next
-        # smaller size has a fourth less.
+        # MACs identify the native input size: another number of classes changes them by a few
+        # percent, the next smaller size by a quarter.
         cost = known.get(row.model)
         native = cost is not None and row.macs is not None and abs(row.macs / cost.macs - 1) < _NEAR
         if native and row.runtime and row.precision == precision:
@@ -194,14 +194,14 @@ def _compare(paper: PaperPhone, rows: Sequence[Row]) -> Comparison:
 
 
 def papers_section(sweep: Sweep, where: str = "") -> Section | None:
-    """Returns the papers' figures beside ours, and how far the orders agree.
+    """Returns published latencies next to ours, with rank correlations.
 
     Args:
-        sweep: what was measured.
+        sweep: the measured rows.
         where: end of the title, such as the cores of a phone.
 
     Returns:
-        None where no network of a paper was measured.
+        None if no network with a published latency was measured.
     """
     found = compare_orders(sweep)
     tables = [table for precision in (FP32, INT8) if (table := _figures(sweep, precision))]
@@ -211,28 +211,28 @@ def papers_section(sweep: Sweep, where: str = "") -> Section | None:
     if found:
         values = [each.spearman for each in found]
         sentences = (
-            f"Networks come in the order of {plural(len(found), 'column')} of papers by "
-            f"Spearman's {min(values):.2f} to {max(values):.2f}.",
+            f"Spearman's rank correlation with {plural(len(found), 'column')} of published "
+            f"latencies is {min(values):.2f} to {max(values):.2f}.",
         )
         tables.insert(0, _orders(found))
     return Section(
-        title=f"Beside the phones of papers{where}",
+        title=f"Published latencies on phones{where}",
         sentences=sentences,
         tables=tuple(tables),
         notes=(
-            "Figures of papers are of one image, one thread unless said, 224 x 224 pixels, by the "
-            "runtime of their year, as printed; images per second are turned into milliseconds. "
-            "Orders are compared, not milliseconds. ShuffleNetV2 is torchvision's here, which "
-            "differs from the paper's in one unit. Two networks are in another order where their "
-            f"intervals of p50 do not overlap; columns of fewer than {MIN_NETWORKS} are not "
-            "compared.",
+            "Published latencies are for one 224 x 224 image and one thread unless noted, with the "
+            "runtimes of their time; images per second are converted to milliseconds. Only the "
+            "order of networks is comparable. ShuffleNetV2 here is torchvision's, which differs "
+            "from the paper's in one unit. A pair counts as reversed if the confidence intervals "
+            f"of p50 do not overlap; columns with fewer than {MIN_NETWORKS} common networks are "
+            "not compared.",
         ),
     )
 
 
 def _orders(found: Sequence[Comparison]) -> Table:
-    """Returns a table of how far the order of each column of a paper is that here."""
-    header = ("Phone", "Source", "Here", "Networks", "Spearman", "Kendall", "In another order here")
+    """Returns the table of rank correlations."""
+    header = ("Phone", "Source", "Here", "Networks", "Spearman", "Kendall", "Reversed here")
     rows = tuple(
         (
             each.paper.phone,
@@ -258,10 +258,7 @@ def _inverted(each: Comparison) -> str:
 
 
 def _figures(sweep: Sweep, precision: str) -> Table | None:
-    """Returns milliseconds, networks down, runtimes here and papers' phones across.
-
-    None where no network of a paper was measured.
-    """
+    """Returns the table of milliseconds, ours and published; None if there are none in common."""
     ours = _comparable(sweep, precision)
     here = {model for rows in ours.values() for model in rows}
     papers = [p for p in PAPER_PHONES if p.precision == precision and here & set(p.ms)]
