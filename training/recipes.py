@@ -82,8 +82,8 @@ def ablation(size: int = 32) -> Recipe:
     make train MODEL=resnet14_se DATA=fashion_mnist RECIPE=ablation
     python -m bench study ablation --data fashion_mnist, for all six
 
-    No augmentation and a constant rate, so that networks differ in structure only. The seeds of
-    this project print 80 epochs of CIFAR-10 on a GTX 1070; measured here: docs/ablation.md.
+    No augmentation and a constant rate, so that networks differ in structure only. The figures
+    that the study repeats are of 80 epochs of CIFAR-10 on a GTX 1070; ours: docs/ablation.md.
     """
     return Recipe(
         epochs=80,
