@@ -26,6 +26,7 @@ NOT_HERE = {
     "tensorboard --logdir runs": "another program",
     "pip install '.[": "test_extras_exist",
     "apt-get install": "changes the system",
+    "python -m models.timm_sketches": "takes minutes; its parts have tests of their own",
     "kill -": "tests/serving/test_supervisor.py sends these signals",
     "bentoml cloud login": "needs an account",
     "bentoml deploy": "needs an account",

@@ -31,7 +31,7 @@ NETWORKS = (
     "resnet14_se",
 )
 DATA = ("fashion_mnist", "cifar10")
-# The published experiment that this study repeats: CIFAR-10, 80 epochs, Adam 1e-3, batch 100, GTX 1070.
+# The published experiment that this repeats: CIFAR-10, 80 epochs, Adam 1e-3, batch 100, GTX 1070.
 # params (thousands), training s, test s, top-1 %.
 PRINTED = {
     "resnet14": (195, 665, 0.34, 87),
