@@ -153,3 +153,16 @@ FORMATS.register(
         packages=("ncnn", "pnnx"),
     )
 )
+FORMATS.register(
+    FormatSpec(
+        name="executorch",
+        files=("model.pte",),
+        max_bytes=2 << 30,
+        schemes={"fp32": "fp32"},
+        proving_runtime="executorch",
+        build="export.to_executorch:build",
+        require="export.executorch_cpu:require",
+        for_phones=True,
+        packages=("executorch",),
+    )
+)

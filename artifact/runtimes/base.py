@@ -204,6 +204,18 @@ RUNTIMES.register(
         install="pip install .[ncnn]",
     )
 )
+RUNTIMES.register(
+    RuntimeSpec(
+        name="executorch",
+        loader="export.executorch_cpu:load",
+        require="export.executorch_cpu:require",
+        formats=("executorch",),
+        precisions=("fp32",),
+        packages=("executorch",),
+        needs_torch=True,
+        install="pip install .[executorch]",
+    )
+)
 
 
 def list_runtimes(format: str | None = None, precision: Precision | None = None) -> list[str]:
