@@ -12,9 +12,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # for ncnn, which is told h
 # hands the width of its own terminal down to the processes that test.
 os.environ.pop("COLUMNS", None)
 
+import copy
 import ctypes
 import dataclasses
 import fcntl
+import functools
 import gc
 import importlib
 import shutil
@@ -81,6 +83,29 @@ def _has_driver() -> bool:
     except OSError:
         return False
     return True
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _operators_are_read_once() -> Iterator[None]:
+    """Keeps torch's table of ONNX operators, which it else reads anew for each export.
+
+    That takes half a second of CPU time, more than the rest of the export of a few layers.
+    """
+    if "export.to_onnx" not in sys.modules:  # no test here exports, and the import takes as long
+        yield
+        return
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    read = functools.cache(ONNXRegistry.from_torchlib)
+
+    def copied(opset_version: int) -> ONNXRegistry:
+        registry = copy.copy(read(opset_version))  # exports add operators of their own
+        registry.functions = {name: list(found) for name, found in registry.functions.items()}
+        return registry
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(copied))
+        yield
 
 
 @pytest.fixture(scope="session")
