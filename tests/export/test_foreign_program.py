@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import io
 import json
 import pickle
@@ -76,6 +77,18 @@ def save(
     program = torch.export.export(network.train(train), example, dynamic_shapes=free)
     torch.export.save(program, "net.pt2")
     return Path("net.pt2")
+
+
+@functools.cache
+def _plain() -> bytes:
+    return save(Small()).read_bytes()
+
+
+def save_plain() -> Path:
+    """Returns a file with :class:`Small` exported for any number of images."""
+    path = Path("net.pt2")
+    path.write_bytes(_plain())
+    return path
 
 
 @pytest.fixture
@@ -173,7 +186,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "no file": (lambda: None, "there is no file"),
     "text": (lambda: Path("net.pt2").write_text("hello"), "not a whole exported program"),
     "cut": (
-        lambda: Path("net.pt2").write_bytes(save(Small()).read_bytes()[:-2000]),
+        lambda: Path("net.pt2").write_bytes(save_plain().read_bytes()[:-2000]),
         "not a whole exported program|not of torch.export.save",
     ),
     "weights": (lambda: torch.save(Small().state_dict(), "net.pt2"), "torch.export.save"),
@@ -183,7 +196,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "sigmoid": (lambda: save(Small(end=nn.Sigmoid())), "ends in a Sigmoid"),
     "training": (lambda: save(Small(), train=True), "call network.eval"),
     "mixing": (lambda: save(Mixing(), batch=2), "batch cannot be freed"),
-    "labels": (lambda: Path("labels.txt").write_text("cat") and save(Small()), "1 names"),
+    "labels": (lambda: Path("labels.txt").write_text("cat") and save_plain(), "1 names"),
 }
 
 
@@ -199,7 +212,7 @@ def test_what_is_no_classifier_is_one_line(name: str, here: Path) -> None:
 
 def test_it_is_no_file_of_weights(here: Path) -> None:
     with pytest.raises(UserError, match="--program FILE"):
-        read_weights(save(Small()))
+        read_weights(save_plain())
 
 
 class Evil:
@@ -287,7 +300,7 @@ EVIL: dict[str, tuple[Callable[[], None], str | None]] = {
 @pytest.mark.parametrize("name", EVIL)
 def test_nothing_in_it_is_executed(name: str, here: Path) -> None:
     make, refused = EVIL[name]
-    save(Small())
+    save_plain()
     make()
     if refused is None:
         found = load_foreign("own", None, given())
@@ -300,7 +313,7 @@ def test_nothing_in_it_is_executed(name: str, here: Path) -> None:
 
 @pytest.mark.parametrize("make", [evil_samples, evil_weight, evil_constant])
 def test_torch_itself_would_have_executed_it(make: Callable[[], None], here: Path) -> None:
-    save(Small())
+    save_plain()
     make()
     with suppress(Exception):  # whatever follows
         torch.export.load("net.pt2")

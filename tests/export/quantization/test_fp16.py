@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -89,8 +90,10 @@ def offset() -> Classifier:
     return network
 
 
-def graph_of(network: Classifier) -> Any:
-    return to_onnx(network, size=SIDE)
+@functools.cache
+def graph_of(make: Callable[[], Classifier]) -> Any:
+    """Returns the float32 graph of the network that ``make`` returns."""
+    return to_onnx(make(), size=SIDE)
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +122,7 @@ def weight_type(graph: Any, name: str) -> int:
 
 
 def test_a_normal_network_is_float16_throughout(pixels: Pixels) -> None:
-    graph = graph_of(plain())
+    graph = graph_of(plain)
     first = next(fp16_candidates(graph, pixels, LIMITS))
     assert first.fp32_layers == ()
     halves = {weight_type(first.model, name) for name in layers(graph, "Conv")}
@@ -127,13 +130,13 @@ def test_a_normal_network_is_float16_throughout(pixels: Pixels) -> None:
 
 
 def test_a_cpu_hides_what_overflows(pixels: Pixels) -> None:
-    graph = graph_of(overflowing())
+    graph = graph_of(overflowing)
     assert np.isfinite(logits_of(to_fp16(graph), pixels)).all()
     assert not np.isfinite(logits_of(emulate(typed(graph)), pixels)).all()
 
 
 def test_what_would_overflow_is_float32_from_the_first(pixels: Pixels) -> None:
-    graph = graph_of(overflowing())
+    graph = graph_of(overflowing)
     first = next(fp16_candidates(graph, pixels, LIMITS))
     up, down = layers(graph, "Conv")[1:]
     assert first.fp32_layers == (up, down)  # one makes the large values, the other reads them
@@ -159,7 +162,7 @@ def test_a_constant_that_would_be_clamped_is_float32(pixels: Pixels) -> None:
     with torch.no_grad():
         backbone: Any = network.backbone
         backbone.up.weight[0, 0] = 1e5
-    graph = typed(graph_of(network))
+    graph = typed(to_onnx(network, size=SIDE))
     assert layers(graph, "Conv")[1] in overflowing_layers(graph, pixels[:1] // 255)
 
 
@@ -171,14 +174,14 @@ def test_constants_too_small_for_float16_show_in_the_error(pixels: Pixels) -> No
         backbone.up.bias.zero_()
         backbone.down.weight *= 5e4
         backbone.down.bias.zero_()
-    graph = typed(graph_of(network))
+    graph = typed(to_onnx(network, size=SIDE))
     worst = next(iter(layer_errors(graph, emulate(graph), pixels).items()))
     assert worst[0] == layers(graph, "Conv")[1]
     assert worst[1] > 0.01
 
 
 def test_the_layer_that_loses_is_the_one_that_goes_back(pixels: Pixels) -> None:
-    graph = graph_of(cancelling())
+    graph = graph_of(cancelling)
     first = next(fp16_candidates(graph, pixels, LIMITS))
     assert first.fp32_layers == (layers(graph, "Conv")[1],)
     right = logits_of(graph, pixels)
@@ -188,7 +191,7 @@ def test_the_layer_that_loses_is_the_one_that_goes_back(pixels: Pixels) -> None:
 
 
 def test_what_feeds_a_layer_goes_back_with_it(pixels: Pixels) -> None:
-    graph = graph_of(offset())
+    graph = graph_of(offset)
     first = next(fp16_candidates(graph, pixels, LIMITS))
     up, down = layers(graph, "Conv")[1:]
     assert set(first.fp32_layers) == {up, down}
@@ -197,7 +200,7 @@ def test_what_feeds_a_layer_goes_back_with_it(pixels: Pixels) -> None:
 
 
 def test_asked_for_more_more_layers_go_back(pixels: Pixels) -> None:
-    graph = graph_of(plain())
+    graph = graph_of(plain)
     found = list(fp16_candidates(graph, pixels, LIMITS))
     left = [len(candidate.fp32_layers) for candidate in found]
     assert left[0] == 0
@@ -211,11 +214,11 @@ def test_asked_for_more_more_layers_go_back(pixels: Pixels) -> None:
 
 def test_where_no_graph_holds_it_is_said(pixels: Pixels) -> None:
     with pytest.raises(GateError, match="float16 arithmetic"):
-        list(fp16_candidates(graph_of(plain()), pixels, replace(LIMITS, golden_error=1e-9)))
+        list(fp16_candidates(graph_of(plain), pixels, replace(LIMITS, golden_error=1e-9)))
 
 
 def test_emulation_rounds_what_the_graph_rounds(pixels: Pixels) -> None:
-    graph = graph_of(plain())
+    graph = graph_of(plain)
     exact = logits_of(graph, pixels)
     left = [node.name for node in graph.graph.node]
     np.testing.assert_allclose(logits_of(emulate(typed(graph), left), pixels), exact, atol=1e-6)
@@ -233,7 +236,7 @@ class Shrinking(nn.Module):
 
 
 def test_factors_of_a_resize_are_not_rounded(pixels: Pixels) -> None:
-    graph = typed(graph_of(Classifier(Shrinking())))
+    graph = typed(to_onnx(Classifier(Shrinking()), size=SIDE))
     expected = logits_of(graph, pixels)
     for made in (emulate(graph), to_fp16(graph)):
         assert relative_error(logits_of(made, pixels), expected) < 0.01
@@ -241,7 +244,7 @@ def test_factors_of_a_resize_are_not_rounded(pixels: Pixels) -> None:
 
 def test_two_float32_layers_may_read_the_same(pixels: Pixels) -> None:
     """The converter casts it twice, by the same name."""
-    graph = graph_of(plain())
+    graph = graph_of(plain)
     readers = [layers(graph, "Conv")[1], layers(graph, "Add")[-1]]
     np.testing.assert_allclose(
         logits_of(to_fp16(graph, readers), pixels), logits_of(graph, pixels), atol=0.01

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,7 @@ class Small(nn.Module):
         return logits
 
 
+@functools.cache
 def small(*, ruined: bool = False) -> Any:
     """Returns the float32 graph of a small network.
 
