@@ -185,8 +185,9 @@ def test_weights_that_were_trained_at_the_size_are_taken_as_they_are(tmp_path: P
 
 
 def test_weights_of_an_earlier_form_are_converted_as_timm_does(
-    vit: Weights, tmp_path: Path
+    vit: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("models.fit_weights.closest_network", lambda *_: "")  # takes seconds
     old = {**vit, "patch_embed.proj.weight": vit["patch_embed.proj.weight"].flatten(1)}
     found = fitted(old, tmp_path, model=f"timm/{VIT}")
     assert found.converted
