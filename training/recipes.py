@@ -83,7 +83,8 @@ def ablation(size: int = 32) -> Recipe:
     python -m bench study ablation --data fashion_mnist, for all six
 
     No augmentation and a constant rate, so that networks differ in structure only. The figures
-    that the study repeats are of 80 epochs of CIFAR-10 on a GTX 1070; ours: docs/ablation.md.
+    that the study repeats are of 80 epochs of CIFAR-10 on a GTX 1070; measured here:
+    docs/ablation.md.
     """
     return Recipe(
         epochs=80,

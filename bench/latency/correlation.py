@@ -10,6 +10,7 @@ from typing import Protocol
 
 from scipy import stats
 
+from bench.latency.paper_phones import papers_section
 from bench.latency.record import PLACES, Costs, Place, Row, Sweep, latency, p50, threads, times
 from bench.layers.record import Share
 from bench.measure.spread import Spread
@@ -140,8 +141,12 @@ def inversions(rows: list[tuple[Row, Costs]]) -> list[Inversion]:
 def cost_sections(
     sweep: Sweep, profiles: Mapping[tuple[str, int], Profile]
 ) -> list[Section | None]:
-    """Returns :func:`correlation_section` and :func:`inversion_section`."""
-    return [correlation_section(sweep), inversion_section(sweep, profiles)]
+    """Returns :func:`correlation_section`, :func:`inversion_section` and :func:`papers_section`."""
+    return [
+        correlation_section(sweep),
+        inversion_section(sweep, profiles),
+        papers_section(sweep),
+    ]
 
 
 def correlation_section(sweep: Sweep) -> Section | None:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from bench.latency.charts import draw
 from bench.latency.correlation import cost_sections
-from bench.latency.paper_phones import papers_section
 from bench.latency.pareto import pareto_section
 from bench.latency.pick import pick_all
 from bench.latency.prose import in_words
@@ -52,8 +51,7 @@ def explaining_sections(sweep: Sweep, folder: Path) -> list[Section]:
         gpu_section(sweep),
         *cost_sections(sweep, profiles),
     )
-    papers = papers_section(sweep)
-    return [*filter(None, parts), *bounded.sections(), *filter(None, [papers])]
+    return [*filter(None, parts), *bounded.sections()]
 
 
 def write_latency(sweep: Sweep, folder: Path, explained: Sequence[Section] = ()) -> Files:
