@@ -6,7 +6,6 @@ torch, which a server does not have.
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,13 @@ import torch
 
 from artifact.artifact import Artifact
 from artifact.records import Logits
-from artifact.runtimes.base import RUNTIMES, Runtime, RuntimeUnavailable, check_pixels
+from artifact.runtimes.base import (
+    RUNTIMES,
+    Runtime,
+    RuntimeUnavailable,
+    check_pixels,
+    require_import,
+)
 from core.cores import usable_cores
 from core.errors import first_line
 from core.preprocess import Pixels
@@ -60,14 +65,11 @@ def require(name: str) -> None:
     Args:
         name: of the runtime, or of the format, which is called the same.
     """
-    install = RUNTIMES.find("executorch").install
-    try:
-        runtime = importlib.import_module("executorch.runtime")
-    except ImportError as error:
-        raise RuntimeUnavailable(
-            f"{name}: cannot be imported ({first_line(error)}); {install}"
-        ) from error
-    if not runtime.Runtime.get().backend_registry.is_available(_BACKEND):
+    require_import(name, "executorch.runtime")
+    from executorch.runtime import Runtime as Executor
+
+    if not Executor.get().backend_registry.is_available(_BACKEND):
+        install = RUNTIMES.find(name).install
         raise RuntimeUnavailable(f"{name}: this build of ExecuTorch has no {_BACKEND}; {install}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, Self
@@ -240,6 +241,25 @@ def is_servable(name: str) -> bool:
 def runtime_packages() -> tuple[str, ...]:
     """Returns the names of all packages that runtimes compute with."""
     return tuple(dict.fromkeys(each for spec in RUNTIMES.values() for each in spec.packages))
+
+
+def require_import(name: str, *modules: str) -> None:
+    """Checks that ``modules``, of what a runtime computes with, can be imported.
+
+    Args:
+        name: of the runtime, or of a format that is called the same.
+        modules: dotted names.
+
+    Raises:
+        RuntimeUnavailable: one cannot; the message says how to install it.
+    """
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise RuntimeUnavailable(
+                f"{name}: cannot be imported ({first_line(error)}); {RUNTIMES.find(name).install}"
+            ) from error
 
 
 def require_runtime(name: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections import deque
 from mmap import ACCESS_READ, mmap
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 
 from artifact.artifact import Artifact
 from artifact.records import Logits
-from artifact.runtimes.base import RUNTIMES, Runtime, RuntimeUnavailable, check_pixels
+from artifact.runtimes.base import Runtime, RuntimeUnavailable, check_pixels, require_import
 from core.cores import usable_cores
 from core.errors import first_line
 from core.preprocess import Pixels
@@ -68,13 +67,7 @@ def require(name: str) -> None:
     Args:
         name: of the runtime, or of the format, which is called the same.
     """
-    try:
-        importlib.import_module("ai_edge_litert.interpreter")
-        importlib.import_module("flatbuffers")
-    except ImportError as error:
-        raise RuntimeUnavailable(
-            f"{name}: cannot be imported ({first_line(error)}); {RUNTIMES.find('litert').install}"
-        ) from error
+    require_import(name, "ai_edge_litert.interpreter", "flatbuffers")
 
 
 def load(artifact: Artifact, *, threads: int | None = None) -> LitertRuntime:

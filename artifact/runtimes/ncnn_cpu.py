@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -12,9 +11,8 @@ import numpy as np
 
 from artifact.artifact import Artifact
 from artifact.records import Logits
-from artifact.runtimes.base import RUNTIMES, Runtime, RuntimeUnavailable, check_pixels
+from artifact.runtimes.base import Runtime, RuntimeUnavailable, check_pixels, require_import
 from core.cores import usable_cores
-from core.errors import first_line
 from core.preprocess import Pixels
 
 
@@ -63,12 +61,7 @@ class NcnnRuntime(Runtime):
 
 def require(name: str) -> None:
     """Raises RuntimeUnavailable if ncnn cannot be imported."""
-    try:
-        importlib.import_module("ncnn")
-    except ImportError as error:
-        raise RuntimeUnavailable(
-            f"{name}: cannot be imported ({first_line(error)}); {RUNTIMES.find('ncnn').install}"
-        ) from error
+    require_import(name, "ncnn")
 
 
 def load(artifact: Artifact, *, threads: int | None = None) -> NcnnRuntime:

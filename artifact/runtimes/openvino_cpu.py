@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 from artifact.artifact import Artifact
 from artifact.records import Logits
-from artifact.runtimes.base import RUNTIMES, Runtime, RuntimeUnavailable, check_pixels
+from artifact.runtimes.base import Runtime, RuntimeUnavailable, check_pixels, require_import
 from core.preprocess import Pixels
 
 DEVICE = "CPU"
@@ -82,12 +81,7 @@ class _Requests:
 
 def require(name: str) -> None:
     """Raises RuntimeUnavailable if OpenVINO cannot be imported."""
-    try:
-        importlib.import_module("openvino")
-    except ImportError as error:
-        raise RuntimeUnavailable(
-            f"{name}: cannot be imported ({error}); {RUNTIMES.find(name).install}"
-        ) from error
+    require_import(name, "openvino")
 
 
 def load(artifact: Artifact, *, threads: int | None = None) -> OpenvinoRuntime:
