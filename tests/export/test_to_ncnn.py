@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from exported import export_trained
 from onnx import TensorProto, helper
 
 import pocketnets
@@ -36,12 +37,7 @@ NAMES = ("ncnn-fp32", "ncnn-fp16")
 @pytest.fixture(scope="module")
 def made(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
     """Returns the ncnn artifacts of the small trained network, by name."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(trained)
-        patch.setattr("export.build.ARTIFACTS", tmp_path_factory.mktemp("ncnn"))
-        outcomes = list(build_artifacts(load_network("mobilenet_v3", "digits"), NAMES))
-    assert [outcome.reason for outcome in outcomes] == [None, None]
-    return {each.target: each.artifact for each in outcomes if each.artifact}
+    return export_trained(trained, tmp_path_factory.mktemp("ncnn"), NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,16 @@ from export.build import DEFAULT_TARGETS, Options, build_artifacts
 from export.network import load_network
 
 FLOATS = ("onnx-fp32", "onnx-fp16")
+
+
+def export_trained(trained: Path, folder: Path, names: Sequence[str]) -> dict[str, Artifact]:
+    """Returns the artifacts ``names`` of the small trained network, made in ``folder``."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(trained)
+        patch.setattr("export.build.ARTIFACTS", folder)
+        outcomes = list(build_artifacts(load_network("mobilenet_v3", "digits"), names))
+    assert [outcome.reason for outcome in outcomes] == [None] * len(names)
+    return {each.target: each.artifact for each in outcomes if each.artifact}
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from exported import export_trained
 
 from artifact.artifact import Artifact, write_artifact
 from artifact.formats import artifact_names
@@ -32,12 +33,7 @@ NAMES = ("litert-fp32", "litert-fp16", "litert-int8")
 @pytest.fixture(scope="module")
 def phone(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifact]:
     """Returns the LiteRT artifacts of the small trained network, by name."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(trained)
-        patch.setattr("export.build.ARTIFACTS", tmp_path_factory.mktemp("phone"))
-        outcomes = list(build_artifacts(load_network("mobilenet_v3", "digits"), NAMES))
-    assert [outcome.reason for outcome in outcomes] == [None] * len(NAMES)
-    return {each.target: each.artifact for each in outcomes if each.artifact}
+    return export_trained(trained, tmp_path_factory.mktemp("phone"), NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
