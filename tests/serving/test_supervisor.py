@@ -26,6 +26,7 @@ Encoded = Callable[..., bytes]
 Serve = Callable[..., Any]  # yields conftest's Server
 Environment = dict[str, str]
 RAW = {"content-type": "image/png"}
+PAUSE_S = 0.02  # between two requests of a client, else a crowd takes the CPU from the server
 
 
 @pytest.fixture
@@ -62,6 +63,7 @@ class Crowd:
                 except httpx.TransportError as error:
                     outcome = type(error).__name__
                 self.outcomes.append((began, outcome, body))
+                time.sleep(PAUSE_S)
 
     def wait_for(self, more: int, seconds: float = 30) -> None:
         """Returns when ``more`` answers have come."""
