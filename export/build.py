@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from artifact.artifact import ARTIFACTS, Artifact, write_artifact
 from artifact.fingerprint import EngineMismatch
@@ -19,8 +20,9 @@ from core.errors import UserError, closest, in_words, is_of_library, storage_err
 from core.files import staged
 from core.lazy import resolve
 from core.version import own_version
-from export.graphs import Graphs
-from export.network import Network
+
+if TYPE_CHECKING:
+    from export.network import Network
 
 DEFAULT_TARGETS = tuple(default_names())
 _GRAPH_PACKAGES = ("torch", "torchvision", "onnx", "onnxscript")
@@ -124,6 +126,8 @@ def build_artifacts(
 
 class _Builder:
     def __init__(self, network: Network, options: Options) -> None:
+        from export.graphs import Graphs  # imports torch
+
         self.options = options
         self._network = network
         self._graphs = Graphs(network, max_batch=options.max_batch, max_drop=options.max_drop)

@@ -11,12 +11,14 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import active_children, get_context
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from core.cores import usable_cores
 from core.errors import UserError, in_words
 from export.build import Options, Outcome, build_artifacts
-from export.network import WeightsChoice, load_network
+
+if TYPE_CHECKING:
+    from export.network import WeightsChoice
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,6 +83,11 @@ def stopping(waiting: Collection[Future[Any]]) -> Iterator[None]:
 
 
 def _run(job: Job) -> list[Outcome]:
+    import torch
+
+    from export.network import load_network
+
+    torch.set_num_threads(usable_cores())
     network = load_network(job.model, job.data, job.weights, job.size)
     return list(build_artifacts(network, job.targets, job.options))
 
@@ -103,8 +110,5 @@ def _shares(workers: int) -> list[set[int]]:
 
 def _confine(cores: set[int]) -> None:
     """Restricts this process to ``cores``, so that networks do not compete for a core."""
-    import torch
-
     if cores:
         os.sched_setaffinity(0, cores)
-    torch.set_num_threads(usable_cores())
