@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from shapes import shapes_only
 from torch import nn
 
 import bench.studies
@@ -47,7 +48,7 @@ def hooked_macs(variant: Variant) -> int:
     def count(layer: Any, _: Any, output: torch.Tensor) -> None:
         counts.append(output.numel() * layer.weight[0].numel())
 
-    with torch.device("meta"):
+    with shapes_only():
         network = variant.build().eval()
         for layer in network.modules():
             if isinstance(layer, nn.Conv2d | nn.Linear):
