@@ -111,13 +111,13 @@ def _operators_are_read_once() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def made_once(
     tmp_path_factory: pytest.TempPathFactory, worker_id: str
-) -> Callable[[str, Callable[[Path], None]], Path]:
+) -> Callable[[str, Callable[[Path], object]], Path]:
     """Returns what makes a folder by a function; of several workers the first makes it.
 
     The others wait, and get a copy of their own.
     """
 
-    def make_once(name: str, make: Callable[[Path], None]) -> Path:
+    def make_once(name: str, make: Callable[[Path], object]) -> Path:
         folder = tmp_path_factory.mktemp(name)
         if worker_id == "master":
             make(folder)

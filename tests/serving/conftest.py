@@ -85,9 +85,12 @@ def build_bento(artifact_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def bento(build_bento: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bento(
+    build_bento: Callable[..., Path], made_once: Callable[[str, Callable[[Path], object]], Path]
+) -> Path:
     """Returns the folder of a Bento of the tiny artifact that runs with the default runtime."""
-    return build_bento(tmp_path_factory.mktemp("bento"))
+    (built,) = made_once("bento", build_bento).glob("bentoml/bentos/*/*/bento.yaml")
+    return built.parent
 
 
 @pytest.fixture
