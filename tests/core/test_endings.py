@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import errno
-import gc
 import os
 import signal
 import time
@@ -17,7 +16,6 @@ def ended(command: Callable[[], int | None]) -> object:
     """Returns the exit status of a command, or the line it ends with."""
     with pytest.raises(SystemExit) as stop:
         cli.run(command)
-    gc.unfreeze()
     return stop.value.code
 
 
@@ -82,5 +80,4 @@ def test_what_a_disk_refuses_is_one_line() -> None:
     assert ended(read_only) == "error: Read-only file system"
     with pytest.raises(FileNotFoundError):  # a fault of ours
         cli.run(absent)
-    gc.unfreeze()
     assert storage_error(RuntimeError("something else")) is None
