@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -100,19 +100,24 @@ REASONS: dict[str, dict[str, str]] = {
 
 
 @pytest.fixture(scope="module")
-def table() -> Iterator[list[str]]:
-    """Returns the rows of a Markdown table; it is written to ``reports/timm.md`` in the end."""
-    rows = ["| network | M MACs | M parameters | shape nodes | formats |"]
-    rows.append("|---|---:|---:|---:|---|")
-    yield rows
+def table() -> Callable[[str], None]:
+    """Returns what adds a row to a Markdown table in ``reports/timm.md``, which is begun anew."""
     file = ROOT / "reports" / "timm.md"
     file.parent.mkdir(exist_ok=True)
-    file.write_text("\n".join(rows) + "\n")
+    file.write_text(
+        "| network | M MACs | M parameters | shape nodes | formats |\n|---|---:|---:|---:|---|\n"
+    )
+
+    def add(row: str) -> None:
+        with file.open("a") as rows:  # each as it comes: an interrupted test keeps what it has
+            rows.write(row + "\n")
+
+    return add
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_network_of_timm_comes_in_every_format(
-    name: str, table: list[str], here: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, table: Callable[[str], None], here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module, constant in ((network, "PHOTOS"), (prover, "IMAGES"), (prover, "FEW_IMAGES")):
         monkeypatch.setattr(module, constant, IMAGES)
@@ -124,7 +129,7 @@ def test_a_network_of_timm_comes_in_every_format(
         outcomes = [Outcome("all", reason=str(error), failed=True)]
     finally:
         network.photos.cache_clear()
-    table.append(row(name, outcomes))
+    table(row(name, outcomes))
     missing = {each.target: each.reason or "" for each in outcomes if each.artifact is None}
     expected = REASONS.get(name, {})
     assert missing.keys() == expected.keys(), missing
