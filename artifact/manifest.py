@@ -8,7 +8,7 @@ from shlex import join, quote
 from pydantic import ConfigDict, with_config
 
 from artifact.formats import FORMATS, FormatSpec
-from artifact.gates import Gate, gates_of
+from artifact.gates import DEFAULTS, Gate, gates_of
 from artifact.records import (
     Count,
     Digest,
@@ -103,10 +103,17 @@ class Manifest:
     def rebuild_command(self) -> str:
         """Returns the command that makes this artifact again."""
         made_of = f"--weights {self.weights}"
+        data = f"--data {quote(self.source.data or self.data)}"
         if self.weights == "trained":
-            made_of = f"--data {quote(self.source.data or self.data)}"
+            made_of = data
         if self.data.endswith(f"-{self.preprocess.crop}"):  # not the network's native size
             made_of += f" --size {self.preprocess.crop}"
         if self.source.reading:
-            made_of = join(self.source.reading.flags)
-        return f"python -m export run --model {self.model} {made_of}"
+            made_of = join(self.source.reading.flags) + (f" {data}" if self.source.data else "")
+        options = f"--formats {self.name} --max-batch {self.batch_range[1]}"
+        drop = self.limits.top1_drop
+        if drop is not None and drop != DEFAULTS[self.precision].top1_drop:
+            options += f" --max-drop {100 * drop:.12g}"  # in points
+        if self.fingerprint and (static := self.fingerprint.profiles[1:]):
+            options += f" --batches {' '.join(str(batch) for batch, _, _ in static)}"
+        return f"python -m export run --model {self.model} {made_of} {options}"

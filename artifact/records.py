@@ -69,7 +69,8 @@ class Source:
         origin: a text: a run, a publisher, or a seed.
         checkpoint: path of the file of weights; None for ImageNet and random weights.
         sha256: digest of that file; None without one.
-        data: name of the run's data set; None without one.
+        data: data set of the run, or labelled images it was verified on, as ``--data`` takes it: a
+            name, or the path of a folder; None without one.
         reading: how the file was read; None if this project wrote it.
     """
 

@@ -195,7 +195,7 @@ def _source(
 ) -> Source:
     for assumed in reading.assumed:
         cli.notes().print(f"assumed: {assumed}", soft_wrap=True, markup=False)
-    data = images.name if images else None
+    data = images.origin if images else None
     return Source(origin=origin, checkpoint=str(path), sha256=digest, data=data, reading=reading)
 
 

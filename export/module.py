@@ -77,7 +77,7 @@ def network_of(
         preprocess=preprocess,
         source=Source(
             origin=f"a torch module of class {type(module).__name__}, given in Python",
-            data=images.name if images else None,
+            data=images.origin if images else None,
         ),
         calibration=(),
         held_out=(),

@@ -209,7 +209,7 @@ def _trained(model: str, data: str, size: int | None) -> Network:
             origin=f"trained on {images.name}",
             checkpoint=str(path),
             sha256=sha256(path),
-            data=images.name,
+            data=images.origin,
         ),
         calibration=images.train,
         held_out=_held_out(images, checkpoint, path),

@@ -40,6 +40,11 @@ class ImageData:
     digests: Mapping[Path, bytes] = field(default_factory=dict)
 
     @property
+    def origin(self) -> str:
+        """Returns what it is loaded by: the path of the user's folder, else its name."""
+        return self.folder or self.name
+
+    @property
     def parts(self) -> dict[str, Sequence[Sample]]:
         """Returns the parts it has, by name."""
         parts = {"train": self.train, "val": self.val, "test": self.test}

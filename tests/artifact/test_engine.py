@@ -94,7 +94,8 @@ def test_a_mismatch_is_refused_before_the_engine_is_read(
     message = str(refused.value)
     assert re.match(rf"{folder}/model\.engine .*: {re.escape(wrong)}; ", message)
     assert f"python -m export verify --rebuild {folder} " in message
-    assert message.endswith("python -m export run --model mobilenet_v3_large --data digits")
+    again = "python -m export run --model mobilenet_v3_large --data digits --formats "
+    assert message.endswith(f"{again}{machine.artifact.name} --max-batch 32 --batches 1 8")
     assert machine.trt.calls == []
 
 

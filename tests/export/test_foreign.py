@@ -188,21 +188,21 @@ def test_images_of_the_user_calibrate_and_prove_it(
 ) -> None:
     torch.save(small.state_dict(), "best.pth")
     Path("labels.json").write_text(json.dumps(["zebra", *CLASSES[1:]]))
-    data = folder_of_images(here / "pets", CLASSES[1:4])  # not all of them, and of other numbers
-    flags = f"--checkpoint best.pth --labels labels.json --size {SIZE} --data {data}"
-    ended = command(
-        "export", "run", "--model", "mobilenet_v3_small", *flags.split(),
-        "--formats", "onnx-fp32",
-    )  # fmt: skip
-    artifact = exported("mobilenet_v3_small-best")
-    assert artifact.source.data == "pets"
+    data = folder_of_images(here / "my pets", CLASSES[1:4])  # not all of them, and of other numbers
+    flags = shlex.split(
+        f"--model mobilenet_v3_small --checkpoint best.pth --labels labels.json --data '{data}' "
+        f"--entry '' --size {SIZE} --resize 70 --interpolation bicubic --crop-mode squash "
+        "--mean 0.485 0.4 0.3 --std 0.1 --name cats --formats onnx-fp32 --max-batch 4 "
+        "--max-drop 0.3"
+    )
+    ended = command("export", "run", *flags)
+    artifact = exported("mobilenet_v3_small-cats")
+    assert artifact.source.data == str(data)
+    again = tyro.cli(Run, args=shlex.split(artifact.rebuild_command)[4:])
+    assert again == tyro.cli(Run, args=flags)  # nothing of it is lost
     assert artifact.metrics is not None
     assert artifact.metrics.top1 == artifact.metrics.torch_top1
-    network = load_foreign(
-        "mobilenet_v3_small",
-        str(data),
-        Elsewhere(checkpoint=Path("best.pth"), labels="labels.json", size=SIZE),
-    )
+    network = load_foreign("mobilenet_v3_small", str(data), again.elsewhere)
     assert {label for _, label in network.held_out} == {1, 2, 3}
     files = [image for image, _ in network.calibration if isinstance(image, Path)]
     assert [CLASSES.index(file.parent.name) for file in files] == [

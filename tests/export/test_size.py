@@ -25,7 +25,9 @@ def test_a_run_is_exported_at_another_size_beside_its_own(in_trained: Path) -> N
     assert artifact.path == Path("artifacts/mobilenet_v3_large-digits-64/onnx-fp32")
     assert artifact.input.shape == ("batch", 64, 64, 3)
     assert artifact.preprocess == Preprocess(resize=64, crop=64)
-    assert artifact.rebuild_command.endswith("--data digits --size 64")
+    assert artifact.rebuild_command.endswith(
+        "--data digits --size 64 --formats onnx-fp32 --max-batch 8"
+    )
     own = load_network("mobilenet_v3", "digits", size=32)
     assert (own.data, own.preprocess) == ("digits", Preprocess(resize=32, crop=32))
 
