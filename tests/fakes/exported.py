@@ -2,17 +2,54 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import onnx
 import pytest
+from torchvision.models import MobileNetV3
 
 from artifact.artifact import Artifact
+from export import graphs as exporting
 from export.build import DEFAULT_TARGETS, Options, build_artifacts
 from export.network import load_network
+from export.to_onnx import to_onnx
+from models.classifier import Classifier
 
 FLOATS = ("onnx-fp32", "onnx-fp16")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _the_trained_network_is_traced_once(
+    tmp_path_factory: pytest.TempPathFactory, worker_id: str
+) -> Iterator[None]:
+    """Keeps the graphs of networks of its kind: torch takes seconds to trace it, for each export.
+
+    Tests of the trace itself call :func:`export.to_onnx.to_onnx`.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    if worker_id != "master":
+        folder = folder.parent
+
+    def once(network: Classifier, *, size: int) -> onnx.ModelProto:
+        if not isinstance(network.backbone, MobileNetV3):
+            return to_onnx(network, size=size)
+        network.eval()  # as to_onnx does
+        digest = hashlib.sha256(f"{size} {network}".encode())
+        for name, tensor in (*network.named_parameters(), *network.named_buffers()):
+            digest.update(name.encode() + tensor.detach().cpu().numpy().tobytes())
+        file = folder / f"{digest.hexdigest()}.onnx"
+        if not file.exists():
+            new = file.with_suffix(f".{worker_id}")
+            onnx.save(to_onnx(network, size=size), new)
+            new.replace(file)
+        return onnx.load(file)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exporting, "to_onnx", once)
+        yield
 
 
 def export_trained(trained: Path, folder: Path, names: Sequence[str]) -> dict[str, Artifact]:
