@@ -23,7 +23,7 @@ from export.elsewhere import Elsewhere
 from export.hub import fetch, resolve_model
 
 CLASSES = ("cat", "dog", "eel")
-NAME, SIZE = "mobilenetv3_small_050", 64
+NAME, SIZE = "test_resnet", 64
 Command = Callable[..., Any]
 
 
