@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import errno
-import functools
 import math
 import os
 import re
@@ -20,7 +19,7 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
+from few_digits import few_digits, write_images
 
 from core.errors import UserError
 from training.checkpoint import checkpoint_path, load_checkpoint, run_folder
@@ -49,24 +48,15 @@ GENTLE = shlex.split(
 )
 
 
-@functools.cache
 def few() -> ImageData:
-    """Returns handwritten digits: 330 to learn from, and 79 held out."""
-    data = load_data("digits")
-    return dataclasses.replace(data, name="written", train=data.train[:330], val=data.val[:79])
+    return few_digits("written", train=330, val=79)
 
 
 @pytest.fixture(scope="module")
 def flags(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Returns :data:`FLAGS`, and those that name a folder with the images of :func:`few`."""
-    root = tmp_path_factory.mktemp("data") / "written"
-    for part, samples in few().parts.items():
-        for index, (image, label) in enumerate(samples):
-            folder = root / part / str(label)
-            folder.mkdir(parents=True, exist_ok=True)
-            assert isinstance(image, Image.Image)
-            image.save(folder / f"{index}.png")
-    return [*FLAGS, "--data", str(root)]
+    folder = write_images(few(), tmp_path_factory.mktemp("data"))
+    return [*FLAGS, "--data", str(folder)]
 
 
 def curve(run: Path) -> list[dict[str, float]]:

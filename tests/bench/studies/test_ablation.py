@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from few_digits import few_digits, write_images
 from PIL import Image
 
 from bench.experiment import this_machine, write_page
@@ -46,18 +47,19 @@ def test_table_and_chart_hold_measured_and_printed_figures(tmp_path: Path) -> No
 def test_rows_measured_before_are_kept_and_the_missing_one_is_trained(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ablation, "DATA", ("digits",))
+    monkeypatch.setattr(ablation, "DATA", ("written",))
+    write_images(few_digits("written", train=200, val=40), here)
     kept = [row(network) for network in NETWORKS if network != "resnet14_separable"]
-    file = here / "ablation-digits.jsonl"
+    file = here / "ablation-written.jsonl"
     file.write_text("".join(json.dumps(asdict(r)) + "\n" for r in kept))
-    rows = list(run_ablation("digits", epochs=1, out=here))
+    rows = list(run_ablation("written", epochs=1, out=here))
     assert [r.network for r in rows] == list(NETWORKS)
     trained = rows[NETWORKS.index("resnet14_separable")]
     assert trained.train_seconds != 10.0
     assert 0 < trained.top1 < 1
     assert trained.peak_bytes > 100_000_000
     assert len(read_rows(file, AblationRow)) == 6
-    again = run_ablation("digits", epochs=1, out=here)
+    again = run_ablation("written", epochs=1, out=here)
     assert [r.train_seconds for r in again] == [r.train_seconds for r in rows]
 
 
