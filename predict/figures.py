@@ -9,22 +9,22 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean
 
 import numpy as np
 import numpy.typing as npt
 
+from training.records import MANY
 from training.summary.confusion import (
     Matrix,
     Pair,
+    balanced_accuracy,
     class_results,
     confused_pairs,
+    macro_f1,
     wilson,
 )
 
 BINS = 15
-TOP = 5  # k of top-5, which is computed for more than MANY classes
-MANY = 10
 CHANCE = 0.05  # significance level
 
 Indices = npt.NDArray[np.int64]
@@ -127,6 +127,7 @@ def figures_of(truth: Indices, best: Indices, scores: Scores, labels: Sequence[s
     assert len(truth) == len(best) == len(scores) > 0
     confusion: Matrix = np.zeros((len(labels), len(labels)), dtype=np.int64)
     np.add.at(confusion, (truth, best[:, 0]), 1)
+    results = class_results(confusion, labels)
     classes = tuple(
         ClassFigures(
             label=result.label,
@@ -137,9 +138,8 @@ def figures_of(truth: Indices, best: Indices, scores: Scores, labels: Sequence[s
             recall=result.top1,
             f1=result.f1,
         )
-        for result in class_results(confusion, labels)
+        for result in results
     )
-    with_images = [each for each in classes if each.images]
     hits = best[:, 0] == truth
     right, images = int(hits.sum()), len(truth)
     bins = calibration_bins(hits, scores)
@@ -149,8 +149,8 @@ def figures_of(truth: Indices, best: Indices, scores: Scores, labels: Sequence[s
         top1=right / images,
         interval=wilson(right, images),
         top5=float((best == truth[:, None]).any(axis=1).mean()) if len(labels) > MANY else None,
-        macro_f1=fmean(each.f1 or 0.0 for each in with_images),
-        balanced_accuracy=fmean(each.recall or 0.0 for each in with_images),
+        macro_f1=macro_f1(results),
+        balanced_accuracy=balanced_accuracy(results),
         calibration_error=calibration_error(bins),
         confidence=float(scores.mean()),
         classes=classes,

@@ -20,6 +20,7 @@ from training.look import look
 from training.options import FolderOptions
 from training.recipe import Recipe
 from training.recipes import default_recipe, find_recipe
+from training.records import MONITORS
 from training.run import PartialRun
 from training.trainer import Accelerators, is_first_process
 
@@ -128,10 +129,14 @@ def main() -> None:
     test = ""
     if "test_top1" in metrics:
         test = f", test top-1 {metrics['test_top1']:.1%} on {metrics['test_images']:,}"
+    chosen = args.recipe.chosen_by
+    kept = f", the best by {MONITORS[chosen].name}" if chosen else ""
+    top5 = f"top-5 {metrics['top5']:.1%}, " if "top5" in metrics else ""
     print(
-        f"epoch {len(checkpoint.history)}/{args.recipe.epochs}: loss "
+        f"epoch {len(checkpoint.history)}/{args.recipe.epochs}{kept}: loss "
         f"{metrics['loss']:.3f}, held-out top-1 {metrics['top1']:.1%} on "
-        f"{metrics['images']:,} images{test}"
+        f"{metrics['images']:,} images, {top5}macro-F1 {metrics['macro_f1']:.1%}, balanced "
+        f"accuracy {metrics['balanced_accuracy']:.1%}{test}"
     )
     print(path)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from core.preprocess import Pixels, Preprocess, Truncated, decode
@@ -49,6 +50,11 @@ class ImageData:
         """Returns the parts it has, by name."""
         parts = {"train": self.train, "val": self.val, "test": self.test}
         return {name: samples for name, samples in parts.items() if samples}
+
+
+def labels_of(samples: Sequence[Sample]) -> npt.NDArray[np.int64]:
+    """Returns int64 (N,): the class index of each sample."""
+    return np.array([label for _, label in samples], dtype=np.int64)
 
 
 def open_image(source: Path | Image.Image, truncated: Truncated = "refuse") -> Image.Image:

@@ -9,6 +9,7 @@ from datetime import date
 from pathlib import Path
 from statistics import median
 
+import numpy as np
 import torch
 
 from core import cli
@@ -26,7 +27,7 @@ from training.checkpoint import (
     read_checkpoint,
     run_folder,
 )
-from training.data import ImageData, Sample
+from training.data import ImageData, Sample, labels_of
 from training.identity import digests_of, image_list
 from training.loader import Loaders, Report, plain_batches, read
 from training.look import look
@@ -111,6 +112,7 @@ def fit(
             {"model": model, "data": data.name, **facts_of_data(digests["train"], options)},
             data.labels,
             recipe,
+            images=np.bincount(labels_of(data.train), minlength=len(data.labels)).tolist(),
             report=skipped,
         )
         trainer = make_trainer(recipe, machine or Accelerators(), partial)
@@ -136,6 +138,7 @@ def fit(
             val_images=int(checkpoint.metrics["images"]),
             tested=tested,
             kept_epoch=len(checkpoint.history),
+            chosen_by=recipe.chosen_by,
             parameters=sum(parameter.numel() for parameter in network.parameters()),
             device=device_name(trainer),
             precision=str(trainer.precision),

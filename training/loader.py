@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pytorch_lightning as lightning
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -14,13 +15,14 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from core.errors import UserError
 from core.preprocess import ImageError
 from training.augment import augmented
-from training.data import ImageData, Sample, open_image, pixels_of
+from training.data import ImageData, Sample, labels_of, open_image, pixels_of
 from training.recipe import Recipe
 
 STATISTICS_IMAGES = 1024
 """Most training images from which batch norm statistics are estimated."""
 
-Key = tuple[int, int]  # epoch and index of a sample
+Key = tuple[int, int]  # epoch, and a draw: see draw()
+Labels = npt.NDArray[np.int64]
 Item = tuple[torch.Tensor, int] | ImageError
 Report = Callable[[ImageError], None]
 
@@ -48,7 +50,7 @@ class Loaders(lightning.LightningDataModule):
         """Returns shuffled, augmented batches; see :class:`TrainingOrder`."""
         rank, world = self._place()
         size = part_size(self._recipe, world)
-        order = TrainingOrder(len(self._data.train), self._recipe, rank, world)
+        order = TrainingOrder(len(self._data.train), self._recipe, rank, world, self._balance())
         samples = Samples(self._data.train, self._recipe, augment=True)
         return _loader(samples, order, size, self._recipe.workers)
 
@@ -65,12 +67,17 @@ class Loaders(lightning.LightningDataModule):
         """
         rank, world = self._place()
         size = part_size(self._recipe, world)
-        shuffled = np.random.default_rng(self._recipe.seed).permutation(len(self._data.train))
-        steps = max(1, min(STATISTICS_IMAGES, len(shuffled)) // (size * world))
-        parts = shuffled[: steps * world * size].reshape(steps, world, size)
-        order = [(0, int(index)) for index in parts[:, rank].flat]
+        random = np.random.default_rng(self._recipe.seed)
+        draws = draw(random, len(self._data.train), self._balance())
+        steps = max(1, min(STATISTICS_IMAGES, len(draws)) // (size * world))
+        parts = draws[: steps * world * size].reshape(steps, world, size)
+        order = [(0, int(number)) for number in parts[:, rank].flat]
         samples = Samples(self._data.train, self._recipe, augment=False)
         return _loader(samples, order, size, self._recipe.workers)
+
+    def _balance(self) -> Labels | None:
+        """Returns the classes of the training images if as many of each are used."""
+        return labels_of(self._data.train) if self._recipe.sampler == "balanced" else None
 
     def _place(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
@@ -114,12 +121,23 @@ class TrainingOrder(Sampler[Key]):
 
     All processes shuffle identically and take their part of each batch, so a step uses the same
     images whether one process computes it in two parts, or two processes compute one each.
+
+    Args:
+        length: number of samples, which is also that of the draws of an epoch.
+        recipe: its seed and batch size.
+        rank: number of this process.
+        world: number of processes.
+        labels: (length,) class of each sample, to use as many of each class; None to use each
+            sample once.
     """
 
-    def __init__(self, length: int, recipe: Recipe, rank: int, world: int) -> None:
+    def __init__(
+        self, length: int, recipe: Recipe, rank: int, world: int, labels: Labels | None = None
+    ) -> None:
         self._length = length
         self._recipe = recipe
         self._rank, self._world = rank, world
+        self._labels = labels
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -131,12 +149,38 @@ class TrainingOrder(Sampler[Key]):
 
     def __iter__(self) -> Iterator[Key]:
         recipe = self._recipe
-        shuffled = np.random.default_rng((recipe.seed, self._epoch)).permutation(self._length)
+        random = np.random.default_rng((recipe.seed, self._epoch))
+        draws = draw(random, self._length, self._labels)
         steps = self._length // recipe.batch_size
-        parts = shuffled[: steps * recipe.batch_size].reshape(
+        parts = draws[: steps * recipe.batch_size].reshape(
             steps * recipe.accumulate, self._world, -1
         )
-        return ((self._epoch, int(index)) for index in parts[:, self._rank].flat)
+        return ((self._epoch, int(number)) for number in parts[:, self._rank].flat)
+
+
+def draw(random: np.random.Generator, length: int, labels: Labels | None) -> Labels:
+    """Returns int64 (length,): the draws of an epoch, in random order.
+
+    A draw is the index of a sample, plus ``length`` for each time that it was drawn before in this
+    epoch, so that repeated images are not augmented alike.
+
+    Args:
+        random: random generator of the epoch.
+        length: number of samples.
+        labels: (length,) class of each sample, to draw as many of each class, to within one; None
+            to draw each sample once. A class is drawn from anew when all its samples were.
+    """
+    if labels is None:
+        return random.permutation(length)
+    classes = random.permutation(np.unique(labels))
+    draws = []
+    for place, label in enumerate(classes):
+        samples = np.flatnonzero(labels == label)
+        count = (length + place) // len(classes)
+        rounds = -(-count // len(samples))
+        turns = [turn * length + random.permutation(samples) for turn in range(rounds)]
+        draws.append(np.concatenate(turns)[:count] if turns else samples[:0])
+    return random.permutation(np.concatenate(draws))
 
 
 class Samples(Dataset[Item]):
@@ -151,12 +195,12 @@ class Samples(Dataset[Item]):
         return len(self._samples)
 
     def __getitem__(self, key: Key) -> Item:
-        epoch, index = key
-        source, label = self._samples[index]
+        epoch, number = key
+        source, label = self._samples[number % len(self._samples)]
         truncated = self._recipe.truncated
         try:
             if self._augment:
-                whole, seeds = open_image(source, truncated), (self._recipe.seed, epoch, index)
+                whole, seeds = open_image(source, truncated), (self._recipe.seed, epoch, number)
                 pixels = augmented(whole, self._recipe.at(epoch), seeds)
             else:
                 pixels = pixels_of(source, self._recipe.preprocess, truncated)

@@ -6,25 +6,29 @@ import dataclasses
 import math
 import resource
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as lightning
 import torch
 from torch import nn
-from torchmetrics import MeanMetric
-from torchmetrics.classification import MulticlassConfusionMatrix
+from torchmetrics import MeanMetric, Metric
+from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from core.errors import UserError
 from models.classifier import Classifier
 from training.augment import mixed, seed_of
 from training.checkpoint import KEY, SCHEMA
 from training.loader import Batch, Report, read
+from training.losses import make_loss
 from training.networks import DistillationLoss, load_teacher
 from training.optimizer import make_optimizer, rate_factor
 from training.recipe import Recipe
-from training.records import Epoch
+from training.records import MANY, MONITORS, TOP, Epoch
+from training.summary.confusion import balanced_accuracy, class_results, macro_f1
 
 LOG_EVERY = 20  # steps
+_LOGGED_CLASSES = 20  # most classes for which TensorBoard's log has the top-1 of each
 
 
 class ClassifierModule(lightning.LightningModule):
@@ -35,6 +39,7 @@ class ClassifierModule(lightning.LightningModule):
         facts: added to the checkpoint: the names ``model`` and ``data``, and a record of the data.
         labels: class names.
         recipe: the recipe.
+        images: number of training images of each class; needed for weights of classes.
         report: called with the exception of each image that cannot be read; None raises it.
     """
 
@@ -44,6 +49,8 @@ class ClassifierModule(lightning.LightningModule):
         facts: dict[str, Any],
         labels: tuple[str, ...],
         recipe: Recipe,
+        *,
+        images: Sequence[int] = (),
         report: Report | None = None,
     ) -> None:
         super().__init__()
@@ -54,7 +61,7 @@ class ClassifierModule(lightning.LightningModule):
         self.weights_top1: float | None = None  # held-out top-1 of the unaveraged weights
         self._facts = facts
         self._report = report
-        self._loss: nn.Module = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
+        self._loss = make_loss(recipe, images)
         self._distillation: DistillationLoss | None = None
         if recipe.teacher:
             teacher = load_teacher(recipe.teacher, labels, sorted(recipe.train_crops))
@@ -63,6 +70,12 @@ class ClassifierModule(lightning.LightningModule):
             MeanMetric(nan_strategy="disable") for _ in range(3)
         )
         self._confusion = MulticlassConfusionMatrix(len(labels), validate_args=False)
+        self._top5: MulticlassAccuracy | None = None
+        if len(labels) > MANY:
+            self._top5 = MulticlassAccuracy(
+                len(labels), top_k=TOP, average="micro", validate_args=False
+            )
+        self._held_out: dict[str, float] = {}  # figures of the last validation, as in Epoch
         self.confusion = torch.zeros(len(labels), len(labels), dtype=torch.int64)
         self._started = self._trained = 0.0
 
@@ -109,12 +122,31 @@ class ClassifierModule(lightning.LightningModule):
         logits = self.network(batch.pixels)
         self._val_loss.update(self._loss(logits, batch.labels), len(batch.labels))
         self._confusion.update(logits.argmax(dim=1), batch.labels)
+        if self._top5 is not None:
+            self._top5.update(logits, batch.labels)
 
     def on_validation_epoch_end(self) -> None:
-        """Logs the held-out top-1 of the epoch."""
+        """Computes the held-out figures, and logs the one by which the best epoch is chosen."""
         self.confusion = self._confusion.compute().cpu()
         self._confusion.reset()
-        self.log("val_top1", self._val_top1(), sync_dist=True)
+        results = class_results(self.confusion.numpy(), self.labels)
+        self._held_out = {
+            "val_loss": _taken(self._val_loss),
+            "val_top1": float(self.confusion.trace() / self.confusion.sum()),
+            "val_macro_f1": macro_f1(results),
+            "val_balanced_accuracy": balanced_accuracy(results),
+        }
+        if self._top5 is not None:
+            self._held_out["val_top5"] = _taken(self._top5)
+        chosen = MONITORS[self.recipe.chosen_by or "top1"].field
+        self.log(chosen, self._held_out[chosen], sync_dist=True)
+        if self.logger and len(self.labels) <= _LOGGED_CLASSES:
+            tops = {
+                f"class_top1/{each.label.encode(errors='replace').decode()}": each.top1
+                for each in results
+                if each.top1 is not None
+            }
+            self.logger.log_metrics(tops, self.global_step)
 
     def on_validation_end(self) -> None:
         """Adds the epoch to the history, before callbacks at the end of the epoch use it.
@@ -128,12 +160,11 @@ class ClassifierModule(lightning.LightningModule):
             epoch=self.current_epoch + 1,
             loss=_taken(self._train_loss),
             train_top1=_taken(self._train_top1),
-            val_loss=_taken(self._val_loss),
-            val_top1=self._val_top1(),
             learning_rate=self.trainer.optimizers[0].param_groups[0]["lr"],
             images_per_second=images / (self._trained - self._started),
             train_seconds=self._trained - self._started,
             val_seconds=time.perf_counter() - self._trained,
+            **self._held_out,
         )
         if not math.isfinite(epoch.loss):
             raise UserError(
@@ -142,7 +173,7 @@ class ClassifierModule(lightning.LightningModule):
             )
         self.history.append(epoch)
         if self.logger:
-            figures = dataclasses.asdict(epoch)
+            figures = {k: v for k, v in dataclasses.asdict(epoch).items() if v is not None}
             self.logger.log_metrics({f"epoch/{k}": v for k, v in figures.items()}, self.global_step)
 
     def so_far(self) -> tuple[float, float]:
@@ -167,6 +198,11 @@ class ClassifierModule(lightning.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds data for export and resuming, in types that ``weights_only`` loading allows."""
         last = self.history[-1]
+        figures = {
+            "macro_f1": last.val_macro_f1,
+            "balanced_accuracy": last.val_balanced_accuracy,
+            "top5": last.val_top5,
+        }
         checkpoint[KEY] = {
             **self._facts,
             "schema": SCHEMA,
@@ -178,6 +214,7 @@ class ClassifierModule(lightning.LightningModule):
                 "top1": last.val_top1,
                 "images": int(self.confusion.sum()),
                 "peak_bytes": peak_bytes(self.device),
+                **{name: value for name, value in figures.items() if value is not None},
             },
             "history": [dataclasses.asdict(epoch) for epoch in self.history],
             "confusion": self.confusion,
@@ -188,9 +225,6 @@ class ClassifierModule(lightning.LightningModule):
         self.history = [Epoch(**epoch) for epoch in checkpoint[KEY]["history"]]
         self.confusion = checkpoint[KEY]["confusion"]
 
-    def _val_top1(self) -> float:
-        return float(self.confusion.trace() / self.confusion.sum())
-
 
 def peak_bytes(device: torch.device) -> int:
     """Returns the peak memory in bytes: of tensors on a GPU, else of this process."""
@@ -199,7 +233,7 @@ def peak_bytes(device: torch.device) -> int:
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def _taken(metric: MeanMetric) -> float:
+def _taken(metric: Metric) -> float:
     value = float(metric.compute())
     metric.reset()
     return value

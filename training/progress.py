@@ -89,8 +89,8 @@ class ProgressBar(lightning.Callback):
         epoch = module.history[-1]
         self._progress.console.print(
             f"epoch {epoch.epoch}/{trainer.max_epochs}: loss {epoch.loss:.3f}, "
-            f"top-1 {epoch.train_top1:.1%}, held-out top-1 {epoch.val_top1:.1%}, "
-            f"{epoch.images_per_second:,.0f} images/s"
+            f"top-1 {epoch.train_top1:.1%}, held-out top-1 {epoch.val_top1:.1%}, macro-F1 "
+            f"{epoch.val_macro_f1:.1%}, {epoch.images_per_second:,.0f} images/s"
         )
 
     def on_train_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:

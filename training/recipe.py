@@ -61,6 +61,16 @@ class Recipe:
     """Alpha of mixup's Beta distribution; 0 for no mixup."""
     cutmix: float = 0.0
     """Alpha of cutmix, likewise; if both are set, each batch gets one of them at random."""
+    class_weights: Literal["none", "balanced", "effective"] = "none"
+    """Weight of each class in the loss: balanced: the inverse of its number of training images;
+    effective: of its effective number, a weaker correction."""
+    effective_beta: float = 0.999
+    """Effective number of n images: (1 - beta^n) / (1 - beta); 0 weighs all classes alike."""
+    focal_gamma: float = 0.0
+    """Focal loss: exponent by which images that are classified well count less; 0 for none."""
+    sampler: Literal["shuffled", "balanced"] = "shuffled"
+    """Images of an epoch: shuffled: each once; balanced: as many of each class, so images of small
+    classes are repeated, augmented anew, and some of large ones left for other epochs."""
     teacher: str | None = None
     """Teacher for distillation: a registry name (with ImageNet weights), or a run's folder."""
     temperature: float = 20.0
@@ -101,9 +111,12 @@ class Recipe:
     start_dropout: float | None = None
     """Likewise."""
 
+    monitor: Literal["none", "top1", "macro_f1", "balanced_accuracy", "val_loss"] = "none"
+    """Held-out figure by which the best epoch is chosen, which is then kept; none: top1 with
+    patience, and without it the last epoch is kept."""
     patience: int | None = None
-    """Early stopping: stop after this many epochs without a better held-out top-1, and keep the
-    weights of the best epoch; None to train to the end and keep the last."""
+    """Early stopping: stop after this many epochs without a better figure (monitor), and keep the
+    weights of the best epoch; None to train to the end."""
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     """auto: bf16 on GPUs that have it, fp16 on other GPUs, fp32 on CPUs."""
     channels_last: bool = True
@@ -137,6 +150,11 @@ class Recipe:
             raise UserError(
                 f"accumulate is {self.accumulate}: it must divide batch_size, {self.batch_size}"
             )
+        if self.class_weights != "none" and self.sampler == "balanced":
+            raise UserError(
+                f"class_weights is {self.class_weights} and sampler is balanced: that corrects the "
+                "same imbalance twice; use one of them"
+            )
         if self.stages > self.epochs:
             raise UserError(f"stages is {self.stages}: more than the {self.epochs} epochs")
         if self.crop > self.resize:
@@ -148,6 +166,13 @@ class Recipe:
     def preprocess(self) -> Preprocess:
         """Returns the preprocessing for validation, calibration and serving."""
         return Preprocess(resize=self.resize, crop=self.crop, interpolation=self.interpolation)
+
+    @property
+    def chosen_by(self) -> str | None:
+        """Returns the figure by which the kept epoch is chosen; None if the last one is kept."""
+        if self.monitor != "none":
+            return self.monitor
+        return None if self.patience is None else "top1"
 
     @property
     def train_crops(self) -> set[int]:
@@ -185,6 +210,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "label_smoothing": (0, 1),
     "mixup": (0, _ANY),
     "cutmix": (0, _ANY),
+    "effective_beta": (0, 0.999999),
+    "focal_gamma": (0, _ANY),
     "crop": (1, _ANY),
     "train_crop": (1, _ANY),
     "min_scale": (0, 1),

@@ -8,6 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple
 
+TOP = 5  # k of top-5, which is computed for more than MANY classes
+MANY = 10
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Epoch:
@@ -19,6 +22,11 @@ class Epoch:
         train_top1: fraction of the augmented training images classified correctly, in [0, 1].
         val_loss: mean over the held-out images.
         val_top1: fraction of the held-out images classified correctly, in [0, 1].
+        val_macro_f1: mean of the F1 of the classes with held-out images, in [0, 1]. This and the
+            next are None in records of earlier versions.
+        val_balanced_accuracy: mean of their top-1.
+        val_top5: fraction of the held-out images whose class is among the five most likely; None
+            for ten classes or fewer.
         learning_rate: learning rate of the last step.
         images_per_second: training images per second, including loading and augmentation.
         train_seconds: duration of training.
@@ -34,6 +42,9 @@ class Epoch:
     images_per_second: float
     train_seconds: float
     val_seconds: float
+    val_macro_f1: float | None = None
+    val_balanced_accuracy: float | None = None
+    val_top5: float | None = None
 
     @property
     def seconds(self) -> float:
@@ -41,12 +52,36 @@ class Epoch:
         return self.train_seconds + self.val_seconds
 
 
+class Monitor(NamedTuple):
+    """A figure of an epoch by which the best one can be chosen."""
+
+    field: str
+    name: str
+    higher: bool  # whether a higher figure is better
+
+    def better(self, epoch: Epoch) -> float:
+        """Returns what is higher for a better epoch."""
+        value = float(getattr(epoch, self.field))
+        return value if self.higher else -value
+
+
+MONITORS = {
+    "top1": Monitor("val_top1", "held-out top-1", True),
+    "macro_f1": Monitor("val_macro_f1", "held-out macro-F1", True),
+    "balanced_accuracy": Monitor("val_balanced_accuracy", "held-out balanced accuracy", True),
+    "val_loss": Monitor("val_loss", "held-out loss", False),
+}
+"""The values of a recipe's ``monitor``, except ``none``."""
+
+
 def to_csv(epochs: Sequence[Epoch]) -> bytes:
-    """Returns a CSV file with a header and a line per epoch."""
+    """Returns a CSV file with a header and a line per epoch, without figures that none has."""
+    rows = [asdict(epoch) for epoch in epochs]
+    names = [each.name for each in fields(Epoch) if any(row[each.name] is not None for row in rows)]
     text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(Epoch)], lineterminator="\n")
+    writer = csv.DictWriter(text, names, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(asdict(epoch) for epoch in epochs)
+    writer.writerows(rows)
     return text.getvalue().encode()
 
 
@@ -77,6 +112,7 @@ class RunFacts:
         train_images: number of training images.
         val_images: number of held-out images that could be read.
         kept_epoch: epoch whose weights were kept, counted from 1.
+        chosen_by: name in MONITORS of the figure by which it was chosen; None for the last epoch.
         parameters: number of parameters of the network.
         device: device of the training: ``Intel Xeon, 2 threads``.
         precision: precision of the training.
@@ -110,3 +146,4 @@ class RunFacts:
     tested: Answers | None = None
     weights_top1: float | None = None
     data_path: str | None = None
+    chosen_by: str | None = None

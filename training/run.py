@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ from training.data import ImageData
 from training.identity import IMAGE_LIST, RUN_PLAN, changes
 from training.module import ClassifierModule
 from training.recipe import Recipe
+from training.records import Monitor
 from training.scan import NAMED, some
 
 LAST, BEST = "last.ckpt", "best.ckpt"
@@ -91,10 +93,11 @@ class PartialRun:
         if not all(isinstance(label, str) for label in plan["labels"]):
             raise _damaged(self.folder / RUN_PLAN, f"labels are {plan['labels']}")
         try:
-            Recipe(**plan["recipe"])
+            recipe = Recipe(**plan["recipe"])
         except TypeError as error:
             raise _damaged(self.folder / RUN_PLAN, first_line(error)) from error
-        return plan
+        # Fields that the version which wrote the plan did not have are at their defaults.
+        return plan | {"recipe": asdict(recipe)}
 
     def check_same(self, plan: dict[str, Any], images: bytes) -> None:
         """Raises UserError if the unfinished run has another plan or other images.
@@ -153,9 +156,14 @@ class PartialRun:
 
 
 class KeepEpochs(Checkpoint):
-    """Saves every epoch as ``last.ckpt`` and, if asked to, the best one as ``best.ckpt``."""
+    """Saves every epoch as ``last.ckpt``, and the best one as ``best.ckpt`` if it is to be kept.
 
-    def __init__(self, folder: Path, *, best: bool) -> None:
+    Args:
+        folder: folder of the run.
+        best: figure by which the best epoch is chosen; None to keep only the last.
+    """
+
+    def __init__(self, folder: Path, best: Monitor | None) -> None:
         super().__init__()
         self._folder = folder
         self._best = best
@@ -166,8 +174,10 @@ class KeepEpochs(Checkpoint):
         """Saves the epoch; all processes call it, only the first one writes."""
         trainer.save_checkpoint(self._folder / LAST)
         assert isinstance(module, ClassifierModule)
-        reached = [epoch.val_top1 for epoch in module.history]
-        if self._best and reached[-1] > max(reached[:-1], default=-1.0):
+        if self._best is None:
+            return
+        reached = [self._best.better(epoch) for epoch in module.history]
+        if reached[-1] > max(reached[:-1], default=-math.inf):
             trainer.save_checkpoint(self._folder / BEST)
 
 

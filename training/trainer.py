@@ -22,6 +22,7 @@ from core.machine import cpu_name
 from training.averaging import Averaging, PreciseBN
 from training.progress import ProgressBar
 from training.recipe import Recipe
+from training.records import MONITORS
 from training.run import KeepEpochs, PartialRun, WholeFileIO
 
 
@@ -40,18 +41,23 @@ class Accelerators:
 
 def make_trainer(recipe: Recipe, machine: Accelerators, partial: PartialRun) -> lightning.Trainer:
     """Returns the trainer of a run, which saves every epoch in the run's folder."""
+    best = MONITORS[recipe.chosen_by] if recipe.chosen_by else None
     callbacks: list[lightning.Callback] = [
         OwnSignals(),
         ProgressBar(cli.notes()),
-        KeepEpochs(partial.folder, best=recipe.patience is not None),
+        KeepEpochs(partial.folder, best),
     ]
     if recipe.ema is not None:
         callbacks.append(Averaging(recipe.ema))
     callbacks.append(PreciseBN(always=recipe.ema is not None))
     if recipe.patience is not None:
+        assert best is not None
         callbacks.append(
             EarlyStopping(
-                "val_top1", mode="max", patience=recipe.patience, check_on_train_epoch_end=True
+                best.field,
+                mode="max" if best.higher else "min",
+                patience=recipe.patience,
+                check_on_train_epoch_end=True,
             )
         )
     return lightning.Trainer(

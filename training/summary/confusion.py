@@ -7,6 +7,7 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import numpy as np
 
@@ -92,9 +93,16 @@ def wilson(right: int, images: int) -> tuple[float, float]:
 def chance(confusion: Matrix) -> str | None:
     """Returns a sentence if top-1 is not significantly better than chance, else None.
 
-    That is the case if its 95 % interval starts at or below the fraction of the largest class.
+    That is the case if its 95 % interval starts at or below the fraction of the largest class. A
+    network that was trained to tell small classes may do so at the cost of the largest, so the mean
+    over the classes of where their intervals start must then be at or below 1 / classes, too.
     """
-    images, largest = int(confusion.sum()), int(confusion.sum(axis=1).max())
+    totals = confusion.sum(axis=1)
+    images, largest = int(totals.sum()), int(totals.max())
+    pairs = zip(confusion.diagonal().tolist(), totals.tolist(), strict=True)
+    lows = [wilson(right, total)[0] for right, total in pairs if total]
+    if lows and fmean(lows) > 1 / len(lows):
+        return None
     return no_better_than_chance(int(confusion.trace()), images, largest)
 
 
@@ -126,15 +134,30 @@ def class_results(confusion: Matrix, labels: Sequence[str]) -> list[ClassResult]
     ]
 
 
+def macro_f1(results: Sequence[ClassResult]) -> float:
+    """Returns the mean of the F1 of the classes that have images; NaN without images."""
+    return _mean([result.f1 or 0.0 for result in results if result.images])
+
+
+def balanced_accuracy(results: Sequence[ClassResult]) -> float:
+    """Returns the mean of the top-1 of the classes that have images; NaN without images."""
+    return _mean([result.right / result.images for result in results if result.images])
+
+
+def _mean(values: Sequence[float]) -> float:
+    return fmean(values) if values else math.nan
+
+
 def per_class_csv(results: Sequence[ClassResult]) -> str:
-    """Returns a CSV line per class; top1 and precision in [0, 1], empty where there is none."""
+    """Returns a CSV line per class; fractions in [0, 1], empty where there is none."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    columns = ("class", "images", "right", "top1", "precision", "most_often_taken_for", "times")
-    writer.writerow(columns)
+    fractions = ("top1", "precision", "f1")
+    writer.writerow(("class", "images", "right", *fractions, "most_often_taken_for", "times"))
     for result in results:
         other = "" if result.taken_for is None else results[result.taken_for].label
-        shares = ("" if x is None else f"{x:.6f}" for x in (result.top1, result.precision))
+        values = (getattr(result, name) for name in fractions)
+        shares = ("" if value is None else f"{value:.6f}" for value in values)
         writer.writerow((result.label, result.images, result.right, *shares, other, result.times))
     return text.getvalue()
 

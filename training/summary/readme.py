@@ -7,15 +7,17 @@ from collections.abc import Iterable, Sequence
 
 from report.format import MISSING, duration, millions, number, percent, plural, points
 from report.markdown import escape, fenced, plain, table
-from training.records import Epoch, RunFacts
+from training.records import MONITORS, Epoch, RunFacts
 from training.summary.confusion import (
     FEW,
     PER_CLASS,
     ClassResult,
     Matrix,
+    balanced_accuracy,
     chance,
     class_results,
     confused_pairs,
+    macro_f1,
     shown_classes,
     wilson,
 )
@@ -29,6 +31,9 @@ _FIRST_FIELDS = (
     "learning_rate",
     "weight_decay",
     "label_smoothing",
+    "class_weights",
+    "focal_gamma",
+    "sampler",
     "mixup",
     "ema",
     "crop",
@@ -45,7 +50,7 @@ _EPOCH_COLUMNS = (
 )
 ALL_CLASSES = 20  # most classes for which the README lists all
 _WORST, _BEST, _PAIRS = 10, 3, 10  # numbers of classes listed otherwise, and of confused pairs
-_CLASS_COLUMNS = ("class", "images", "right", "top-1", "precision", "most often taken for")
+_CLASS_COLUMNS = ("class", "images", "right", "top-1", "precision", "F1", "most often taken for")
 _PAIR_COLUMNS = ("true class", "taken for", "images", "share of the true class")
 
 
@@ -57,12 +62,16 @@ def readme(facts: RunFacts, epochs: Sequence[Epoch], confusion: Matrix) -> str:
     lines = [
         f"# {escape(facts.model)} on {escape(facts.data)}: {_final(facts, results)}",
         "",
-        *_opening(facts, results),
+        *_opening(facts, results, epochs[facts.kept_epoch - 1]),
         "",
         *(["## Know this first", "", *known_first, ""] if known_first else []),
         f"![Loss, top-1 and learning rate over the epochs]({CURVES})",
         "",
-        *table(_EPOCH_COLUMNS, _epoch_rows(facts.kept_epoch, epochs), numeric=_EPOCH_COLUMNS[1:]),
+        *table(
+            _EPOCH_COLUMNS,
+            _epoch_rows(facts.kept_epoch, epochs, facts.chosen_by),
+            numeric=_EPOCH_COLUMNS[1:],
+        ),
         "",
         "Training figures are of the images as they were augmented, while the weights still "
         "changed; held-out figures are of the plain images after the epoch. So training can look "
@@ -142,7 +151,7 @@ def _totals(results: Sequence[ClassResult]) -> tuple[int, int]:
     return sum(result.right for result in results), sum(result.images for result in results)
 
 
-def _opening(facts: RunFacts, results: Sequence[ClassResult]) -> list[str]:
+def _opening(facts: RunFacts, results: Sequence[ClassResult], kept: Epoch) -> list[str]:
     right, images = _totals(results)
     what = (
         f"An image classifier for {plural(len(results), 'class', 'classes')}: the network "
@@ -156,10 +165,31 @@ def _opening(facts: RunFacts, results: Sequence[ClassResult]) -> list[str]:
         f"{what} It classifies {right:,} of {plural(images, 'held-out image')} correctly. Always "
         f"answering the largest class would get {percent(largest / images)}.",
         "",
+        f"With every class counting the same, whatever its number of images: "
+        f"{', '.join(_macro(results, kept))}.{_chosen(facts)}",
+        "",
         *_tested(facts),
         "The interval (Wilson's) covers the chance of which images were held out, nothing else: "
         "images from another camera or place can do worse.",
     ]
+
+
+def _macro(results: Sequence[ClassResult], kept: Epoch) -> list[str]:
+    figures = [
+        f"macro-F1 {percent(macro_f1(results))}",
+        f"balanced accuracy {percent(balanced_accuracy(results))}",
+    ]
+    if kept.val_top5 is not None:
+        figures.append(f"and, of all images, top-5 {percent(kept.val_top5)}")
+    return figures
+
+
+def _chosen(facts: RunFacts) -> str:
+    """Returns a sentence on how the kept epoch was chosen, if it was, else nothing."""
+    if facts.chosen_by is None:
+        return ""
+    best = MONITORS[facts.chosen_by].name
+    return f" Epoch {facts.kept_epoch} was kept, as it has the best {best}."
 
 
 def _tested(facts: RunFacts) -> list[str]:
@@ -174,10 +204,10 @@ def _tested(facts: RunFacts) -> list[str]:
     ]
 
 
-def _epoch_rows(kept_epoch: int, epochs: Sequence[Epoch]) -> list[list[str]]:
+def _epoch_rows(kept_epoch: int, epochs: Sequence[Epoch], chosen_by: str | None) -> list[list[str]]:
     """Returns the table rows of the kept epoch, and of the best if it is another one."""
     kept = epochs[kept_epoch - 1]
-    best = best_epoch(epochs, kept)
+    best = best_epoch(epochs, kept, chosen_by)
     rows = [("kept", kept)] if best is kept else [("best", best), ("kept", kept)]
     return [
         [
@@ -215,14 +245,14 @@ def findings(
 ) -> Iterable[str]:
     """Yields the warnings at the start of the README."""
     kept = epochs[facts.kept_epoch - 1]
-    best = best_epoch(epochs, kept)
+    best = best_epoch(epochs, kept, facts.chosen_by)
     for doubt in doubts(facts, epochs, confusion):
         yield f"**{doubt[0].upper()}{doubt[1:]}.**"
     if best is not kept:
         yield (
             f"**Epoch {kept.epoch}, which was kept, is not the best.** Epoch {best.epoch} reached "
             f"{percent(best.val_top1)} held-out top-1, {points(best.val_top1 - kept.val_top1)} "
-            "more. Early stop (patience, in the recipe) would have kept it."
+            "more. --recipe.monitor top1 would have kept it."
         )
     gap = kept.train_top1 - kept.val_top1
     if gap > OVERFITS and not chance(confusion):
@@ -254,16 +284,20 @@ def doubts(facts: RunFacts, epochs: Sequence[Epoch], confusion: Matrix) -> Itera
         )
 
 
-def best_epoch(epochs: Sequence[Epoch], kept: Epoch) -> Epoch:
-    """Returns the epoch with the highest held-out top-1; of ties, the kept one, else the first."""
-    return max([kept, *epochs], key=lambda epoch: epoch.val_top1)
+def best_epoch(epochs: Sequence[Epoch], kept: Epoch, chosen_by: str | None = None) -> Epoch:
+    """Returns the best epoch; of ties, the kept one, else the first.
+
+    It is the kept one if that was chosen, by whichever figure, else that with the best top-1.
+    """
+    return kept if chosen_by else max([kept, *epochs], key=MONITORS["top1"].better)
 
 
 def class_lines(results: Sequence[ClassResult]) -> list[str]:
     """Returns Markdown on every class, or on the worst and the best where there are many."""
     meaning = (
         "Top-1 of a class, its recall, is the share of its images classified correctly. "
-        "Precision is the share of the images given its name that bear it. All classes are in "
+        "Precision is the share of the images given its name that bear it. F1 is the harmonic mean "
+        "of the two. All classes are in "
         f"[{PER_CLASS}]({PER_CLASS})."
     )
     if len(results) <= ALL_CLASSES:
@@ -296,10 +330,11 @@ def _class_table(rows: Iterable[ClassResult], results: Sequence[ClassResult]) ->
                 f"{row.right:,}",
                 number(row.top1, percent),
                 "never answered" if row.precision is None else percent(row.precision),
+                number(row.f1, percent),
                 "none" if other is None else f"{escape(other)} ({plural(row.times, 'time')})",
             ]
         )
-    return table(_CLASS_COLUMNS, cells, numeric=_CLASS_COLUMNS[1:5])
+    return table(_CLASS_COLUMNS, cells, numeric=_CLASS_COLUMNS[1:6])
 
 
 def pair_lines(confusion: Matrix, results: Sequence[ClassResult]) -> list[str]:
