@@ -97,12 +97,12 @@ class Run(GridFlags):
             save=lambda sweep: write_sweep(sweep, self.out),
         )
         write_sweep(sweep, self.out)
-        sweep = sweep.only(self.model, self.data)
+        sweep = sweep.only(self.model, self.data).of(grid.network)
         if not self.quick:
             graphs, threads = load_graphs(grid), min(grid.threads)
             profile(graphs, grid.batches, threads, self.out, sweep=sweep, fresh=self.fresh)
         for chosen in pick_all(sweep).values():
-            write_pick(sweep, chosen, self.artifacts)
+            write_pick(sweep, chosen, grid.artifacts)
         show(sweep, self.out, every=self.all)
 
 

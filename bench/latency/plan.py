@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from artifact.artifact import Artifact
 from artifact.formats import artifact_names
 from artifact.runtimes.base import list_runtimes
+from artifact.validation import ArtifactError
 from bench.latency.record import is_asked
 from core.cores import usable_cores
 from core.errors import UserError, closest
@@ -20,6 +23,7 @@ class Grid:
 
     Attributes:
         artifacts: folder of all artifacts.
+        network: only the artifacts in this folder inside it; None for all.
         model: only this network; None for all.
         data: only artifacts for this data; None for all.
         batches: batch sizes.
@@ -29,6 +33,7 @@ class Grid:
     """
 
     artifacts: Path
+    network: str | None = None
     model: str | None = None
     data: str | None = None
     batches: tuple[int, ...] = (1, 8)
@@ -58,13 +63,32 @@ class GridFlags:
     data: str | None = None
     """Only artifacts for this data; all if left out."""
     artifacts: Path = Path("artifacts")
-    """Folder of all artifacts."""
+    """Folder of all artifacts, or of one network's."""
     out: Path = Path("reports")
     """Folder of the records and the report."""
 
     def grid(self, **asked: Any) -> Grid:
         """Returns the grid with these flags and further fields of :class:`Grid`."""
-        return Grid(artifacts=self.artifacts, data=self.data, **asked)
+        root, network = _split(self.artifacts)
+        return Grid(artifacts=root, network=network, data=self.data, **asked)
+
+
+def _split(folder: Path) -> tuple[Path, str | None]:
+    """Returns the folder of all artifacts that ``folder`` is in, and its name there.
+
+    The name is None where ``folder`` is that of all artifacts itself.
+    """
+    names = artifact_names()
+    own = [path for path in sorted(folder.glob("*")) if path.name in names]
+    if not own:
+        return folder, None
+    folder, depth = folder.resolve(), 1  # "." has no name
+    with suppress(ArtifactError):  # its row will say why
+        artifact = Artifact.load(own[0])
+        named = Path(f"{artifact.model}-{artifact.data}").parts  # timm/... are two
+        depth = len(named) if folder.parts[-len(named) :] == named else 1
+    root = folder.parents[depth - 1]
+    return root, folder.relative_to(root).as_posix()
 
 
 def find_artifacts(grid: Grid) -> list[Path]:
@@ -75,7 +99,9 @@ def find_artifacts(grid: Grid) -> list[Path]:
     """
     names = set(artifact_names())
     every = sorted(
-        path for path in grid.artifacts.rglob("*") if path.is_dir() and path.name in names
+        path
+        for path in (grid.artifacts / (grid.network or "")).rglob("*")
+        if path.is_dir() and path.name in names
     )
     if not every:
         raise UserError(

@@ -200,6 +200,11 @@ class Sweep:
             )
         return replace(self, rows=rows)
 
+    def of(self, network: str | None) -> Sweep:
+        """Returns the sweep of only the artifacts in this folder; None for all."""
+        rows = tuple(row for row in self.rows if network in (None, row.network))
+        return replace(self, rows=rows)
+
     def measured(
         self, network: str | None = None, batch: int | None = None, threads: int | None = None
     ) -> list[Row]:

@@ -10,6 +10,7 @@ import bench.latency.measure
 from artifact.artifact import Artifact
 from artifact.store import read_pick
 from bench.latency.command import Report, Run
+from bench.latency.record import read_sweep
 
 
 def test_run_measures_picks_and_reports(
@@ -39,6 +40,28 @@ def test_run_measures_picks_and_reports(
     assert choice.runtime == "ort-cpu"
     Report(out=out)()
     assert capsys.readouterr().out == printed  # the same rows say the same again
+
+
+@pytest.mark.parametrize("network", ["tiny-toy", "timm/tiny-toy"])
+def test_the_folder_of_one_network_is_measured_alone_and_by_its_name(
+    network: str,
+    tmp_path: Path,
+    make_artifact: Callable[..., Artifact],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = make_artifact(network).path.parent
+    make_artifact("other-toy")
+    monkeypatch.setattr(bench.latency.measure, "list_runtimes", lambda *_: ["ort-cpu"])
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.chdir(folder)
+    Run(artifacts=Path(), out=tmp_path / "reports", quick=True)()
+    printed = capsys.readouterr().out
+    assert f"{network} is best served as onnx-fp32 in ort-cpu" in printed
+    assert "other-toy" not in printed
+    assert read_pick(folder) is not None
+    (row,) = read_sweep(tmp_path / "reports").rows
+    assert row.folder == f"{network}/onnx-fp32"  # as where all networks are measured
 
 
 @pytest.mark.parametrize(
