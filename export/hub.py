@@ -18,6 +18,11 @@ _MODEL = f"{TIMM}hf-hub:"
 # A Path has one slash where the command line had two.
 _ADDRESS = re.compile(r"hf:/{1,2}([\w.-]+/[\w.-]+)(?:@([\w.-]+))?(?:/(.+))?", re.ASCII)
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+# Arguments of timm.create_model without effect on weights that are there: the images say the size,
+# the last layer the classes, and the others are for training. push_to_hf_hub writes all of them.
+_IDLE = {"img_size", "num_classes", "bn_momentum", "weight_init"}
+_IDLE |= {f"{kind}_rate" for kind in ("drop", "drop_path", "drop_block")}
+_IDLE |= {f"{kind}_drop_rate" for kind in ("attn", "patch", "pos", "proj")}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,9 +128,15 @@ def _config(path: Path, repo: str) -> dict[str, Any]:
         raise UserError(
             f"hf://{repo}: its config.json is none of timm ({first_line(error)})"
         ) from None
-    if others := arguments.keys() - {"img_size"}:  # the size is that of the images
+    built = [
+        f"{name}={value!r}"
+        for name, value in arguments.items()
+        if name not in _IDLE and value is not None and (name, value) != ("in_chans", 3)
+    ]
+    if built:
         raise UserError(
-            f"hf://{repo}: its network is built with {', '.join(sorted(others))}, which is not "
-            "supported; export it from Python: pocketnets.export(module)"
+            f"hf://{repo}: its network is built with {', '.join(built)}, which is not supported; "
+            f"export it from Python: pocketnets.export(timm.create_model('hf-hub:{repo}', "
+            "pretrained=True), ...)"
         )
     return {"form": form, "labels": labels, "architecture": architecture}

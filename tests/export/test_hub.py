@@ -50,6 +50,8 @@ def config(**changes: Any) -> bytes:
         "pretrained_cfg": form,
         "label_names": list(CLASSES),
         "label_descriptions": described,
+        # of timm.create_model, as push_to_hf_hub writes them
+        "model_args": {"num_classes": len(CLASSES), "drop_rate": 0.2, "in_chans": 3},
     }
     return json.dumps(said | changes).encode()
 
@@ -99,9 +101,9 @@ REFUSED: dict[str, tuple[dict[str, bytes], str, str]] = {
     "no weights": ({"me/none/config.json": config()}, "hf://me/none", "has no model.safetensors"),
     "no such file": ({}, "hf://me/pets/best.pt", "has no best.pt"),
     "arguments": (
-        {"me/pets/config.json": config(model_args={"drop_rate": 0.5})},
+        {"me/pets/config.json": config(model_args={"drop_rate": 0.5, "global_pool": "max"})},
         "hf://me/pets",
-        "is built with drop_rate",
+        "is built with global_pool='max', which",
     ),
     "config": ({"me/pets/config.json": b'{"architecture"'}, "hf://me/pets", "none of timm"),
     "not an address": ({}, "hf://pets", "hf://OWNER/REPO"),
