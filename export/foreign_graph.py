@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,12 +18,14 @@ from export.free_batch import BATCH, keeps_images_apart
 from export.to_onnx import INPUT, OPSET, OUTPUT
 
 _OLDEST = 13  # opset: from here on the quantizer takes every operator per channel
+_QUANTIZED = re.compile("Quantize|QLinear|Integer$|QGemm|QAttention")  # ONNX's, ONNX Runtime's
 _VIEWS = (
     "Identity",
     "Reshape",
     "Flatten",
     "Squeeze",
 )  # what may follow a Softmax and change nothing
+FLOAT = "give the network in float, as it was before: int8 is made here, through its gates"
 LEAST = 1e-30  # of probabilities
 _ADDED = "pocketnets/"  # what the names of added nodes begin with
 
@@ -104,7 +107,7 @@ def given_graph(path: Path, model: Any) -> GivenGraph:
     """Returns the classifier that ``model``, from the file at ``path``, is.
 
     Raises:
-        UserError: it is none of RGB images with one input and one output of floats.
+        UserError: it is none of RGB images with one input and one output of floats, or quantized.
     """
     constants = {tensor.name for tensor in model.graph.initializer}
     inputs = [end for end in model.graph.input if end.name not in constants]
@@ -127,6 +130,9 @@ def given_graph(path: Path, model: Any) -> GivenGraph:
             f"{path}: ends in a Sigmoid, one yes or no for each class; a classifier here tells "
             "one class of many"
         )
+    operators = {node.op_type for node in model.graph.node}
+    if quantized := sorted(name for name in operators if _QUANTIZED.search(name)):
+        raise UserError(f"{path}: is quantized ({', '.join(quantized)}); {FLOAT}")
     _, classes = _dims(path, model.graph.output[0], 2, "logits")
     if classes is None:
         raise UserError(f"{path}: {model.graph.output[0].name} does not say how many classes")

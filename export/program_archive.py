@@ -21,6 +21,7 @@ import torch
 from torch.export import ExportedProgram
 
 from core.errors import UserError, first_line
+from export.foreign_graph import FLOAT
 
 _EXPANSION = 8  # weights hardly compress: an archive that unpacks to more is a bomb
 _MODEL = "models/model.json"
@@ -51,7 +52,10 @@ _REMEDY = (
 
 
 class _Refused(Exception):
-    """What is in the way, in words."""
+    """What is in the way, in words, and what to do then."""
+
+    def __init__(self, why: str, remedy: str = _REMEDY) -> None:
+        super().__init__(f"{why}; {remedy}")
 
 
 def load_program(path: Path) -> ExportedProgram:
@@ -66,7 +70,7 @@ def load_program(path: Path) -> ExportedProgram:
     try:
         content = _harmless(path)
     except _Refused as why:
-        raise UserError(f"{path}: {why}; {_REMEDY}") from None
+        raise UserError(f"{path}: {why}") from None
     except Exception as error:  # of the archive, of JSON, of a field that is missing
         raise UserError(f"{path}: not a whole exported program ({first_line(error)})") from None
     try:
@@ -145,6 +149,8 @@ def _cleaned(value: Any, key: str = "") -> Any:
 
 def _word(text: str, key: str = "") -> str:
     if key == "target" and text.startswith(("torch.", "_operator", "math", "#")):
+        if "quantize" in text:  # also one of aten: fake_quantize_per_tensor_affine
+            raise _Refused(f"is quantized (it calls {_shown(text)})", FLOAT)
         if not _OPERATOR.fullmatch(text) and not _ARITHMETIC.fullmatch(text):
             raise _Refused(f"calls {_shown(text)}, which is no operator of aten")
         return text

@@ -10,6 +10,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 from onnxruntime import InferenceSession
+from onnxruntime.quantization import quantize_dynamic
 from PIL import Image
 
 from artifact.artifact import Artifact
@@ -234,6 +235,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "mixing": (lambda: mixing("net.onnx"), "batch cannot be freed"),
     "free size": (lambda: save("net.onnx", side="side"), "give --size, as in training"),
     "labels": (lambda: Path("labels.txt").write_text("cat") and save("net.onnx"), "1 names"),
+    "int8": (lambda: quantize_dynamic(save("net.onnx"), "net.onnx"), "is quantized.*in float"),
 }
 
 

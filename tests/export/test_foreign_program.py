@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.ao.quantization.fx._decomposed  # names its operators
 from torch import nn
 
 from artifact.artifact import Artifact
@@ -60,6 +61,15 @@ class Mixing(Small):
 class Two(Small):
     def forward(self, images: torch.Tensor) -> Any:
         return super().forward(images), images
+
+
+class Quantized(Small):
+    """The logits of :class:`Small` by way of int8, as torchao's ``convert_pt2e`` writes it."""
+
+    def forward(self, images: torch.Tensor) -> Any:
+        int8 = (0.1, 0, -128, 127, torch.int8)
+        values = torch.ops.quantized_decomposed.quantize_per_tensor(super().forward(images), *int8)
+        return torch.ops.quantized_decomposed.dequantize_per_tensor(values, *int8)
 
 
 class Exp(nn.Module):
@@ -197,6 +207,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "training": (lambda: save(Small(), train=True), "call network.eval"),
     "mixing": (lambda: save(Mixing(), batch=2), "batch cannot be freed"),
     "labels": (lambda: Path("labels.txt").write_text("cat") and save_plain(), "1 names"),
+    "int8": (lambda: save(Quantized()), "is quantized.*in float"),
 }
 
 
