@@ -12,7 +12,7 @@ from torch import nn
 from core.errors import UserError
 from core.lazy import resolve
 from models.closest_network import closest_network
-from models.registry import TIMM, build_model
+from models.registry import TIMM, build_model, find_model
 from models.saved_weights import SavedWeights, Tensors
 from models.weight_places import Place, inside, on_meta, places, probe
 
@@ -55,6 +55,12 @@ def fit_weights(
     misfit = _misfit(tensors, on_meta(model, classes, size) if classes else expected)
     if misfit:
         if (found := _converted(model, saved, place, size)) is None:
+            if size and classes and not _misfit(tensors, on_meta(model, classes)):
+                raise UserError(
+                    f"{saved.path}: its weights fit {model} at its own size, of "
+                    f"{find_model(model).native_size} pixels, and timm resamples them to no other: "
+                    f"{misfit}; leave out --size {size}"
+                )
             raise UserError(
                 f"{saved.path}: its weights do not fit {model}: {misfit}; "
                 f"{closest_network(model, saved, place)}"

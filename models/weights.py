@@ -70,7 +70,8 @@ def imagenet_classifier(
     except RuntimeError as error:
         reason = textwrap.shorten(str(error), 300)
         raise WeightsUnavailable(
-            f"{name}: its published weights do not fit a network of {classes} classes ({reason})"
+            f"{name}: its published weights do not fit a network of {classes} classes"
+            f"{f' for images of {size} pixels' if size else ''} ({reason})"
         ) from None
     return Classifier(backbone, mean=weights.mean, std=weights.std)
 

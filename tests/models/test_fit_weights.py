@@ -177,6 +177,14 @@ def test_position_embeddings_are_resampled_to_another_size(vit: Weights, tmp_pat
         torch.testing.assert_close(found.network(images), expected.eval()(images))
 
 
+def test_what_timm_does_not_resample_is_one_line(tmp_path: Path) -> None:
+    network = timm.create_model("levit_128s", num_classes=CLASSES)  # has tables of attention biases
+    with pytest.raises(UserError, match=r"size, of 224 pixels.* leave out --size 256") as error:
+        fitted(network.state_dict(), tmp_path, model="timm/levit_128s", size=256)
+    assert "attention_biases is [4, 196] and not [4, 256]" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
 def test_weights_that_were_trained_at_the_size_are_taken_as_they_are(tmp_path: Path) -> None:
     network = timm.create_model(VIT, num_classes=CLASSES, img_size=96)
     found = fitted(network.state_dict(), tmp_path, model=f"timm/{VIT}", size=96)
