@@ -13,7 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,14 @@ def flags(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Returns :data:`FLAGS`, and those that name a folder with the images of :func:`few`."""
     folder = write_images(few(), tmp_path_factory.mktemp("data"))
     return [*FLAGS, "--data", str(folder)]
+
+
+@pytest.fixture
+def without_summary() -> Iterator[None]:
+    """Leaves out the README of a run and its pictures, which take longer than one so short."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.fit.write_summary", lambda *_: None)
+        yield
 
 
 def curve(run: Path) -> list[dict[str, float]]:
@@ -175,6 +183,7 @@ class Refusing:
         return int(self._file.write(content))
 
 
+@pytest.mark.usefixtures("without_summary")
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EROFS, errno.EDQUOT])
 def test_what_a_disk_refuses_leaves_the_last_whole_epoch(
     here: Path, monkeypatch: pytest.MonkeyPatch, error: int
@@ -341,6 +350,7 @@ def test_a_loss_that_is_no_number_ends_the_run(here: Path) -> None:
         fit("resnet14", few(), recipe)
 
 
+@pytest.mark.usefixtures("without_summary")
 def test_early_stop_keeps_the_best_epoch(here: Path) -> None:
     recipe = Recipe(
         epochs=30, batch_size=64, learning_rate=0.1, optimizer="sgd", schedule="constant",
@@ -370,6 +380,7 @@ def test_other_ways_to_train_learn_too(here: Path, fields: dict[str, Any]) -> No
     assert ("bf16-mixed" if "precision" in fields else "32-true") in shown
 
 
+@pytest.mark.usefixtures("without_summary")
 def test_clipping_bounds_a_step(here: Path) -> None:
     def moved(**fields: Any) -> float:
         recipe = dataclasses.replace(
