@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -30,12 +31,21 @@ def paint(folder: Path, shades: range) -> None:
         Image.new("RGB", (9, 9), (shade % 256, len(folder.name), 9)).save(folder / f"{shade}.png")
 
 
-@pytest.fixture
-def pets(here: Path) -> Path:
-    """Returns a folder of two classes, twenty images each, on which a network was trained."""
+@pytest.fixture(scope="module")
+def trained_on_pets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained_on_pets")
     for label in ("cat", "puppy"):
-        paint(here / "pets" / label, range(20))
-    train(load_data("pets"))
+        paint(folder / "pets" / label, range(20))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        train(load_data("pets"))
+    return folder
+
+
+@pytest.fixture
+def pets(here: Path, trained_on_pets: Path) -> Path:
+    """Returns a folder of two classes, twenty images each, on which a network was trained."""
+    shutil.copytree(trained_on_pets, here, dirs_exist_ok=True)
     return here / "pets"
 
 

@@ -46,9 +46,11 @@ def threads() -> Iterator[ThreadPool]:
 
 
 def exported(folder: Path) -> Outcome:
+    network = load_network("mobilenet_v3", "digits")
+    network = dataclasses.replace(network, held_out=network.held_out[:64])  # run one by one
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("export.build.ARTIFACTS", folder)
-        (outcome,) = build_artifacts(load_network("mobilenet_v3", "digits"), [NAME])
+        (outcome,) = build_artifacts(network, [NAME])
     return outcome
 
 

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from few_digits import few_digits
 from torch import nn
 
 from core.errors import UserError
 from training.checkpoint import checkpoint_path, load_checkpoint, run_folder
-from training.datasets import load_data
 from training.fit import fit
 from training.networks import DistillationLoss, load_teacher
 from training.recipe import Recipe
@@ -41,7 +41,7 @@ def test_the_loss_by_hand() -> None:
 
 
 def test_a_run_learns_from_another(in_trained: Path, tmp_path: Path) -> None:
-    data = load_data("digits")
+    data = few_digits("digits", train=192, val=40)
     teacher = load_teacher(str(TEACHER), data.labels, [32])
     assert not teacher.training
     assert not any(parameter.requires_grad for parameter in teacher.parameters())
