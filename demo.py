@@ -43,6 +43,8 @@ class Demo:
 
     seconds: float = 3.0
     """Of measuring each artifact in each runtime; 0.2 is enough for a first look."""
+    epochs: int | None = None
+    """Of training; 4 are enough for a first look. Default: those of the recipe."""
 
 
 def main() -> None:
@@ -51,7 +53,9 @@ def main() -> None:
     plan = Plan(seconds=flags.seconds, limit=flags.seconds)  # refuses a bad number, before training
     started = time.monotonic()
     which = ["--model", MODEL, "--data", DATA]
-    step("1/4 train", "training", *which, "--fresh")  # a demo that was stopped may be repeated
+    epochs = [] if flags.epochs is None else ["--recipe.epochs", f"{flags.epochs}"]
+    # --fresh: a demo that was stopped may be repeated
+    step("1/4 train", "training", *which, "--fresh", *epochs)
     step("2/4 export", "export", "run", *which)
     measured = ["--seconds", f"{plan.seconds:g}", "--limit", f"{plan.limit:g}"]
     step("3/4 bench", "bench", "run", *which, *measured)
