@@ -14,9 +14,8 @@ from bench.device.record import FILE, write_turns
 from bench.device.sections import show_phone
 from bench.device.tools import TOOLS, check_tool
 from bench.experiment import this_machine
-from bench.latency.plan import GridFlags
+from bench.latency.plan import GridFlags, PlanFlags
 from bench.latency.record import set_aside, write_sweep
-from bench.measure.timing import Plan
 from core.cli import notes
 from core.conditions import now
 from core.errors import UserError
@@ -25,11 +24,12 @@ _WARMER = 5.0  # degrees Celsius above the temperature at the start of the run
 
 
 @dataclass(frozen=True, kw_only=True)
-class Device(GridFlags):
+class Device(GridFlags, PlanFlags):
     """Measure artifacts on a phone through adb, with the benchmark tools of the runtimes.
 
     Each tool is a program for Android, given by its path; without it, artifacts of its format are
-    listed as not measured. docs/phone.md says where to get the tools.
+    listed as not measured. docs/phone.md says where to get the tools. A turn is a process on the
+    phone.
     """
 
     adb: tuple[str, ...] = ()
@@ -52,16 +52,6 @@ class Device(GridFlags):
     """Batch sizes."""
     threads: tuple[int, ...] = (1,)
     """CPU threads inside one call; each of several numbers is measured."""
-    count: int = 100
-    """Least number of calls of a candidate."""
-    seconds: float = 3.0
-    """Least total time of a candidate's calls, in seconds."""
-    limit: float = 3.0
-    """Total time in seconds at which a slow candidate stops with fewer calls."""
-    rounds: int = 12
-    """Number of rounds; each candidate has a turn in each, in a process on the phone."""
-    seed: int = 0
-    """Random seed of the order of the turns."""
     cool: float | None = None
     """Highest temperature of the processor at the start of a turn, in degrees Celsius; if left
     out, 5 more than at the start of the run, so let the phone cool down first."""
@@ -81,13 +71,7 @@ class Device(GridFlags):
                 f"batches are {list(self.batches)}, threads {list(self.threads)}: "
                 "each must be at least 1"
             )
-        plan = Plan(
-            count=self.count,
-            seconds=self.seconds,
-            limit=self.limit,
-            rounds=self.rounds,
-            seed=self.seed,
-        )
+        plan = self.plan()
         wish = self.wish()
         serial = self.adb[0] if self.adb else None
         if self.dry_run:

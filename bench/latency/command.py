@@ -15,7 +15,7 @@ from bench.latency.compare import Again, Change, Comparison, Verdict, compare, r
 from bench.latency.measure import run_sweep
 from bench.latency.pareto import RatedRow
 from bench.latency.pick import Goal, choose, pick_all, seconds, write_pick, write_winner
-from bench.latency.plan import GridFlags
+from bench.latency.plan import GridFlags, PlanFlags
 from bench.latency.record import earlier_sweep, p50, read_sweep, title, write_sweep
 from bench.latency.sections import show
 from bench.layers.explanation import load_graphs, profile
@@ -36,7 +36,7 @@ _COUNTED: dict[Verdict, str] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run(GridFlags):
+class Run(GridFlags, PlanFlags):
     """Measure every artifact in every runtime, pick the fastest to serve, write the report.
 
     `bench device` measures on a phone; `bench device --help` lists its flags.
@@ -52,16 +52,6 @@ class Run(GridFlags):
     """Only these runtimes; all if left out."""
     compile: bool = False
     """Measure torch-compile, too: compiling a network for a batch size takes minutes."""
-    count: int = 100
-    """Least number of samples of a candidate."""
-    seconds: float = 3.0
-    """Least total time of a candidate's samples, in seconds."""
-    limit: float = 3.0
-    """Total time in seconds at which a slow candidate stops with fewer samples."""
-    rounds: int = 12
-    """Number of rounds; each candidate has a turn in each."""
-    seed: int = 0
-    """Random seed of the order of the turns."""
     fresh: bool = False
     """Measure all candidates again; otherwise rows of the same artifacts are reused."""
     all: bool = False
@@ -72,13 +62,7 @@ class Run(GridFlags):
 
     def __call__(self) -> None:
         """Measures, writes the report, and prints a table and the path of the report."""
-        plan = Plan(
-            count=self.count,
-            seconds=self.seconds,
-            limit=self.limit,
-            rounds=self.rounds,
-            seed=self.seed,
-        )
+        plan = self.plan()
         if self.quick:
             plan = dataclasses.replace(plan, count=30, seconds=0.1, limit=0.2, rounds=5)
         quick = tuple(name for name, spec in RUNTIMES.items() if spec.quick)

@@ -12,6 +12,7 @@ from artifact.formats import artifact_names
 from artifact.runtimes.base import list_runtimes
 from artifact.validation import ArtifactError
 from bench.latency.record import is_asked
+from bench.measure.timing import Plan
 from core.cores import usable_cores
 from core.errors import UserError, closest
 from core.names import canonical_name
@@ -89,6 +90,32 @@ def _split(folder: Path) -> tuple[Path, str | None]:
         depth = len(named) if folder.parts[-len(named) :] == named else 1
     root = folder.parents[depth - 1]
     return root, folder.relative_to(root).as_posix()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanFlags:
+    """Flags that say how much to measure of each candidate; see :class:`Plan`."""
+
+    count: int = 100
+    """Least number of samples of a candidate."""
+    seconds: float = 3.0
+    """Least total time of a candidate's samples, in seconds."""
+    limit: float = 3.0
+    """Total time in seconds at which a slow candidate stops with fewer samples."""
+    rounds: int = 12
+    """Number of rounds; each candidate has a turn in each."""
+    seed: int = 0
+    """Random seed of the order of the turns."""
+
+    def plan(self) -> Plan:
+        """Returns the plan with these flags."""
+        return Plan(
+            count=self.count,
+            seconds=self.seconds,
+            limit=self.limit,
+            rounds=self.rounds,
+            seed=self.seed,
+        )
 
 
 def find_artifacts(grid: Grid) -> list[Path]:
