@@ -158,7 +158,7 @@ FORMATS.register(
         name="executorch",
         files=("model.pte",),
         max_bytes=2 << 30,
-        schemes={"fp32": "fp32"},
+        schemes={"fp32": "fp32", "int8": "int8"},
         proving_runtime="executorch",
         build="export.to_executorch:build",
         require="export.executorch_cpu:require",

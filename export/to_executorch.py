@@ -1,13 +1,15 @@
-"""The .pte file of an ExecuTorch artifact: the network lowered to XNNPACK."""
+"""The .pte file of an ExecuTorch artifact: the network, or its int8 graph, lowered to XNNPACK."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
 
+import onnx
 import torch
 
 from artifact.artifact import Artifact
+from export.graph_network import to_network
 from export.network import rebuild
 from models.inference_form import inference_form
 
@@ -16,18 +18,20 @@ def build(draft: Artifact, graph: bytes, batches: Sequence[int]) -> Artifact:
     """Returns ``draft`` with its .pte file in its folder.
 
     Args:
-        draft: the artifact, in float32.
-        graph: serialized ``ModelProto``; not read, as ExecuTorch takes networks of torch alone.
+        draft: the artifact.
+        graph: serialized ``ModelProto``, in QDQ form for an int8 artifact. That of a float32 one is
+            not read, as ExecuTorch takes what torch exports.
         batches: sizes to optimise for; the program is for one image, for which memory is planned.
 
     Raises:
-        UserError: the network is not torch's, but an ONNX graph, or no file keeps its weights.
+        UserError: the network of a float32 artifact is not torch's, but an ONNX graph, or no file
+            keeps its weights; torch has no form of a node of an int8 graph.
     """
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
 
     side = draft.preprocess.crop
-    network = inference_form(rebuild(draft)).eval()
+    network = _network(draft, graph)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations inside these libraries
         program = torch.export.export(
@@ -36,3 +40,9 @@ def build(draft: Artifact, graph: bytes, batches: Sequence[int]) -> Artifact:
         lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
         draft.model_file.write_bytes(lowered.to_executorch().buffer)
     return draft
+
+
+def _network(draft: Artifact, graph: bytes) -> torch.nn.Module:
+    if draft.precision == "int8":
+        return to_network(onnx.load_from_string(graph))
+    return inference_form(rebuild(draft)).eval()

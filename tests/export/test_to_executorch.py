@@ -76,6 +76,19 @@ def test_is_proven_like_the_others(made: Artifact) -> None:
     assert list_runtimes("executorch") == ["executorch"]
 
 
+def test_int8_is_made_of_the_graph_alone(
+    artifacts: dict[str, Artifact], threads: ThreadPool, tmp_path: Path
+) -> None:
+    source = artifacts["onnx-int8"]
+    draft = dataclasses.replace(source, path=tmp_path, format="executorch")
+    made = to_executorch.build(draft, source.graph_file.read_bytes(), ())
+    pixels, golden = source.golden()
+    with load_runtime("executorch", made, threads=1) as runtime:
+        logits = runtime(pixels)
+    assert (logits.argmax(axis=1) == golden.argmax(axis=1)).all()
+    assert np.abs(logits - golden).max() <= 0.1 * np.abs(golden).max()
+
+
 def test_a_batch_runs_one_by_one_in_the_threads_asked_for(
     made: Artifact, threads: ThreadPool
 ) -> None:

@@ -1,0 +1,438 @@
+"""An int8 ONNX graph as a network of torch: ExecuTorch lowers only what torch exports.
+
+Each operator becomes torch's of the same meaning, and QuantizeLinear and DequantizeLinear become
+those of ``quantized_decomposed``, by which XNNPACK's partitioner knows int8 operators. They keep
+the very scales, zero points, weights and biases of the graph, so that what was chosen for it in
+:mod:`export.quantization` holds on a phone, too.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+from torch.fx import Graph, GraphModule, Node
+from torch.nn import functional
+
+from core.errors import UserError
+
+Array = npt.NDArray[Any]
+_UINT8_ZERO = 128  # XNNPACK's int8 is the graph's uint8 less this
+_LEVELS = (-128, 127, torch.int8)
+_WEIGHT_LEVELS = (-127, 127, torch.int8)
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """How the int8 levels of an activation stand for real numbers: scale * (level - zero)."""
+
+    scale: float
+    zero: int
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A tensor of the graph: int8 if it has steps, else float32."""
+
+    node: Node
+    steps: Steps | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """A constant of the graph: levels with a scale each index of ``axis``, or what they stand for.
+
+    Attributes:
+        levels: int8 or int32; float32 if ``scale`` is None.
+        scale: float32 (n,), or None.
+        axis: of ``levels``.
+    """
+
+    levels: Array
+    scale: npt.NDArray[np.float32] | None = None
+    axis: int = 0
+
+    @property
+    def real(self) -> Array:
+        """Returns the float32 numbers that it stands for."""
+        if self.scale is None:
+            return self.levels
+        others = tuple(axis for axis in range(self.levels.ndim) if axis != self.axis)
+        real: Array = self.levels.astype(np.float32) * np.expand_dims(self.scale, others)
+        return real
+
+    @property
+    def transposed(self) -> Weight:
+        """Returns that of a matrix, transposed."""
+        return Weight(self.levels.T, self.scale, 1 - self.axis)
+
+
+def to_network(model: Any) -> GraphModule:
+    """Returns an ONNX graph as a network of torch for one image.
+
+    Args:
+        model: ``ModelProto`` in QDQ form: uint8 ("batch", H, W, 3) in, float32 ("batch", classes)
+            out.
+
+    Raises:
+        UserError: an operator, or a form of it, that is not taken; the message names the node.
+    """
+    return _Converter(model).convert()
+
+
+class _Converter:
+    def __init__(self, model: Any) -> None:
+        import onnx
+        import torch.ao.quantization.fx._decomposed  # noqa: F401  # it defines the operators
+        from onnx.numpy_helper import to_array
+
+        self._onnx = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
+        batch = self._onnx.input[0].type.tensor_type.shape.dim[0].dim_param
+        infos = (*self._onnx.value_info, *self._onnx.output)
+        self._sizes = {info.name: _for_one_image(info, batch) for info in infos}
+        self._graph, self._root = Graph(), nn.Module()
+        self._weights = {each.name: Weight(to_array(each)) for each in self._onnx.initializer}
+        self._values: dict[str, Value] = {}
+        self._readers: dict[str, list[Any]] = defaultdict(list)
+        for node in self._onnx.node:
+            for name in node.input:
+                self._readers[name].append(node)
+
+    def convert(self) -> GraphModule:
+        (pixels,), (logits,) = self._onnx.input, self._onnx.output
+        self._values[pixels.name] = Value(self._graph.placeholder("pixels"))
+        for node in self._onnx.node:
+            handler = _HANDLERS.get(node.op_type)
+            if handler is None:
+                raise self.refusal(node, "torch has no form of it here")
+            handler(self, node)
+        self._graph.output(self.real(logits.name))
+        return GraphModule(self._root, self._graph).eval()
+
+    def refusal(self, node: Any, why: str) -> UserError:
+        """Returns the error that says why a node is not taken."""
+        return UserError(f"executorch: {node.op_type} {node.name or node.output[0]}: {why}")
+
+    def call(self, function: Callable[..., Any], *arguments: Any, **named: Any) -> Node:
+        """Returns the node that calls ``function``."""
+        return self._graph.call_function(function, arguments, named)
+
+    def give(self, node: Any, result: Node, name: str | None = None) -> None:
+        """Makes ``result`` the float32 tensor that a node of the ONNX graph makes."""
+        self._values[name or node.output[0]] = Value(result)
+
+    def real(self, name: str) -> Node:
+        """Returns the float32 tensor of that name.
+
+        Whoever reads an int8 tensor gets a dequantizing node of its own: XNNPACK's partitioner
+        decides by it whether its reader becomes an int8 operator.
+        """
+        if (weight := self._weights.get(name)) is not None:
+            return self.constant(weight.real)
+        return self._dequantized(self._values[name])
+
+    def _dequantized(self, value: Value) -> Node:
+        if value.steps is None:
+            return value.node
+        dequantize = torch.ops.quantized_decomposed.dequantize_per_tensor.default
+        return self.call(dequantize, value.node, value.steps.scale, value.steps.zero, *_LEVELS)
+
+    def real_in(self, name: str, steps: Steps) -> Node:
+        """Returns the float32 tensor of that name, rounded to ``steps`` if it is not yet."""
+        value = self._values[name]
+        if value.steps != steps:
+            value = self.rounded(self.real(name), steps)
+        return self._dequantized(value)
+
+    def rounded(self, value: Node, steps: Steps) -> Value:
+        """Returns a float32 tensor rounded to int8."""
+        quantize = torch.ops.quantized_decomposed.quantize_per_tensor.default
+        return Value(self.call(quantize, value, steps.scale, steps.zero, *_LEVELS), steps)
+
+    def weight(self, node: Any, index: int) -> Weight:
+        """Returns an input of a node that must be a constant."""
+        weight = self._weights.get(node.input[index])
+        if weight is None:
+            raise self.refusal(node, f"its {node.input[index]} is computed, and must be a constant")
+        return weight
+
+    def numbers(self, node: Any, index: int) -> list[Any]:
+        """Returns the numbers of a constant input of a node; [] if it has none."""
+        if len(node.input) <= index or not node.input[index]:
+            return []
+        numbers: list[Any] = self.weight(node, index).real.reshape(-1).tolist()
+        return numbers
+
+    def constant(self, values: Array) -> Node:
+        """Returns a new constant."""
+        name = f"constant_{len(self._root._buffers)}"
+        self._root.register_buffer(name, torch.from_numpy(np.array(values, order="C")))
+        return self._graph.get_attr(name)
+
+    def rounded_weight(self, weight: Weight) -> Node:
+        """Returns int8 weights, dequantized by a node that XNNPACK's partitioner knows."""
+        assert weight.scale is not None
+        zeros = np.zeros(len(weight.scale), np.int64)
+        return self.call(
+            torch.ops.quantized_decomposed.dequantize_per_channel.default,
+            *(self.constant(each) for each in (weight.levels, weight.scale, zeros)),
+            weight.axis,
+            *_WEIGHT_LEVELS,
+        )
+
+    def sizes(self, name: str) -> list[int]:
+        """Returns the shape of a tensor for one image.
+
+        Raises:
+            UserError: it is known only as the graph runs.
+        """
+        sizes = self._sizes.get(name, [])
+        if not sizes or 0 in sizes:
+            raise UserError(f"executorch: the sizes of {name} are known only as the graph runs")
+        return sizes
+
+    def rounds(self, name: str) -> Any | None:
+        """Returns the QuantizeLinear that alone reads a tensor, or its activation; else None."""
+        readers = self._readers[name]
+        if len(readers) == 1 and readers[0].op_type in ("Relu", "Clip"):
+            readers = self._readers[readers[0].output[0]]
+        return readers[0] if [each.op_type for each in readers] == ["QuantizeLinear"] else None
+
+    def quantize(self, node: Any) -> None:
+        """Takes a QuantizeLinear."""
+        steps, source = self.steps(node), self._values[node.input[0]]
+        if source.steps != steps:
+            source = self.rounded(self.real(node.input[0]), steps)
+        self._values[node.output[0]] = source
+
+    def dequantize(self, node: Any) -> None:
+        """Takes a DequantizeLinear: of an activation, its readers dequantize it themselves."""
+        levels = self._weights.get(node.input[0])
+        if levels is None:
+            self._values[node.output[0]] = self._values[node.input[0]]
+            return
+        if any(self.numbers(node, 2)):
+            raise self.refusal(node, "weights with a zero point are not taken")
+        scale = np.array(self.numbers(node, 1), np.float32)
+        axis = _attributes(node).get("axis", 1) % max(levels.levels.ndim, 1)
+        scale = np.broadcast_to(scale, levels.levels.shape[axis])
+        self._weights[node.output[0]] = Weight(levels.levels, scale, axis)
+
+    def steps(self, node: Any) -> Steps:
+        """Returns the steps of a QuantizeLinear or DequantizeLinear of an activation."""
+        zero = self.weight(node, 2).levels
+        steps = set(zip(self.numbers(node, 1), zero.reshape(-1).tolist(), strict=True))
+        if len(steps) > 1:
+            raise self.refusal(node, "it has a scale for each channel of an activation")
+        ((scale, level),) = steps
+        return Steps(scale, level - (_UINT8_ZERO if zero.dtype == np.uint8 else 0))
+
+
+def _for_one_image(info: Any, batch: str) -> list[int]:
+    """Returns the sizes of a tensor, 0 where they are not known."""
+    dims = info.type.tensor_type.shape.dim
+    return [1 if batch and dim.dim_param == batch else dim.dim_value for dim in dims]
+
+
+Handler = Callable[[_Converter, Any], None]
+
+
+def _attributes(node: Any) -> dict[str, Any]:
+    from onnx.helper import get_attribute_value
+
+    return {each.name: get_attribute_value(each) for each in node.attribute}
+
+
+def _pads_itself(values: dict[str, Any]) -> bool:
+    return bool(values.get("auto_pad", b"NOTSET") != b"NOTSET")
+
+
+def _conv(c: _Converter, node: Any) -> None:
+    values, weight = _attributes(node), c.weight(node, 1)
+    if _pads_itself(values) or weight.levels.ndim != 4:
+        raise c.refusal(node, "only 2D convolutions with pads of their own are taken")
+    source = c.real(node.input[0])
+    top, left, bottom, right = values.get("pads", [0] * 4)
+    padding = [top, left]
+    if padding != [bottom, right]:  # torch pads both sides alike
+        source, padding = c.call(functional.pad, source, [left, right, top, bottom]), [0, 0]
+    bias = c.constant(c.weight(node, 2).real) if len(node.input) > 2 else None
+    rounded = weight.scale is not None and c.rounds(node.output[0]) is not None
+    kernel = c.rounded_weight(weight) if rounded else c.constant(weight.real)
+    strides, dilations = (values.get(each, [1, 1]) for each in ("strides", "dilations"))
+    groups = values.get("group", 1)
+    c.give(
+        node, c.call(functional.conv2d, source, kernel, bias, strides, padding, dilations, groups)
+    )
+
+
+def _batch_norm(c: _Converter, node: Any) -> None:
+    """One that follows no convolution, and so is in none."""
+    scale, shift, mean, variance = (c.constant(c.weight(node, i).real) for i in range(1, 5))
+    epsilon = _attributes(node).get("epsilon", 1e-5)
+    source, training, momentum = c.real(node.input[0]), False, 0.0
+    arguments = (mean, variance, scale, shift, training, momentum, epsilon)
+    c.give(node, c.call(functional.batch_norm, source, *arguments))
+
+
+def _gemm(c: _Converter, node: Any) -> None:
+    values, weight = _attributes(node), c.weight(node, 1)
+    if values.get("alpha", 1.0) != 1 or values.get("beta", 1.0) != 1 or values.get("transA"):
+        raise c.refusal(node, "it scales or transposes its input")
+    if weight.levels.ndim != 2:
+        raise c.refusal(node, "its second input must be a matrix")
+    rows = weight if values.get("transB") else weight.transposed
+    source = c.real(node.input[0])
+    bias = c.constant(c.weight(node, 2).real) if len(node.input) > 2 else None
+    if weight.scale is None:
+        c.give(node, c.call(functional.linear, source, c.constant(rows.real), bias))
+        return
+    if c.rounds(node.output[0]) is None:
+        source = _rounded_as_it_comes(c, source)
+    c.give(node, c.call(functional.linear, source, c.rounded_weight(rows), bias))
+
+
+def _rounded_as_it_comes(c: _Converter, source: Node) -> Node:
+    """Returns values rounded to the int8 steps that fit them, chosen as the program runs.
+
+    So XNNPACK has an operator of int8 weights whose result stays in float32.
+    """
+    import operator
+
+    ops = torch.ops.quantized_decomposed
+    least = torch.finfo(torch.float32).eps
+    chosen = c.call(ops.choose_qparams.tensor, source, *_LEVELS[:2], least, torch.int8)
+    steps = [c.call(operator.getitem, chosen, index) for index in range(2)]
+    levels = c.call(ops.quantize_per_tensor.tensor, source, *steps, *_LEVELS)
+    return c.call(ops.dequantize_per_tensor.tensor, levels, *steps, *_LEVELS)
+
+
+def _elementwise(function: Callable[..., Any]) -> Handler:
+    def handle(c: _Converter, node: Any) -> None:
+        c.give(node, c.call(function, *(c.real(name) for name in node.input)))
+
+    return handle
+
+
+def _gelu(c: _Converter, node: Any) -> None:
+    kind = _attributes(node).get("approximate", b"none").decode()
+    c.give(node, c.call(functional.gelu, c.real(node.input[0]), approximate=kind))
+
+
+def _clip(c: _Converter, node: Any) -> None:
+    low, high = (c.numbers(node, index) for index in (1, 2))
+    source = c.real(node.input[0])
+    if low and high:  # which XNNPACK fuses with the operator before it
+        c.give(node, c.call(functional.hardtanh, source, low[0], high[0]))
+    else:
+        ends = [end[0] if end else None for end in (low, high)]
+        c.give(node, c.call(torch.clamp, source, *ends))
+
+
+def _hard_sigmoid(c: _Converter, node: Any) -> None:
+    values = _attributes(node)
+    sloped = c.call(torch.mul, c.real(node.input[0]), values.get("alpha", 0.2))
+    shifted = c.call(torch.add, sloped, values.get("beta", 0.5))
+    c.give(node, c.call(functional.hardtanh, shifted, 0.0, 1.0))
+
+
+def _mean(c: _Converter, node: Any) -> None:
+    """GlobalAveragePool, and ReduceMean over constant axes."""
+    values, axes, keep = _attributes(node), [2, 3], True
+    if node.op_type == "ReduceMean":
+        axes, keep = c.numbers(node, 1), bool(values.get("keepdims", 1))
+    c.give(node, c.call(torch.mean, c.real(node.input[0]), axes, keep))
+
+
+def _pool(c: _Converter, node: Any) -> None:
+    values, average = _attributes(node), node.op_type == "AveragePool"
+    pads = values.get("pads", [0] * 4)
+    if _pads_itself(values) or len(values["kernel_shape"]) != 2 or pads[:2] != pads[2:]:
+        raise c.refusal(node, "only 2D windows with the same pads on both sides are taken")
+    source, ceil = c.real(node.input[0]), bool(values.get("ceil_mode"))
+    window = values["kernel_shape"], values.get("strides", [1, 1]), pads[:2]
+    if average:
+        counted = bool(values.get("count_include_pad"))
+        c.give(node, c.call(functional.avg_pool2d, source, *window, ceil, counted))
+    else:
+        dilations = values.get("dilations", [1, 1])
+        c.give(node, c.call(functional.max_pool2d, source, *window, dilations, ceil))
+
+
+def _concat(c: _Converter, node: Any) -> None:
+    """XNNPACK joins only int8 tensors of the same steps."""
+    rounds = c.rounds(node.output[0])
+    parts = [
+        c.real(name) if rounds is None else c.real_in(name, c.steps(rounds)) for name in node.input
+    ]
+    c.give(node, c.call(torch.cat, parts, _attributes(node)["axis"]))
+
+
+def _split(c: _Converter, node: Any) -> None:
+    axis, start = _attributes(node).get("axis", 0), 0
+    for name in node.output:
+        size = c.sizes(name)[axis]
+        c.give(node, c.call(torch.narrow, c.real(node.input[0]), axis, start, size), name)
+        start += size
+
+
+def _reshape(c: _Converter, node: Any) -> None:
+    """Reshape, Flatten, Squeeze and Unsqueeze: the shapes say it all."""
+    c.give(node, c.call(torch.reshape, c.real(node.input[0]), c.sizes(node.output[0])))
+
+
+def _transpose(c: _Converter, node: Any) -> None:
+    c.give(node, c.call(torch.permute, c.real(node.input[0]), list(_attributes(node)["perm"])))
+
+
+def _cast(c: _Converter, node: Any) -> None:
+    import onnx
+
+    if _attributes(node)["to"] != onnx.TensorProto.FLOAT:
+        raise c.refusal(node, "only casts to float32 are taken")
+    c.give(node, c.call(torch.Tensor.float, c.real(node.input[0])))
+
+
+def _identity(c: _Converter, node: Any) -> None:
+    c.give(node, c.real(node.input[0]))
+
+
+_HANDLERS: dict[str, Handler] = {
+    "Add": _elementwise(torch.add),
+    "AveragePool": _pool,
+    "BatchNormalization": _batch_norm,
+    "Cast": _cast,
+    "Clip": _clip,
+    "Concat": _concat,
+    "Conv": _conv,
+    "DequantizeLinear": _Converter.dequantize,
+    "Div": _elementwise(torch.div),
+    "Dropout": _identity,
+    "Flatten": _reshape,
+    "Gelu": _gelu,
+    "Gemm": _gemm,
+    "GlobalAveragePool": _mean,
+    "HardSigmoid": _hard_sigmoid,
+    "HardSwish": _elementwise(functional.hardswish),
+    "Identity": _identity,
+    "MatMul": _gemm,
+    "MaxPool": _pool,
+    "Mul": _elementwise(torch.mul),
+    "QuantizeLinear": _Converter.quantize,
+    "ReduceMean": _mean,
+    "Relu": _elementwise(functional.relu),
+    "Reshape": _reshape,
+    "Sigmoid": _elementwise(torch.sigmoid),
+    "Split": _split,
+    "Squeeze": _reshape,
+    "Sub": _elementwise(torch.sub),
+    "Tanh": _elementwise(torch.tanh),
+    "Transpose": _transpose,
+    "Unsqueeze": _reshape,
+}
