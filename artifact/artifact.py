@@ -76,9 +76,8 @@ class Artifact(Manifest):
         Raises:
             ArtifactError: the files do not hold such arrays.
         """
-        side, classes = self.preprocess.crop, len(self.labels)
-        pixels = read_array(self.path, GOLDEN_PIXELS, "uint8", (side, side, 3))
-        logits = read_array(self.path, GOLDEN_LOGITS, "float32", (classes,))
+        pixels = read_array(self.path, GOLDEN_PIXELS, "uint8", self.preprocess.shape)
+        logits = read_array(self.path, GOLDEN_LOGITS, "float32", (len(self.labels),))
         return pixels, logits
 
     @classmethod

@@ -24,6 +24,7 @@ from artifact.records import (
     TensorSpec,
     Weights,
 )
+from core.image_size import size_text
 from core.preprocess import Preprocess
 
 
@@ -106,8 +107,9 @@ class Manifest:
         data = f"--data {quote(self.source.data or self.data)}"
         if self.weights == "trained":
             made_of = data
-        if self.data.endswith(f"-{self.preprocess.crop}"):  # not the network's native size
-            made_of += f" --size {self.preprocess.crop}"
+        size = size_text(self.preprocess.crop)
+        if self.data.endswith(f"-{size}"):  # not the network's native size
+            made_of += f" --size {size}"
         if self.source.reading:
             made_of = join(self.source.reading.flags) + (f" {data}" if self.source.data else "")
         options = f"--formats {self.name} --max-batch {self.batch_range[1]}"

@@ -22,10 +22,11 @@ from artifact.manifest import Manifest
 from artifact.records import Logits
 from core.errors import UserError, first_line
 from core.files import contains, sha256
+from core.image_size import sides, size_text
 from core.preprocess import Pixels
 
 MAX_BATCH = 4096  # runtimes allocate buffers for the largest batch
-MAX_SIDE = 4096  # px: each served image needs side * side * 3 bytes, several times
+MAX_SIDE = 4096  # px: each served image needs height * width * 3 bytes, several times
 MAX_LEVELS = 8  # nesting depth of JSON; a manifest has four
 _MAX_BYTES = {  # size limits of the other files
     "manifest.json": 16 << 20,
@@ -193,15 +194,16 @@ def check_manifest(path: Path, artifact: Manifest) -> None:
 
 
 def _check_ends(path: Path, artifact: Manifest) -> None:
-    side, classes = artifact.preprocess.crop, len(artifact.labels)
-    if artifact.preprocess.resize > 2 * MAX_SIDE or side > MAX_SIDE:
+    preprocess, classes = artifact.preprocess, len(artifact.labels)
+    crop, resize = size_text(preprocess.crop), size_text(preprocess.resize)
+    if max(sides(preprocess.resize)) > 2 * MAX_SIDE or max(preprocess.size) > MAX_SIDE:
         raise _error(
             path,
-            f"crop is {side} and resize is {artifact.preprocess.resize}, "
+            f"crop is {crop} and resize is {resize}, "
             f"they must be at most {MAX_SIDE} and {2 * MAX_SIDE}",
         )
     ends = (
-        (artifact.input, "uint8", ("batch", side, side, 3)),
+        (artifact.input, "uint8", ("batch", *preprocess.shape)),
         (artifact.output, "float32", ("batch", classes)),
     )
     for end, dtype, shape in ends:
@@ -209,7 +211,7 @@ def _check_ends(path: Path, artifact: Manifest) -> None:
             raise _error(
                 path,
                 f"{end.name} is {end.dtype} {list(end.shape)}, but {classes} labels and a crop of "
-                f"{side} want {dtype} {list(shape)}",
+                f"{crop} want {dtype} {list(shape)}",
             )
     smallest, largest = artifact.batch_range
     if not 1 <= smallest <= largest <= MAX_BATCH:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from PIL import Image
 
+from core.image_size import Size
 from core.preprocess import (
     FORMATS,
     MAX_PIXELS,
@@ -45,7 +46,7 @@ def decode_image(
     data: bytes,
     *,
     max_pixels: int = MAX_PIXELS,
-    shorter: int | None = None,
+    least: Size | None = None,
     truncated: Truncated = "refuse",
 ) -> Image.Image:
     """Decodes as :func:`core.preprocess.decode`; for other known file types the error names them.
@@ -55,7 +56,7 @@ def decode_image(
         UnsupportedImageError: ``data`` is of a known type that is not accepted, such as PDF.
     """
     try:
-        return decode(data, max_pixels=max_pixels, shorter=shorter, truncated=truncated)
+        return decode(data, max_pixels=max_pixels, least=least, truncated=truncated)
     except (TooManyPixelsError, UnsupportedImageError):
         raise
     except ImageError:

@@ -2,7 +2,7 @@
 
 Validation, calibration and serving all use it, so they get the same pixels::
 
-    image = decode(source, shorter=preprocess.shorter)
+    image = decode(source, least=preprocess.least)
     pixels = preprocess(image)
 
 An image much larger than the crop is first shrunk by a whole factor, which is cheap: a JPEG while
@@ -28,6 +28,7 @@ import numpy.typing as npt
 from PIL import AvifImagePlugin, Image, ImageFile, UnidentifiedImageError
 
 from core.errors import UserError, first_line
+from core.image_size import Size, sides, size_of, size_text
 from core.images.colour import set_key_colour, to_rgb
 from core.images.jpeg import ended, is_cut_short, is_jpeg, lost_rows
 from core.images.limits import PatientFile, bomb_in_body, bomb_in_header
@@ -53,6 +54,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SIDEWAYS = 5  # from this orientation on, height and width are exchanged
 
 # Accepted formats: Pillow's name, and the usual one. Pillow reads many more, some by running other
 # programs (EPS with Ghostscript).
@@ -105,49 +107,66 @@ class Preprocess:
     """Resizes an image, then crops its centre.
 
     Attributes:
-        resize: length in pixels to which one or both sides are scaled; see ``crop_mode``.
-        crop: side in pixels of the square cut from the centre. Where the resized image is smaller,
-            the rest is ``fill``.
+        resize: size in pixels to which an image is scaled, see ``crop_mode``: the side of a square,
+            or height and width.
+        crop: what is cut from the centre, likewise. Where the resized image is smaller, the rest is
+            ``fill``.
         interpolation: Pillow's resampling filter; it also low-passes when it shrinks an image.
-        crop_mode: which side becomes ``resize``, by timm's names. ``center``: the shorter.
-            ``squash``: both, which changes the proportions. ``border``: the longer.
+        crop_mode: how the image becomes ``resize``, by timm's names. ``center``: it covers that, so
+            its shorter side has the side of a square. ``squash``: it is that, which changes the
+            proportions. ``border``: it fits into that, by its longer side.
         fill: R, G, B (0..255) around an image that does not fill the crop.
 
     Raises:
         UserError: an attribute is out of range.
     """
 
-    resize: int
-    crop: int
+    resize: Size
+    crop: Size
     interpolation: Interpolation = "bilinear"
     crop_mode: CropMode = "center"
     fill: tuple[int, int, int] = (0, 0, 0)
 
     def __post_init__(self) -> None:
-        if min(self.crop, self.resize) < 1:
-            raise UserError(
-                f"crop is {self.crop} and resize is {self.resize}: both must be at least 1"
-            )
+        for name in ("resize", "crop"):  # one form of a size, whichever was given
+            object.__setattr__(self, name, size_of(*sides(getattr(self, name))))
+        if min(*self.size, *sides(self.resize)) < 1:
+            crop, resize = size_text(self.crop), size_text(self.resize)
+            raise UserError(f"crop is {crop} and resize is {resize}: both must be at least 1")
         for name, allowed in (("interpolation", _RESAMPLING), ("crop_mode", get_args(CropMode))):
             if (value := getattr(self, name)) not in allowed:
                 raise UserError(f"{name} is {value!r}: it must be one of {list(allowed)}")
         if not all(0 <= value <= 255 for value in self.fill):
             raise UserError(f"fill is {list(self.fill)}: each must lie in 0..255")
 
-    def at(self, size: int) -> Preprocess:
+    def at(self, size: Size) -> Preprocess:
         """Returns a copy with crop ``size`` (pixels) and ``resize`` scaled in proportion."""
-        if size < 1:
-            raise UserError(f"size is {size}: it must be at least 1")
-        resize = max(round(self.resize * size / self.crop), 1)
-        return replace(self, resize=resize, crop=size)
+        if min(sides(size)) < 1:
+            raise UserError(f"size is {size_text(size)}: it must be at least 1")
+        height, width = (
+            max(round(resize * side / crop), 1)
+            for resize, side, crop in zip(sides(self.resize), sides(size), self.size, strict=True)
+        )
+        return replace(self, resize=(height, width), crop=size)
 
     @property
-    def shorter(self) -> int:
-        """Returns the least length in pixels of the shorter side, for :func:`decode`."""
-        return math.ceil(GAP * self.resize)
+    def size(self) -> tuple[int, int]:
+        """Returns height and width of the pixels."""
+        return sides(self.crop)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Returns the shape of the pixels: height, width and 3."""
+        return (*self.size, 3)
+
+    @property
+    def least(self) -> tuple[int, int]:
+        """Returns the least height and width of a source, for :func:`decode`."""
+        height, width = sides(self.resize)
+        return math.ceil(GAP * height), math.ceil(GAP * width)
 
     def __call__(self, image: Image.Image, *, gap: float | None = GAP) -> Pixels:
-        """Returns ``image`` as uint8 pixels of shape (crop, crop, 3), RGB.
+        """Returns ``image`` as uint8 pixels of shape (height, width, 3), RGB.
 
         Only the part of the source inside the crop is resampled, in one step.
 
@@ -156,40 +175,44 @@ class Preprocess:
             gap: least ratio of the image's size to the target after it is first shrunk by a whole
                 factor; None resamples from all pixels.
         """
+        across, down = self.size[::-1]
         steps = self._steps(*image.size)
-        (width, left, right), (height, top, bottom) = map(self._kept, image.size, steps)
+        width, left, right = _kept(image.width, across, steps[0])
+        height, top, bottom = _kept(image.height, down, steps[1])
         resized = to_rgb(image).resize(
             (width, height),
             resample=_RESAMPLING[self.interpolation],
             box=(left, top, right, bottom),
             reducing_gap=gap,
         )
-        if resized.size != (self.crop, self.crop):
-            canvas = Image.new("RGB", (self.crop, self.crop), self.fill)
-            canvas.paste(resized, ((self.crop - width) // 2, (self.crop - height) // 2))
+        if resized.size != (across, down):
+            canvas = Image.new("RGB", (across, down), self.fill)
+            canvas.paste(resized, ((across - width) // 2, (down - height) // 2))
             resized = canvas
         return np.asarray(resized, dtype=np.uint8)
 
     def _steps(self, width: int, height: int) -> tuple[float, float]:
         """Returns the horizontal and vertical scale, in source pixels per result pixel."""
+        down, across = sides(self.resize)
+        steps = width / across, height / down
         if self.crop_mode == "squash":
-            return width / self.resize, height / self.resize
-        whole = min if self.crop_mode == "center" else max
-        return (whole(width, height) / self.resize,) * 2
+            return steps
+        return ((min if self.crop_mode == "center" else max)(steps),) * 2
 
-    def _kept(self, length: int, step: float) -> tuple[int, float, float]:
-        """Returns the part of a side inside the crop: result pixels, source start, source end."""
-        margin = (length - self.crop * step) / 2
-        if margin < 0:  # the whole side is smaller than the crop
-            return max(round(length / step), 1), 0, length
-        return self.crop, margin, length - margin
+
+def _kept(length: int, crop: int, step: float) -> tuple[int, float, float]:
+    """Returns the part of a side inside the crop: result pixels, source start, source end."""
+    margin = (length - crop * step) / 2
+    if margin < 0:  # the whole side is smaller than the crop
+        return max(round(length / step), 1), 0, length
+    return crop, margin, length - margin
 
 
 def decode(
     source: bytes | Path,
     *,
     max_pixels: int = MAX_PIXELS,
-    shorter: int | None = None,
+    least: Size | None = None,
     truncated: Truncated = "refuse",
 ) -> Image.Image:
     """Returns the image in ``source`` (bytes or a file), upright, RGB, 8 bits per channel.
@@ -200,10 +223,11 @@ def decode(
     Args:
         source: an encoded image.
         max_pixels: limit of its pixels.
-        shorter: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, as long as its shorter side
-            keeps this many pixels; libjpeg then scales its 8x8 blocks, which saves time and
-            memory. If a side is not divisible, the last row or column is partly padding, which
-            moves the centre by up to half a pixel. None decodes at full size; so do other formats.
+        least: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, as long as both sides of the
+            upright image keep this many pixels; libjpeg then scales its 8x8 blocks, which saves
+            time and memory. If a side is not divisible, the last row or column is partly padding,
+            which moves the centre by up to half a pixel. None decodes at full size; so do other
+            formats.
         truncated: whether to accept a truncated JPEG, whose last rows are then grey or coarse: at
             most 32 rows, and at most 1/16 of the image.
 
@@ -219,12 +243,12 @@ def decode(
         data = source if isinstance(source, bytes) else source.read_bytes()
         data, turn = _stripped(data, max_pixels)
         try:
-            image = _load(data, max_pixels, shorter)
+            image = _load(data, max_pixels, least, turn)
         except OSError:
             if not is_jpeg(data) or not is_cut_short(data):
                 raise
             _check_loss(data, truncated)
-            image = _load(ended(data), max_pixels, shorter)
+            image = _load(ended(data), max_pixels, least, turn)
         turn = max(turn, orientation_in(image.info))
         upright = to_rgb(image)
         return upright.transpose(_TURNS[turn]) if turn > 1 else upright
@@ -306,8 +330,11 @@ def _open(data: bytes, max_pixels: int) -> ImageFile.ImageFile:
     return image
 
 
-def _load(data: bytes, max_pixels: int, shorter: int | None) -> Image.Image:
-    """Returns the image in a file with its pixels loaded, not yet rotated or converted."""
+def _load(data: bytes, max_pixels: int, least: Size | None, turn: int) -> Image.Image:
+    """Returns the image in a file with its pixels loaded, not yet rotated or converted.
+
+    ``least`` is for the upright image, to which ``turn``, an EXIF orientation, brings it.
+    """
     with _open(data, max_pixels) as image:
         if bomb := bomb_in_body(image, data, max_pixels):
             raise TooManyPixelsError(bomb)
@@ -315,8 +342,9 @@ def _load(data: bytes, max_pixels: int, shorter: int | None) -> Image.Image:
             return load_pnm(image, data)
         if image.format == "PNG":
             set_key_colour(image, bits=data[24])
-        if shorter is not None:
-            image.draft(None, (shorter, shorter))
+        if least is not None:
+            height, width = sides(least)
+            image.draft(None, (height, width) if turn >= _SIDEWAYS else (width, height))
         image.load()
         return image
 

@@ -13,6 +13,7 @@ from torch import nn
 from core import cli
 from core.cores import usable_cores
 from core.files import write_whole
+from core.image_size import Size
 from core.names import canonical_name
 from export.jobs import stopping
 from export.to_onnx import to_onnx
@@ -38,11 +39,11 @@ class Costs:
     """Networks to count again; default: those of the registry without counted costs."""
 
 
-def countable(name: str, size: int | None = None) -> Classifier:
+def countable(name: str, size: Size | None = None) -> Classifier:
     """Returns a registry network with random weights, gains and biases, with native classes.
 
     Untrained biases are zero, and the exporter drops additions of zero, so the graph of an
-    untrained network would move fewer bytes than that of a trained one. ``size`` is the side of the
+    untrained network would move fewer bytes than that of a trained one. ``size`` is that of the
     images, as in :func:`models.registry.build_model`.
     """
     classes = find_model(name).native_classes
@@ -53,21 +54,21 @@ def countable(name: str, size: int | None = None) -> Classifier:
     return network
 
 
-def count(name: str, size: int | None = None) -> NetworkCost:
+def count(name: str, size: Size | None = None) -> NetworkCost:
     """Returns the cost of a network for its native number of classes.
 
     Args:
         name: registry name, or ``timm/<name>``.
-        size: side of the input images in pixels; None for its native size.
+        size: of the input images, in pixels; None for its native size.
 
     Raises:
         UserError: unknown network, or one that does not accept images of that size.
     """
-    side = find_model(name).native_size if size is None else size
-    check_input_size(name, side, classes=find_model(name).native_classes, resized=True)
+    size = find_model(name).native_size if size is None else size
+    check_input_size(name, size, classes=find_model(name).native_classes, resized=True)
     torch.set_num_threads(1)
-    network = inference_form(countable(name, side))
-    graph = to_onnx(network, size=side)
+    network = inference_form(countable(name, size))
+    graph = to_onnx(network, size=size)
     return network_cost(graph, parameters=count_parameters(network))
 
 

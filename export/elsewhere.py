@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from core.image_size import size_text
 from core.preprocess import CropMode, Interpolation
+from core.size_flag import SizeFlag
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,11 +27,12 @@ class Elsewhere:
     """Location of the weights in the file, such as model_ema; default: found by searching."""
     labels: str | None = None
     """Class names in the order of the logits: a text, JSON or CSV file, or imagenet."""
-    size: int | None = None
-    """Side of the images in pixels, also without --checkpoint; this and the next five options are
-    needed only where the file or its publisher does not tell."""
-    resize: int | None = None
-    """Length in pixels to which the shorter side is scaled before the centre is cropped."""
+    size: SizeFlag = None
+    """Size of the images in pixels, also without --checkpoint: a side, or HEIGHTxWIDTH; this and
+    the next five options are needed only where the file or its publisher does not tell."""
+    resize: SizeFlag = None
+    """Length in pixels to which the shorter side is scaled before the centre is cropped, or
+    HEIGHTxWIDTH, which the scaled image covers."""
     interpolation: Interpolation | None = None
     """Resampling filter."""
     crop_mode: CropMode | None = None
@@ -51,6 +54,8 @@ class Elsewhere:
         for each in fields(self):
             value = getattr(self, each.name)
             if value is not None:
+                if each.name in ("size", "resize"):
+                    value = size_text(value)
                 values = value if isinstance(value, tuple) else (value,)
                 flags += [f"--{each.name.replace('_', '-')}", *map(str, values)]
         return tuple(flags)

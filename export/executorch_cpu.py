@@ -106,8 +106,10 @@ def _method(artifact: Artifact) -> Any:
             (described.num_outputs, described.output_tensor_meta),
         )
     ]
-    side, classes = artifact.preprocess.crop, len(artifact.labels)
-    wanted = [(1, [(_BYTE, (1, side, side, 3))]), (1, [(_FLOAT, (1, classes))])]
+    wanted = [
+        (1, [(_BYTE, (1, *artifact.preprocess.shape))]),
+        (1, [(_FLOAT, (1, len(artifact.labels)))]),
+    ]
     if found != wanted:
         raise ValueError(f"its ends are {found}, and must be {wanted}")
     return method

@@ -13,12 +13,13 @@ from artifact.validation import ArtifactError
 from core import cli
 from core.errors import UserError
 from core.files import sha256
+from core.image_size import Size, sides, size_of, size_text
 from core.names import canonical_name
 from core.preprocess import Preprocess
 from export.class_names import IMAGENET, class_names
 from export.elsewhere import Elsewhere
 from export.foreign_form import foreign_form, known_form
-from export.foreign_graph import read_graph
+from export.foreign_graph import GivenGraph, read_graph
 from export.foreign_program import read_program
 from export.foreign_reference import read_given, with_logits
 from export.hub import fetch, is_on_hub
@@ -114,12 +115,10 @@ def _load_whole(model: str, data: str | None, elsewhere: Elsewhere) -> Network:
     path, program = elsewhere.file, elsewhere.program is not None
     assert path is not None
     graph = read_program(path) if program else read_graph(path)
-    if graph.size is not None and elsewhere.size not in (None, graph.size):
-        raise UserError(f"--size {elsewhere.size}: {path} takes images of {graph.size} pixels only")
+    size = _size_of(graph, elsewhere.size)
     digest = sha256(path)
     name = _name(path, elsewhere.name)
-    sized = replace(elsewhere, size=graph.size or elsewhere.size)
-    form = foreign_form(sized, None, "", f"for {path}")
+    form = foreign_form(replace(elsewhere, size=size), None, "", f"for {path}")
     images = load_data(data) if data is not None else None
     labels, assumed_labels = _labels(elsewhere, graph.classes, path, images)
     preprocess, mean, std = form.published
@@ -154,6 +153,23 @@ def _load_whole(model: str, data: str | None, elsewhere: Elsewhere) -> Network:
         graph=given.contract(preprocess.crop, mean, std),
     )
     return with_images(network, images, data)
+
+
+def _size_of(graph: GivenGraph, given: Size | None) -> Size | None:
+    """Returns the size of the images of a graph; None where it is free and not given.
+
+    Raises:
+        UserError: the given size is not that of the graph.
+    """
+    own = graph.sides
+    if given is None:
+        return None if own[0] is None or own[1] is None else size_of(own[0], own[1])
+    if any(fixed not in (None, side) for fixed, side in zip(own, sides(given), strict=True)):
+        takes = "x".join("any" if side is None else str(side) for side in own)
+        raise UserError(
+            f"--size {size_text(given)}: {graph.path} takes images of {takes} pixels only"
+        )
+    return given
 
 
 def load_foreign_again(artifact: Artifact, data: str | None) -> Network:
@@ -250,8 +266,8 @@ def _differing(artifact: Artifact, reading: Reading, preprocess: Preprocess) -> 
 def _flags(reading: Reading, preprocess: Preprocess) -> dict[str, str]:
     return {
         "--entry": reading.entry or "''",
-        "--size": str(preprocess.crop),
-        "--resize": str(preprocess.resize),
+        "--size": size_text(preprocess.crop),
+        "--resize": size_text(preprocess.resize),
         "--interpolation": preprocess.interpolation,
         "--crop-mode": preprocess.crop_mode,
         "--mean": " ".join(f"{each:g}" for each in reading.mean),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from core.errors import UserError, in_words
+from core.image_size import size_text
 from core.preprocess import Preprocess
 from export.elsewhere import Elsewhere
 from models.classifier import IMAGENET_MEAN, IMAGENET_STD
@@ -63,9 +64,9 @@ def foreign_form(
         "std": known.std,
     }
     if "size" in given:  # keep the ratio of crop to resize
-        values["resize"] = round(given["size"] * preprocess.resize / preprocess.crop)
+        values["resize"] = preprocess.at(given["size"]).resize
     values |= given
-    told = [f"{name} {_text(value)}" for name, value in values.items() if name not in given]
+    told = [f"{name} {_text(name, value)}" for name, value in values.items() if name not in given]
     assumed = (f"{', '.join(told)}, as {origin} (--size and so on)",) if told else ()
     return ForeignForm(_published(values), assumed)
 
@@ -82,8 +83,8 @@ def _given_form(elsewhere: Elsewhere) -> dict[str, Any]:
         low, high = min(given[name]), max(given[name])
         if not (low >= 0 and high <= 1) or (name == "std" and low == 0):
             raise UserError(
-                f"--{name} {_text(given[name])}: of pixels in [0, 1]; divide by 255 what is of "
-                "pixels in 0..255"
+                f"--{name} {_text(name, given[name])}: of pixels in [0, 1]; divide by 255 what "
+                "is of pixels in 0..255"
             )
     return given
 
@@ -136,7 +137,7 @@ def _published(values: dict[str, Any]) -> PublishedForm:
     return PublishedForm(preprocess, tuple(values["mean"]), tuple(values["std"]))
 
 
-def _text(value: object) -> str:
-    if isinstance(value, tuple):
-        return " ".join(f"{each:.4g}" for each in value)
-    return str(value)
+def _text(name: str, value: Any) -> str:
+    if name in ("size", "resize"):
+        return size_text(value)
+    return " ".join(f"{each:.4g}" for each in value) if isinstance(value, tuple) else str(value)

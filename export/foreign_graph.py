@@ -14,6 +14,7 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from core.errors import UserError, first_line
+from core.image_size import Size, sides
 from export.free_batch import BATCH, keeps_images_apart
 from export.to_onnx import INPUT, OPSET, OUTPUT
 
@@ -38,7 +39,7 @@ class GivenGraph:
         path: of its file.
         model: the ``ModelProto``: float images to logits.
         channels_last: whether images are (N, H, W, 3) and not (N, 3, H, W).
-        size: side of the images; None where it is free.
+        sides: height and width of the images; None for one that is free.
         batch: the number of images it is for; None where it is free.
         classes: that it tells apart.
         softmax: whether a Softmax at its end was left out.
@@ -49,7 +50,7 @@ class GivenGraph:
     path: Path
     model: Any
     channels_last: bool
-    size: int | None
+    sides: tuple[int | None, int | None]
     batch: int | None
     classes: int
     softmax: bool = False
@@ -119,12 +120,12 @@ def given_graph(path: Path, model: Any) -> GivenGraph:
         )
     batch, *image = _dims(path, inputs[0], 4, "images")
     channels_last = image[0] != 3
-    sides = image[:2] if channels_last else image[1:]
-    if image[2 if channels_last else 0] != 3 or sides[0] != sides[1]:
+    if image[2 if channels_last else 0] != 3:
         raise UserError(
-            f"{path}: {inputs[0].name} is {[batch, *image]}; images are square and RGB, "
-            "[batch, 3, side, side] or [batch, side, side, 3]"
+            f"{path}: {inputs[0].name} is {[batch, *image]}; images are RGB, "
+            "[batch, 3, height, width] or [batch, height, width, 3]"
         )
+    height, width = image[:2] if channels_last else image[1:]
     if (last := _last(model.graph)) is not None and last.op_type == "Sigmoid":
         raise UserError(
             f"{path}: ends in a Sigmoid, one yes or no for each class; a classifier here tells "
@@ -140,7 +141,7 @@ def given_graph(path: Path, model: Any) -> GivenGraph:
         path=path,
         model=model,
         channels_last=channels_last,
-        size=sides[0],
+        sides=(height, width),
         batch=batch,
         classes=classes,
     )
@@ -196,9 +197,9 @@ def _without_softmax(graph: Any) -> bool:
 
 
 def contract_graph(
-    given: GivenGraph, size: int, mean: Sequence[float], std: Sequence[float]
+    given: GivenGraph, size: Size, mean: Sequence[float], std: Sequence[float]
 ) -> Any:
-    """Returns the ``ModelProto`` of ``given`` from uint8 (batch, size, size, 3) to logits.
+    """Returns the ``ModelProto`` of ``given`` from uint8 (batch, H, W, 3) to logits.
 
     Its first layer normalises as :class:`models.classifier.Classifier` does; batch norm is folded.
 
@@ -236,7 +237,7 @@ def contract_graph(
     if given.batch is not None:
         _free_reshapes(graph, given.batch)
     float_, byte = TensorProto.FLOAT, TensorProto.UINT8
-    graph.input.append(helper.make_tensor_value_info(INPUT, byte, [BATCH, size, size, 3]))
+    graph.input.append(helper.make_tensor_value_info(INPUT, byte, [BATCH, *sides(size), 3]))
     graph.output.append(helper.make_tensor_value_info(OUTPUT, float_, [BATCH, given.classes]))
     try:
         model = onnx.shape_inference.infer_shapes(_optimized(model), strict_mode=True)

@@ -11,6 +11,7 @@ from torch import nn
 
 from artifact.records import Reading
 from core.errors import UserError, in_words
+from core.image_size import Size, sides
 from export.foreign_graph import GivenGraph, GraphReference, contract_graph, read_graph
 from export.foreign_program import Program, read_program
 from models.classifier import Classifier
@@ -25,8 +26,8 @@ class Given(NamedTuple):
     module: nn.Module  # uint8 (N, H, W, 3) -> float32 (N, C)
     probabilities: bool  # whether it gave these, and their logarithm was taken
 
-    def contract(self, size: int, mean: Sequence[float], std: Sequence[float]) -> Any:
-        """Returns its ``ModelProto``, uint8 (batch, size, size, 3) to logits.
+    def contract(self, size: Size, mean: Sequence[float], std: Sequence[float]) -> Any:
+        """Returns its ``ModelProto``, uint8 (batch, H, W, 3) to logits.
 
         None for a program that takes any number of images: traced as other networks of torch are,
         its graph holds less arithmetic with shapes.
@@ -39,18 +40,20 @@ class Given(NamedTuple):
         return contract_graph(self.graph, size, mean, std)
 
 
-def read_given(path: Path, size: int, reading: Reading) -> Given:
+def read_given(path: Path, size: Size, reading: Reading) -> Given:
     """Returns the network in a file that was read so before; see :func:`with_logits`."""
     given = read_program(path) if reading.program else read_graph(path)
     return with_logits(given, size, reading.mean, reading.std)
 
 
-def with_logits(given: GivenGraph, size: int, mean: Sequence[float], std: Sequence[float]) -> Given:
+def with_logits(
+    given: GivenGraph, size: Size, mean: Sequence[float], std: Sequence[float]
+) -> Given:
     """Returns ``given`` with what runs it and logits at its end.
 
     Args:
         given: of :func:`read_graph` or :func:`read_program`.
-        size: side of the images.
+        size: of the images, in pixels.
         mean: per channel, of pixels in [0, 1].
         std: likewise.
 
@@ -58,7 +61,7 @@ def with_logits(given: GivenGraph, size: int, mean: Sequence[float], std: Sequen
         UserError: ONNX Runtime, or torch, cannot run it.
     """
     draw = torch.Generator().manual_seed(0)
-    noise = torch.randint(256, (4, size, size, 3), dtype=torch.uint8, generator=draw)
+    noise = torch.randint(256, (4, *sides(size), 3), dtype=torch.uint8, generator=draw)
     module = _module(given, mean, std)
     try:
         with torch.inference_mode():

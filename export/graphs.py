@@ -84,7 +84,6 @@ class Graphs:
 
     def _draft(self, folder: Path, scheme: Scheme, candidate: GraphCandidate) -> Artifact:
         network = self._network
-        side, classes = network.preprocess.crop, len(network.labels)
         precision: Precision = "int8" if scheme == "int8-symmetric" else scheme
         return Artifact(
             path=folder,
@@ -95,8 +94,8 @@ class Graphs:
             format="onnx",
             labels=network.labels,
             preprocess=network.preprocess,
-            input=TensorSpec(name=INPUT, dtype="uint8", shape=("batch", side, side, 3)),
-            output=TensorSpec(name=OUTPUT, dtype="float32", shape=("batch", classes)),
+            input=TensorSpec(name=INPUT, dtype="uint8", shape=("batch", *network.preprocess.shape)),
+            output=TensorSpec(name=OUTPUT, dtype="float32", shape=("batch", len(network.labels))),
             batch_range=(1, self._max_batch),
             macs=self._cost.macs,
             parameters=self._cost.parameters,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.cores import usable_cores
 from core.errors import UserError, in_words
+from core.image_size import Size
 from export.build import Options, Outcome, build_artifacts
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class Job:
     weights: WeightsChoice
     targets: tuple[str, ...]
     options: Options
-    size: int | None = None
+    size: Size | None = None
 
 
 def run_jobs(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, list[Outcome]]]:

@@ -11,6 +11,7 @@ from torch import nn
 
 from artifact.records import Source
 from core.errors import UserError, in_words
+from core.image_size import in_full
 from core.names import canonical_name
 from core.preprocess import Preprocess
 from export.foreign import with_images
@@ -67,7 +68,7 @@ def network_of(
                 f"{what} is {list(values)}: R, G and B of pixels in [0, 1], and no std of 0"
             )
     classifier = _classifier(module, mean, std)
-    _check_logits(classifier, preprocess.crop, len(names))
+    _check_logits(classifier, preprocess, len(names))
     network = Network(
         model=name,
         data=images.name if images else _WITHOUT_DATA,
@@ -94,14 +95,14 @@ def _classifier(module: nn.Module, mean: Sequence[float], std: Sequence[float]) 
     return Classifier(backbone.cpu().float(), mean=mean, std=std).eval()
 
 
-def _check_logits(classifier: Classifier, side: int, classes: int) -> None:
+def _check_logits(classifier: Classifier, preprocess: Preprocess, classes: int) -> None:
     """Raises UserError unless two black images give two rows of logits."""
     try:
         with torch.inference_mode():
-            logits = classifier(torch.zeros(2, side, side, 3, dtype=torch.uint8))
+            logits = classifier(torch.zeros(2, *preprocess.shape, dtype=torch.uint8))
     except Exception as error:  # any exception of the module's own code
         raise UserError(
-            f"the module cannot take two {side}x{side} images: {in_words(error)}"
+            f"the module cannot take two {in_full(preprocess.crop)} images: {in_words(error)}"
         ) from error
     if tuple(logits.shape) != (2, classes):
         raise UserError(

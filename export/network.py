@@ -20,6 +20,7 @@ from artifact.records import Reference, Source, Weights
 from core import cli
 from core.errors import UserError
 from core.files import sha256
+from core.image_size import Size, size_text
 from core.names import canonical_name
 from core.preprocess import Pixels, Preprocess, Truncated
 from export.foreign_reference import read_given
@@ -99,7 +100,7 @@ class Network:
 
 
 def load_network(
-    model: str, data: str | None, weights: WeightsChoice = "auto", size: int | None = None
+    model: str, data: str | None, weights: WeightsChoice = "auto", size: Size | None = None
 ) -> Network:
     """Returns a network to export: the run on ``data``, or ImageNet or random weights.
 
@@ -107,7 +108,7 @@ def load_network(
         model: registry name or alias.
         data: data set or folder it was trained on; None for published or random weights.
         weights: ``auto`` uses the run on ``data``, or ImageNet weights if ``data`` is None.
-        size: side of the input images in pixels; None for the size of training, or the native one.
+        size: of the input images, in pixels; None for the size of training, or the native one.
 
     Raises:
         UserError: unknown network, no such run, or weights that are not available. Random weights
@@ -173,7 +174,7 @@ def check_source(artifact: Artifact) -> Path:
     return path
 
 
-def _trained(model: str, data: str, size: int | None) -> Network:
+def _trained(model: str, data: str, size: Size | None) -> Network:
     path = checkpoint_path(run_folder(model, data_name(data)))
     if not path.is_file():
         raise UserError(
@@ -248,14 +249,14 @@ def _held_out(images: ImageData, checkpoint: Checkpoint, path: Path) -> Sequence
 
 def _filed(data: str, own: Preprocess, preprocess: Preprocess) -> str:
     """Returns the second part of the folder name, with the image size if it is not the native."""
-    return data if preprocess == own else f"{data}-{preprocess.crop}"
+    return data if preprocess == own else f"{data}-{size_text(preprocess.crop)}"
 
 
 def _note(text: str) -> None:
     cli.notes().print(f"note: {text}", soft_wrap=True, markup=False)
 
 
-def _imagenet(model: str, size: int | None) -> Network:
+def _imagenet(model: str, size: Size | None) -> Network:
     try:
         weights = load_imagenet_weights(model)
         module = imagenet_classifier(model, weights, size=size).eval()
@@ -282,9 +283,9 @@ def _imagenet(model: str, size: int | None) -> Network:
     )
 
 
-def _random(model: str, size: int | None) -> Network:
-    side = find_model(model).native_size
-    designed = Preprocess(resize=round(side * 8 / 7), crop=side)
+def _random(model: str, size: Size | None) -> Network:
+    native = find_model(model).native_size
+    designed = Preprocess(resize=8, crop=7).at(native)
     preprocess = designed if size is None else designed.at(size)
     check_input_size(model, preprocess.crop, resized=True)
     module = _random_module(model, preprocess)
@@ -346,7 +347,7 @@ def spread(samples: Sequence[Sample], count: int) -> list[Sample]:
 def stack(
     samples: Sequence[Sample], preprocess: Preprocess, truncated: Truncated = "refuse"
 ) -> Pixels:
-    """Returns uint8 (n, crop, crop, 3) of all ``samples``."""
+    """Returns uint8 (n, H, W, 3) of all ``samples``."""
     batches = pixel_batches(samples, preprocess, size=len(samples), truncated=truncated)
     pixels, _ = next(batches)
     return pixels

@@ -10,6 +10,7 @@ from rich.table import Table
 from artifact.artifact import Artifact
 from artifact.gates import Gate
 from artifact.store import StoredArtifact, graph_facts
+from core.image_size import size_text
 
 if TYPE_CHECKING:
     from export.build import Outcome
@@ -76,7 +77,8 @@ def _facts(artifact: Artifact, opset: int) -> Iterable[tuple[str, str]]:
     yield "classes", _few(artifact.labels)
     yield (
         "preprocess",
-        f"resize {pre.resize}, crop {pre.crop} ({pre.crop_mode}), {pre.interpolation}",
+        f"resize {size_text(pre.resize)}, crop {size_text(pre.crop)} ({pre.crop_mode}), "
+        f"{pre.interpolation}",
     )
     yield (
         "cost",

@@ -30,13 +30,11 @@ def build(draft: Artifact, graph: bytes, batches: Sequence[int]) -> Artifact:
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
 
-    side = draft.preprocess.crop
+    image = torch.zeros(1, *draft.preprocess.shape, dtype=torch.uint8)
     network = _network(draft, graph)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations inside these libraries
-        program = torch.export.export(
-            network, (torch.zeros(1, side, side, 3, dtype=torch.uint8),), strict=False
-        )
+        program = torch.export.export(network, (image,), strict=False)
         lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
         draft.model_file.write_bytes(lowered.to_executorch().buffer)
     return draft

@@ -15,6 +15,7 @@ from torch.fx.experimental.optimization import fuse
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from core.errors import UserError, first_line
+from core.image_size import Size, sides
 from export.free_batch import EXAMPLE, bound_to_batch, free_batch, keeps_images_apart
 from models.classifier import Classifier
 
@@ -24,13 +25,13 @@ _BATCHES = (2, 3, 8)  # batch sizes with which a graph is run to check it
 _CLOSE = 1e-3  # relative to the largest output: rounding causes 1e-6 to 1e-4, mixed-up images more
 
 
-def to_onnx(network: Classifier, *, size: int) -> Any:
-    """Returns the ONNX ``ModelProto`` of ``network``: uint8 (batch, size, size, 3) to logits.
+def to_onnx(network: Classifier, *, size: Size) -> Any:
+    """Returns the ONNX ``ModelProto`` of ``network``: uint8 (batch, H, W, 3) to logits.
 
     Raises:
         UserError: torch cannot export it, or its output depends on the batch size.
     """
-    return to_graph(network, (size, size, 3), torch.uint8)
+    return to_graph(network, (*sides(size), 3), torch.uint8)
 
 
 def to_graph(network: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> Any:

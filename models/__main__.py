@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -13,8 +14,10 @@ from tyro.conf import Positional
 
 from core import cli
 from core.errors import UserError, unknown
+from core.image_size import Size, sides, size_text
 from core.lazy import resolve
 from core.names import canonical_name
+from core.size_flag import SizeFlag
 from models.cost import NetworkCost, known_costs
 from models.registry import find_model, list_families, list_models
 
@@ -34,8 +37,9 @@ class Models:
 
     names: Positional[tuple[str, ...]] = ()
     """Only these networks; timm/<name> too, each of which takes some seconds to count."""
-    size: int | None = None
-    """Side of the input images in pixels; default: the size each was designed for."""
+    size: SizeFlag = None
+    """Size of the input images in pixels, a side or HEIGHTxWIDTH; default: the size each was
+    designed for."""
     family: tuple[str, ...] = ()
     """Only these families, such as mobilenet_v2 resnet."""
     sort: Literal[
@@ -67,13 +71,13 @@ def rows(family: tuple[str, ...] = (), sort: str = "family") -> list[dict[str, A
 
 
 def counted_rows(
-    names: Sequence[str], size: int | None = None, sort: str = "family"
+    names: Sequence[str], size: Size | None = None, sort: str = "family"
 ) -> list[dict[str, Any]]:
     """Returns rows as :func:`rows` does for ``names``, counting costs that are not known yet.
 
     Args:
         names: registry names, or ``timm/<name>``.
-        size: side of the input images in pixels; None for each network's native size.
+        size: of the input images, in pixels; None for each network's native size.
         sort: name of the field to sort by.
 
     Raises:
@@ -88,7 +92,7 @@ def counted_rows(
     return _sorted(found, sort)
 
 
-def _row(name: str, cost: NetworkCost, size: int | None = None) -> dict[str, Any]:
+def _row(name: str, cost: NetworkCost, size: Size | None = None) -> dict[str, Any]:
     entry = find_model(name)
     return {
         "name": name,
@@ -101,7 +105,10 @@ def _row(name: str, cost: NetworkCost, size: int | None = None) -> dict[str, Any
 
 
 def _sorted(found: list[dict[str, Any]], sort: str) -> list[dict[str, Any]]:
-    return sorted(found, key=lambda row: (row[sort], row["macs"]))
+    def key(row: dict[str, Any]) -> Any:
+        return math.prod(sides(row["size"])) if sort == "size" else row[sort]
+
+    return sorted(found, key=lambda row: (key(row), row["macs"]))
 
 
 def main() -> None:
@@ -118,7 +125,9 @@ def main() -> None:
     if args.names and args.family:
         raise UserError("networks and --family are both given: ask for one of them")
     if args.size is not None and not args.names:
-        raise UserError(f"size is {args.size}, but no network is named: say which to count")
+        raise UserError(
+            f"size is {size_text(args.size)}, but no network is named: say which to count"
+        )
     if args.names:
         found = counted_rows(args.names, args.size, args.sort)
     else:
@@ -142,7 +151,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
     return [
         row["name"],
         row["family"],
-        str(row["size"]),
+        size_text(row["size"]),
         str(row["classes"]),
         f"{row['parameters'] / 1e6:,.3f}",
         f"{row['macs'] / 1e6:,.1f}",

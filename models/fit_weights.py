@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from core.errors import UserError
+from core.image_size import Size
 from core.lazy import resolve
 from models.closest_network import closest_network
 from models.registry import TIMM, build_model, find_model
@@ -31,7 +32,7 @@ class Fitted(NamedTuple):
 
 
 def fit_weights(
-    model: str, saved: SavedWeights, entry: str | None = None, size: int | None = None
+    model: str, saved: SavedWeights, entry: str | None = None, size: Size | None = None
 ) -> Fitted:
     """Returns network ``model`` with the weights in ``saved``.
 
@@ -42,7 +43,7 @@ def fit_weights(
         model: registry name.
         saved: from :func:`models.saved_weights.read_weights`.
         entry: location of the weights in the file, see :attr:`Place.entry`; None to search for it.
-        size: side of the images, as in :func:`models.registry.build_model`.
+        size: of the images, as in :func:`models.registry.build_model`.
 
     Raises:
         UserError: the weights do not fit (the message lists the first missing and unexpected keys
@@ -76,7 +77,7 @@ def fit_weights(
 
 
 def _converted(
-    model: str, saved: SavedWeights, place: Place, size: int | None
+    model: str, saved: SavedWeights, place: Place, size: Size | None
 ) -> tuple[Place, Tensors, int] | None:
     """Returns the weights as timm converts them, and their classes; None if they do not fit."""
     if not model.startswith(TIMM):

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from core.errors import UserError, in_words
+from core.image_size import Size, in_full, sides
 from models.registry import build_model, find_model
 
 _STEPS = (1, 2, 4, 7, 8, 14, 16, 28, 32, 48, 56, 64)
@@ -20,16 +21,16 @@ _STEPS = (1, 2, 4, 7, 8, 14, 16, 28, 32, 48, 56, 64)
 
 def check_input_size(
     name: str,
-    *sizes: int,
+    *sizes: Size,
     classes: int = 1000,
     batch: int | None = None,
     resized: bool = False,
 ) -> None:
-    """Checks that network ``name`` accepts square images of all ``sizes``.
+    """Checks that network ``name`` accepts images of all ``sizes``.
 
     Args:
         name: registry name.
-        sizes: sides of the images, in pixels.
+        sizes: of the images, in pixels.
         classes: number of classes.
         batch: batch size to check for training too; None checks inference only.
         resized: builds the network for each size, see :attr:`models.registry.Entry.resized`.
@@ -41,20 +42,20 @@ def check_input_size(
     for size in sizes:
         if resized and find_model(name).resized is not None:
             if refusal := _refusal(_on_meta(name, classes, size).eval(), size, classes):
-                raise UserError(f"{name} cannot take {size}x{size} images: {refusal}")
+                raise UserError(f"{name} cannot take {in_full(size)} images: {refusal}")
             continue
-        if _refusal(network.eval(), size, classes):
-            raise UserError(
-                f"{name} cannot take {size}x{size} images: {_sizes(name, network, classes)}"
-            )
+        if refusal := _refusal(network.eval(), size, classes):
+            accepted = _sizes(name, network, classes)
+            why = accepted if isinstance(size, int) else f"{refusal}; of square ones, {accepted}"
+            raise UserError(f"{name} cannot take {in_full(size)} images: {why}")
         if batch is None or not (refusal := _refusal(network.train(), size, classes, batch)):
             continue
         if batch == 1 and not _refusal(network, size, classes, 2):
             raise UserError(
-                f"{name} cannot be trained on one {size}x{size} image at a time, as its batch norm "
-                "needs two: batch_size / accumulate must be at least 2 on each device"
+                f"{name} cannot be trained on one {in_full(size)} image at a time, as its batch "
+                "norm needs two: batch_size / accumulate must be at least 2 on each device"
             )
-        raise UserError(f"{name} cannot be trained on {size}x{size} images: {refusal}")
+        raise UserError(f"{name} cannot be trained on {in_full(size)} images: {refusal}")
 
 
 def input_sizes(name: str) -> str:
@@ -67,16 +68,16 @@ def input_sizes(name: str) -> str:
     return _sizes(name, _on_meta(name, classes).eval(), classes)
 
 
-def _on_meta(name: str, classes: int, size: int | None = None) -> nn.Module:
+def _on_meta(name: str, classes: int, size: Size | None = None) -> nn.Module:
     with torch.device("meta"):
         return build_model(name, num_classes=classes, size=size)
 
 
-def _refusal(network: nn.Module, side: int, classes: int, images: int = 1) -> str | None:
+def _refusal(network: nn.Module, size: Size, classes: int, images: int = 1) -> str | None:
     """Returns why ``network``, in its current mode, rejects images; None if it accepts them."""
     try:
         with torch.device("meta"):
-            logits = network(torch.empty(images, 3, side, side))
+            logits = network(torch.empty(images, 3, *sides(size)))
     except Exception as error:  # networks raise any type of exception for sizes they do not support
         return in_words(error)
     shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
@@ -88,17 +89,22 @@ def _refusal(network: nn.Module, side: int, classes: int, images: int = 1) -> st
 def _sizes(name: str, network: nn.Module, classes: int) -> str:
     """Returns a text with the square images ``network`` accepts, trying sizes near its native one.
 
+    Where that is not square, its shorter side is the first to be tried.
+
     Raises:
         UserError: it does not even accept its native size.
     """
-    native = find_model(name).native_size
-    if refusal := _refusal(network, native, classes):
-        raise UserError(f"{name} cannot be used, not even at {native}x{native}: {refusal}")
+    designed = find_model(name).native_size
+    if refusal := _refusal(network, designed, classes):
+        raise UserError(f"{name} cannot be used, not even at {in_full(designed)}: {refusal}")
+    native = min(sides(designed))
 
     @cache
     def takes(side: int) -> bool:
         return not _refusal(network, side, classes)
 
+    if not takes(native):
+        return f"{in_full(designed)}, and not {native}x{native}"
     step = next((step for step in (*_STEPS, native) if takes(native + step)), None)
     if step is None:
         return f"exactly {native}x{native}"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from core.errors import UserError, closest
+from core.image_size import Size
 from core.lazy import resolve
 from core.names import ALIASES, canonical_name
 from core.registry import Registry
@@ -55,22 +56,22 @@ class Entry:
         name: registry name.
         build: takes ``num_classes`` and returns the network with random weights.
         family: name shared by its variants of other widths and depths.
-        native_size: side in pixels of the input it was designed for.
+        native_size: size in pixels of the images it was designed for.
         native_classes: number of classes it was designed for.
         imagenet: loads its published ImageNet weights; None if there are none.
         form: returns the preprocessing that the published weights expect; None if not known.
-        resized: takes ``num_classes`` and the side of the images, and returns the network built for
+        resized: takes ``num_classes`` and the size of the images, and returns the network built for
             them; None if its layers do not depend on the size of the images.
     """
 
     name: str
     build: Builder
     family: str
-    native_size: int = 224
+    native_size: Size = 224
     native_classes: int = 1000
     imagenet: Callable[[], ImageNetWeights] | None = None
     form: Callable[[], PublishedForm] | None = None
-    resized: Callable[[int, int], nn.Module] | None = None
+    resized: Callable[[int, Size], nn.Module] | None = None
 
 
 NETWORKS = Registry[Entry]("model")
@@ -106,13 +107,14 @@ def find_model(name: str) -> Entry:
     return entries[known]
 
 
-def build_model(name: str, *, num_classes: int = 1000, size: int | None = None) -> nn.Module:
+def build_model(name: str, *, num_classes: int = 1000, size: Size | None = None) -> nn.Module:
     """Returns network ``name`` with random weights: float32 (N, 3, H, W) -> (N, num_classes).
 
     Args:
         name: registry name or alias.
         num_classes: number of classes.
-        size: side of the images, for networks that are built for one size; None for the native one.
+        size: of the images, in pixels, for networks that are built for one size; None for the
+            native one.
 
     Raises:
         UserError: unknown name, ``num_classes`` below 1, or a size it cannot be built for.

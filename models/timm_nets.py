@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from core.errors import UserError, closest, first_line
+from core.image_size import Size, in_full, size_of
 from core.preprocess import Preprocess
 from models.imagenet import (
     ImageNetWeights,
@@ -31,8 +32,7 @@ def timm_entry(name: str) -> Entry:
     """Returns the entry of timm's network ``name``, which may include a tag of its weights.
 
     Raises:
-        UserError: timm is not installed, has no such network or tag, or the network's images are
-            not square.
+        UserError: timm is not installed, or has no such network or tag.
     """
     timm = import_timm()
     if name.startswith("hf-hub:"):
@@ -47,21 +47,17 @@ def timm_entry(name: str) -> Entry:
         hint = closest(tag, tags, show=prefix.__add__) if tags else "nobody published any"
         raise UserError(f"unknown weights {tag!r} of {TIMM}{network}: {hint}")
     _, height, width = timm.get_pretrained_cfg(name).input_size
-    if height != width:
-        raise UserError(
-            f"{TIMM}{name} takes images of {width}x{height} pixels: only square ones are supported"
-        )
 
     def build(num_classes: int) -> nn.Module:
         network: nn.Module = timm.create_model(name, num_classes=num_classes)
         return network
 
-    def resized(num_classes: int, side: int) -> nn.Module:
+    def resized(num_classes: int, size: Size) -> nn.Module:
         try:
-            network: nn.Module = timm.create_model(name, num_classes=num_classes, img_size=side)
+            network: nn.Module = timm.create_model(name, num_classes=num_classes, img_size=size)
         except Exception as error:  # whatever the network's own code raises
             raise UserError(
-                f"{TIMM}{name} cannot be built for {side}x{side} images ({first_line(error)})"
+                f"{TIMM}{name} cannot be built for {in_full(size)} images ({first_line(error)})"
             ) from None
         return network
 
@@ -71,7 +67,7 @@ def timm_entry(name: str) -> Entry:
         name=f"{TIMM}{name}",
         build=build,
         family=_family(timm, name),
-        native_size=width,
+        native_size=size_of(height, width),
         imagenet=imagenet,
         form=functools.partial(timm_form, name),
         resized=resized if fixed else None,
@@ -146,11 +142,12 @@ def timm_form(name: str, arguments: dict[str, Any] | None = None) -> PublishedFo
 
 def published_form(config: dict[str, Any]) -> PublishedForm:
     """Returns the preprocessing in a ``config`` of :func:`timm.data.resolve_data_config`."""
-    crop, mean = config["input_size"][-1], tuple(config["mean"])
+    height, width = config["input_size"][-2:]
+    mean = tuple(config["mean"])
     border = config["crop_mode"] == "border"
     preprocess = Preprocess(
-        resize=int(crop / config["crop_pct"]),
-        crop=crop,
+        resize=(int(height / config["crop_pct"]), int(width / config["crop_pct"])),
+        crop=(height, width),
         interpolation=config["interpolation"],
         crop_mode=config["crop_mode"],
         fill=tuple(round(255 * value) for value in mean) if border else (0, 0, 0),  # as timm does

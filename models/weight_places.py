@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.overrides import TorchFunctionMode
 
+from core.image_size import Size
 from models.registry import build_model
 from models.saved_weights import SavedWeights, Tensors
 
@@ -55,10 +56,10 @@ def probe(model: str) -> tuple[Tensors, dict[str, int]]:
     return few, head
 
 
-def on_meta(model: str, classes: int, size: int | None = None) -> Tensors:
+def on_meta(model: str, classes: int, size: Size | None = None) -> Tensors:
     """Returns all tensors of a network with ``classes`` classes, on the meta device.
 
-    ``size`` is the side of the images, as in :func:`models.registry.build_model`.
+    ``size`` is that of the images, as in :func:`models.registry.build_model`.
     """
     with torch.device("meta"), _NoDrawing():
         return build_model(model, num_classes=classes, size=size).state_dict()

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from core.image_size import Size
 from core.lazy import resolve
 from core.names import canonical_name
 from models.classifier import Classifier
@@ -37,7 +38,7 @@ def imagenet_classifier(
     name: str,
     weights: ImageNetWeights,
     labels: Sequence[str] | None = None,
-    size: int | None = None,
+    size: Size | None = None,
 ) -> Classifier:
     """Returns network ``name`` with published weights: uint8 (N, H, W, 3) -> logits.
 
@@ -46,7 +47,7 @@ def imagenet_classifier(
         weights: from :func:`load_imagenet_weights`.
         labels: class names; None for those of the weights. With other labels the last layer is
             random.
-        size: side of the images, as in :func:`models.registry.build_model`; position embeddings
+        size: of the images, as in :func:`models.registry.build_model`; position embeddings
             are resampled as timm does.
 
     Raises:

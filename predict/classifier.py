@@ -197,7 +197,7 @@ class Classifier:
         return list(in_order(work, images, threads=self.threads, size=self.batch_size))
 
     def pixels(self, image: ImageSource) -> Pixels:
-        """Returns ``image`` as the network's input: uint8 (crop, crop, 3), RGB.
+        """Returns ``image`` as the network's input: uint8 (H, W, 3), RGB.
 
         Raises:
             ImageError: it cannot be read, or exceeds a limit.
@@ -220,7 +220,7 @@ class Classifier:
         decoded = decode_image(
             data,
             max_pixels=self.limits.max_pixels,
-            shorter=preprocess.shorter,
+            least=preprocess.least,
             truncated=self.limits.truncated,
         )
         return preprocess(decoded)
@@ -229,7 +229,7 @@ class Classifier:
         """Returns the prediction for each image; None where the logits are not finite.
 
         Args:
-            pixels: at most :attr:`batch_size` images, each uint8 (crop, crop, 3).
+            pixels: at most :attr:`batch_size` images, each uint8 (H, W, 3).
             top_k: number of classes in ``top``, at most all.
 
         Raises:

@@ -70,7 +70,7 @@ class Gallery:
             image = decode_image(
                 load(),
                 max_pixels=self._limits.max_pixels,
-                shorter=SIDE,
+                least=SIDE,
                 truncated=self._limits.truncated,
             )
         except UserError:

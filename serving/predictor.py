@@ -228,7 +228,7 @@ def decode_upload(upload: Upload, settings: Settings, preprocess: Preprocess) ->
         decoded = decode_image(
             data,
             max_pixels=settings.max_pixels,
-            shorter=preprocess.shorter,
+            least=preprocess.least,
             truncated=settings.truncated,
         )
     except Refusal as refusal:

@@ -65,9 +65,9 @@ def open_image(source: Path | Image.Image, truncated: Truncated = "refuse") -> I
 def pixels_of(
     source: Path | Image.Image, preprocess: Preprocess, truncated: Truncated = "refuse"
 ) -> Pixels:
-    """Returns uint8 (crop, crop, 3) of a sample, preprocessed as in a server."""
+    """Returns uint8 (H, W, 3) of a sample, preprocessed as in a server."""
     if isinstance(source, Path):
-        source = decode(source, shorter=preprocess.shorter, truncated=truncated)
+        source = decode(source, least=preprocess.least, truncated=truncated)
     return preprocess(source)
 
 
@@ -78,7 +78,7 @@ def pixel_batches(
     size: int,
     truncated: Truncated = "refuse",
 ) -> Iterator[tuple[Pixels, np.ndarray[tuple[int], np.dtype[np.int64]]]]:
-    """Yields uint8 (n, crop, crop, 3) and int64 (n,) class indices, ``size`` images at a time."""
+    """Yields uint8 (n, H, W, 3) and int64 (n,) class indices, ``size`` images at a time."""
     for start in range(0, len(samples), size):
         chunk = samples[start : start + size]
         sources, labels = zip(*chunk, strict=True)

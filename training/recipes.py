@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 from core.cores import usable_cores
-from core.errors import unknown
+from core.errors import UserError, unknown
+from core.image_size import in_full
 from models.registry import find_model
 from training.datasets import DATASETS
 from training.recipe import Recipe
@@ -280,4 +281,18 @@ def find_recipe(name: str, model: str) -> Recipe:
     """
     if name not in RECIPES:
         raise unknown("recipe", name, RECIPES)
-    return RECIPES[name](find_model(model).native_size if model else 224)
+    return RECIPES[name](native_side(model) if model else 224)
+
+
+def native_side(model: str) -> int:
+    """Returns the side of the images that a network was designed for.
+
+    Raises:
+        UserError: they are not square, as those of training are.
+    """
+    size = find_model(model).native_size
+    if not isinstance(size, int):
+        raise UserError(
+            f"{model} is made for {in_full(size)} images, and training takes square ones"
+        )
+    return size

@@ -73,8 +73,7 @@ def load(artifact: Artifact, *, threads: int | None = None) -> NcnnRuntime:
     """
     require("ncnn")
     runtime = NcnnRuntime(artifact, threads or usable_cores())
-    side = artifact.preprocess.crop
-    logits = runtime(np.zeros((1, side, side, 3), np.uint8))
+    logits = runtime(np.zeros((1, *artifact.preprocess.shape), np.uint8))
     if logits.shape[1:] != artifact.output.shape[1:]:
         what = f"it gives {list(logits.shape[1:])}, and the manifest says {len(artifact.labels)}"
         raise RuntimeUnavailable(f"ncnn: cannot run {artifact.model_file} ({what} logits)")

@@ -53,8 +53,7 @@ class OrtCudaRuntime(GpuRuntime):
         """Opens and captures the session for ``size`` images, which takes seconds."""
         size = self._size(size)
         if size not in self._sessions:
-            side = self._artifact.preprocess.crop
-            pixels = np.zeros((size, side, side, 3), np.uint8)
+            pixels = np.zeros((size, *self._artifact.preprocess.shape), np.uint8)
             session = _Session(self._artifact, pixels, {"enable_cuda_graph": "1"})
             session(pixels)
             self._sessions[size] = session

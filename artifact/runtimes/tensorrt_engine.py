@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -93,9 +94,9 @@ class EngineRuntime(GpuRuntime):
 
     def _make_place(self, batch: int, own: ExitStack) -> _Place:
         """Returns a place for up to ``batch`` images; ``own`` will free its buffers."""
-        side, classes = self._artifact.preprocess.crop, len(self._artifact.labels)
+        values, classes = math.prod(self._artifact.preprocess.shape), len(self._artifact.labels)
         place = _Place(
-            pixels=self._cuda.allocate(own, batch * side * side * 3),
+            pixels=self._cuda.allocate(own, batch * values),
             logits=self._cuda.allocate(own, batch * classes * 4),
             context=self._need(
                 self._engine.create_execution_context(), "cannot start an execution context"

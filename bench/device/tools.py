@@ -121,13 +121,13 @@ def _pixels(artifact: Artifact, batch: int) -> bytes:
 
 
 def _benchmark_model(job: Job) -> list[str]:
-    side, name = job.artifact.preprocess.crop, job.artifact.input.name
+    shape, name = job.artifact.preprocess.shape, job.artifact.input.name
     return [
         f"--graph={job.artifact.model_file.name}",
         f"--num_threads={job.threads}",
         "--use_xnnpack=true",
         f"--input_layer={name}",
-        f"--input_layer_shape={job.batch},{side},{side},3",
+        f"--input_layer_shape={','.join(map(str, (job.batch, *shape)))}",
         f"--input_layer_value_files={name}:{_PIXELS}",
         f"--warmup_runs={job.warm}",
         "--warmup_min_secs=0",
@@ -172,12 +172,12 @@ def _perf_test_times(text: str, job: Job) -> Times:
 
 
 def _benchncnn(job: Job) -> list[str]:
-    side = job.artifact.preprocess.crop
+    height, width, channels = job.artifact.preprocess.shape
     model = job.artifact.model_file.name
     return [
         *(str(job.calls), str(job.threads), "0", "-1", "0"),
         f"param={model}",
-        f"'shape=[{side},{side},3]'",
+        f"'shape=[{width},{height},{channels}]'",
     ]
 
 

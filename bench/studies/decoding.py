@@ -22,6 +22,7 @@ from PIL import Image
 from bench.experiment import this_machine, write_page
 from bench.load.plan import read_images
 from bench.measure.timing import Call, Plan, measure
+from core.image_size import sides
 from core.preprocess import GAP, Preprocess, decode
 from export.network import Network, load_network
 from report.format import ms, percent
@@ -149,8 +150,9 @@ def changes_of(photos: Iterable[bytes], network: Network) -> dict[float | str, l
 
 
 def _decode(data: bytes, preprocess: Preprocess, gap: Gap) -> partial[Image.Image]:
-    shorter = None if gap is None else math.ceil(gap * preprocess.resize)
-    return partial(decode, data, shorter=shorter)
+    height, width = sides(preprocess.resize)
+    least = None if gap is None else (math.ceil(gap * height), math.ceil(gap * width))
+    return partial(decode, data, least=least)
 
 
 def _answers(changes: dict[float | str, list[Change]]) -> Table:

@@ -30,14 +30,13 @@ class Training:
     def __call__(self) -> None:
         """Prints a table of images/s."""
         from bench.training.measure import REFERENCE, training_rates
-        from models.registry import find_model
         from training.datasets import load_data
         from training.look import look
         from training.options import FolderOptions
-        from training.recipes import RECIPES, default_recipe
+        from training.recipes import RECIPES, default_recipe, native_side
 
         name = self.recipe_name or default_recipe(self.model, self.data)
-        recipe = RECIPES[name](find_model(self.model).native_size)
+        recipe = RECIPES[name](native_side(self.model))
         recipe = dataclasses.replace(
             recipe,
             weights="random",

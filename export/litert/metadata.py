@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from flatbuffers import Builder
 
 from artifact.artifact import Artifact
+from core.image_size import in_full, size_text
 
 NAME = "TFLITE_METADATA"  # of the buffer
 LABELS = "labels.txt"
@@ -29,7 +30,8 @@ _NORMALISATION = 1
 def metadata_of(artifact: Artifact) -> bytes:
     """Returns the metadata of a classifier: what its input and output are, and their names."""
     builder = Builder(1024)
-    side, preprocess = artifact.preprocess.crop, artifact.preprocess
+    preprocess = artifact.preprocess
+    crop, resize = size_text(preprocess.crop), size_text(preprocess.resize)
     source, result = _image(builder, artifact), _scores(builder, artifact)
     graph = _table(
         builder,
@@ -39,9 +41,10 @@ def metadata_of(artifact: Artifact) -> bytes:
         },
     )
     described = (
-        f"Classifies images of {side}x{side} pixels into {len(artifact.labels)} classes "
-        f"({artifact.source.origin}). An image is resized to {preprocess.resize} pixels "
-        f"({preprocess.interpolation}) and cropped to {side} ({preprocess.crop_mode})."
+        f"Classifies images of {in_full(preprocess.crop)} pixels into "
+        f"{len(artifact.labels)} classes ({artifact.source.origin}). An image is resized to "
+        f"{resize} pixels ({preprocess.interpolation}) and cropped to {crop} "
+        f"({preprocess.crop_mode})."
     )
     root = _table(
         builder,
@@ -72,8 +75,8 @@ def with_labels(model: bytes, labels: Sequence[str]) -> bytes:
 
 def _image(builder: Builder, artifact: Artifact) -> int:
     """Returns the table of the input: an RGB image, whose bytes are taken as they are."""
-    side = artifact.preprocess.crop
-    size = _table(builder, {}, numbers={0: side, 1: side})
+    height, width = artifact.preprocess.size
+    size = _table(builder, {}, numbers={0: width, 1: height})
     image = _table(builder, {1: size}, kinds={0: _RGB})
     content = _table(builder, {1: image}, kinds={0: _IMAGE})
     options = _table(builder, {0: _floats(builder, [0.0]), 1: _floats(builder, [1.0])})

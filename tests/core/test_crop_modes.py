@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 from sklearn.datasets import load_sample_images
 
 from core.errors import UserError
+from core.image_size import Size, sides
 from core.preprocess import CropMode, Interpolation, Preprocess
 from models.timm_nets import published_form
 
@@ -27,10 +28,10 @@ def noise(width: int, height: int) -> Image.Image:
 
 
 def timms(
-    image: Image.Image, crop: int, pct: float, mode: CropMode, interpolation: Interpolation
+    image: Image.Image, crop: Size, pct: float, mode: CropMode, interpolation: Interpolation
 ) -> np.ndarray:
     transform = timm.data.create_transform(
-        (3, crop, crop),
+        (3, *sides(crop)),
         crop_pct=pct,
         crop_mode=mode,
         interpolation=interpolation,
@@ -41,11 +42,11 @@ def timms(
 
 
 def ours(
-    image: Image.Image, crop: int, pct: float, mode: CropMode, interpolation: Interpolation
+    image: Image.Image, crop: Size, pct: float, mode: CropMode, interpolation: Interpolation
 ) -> np.ndarray:
     form = published_form(
         {
-            "input_size": (3, crop, crop),
+            "input_size": (3, *sides(crop)),
             "crop_pct": pct,
             "crop_mode": mode,
             "interpolation": interpolation,
@@ -59,23 +60,33 @@ def ours(
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("mode", ["squash", "border"])
 @pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("crop", [48, (32, 64), (60, 40)])
 def test_the_whole_image_to_the_pixel(
-    size: tuple[int, int], mode: CropMode, interpolation: Interpolation
+    crop: Size, size: tuple[int, int], mode: CropMode, interpolation: Interpolation
 ) -> None:
     image = noise(*size)
-    expected = timms(image, 48, 1.0, mode, interpolation)
-    np.testing.assert_array_equal(ours(image, 48, 1.0, mode, interpolation), expected)
+    expected = timms(image, crop, 1.0, mode, interpolation)
+    pixels = ours(image, crop, 1.0, mode, interpolation)
+    assert pixels.shape == (*sides(crop), 3)
+    np.testing.assert_array_equal(pixels, expected)
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("mode", ["center", "squash"])
-@pytest.mark.parametrize("size", [(128, 96), (96, 128), (32, 24), (64, 64)])
+@pytest.mark.parametrize(
+    ("crop", "size"),
+    [
+        *((42, size) for size in ((128, 96), (96, 128), (32, 24), (64, 64))),
+        *(((42, 84), size) for size in ((192, 96), (96, 96), (48, 24), (64, 96))),
+    ],
+)
 def test_a_part_of_the_image_to_the_pixel_where_margins_are_whole(
-    size: tuple[int, int], mode: CropMode, interpolation: Interpolation
+    crop: Size, size: tuple[int, int], mode: CropMode, interpolation: Interpolation
 ) -> None:
     photo = PHOTO.resize(size)
     far = np.abs(
-        ours(photo, 42, 0.875, mode, interpolation) - timms(photo, 42, 0.875, mode, interpolation)
+        ours(photo, crop, 0.875, mode, interpolation)
+        - timms(photo, crop, 0.875, mode, interpolation)
     )
     assert far.max() <= 2  # rounded between the two passes, of which either may be the first
 
@@ -84,13 +95,14 @@ def test_a_part_of_the_image_to_the_pixel_where_margins_are_whole(
 @pytest.mark.parametrize("mode", ["center", "squash", "border"])
 @pytest.mark.parametrize("pct", [0.9, 0.95, 1.15])
 @pytest.mark.parametrize("size", [(500, 375), (333, 500), (40, 30)])
+@pytest.mark.parametrize("crop", [96, (96, 128), (96, 60)])
 def test_a_photo_lies_less_than_a_pixel_from_timms(
-    size: tuple[int, int], pct: float, mode: CropMode, interpolation: Interpolation
+    crop: Size, size: tuple[int, int], pct: float, mode: CropMode, interpolation: Interpolation
 ) -> None:
     # timm crops at whole pixels of the resized image, here it is cropped where its centre is.
     ramp = Image.merge("RGB", [Image.linear_gradient("L").resize(size)] * 3)
-    pixels = ours(ramp, 96, pct, mode, interpolation)
-    expected = timms(ramp, 96, pct, mode, interpolation)
+    pixels = ours(ramp, crop, pct, mode, interpolation)
+    expected = timms(ramp, crop, pct, mode, interpolation)
     inside = (expected != 0) & (expected != np.round(np.array(MEAN) * 255))
     step = max(np.abs(np.diff(expected[20:-20, 48, 0])).max(), 1)
     assert np.abs(pixels - expected)[inside].max() <= step
@@ -111,7 +123,7 @@ def test_borders_have_the_colour_that_normalisation_makes_zero() -> None:
     assert form.preprocess.crop_mode == "border"
     pixels = form.preprocess(Image.new("RGB", (100, 10), "white"))
     assert (pixels[0, 0] == [round(255 * mean) for mean in form.mean]).all()
-    assert (pixels[form.preprocess.crop // 2] == 255).all()
+    assert (pixels[form.preprocess.size[0] // 2] == 255).all()
 
 
 def test_what_is_far_larger_is_shrunk_first_in_every_mode() -> None:
@@ -130,6 +142,10 @@ def test_what_was_written_without_a_mode_crops_the_centre() -> None:
     bordered = Preprocess(resize=40, crop=44, crop_mode="border", fill=(1, 2, 3))
     assert adapter.validate_json(adapter.dump_json(bordered), strict=True) == bordered
     assert Preprocess(**asdict(bordered)) == bordered  # as a checkpoint has it
+    wide = Preprocess(resize=(40, 50), crop=(32, 40))
+    assert adapter.validate_json(adapter.dump_json(wide), strict=True) == wide
+    assert Preprocess(**asdict(wide)) == wide
+    assert adapter.dump_python(Preprocess(resize=(40, 40), crop=(32, 32)))["crop"] == 32
 
 
 def test_impossible_modes() -> None:

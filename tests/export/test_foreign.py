@@ -304,7 +304,7 @@ ASKED = {
     "two": ({"mean": (0.5, 0.5)}, "2 numbers"),
     "name": ({"name": "../pets"}, "--name '../pets'"),
     "taken": ({"name": "Digits"}, "name Digits is taken"),
-    "size": ({"size": 0}, "crop is 0"),
+    "size": ({"size": 0}, "size is 0"),
     "missing": ({"checkpoint": Path("none.pth")}, "there is no file none.pth"),
 }
 

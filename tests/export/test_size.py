@@ -44,6 +44,20 @@ def test_the_resize_keeps_its_proportion_to_the_crop() -> None:
     assert network.preprocess == Preprocess(resize=128, crop=112)
 
 
+def test_a_size_need_not_be_square(in_trained: Path) -> None:
+    network = load_network("mobilenet_v3", "digits", size=(32, 48))
+    assert network.preprocess == Preprocess(resize=(32, 48), crop=(32, 48))
+    (outcome,) = build_artifacts(network, ["onnx-fp32"], Options(max_batch=8))
+    artifact = outcome.artifact
+    assert artifact is not None, outcome.reason
+    assert artifact.path == Path("artifacts/mobilenet_v3_large-digits-32x48/onnx-fp32")
+    assert artifact.input.shape == ("batch", 32, 48, 3)
+    assert "--data digits --size 32x48 " in artifact.rebuild_command
+    assert verify(Artifact.load(artifact.path)).against.startswith("torch, ")
+    network = load_network("mobilenet_v1_x0_25", None, "random", size=(112, 168))
+    assert network.preprocess == Preprocess(resize=(128, 192), crop=(112, 168))
+
+
 def test_a_size_that_a_network_does_not_take_is_one_line() -> None:
     for size, reason in ((31, "at least 32x32"), (0, "size is 0: it must be at least 1")):
         with pytest.raises(UserError, match=reason):

@@ -64,6 +64,12 @@ def test_networks_as_they_are(command: Callable[..., CompletedProcess[str]]) -> 
         check_input_size("vgg16", 31)
     with pytest.raises(UserError, match="mobilenet_v3 cannot take 0x0 images: at least 1x1"):
         check_input_size("mobilenet_v3", 0)
+    check_input_size("vgg16", (32, 64), (40, 33))
+    with pytest.raises(UserError, match=r"vgg16 cannot take 64x31 .*; of square ones, at least 32"):
+        check_input_size("vgg16", (64, 31))
+    check_input_size("timm/vit_tiny_patch16_224", (32, 64), resized=True)
+    with pytest.raises(UserError, match=r"take 224x112 images: .* width! Expected 224 but got 112"):
+        check_input_size("torchvision/vit_b_16", (224, 112), resized=True)
     printed = command("models", "--input-sizes", "vgg16", "timm/vit_tiny_patch16_224").stdout
     assert printed == "vgg16: at least 32x32\ntimm/vit_tiny_patch16_224: exactly 224x224\n"
 

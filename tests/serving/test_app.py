@@ -480,4 +480,4 @@ def test_the_pixels_are_those_of_the_shared_preprocessing(
     with Predictor(Settings(artifact=artifact_path, threads=1), watched) as predictor:
         assert post(Client(create_app(predictor)), data).status_code == 200
     assert seen[-1].size == (75, 100)
-    assert seen[-1].tobytes() == decode(data, shorter=64).tobytes()
+    assert seen[-1].tobytes() == decode(data, least=64).tobytes()

@@ -54,7 +54,7 @@ def _jpeg(image: Image.Image, number: int, ways: list[dict[str, Any]]) -> bytes:
 
 def by_torch(network: Network, files: list[bytes], preprocess: Preprocess) -> Scores:
     """Returns the scores of ``files``: decoded, preprocessed and classified in this process."""
-    images = [decode(data, shorter=preprocess.shorter) for data in files]
+    images = [decode(data, least=preprocess.least) for data in files]
     pixels = np.stack([preprocess(image) for image in images])
     with torch.inference_mode():
         logits = network.module(torch.from_numpy(pixels)).double()

@@ -361,7 +361,7 @@ def test_validation_sees_an_image_and_its_file_alike(tmp_path: Path, image: Imag
 def test_validation_sees_what_a_server_sees(tmp_path: Path) -> None:
     file, preprocess = tmp_path / "large.jpg", SMALL.preprocess
     sample_photos(1)[0].resize((500, 300)).save(file)
-    image = decode(file.read_bytes(), shorter=preprocess.shorter)
+    image = decode(file.read_bytes(), least=preprocess.least)
     assert image.size == (125, 75)
     served = preprocess(image)
     pixels, _ = next(pixel_batches([(file, 0)], preprocess, size=1))

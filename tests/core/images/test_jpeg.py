@@ -49,8 +49,8 @@ def test_a_cut_end_marker_is_all_that_is_lost(kind: str) -> None:
         with pytest.raises(ImageError, match="only its end marker is missing"):
             decode(short)
         assert (np.asarray(decode(short, truncated="accept")) == whole).all()
-        small = decode(short, truncated="accept", shorter=40)
-        assert (np.asarray(small) == np.asarray(decode(data, shorter=40))).all()
+        small = decode(short, truncated="accept", least=40)
+        assert (np.asarray(small) == np.asarray(decode(data, least=40))).all()
 
 
 @pytest.mark.parametrize("kind", KINDS)
