@@ -26,7 +26,7 @@ from core.image_size import sides, size_text
 from core.preprocess import Pixels
 
 MAX_BATCH = 4096  # runtimes allocate buffers for the largest batch
-MAX_SIDE = 4096  # px: each served image needs height * width * 3 bytes, several times
+MAX_SIDE = 4096  # px: each served image needs height * width * channels bytes, several times
 MAX_LEVELS = 8  # nesting depth of JSON; a manifest has four
 _MAX_BYTES = {  # size limits of the other files
     "manifest.json": 16 << 20,

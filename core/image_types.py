@@ -5,6 +5,7 @@ from __future__ import annotations
 from PIL import Image
 
 from core.image_size import Size
+from core.images.colour import Mode
 from core.preprocess import (
     FORMATS,
     MAX_PIXELS,
@@ -48,6 +49,7 @@ def decode_image(
     max_pixels: int = MAX_PIXELS,
     least: Size | None = None,
     truncated: Truncated = "refuse",
+    mode: Mode = "RGB",
 ) -> Image.Image:
     """Decodes as :func:`core.preprocess.decode`; for other known file types the error names them.
 
@@ -56,7 +58,7 @@ def decode_image(
         UnsupportedImageError: ``data`` is of a known type that is not accepted, such as PDF.
     """
     try:
-        return decode(data, max_pixels=max_pixels, least=least, truncated=truncated)
+        return decode(data, max_pixels=max_pixels, least=least, truncated=truncated, mode=mode)
     except (TooManyPixelsError, UnsupportedImageError):
         raise
     except ImageError:

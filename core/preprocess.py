@@ -2,7 +2,7 @@
 
 Validation, calibration and serving all use it, so they get the same pixels::
 
-    image = decode(source, least=preprocess.least)
+    image = decode(source, least=preprocess.least, mode=preprocess.mode)
     pixels = preprocess(image)
 
 An image much larger than the crop is first shrunk by a whole factor, which is cheap: a JPEG while
@@ -29,7 +29,7 @@ from PIL import AvifImagePlugin, Image, ImageFile, UnidentifiedImageError
 
 from core.errors import UserError, first_line
 from core.image_size import Size, sides, size_of, size_text
-from core.images.colour import set_key_colour, to_rgb
+from core.images.colour import Mode, set_key_colour, to_mode
 from core.images.jpeg import ended, is_cut_short, is_jpeg, lost_rows
 from core.images.limits import PatientFile, bomb_in_body, bomb_in_header
 from core.images.metadata import orientation_in, without_metadata
@@ -44,6 +44,8 @@ Truncated = Literal["refuse", "accept"]
 # Images are checked against ``max_pixels`` here, so Pillow's own warning is not needed.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
+MODES: tuple[Mode, ...] = ("L", "LA", "RGB", "RGBA")  # of images with 1 to 4 channels
+CHANNELS = "it must be 1 (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGBA)"
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -115,7 +117,8 @@ class Preprocess:
         crop_mode: how the image becomes ``resize``, by timm's names. ``center``: it covers that, so
             its shorter side has the side of a square. ``squash``: it is that, which changes the
             proportions. ``border``: it fits into that, by its longer side.
-        fill: R, G, B (0..255) around an image that does not fill the crop.
+        fill: each channel (0..255) around an image that does not fill the crop; black by default.
+        channels: 1 for grey, 3 for RGB; 2 and 4 for these with alpha.
 
     Raises:
         UserError: an attribute is out of range.
@@ -125,7 +128,8 @@ class Preprocess:
     crop: Size
     interpolation: Interpolation = "bilinear"
     crop_mode: CropMode = "center"
-    fill: tuple[int, int, int] = (0, 0, 0)
+    fill: tuple[int, ...] = (0, 0, 0)
+    channels: int = 3
 
     def __post_init__(self) -> None:
         for name in ("resize", "crop"):  # one form of a size, whichever was given
@@ -136,6 +140,12 @@ class Preprocess:
         for name, allowed in (("interpolation", _RESAMPLING), ("crop_mode", get_args(CropMode))):
             if (value := getattr(self, name)) not in allowed:
                 raise UserError(f"{name} is {value!r}: it must be one of {list(allowed)}")
+        if not 1 <= self.channels <= len(MODES):
+            raise UserError(f"channels is {self.channels}: {CHANNELS}")
+        if self.fill == (0, 0, 0):
+            object.__setattr__(self, "fill", (0,) * self.channels)
+        if len(self.fill) != self.channels:
+            raise UserError(f"fill is {list(self.fill)}: it must have {self.channels} values")
         if not all(0 <= value <= 255 for value in self.fill):
             raise UserError(f"fill is {list(self.fill)}: each must lie in 0..255")
 
@@ -156,8 +166,13 @@ class Preprocess:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Returns the shape of the pixels: height, width and 3."""
-        return (*self.size, 3)
+        """Returns the shape of the pixels: height, width and channels."""
+        return (*self.size, self.channels)
+
+    @property
+    def mode(self) -> Mode:
+        """Returns Pillow's mode of images with so many channels, for :func:`decode`."""
+        return MODES[self.channels - 1]
 
     @property
     def least(self) -> tuple[int, int]:
@@ -166,7 +181,7 @@ class Preprocess:
         return math.ceil(GAP * height), math.ceil(GAP * width)
 
     def __call__(self, image: Image.Image, *, gap: float | None = GAP) -> Pixels:
-        """Returns ``image`` as uint8 pixels of shape (height, width, 3), RGB.
+        """Returns ``image`` as uint8 pixels of shape (height, width, channels).
 
         Only the part of the source inside the crop is resampled, in one step.
 
@@ -179,17 +194,17 @@ class Preprocess:
         steps = self._steps(*image.size)
         width, left, right = _kept(image.width, across, steps[0])
         height, top, bottom = _kept(image.height, down, steps[1])
-        resized = to_rgb(image).resize(
+        resized = to_mode(image, self.mode).resize(
             (width, height),
             resample=_RESAMPLING[self.interpolation],
             box=(left, top, right, bottom),
             reducing_gap=gap,
         )
         if resized.size != (across, down):
-            canvas = Image.new("RGB", (across, down), self.fill)
+            canvas = Image.new(self.mode, (across, down), self.fill)
             canvas.paste(resized, ((across - width) // 2, (down - height) // 2))
             resized = canvas
-        return np.asarray(resized, dtype=np.uint8)
+        return np.asarray(resized, dtype=np.uint8).reshape(self.shape)
 
     def _steps(self, width: int, height: int) -> tuple[float, float]:
         """Returns the horizontal and vertical scale, in source pixels per result pixel."""
@@ -214,11 +229,13 @@ def decode(
     max_pixels: int = MAX_PIXELS,
     least: Size | None = None,
     truncated: Truncated = "refuse",
+    mode: Mode = "RGB",
 ) -> Image.Image:
-    """Returns the image in ``source`` (bytes or a file), upright, RGB, 8 bits per channel.
+    """Returns the image in ``source`` (bytes or a file), upright, 8 bits per channel.
 
-    EXIF rotation is applied, other metadata is ignored, transparency is composited over white, and
-    of an animation the first frame is used. Only :data:`FORMATS` are accepted.
+    EXIF rotation is applied, other metadata is ignored, transparency is composited over white
+    unless ``mode`` has it, and of an animation the first frame is used. Only :data:`FORMATS` are
+    accepted.
 
     Args:
         source: an encoded image.
@@ -230,6 +247,7 @@ def decode(
             formats.
         truncated: whether to accept a truncated JPEG, whose last rows are then grey or coarse: at
             most 32 rows, and at most 1/16 of the image.
+        mode: Pillow's mode of the result.
 
     Raises:
         ImageError: ``source`` is not an image, is truncated, or cannot be read.
@@ -250,7 +268,7 @@ def decode(
             _check_loss(data, truncated)
             image = _load(ended(data), max_pixels, least, turn)
         turn = max(turn, orientation_in(image.info))
-        upright = to_rgb(image)
+        upright = to_mode(image, mode)
         return upright.transpose(_TURNS[turn]) if turn > 1 else upright
     except Exception as error:  # Pillow raises many types of exception on corrupt data
         raise _image_error(error, name, data, max_pixels) from error
@@ -372,6 +390,11 @@ def _unsupported(data: bytes) -> str | None:
     if data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS and "HEIF" not in FORMATS:
         return "a HEIC image, which needs pillow-heif: pip install '.[heic]'"
     return None
+
+
+def image_of(pixels: Pixels) -> Image.Image:
+    """Returns the image with uint8 ``pixels`` (height, width, channels)."""
+    return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
 
 
 def encode_png(image: Image.Image) -> bytes:

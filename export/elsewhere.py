@@ -29,18 +29,21 @@ class Elsewhere:
     """Class names in the order of the logits: a text, JSON or CSV file, or imagenet."""
     size: SizeFlag = None
     """Size of the images in pixels, also without --checkpoint: a side, or HEIGHTxWIDTH; this and
-    the next five options are needed only where the file or its publisher does not tell."""
+    most of the next options are needed only where the file or its publisher does not tell."""
     resize: SizeFlag = None
     """Length in pixels to which the shorter side is scaled before the centre is cropped, or
     HEIGHTxWIDTH, which the scaled image covers."""
     interpolation: Interpolation | None = None
     """Resampling filter."""
+    channels: int | None = None
+    """Channels of the images: 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA; default: as in the file.
+    Weights of timm for RGB are adapted as timm does it."""
     crop_mode: CropMode | None = None
     """Which side is resized: the shorter (center), both (squash) or the longer (border)."""
     mean: tuple[float, ...] | None = None
-    """Mean that is subtracted from pixels in [0, 1]: one number, or R, G and B."""
+    """Mean that is subtracted from pixels in [0, 1]: one number, or one a channel."""
     std: tuple[float, ...] | None = None
-    """Standard deviation that they are divided by: one number, or R, G and B."""
+    """Standard deviation that they are divided by: one number, or one a channel."""
 
     @property
     def file(self) -> Path | None:

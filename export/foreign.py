@@ -15,7 +15,7 @@ from core.errors import UserError
 from core.files import sha256
 from core.image_size import Size, sides, size_of, size_text
 from core.names import canonical_name
-from core.preprocess import Preprocess
+from core.preprocess import CHANNELS, Preprocess
 from export.class_names import IMAGENET, class_names
 from export.elsewhere import Elsewhere
 from export.foreign_form import foreign_form, known_form
@@ -32,7 +32,7 @@ from export.network import (
     spread,
 )
 from models.classifier import Classifier
-from models.fit_weights import Fitted, fit_weights
+from models.fit_weights import Fitted, channels_in, fit_weights
 from models.imagenet import imagenet_labels
 from models.input_size import check_input_size
 from models.registry import find_model
@@ -60,6 +60,8 @@ def load_foreign(model: str, data: str | None, elsewhere: Elsewhere) -> Network:
     Raises:
         UserError: the file cannot be read or does not fit, or required information is missing.
     """
+    if elsewhere.channels not in (None, 1, 2, 3, 4):
+        raise UserError(f"--channels {elsewhere.channels}: {CHANNELS}")
     if elsewhere.checkpoint is None:
         return _load_whole(model, data, elsewhere)
     find_model(model)
@@ -77,10 +79,11 @@ def load_foreign(model: str, data: str | None, elsewhere: Elsewhere) -> Network:
     known, origin = known_form(model, saved)
     if hub and hub.form:
         known, origin = hub.form, f"config.json of {elsewhere.checkpoint} has it"
-    form = foreign_form(elsewhere, known, origin, f"for {model} in {path}")
+    channels = elsewhere.channels or channels_in(model, saved, elsewhere.entry)
+    form = foreign_form(elsewhere, known, origin, f"for {model} in {path}", channels)
     size = form.published.preprocess.crop
-    fitted = fit_weights(model, saved, elsewhere.entry, size)
-    check_input_size(model, size, classes=fitted.classes, resized=True)
+    fitted = fit_weights(model, saved, elsewhere.entry, size, channels)
+    check_input_size(model, size, classes=fitted.classes, resized=True, channels=channels)
     images = load_data(data) if data is not None else None
     published = hub.labels if hub else ()
     labels, assumed_labels = _labels(elsewhere, fitted.classes, path, images, published)
@@ -116,9 +119,13 @@ def _load_whole(model: str, data: str | None, elsewhere: Elsewhere) -> Network:
     assert path is not None
     graph = read_program(path) if program else read_graph(path)
     size = _size_of(graph, elsewhere.size)
+    if elsewhere.channels not in (None, graph.channels):
+        raise UserError(
+            f"--channels {elsewhere.channels}: {path} takes images of {graph.channels} channels"
+        )
     digest = sha256(path)
     name = _name(path, elsewhere.name)
-    form = foreign_form(replace(elsewhere, size=size), None, "", f"for {path}")
+    form = foreign_form(replace(elsewhere, size=size), None, "", f"for {path}", graph.channels)
     images = load_data(data) if data is not None else None
     labels, assumed_labels = _labels(elsewhere, graph.classes, path, images)
     preprocess, mean, std = form.published
@@ -270,6 +277,7 @@ def _flags(reading: Reading, preprocess: Preprocess) -> dict[str, str]:
         "--resize": size_text(preprocess.resize),
         "--interpolation": preprocess.interpolation,
         "--crop-mode": preprocess.crop_mode,
+        "--channels": str(preprocess.channels),
         "--mean": " ".join(f"{each:g}" for each in reading.mean),
         "--std": " ".join(f"{each:g}" for each in reading.std),
     }

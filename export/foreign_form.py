@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from core.errors import UserError, in_words
 from core.image_size import size_text
-from core.preprocess import Preprocess
+from core.preprocess import MODES, Preprocess
 from export.elsewhere import Elsewhere
 from models.classifier import IMAGENET_MEAN, IMAGENET_STD
 from models.imagenet import PublishedForm
@@ -20,6 +20,7 @@ _USUAL = (
     "(Inception's)"
 )
 _TIMM_ARGUMENTS = (
+    "in_chans",
     "img_size",
     "input_size",
     "crop_pct",
@@ -38,48 +39,50 @@ class ForeignForm(NamedTuple):
 
 
 def foreign_form(
-    elsewhere: Elsewhere, known: PublishedForm | None, origin: str, what: str
+    elsewhere: Elsewhere, known: PublishedForm | None, origin: str, what: str, channels: int = 3
 ) -> ForeignForm:
     """Returns the preprocessing: what is given takes precedence over what ``origin`` says.
 
     Raises:
         UserError: a part is neither given nor known for ``what``.
     """
-    given = _given_form(elsewhere)
-    if known is None:
-        if missing := [f"--{name}" for name in _FORM if name not in given]:
-            raise UserError(
-                f"nothing says how images were prepared {what}: give "
-                f"{' '.join(missing)}, as in training; {_USUAL}"
-            )
-        values: dict[str, Any] = {"crop_mode": "center", **given}
-        return ForeignForm(_published(values), ())
-    preprocess = known.preprocess
-    values = {
-        "size": preprocess.crop,
-        "resize": preprocess.resize,
-        "interpolation": preprocess.interpolation,
-        "crop_mode": preprocess.crop_mode,
-        "mean": known.mean,
-        "std": known.std,
-    }
-    if "size" in given:  # keep the ratio of crop to resize
-        values["resize"] = preprocess.at(given["size"]).resize
-    values |= given
+    given = _given_form(elsewhere, channels)
+    values: dict[str, Any] = {"crop_mode": "center"}
+    if known is not None:
+        preprocess = known.preprocess
+        values = {
+            "size": preprocess.crop,
+            "resize": preprocess.resize,
+            "interpolation": preprocess.interpolation,
+            "crop_mode": preprocess.crop_mode,
+        }
+        for name, each in (("mean", known.mean), ("std", known.std)):
+            if len(each) == channels or len(set(each)) == 1:  # else it is of other channels
+                values[name] = each[:1] * channels if len(set(each)) == 1 else each
+        if "size" in given:  # keep the ratio of crop to resize
+            values["resize"] = preprocess.at(given["size"]).resize
+    if missing := [f"--{name}" for name in _FORM if name not in given | values]:
+        raise UserError(
+            f"nothing says how images were prepared {what}: give "
+            f"{' '.join(missing)}, as in training; {_USUAL}"
+        )
     told = [f"{name} {_text(name, value)}" for name, value in values.items() if name not in given]
-    assumed = (f"{', '.join(told)}, as {origin} (--size and so on)",) if told else ()
-    return ForeignForm(_published(values), assumed)
+    assumed = (f"{', '.join(told)}, as {origin} (--size and so on)",) if known and told else ()
+    return ForeignForm(_published(values | given, channels), assumed)
 
 
-def _given_form(elsewhere: Elsewhere) -> dict[str, Any]:
+def _given_form(elsewhere: Elsewhere, channels: int) -> dict[str, Any]:
     given = {name: getattr(elsewhere, name) for name in (*_FORM, "crop_mode")}
     given = {name: value for name, value in given.items() if value is not None}
     for name in ("mean", "std"):
         if name not in given:
             continue
-        if len(given[name]) not in (1, 3):
-            raise UserError(f"--{name} has {len(given[name])} numbers: one, or R, G and B")
-        given[name] *= 3 // len(given[name])
+        if len(given[name]) not in (1, channels):
+            raise UserError(
+                f"--{name} has {len(given[name])} numbers: images are {MODES[channels - 1]}, so "
+                f"give one, or {channels}"
+            )
+        given[name] *= channels // len(given[name])
         low, high = min(given[name]), max(given[name])
         if not (low >= 0 and high <= 1) or (name == "std" and low == 0):
             raise UserError(
@@ -125,14 +128,15 @@ def _timm_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
     return {name: arguments.get(name) for name in _TIMM_ARGUMENTS}
 
 
-def _published(values: dict[str, Any]) -> PublishedForm:
+def _published(values: dict[str, Any], channels: int) -> PublishedForm:
     border = values["crop_mode"] == "border"
     preprocess = Preprocess(
         resize=values["resize"],
         crop=values["size"],
         interpolation=values["interpolation"],
         crop_mode=values["crop_mode"],
-        fill=tuple(round(255 * value) for value in values["mean"]) if border else (0, 0, 0),
+        fill=tuple(round(255 * value) for value in values["mean"]) if border else (0,) * channels,
+        channels=channels,
     )
     return PublishedForm(preprocess, tuple(values["mean"]), tuple(values["std"]))
 

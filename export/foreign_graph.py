@@ -27,6 +27,7 @@ _VIEWS = (
     "Squeeze",
 )  # what may follow a Softmax and change nothing
 FLOAT = "give the network in float, as it was before: int8 is made here, through its gates"
+_CHANNELS = (3, 1, 4, 2)  # RGB, grey, RGBA, grey and alpha
 LEAST = 1e-30  # of probabilities
 _ADDED = "pocketnets/"  # what the names of added nodes begin with
 
@@ -38,8 +39,9 @@ class GivenGraph:
     Attributes:
         path: of its file.
         model: the ``ModelProto``: float images to logits.
-        channels_last: whether images are (N, H, W, 3) and not (N, 3, H, W).
+        channels_last: whether images are (N, H, W, C) and not (N, C, H, W).
         sides: height and width of the images; None for one that is free.
+        channels: of the images, 1 to 4.
         batch: the number of images it is for; None where it is free.
         classes: that it tells apart.
         softmax: whether a Softmax at its end was left out.
@@ -51,6 +53,7 @@ class GivenGraph:
     model: Any
     channels_last: bool
     sides: tuple[int | None, int | None]
+    channels: int
     batch: int | None
     classes: int
     softmax: bool = False
@@ -87,7 +90,7 @@ def read_graph(path: Path) -> GivenGraph:
     Where it ends in a Softmax, its logits are what that is given: scores are then the same.
 
     Raises:
-        UserError: there is no such file, or it is no classifier of RGB images with one input and
+        UserError: there is no such file, or it is no classifier of images with one input and
             one output of floats.
     """
     import onnx
@@ -108,7 +111,7 @@ def given_graph(path: Path, model: Any) -> GivenGraph:
     """Returns the classifier that ``model``, from the file at ``path``, is.
 
     Raises:
-        UserError: it is none of RGB images with one input and one output of floats, or quantized.
+        UserError: it is none of images with one input and one output of floats, or quantized.
     """
     constants = {tensor.name for tensor in model.graph.initializer}
     inputs = [end for end in model.graph.input if end.name not in constants]
@@ -119,11 +122,12 @@ def given_graph(path: Path, model: Any) -> GivenGraph:
             f"{len(inputs)} and {len(model.graph.output)} ({ends})"
         )
     batch, *image = _dims(path, inputs[0], 4, "images")
-    channels_last = image[0] != 3
-    if image[2 if channels_last else 0] != 3:
+    channels_last = image[0] not in _CHANNELS
+    channels = image[2 if channels_last else 0]
+    if channels not in _CHANNELS:
         raise UserError(
-            f"{path}: {inputs[0].name} is {[batch, *image]}; images are RGB, "
-            "[batch, 3, height, width] or [batch, height, width, 3]"
+            f"{path}: {inputs[0].name} is {[batch, *image]}; images are [batch, channels, height, "
+            "width] or [batch, height, width, channels], of 1 to 4 channels"
         )
     height, width = image[:2] if channels_last else image[1:]
     if (last := _last(model.graph)) is not None and last.op_type == "Sigmoid":
@@ -142,6 +146,7 @@ def given_graph(path: Path, model: Any) -> GivenGraph:
         model=model,
         channels_last=channels_last,
         sides=(height, width),
+        channels=channels,
         batch=batch,
         classes=classes,
     )
@@ -215,8 +220,8 @@ def contract_graph(
     constants = {tensor.name for tensor in graph.initializer}
     (images,) = (end for end in graph.input if end.name not in constants)
     deviation = np.asarray(std, np.float32)
-    scale = (1 / (255 * deviation)).reshape(1, 3, 1, 1)
-    shift = (-np.asarray(mean, np.float32) / deviation).reshape(1, 3, 1, 1)
+    scale = (1 / (255 * deviation)).reshape(1, -1, 1, 1)
+    shift = (-np.asarray(mean, np.float32) / deviation).reshape(1, -1, 1, 1)
     normalized = f"{_ADDED}normalized" if given.channels_last else images.name
     front = [
         helper.make_node("Cast", [INPUT], [f"{_ADDED}floats"], to=TensorProto.FLOAT),
@@ -237,7 +242,9 @@ def contract_graph(
     if given.batch is not None:
         _free_reshapes(graph, given.batch)
     float_, byte = TensorProto.FLOAT, TensorProto.UINT8
-    graph.input.append(helper.make_tensor_value_info(INPUT, byte, [BATCH, *sides(size), 3]))
+    graph.input.append(
+        helper.make_tensor_value_info(INPUT, byte, [BATCH, *sides(size), given.channels])
+    )
     graph.output.append(helper.make_tensor_value_info(OUTPUT, float_, [BATCH, given.classes]))
     try:
         model = onnx.shape_inference.infer_shapes(_optimized(model), strict_mode=True)

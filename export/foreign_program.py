@@ -31,7 +31,7 @@ def read_program(path: Path) -> GivenGraph:
 
     Raises:
         UserError: there is no such file, it cannot be loaded without executing what is in it, it is
-            no classifier of RGB images with one input and one output of floats, or it trains.
+            no classifier of images with one input and one output of floats, or it trains.
     """
     program = load_program(path)
     for node in program.graph.nodes:

@@ -61,7 +61,7 @@ def with_logits(
         UserError: ONNX Runtime, or torch, cannot run it.
     """
     draw = torch.Generator().manual_seed(0)
-    noise = torch.randint(256, (4, *sides(size), 3), dtype=torch.uint8, generator=draw)
+    noise = torch.randint(256, (4, *sides(size), given.channels), dtype=torch.uint8, generator=draw)
     module = _module(given, mean, std)
     try:
         with torch.inference_mode():

@@ -63,9 +63,11 @@ def network_of(
         )
     for what, values in (("mean", mean), ("std", std)):
         inside = all(0 <= value <= 1 for value in values)
-        if len(values) != 3 or not inside or (what == "std" and 0 in values):
+        if len(values) != preprocess.channels or not inside or (what == "std" and 0 in values):
             raise UserError(
-                f"{what} is {list(values)}: R, G and B of pixels in [0, 1], and no std of 0"
+                f"{what} is {list(values)}: it must be one number for each of the "
+                f"{preprocess.channels} channels ({preprocess.mode}), of pixels in [0, 1], and no "
+                "std of 0"
             )
     classifier = _classifier(module, mean, std)
     _check_logits(classifier, preprocess, len(names))

@@ -150,8 +150,8 @@ def rebuild(artifact: Artifact) -> Classifier:
             module = read_given(path, artifact.preprocess.crop, reading).module
             assert isinstance(module, Classifier)
             return module
-        size = artifact.preprocess.crop
-        fitted = fit_weights(artifact.model, read_weights(path), reading.entry, size)
+        size, channels = artifact.preprocess.crop, artifact.preprocess.channels
+        fitted = fit_weights(artifact.model, read_weights(path), reading.entry, size, channels)
         return Classifier(fitted.network, mean=reading.mean, std=reading.std).eval()
     return load_checkpoint(path).network()
 

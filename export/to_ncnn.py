@@ -43,6 +43,8 @@ def build(draft: Artifact, graph: bytes, batches: Sequence[int]) -> Artifact:
     """
     import onnx
 
+    if (channels := draft.preprocess.channels) not in ncnn_cpu.PIXEL_TYPES:
+        raise Unconvertible(f"ncnn: it has no pixels of {channels} channels, grey and alpha")
     param, weights = (draft.path / name for name in draft.spec.files)
     source, given = onnx.load_from_string(graph), (draft.input.name, draft.output.name)
     with TemporaryDirectory(dir=draft.path) as folder:  # it writes nine files, all in here

@@ -31,7 +31,7 @@ def to_onnx(network: Classifier, *, size: Size) -> Any:
     Raises:
         UserError: torch cannot export it, or its output depends on the batch size.
     """
-    return to_graph(network, (*sides(size), 3), torch.uint8)
+    return to_graph(network, (*sides(size), network.channels), torch.uint8)
 
 
 def to_graph(network: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> Any:

@@ -18,8 +18,8 @@ class Classifier(nn.Module):
     between training and serving.
 
     Args:
-        backbone: float (N, 3, H, W), normalised -> (N, C).
-        mean: per channel R, G, B, for pixels scaled to [0, 1].
+        backbone: float (N, C, H, W), normalised -> (N, C).
+        mean: per channel, such as R, G, B, for pixels scaled to [0, 1].
         std: standard deviation, likewise.
     """
 
@@ -36,11 +36,16 @@ class Classifier(nn.Module):
         super().__init__()
         self.backbone = backbone
         deviation = torch.tensor(std)
-        self.register_buffer("scale", (1 / (255 * deviation)).view(1, 3, 1, 1))
-        self.register_buffer("shift", (-torch.tensor(mean) / deviation).view(1, 3, 1, 1))
+        self.register_buffer("scale", (1 / (255 * deviation)).view(1, -1, 1, 1))
+        self.register_buffer("shift", (-torch.tensor(mean) / deviation).view(1, -1, 1, 1))
+
+    @property
+    def channels(self) -> int:
+        """Returns the number of channels of its images."""
+        return self.scale.numel()
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Returns float32 logits (N, C) of uint8 pixels (N, H, W, 3)."""
+        """Returns float32 logits (N, C) of uint8 pixels (N, H, W, channels)."""
         # Cast first: TensorRT's parser rejects a Transpose of uint8. Scale last: in ONNX Runtime,
         # Mul and Add take 15 times as long on NHWC as on NCHW. In torch the permute is a view in
         # channels_last order.

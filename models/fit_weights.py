@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from core.errors import UserError
-from core.image_size import Size
+from core.image_size import Size, size_text
 from core.lazy import resolve
+from models.channels import adapted
 from models.closest_network import closest_network
 from models.registry import TIMM, build_model, find_model
 from models.saved_weights import SavedWeights, Tensors
@@ -24,7 +25,7 @@ _MAX_CLASSES = 1_000_000
 class Fitted(NamedTuple):
     """A network with the weights of a file."""
 
-    network: nn.Module  # float32 (N, 3, H, W) -> (N, classes), in evaluation mode
+    network: nn.Module  # float32 (N, C, H, W) -> (N, classes), in evaluation mode
     classes: int
     place: Place
     others: tuple[str, ...]  # other entries of the file that fit too
@@ -32,7 +33,11 @@ class Fitted(NamedTuple):
 
 
 def fit_weights(
-    model: str, saved: SavedWeights, entry: str | None = None, size: Size | None = None
+    model: str,
+    saved: SavedWeights,
+    entry: str | None = None,
+    size: Size | None = None,
+    channels: int = 3,
 ) -> Fitted:
     """Returns network ``model`` with the weights in ``saved``.
 
@@ -44,23 +49,26 @@ def fit_weights(
         saved: from :func:`models.saved_weights.read_weights`.
         entry: location of the weights in the file, see :attr:`Place.entry`; None to search for it.
         size: of the images, as in :func:`models.registry.build_model`.
+        channels: of the images; where the weights of a network of timm are for another number,
+            those of its first convolution are adapted as timm does it.
 
     Raises:
         UserError: the weights do not fit (the message lists the first missing and unexpected keys
             and the network that would fit), several entries fit, or there is no ``entry``.
     """
-    expected, head = probe(model)
+    expected, head = probe(model, channels)
     place, others = _find(saved, expected, entry)
-    tensors, converted = inside(saved, place), False
+    tensors, converted = adapted(model, inside(saved, place), expected), False
     classes = _classes(tensors, expected, head)
-    misfit = _misfit(tensors, on_meta(model, classes, size) if classes else expected)
+    misfit = _misfit(tensors, on_meta(model, classes, size, channels) if classes else expected)
     if misfit:
-        if (found := _converted(model, saved, place, size)) is None:
-            if size and classes and not _misfit(tensors, on_meta(model, classes)):
+        if (found := _converted(model, saved, place, size, channels)) is None:
+            if size and classes and not _misfit(tensors, on_meta(model, classes, None, channels)):
+                native = size_text(find_model(model).native_size)
                 raise UserError(
-                    f"{saved.path}: its weights fit {model} at its own size, of "
-                    f"{find_model(model).native_size} pixels, and timm resamples them to no other: "
-                    f"{misfit}; leave out --size {size}"
+                    f"{saved.path}: its weights fit {model} at its own size, of {native} pixels, "
+                    f"and timm resamples them to no other: {misfit}; leave out --size "
+                    f"{size_text(size)}"
                 )
             raise UserError(
                 f"{saved.path}: its weights do not fit {model}: {misfit}; "
@@ -68,7 +76,7 @@ def fit_weights(
             )
         (place, tensors, classes), converted = found, True
     assert classes is not None  # without a head nothing fits
-    network = build_model(model, num_classes=classes, size=size)
+    network = build_model(model, num_classes=classes, size=size, channels=channels)
     state = network.state_dict()
     for key in state.keys() & tensors.keys():
         state[key] = tensors[key].to(state[key].dtype)
@@ -77,17 +85,19 @@ def fit_weights(
 
 
 def _converted(
-    model: str, saved: SavedWeights, place: Place, size: Size | None
+    model: str, saved: SavedWeights, place: Place, size: Size | None, channels: int
 ) -> tuple[Place, Tensors, int] | None:
     """Returns the weights as timm converts them, and their classes; None if they do not fit."""
     if not model.startswith(TIMM):
         return None
     convert = resolve("models.timm_nets:timm_converted")
-    network, (expected, head) = build_model(model, size=size), probe(model)
+    network = build_model(model, size=size, channels=channels)
+    expected, head = probe(model, channels)
     for each in dict.fromkeys((place, Place(place.group, ""))):
         tensors = convert(model.removeprefix(TIMM), inside(saved, each), network)
+        tensors = adapted(model, tensors, expected) if tensors else tensors
         classes = _classes(tensors, expected, head) if tensors else None
-        if classes and not _misfit(tensors, on_meta(model, classes, size)):
+        if classes and not _misfit(tensors, on_meta(model, classes, size, channels)):
             return each, tensors, classes
     return None
 
@@ -121,6 +131,28 @@ def _find(
             f"which are meant: {known}"
         )
     return taken[0], tuple(place.entry for place in best if place is not taken[0])
+
+
+def channels_in(model: str, saved: SavedWeights, entry: str | None = None) -> int:
+    """Returns the channels of the images that weights are for; 3 if they do not say.
+
+    They are told by the first convolution, the tensor whose shape depends on them.
+
+    Raises:
+        UserError: as :func:`fit_weights` does where there are no such weights.
+    """
+    rgb = on_meta(model, 1)
+    place, _ = _find(saved, rgb, entry)
+    tensors = inside(saved, place)
+    try:
+        grey = on_meta(model, 1, channels=1)
+    except UserError:  # it is only for RGB
+        return 3
+    for key, stem in rgb.items():
+        if key in tensors and stem.shape != grey[key].shape and tensors[key].dim() == stem.dim():
+            found = round(3 * tensors[key].numel() / stem.numel(), 3)
+            return int(found) if found in (1, 2, 4) else 3
+    return 3
 
 
 def _within(place: Place, entry: str) -> bool:

@@ -25,6 +25,7 @@ def check_input_size(
     classes: int = 1000,
     batch: int | None = None,
     resized: bool = False,
+    channels: int = 3,
 ) -> None:
     """Checks that network ``name`` accepts images of all ``sizes``.
 
@@ -34,18 +35,21 @@ def check_input_size(
         classes: number of classes.
         batch: batch size to check for training too; None checks inference only.
         resized: builds the network for each size, see :attr:`models.registry.Entry.resized`.
+        channels: of the images.
 
     Raises:
         UserError: it does not; the message gives the sizes it accepts, or another reason.
     """
-    network = _on_meta(name, classes)
+    network = _on_meta(name, classes, channels=channels)
     for size in sizes:
         if resized and find_model(name).resized is not None:
-            if refusal := _refusal(_on_meta(name, classes, size).eval(), size, classes):
+            if refusal := _refusal(
+                _on_meta(name, classes, size, channels).eval(), size, classes, 1, channels
+            ):
                 raise UserError(f"{name} cannot take {in_full(size)} images: {refusal}")
             continue
-        if refusal := _refusal(network.eval(), size, classes):
-            accepted = _sizes(name, network, classes)
+        if refusal := _refusal(network.eval(), size, classes, 1, channels):
+            accepted = _sizes(name, network, classes, channels)
             why = accepted if isinstance(size, int) else f"{refusal}; of square ones, {accepted}"
             raise UserError(f"{name} cannot take {in_full(size)} images: {why}")
         if batch is None or not (refusal := _refusal(network.train(), size, classes, batch)):
@@ -68,16 +72,18 @@ def input_sizes(name: str) -> str:
     return _sizes(name, _on_meta(name, classes).eval(), classes)
 
 
-def _on_meta(name: str, classes: int, size: Size | None = None) -> nn.Module:
+def _on_meta(name: str, classes: int, size: Size | None = None, channels: int = 3) -> nn.Module:
     with torch.device("meta"):
-        return build_model(name, num_classes=classes, size=size)
+        return build_model(name, num_classes=classes, size=size, channels=channels)
 
 
-def _refusal(network: nn.Module, size: Size, classes: int, images: int = 1) -> str | None:
+def _refusal(
+    network: nn.Module, size: Size, classes: int, images: int = 1, channels: int = 3
+) -> str | None:
     """Returns why ``network``, in its current mode, rejects images; None if it accepts them."""
     try:
         with torch.device("meta"):
-            logits = network(torch.empty(images, 3, *sides(size)))
+            logits = network(torch.empty(images, channels, *sides(size)))
     except Exception as error:  # networks raise any type of exception for sizes they do not support
         return in_words(error)
     shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
@@ -86,7 +92,7 @@ def _refusal(network: nn.Module, size: Size, classes: int, images: int = 1) -> s
     return f"it has no classifier, as it gives {shape} and not logits {(images, classes)}"
 
 
-def _sizes(name: str, network: nn.Module, classes: int) -> str:
+def _sizes(name: str, network: nn.Module, classes: int, channels: int = 3) -> str:
     """Returns a text with the square images ``network`` accepts, trying sizes near its native one.
 
     Where that is not square, its shorter side is the first to be tried.
@@ -95,13 +101,13 @@ def _sizes(name: str, network: nn.Module, classes: int) -> str:
         UserError: it does not even accept its native size.
     """
     designed = find_model(name).native_size
-    if refusal := _refusal(network, designed, classes):
+    if refusal := _refusal(network, designed, classes, 1, channels):
         raise UserError(f"{name} cannot be used, not even at {in_full(designed)}: {refusal}")
     native = min(sides(designed))
 
     @cache
     def takes(side: int) -> bool:
-        return not _refusal(network, side, classes)
+        return not _refusal(network, side, classes, 1, channels)
 
     if not takes(native):
         return f"{in_full(designed)}, and not {native}x{native}"

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from models.imagenet import ImageNetWeights, PublishedForm
 
     Builder = Callable[[int], nn.Module]
+    Coloured = Callable[[int, Size | None, int], nn.Module]
 
 # Modules that register networks. Add a line for each new one.
 _FAMILIES = (
@@ -62,6 +63,9 @@ class Entry:
         form: returns the preprocessing that the published weights expect; None if not known.
         resized: takes ``num_classes`` and the size of the images, and returns the network built for
             them; None if its layers do not depend on the size of the images.
+        coloured: takes ``num_classes``, the size of the images (None for the native one) and their
+            channels, and returns the network built for them; None if only its first convolution is
+            another one.
     """
 
     name: str
@@ -72,6 +76,7 @@ class Entry:
     imagenet: Callable[[], ImageNetWeights] | None = None
     form: Callable[[], PublishedForm] | None = None
     resized: Callable[[int, Size], nn.Module] | None = None
+    coloured: Coloured | None = None
 
 
 NETWORKS = Registry[Entry]("model")
@@ -107,24 +112,36 @@ def find_model(name: str) -> Entry:
     return entries[known]
 
 
-def build_model(name: str, *, num_classes: int = 1000, size: Size | None = None) -> nn.Module:
-    """Returns network ``name`` with random weights: float32 (N, 3, H, W) -> (N, num_classes).
+def build_model(
+    name: str, *, num_classes: int = 1000, size: Size | None = None, channels: int = 3
+) -> nn.Module:
+    """Returns network ``name`` with random weights: float32 (N, C, H, W) -> (N, num_classes).
 
     Args:
         name: registry name or alias.
         num_classes: number of classes.
         size: of the images, in pixels, for networks that are built for one size; None for the
             native one.
+        channels: of the images.
 
     Raises:
-        UserError: unknown name, ``num_classes`` below 1, or a size it cannot be built for.
+        UserError: unknown name, ``num_classes`` below 1, or a size or channels that it cannot be
+            built for.
     """
     if num_classes < 1:
         raise UserError(f"num_classes is {num_classes}: it must be at least 1")
     entry = find_model(name)
-    if entry.resized is None or size is None or size == entry.native_size:
-        return entry.build(num_classes)
-    return entry.resized(num_classes, size)
+    if entry.resized is None or size == entry.native_size:
+        size = None
+    if channels != 3 and entry.coloured is not None:
+        return entry.coloured(num_classes, size, channels)
+    if entry.resized is None or size is None:
+        network = entry.build(num_classes)
+    else:
+        network = entry.resized(num_classes, size)
+    if channels != 3:
+        resolve("models.channels:replace_stem")(network, name, channels)
+    return network
 
 
 def _unknown(name: str) -> UserError:

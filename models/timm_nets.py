@@ -53,11 +53,21 @@ def timm_entry(name: str) -> Entry:
         return network
 
     def resized(num_classes: int, size: Size) -> nn.Module:
+        return coloured(num_classes, size, 3)
+
+    def coloured(num_classes: int, size: Size | None, channels: int) -> nn.Module:
+        options: dict[str, Any] = {"num_classes": num_classes}
+        if size is not None:
+            options["img_size"] = size
+        if channels != 3:
+            options["in_chans"] = channels
         try:
-            network: nn.Module = timm.create_model(name, num_classes=num_classes, img_size=size)
+            network: nn.Module = timm.create_model(name, **options)
         except Exception as error:  # whatever the network's own code raises
+            images = f"{in_full(size)} images" if size is not None else "images"
+            images += f" of {channels} channels" if channels != 3 else ""
             raise UserError(
-                f"{TIMM}{name} cannot be built for {in_full(size)} images ({first_line(error)})"
+                f"{TIMM}{name} cannot be built for {images} ({first_line(error)})"
             ) from None
         return network
 
@@ -71,6 +81,7 @@ def timm_entry(name: str) -> Entry:
         imagenet=imagenet,
         form=functools.partial(timm_form, name),
         resized=resized if fixed else None,
+        coloured=coloured,
     )
 
 
@@ -151,6 +162,7 @@ def published_form(config: dict[str, Any]) -> PublishedForm:
         interpolation=config["interpolation"],
         crop_mode=config["crop_mode"],
         fill=tuple(round(255 * value) for value in mean) if border else (0, 0, 0),  # as timm does
+        channels=len(mean),
     )
     return PublishedForm(preprocess, mean, tuple(config["std"]))
 

@@ -42,12 +42,12 @@ class Place(NamedTuple):
         return ".".join(part for part in (self.group, self.prefix.rstrip(".")) if part)
 
 
-def probe(model: str) -> tuple[Tensors, dict[str, int]]:
+def probe(model: str, channels: int = 3) -> tuple[Tensors, dict[str, int]]:
     """Returns all tensors of a network with 7 classes on the meta device, and its head's keys.
 
     The keys of the head are given with the dimension that is the number of classes.
     """
-    few, more = (on_meta(model, classes) for classes in _PROBES)
+    few, more = (on_meta(model, classes, channels=channels) for classes in _PROBES)
     head = {
         key: next(axis for axis, size in enumerate(few[key].shape) if size != more[key].shape[axis])
         for key in few
@@ -56,13 +56,13 @@ def probe(model: str) -> tuple[Tensors, dict[str, int]]:
     return few, head
 
 
-def on_meta(model: str, classes: int, size: Size | None = None) -> Tensors:
+def on_meta(model: str, classes: int, size: Size | None = None, channels: int = 3) -> Tensors:
     """Returns all tensors of a network with ``classes`` classes, on the meta device.
 
-    ``size`` is that of the images, as in :func:`models.registry.build_model`.
+    ``size`` and ``channels`` are those of the images, as in :func:`models.registry.build_model`.
     """
     with torch.device("meta"), _NoDrawing():
-        return build_model(model, num_classes=classes, size=size).state_dict()
+        return build_model(model, num_classes=classes, size=size, channels=channels).state_dict()
 
 
 def places(saved: SavedWeights, keys: Collection[str]) -> Counter[Place]:

@@ -104,7 +104,7 @@ def export(
     Args:
         network: registry name of a network that :func:`train` trained on ``data``, or, without
             data, of one with published weights. Or any float32 torch module that maps normalised
-            images (N, 3, H, W) to logits (N, C); a copy of it in evaluation mode is exported.
+            images (N, channels, H, W) to logits (N, C); a copy in evaluation mode is exported.
         data: for a name, the data it was trained on. For a module, labelled images for int8
             calibration and accuracy; if None, unlabelled photos are used.
         labels: module only: class names in the order of the logits; if None, those of ``data``.

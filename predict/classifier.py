@@ -27,7 +27,7 @@ from core import cli
 from core.cores import usable_cores
 from core.errors import UserError, closest, first_line, in_words, is_of_library
 from core.image_types import decode_image
-from core.preprocess import ImageError, Pixels, Truncated
+from core.preprocess import ImageError, Pixels, Truncated, image_of
 from predict.ordered import in_order
 
 TOP_K = 5
@@ -178,7 +178,7 @@ class Classifier:
         """Returns the prediction for an image, or a list of predictions for several.
 
         Args:
-            images: path or bytes of a file, a PIL image, RGB pixels uint8 (H, W, 3); or an iterable
+            images: path or bytes of a file, a PIL image, pixels uint8 (H, W, C); or an iterable
                 of these.
             top_k: number of classes in ``top``, at most all.
 
@@ -197,19 +197,20 @@ class Classifier:
         return list(in_order(work, images, threads=self.threads, size=self.batch_size))
 
     def pixels(self, image: ImageSource) -> Pixels:
-        """Returns ``image`` as the network's input: uint8 (H, W, 3), RGB.
+        """Returns ``image`` as the network's input: uint8 (H, W, C).
 
         Raises:
             ImageError: it cannot be read, or exceeds a limit.
         """
         preprocess = self.artifact.preprocess
         if isinstance(image, np.ndarray):
-            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+            channels = preprocess.channels
+            if image.dtype != np.uint8 or image.shape[2:] != (channels,) or not image.size:
                 raise ImageError(
                     f"pixels are {image.dtype} {list(image.shape)}: they must be uint8 "
-                    "[height, width, 3], RGB"
+                    f"[height, width, {channels}], {preprocess.mode}"
                 )
-            return preprocess(Image.fromarray(image))
+            return preprocess(image_of(image))
         if isinstance(image, Image.Image):
             try:
                 return preprocess(ImageOps.exif_transpose(image))
@@ -222,6 +223,7 @@ class Classifier:
             max_pixels=self.limits.max_pixels,
             least=preprocess.least,
             truncated=self.limits.truncated,
+            mode=preprocess.mode,
         )
         return preprocess(decoded)
 
@@ -229,7 +231,7 @@ class Classifier:
         """Returns the prediction for each image; None where the logits are not finite.
 
         Args:
-            pixels: at most :attr:`batch_size` images, each uint8 (H, W, 3).
+            pixels: at most :attr:`batch_size` images, each uint8 (H, W, C).
             top_k: number of classes in ``top``, at most all.
 
         Raises:

@@ -12,7 +12,6 @@ from time import perf_counter
 from typing import Any, cast
 
 import numpy as np
-from PIL import Image
 
 from artifact.artifact import Artifact
 from artifact.opening import open_artifact, open_runtime
@@ -28,6 +27,7 @@ from core.preprocess import (
     TooManyPixelsError,
     UnsupportedImageError,
     encode_png,
+    image_of,
 )
 from serving.answers import Found, Names, Prediction, Timings
 from serving.batcher import Batcher
@@ -114,7 +114,7 @@ class Predictor:
         if not runtime.parallel:
             self._turn = threading.Lock()
         pixels, _ = self.artifact.golden()
-        self._work([Upload(encode_png(Image.fromarray(pixels[0])), 1)])
+        self._work([Upload(encode_png(image_of(pixels[0])), 1)])
         self.batch_size = self._batch_size(runtime, pixels)
         self._batcher = Batcher(
             self._work,
@@ -230,6 +230,7 @@ def decode_upload(upload: Upload, settings: Settings, preprocess: Preprocess) ->
             max_pixels=settings.max_pixels,
             least=preprocess.least,
             truncated=settings.truncated,
+            mode=preprocess.mode,
         )
     except Refusal as refusal:
         image.refusal = refusal

@@ -67,7 +67,7 @@ def pixels_of(
 ) -> Pixels:
     """Returns uint8 (H, W, 3) of a sample, preprocessed as in a server."""
     if isinstance(source, Path):
-        source = decode(source, least=preprocess.least, truncated=truncated)
+        source = decode(source, least=preprocess.least, truncated=truncated, mode=preprocess.mode)
     return preprocess(source)
 
 

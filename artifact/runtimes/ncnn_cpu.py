@@ -15,6 +15,8 @@ from artifact.runtimes.base import Runtime, RuntimeUnavailable, check_pixels, re
 from core.cores import usable_cores
 from core.preprocess import Pixels
 
+PIXEL_TYPES = {1: "PIXEL_GRAY", 3: "PIXEL_RGB", 4: "PIXEL_RGBA"}  # by the number of channels
+
 
 class NcnnRuntime(Runtime):
     """A .param file and its .bin file in a net; calls may come from several threads at once.
@@ -48,9 +50,10 @@ class NcnnRuntime(Runtime):
     def _logits(self, net: Any, image: Pixels) -> Logits:
         import ncnn
 
-        height, width, _ = image.shape
-        # From uint8 (H, W, 3) to float32 (3, H, W): 0 to 255, as the net normalises by itself.
-        source = ncnn.Mat.from_pixels(image, ncnn.Mat.PixelType.PIXEL_RGB, width, height)
+        height, width, channels = image.shape
+        # From uint8 (H, W, C) to float32 (C, H, W): 0 to 255, as the net normalises by itself.
+        kind = getattr(ncnn.Mat.PixelType, PIXEL_TYPES[channels])
+        source = ncnn.Mat.from_pixels(image, kind, width, height)
         extractor = net.create_extractor()
         extractor.input(self._artifact.input.name, source)
         status, result = extractor.extract(self._artifact.output.name)

@@ -28,7 +28,7 @@ from core.preprocess import decode
 
 def answer(artifact: Artifact, runtime: Runtime, file: bytes) -> Logits:
     """Returns the logits, float32 (1, C), of an encoded image: a server's work without HTTP."""
-    image = decode(file, least=artifact.preprocess.least)
+    image = decode(file, least=artifact.preprocess.least, mode=artifact.preprocess.mode)
     return runtime(artifact.preprocess(image)[np.newaxis])
 
 

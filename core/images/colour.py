@@ -1,15 +1,16 @@
-"""Converts images of any mode to 8-bit RGB."""
+"""Converts images of any mode to 8-bit grey or RGB, with transparency or without."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, TiffImagePlugin
 
 Pixels = npt.NDArray[np.uint8]
+Mode = Literal["L", "LA", "RGB", "RGBA"]
 
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 _WHITE = 255
@@ -41,6 +42,24 @@ def to_rgb(image: Image.Image) -> Image.Image:
     white = Image.new("RGB", coloured.size, "white")
     white.paste(coloured, mask=coloured)
     return white
+
+
+def to_mode(image: Image.Image, mode: Mode) -> Image.Image:
+    """Returns ``image`` in ``mode``, 8 bits per channel.
+
+    Transparency stays in the modes that have it, LA and RGBA, and is composited over white in the
+    others; what is opaque gets it at its most. Other samples are as :func:`to_rgb` has them.
+
+    Raises:
+        ValueError: as :func:`to_rgb` does.
+    """
+    if mode == "RGB":
+        return to_rgb(image)
+    transparent = image.has_transparency_data and image.mode not in _SIXTEEN_BIT
+    if mode == "L" or not transparent:
+        return image if image.mode == mode and not transparent else to_rgb(image).convert(mode)
+    image = image.convert("LA") if image.mode == "La" else image
+    return image.convert("RGBA").convert(mode)
 
 
 def set_key_colour(image: Image.Image, bits: int) -> None:

@@ -22,7 +22,7 @@ LABELS = "labels.txt"
 _IDENTIFIER = b"M001"
 _PARSER = "1.0.0"  # reads all that stands here
 _AXIS_LABELS = 2  # members of the schema's enumerations and unions
-_RGB = 1
+_COLOURS = {1: 2, 3: 1}  # grey and RGB by the number of channels; others are unknown to it
 _FEATURE, _IMAGE = 1, 2
 _NORMALISATION = 1
 
@@ -74,15 +74,19 @@ def with_labels(model: bytes, labels: Sequence[str]) -> bytes:
 
 
 def _image(builder: Builder, artifact: Artifact) -> int:
-    """Returns the table of the input: an RGB image, whose bytes are taken as they are."""
-    height, width = artifact.preprocess.size
+    """Returns the table of the input: an image, whose bytes are taken as they are."""
+    preprocess = artifact.preprocess
+    height, width = preprocess.size
     size = _table(builder, {}, numbers={0: width, 1: height})
-    image = _table(builder, {1: size}, kinds={0: _RGB})
+    image = _table(builder, {1: size}, kinds={0: _COLOURS.get(preprocess.channels, 0)})
     content = _table(builder, {1: image}, kinds={0: _IMAGE})
     options = _table(builder, {0: _floats(builder, [0.0]), 1: _floats(builder, [1.0])})
     unit = _table(builder, {1: options}, kinds={0: _NORMALISATION})
     stats = _table(builder, {0: _floats(builder, [255.0]), 1: _floats(builder, [0.0])})
-    described = "RGB, 0 to 255 (N, H, W, 3); normalised inside the network."
+    described = (
+        f"{preprocess.mode}, 0 to 255 (N, H, W, {preprocess.channels}); normalised inside the "
+        "network."
+    )
     return _table(
         builder,
         {

@@ -166,18 +166,20 @@ def _before_weights(prepared: Any) -> list[str]:
 
 
 def _widen_normalisation(quantized: Any, layers: Collection[str]) -> None:
-    """Repeats the (1, 3, 1, 1) constants of ``layers``, which normalise pixels, to a row's width.
+    """Repeats the (1, C, 1, 1) constants of ``layers``, which normalise pixels, to a row's width.
 
     ONNX Runtime moves the layers before the Transpose, as int8 convolutions need NHWC. There,
-    constants of (1, 1, W, 3) scale a whole row at once instead of three values at a time.
+    constants of (1, 1, W, C) scale a whole row at once instead of C values at a time.
     """
     from onnx.numpy_helper import from_array, to_array
 
-    width = quantized.graph.input[0].type.tensor_type.shape.dim[2].dim_value
+    _, _, width, channels = quantized.graph.input[0].type.tensor_type.shape.dim
     read = {name for node in quantized.graph.node if node.name in layers for name in node.input}
     for tensor in quantized.graph.initializer:
-        if tensor.name in read and tuple(tensor.dims) == (1, 3, 1, 1):
-            tensor.CopyFrom(from_array(to_array(tensor).repeat(width, axis=3), tensor.name))
+        if tensor.name in read and tuple(tensor.dims) == (1, channels.dim_value, 1, 1):
+            tensor.CopyFrom(
+                from_array(to_array(tensor).repeat(width.dim_value, axis=3), tensor.name)
+            )
 
 
 def _round_weights(quantized: Any, prepared: Any, limit: int) -> None:

@@ -12,9 +12,11 @@ from samples import samples
 from sklearn.datasets import load_sample_images
 
 from core.errors import UserError
+from core.images.colour import Mode, to_rgb
 from core.preprocess import (
     FORMATS,
     GAP,
+    MODES,
     TYPES,
     ImageError,
     Interpolation,
@@ -299,3 +301,32 @@ def test_heic_names_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("core.preprocess.FORMATS", without)
     with pytest.raises(UnsupportedImageError, match=r"pip install '\.\[heic\]'"):
         decode(samples()["heif"])
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("given", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"])
+def test_an_image_of_any_mode_gets_the_channels_asked_for(given: str, mode: Mode) -> None:
+    image = Image.new("RGBA", (40, 30), (200, 100, 50, 0 if given in ("LA", "RGBA") else 255))
+    if given == "I;16":
+        image = Image.fromarray(np.full((30, 40), 100 << 8, np.uint16))
+    elif given != "RGBA":
+        image = image if given == "LA" else image.convert("RGB")
+        image = image.convert(given, dither=Image.Dither.NONE)
+    made = Preprocess(resize=20, crop=(16, 24), channels=len(mode))
+    pixels = made(decode(encode(image, "TIFF"), mode=made.mode))
+    assert pixels.shape == (16, 24, len(mode))
+    transparent = given in ("LA", "RGBA")
+    if mode.endswith("A"):
+        assert (pixels[..., -1] == (0 if transparent else 255)).all()
+    else:
+        expected = np.asarray(to_rgb(image).convert(mode))[0, 0]
+        assert (pixels == expected).all()
+        assert (pixels == 255).all() == transparent
+
+
+def test_channels_and_fill_belong_together() -> None:
+    assert Preprocess(resize=8, crop=8, channels=4).fill == (0, 0, 0, 0)
+    with pytest.raises(UserError, match=r"channels is 5: it must be 1 \(grey\), 2"):
+        Preprocess(resize=8, crop=8, channels=5)
+    with pytest.raises(UserError, match=r"fill is \[1, 2\]: it must have 3 values"):
+        Preprocess(resize=8, crop=8, fill=(1, 2))

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from flatbuffers import encode, number_types, packer
 from flatbuffers.table import Table
+from tiny_artifact import tiny_artifact
 
 from artifact.artifact import Artifact
+from core.preprocess import Preprocess
 from export.build import build_artifacts
 from export.litert.metadata import metadata_of, with_labels
 from export.network import load_network
@@ -93,6 +95,17 @@ def test_a_file_says_that_it_is_a_classifier_and_of_what(artifact: Artifact) -> 
     assert (labels.text(0), labels.kind(2)) == ("labels.txt", 2)  # TENSOR_AXIS_LABELS
     with zipfile.ZipFile(io.BytesIO(file)) as archive:
         assert archive.read("labels.txt").decode().split("\n") == list(artifact.labels)
+
+
+def test_size_and_colours_are_those_of_the_images() -> None:
+    preprocess = Preprocess(resize=24, crop=(16, 24), channels=1)
+    root = Read(metadata_of(tiny_artifact(Path(), 8, preprocess=preprocess)))
+    assert "images of 16x24 pixels" in root.text(1)
+    (source,) = root.tables(3)[0].tables(2)
+    assert source.text(1).startswith("L, 0 to 255 (N, H, W, 1)")
+    image = source.table(3).table(1)
+    assert image.kind(0) == 2  # grey
+    assert [image.table(1).number(slot) for slot in (0, 1)] == [24, 16]  # width, height
 
 
 def test_labels_keep_their_lines_and_the_bytes_are_the_same_each_time() -> None:
