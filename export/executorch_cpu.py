@@ -26,13 +26,15 @@ from core.preprocess import Pixels
 
 _BACKEND = "XnnpackBackend"
 _BYTE, _FLOAT = 0, 6  # torch's ScalarType
+_pools = 0  # how often the thread pool was replaced
 
 
 class ExecutorchRuntime(Runtime):
     """A .pte file, whose program takes one image: those of a batch run one after the other.
 
-    The number of threads belongs to the process: it is set for each call and holds until another
-    sets it.
+    The thread pool belongs to the process: it is set for each call and holds until another sets it.
+    A method keeps the pool that it was loaded with, which is freed once another is set, so it is
+    then loaded again.
     """
 
     name = "executorch"
@@ -41,22 +43,33 @@ class ExecutorchRuntime(Runtime):
     def __init__(self, artifact: Artifact, threads: int) -> None:
         self._artifact = artifact
         self._threads = threads
+        self._pool = _pool_of(threads)
         self._method: Any = _method(artifact)
 
     def __call__(self, pixels: Pixels) -> Logits:
         """Returns float32 logits (N, C) of uint8 pixels (N, H, W, 3)."""
-        from executorch.extension.pybindings import portable_lib
-
         assert self._method is not None, "called after the runtime was closed"
         check_pixels(pixels, self._artifact)
-        if portable_lib._threadpool_get_thread_count() != self._threads:
-            portable_lib._unsafe_reset_threadpool(self._threads)  # unsafe only while a call runs
+        pool = _pool_of(self._threads)
+        if pool != self._pool:
+            self._method, self._pool = _method(self._artifact), pool
         images = torch.from_numpy(np.ascontiguousarray(pixels)).split(1)
         return np.concatenate([self._method.execute([image])[0].numpy() for image in images])
 
     def close(self) -> None:
         """Frees what the runtime holds; no call may follow."""
         self._method = None
+
+
+def _pool_of(threads: int) -> int:
+    """Sets the process's number of threads, and returns which of its thread pools that is."""
+    global _pools
+    from executorch.extension.pybindings import portable_lib
+
+    if portable_lib._threadpool_get_thread_count() != threads:
+        portable_lib._unsafe_reset_threadpool(threads)  # unsafe for a call that runs, and methods
+        _pools += 1
+    return _pools
 
 
 def require(name: str) -> None:

@@ -344,10 +344,11 @@ def _hard_sigmoid(c: _Converter, node: Any) -> None:
 
 def _mean(c: _Converter, node: Any) -> None:
     """GlobalAveragePool, and ReduceMean over constant axes."""
-    values, axes, keep = _attributes(node), [2, 3], True
+    axes, keep = [2, 3], True
     if node.op_type == "ReduceMean":
-        axes, keep = c.numbers(node, 1), bool(values.get("keepdims", 1))
-    c.give(node, c.call(torch.mean, c.real(node.input[0]), axes, keep))
+        axes, keep = c.numbers(node, 1), bool(_attributes(node).get("keepdims", 1))
+    mean = c.call(torch.mean, c.real(node.input[0]), axes, True)  # XNNPACK's keeps its axes
+    c.give(node, mean if keep else c.call(torch.reshape, mean, c.sizes(node.output[0])))
 
 
 def _pool(c: _Converter, node: Any) -> None:

@@ -76,6 +76,13 @@ def test_int8_takes_a_quarter_and_answers_as_the_graph_does(made: dict[str, Arti
     assert np.abs(logits - golden).max() <= 0.1 * np.abs(golden).max()
 
 
+def test_two_numbers_of_threads_take_turns(made: dict[str, Artifact]) -> None:
+    pixels, golden = made["executorch-fp32"].golden()
+    runtimes = [load_runtime("executorch", made["executorch-fp32"], threads=n) for n in (2, 1)]
+    for runtime in runtimes * 2:  # each frees the thread pool of the one before
+        np.testing.assert_allclose(runtime(pixels), golden, rtol=1e-4, atol=1e-4)
+
+
 def test_a_damaged_file_is_not_run(made: dict[str, Artifact], tmp_path: Path) -> None:
     artifact = dataclasses.replace(made["executorch-fp32"], path=tmp_path)
     artifact.model_file.write_bytes(made["executorch-fp32"].model_file.read_bytes()[:1000])

@@ -79,7 +79,10 @@ class MethodMeta:
 
 
 class Method:
+    threads: ThreadPool
+
     def __init__(self, program: ExportedProgram) -> None:
+        self._pool = self.threads.resets
         self._run = program.module()
         values = {node.name: node.meta.get("val") for node in program.graph.nodes}
         signature = program.graph_signature
@@ -92,6 +95,7 @@ class Method:
         (given,) = inputs
         if given.shape != self.metadata.input_tensor_meta(0).sizes():
             raise RuntimeError("method->set_inputs() for method 'forward' failed with error 0x10")
+        assert self._pool == self.threads.resets, "the real one would use a freed thread pool"
         with torch.inference_mode():
             return [self._run(given)]
 
@@ -153,6 +157,7 @@ class ThreadPool:
 
 def modules(threads: ThreadPool) -> dict[str, ModuleType]:
     """Returns the modules by name, for ``sys.modules``."""
+    Method.threads = threads
     portable_lib = SimpleNamespace(
         _threadpool_get_thread_count=threads._threadpool_get_thread_count,
         _unsafe_reset_threadpool=threads._unsafe_reset_threadpool,
