@@ -16,6 +16,7 @@ from core.registry import Registry
 Scheme = Literal["fp32", "fp16", "int8", "int8-symmetric"]
 
 GRAPH = "model.onnx"  # in every artifact: the model itself, or its source
+CORE_ML_PACKAGE = "model.mlpackage"  # a folder
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,7 +25,8 @@ class FormatSpec:
 
     Attributes:
         name: first half of an artifact's name, ``<format>-<precision>``.
-        files: names of the model files in the artifact's folder; a runtime loads the first one.
+        files: names of the model files in the artifact's folder, with ``/`` where they lie in one
+            inside it; a runtime loads the first one, or the folder that holds all.
         max_bytes: size limit of each in bytes; a larger file is refused unread.
         schemes: precision to the kind of graph it is built from: ``fp32``, ``fp16``, ``int8``, or
             ``int8-symmetric`` (zero points are 0).
@@ -164,5 +166,25 @@ FORMATS.register(
         require="export.executorch_cpu:require",
         for_phones=True,
         packages=("executorch",),
+    )
+)
+FORMATS.register(
+    FormatSpec(
+        name="coreml",
+        files=tuple(
+            f"{CORE_ML_PACKAGE}/{file}"
+            for file in (
+                "Data/com.apple.CoreML/model.mlmodel",
+                "Data/com.apple.CoreML/weights/weight.bin",
+                "Manifest.json",
+            )
+        ),
+        max_bytes=2 << 30,
+        schemes={"fp16": "fp16", "int8": "int8-symmetric"},
+        proving_runtime="coreml",
+        build="export.coreml.build:build",
+        require="artifact.runtimes.coreml_mac:import_coremltools",
+        for_phones=True,
+        packages=("coremltools",),
     )
 )

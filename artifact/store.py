@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from pydantic import TypeAdapter, ValidationError
 
 from artifact.artifact import ARTIFACTS, MANIFEST, Artifact, manifest_of
+from artifact.formats import CORE_ML_PACKAGE
 from artifact.validation import ArtifactError
 from core.errors import UserError, first_line
 from core.files import write_whole
@@ -46,6 +47,8 @@ def stored_artifacts(folder: Path = ARTIFACTS) -> Iterator[StoredArtifact]:
         path = manifest.parent
         if any(part.startswith(".") for part in path.relative_to(folder).parts):
             continue  # it is being written
+        if path.name == CORE_ML_PACKAGE:
+            continue  # of its own Manifest.json, which macOS takes for the same name
         try:
             yield StoredArtifact(path, Artifact.load(path))
         except ArtifactError as error:

@@ -8,18 +8,13 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from artifact.artifact import Artifact
 from artifact.runtimes import ncnn_cpu
 from artifact.runtimes.base import RUNTIMES, RuntimeUnavailable
-from core.errors import UserError
+from export.one_image import Unconvertible, for_one_image
 
 _LIMIT = 900  # s: pnnx takes one or two, and all networks of timm less than a minute
-
-
-class Unconvertible(UserError):
-    """A graph that ncnn has no form of; the message says why."""
 
 
 def require(name: str) -> None:
@@ -48,53 +43,13 @@ def build(draft: Artifact, graph: bytes, batches: Sequence[int]) -> Artifact:
     param, weights = (draft.path / name for name in draft.spec.files)
     source, given = onnx.load_from_string(graph), (draft.input.name, draft.output.name)
     with TemporaryDirectory(dir=draft.path) as folder:  # it writes nine files, all in here
-        onnx.save(for_one_image(source), Path(folder, "graph.onnx"))
+        onnx.save(for_one_image(source, "ncnn"), Path(folder, "graph.onnx"))
         _run_pnnx(Path(folder), half=draft.precision == "fp16")
         lines = Path(folder, "graph.ncnn.param").read_text()
         Path(folder, "graph.ncnn.bin").rename(weights)
     param.write_text(_renamed(lines, dict(zip(("in0", "out0"), given, strict=True))))
     _check_layers(param)
     return draft
-
-
-def for_one_image(model: Any) -> Any:
-    """Returns a graph for float32 pixels (1, 3, H, W), 0 to 255, of one for uint8 (N, H, W, 3).
-
-    ncnn has no uint8 tensors: ``Mat::from_pixels`` does what the Cast and Transpose do that are
-    left out here.
-
-    Raises:
-        Unconvertible: the graph does not begin with these.
-    """
-    import onnx
-    from onnx import TensorProto, helper
-
-    graph = model.graph
-    (pixels,), (logits,) = graph.input, graph.output
-    cast = _only_reader(graph, pixels.name, "Cast")
-    transpose = _only_reader(graph, cast.output[0], "Transpose")
-    if list(transpose.attribute[0].ints) != [0, 3, 1, 2]:
-        raise Unconvertible("ncnn: the graph does not begin by putting the channels first")
-    one = onnx.ModelProto()
-    one.CopyFrom(model)
-    del one.graph.node[:], one.graph.input[:], one.graph.output[:], one.graph.value_info[:]
-    one.graph.node.extend(node for node in graph.node if node not in (cast, transpose))
-    _, height, width, channels = (size.dim_value for size in pixels.type.tensor_type.shape.dim)
-    classes = logits.type.tensor_type.shape.dim[1].dim_value
-    for end, name, shape in (
-        (one.graph.input, transpose.output[0], (1, channels, height, width)),
-        (one.graph.output, logits.name, (1, classes)),
-    ):
-        end.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
-    return one
-
-
-def _only_reader(graph: Any, name: str, operator: str) -> Any:
-    readers = [node for node in graph.node if name in node.input]
-    if [node.op_type for node in readers] != [operator]:
-        found = ", ".join(node.op_type for node in readers) or "nothing"
-        raise Unconvertible(f"ncnn: {name} is read by {found}, and must be by one {operator} alone")
-    return readers[0]
 
 
 def _run_pnnx(folder: Path, *, half: bool) -> None:

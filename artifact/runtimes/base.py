@@ -217,6 +217,17 @@ RUNTIMES.register(
         install="pip install .[executorch]",
     )
 )
+RUNTIMES.register(
+    RuntimeSpec(
+        name="coreml",
+        loader="artifact.runtimes.coreml_mac:load",
+        require="artifact.runtimes.coreml_mac:require",
+        formats=("coreml",),
+        precisions=("fp16", "int8"),
+        packages=("coremltools",),
+        install="pip install .[coreml]",
+    )
+)
 
 
 def list_runtimes(format: str | None = None, precision: Precision | None = None) -> list[str]:

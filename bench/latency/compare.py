@@ -354,7 +354,7 @@ def _holds(root: Path, row: Row) -> bool:
         artifact = Artifact.load(root / row.folder)
     except UserError:  # missing or damaged
         return False
-    return artifact.sha256s[artifact.model_file.name] == row.sha256
+    return artifact.sha256s[artifact.spec.model_file] == row.sha256
 
 
 def _again(change: Change, before: Row | str, after: Row | str, least: float) -> Again:

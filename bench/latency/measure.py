@@ -129,7 +129,7 @@ def describe(row: Row, artifact: Artifact) -> Row:
         macs=artifact.macs,
         parameters=artifact.parameters,
         size=artifact.size,
-        sha256=artifact.sha256s[artifact.model_file.name],
+        sha256=artifact.sha256s[artifact.spec.model_file],
         metrics=artifact.metrics,
         costs=count_costs(artifact) if artifact.name == "onnx-fp32" else None,
         unverified=artifact.unverified,

@@ -1,0 +1,1 @@
+"""Core ML: an ONNX graph to an .mlpackage."""
