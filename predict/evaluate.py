@@ -22,7 +22,7 @@ from core.files import check_folder
 from core.preprocess import Truncated, encode_png
 from predict.classifier import Classifier, Limits, Prediction
 from predict.evaluation import Comparison, Evaluation, Mistake, Subject, Unreadable
-from predict.figures import Figures, Indices, Scores, figures_of, paired
+from predict.figures import Figures, Indices, figures_of, paired
 from predict.matching import match_classes, read_names
 from predict.pipeline import Item, Row, classify, file_item, readable
 from predict.seen import learned_by
@@ -34,6 +34,7 @@ from training.labelled import load_labelled
 from training.options import FolderLayout
 from training.records import TOP
 from training.scan import some
+from training.summary.calibration import Scores
 
 WORST = 24  # number of mistakes reported
 _DATA = (

@@ -14,16 +14,18 @@ from artifact.runtimes.base import RUNTIMES
 from core.files import write_whole
 from core.machine import this_machine
 from core.record_file import dump
-from predict.calibration import calibration, reliability_chart
+from predict.calibration import calibration
 from predict.evaluation import Comparison, Evaluation, Subject
-from predict.figures import BINS, CHANCE, ClassFigures, Figures
+from predict.figures import CHANCE, ClassFigures, Figures
 from report.format import percent, plural, points
 from report.section import Figure, Picture, Report, Section, Table
 from report.theme import sheet
 from report.write import write_report
 from training.scan import some
+from training.summary.calibration import BINS
 from training.summary.confusion import FEW, Matrix, most_confused
 from training.summary.matrix import confusion_chart
+from training.summary.reliability import reliability_chart
 
 NAME = "evaluation"
 _ALL = 20  # most classes in the main table

@@ -14,6 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from training.records import MANY
+from training.summary.calibration import (
+    Bin,
+    Flags,
+    Scores,
+    calibration_bins,
+    calibration_error,
+)
 from training.summary.confusion import (
     Matrix,
     Pair,
@@ -24,12 +31,9 @@ from training.summary.confusion import (
     wilson,
 )
 
-BINS = 15
 CHANCE = 0.05  # significance level
 
 Indices = npt.NDArray[np.int64]
-Scores = npt.NDArray[np.float64]
-Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,25 +57,6 @@ class ClassFigures:
     precision: float | None
     recall: float | None
     f1: float | None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Bin:
-    """The images whose best score is in (low, high].
-
-    Attributes:
-        low: lower end, in [0, 1].
-        high: upper end.
-        images: number of images.
-        confidence: mean of their best scores; None without images.
-        top1: fraction of them classified correctly; None without images.
-    """
-
-    low: float
-    high: float
-    images: int
-    confidence: float | None
-    top1: float | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -156,46 +141,6 @@ def figures_of(truth: Indices, best: Indices, scores: Scores, labels: Sequence[s
         classes=classes,
         pairs=tuple(confused_pairs(confusion)),
         bins=bins,
-    )
-
-
-def calibration_bins(hits: Flags, scores: Scores, count: int = BINS) -> tuple[Bin, ...]:
-    """Returns ``count`` bins of equal width by score, each (low, high]; 0 is in the first.
-
-    Args:
-        hits: (N,) whether each answer is right.
-        scores: (N,) softmax score of each answer.
-        count: number of bins.
-    """
-    edges = np.linspace(0.0, 1.0, count + 1)
-    place = np.clip(np.digitize(scores, edges, right=True) - 1, 0, count - 1)
-    bins = []
-    for number in range(count):
-        inside = place == number
-        images = int(inside.sum())
-        bins.append(
-            Bin(
-                low=float(edges[number]),
-                high=float(edges[number + 1]),
-                images=images,
-                confidence=float(scores[inside].mean()) if images else None,
-                top1=float(hits[inside].mean()) if images else None,
-            )
-        )
-    return tuple(bins)
-
-
-def calibration_error(bins: Sequence[Bin]) -> float:
-    """Returns the expected calibration error (ECE), in [0, 1].
-
-    It is the mean over all images of the absolute difference between top-1 and mean score of their
-    bin (Guo et al. 2017, On Calibration of Modern Neural Networks, section 2, equation 3).
-    """
-    total = sum(each.images for each in bins)
-    return sum(
-        each.images / total * abs(each.top1 - each.confidence)
-        for each in bins
-        if each.top1 is not None and each.confidence is not None
     )
 
 

@@ -16,6 +16,7 @@ from core.names import canonical_name
 from core.preprocess import Preprocess
 from models.classifier import Classifier
 from models.registry import build_model
+from models.weight_places import probe
 from training.identity import DIGEST_BYTES
 from training.options import FolderOptions
 from training.records import Epoch
@@ -43,6 +44,7 @@ class Checkpoint:
         state_dict: weights of the Classifier, including normalisation.
         trained_on: digests of the images it was trained on; None if not recorded.
         options: how the folder of training images was read.
+        temperature: what :meth:`network` divides the logits by, so that scores are calibrated.
     """
 
     model: str
@@ -56,11 +58,21 @@ class Checkpoint:
     state_dict: dict[str, torch.Tensor]
     trained_on: frozenset[bytes] | None = None
     options: FolderOptions = field(default_factory=FolderOptions)
+    temperature: float = 1.0
 
-    def network(self) -> Classifier:
-        """Returns the trained network in evaluation mode: uint8 (N, H, W, 3) -> (N, C)."""
+    def network(self, *, calibrated: bool = True) -> Classifier:
+        """Returns the trained network in evaluation mode: uint8 (N, H, W, 3) -> (N, C).
+
+        Args:
+            calibrated: whether the last layer is divided by the temperature.
+        """
         network = Classifier(build_model(self.model, num_classes=len(self.labels)))
-        network.load_state_dict(self.state_dict)
+        weights = dict(self.state_dict)
+        if calibrated and self.temperature != 1:
+            _, head = probe(self.model)
+            for key in (f"backbone.{key}" for key in head):
+                weights[key] = weights[key] / self.temperature
+        network.load_state_dict(weights)
         return network.eval()
 
 
@@ -109,6 +121,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             },
             trained_on=_digests(block["trained_on"]) if "trained_on" in block else None,
             options=FolderOptions(**block.get("options", {})),
+            temperature=block.get("temperature", 1.0),
         )
 
 

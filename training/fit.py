@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import date
 from pathlib import Path
 from statistics import median
@@ -21,6 +21,7 @@ from core.preprocess import ImageError
 from models.classifier import Classifier
 from models.input_size import check_input_size
 from training.checkpoint import (
+    Checkpoint,
     checkpoint_path,
     facts_of_data,
     load_checkpoint,
@@ -35,10 +36,12 @@ from training.module import ClassifierModule
 from training.networks import first_network
 from training.options import FolderOptions
 from training.recipe import Recipe
-from training.records import Answers, RunFacts, to_csv
+from training.records import RunFacts, to_csv
 from training.run import PartialRun, make_plan
+from training.summary.calibration import Calibration, calibration_error
 from training.summary.readme import doubts
 from training.summary.write import write_summary
+from training.temperature import Outputs, calibrate, without
 from training.trainer import Accelerators, device_name, is_first_process, make_trainer, quiet
 
 LIBRARIES = ("torch", "torchvision", "pytorch-lightning")  # whose versions a run records
@@ -120,11 +123,19 @@ def fit(
         if not trainer.is_global_zero:
             return checkpoint_path(run_folder(model, data.name))
         checkpoint = load_checkpoint(partial.save_final())
-        tested = None
-        if data.test:
-            kept = checkpoint.network().to(trainer.strategy.root_device)
-            tested = evaluate(kept, data.test, recipe, report=skipped)
-            partial.save_final({"test_top1": tested.top1, "test_images": tested.images})
+        kept = checkpoint.network().to(trainer.strategy.root_device)
+        further: dict[str, float] = {}
+        tested = evaluate(kept, data.test, recipe, report=skipped) if data.test else None
+        if tested:
+            further |= {"test_top1": tested.answers.top1, "test_images": tested.answers.images}
+        calibration = None
+        if recipe.calibrate:
+            held_out = evaluate(kept, data.val, recipe, report=skipped)
+            calibration = _calibrated(checkpoint, held_out, tested)
+            further["calibration_error"] = calibration_error(calibration.after)
+        if further:
+            temperature = calibration.temperature if calibration else 1.0
+            partial.save_final(further, temperature=temperature)
         facts = RunFacts(
             model=model,
             data=data.name,
@@ -136,7 +147,8 @@ def fit(
             origin=origin,
             train_images=len(data.train),
             val_images=int(checkpoint.metrics["images"]),
-            tested=tested,
+            tested=tested.answers if tested else None,
+            calibration=calibration,
             kept_epoch=len(checkpoint.history),
             chosen_by=recipe.chosen_by,
             parameters=sum(parameter.numel() for parameter in network.parameters()),
@@ -162,8 +174,8 @@ def fit(
 @torch.inference_mode()
 def evaluate(
     network: Classifier, samples: Sequence[Sample], recipe: Recipe, *, report: Report | None = None
-) -> Answers:
-    """Returns how many of ``samples`` a network in evaluation mode classifies correctly.
+) -> Outputs:
+    """Returns what a network in evaluation mode answers to ``samples``.
 
     Args:
         network: the network, on the device to use.
@@ -175,15 +187,31 @@ def evaluate(
         UserError: no image can be read.
     """
     device = next(network.parameters()).device
-    right = images = 0
-    for batch in plain_batches(samples, recipe):
-        if len(read(batch, report).labels):
-            answers = network(batch.pixels.to(device)).argmax(dim=1).cpu()
-            right += int((answers == batch.labels).sum())
-            images += len(batch.labels)
-    if not images:
+    batches = [
+        (network(batch.pixels.to(device)).cpu().numpy(), batch.labels.numpy())
+        for batch in plain_batches(samples, recipe)
+        if len(read(batch, report).labels)
+    ]
+    if not batches:
         raise UserError("no image of the part to test on can be read")
-    return Answers(right, images)
+    logits, labels = map(np.concatenate, zip(*batches, strict=True))
+    return Outputs(logits, labels)
+
+
+@torch.inference_mode()
+def _calibrated(checkpoint: Checkpoint, held_out: Outputs, tested: Outputs | None) -> Calibration:
+    """Returns :func:`calibrate`'s result, if the network's last layer can be divided by it."""
+    calibration = calibrate(held_out, tested)
+    side = checkpoint.preprocess.crop
+    pixels = torch.from_numpy(
+        np.random.default_rng(0).integers(0, 256, (2, side, side, 3), dtype=np.uint8)
+    )
+    plain = checkpoint.network()(pixels)
+    divided = replace(checkpoint, temperature=calibration.temperature).network()(pixels)
+    if torch.allclose(divided * calibration.temperature, plain, rtol=1e-3, atol=1e-3):
+        return calibration
+    reason = f"the last layer of {checkpoint.model} does not scale its logits"
+    return without(tested or held_out, reason, len(held_out.labels), tested is not None)
 
 
 class _Skipped:

@@ -64,7 +64,11 @@ def load_teacher(teacher: str, labels: tuple[str, ...], sizes: Iterable[int]) ->
     """
     if Path(teacher).is_dir():
         checkpoint = load_checkpoint(checkpoint_path(Path(teacher)))
-        known, network, model = checkpoint.labels, checkpoint.network(), checkpoint.model
+        known, network, model = (
+            checkpoint.labels,
+            checkpoint.network(calibrated=False),
+            checkpoint.model,
+        )
     else:
         weights = load_imagenet_weights(teacher)
         known, network, model = weights.labels, imagenet_classifier(teacher, weights), teacher

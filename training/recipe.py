@@ -117,6 +117,9 @@ class Recipe:
     patience: int | None = None
     """Early stopping: stop after this many epochs without a better figure (monitor), and keep the
     weights of the best epoch; None to train to the end."""
+    calibrate: bool = True
+    """Temperature scaling after training: logits are divided by a number fitted on held-out images,
+    so that of the answers with a score of 0.9 about 90 % are right. No answer changes."""
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     """auto: bf16 on GPUs that have it, fp16 on other GPUs, fp32 on CPUs."""
     channels_last: bool = True

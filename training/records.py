@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple
 
+from training.summary.calibration import Calibration
+
 TOP = 5  # k of top-5, which is computed for more than MANY classes
 MANY = 10
 
@@ -121,6 +123,7 @@ class RunFacts:
         seconds: duration of the training; None if not measured.
         images_per_second: median over epochs of training images per second, or None.
         tested: result of the kept weights on the test images; None if the data has none.
+        calibration: temperature of the logits and what it does; None if not measured.
         weights_top1: held-out top-1 of the unaveraged weights of the last epoch, if averaged ones
             were kept; None otherwise, or if not measured.
         data_path: path of the folder of images, if ``data`` is only its name.
@@ -144,6 +147,7 @@ class RunFacts:
     seconds: float | None = None
     images_per_second: float | None = None
     tested: Answers | None = None
+    calibration: Calibration | None = None
     weights_top1: float | None = None
     data_path: str | None = None
     chosen_by: str | None = None

@@ -132,17 +132,21 @@ class PartialRun:
                 "go back to what it was, or --fresh starts anew"
             )
 
-    def save_final(self, metrics: Mapping[str, float] | None = None) -> Path:
+    def save_final(
+        self, metrics: Mapping[str, float] | None = None, *, temperature: float = 1.0
+    ) -> Path:
         """Writes the final checkpoint, without the optimiser's state, and returns its path.
 
         Its weights are those of the best epoch, if the run keeps it, else of the last.
 
         Args:
             metrics: further metrics to add.
+            temperature: what the logits are to be divided by.
         """
         best = self.folder / BEST
         saved = read_checkpoint(best if best.exists() else self.last)
         saved[KEY]["metrics"] |= metrics or {}
+        saved[KEY]["temperature"] = temperature
         path = checkpoint_path(self.folder)
         WholeFileIO().save_checkpoint({key: saved[key] for key in _KEPT}, path)
         return path

@@ -17,12 +17,11 @@ from sklearn.metrics import (
 from predict.figures import (
     Figures,
     Indices,
-    Scores,
-    calibration_bins,
     figures_of,
     paired,
     paired_interval,
 )
+from training.summary.calibration import Scores, calibration_bins
 
 CLASSES = 12
 LABELS = tuple(f"class {index}" for index in range(CLASSES))

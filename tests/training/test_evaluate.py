@@ -44,15 +44,18 @@ def grey(*levels: int) -> list[Sample]:
 
 def test_right_answers_are_counted_over_all_batches(tmp_path: Path) -> None:
     network: Classifier = Brightness()  # type: ignore[assignment]
-    answers = evaluate(network, grey(250, 240, 230, 220, 210, 9), RECIPE)
-    assert answers == (5, 6)
-    assert answers.top1 == pytest.approx(5 / 6)
+    outputs = evaluate(network, grey(250, 240, 230, 220, 210, 9), RECIPE)
+    assert outputs.answers == (5, 6)
+    assert outputs.answers.top1 == pytest.approx(5 / 6)
+    assert outputs.labels.tolist() == [1] * 6
+    assert outputs.logits.shape == (6, 2)
     (tmp_path / "broken.png").write_bytes(b"no image")
     broken: Sample = (tmp_path / "broken.png", 1)
     with pytest.raises(ImageError, match=r"broken\.png: .*--skip-unreadable"):
         evaluate(network, [broken], RECIPE)
     reported: list[ImageError] = []
-    assert evaluate(network, [broken, *grey(250)], RECIPE, report=reported.append) == (1, 1)
+    some = evaluate(network, [broken, *grey(250)], RECIPE, report=reported.append)
+    assert some.answers == (1, 1)
     assert len(reported) == 1
     with pytest.raises(UserError) as caught:
         evaluate(network, [broken], RECIPE, report=reported.append)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from report.format import MISSING, duration, millions, number, percent, plural, points
 from report.markdown import escape, fenced, plain, table
 from training.records import MONITORS, Epoch, RunFacts
+from training.summary.calibration import Calibration, calibration_error
 from training.summary.confusion import (
     FEW,
     PER_CLASS,
@@ -23,6 +24,7 @@ from training.summary.confusion import (
 )
 
 README, CURVES, CONFUSION = "README.md", "curves.png", "confusion.png"
+RELIABILITY = "reliability.png"
 
 OVERFITS = 0.1  # difference of training and held-out top-1 from which overfitting is reported
 _FIRST_FIELDS = (
@@ -103,6 +105,7 @@ def readme(facts: RunFacts, epochs: Sequence[Epoch], confusion: Matrix) -> str:
         "",
         " ".join(f"{line}." for line in confusion_caption(confusion)),
         "",
+        *_scores(facts.calibration),
         "## What to do next",
         "",
         *fenced(_next(facts)),
@@ -357,6 +360,36 @@ def pair_lines(confusion: Matrix, results: Sequence[ClassResult]) -> list[str]:
     if len(pairs) > _PAIRS:
         lines += ["", f"These are {_PAIRS} of {len(pairs):,} pairs, the most frequent."]
     return lines
+
+
+def _scores(calibration: Calibration | None) -> list[str]:
+    """Returns the section on calibration; nothing where it was not measured."""
+    if calibration is None:
+        return []
+    fitted = plural(calibration.fitted_on, "held-out image")
+    before, after = (
+        percent(calibration_error(bins)) for bins in (calibration.before, calibration.after)
+    )
+    of = plural(calibration.tested_on, "test image") if calibration.tested_on else fitted
+    lines = [
+        "The score of an answer is the softmax of its logits. The expected calibration error, by "
+        "how much scores and the share of right answers differ, is",
+    ]
+    if calibration.reason:
+        lines = [f"{lines[0]} {before} on {of}. Scores are as trained: {calibration.reason}."]
+    else:
+        how = (
+            "by which neither weights nor temperature were chosen"
+            if calibration.tested_on
+            else "each with a temperature fitted on four fifths of the others; the epoch was "
+            "judged by the same images"
+        )
+        lines = [
+            f"{lines[0]} {before} as trained, and {after} with logits divided by a temperature of "
+            f"{calibration.temperature:.3f}. It was fitted on {fitted} and is part of the last "
+            f"layer on export; it changes scores, and no answer. These figures are of {of}, {how}."
+        ]
+    return ["## Scores", "", *lines, "", f"![Share of right answers by score]({RELIABILITY})", ""]
 
 
 def confusion_caption(confusion: Matrix) -> list[str]:

@@ -19,6 +19,7 @@ from training.summary.readme import (
     CONFUSION,
     CURVES,
     README,
+    RELIABILITY,
     best_epoch,
     confusion_caption,
     reached,
@@ -31,7 +32,8 @@ def write_summary(
 ) -> Path:
     """Writes the summary of a finished run to ``folder`` and returns the path of README.md.
 
-    It also writes ``curves.png``, ``confusion.png`` and ``per_class.csv``.
+    It also writes ``curves.png``, ``confusion.png``, ``per_class.csv`` and, if calibration was
+    measured, ``reliability.png``.
 
     Args:
         folder: folder of the run.
@@ -42,6 +44,7 @@ def write_summary(
     """
     from training.summary.curves import curves_png  # imports Altair
     from training.summary.matrix import confusion_png
+    from training.summary.reliability import reliability_png
 
     classes = len(facts.labels)
     assert confusion.shape == (classes, classes), f"{confusion.shape} for {classes} labels"
@@ -62,4 +65,9 @@ def write_summary(
     write_whole(folder / PER_CLASS, per_class_csv(results).encode(errors="replace"))
     write_whole(folder / CURVES, curves)
     write_whole(folder / CONFUSION, picture)
+    if calibration := facts.calibration:
+        panels = [("as trained", calibration.before)]
+        if not calibration.reason:
+            panels.append(("with the temperature", calibration.after))
+        write_whole(folder / RELIABILITY, reliability_png(panels, f"Scores of {title}"))
     return write_whole(folder / README, readme(facts, epochs, confusion).encode(errors="replace"))

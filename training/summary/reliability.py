@@ -1,0 +1,56 @@
+"""Reliability diagrams: the share of right answers by their score."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import altair as alt
+
+from report.section import Figure
+from report.theme import png, sheet
+from training.summary.calibration import Bin
+
+_SIDE = 300
+
+
+def reliability_png(panels: Sequence[tuple[str, Sequence[Bin]]], title: str) -> bytes:
+    """Returns a PNG with the reliability diagram of each panel, side by side: name and bins."""
+    figures = [(name, reliability_chart(bins, _SIDE)) for name, bins in panels]
+    charts = [figure.chart.properties(title=name, width=_SIDE) for name, figure in figures]
+    caption = figures[0][1].caption
+    return png(sheet(alt.hconcat(*charts, spacing=40), title, [caption]))
+
+
+def reliability_chart(bins: Sequence[Bin], height: int) -> Figure:
+    """Returns the reliability diagram of ``bins``, ``height`` pixels high."""
+    axis, whole = alt.Axis(format="%", tickCount=6), alt.Scale(domain=[0, 1])
+    values = [
+        {"low": each.low, "high": each.high, "top1": each.top1, "images": each.images}
+        for each in bins
+        if each.images
+    ]
+    bars = (
+        alt.Chart(alt.InlineData(values=values))
+        .mark_bar(color="#6baed6")
+        .encode(
+            x=alt.X("low:Q", title="score of the answer", scale=whole, axis=axis),
+            x2="high:Q",
+            y=alt.Y("top1:Q", title="classified correctly", scale=whole, axis=axis),
+            y2=alt.datum(0),
+            tooltip=[
+                alt.Tooltip("images:Q", format=","),
+                alt.Tooltip("top1:Q", title="top-1", format=".1%"),
+            ],
+        )
+    )
+    line = (
+        alt.Chart(alt.InlineData(values=[{"low": 0, "top1": 0}, {"low": 1, "top1": 1}]))
+        .mark_line(color="#e2803a", strokeDash=[5, 3])
+        .encode(x="low:Q", y="top1:Q")
+    )
+    return Figure(
+        title="Top-1 by score",
+        caption="Bars: share of the images in a bin of scores that are classified correctly. "
+        "Line: where that equals the score. A bar below the line: the scores are too high.",
+        chart=alt.layer(bars, line).properties(height=height),
+    )
