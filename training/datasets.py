@@ -355,6 +355,10 @@ def load_data(
     """
     name = data_name(data)
     if data in DATASETS:
+        if options and (options.test_fraction or options.group_by is not None):
+            raise UserError(
+                f"{data} has parts of its own; --test-fraction and --group-by are for folders"
+            )
         return load_named(data, options)
     images = read_folder(find_folder(data, DATASETS), name=name, options=options, console=console)
     return replace(images, folder=data)

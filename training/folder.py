@@ -12,13 +12,17 @@ from pathlib import Path
 from rich.console import Console
 
 from core.errors import UserError, closest
+from report.format import plural
 from training.data import ImageData, Sample
-from training.identity import digests_of, hold_out
+from training.grouping import check_apart, hold_out_groups, names_of_groups
+from training.identity import HELD_OUT, digests_of, hold_out
 from training.labels_file import labelled_files
 from training.look import look
 from training.options import FolderLayout, FolderOptions
 from training.scan import Scan, class_files, similar_names, some
 from training.splits import Role, find_parts
+
+MOST_TESTED = 0.5  # largest fraction of the images to test on
 
 
 def find_folder(data: str, names: Iterable[str]) -> Path:
@@ -80,8 +84,9 @@ def read_folder(
     It has a folder of images per class, or such folders for training, validation and test
     (:func:`training.splits.find_parts`), or images named in a CSV file. Images are found at any
     depth, also through links. If there is no validation part, a fifth of each class is held out
-    (:func:`training.identity.hold_out`); only then the files are read here, otherwise by
-    :func:`training.look.look`.
+    (:func:`training.identity.hold_out`), after a test part if one is asked for; whole groups if
+    there are any (:func:`training.grouping.hold_out_groups`). Only then the files are read here,
+    otherwise by :func:`training.look.look`.
 
     Raises:
         UserError: fewer than two classes, a class with too few images to hold one out, parts with
@@ -102,13 +107,55 @@ def read_folder(
         folder=str(folder),
         scan=scan,
     )
-    if "val" in parts:
+    splits = _splits(folder, parts, options)
+    if not splits and options.group_by is None:
         return data
     data = look(data, options, console)
-    train, val = hold_out(data.train, data.digests)
-    data = replace(data, train=train, val=val)
-    _check_both(folder, data)
+    if options.group_by is not None:
+        names = {
+            part: names_of_groups(samples, folder, options.group_by)
+            for part, samples in data.parts.items()
+        }
+        check_apart(names, options.group_by)
+    for part, share in splits.items():
+        if options.group_by is None:
+            train, held_out = hold_out(data.train, data.digests, share)
+        else:
+            groups = names_of_groups(data.train, folder, options.group_by)
+            train, held_out = hold_out_groups(data.train, data.digests, groups, labels, share)
+            data.scan.note(
+                f"{folder}: {plural(len(set(groups)), 'group')} by {options.group_by}, of which "
+                f"{len({*names_of_groups(held_out, folder, options.group_by)})} are for {part}"
+            )
+        data = replace(data, **{"train": train, part: held_out})  # type: ignore[arg-type]
+    if splits:
+        _check_both(folder, data, options)
     return data
+
+
+def _splits(
+    folder: Path, parts: Mapping[Role, Sequence[Sample]], options: FolderOptions
+) -> dict[str, float]:
+    """Returns the parts to be taken from the training images, in order, with their shares.
+
+    Raises:
+        UserError: a test part is asked for and there is one, or its share is not in (0, 0.5].
+    """
+    splits = {}
+    if fraction := options.test_fraction:
+        if not 0 < fraction <= MOST_TESTED:
+            raise UserError(
+                f"--test-fraction {fraction:g}: it must be above 0 and at most {MOST_TESTED:g}"
+            )
+        if "test" in parts:
+            raise UserError(
+                f"--test-fraction {fraction:g}: {folder} has a test folder already, with "
+                f"{len(parts['test']):,} images; leave it out"
+            )
+        splits["test"] = fraction
+    if "val" not in parts:
+        splits["val"] = HELD_OUT
+    return splits
 
 
 def find_classes(
@@ -170,17 +217,22 @@ def _labelled(classes: Mapping[str, Sequence[Path]], labels: Sequence[str]) -> l
     return [(file, index) for index, label in enumerate(labels) for file in classes.get(label, ())]
 
 
-def _check_both(folder: Path, data: ImageData) -> None:
+def _check_both(folder: Path, data: ImageData, options: FolderOptions) -> None:
     """Raises UserError if all images of a class were held out, and none is left for training."""
     learned = {label for _, label in data.train}
     for index, label in enumerate(data.labels):
         if index in learned:
             continue
-        images = [sample for sample in data.val if sample[1] == index]
+        held_out = [*data.val, *data.test]
+        images = [sample for sample in held_out if sample[1] == index]
         different = len(set(digests_of(images, data.digests)))
         same = f", {len(images)} times" if different < len(images) else ""
         said = f"holds 1 image{same}" if different == 1 else "has all its images in others, too"
+        needed = "one to learn from and one to hold out"
+        if options.test_fraction:
+            needed = "one to learn from, one to hold out and one to test on"
+            said = f"holds {plural(different, 'image')}"
         raise UserError(
-            f"{folder}: class {label} {said}, and one to learn from and one to hold out are "
-            "needed; add another or remove the class"
+            f"{folder}: class {label} {said}, and {needed} are needed; add another or remove the "
+            "class"
         )

@@ -44,8 +44,10 @@ def digests_of(samples: Iterable[Sample], known: Digests) -> list[bytes]:
     ]
 
 
-def hold_out(samples: Sequence[Sample], known: Digests) -> tuple[list[Sample], list[Sample]]:
-    """Returns training and held-out samples; about a fifth of each class, at least 1, is held out.
+def hold_out(
+    samples: Sequence[Sample], known: Digests, share: float = HELD_OUT
+) -> tuple[list[Sample], list[Sample]]:
+    """Returns training and held-out samples; about ``share`` of each class, at least 1 image.
 
     The samples with the smallest digests of a class are held out. This is pseudo-random and depends
     on content only: renaming a file changes nothing, and adding or removing an image moves at most
@@ -57,7 +59,7 @@ def hold_out(samples: Sequence[Sample], known: Digests) -> tuple[list[Sample], l
         classes.setdefault(label, set()).add(digest)
     chosen: set[bytes] = set()
     for images in classes.values():
-        chosen.update(sorted(images)[: max(1, round(HELD_OUT * len(images)))])
+        chosen.update(sorted(images)[: max(1, round(share * len(images)))])
     parts: tuple[list[Sample], list[Sample]] = [], []
     for digest, sample in zip(digests, samples, strict=True):
         parts[digest in chosen].append(sample)

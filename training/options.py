@@ -28,3 +28,9 @@ class FolderOptions(FolderLayout):
     more than a tenth of its files."""
     allow_duplicates: bool = False
     """Allow the same image in training and validation, or in two classes."""
+    test_fraction: float = 0.0
+    """Fraction of each class to hold out as test images, used once, for the final figures, if DATA
+    has no test folder; 0 for none."""
+    group_by: str | None = None
+    """Regular expression that is searched in the path of each image in DATA; its first group names
+    what belongs together, such as '(patient\\d+)'. All images of a group are in the same part."""

@@ -171,7 +171,7 @@ def _opening(facts: RunFacts, results: Sequence[ClassResult], kept: Epoch) -> li
         f"With every class counting the same, whatever its number of images: "
         f"{', '.join(_macro(results, kept))}.{_chosen(facts)}",
         "",
-        *_tested(facts),
+        *_tested(facts, results),
         "The interval (Wilson's) covers the chance of which images were held out, nothing else: "
         "images from another camera or place can do worse.",
     ]
@@ -195,14 +195,24 @@ def _chosen(facts: RunFacts) -> str:
     return f" Epoch {facts.kept_epoch} was kept, as it has the best {best}."
 
 
-def _tested(facts: RunFacts) -> list[str]:
+def _tested(facts: RunFacts, results: Sequence[ClassResult]) -> list[str]:
     """Returns lines on the test images, if the figure in the title is of them."""
     if not facts.tested:
         return []
+    right, images = _totals(results)
+    gap = right / images - facts.tested.top1
+    direction = "above" if gap >= 0 else "below"
+    how = (
+        f"It was chosen as the best of the epochs by its {MONITORS[facts.chosen_by].name}, which "
+        "makes held-out figures too good"
+        if facts.chosen_by
+        else "It is the last epoch and was not chosen by it"
+    )
     return [
         f"The figure in the title is of {plural(facts.tested.images, 'test image')}, by which "
         "nothing was chosen; all others are of the held-out images, by which each epoch was "
-        "judged.",
+        f"judged. The held-out top-1 of the kept epoch, {percent(right / images)}, is "
+        f"{points(abs(gap))} {direction} that of the test images. {how}.",
         "",
     ]
 
