@@ -12,7 +12,7 @@ from pages import TABLED
 SHORTER = {
     "make train": 'ARGS="--recipe.epochs 1 --recipe.resize 32 --recipe.crop 32"',
     "make export MODEL=mobilenet_v3 DATA": "ARGS='--formats onnx-fp32 onnx-fp16'",  # for bench
-    "make export": "ARGS='--formats onnx-fp32'",
+    "make export": "ARGS='--formats onnx-fp32 --size 64'",
     "make bench": "ARGS=--quick",
 }
 

@@ -8,7 +8,9 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from chromium import Browser, Page
@@ -61,10 +63,13 @@ async def _answer(send: Send, status: int, body: str) -> None:
 
 
 @contextmanager
-def served(artifact: Artifact) -> Iterator[Site]:
-    """Returns a context manager: the service of ``artifact`` on a free port of this machine."""
+def served(artifact: Artifact, **changes: Any) -> Iterator[Site]:
+    """Returns a context manager: the service of ``artifact`` on a free port of this machine.
+
+    It runs in this process, without BentoML around it; ``changes`` replace settings.
+    """
     settings = Settings(artifact=artifact.path, threads=1, max_bytes=MAX_BYTES)
-    site = Site(create_app(Predictor(settings, artifact)))
+    site = Site(create_app(Predictor(replace(settings, **changes), artifact)))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         site.url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
         server = uvicorn.Server(uvicorn.Config(site, lifespan="on", log_level="critical"))

@@ -258,9 +258,16 @@ def lines_of(partial: Path) -> int:
     return partial.read_bytes().count(b"\n") if partial.exists() else 0
 
 
-@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize(
+    ("ending", "stops"), [("csv", (40, 120, 200)), ("jsonl", (40,)), ("parquet", (120,))]
+)
 def test_a_killed_run_goes_on(
-    artifact_path: Path, here: Path, put: Put, predict: Command, ending: str
+    artifact_path: Path,
+    here: Path,
+    put: Put,
+    predict: Command,
+    ending: str,
+    stops: tuple[int, ...],
 ) -> None:
     for number in range(300):
         put(f"photos/{number:03}.png", ("red", "lime", "blue")[number % 3])
@@ -268,8 +275,9 @@ def test_a_killed_run_goes_on(
     arguments = ["photos", "--out", f"rows.{ending}", "--batch-size", "1", "--threads", "2"]
     arguments += ["--copy-to", "sorted", "--gallery", "page.html"]
     partial = Path(f"rows.{ending}.partial")
-    for stop, more in ((40, []), (120, ["--resume"]), (200, ["--resume"])):
-        process = start(artifact_path, here, *arguments, *more)
+    for stop in stops:
+        again = [] if stop == stops[0] else ["--resume"]
+        process = start(artifact_path, here, *arguments, *again)
         while lines_of(partial) < stop and process.poll() is None:
             time.sleep(0.005)
         process.kill()

@@ -41,6 +41,12 @@ def encoded() -> Callable[..., bytes]:
     return encode
 
 
+@pytest.fixture(scope="session")
+def environment_at() -> Callable[[Path], dict[str, str]]:
+    """Returns a function that returns :func:`environment` with a BentoML home in a folder."""
+    return lambda folder: _environment(folder / "bentoml")
+
+
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
     """Returns variables for a subprocess: this process's without ours, its own BentoML home."""
@@ -96,6 +102,10 @@ def bento(
 @pytest.fixture
 def port() -> int:
     """Returns a port of 127.0.0.1 that nothing listens on."""
+    return _free_port()
+
+
+def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -147,12 +157,13 @@ class Server:
         return [process for process in self.family if process.is_running()]
 
 
-@pytest.fixture
-def serve(port: int) -> Callable[..., object]:
-    """Returns a context manager: the server that ``python *arguments`` becomes on ``port``."""
+@pytest.fixture(scope="session")
+def serve() -> Callable[..., object]:
+    """Returns a context manager: the server that ``python *arguments`` becomes on a free port."""
 
     @contextmanager
     def served(*arguments: str, cwd: Path, environment: dict[str, str]) -> Iterator[Server]:
+        port = _free_port()
         with subprocess.Popen(
             [sys.executable, *arguments],
             cwd=cwd,

@@ -17,7 +17,10 @@ from typing import Any
 import httpx
 import jsonschema
 import pytest
+from live_page import served
 from schemathesis.specs.openapi.definitions import OPENAPI_31
+
+from artifact.artifact import Artifact
 
 ROOT = Path(__file__).resolve().parents[2]
 Encoded = Callable[..., bytes]
@@ -36,22 +39,30 @@ CHECKS = (
 )
 
 
-@pytest.fixture
-def server(
-    artifact_path: Path, serve: Serve, environment: Environment, request: pytest.FixtureRequest
-) -> Any:
-    """Yields a server that wants a token and takes little, so that every answer can be had."""
+def variables(artifact: Path, deadline_ms: int) -> Environment:
+    """Returns variables of a server that wants a token and takes little: all answers can be had."""
     settings = {
-        "ARTIFACT": artifact_path,
+        "ARTIFACT": artifact,
         "TOKEN": TOKEN,
         "MAX_BYTES": 50_000,
         "MAX_PIXELS": 10_000,
-        "DEADLINE_MS": 5000,
+        "DEADLINE_MS": deadline_ms,
         "THREADS": 1,
-        **getattr(request, "param", {}),
     }
-    own = {f"POCKETNETS_{name}": str(value) for name, value in settings.items()}
-    with serve("-m", "serving", cwd=ROOT, environment={**environment, **own}) as started:
+    return {f"POCKETNETS_{name}": str(value) for name, value in settings.items()}
+
+
+@pytest.fixture(scope="module")
+def server(
+    artifact_path: Path,
+    serve: Serve,
+    environment_at: Callable[[Path], Environment],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Any:
+    """Yields such a server, with time for whatever is asked."""
+    environment = environment_at(tmp_path_factory.mktemp("home"))
+    environment |= variables(artifact_path, deadline_ms=5000)
+    with serve("-m", "serving", cwd=ROOT, environment=environment) as started:
         yield started
 
 
@@ -125,12 +136,17 @@ def test_the_document_is_valid(server: Any) -> None:
             target = target[name]
 
 
-@pytest.mark.parametrize("server", [{"DEADLINE_MS": 300}], indirect=True)
-def test_every_answer_is_as_described(server: Any, encoded: Encoded) -> None:
-    described = Described(httpx.get(f"{server.url}/openapi.json").json())
+def test_every_answer_is_as_described(
+    artifact_path: Path, serve: Serve, environment: Environment, encoded: Encoded
+) -> None:
+    environment |= variables(artifact_path, deadline_ms=300)
     image, kind = encoded(), {"content-type": "image/png"}
     answers: list[httpx.Response] = []
-    with httpx.Client(base_url=server.url, headers={"authorization": f"Bearer {TOKEN}"}) as client:
+    with (
+        serve("-m", "serving", cwd=ROOT, environment=environment) as server,
+        httpx.Client(base_url=server.url, headers={"authorization": f"Bearer {TOKEN}"}) as client,
+    ):
+        described = Described(client.get("/openapi.json").json())
 
         def post(data: Any, path: str = "/predict", headers: Any = kind) -> None:
             answers.append(client.post(path, content=data, headers=headers))
@@ -170,35 +186,41 @@ def _slowly(data: bytes) -> Any:
     yield data
 
 
-@pytest.mark.parametrize(
-    "server", [{"DEADLINE_MS": 2, "MAX_PIXELS": 10**6, "MAX_BYTES": 10**7}], indirect=True
-)
-def test_an_answer_that_is_late_is_as_described(server: Any, encoded: Encoded) -> None:
-    described = Described(httpx.get(f"{server.url}/openapi.json").json())
-    headers = {"content-type": "image/png", "authorization": f"Bearer {TOKEN}"}
+def test_an_answer_that_is_late_is_as_described(artifact_path: Path, encoded: Encoded) -> None:
     image = encoded(size=(1000, 1000))  # takes many times the deadline
-    answers = [httpx.post(f"{server.url}/predict", content=image, headers=headers) for _ in "12345"]
+    limits = {"max_pixels": 10**6, "max_bytes": 10**7}
+    with (
+        served(Artifact.load(artifact_path), deadline_ms=2, **limits) as site,
+        httpx.Client(base_url=site.url, headers={"content-type": "image/png"}) as client,
+    ):
+        described = Described(client.get("/openapi.json").json())
+        answers = [client.post("/predict", content=image) for _ in "12345"]
     late = [answer for answer in answers if answer.status_code == 504]
     assert late
     for answer in late:
         described.check(answer)
 
 
-@pytest.mark.parametrize("server", [{"QUEUE_SIZE": 1, "MAX_IMAGES": 1}], indirect=True)
-def test_a_refusal_of_what_does_not_fit_is_as_described(server: Any, encoded: Encoded) -> None:
-    described = Described(httpx.get(f"{server.url}/openapi.json").json())
-    headers = {"content-type": "image/png", "authorization": f"Bearer {TOKEN}"}
-    address = httpx.URL(server.url)
-    with ExitStack() as stack:
+def test_a_refusal_of_what_does_not_fit_is_as_described(
+    artifact_path: Path, encoded: Encoded
+) -> None:
+    kind = {"content-type": "image/png"}
+    with (
+        served(Artifact.load(artifact_path), queue_size=1, max_images=1) as site,
+        httpx.Client(base_url=site.url, headers=kind) as client,
+        ExitStack() as stack,
+    ):
+        described = Described(client.get("/openapi.json").json())
+        address = client.base_url
         for _ in range(2):  # all there is room for: uploads that have begun
             begun = socket.create_connection((address.host, address.port))
             stack.callback(begun.close)
             lines = ["POST /predict HTTP/1.1", "Host: x", "Content-Length: 100"]
-            lines += [f"{name}: {value}" for name, value in headers.items()]
+            lines += [f"{name}: {value}" for name, value in kind.items()]
             begun.sendall("\r\n".join([*lines, "", "x"]).encode())
         refused = None
         for _ in range(100):  # until the server has read both
-            refused = httpx.post(f"{server.url}/predict", content=encoded(), headers=headers)
+            refused = client.post("/predict", content=encoded())
             if refused.status_code != 200:
                 break
     assert refused is not None
