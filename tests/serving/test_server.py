@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import httpx
 import numpy as np
@@ -23,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 Encoded = Callable[..., bytes]
 Environment = dict[str, str]
 Serve = Callable[..., Any]  # yields conftest's Server
+Refused = Callable[..., str]
 
 HEAVY = ["torch", "torchvision", "pytorch_lightning", "lightning", "onnx", "sklearn", "timm"]
 
@@ -79,16 +82,18 @@ def test_answers_then_leaves_nothing_behind(
     assert "/predict" not in log  # a line for each request costs more than most of its answer
 
 
-def test_requests_are_logged_on_demand(
-    artifact_path: Path, encoded: Encoded, serve: Serve, environment: Environment
+def test_requests_are_logged_on_demand_until_an_interrupt(
+    artifact_path: Path, encoded: Encoded, serve: Serve, environment: Environment, tmp_path: Path
 ) -> None:
-    environment["POCKETNETS_ACCESS_LOG"] = "1"
-    arguments = ["-m", "serving", "--artifact", str(artifact_path)]
-    with serve(*arguments, cwd=ROOT, environment=environment) as server:
+    environment |= {"POCKETNETS_ACCESS_LOG": "1", "POCKETNETS_ARTIFACT": str(artifact_path)}
+    # Not from the repository's root: the project is found where it is installed.
+    with serve("-m", "serving", cwd=tmp_path, environment=environment) as server:
         image = {"image": ("secret.png", encoded("blue"))}
         forwarded = {"x-forwarded-for": "203.0.113.7"}  # which anybody can claim
         httpx.post(f"{server.url}/predict", files=image, headers=forwarded)
-        assert server.stop(signal.SIGTERM) == 0
+        assert server.stop(signal.SIGINT) == 0
+        assert server.survivors() == []
+        assert not server.listens()
         log = server.process.stdout.read()
     (line,) = [line for line in log.splitlines() if "/predict" in line]
     assert "path=/predict" in line
@@ -96,17 +101,6 @@ def test_requests_are_logged_on_demand(
     assert "127.0.0.1" in line
     assert "203.0.113.7" not in line
     assert "secret" not in log
-
-
-def test_an_interrupt_stops_it_too(
-    artifact_path: Path, serve: Serve, environment: Environment, tmp_path: Path
-) -> None:
-    environment["POCKETNETS_ARTIFACT"] = str(artifact_path)
-    # Not from the repository's root: the project is found where it is installed.
-    with serve("-m", "serving", cwd=tmp_path, environment=environment) as server:
-        assert server.stop(signal.SIGINT) == 0
-        assert server.survivors() == []
-        assert not server.listens()
 
 
 def refused(*arguments: str, environment: Environment) -> str:
@@ -126,9 +120,22 @@ def refused(*arguments: str, environment: Environment) -> str:
     return done.stderr.strip()
 
 
-def test_refuses_what_is_not_an_artifact(tmp_path: Path, environment: Environment) -> None:
+@pytest.fixture
+def refused_here(command: Callable[..., Any], environment: Environment) -> Refused:
+    """Returns what :func:`refused` does for ``python -m serving``, in this process."""
+
+    def run(*arguments: str) -> str:
+        with patch.dict(os.environ, environment, clear=True):  # the command writes to it
+            done = command("serving", *arguments)
+        assert (done.returncode, done.stdout) == (1, "")
+        return str(done.stderr.strip())
+
+    return run
+
+
+def test_refuses_what_is_not_an_artifact(tmp_path: Path, refused_here: Refused) -> None:
     missing = tmp_path / "none"
-    message = refused("-m", "serving", "--artifact", str(missing), environment=environment)
+    message = refused_here("--artifact", str(missing))
     assert message.startswith(f"error: {missing}: not an artifact")
     assert "\n" not in message
 
@@ -142,8 +149,9 @@ def test_refuses_a_port_in_use(artifact_path: Path, port: int, environment: Envi
     assert "\n" not in message
 
 
-def test_refuses_a_bad_setting(environment: Environment) -> None:
-    message = refused("-m", "serving", environment={**environment, "POCKETNETS_THREADS": "x"})
+def test_refuses_a_bad_setting(environment: Environment, refused_here: Refused) -> None:
+    environment["POCKETNETS_THREADS"] = "x"
+    message = refused_here()
     assert message.startswith("error: threads is 'x'")
     assert "\n" not in message
 
@@ -194,10 +202,10 @@ def test_an_unverified_artifact_is_served_only_on_demand(
 
 
 def test_the_command_line_demands_it(
-    make_artifact: Callable[..., Path], environment: Environment
+    make_artifact: Callable[..., Path], refused_here: Refused
 ) -> None:
     path = make_artifact(unverified="no GPU was there", parity=None)
-    message = refused("-m", "serving", "--artifact", str(path), environment=environment)
+    message = refused_here("--artifact", str(path))
     assert "or pass --allow-unverified" in message
 
 
@@ -216,13 +224,11 @@ def test_the_command_line_outdoes_the_environment(
     assert Settings.from_environment() == settings  # what the workers read
 
 
-def test_help_lists_every_setting(environment: Environment) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "serving", "--help"],
-        env={**environment, "COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+def test_help_lists_every_setting(
+    command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    done = command("serving", "--help")
+    assert done.returncode == 0
     for field in dataclasses.fields(Settings):
         assert f"POCKETNETS_{field.name.upper()} [" in done.stdout
