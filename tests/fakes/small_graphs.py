@@ -94,7 +94,7 @@ def small_graph(name: str) -> Any:
     return to_onnx(Classifier(_NETWORKS[name]().eval()), size=SIDE)
 
 
-def made_graph(nodes: Sequence[Any], constants: dict[str, np.ndarray], shape: Sequence[Any]) -> Any:
+def _made(nodes: Sequence[Any], constants: dict[str, np.ndarray], shape: Sequence[Any]) -> Any:
     """Returns a graph of uint8 pixels ("batch", 4, 4, 3) whose node ``logits`` comes last."""
     graph = helper.make_graph(
         [helper.make_node("Cast", ["pixels"], ["floats"], to=TensorProto.FLOAT), *nodes],
@@ -104,6 +104,31 @@ def made_graph(nodes: Sequence[Any], constants: dict[str, np.ndarray], shape: Se
         [from_array(values, name) for name, values in constants.items()],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+def strange_graph(name: str) -> Any:
+    """Returns a graph with what no format for phones takes: an operator, a shape, a product."""
+    nodes, constants, shape = {
+        "gelu": (
+            [helper.make_node("Erf", ["floats"], ["logits"], name="gelu")],
+            {},
+            ["batch", 4, 4, 3],
+        ),
+        "windows": (
+            [helper.make_node("Reshape", ["floats", "sizes"], ["logits"], name="windows")],
+            {"sizes": np.array([-1, 4, 3])},
+            ["rows", 4, 3],
+        ),
+        "attention": (
+            [
+                helper.make_node("Transpose", ["floats"], ["turned"], perm=[0, 1, 3, 2]),
+                helper.make_node("MatMul", ["turned", "floats"], ["logits"], name="attention"),
+            ],
+            {},
+            ["batch", 4, 3, 3],
+        ),
+    }[name]
+    return _made(nodes, constants, shape)
 
 
 def pixels_of(model: Any, count: int = 3) -> Pixels:

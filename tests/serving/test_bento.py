@@ -194,6 +194,14 @@ def test_a_runtime_that_no_bento_can_hold_is_refused(name: str) -> None:
         requirements(name)
 
 
+@pytest.mark.parametrize("name", [name for name, spec in RUNTIMES.items() if spec.in_bento])
+def test_it_installs_its_runtime_with_all_that_needs(name: str) -> None:
+    python, packages = bentofile()["docker"]["python_version"], RUNTIMES[name].in_bento
+    names = {canonicalize_name(Requirement(line).name) for line in requirements(name)}
+    assert needed(python, *packages) <= names
+    assert ("onnxruntime" in names) == ("onnxruntime" in packages)
+
+
 def test_its_image_installs_just_the_pins(bento: Path) -> None:
     python = bentofile()["docker"]["python_version"]
     steps = instructions(bento / "env/docker/Dockerfile")
