@@ -10,19 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from artifact.artifact import Artifact
 from artifact.formats import CORE_ML_PACKAGE, FORMATS
 from artifact.records import Logits
-from artifact.runtimes.base import (
-    Runtime,
-    RuntimeUnavailable,
-    check_pixels,
-    require_import,
-)
+from artifact.runtimes.base import Runtime, RuntimeUnavailable, check_pixels, require_import
 from core.errors import first_line
-from core.preprocess import Pixels
+from core.preprocess import Pixels, image_of
 
 _MAC = sys.platform == "darwin"
 
@@ -42,21 +36,16 @@ class CoremlRuntime(Runtime):
         self._model: Any = import_coremltools().models.MLModel(package)
 
     def __call__(self, pixels: Pixels) -> Logits:
-        """Returns float32 logits (N, C) of uint8 pixels (N, H, W, 3)."""
+        """Returns float32 logits (N, classes) of uint8 pixels (N, H, W, channels)."""
         assert self._model is not None, "called after the runtime was closed"
         check_pixels(pixels, self._artifact)
         given, result = self._artifact.input.name, self._artifact.output.name
-        answers = self._model.predict([{given: _image(each)} for each in pixels])
+        answers = self._model.predict([{given: image_of(each)} for each in pixels])
         return np.concatenate([answer[result] for answer in answers]).astype(np.float32)
 
     def close(self) -> None:
         """Frees what the runtime holds; no call may follow."""
         self._model = None
-
-
-def _image(pixels: Pixels) -> Image.Image:
-    """Returns an image of uint8 pixels (H, W, 3), or (H, W, 1) for a grey one."""
-    return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
 
 
 def import_coremltools(name: str = "coreml") -> Any:

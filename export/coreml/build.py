@@ -23,7 +23,7 @@ from export.one_image import Unconvertible, for_one_image
 
 _SHARES = "probabilities"  # the softmax in the program
 LABEL, LABEL_SHARES = "classLabel", "classLabel_probs"  # by coremltools, outputs of a classifier
-_COLOURS = {1: "GRAYSCALE", 3: "RGB"}
+_COLOURS = {1: "GRAYSCALE", 3: "RGB"}  # by the number of channels
 
 
 def build(draft: Artifact, graph: bytes, batches: Sequence[int]) -> Artifact:
@@ -40,12 +40,10 @@ def build(draft: Artifact, graph: bytes, batches: Sequence[int]) -> Artifact:
     """
     ct = import_coremltools()
     model = for_one_image(onnx.load_from_string(graph), "coreml")
-    shape = tuple(each.dim_value for each in model.graph.input[0].type.tensor_type.shape.dim)
-    if shape[1] not in _COLOURS:
-        raise Unconvertible(
-            f"coreml: images have 1 or 3 channels, and the network takes {shape[1]}"
-        )
-    layout = ct.colorlayout[_COLOURS[shape[1]]]
+    height, width, channels = draft.preprocess.shape
+    if channels not in _COLOURS:
+        raise Unconvertible(f"coreml: its images have 1 or 3 channels, and these have {channels}")
+    layout, shape = ct.colorlayout[_COLOURS[channels]], (1, channels, height, width)
     classes = ct.ClassifierConfig(distinct(draft.labels), LABEL, _SHARES)
     translator = Translator(model, half=draft.precision == "int8")
     with (
@@ -111,7 +109,7 @@ def _describe(package: Any, draft: Artifact) -> None:
         f"pixels into {len(draft.labels)} classes ({draft.source.origin})."
     )
     package.input_description[draft.input.name] = (
-        f"RGB. An image is resized to {size_text(preprocess.resize)} pixels "
+        f"{preprocess.mode}. An image is resized to {size_text(preprocess.resize)} pixels "
         f"({preprocess.interpolation}) and cropped to {size_text(preprocess.crop)} "
         f"({preprocess.crop_mode}); it is normalised inside."
     )

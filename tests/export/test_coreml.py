@@ -25,8 +25,10 @@ from artifact.artifact import Artifact, write_artifact
 from artifact.formats import CORE_ML_PACKAGE, group_names
 from artifact.gates import GateError
 from artifact.golden import relative_error
+from artifact.records import Logits
 from artifact.runtimes import coreml_mac
 from artifact.runtimes.base import RuntimeUnavailable, list_runtimes, load_runtime
+from core.preprocess import Preprocess, image_of
 from export.build import build_artifacts
 from export.coreml.build import build, distinct
 from export.network import load_network
@@ -61,16 +63,12 @@ def test_is_made_anywhere_and_says_that_it_was_not_run(
     assert artifact.unverified is not None
     assert artifact.unverified.startswith("coreml: Core ML runs on macOS alone")
     assert artifact.versions["coremltools"] == coremltools.__version__
-    files = {str(file.relative_to(artifact.path)) for file in artifact.path.rglob("*.*")}
-    assert files == {*artifact.sha256s, "manifest.json", CORE_ML_PACKAGE, *folders(artifact)}
+    files = {each.relative_to(artifact.path) for each in artifact.path.rglob("*") if each.is_file()}
+    assert {str(file) for file in files} == {*artifact.sha256s, "manifest.json"}
     assert name in group_names()["phone"]
     assert list_runtimes("coreml") == ["coreml"]
     with pytest.raises(RuntimeUnavailable, match="macOS alone"):
         load_runtime("coreml", artifact)
-
-
-def folders(artifact: Artifact) -> set[str]:
-    return {f"{CORE_ML_PACKAGE}/Data/com.apple.CoreML"}
 
 
 def test_xcode_shows_it_as_a_classifier_of_images(made: dict[str, Artifact]) -> None:
@@ -130,7 +128,7 @@ def test_the_saved_program_answers_as_its_graph(
 def test_class_and_probabilities_are_those_of_the_logits(made: dict[str, Artifact]) -> None:
     artifact = made["coreml-fp16"]
     model = fake_coreml.MLModel(str(artifact.path / CORE_ML_PACKAGE))
-    (answer,) = model.predict([{"pixels": coreml_mac._image(artifact.golden()[0][0])}])
+    (answer,) = model.predict([{"pixels": image_of(artifact.golden()[0][0])}])
     assert answer["classLabel"] == artifact.labels[answer["logits"].argmax()]
     shares = np.exp(answer["logits"][0]) / np.exp(answer["logits"]).sum()
     assert answer["classLabel_probs"] == pytest.approx(
@@ -206,11 +204,13 @@ def test_without_the_package_it_says_what_to_install(
     assert outcome.reason.endswith("; pip install .[coreml]")
 
 
-SIDE = 9
+RGB = (9, 9, 3)  # height, width and channels of the small graphs
 
 
-def graph_of(*nodes: Any, channels: int = 3, classes: int = 4, **constants: Any) -> bytes:
-    """Returns a graph for uint8 (N, 9, 9, channels) to (N, classes) that begins as ours do."""
+def graph_of(
+    *nodes: Any, shape: tuple[int, int, int] = RGB, classes: int = 4, **constants: Any
+) -> bytes:
+    """Returns a graph for uint8 (N, *shape) to (N, classes) that begins as ours do."""
     front = [
         helper.make_node("Cast", ["pixels"], ["floats"], to=TensorProto.FLOAT),
         helper.make_node("Transpose", ["floats"], ["images"], perm=[0, 3, 1, 2]),
@@ -218,11 +218,7 @@ def graph_of(*nodes: Any, channels: int = 3, classes: int = 4, **constants: Any)
     graph = helper.make_graph(
         [*front, *nodes],
         "net",
-        [
-            helper.make_tensor_value_info(
-                "pixels", TensorProto.UINT8, ["batch", SIDE, SIDE, channels]
-            )
-        ],
+        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["batch", *shape])],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", classes])],
         [from_array(np.asarray(value), name) for name, value in constants.items()],
     )
@@ -231,12 +227,21 @@ def graph_of(*nodes: Any, channels: int = 3, classes: int = 4, **constants: Any)
     return bytes(model.SerializeToString())
 
 
-def draft_of(artifact: Artifact, folder: Path, **changes: Any) -> Artifact:
-    """Returns a draft of that small graph's artifact."""
-    preprocess = dataclasses.replace(artifact.preprocess, crop=SIDE, resize=SIDE)
-    return dataclasses.replace(
-        artifact, path=folder, labels=tuple("abcd"), preprocess=preprocess, **changes
-    )
+def draft_of(artifact: Artifact, folder: Path, shape: tuple[int, int, int] = RGB) -> Artifact:
+    """Returns a draft of such a graph's artifact."""
+    preprocess = Preprocess(resize=shape[:2], crop=shape[:2], channels=shape[2])
+    return dataclasses.replace(artifact, path=folder, labels=tuple("abcd"), preprocess=preprocess)
+
+
+def run_both(graph: bytes, draft: Artifact) -> tuple[Logits, Logits]:
+    """Returns what the package of a graph gives, and what ONNX Runtime does, of three images."""
+    build(draft, graph, ())
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 256, (3, *draft.preprocess.shape), np.uint8)
+    (wanted,) = onnxruntime.InferenceSession(graph).run(None, {"pixels": pixels})
+    model = fake_coreml.MLModel(str(draft.path / CORE_ML_PACKAGE))
+    answers = model.predict([{"pixels": image_of(each)} for each in pixels])
+    return np.concatenate([each["logits"] for each in answers]), wanted
 
 
 def test_operators_that_the_small_network_has_not(
@@ -284,13 +289,31 @@ def test_operators_that_the_small_network_has_not(
         zero=np.float32(0),
         six=np.float32(6),
     )
-    build(draft_of(made["coreml-fp16"], tmp_path), graph, ())
-    pixels = random.integers(0, 256, (3, SIDE, SIDE, 3), np.uint8)
-    (wanted,) = onnxruntime.InferenceSession(graph).run(None, {"pixels": pixels})
-    model = fake_coreml.MLModel(str(tmp_path / CORE_ML_PACKAGE))
-    answers = model.predict([{"pixels": coreml_mac._image(each)} for each in pixels])
+    logits, wanted = run_both(graph, draft_of(made["coreml-fp16"], tmp_path))
     assert np.ptp(wanted) > 0
-    assert relative_error(np.concatenate([each["logits"] for each in answers]), wanted) < 1e-5
+    assert relative_error(logits, wanted) < 1e-5
+
+
+def test_grey_images_that_are_not_square(made: dict[str, Artifact], tmp_path: Path) -> None:
+    shape = (9, 7, 1)
+    graph = graph_of(
+        helper.make_node("Flatten", ["images"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "matrix"], ["logits"]),
+        shape=shape,
+        matrix=np.random.default_rng(1).normal(size=(63, 4)).astype(np.float32),
+    )
+    logits, wanted = run_both(graph, draft_of(made["coreml-fp16"], tmp_path, shape))
+    assert relative_error(logits, wanted) < 1e-5
+    (source,) = coremltools.utils.load_spec(str(tmp_path / CORE_ML_PACKAGE)).description.input
+    image = source.type.imageType
+    assert (image.height, image.width) == shape[:2]
+    assert image.colorSpace == image.ColorSpace.Value("GRAYSCALE")
+
+
+def test_grey_with_alpha_is_refused(made: dict[str, Artifact], tmp_path: Path) -> None:
+    graph = graph_of(helper.make_node("Flatten", ["images"], ["logits"]), shape=(2, 1, 2))
+    with pytest.raises(Unconvertible, match="have 1 or 3 channels, and these have 2"):
+        build(draft_of(made["coreml-fp16"], tmp_path, (2, 1, 2)), graph, ())
 
 
 @pytest.mark.parametrize(
@@ -306,7 +329,6 @@ def test_operators_that_the_small_network_has_not(
             "Softsign logits: Core ML has no form of it here",
         ),
         (graph_of(helper.make_node("Identity", ["pixels"], ["logits"])), "pixels is read by Cast"),
-        (graph_of(helper.make_node("Flatten", ["images"], ["logits"]), channels=4), "takes 4"),
     ],
 )
 def test_what_it_has_no_form_of_is_refused_with_the_reason(
