@@ -202,10 +202,8 @@ def evaluate(
 def _calibrated(checkpoint: Checkpoint, held_out: Outputs, tested: Outputs | None) -> Calibration:
     """Returns :func:`calibrate`'s result, if the network's last layer can be divided by it."""
     calibration = calibrate(held_out, tested)
-    side = checkpoint.preprocess.crop
-    pixels = torch.from_numpy(
-        np.random.default_rng(0).integers(0, 256, (2, side, side, 3), dtype=np.uint8)
-    )
+    shape = (2, *checkpoint.preprocess.shape)
+    pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
     plain = checkpoint.network()(pixels)
     divided = replace(checkpoint, temperature=calibration.temperature).network()(pixels)
     if torch.allclose(divided * calibration.temperature, plain, rtol=1e-3, atol=1e-3):
