@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Protocol
 
-from scipy import stats
-
 from bench.latency.paper_phones import papers_section
 from bench.latency.record import PLACES, Costs, Place, Row, Sweep, latency, p50, threads, times
 from bench.layers.record import Share
@@ -103,6 +101,8 @@ def settings(sweep: Sweep) -> dict[Setting, list[tuple[Row, Costs]]]:
 
 def correlate(rows: list[tuple[Row, Costs]]) -> dict[str, Correlation | None]:
     """Returns the correlation of p50 with each of :data:`COSTS`; None for a constant cost."""
+    from scipy import stats  # half of what python -m bench would import
+
     latencies = [p50(row) for row, _ in rows]
     found: dict[str, Correlation | None] = {}
     for name, field in COSTS.items():

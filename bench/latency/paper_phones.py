@@ -10,8 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from scipy import stats
-
 from artifact.records import Precision
 from bench.latency.record import Row, Sweep, latency, p50
 from bench.measure.timing import overlap
@@ -176,6 +174,8 @@ def _comparable(sweep: Sweep, precision: str) -> dict[str, dict[str, Row]]:
 
 
 def _compare(paper: PaperPhone, rows: Sequence[Row]) -> Comparison:
+    from scipy import stats  # half of what python -m bench would import
+
     theirs, ours = [paper.ms[row.model] for row in rows], [p50(row) for row in rows]
     inverted = tuple(
         (slow, fast)
