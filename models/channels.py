@@ -38,20 +38,19 @@ def replace_stem(network: nn.Module, name: str, channels: int) -> None:
     network.set_submodule(place, made)
 
 
-def adapted(model: str, tensors: Tensors, expected: Tensors) -> Tensors:
-    """Returns weights whose first convolution has the channels of that in ``expected``.
+def adapted(model: str, tensors: Tensors, expected: Tensors, channels: int) -> Tensors:
+    """Returns weights for RGB whose first convolution takes images of ``channels`` instead.
 
     timm does so where it loads weights for RGB into a network for other images: for grey ones the
     weights of the three channels are added up. Weights of other networks stay as they are.
     """
-    if not model.startswith(TIMM):
+    if channels == 3 or not model.startswith(TIMM):
         return tensors
     adapt = resolve("timm.models._manipulate:adapt_input_conv")
     found = dict(tensors)
     for key, stem in expected.items():
-        if key not in tensors or stem.dim() != 4 or tensors[key].shape == stem.shape:
-            continue
-        outputs, _, *kernel = stem.shape
-        if tensors[key].shape == (outputs, 3, *kernel) and tensors[key].is_floating_point():
-            found[key] = adapt(stem.shape[1], tensors[key])
+        if key in tensors and stem.dim() == 4 and stem.shape[1] == channels:
+            outputs, _, *kernel = stem.shape
+            if tensors[key].shape == (outputs, 3, *kernel) and tensors[key].is_floating_point():
+                found[key] = adapt(channels, tensors[key])
     return found

@@ -58,7 +58,7 @@ def fit_weights(
     """
     expected, head = probe(model, channels)
     place, others = _find(saved, expected, entry)
-    tensors, converted = adapted(model, inside(saved, place), expected), False
+    tensors, converted = adapted(model, inside(saved, place), expected, channels), False
     classes = _classes(tensors, expected, head)
     misfit = _misfit(tensors, on_meta(model, classes, size, channels) if classes else expected)
     if misfit:
@@ -95,7 +95,7 @@ def _converted(
     expected, head = probe(model, channels)
     for each in dict.fromkeys((place, Place(place.group, ""))):
         tensors = convert(model.removeprefix(TIMM), inside(saved, each), network)
-        tensors = adapted(model, tensors, expected) if tensors else tensors
+        tensors = adapted(model, tensors, expected, channels) if tensors else tensors
         classes = _classes(tensors, expected, head) if tensors else None
         if classes and not _misfit(tensors, on_meta(model, classes, size, channels)):
             return each, tensors, classes
