@@ -202,7 +202,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "weights": (lambda: torch.save(Small().state_dict(), "net.pt2"), "torch.export.save"),
     "two outputs": (lambda: save(Two()), "one input and one output"),
     "half": (lambda: save(nn.Identity(), size=(3, 8, 8)), "of 4 dimensions"),
-    "not square": (lambda: save(nn.Flatten(), size=(3, 8, 9)), "square and RGB"),
+    "channels": (lambda: save(nn.Flatten(), size=(5, 8, 9)), "of 1 to 4 channels"),
     "sigmoid": (lambda: save(Small(end=nn.Sigmoid())), "ends in a Sigmoid"),
     "training": (lambda: save(Small(), train=True), "call network.eval"),
     "mixing": (lambda: save(Mixing(), batch=2), "batch cannot be freed"),
