@@ -1,4 +1,4 @@
-"""Atomic writes of folders and files (by rename), and digests of files."""
+"""Atomic writes of folders and files (by rename), digests of files, and whether they are there."""
 
 from __future__ import annotations
 
@@ -108,3 +108,11 @@ def sha256(path: Path) -> str:
     """Returns the SHA-256 digest of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_is_file(path: Path) -> None:
+    """Raises UserError if there is no file ``path``, or it is a folder."""
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; pass the path of a file in it")
+    if not path.is_file():
+        raise UserError(f"there is no file {path}; check the path")

@@ -14,6 +14,7 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from core.errors import UserError, first_line
+from core.files import check_is_file
 from core.image_size import Size, sides
 from export.free_batch import BATCH, keeps_images_apart
 from export.to_onnx import INPUT, OPSET, OUTPUT
@@ -95,8 +96,7 @@ def read_graph(path: Path) -> GivenGraph:
     """
     import onnx
 
-    if not path.is_file():
-        raise UserError(f"there is no file {path}; check the path")
+    check_is_file(path)
     try:
         model = onnx.load(path)
         onnx.checker.check_model(model)

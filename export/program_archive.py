@@ -21,6 +21,7 @@ import torch
 from torch.export import ExportedProgram
 
 from core.errors import UserError, first_line
+from core.files import check_is_file
 from export.foreign_graph import FLOAT
 
 _EXPANSION = 8  # weights hardly compress: an archive that unpacks to more is a bomb
@@ -65,8 +66,7 @@ def load_program(path: Path) -> ExportedProgram:
         UserError: there is no such file, it is none of a program, damaged, or holds what would
             have to be executed.
     """
-    if not path.is_file():
-        raise UserError(f"there is no file {path}; check the path")
+    check_is_file(path)
     try:
         content = _harmless(path)
     except _Refused as why:

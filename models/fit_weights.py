@@ -54,7 +54,8 @@ def fit_weights(
 
     Raises:
         UserError: the weights do not fit (the message lists the first missing and unexpected keys
-            and the network that would fit), several entries fit, or there is no ``entry``.
+            and the network that would fit) or are not finite, several entries fit, or there is no
+            ``entry``.
     """
     expected, head = probe(model, channels)
     place, others = _find(saved, expected, entry)
@@ -70,16 +71,19 @@ def fit_weights(
                     f"and timm resamples them to no other: {misfit}; leave out --size "
                     f"{size_text(size)}"
                 )
-            raise UserError(
-                f"{saved.path}: its weights do not fit {model}: {misfit}; "
-                f"{closest_network(model, saved, place)}"
-            )
+            headless = {key: expected[key] for key in head} | tensors
+            if classes is None and not _misfit(headless, expected):
+                advice = "they are of this network without its head: save them with it"
+            else:
+                advice = closest_network(model, saved, place)
+            raise UserError(f"{saved.path}: its weights do not fit {model}: {misfit}; {advice}")
         (place, tensors, classes), converted = found, True
     assert classes is not None  # without a head nothing fits
     network = build_model(model, num_classes=classes, size=size, channels=channels)
     state = network.state_dict()
     for key in state.keys() & tensors.keys():
         state[key] = tensors[key].to(state[key].dtype)
+    _check_values(state, saved, place)
     network.load_state_dict(state)
     return Fitted(network.eval(), classes, place, others, converted)
 
@@ -189,6 +193,21 @@ def _misfit(tensors: Tensors, expected: Tensors) -> str:
     return ", ".join(f"{len(keys)} {kind} ({_first(keys)})" for kind, keys in kinds.items() if keys)
 
 
+def _check_values(state: Tensors, saved: SavedWeights, place: Place) -> None:
+    """Raises UserError if weights are NaN or infinite as float32, or a variance is negative."""
+    for key, tensor in state.items():
+        wrong = {"NaN or infinite": ~tensor.isfinite()}
+        if key.endswith("running_var"):
+            wrong["negative, which no variance is"] = tensor < 0
+        for why, where in wrong.items():
+            if count := int(where.sum()):
+                raise UserError(
+                    f"{saved.path}: {count:,} of the {tensor.numel():,} values of "
+                    f"{place.prefix}{key} are {why}; take a checkpoint from before training "
+                    "diverged, or copy the file again"
+                )
+
+
 def unfit(tensor: torch.Tensor, expected: torch.Tensor) -> str:
     """Returns a text that says why ``tensor`` cannot replace ``expected``; empty if it can."""
     if tensor.shape != expected.shape:
@@ -199,7 +218,9 @@ def unfit(tensor: torch.Tensor, expected: torch.Tensor) -> str:
         return "has more elements than the file holds"
     # num_batches_tracked may be a float if all weights were cast; nothing is computed from it.
     if tensor.dim() and tensor.is_floating_point() != expected.is_floating_point():
-        return f"is {tensor.dtype}"
+        return f"is {tensor.dtype} and not {expected.dtype}"
+    if tensor.is_floating_point() and tensor.element_size() == 1:  # float8 goes with scales
+        return f"is {tensor.dtype}, and floats of 16 bits are the smallest that are read"
     return ""
 
 

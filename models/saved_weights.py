@@ -9,7 +9,6 @@ so each class that torch does not allow is replaced by an inert one, which only 
 from __future__ import annotations
 
 import argparse
-import pickle
 import re
 import warnings
 import zipfile
@@ -21,13 +20,16 @@ from typing import Any
 import torch
 
 from core.errors import UserError, first_line
+from core.files import check_is_file
 
 Tensors = dict[str, torch.Tensor]
 
 _ZIP = b"PK\x03\x04"  # torch recognises archives by it too
 _PICKLE = b"\x80"  # first byte of files written by torch before 1.6
 _EXPANSION = 8  # weights hardly compress: an archive that unpacks to more is a zip bomb
+_SHOWN = 3  # most shards listed in an error
 _DOTTED = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.\w+)$")
+_SHARD = re.compile(r'"([^"]+\.(?:safetensors|bin))"')  # in the index of shards
 _MAPPINGS = re.compile(r"(collections\.defaultdict|.*\.AttributeDict)")  # classes read as dicts
 
 
@@ -69,15 +71,16 @@ def read_weights(path: Path) -> SavedWeights:
     """Returns the tensors in a file of weights, and its information on the training script.
 
     Raises:
-        UserError: the file is missing, of another kind, damaged, a zip bomb, or refers to code
-            that would have to be executed.
+        UserError: the file is missing, a folder, of another kind, damaged, a zip bomb, or refers to
+            code that would have to be executed.
     """
-    if not path.is_file():
-        raise UserError(f"there is no file {path}; check the path")
+    check_is_file(path)
     with path.open("rb") as file:
         head = file.read(64)
     if head.startswith(b"version https://git-lfs"):
         raise UserError(f"{path}: a pointer of Git LFS and not the weights; run git lfs pull")
+    if path.name.endswith(".index.json"):
+        raise UserError(_index(path))
     if head[8:9] == b"{":
         return _read_safetensors(path)
     if not head.startswith((_ZIP, _PICKLE)):
@@ -86,6 +89,17 @@ def read_weights(path: Path) -> SavedWeights:
             ".ckpt, .bin) and safetensors (.safetensors); an ONNX graph is given by --onnx FILE"
         )
     return _read_torch(path, _classes_in(path) if head.startswith(_ZIP) else [])
+
+
+def _index(path: Path) -> str:
+    """Returns a text that says how to merge the files of weights that ``path`` is the index of."""
+    shards = sorted(set(_SHARD.findall(path.read_text(errors="replace"))))
+    load = "torch.load" if any(name.endswith(".bin") for name in shards) else "load_file"
+    return (
+        f"{path}: an index of weights in {len(shards)} files ({', '.join(shards[:_SHOWN])}"
+        f"{', ...' if len(shards) > _SHOWN else ''}); merge them into one by safetensors.torch: "
+        f"save_file({{k: v for file in FILES for k, v in {load}(file).items()}}, NEW)"
+    )
 
 
 def _read_safetensors(path: Path) -> SavedWeights:
@@ -170,11 +184,10 @@ def _stand_in(name: str) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """Returns a one-line reason, without torch's advice to use ``weights_only=False``."""
-    text = str(error)
-    if isinstance(error, pickle.UnpicklingError) and "WeightsUnpickler error: " in text:
-        return first_line(Exception(text.partition("WeightsUnpickler error: ")[2]))
-    return first_line(error)
+    """Returns a one-line reason, without torch's advice on how to execute what is in the file."""
+    lines = str(error).rpartition("WeightsUnpickler error: ")[2].strip().splitlines()
+    reasons = [line.strip() for line in lines if line.strip() and "weights_only" not in line]
+    return reasons[0].partition(" Please use")[0] if reasons else type(error).__name__
 
 
 def _groups(saved: object) -> dict[str, Tensors]:

@@ -118,14 +118,58 @@ def test_what_does_not_fit_is_named_with_what_would(weights: Weights, tmp_path: 
     assert "\n" not in text
 
 
-def test_a_network_without_its_head_is_itself_the_closest(
+@pytest.fixture
+def no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails a test that looks for another network."""
+    monkeypatch.setattr("models.closest_network._candidates", lambda *_: pytest.fail("searched"))
+
+
+@pytest.mark.usefixtures("no_others")
+def test_a_network_without_its_head_is_no_other(weights: Weights, tmp_path: Path) -> None:
+    body = {key: value for key, value in weights.items() if not key.startswith("fc.")}
+    with pytest.raises(UserError, match=r"2 missing \(fc.weight, fc.bias\); .* without its head"):
+        fitted(body, tmp_path)
+
+
+@pytest.mark.usefixtures("no_others")
+@pytest.mark.parametrize("dtype", [torch.int32, torch.complex64, torch.float8_e4m3fn])
+def test_a_network_of_another_dtype_is_no_other(
+    dtype: torch.dtype, weights: Weights, tmp_path: Path
+) -> None:
+    content = {key: value.to(dtype) for key, value in weights.items()}
+    reason = rf"\(conv1.0.weight is {dtype}.*; apart from that they are of this network: save"
+    with pytest.raises(UserError, match=reason):
+        fitted(content, tmp_path)
+
+
+def test_a_network_of_another_width_is_not_the_closest_to_itself(
     weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("models.closest_network.list_models", lambda: ["mobilenet_v2"])
-    monkeypatch.setattr("models.torchvision_nets.list_classifiers", lambda: [])
-    body = {key: value for key, value in weights.items() if not key.startswith("fc.")}
-    with pytest.raises(UserError, match=r"2 missing \(fc.weight, fc.bias\); .* itself, with 99%"):
-        fitted(body, tmp_path)
+    monkeypatch.setattr("models.closest_network._candidates", lambda *_: ["mobilenet_v2"])
+    wider = weights | {"conv5.0.weight": torch.zeros(1025, 192, 1, 1)}
+    reason = (
+        r"1 of another form \(conv5.0.weight is \[1025, 192, 1, 1\] and not \[1024, 192, 1, 1\]"
+    )
+    with pytest.raises(UserError, match=reason + r"\); no other network here comes closer$"):
+        fitted(wider, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("conv1.0.weight", float("nan"), r"1 of the 648 values of module.conv1.0.weight are NaN"),
+        ("fc.bias", float("inf"), "1 of the 5 values of module.fc.bias are NaN or infinite"),
+        ("fc.bias", 1e300, "1 of the 5 values of module.fc.bias are NaN or infinite"),
+        ("conv1.1.running_var", -1.0, "1 of the 24 values of module.conv1.1.running_var are neg"),
+    ],
+)
+def test_values_that_give_no_finite_logits_are_refused(
+    key: str, value: float, reason: str, weights: Weights, tmp_path: Path
+) -> None:
+    changed = weights[key].double()
+    changed.view(-1)[1] = value
+    with pytest.raises(UserError, match=reason):
+        fitted(under("module.", weights | {key: changed}), tmp_path)
 
 
 @pytest.mark.parametrize(
