@@ -30,19 +30,23 @@ class UserError(ValueError):
     """
 
 
-def closest(name: str, allowed: Iterable[str], *, show: Callable[[str], str] = str) -> str:
+def closest(
+    name: str, allowed: Iterable[str], *, show: Callable[[str], str] = str, listed: bool = False
+) -> str:
     """Returns the names of ``allowed`` nearest to ``name``, as the end of an error message.
 
     Args:
         name: the unknown name.
         allowed: the known names.
         show: turns a known name into what the user should type.
+        listed: names all that are allowed even where some are near.
     """
     names = sorted(allowed)
     near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
     if near:
-        return f"did you mean {' or '.join(map(show, near))}?"
-    if len(names) > 60:
+        every = f" (there are {', '.join(map(show, names))})" if listed else ""
+        return f"did you mean {' or '.join(map(show, near))}{every}?"
+    if len(names) > 60 and not listed:
         return f"none of {len(names)} is close"
     return f"there are {', '.join(map(show, names))}"
 

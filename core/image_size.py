@@ -36,10 +36,10 @@ def parse_size(text: str) -> Size:
     Raises:
         ValueError: it says none.
     """
-    if not (found := re.fullmatch(r"0*([1-9]\d{0,5})(?:x0*([1-9]\d{0,5}))?", text, re.ASCII)):
+    if not (found := re.fullmatch(r"0*([1-9]\d{0,5})(?:[xX]0*([1-9]\d{0,5}))?", text, re.ASCII)):
         raise ValueError(
             f"{text!r} is no size in pixels: give a side such as 224, or HEIGHTxWIDTH such as "
-            "192x256"
+            "192x256, each at least 1"
         )
     height = int(found[1])
     return size_of(height, int(found[2] or height))

@@ -85,7 +85,7 @@ def targets_of(names: Sequence[str]) -> tuple[str, ...]:
     known = [*artifact_names(), *groups]
     for name in names:
         if name not in known:
-            raise UserError(f"unknown format {name!r}: {closest(name, known)}")
+            raise UserError(f"unknown format {name!r}: {closest(name, known, listed=True)}")
     return tuple(dict.fromkeys(each for name in names for each in groups.get(name, [name])))
 
 

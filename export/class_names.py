@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,18 @@ def class_names(labels: str) -> tuple[str, ...]:
             f"--labels {labels}: {first_line(error)}; it must hold one name for each class"
         ) from None
     return tuple(names)
+
+
+def distinct(labels: Sequence[str]) -> list[str]:
+    """Returns labels with the index added to those that stand for several classes.
+
+    ImageNet has two classes "crane" and two "maillot" in many lists; answers, folders and the
+    probabilities of Core ML go by name.
+    """
+    counts = Counter(labels)
+    return [
+        f"{label} ({index})" if counts[label] > 1 else label for index, label in enumerate(labels)
+    ]
 
 
 def _from_text(text: str) -> list[str]:

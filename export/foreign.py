@@ -16,7 +16,7 @@ from core.files import sha256
 from core.image_size import Size, sides, size_of, size_text
 from core.names import canonical_name
 from core.preprocess import CHANNELS, Preprocess
-from export.class_names import IMAGENET, class_names
+from export.class_names import IMAGENET, class_names, distinct
 from export.elsewhere import Elsewhere
 from export.foreign_form import foreign_form, known_form
 from export.foreign_graph import GivenGraph, read_graph
@@ -95,7 +95,7 @@ def load_foreign(model: str, data: str | None, elsewhere: Elsewhere) -> Network:
         assumed=(*_assumed_place(fitted), *form.assumed, *assumed_labels),
         flags=elsewhere.flags,
     )
-    _check_free(f"{model}-{name}", path, digest, reading, form.published.preprocess)
+    _check_free(f"{model}-{name}", path, digest, reading, form.published.preprocess, labels)
     network = Network(
         model=model,
         data=name,
@@ -139,12 +139,12 @@ def _load_whole(model: str, data: str | None, elsewhere: Elsewhere) -> Network:
         entry="",
         mean=mean,
         std=std,
-        assumed=(*assumed, *assumed_labels),
+        assumed=(*assumed, *form.assumed, *assumed_labels),
         flags=elsewhere.flags,
         graph=not program,
         program=program,
     )
-    _check_free(f"{model}-{name}", path, digest, reading, preprocess)
+    _check_free(f"{model}-{name}", path, digest, reading, preprocess, labels)
     kind = "program" if program else "graph"
     network = Network(
         model=model,
@@ -236,7 +236,12 @@ def _name(path: Path, given: str | None) -> str:
 
 
 def _check_free(
-    folder: str, path: Path, digest: str, reading: Reading, preprocess: Preprocess
+    folder: str,
+    path: Path,
+    digest: str,
+    reading: Reading,
+    preprocess: Preprocess,
+    labels: tuple[str, ...],
 ) -> None:
     """Raises UserError if ``folder`` has artifacts of other weights, or of these read otherwise."""
     for each in sorted((ARTIFACTS / folder).glob("*/manifest.json")):
@@ -249,7 +254,7 @@ def _check_free(
             of = source.checkpoint or source.origin
             of = f"an earlier {path}" if of == str(path) else of
             what = f"of other weights ({of})"
-        elif differing := _differing(artifact, reading, preprocess):
+        elif differing := _differing(artifact, reading, preprocess, labels):
             what = f"of the same file, read otherwise ({differing})"
         else:
             continue
@@ -259,15 +264,21 @@ def _check_free(
         )
 
 
-def _differing(artifact: Artifact, reading: Reading, preprocess: Preprocess) -> str:
+def _differing(
+    artifact: Artifact, reading: Reading, preprocess: Preprocess, labels: tuple[str, ...]
+) -> str:
     """Returns in words the first flag that an artifact was made with otherwise; empty if none."""
     if artifact.source.reading is None:
         return ""
     before = _flags(artifact.source.reading, artifact.preprocess)
     now = _flags(reading, preprocess)
-    return next(
-        (f"{flag} {before[flag]}, not {now[flag]}" for flag in now if before[flag] != now[flag]), ""
-    )
+    for flag in now:
+        if before[flag] != now[flag]:
+            return f"{flag} {before[flag]}, not {now[flag]}"
+    for index, (old, new) in enumerate(zip(artifact.labels, labels, strict=True)):
+        if old != new:
+            return f"--labels with class {index} as {old!r}, not {new!r}"
+    return ""
 
 
 def _flags(reading: Reading, preprocess: Preprocess) -> dict[str, str]:
@@ -300,13 +311,37 @@ def _labels(
     images: ImageData | None,
     published: tuple[str, ...] = (),
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Returns the class names, and the assumptions made about them."""
+    """Returns the class names, all different, and the assumptions made about them."""
+    names, assumed = _given_labels(elsewhere, classes, path, images, published)
+    labels = tuple(distinct(names))
+    changed = [(old, new) for old, new in zip(names, labels, strict=True) if old != new]
+    if changed:
+        first = changed[0][0]
+        told = ", ".join(new for old, new in changed if old == first)
+        others = len({old for old, _ in changed}) - 1
+        more = f", and {others:,} more likewise" if others else ""
+        assumed += (
+            f"several classes are named {first[:50]!r}, and get their index: {told[:200]}{more} "
+            "(correct --labels if that is a mistake)",
+        )
+    return labels, assumed
+
+
+def _given_labels(
+    elsewhere: Elsewhere,
+    classes: int,
+    path: Path,
+    images: ImageData | None,
+    published: tuple[str, ...],
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Returns the class names as they are given, and the assumptions made about them."""
     if elsewhere.labels is not None:
         names = class_names(elsewhere.labels)
         if len(names) != classes:
             raise UserError(
                 f"--labels {elsewhere.labels} has {len(names):,} names, but the network in {path} "
-                f"tells {classes:,} classes apart"
+                f"tells {classes:,} classes apart; give one name a line in the order of its "
+                "outputs, or leave out --labels where the folders of --data name them"
             )
         return names, ()
     if len(published) == classes:

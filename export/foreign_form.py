@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from core.errors import UserError, in_words
-from core.image_size import size_text
+from core.image_size import sides, size_text
 from core.preprocess import MODES, Preprocess
 from export.elsewhere import Elsewhere
 from models.classifier import IMAGENET_MEAN, IMAGENET_STD
@@ -67,8 +67,21 @@ def foreign_form(
             f"{' '.join(missing)}, as in training; {_USUAL}"
         )
     told = [f"{name} {_text(name, value)}" for name, value in values.items() if name not in given]
-    assumed = (f"{', '.join(told)}, as {origin} (--size and so on)",) if known and told else ()
-    return ForeignForm(_published(values | given, channels), assumed)
+    assumed = [f"{', '.join(told)}, as {origin} (--size and so on)"] if known and told else []
+    published = _published(values | given, channels)
+    return ForeignForm(published, (*assumed, *_padding(published.preprocess)))
+
+
+def _padding(preprocess: Preprocess) -> list[str]:
+    """Returns in words that images get a border, as in timm where ``crop_pct`` is above 1."""
+    resize, crop = preprocess.resize, preprocess.crop
+    larger = any(cut > side for cut, side in zip(sides(crop), sides(resize), strict=True))
+    if preprocess.crop_mode == "border" or not larger:
+        return []
+    return [
+        f"images can get a black border, as resize {size_text(resize)} is smaller than size "
+        f"{size_text(crop)} (--resize)"
+    ]
 
 
 def _given_form(elsewhere: Elsewhere, channels: int) -> dict[str, Any]:
@@ -85,9 +98,11 @@ def _given_form(elsewhere: Elsewhere, channels: int) -> dict[str, Any]:
         given[name] *= channels // len(given[name])
         low, high = min(given[name]), max(given[name])
         if not (low >= 0 and high <= 1) or (name == "std" and low == 0):
+            least = "be above 0 and at most 1" if name == "std" else "be from 0 to 1"
+            remedy = "; divide by 255 what is of pixels in 0..255" if high > 1 else ""
             raise UserError(
-                f"--{name} {_text(name, given[name])}: of pixels in [0, 1]; divide by 255 what "
-                "is of pixels in 0..255"
+                f"--{name} {_text(name, given[name])}: each must {least}, for pixels in [0, 1]"
+                f"{remedy}"
             )
     return given
 

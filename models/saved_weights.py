@@ -12,6 +12,7 @@ import argparse
 import re
 import warnings
 import zipfile
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -193,10 +194,10 @@ def _reason(error: Exception) -> str:
 def _groups(saved: object) -> dict[str, Tensors]:
     """Returns all dictionaries of tensors in a saved object, by their location."""
     groups: dict[str, Tensors] = {}
-    seen: set[int] = set()  # a dictionary may be referenced thousands of times
-    waiting: list[tuple[str, object]] = [("", saved)]
+    seen: set[int] = set()  # an object may be referenced thousands of times
+    waiting: deque[tuple[str, object]] = deque([("", saved)])
     while waiting:
-        where, value = waiting.pop(0)
+        where, value = waiting.popleft()
         if id(value) in seen:
             continue
         seen.add(id(value))
@@ -207,6 +208,9 @@ def _groups(saved: object) -> dict[str, Tensors]:
                 modern_key(str(key)): each for key, each in value.items() if _is_tensor(each)
             }
             waiting += [(f"{where}.{key}".lstrip("."), each) for key, each in value.items()]
+        elif isinstance(value, list | tuple):
+            waiting += [(f"{where}.{at}".lstrip("."), each) for at, each in enumerate(value)]
+            continue
         else:
             continue
         if tensors:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import redirect_stderr
 from dataclasses import asdict
@@ -17,6 +16,7 @@ from artifact.artifact import Artifact
 from artifact.formats import CORE_ML_PACKAGE
 from artifact.runtimes.coreml_mac import import_coremltools
 from core.image_size import in_full, size_text
+from export.class_names import distinct
 from export.coreml.operators import HANDLERS
 from export.coreml.program import Translator
 from export.one_image import Unconvertible, for_one_image
@@ -65,17 +65,6 @@ def build(draft: Artifact, graph: bytes, batches: Sequence[int]) -> Artifact:
         _describe(package, draft)
         package.save(str(draft.path / CORE_ML_PACKAGE))
     return draft
-
-
-def distinct(labels: Sequence[str]) -> list[str]:
-    """Returns labels with the index added to those that stand for several classes.
-
-    Core ML gives probabilities by label: of equal ones, all but one would be lost.
-    """
-    counts = Counter(labels)
-    return [
-        f"{label} ({index})" if counts[label] > 1 else label for index, label in enumerate(labels)
-    ]
 
 
 def _program(translator: Translator, draft: Artifact, shape: tuple[int, ...]) -> Any:

@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from artifact import gates
 from artifact.artifact import Artifact
+from artifact.formats import artifact_names, group_names
 from artifact.golden import check_golden
 from artifact.records import Limits
 from artifact.runtimes.base import load_runtime
@@ -145,8 +146,9 @@ def test_mistakes_are_said_in_one_line(in_trained: Path) -> None:
     ):
         with pytest.raises(UserError, match=reason):
             load_network(*arguments)
-    with pytest.raises(UserError, match="unknown format 'onnx-fp8': did you mean onnx-fp"):
+    with pytest.raises(UserError, match="unknown format 'onnx-fp8': did you mean onnx-fp") as error:
         build.targets_of(["onnx-fp8"])
+    assert all(name in str(error.value) for name in (*artifact_names(), *group_names()))
 
 
 def test_without_a_run_nothing_random_is_exported(here: Path) -> None:

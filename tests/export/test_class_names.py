@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import UserError
-from export.class_names import class_names
+from export.class_names import class_names, distinct
 
 GOOD = {
     "a.txt": "cat\n dog \nhot dog\n\n",
@@ -57,6 +57,10 @@ def test_what_leaves_a_class_open_is_one_line(name: str, here: Path) -> None:
 def test_imagenet_is_known_by_name() -> None:
     names = class_names("imagenet")
     assert (len(names), names[0], names[999]) == (1000, "tench", "toilet tissue")
+
+
+def test_equal_labels_are_told_apart() -> None:
+    assert distinct(["crane", "dog", "crane"]) == ["crane (0)", "dog", "crane (2)"]
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe\x00"])

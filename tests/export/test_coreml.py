@@ -30,7 +30,7 @@ from artifact.runtimes import coreml_mac
 from artifact.runtimes.base import RuntimeUnavailable, list_runtimes, load_runtime
 from core.preprocess import Preprocess, image_of
 from export.build import build_artifacts
-from export.coreml.build import build, distinct
+from export.coreml.build import build
 from export.network import load_network
 from export.one_image import Unconvertible
 from export.verify import verify
@@ -92,10 +92,6 @@ def test_xcode_shows_it_as_a_classifier_of_images(made: dict[str, Artifact]) -> 
         name: str(getattr(artifact.preprocess, name))
         for name in ("resize", "crop", "interpolation", "crop_mode")
     }
-
-
-def test_equal_labels_are_told_apart() -> None:
-    assert distinct(["crane", "dog", "crane"]) == ["crane (0)", "dog", "crane (2)"]
 
 
 def test_verify_on_a_mac_stamps_it(

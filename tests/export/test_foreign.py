@@ -296,11 +296,29 @@ def test_flags_come_first_and_then_nothing_is_assumed(small: nn.Module, here: Pa
     assert (reading.mean, reading.std, reading.assumed) == ((0.5,) * 3, (0.25,) * 3, ())
 
 
+def test_equal_names_get_their_index_and_a_border_is_told(small: nn.Module, here: Path) -> None:
+    torch.save(small.state_dict(), "best.pth")
+    Path("twice.txt").write_text("rose\ndaisy\nfern\ndaisy\nrose")
+    given = Elsewhere(
+        checkpoint=Path("best.pth"), labels="twice.txt", size=(96, 64), resize=(50, 80)
+    )
+    network = load_foreign("mobilenet_v3_small", None, given)
+    assert network.labels == ("rose (0)", "daisy (1)", "fern", "daisy (3)", "rose (4)")
+    assert network.source.reading is not None
+    _, border, names = network.source.reading.assumed
+    assert "resize 50x80 is smaller than size 96x64" in border
+    assert "'rose', and get their index: rose (0), rose (4), and 1 more likewise" in names
+    for change in ({"resize": (96, 64)}, {"crop_mode": "border"}):
+        told = load_foreign("mobilenet_v3_small", None, replace(given, **change)).source.reading
+        assert told is not None
+        assert not any("border, as" in words for words in told.assumed)
+
+
 ASKED = {
     "labels": ({"labels": None}, "nothing names the 5 classes"),
-    "count": ({"labels": "imagenet"}, r"1,000 names, but .* tells 5 classes"),
+    "count": ({"labels": "imagenet"}, r"1,000 names, but .* tells 5 classes.* one name a line"),
     "mean": ({"mean": (123.7, 116.3, 103.5)}, "divide by 255"),
-    "std": ({"std": (0.0,)}, "--std 0"),
+    "std": ({"std": (0.0,)}, r"--std 0 0 0: .* above 0 and at most 1, for pixels in \[0, 1\]$"),
     "two": ({"mean": (0.5, 0.5)}, "2 numbers"),
     "name": ({"name": "../pets"}, "--name '../pets'"),
     "taken": ({"name": "Digits"}, "name Digits is taken"),
@@ -367,6 +385,11 @@ def test_artifacts_of_other_weights_are_not_replaced(here: Path) -> None:
         with pytest.raises(UserError, match=rf"same file, read otherwise \({words}\).* --name"):
             load_foreign("timm/test_resnet", None, replace(given, **change))
         load_foreign("timm/test_resnet", None, replace(given, name="pets", **change))
+    Path("other.txt").write_text("\n".join(("cat", "yak", *CLASSES[2:])))
+    relabelled = replace(given, labels="other.txt")
+    with pytest.raises(UserError, match=r"\(--labels with class 1 as 'dog', not 'yak'\).* --name"):
+        load_foreign("timm/test_resnet", None, relabelled)
+    load_foreign("timm/test_resnet", None, replace(relabelled, name="pets"))
     Path("other").mkdir()
     torch.save({key: value + 1 for key, value in tiny.state_dict().items()}, "other/best.pth")
     again = Path("other/best.pth")

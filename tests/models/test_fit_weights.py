@@ -46,6 +46,8 @@ SHAPES: dict[str, Any] = {
     "state_dict": lambda w: {"state_dict": w, "epoch": 3},
     "model.module": lambda w: {"model": under("module.", w)},
     "net": lambda w: {"net": w},
+    "0": lambda w: [w, {"epoch": 3}],
+    "1.ema": lambda w: ({"epoch": 3}, {"ema": w}),
     "model_state_dict.module._orig_mod": lambda w: {
         "model_state_dict": under("module._orig_mod.", w)
     },
