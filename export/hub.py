@@ -95,7 +95,7 @@ def _download(repo: str, revision: str | None, file: str) -> Path | None:
         from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
     except ImportError as error:
         raise UserError(
-            f"huggingface_hub is not installed ({error}); pip install .[timm]"
+            f"huggingface_hub is not installed ({error}); pip install '.[timm]'"
         ) from None
     try:
         return Path(hf_hub_download(repo, file, revision=revision))

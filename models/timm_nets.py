@@ -102,7 +102,7 @@ def import_timm() -> ModuleType:
     try:
         import timm
     except ImportError as error:
-        raise UserError(f"timm is not installed ({error}); pip install .[timm]") from None
+        raise UserError(f"timm is not installed ({error}); pip install '.[timm]'") from None
     module: ModuleType = timm
     return module
 

@@ -23,6 +23,7 @@ from serving.settings import describe
 NOT_HERE = {
     "curl": "tests/test_readme.py sends it to a server",
     "tensorboard --logdir runs": "another program",
+    "jq": "another program; the page says what it writes",
     "pip install '.[": "test_extras_exist",
     "apt-get install": "changes the system",
     "python -m models.timm_sketches": "takes minutes; its parts have tests of their own",

@@ -162,11 +162,11 @@ RUNTIMES.register(
         formats=("onnx",),
         packages=("openvino",),
         in_bento=("openvino",),
-        install="pip install .[openvino]",
+        install="pip install '.[openvino]'",
     )
 )
 for _format, _install in (
-    ("tensorrt", "pip install .[tensorrt]"),
+    ("tensorrt", "pip install '.[tensorrt]'"),
     ("tensorrt_rtx", "pip install tensorrt-rtx"),
 ):
     RUNTIMES.register(
@@ -190,7 +190,7 @@ RUNTIMES.register(
         packages=("ai-edge-litert",),
         in_bento=("ai-edge-litert",),
         quick=True,
-        install="pip install .[litert]",
+        install="pip install '.[litert]'",
     )
 )
 RUNTIMES.register(
@@ -202,7 +202,7 @@ RUNTIMES.register(
         packages=("ncnn",),
         in_bento=("ncnn",),
         quick=True,
-        install="pip install .[ncnn]",
+        install="pip install '.[ncnn]'",
     )
 )
 RUNTIMES.register(
@@ -214,7 +214,7 @@ RUNTIMES.register(
         precisions=("fp32",),
         packages=("executorch",),
         needs_torch=True,
-        install="pip install .[executorch]",
+        install="pip install '.[executorch]'",
     )
 )
 RUNTIMES.register(
@@ -225,7 +225,7 @@ RUNTIMES.register(
         formats=("coreml",),
         precisions=("fp16", "int8"),
         packages=("coremltools",),
-        install="pip install .[coreml]",
+        install="pip install '.[coreml]'",
     )
 )
 

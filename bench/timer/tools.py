@@ -183,7 +183,7 @@ TOOLS = (
     Tool(
         name="benchmark_app",
         runtime="openvino",
-        package="pip install .[openvino]",
+        package="pip install '.[openvino]'",
         arguments=_benchmark_app,
         median=re.compile(r"Median:\s+([\d.]+) (us|ms)"),
     ),

@@ -15,10 +15,11 @@ import onnx
 from artifact.artifact import Artifact
 from artifact.formats import CORE_ML_PACKAGE
 from artifact.runtimes.coreml_mac import import_coremltools
-from core.image_size import in_full, size_text
+from core.image_size import in_full
 from export.class_names import distinct
 from export.coreml.operators import HANDLERS
 from export.coreml.program import Translator
+from export.image_words import resizing_in_words
 from export.one_image import Unconvertible, for_one_image
 
 _SHARES = "probabilities"  # the softmax in the program
@@ -98,9 +99,7 @@ def _describe(package: Any, draft: Artifact) -> None:
         f"pixels into {len(draft.labels)} classes ({draft.source.origin})."
     )
     package.input_description[draft.input.name] = (
-        f"{preprocess.mode}. An image is resized to {size_text(preprocess.resize)} pixels "
-        f"({preprocess.interpolation}) and cropped to {size_text(preprocess.crop)} "
-        f"({preprocess.crop_mode}); it is normalised inside."
+        f"{preprocess.mode}. {resizing_in_words(preprocess)} It is normalised inside."
     )
     package.output_description[draft.output.name] = (
         "A logit for each class, in the order of labels."

@@ -15,7 +15,8 @@ from collections.abc import Mapping, Sequence
 from flatbuffers import Builder
 
 from artifact.artifact import Artifact
-from core.image_size import in_full, size_text
+from core.image_size import in_full
+from export.image_words import resizing_in_words
 
 NAME = "TFLITE_METADATA"  # of the buffer
 LABELS = "labels.txt"
@@ -31,7 +32,6 @@ def metadata_of(artifact: Artifact) -> bytes:
     """Returns the metadata of a classifier: what its input and output are, and their names."""
     builder = Builder(1024)
     preprocess = artifact.preprocess
-    crop, resize = size_text(preprocess.crop), size_text(preprocess.resize)
     source, result = _image(builder, artifact), _scores(builder, artifact)
     graph = _table(
         builder,
@@ -42,9 +42,8 @@ def metadata_of(artifact: Artifact) -> bytes:
     )
     described = (
         f"Classifies images of {in_full(preprocess.crop)} pixels into "
-        f"{len(artifact.labels)} classes ({artifact.source.origin}). An image is resized to "
-        f"{resize} pixels ({preprocess.interpolation}) and cropped to {crop} "
-        f"({preprocess.crop_mode})."
+        f"{len(artifact.labels)} classes ({artifact.source.origin}). "
+        f"{resizing_in_words(preprocess)}"
     )
     root = _table(
         builder,

@@ -197,7 +197,7 @@ def test_without_the_package_it_says_what_to_install(
     (outcome,) = build_artifacts(load_network("mobilenet_v3", "digits"), ["coreml-fp16"])
     assert not outcome.failed
     assert outcome.reason is not None
-    assert outcome.reason.endswith("; pip install .[coreml]")
+    assert outcome.reason.endswith("; pip install '.[coreml]'")
 
 
 RGB = (9, 9, 3)  # height, width and channels of the small graphs

@@ -139,7 +139,7 @@ def test_without_the_package_or_xnnpack_it_says_what_to_install(
     outcome = exported(tmp_path)
     assert not outcome.failed
     assert outcome.reason is not None
-    assert outcome.reason.endswith("; pip install .[executorch]")
+    assert outcome.reason.endswith("; pip install '.[executorch]'")
 
 
 def test_what_torch_does_not_run_is_refused(

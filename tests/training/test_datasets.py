@@ -384,7 +384,7 @@ def test_imagenet_names_its_classes_in_words_by_sorted_wnid(some_imagenet: Path)
 
 
 def test_the_thousand_wnids_sort_into_the_order_of_the_labels() -> None:
-    info = pytest.importorskip("timm.data", reason="timm carries the wnids: pip install .[timm]")
+    info = pytest.importorskip("timm.data", reason="timm carries the wnids: pip install '.[timm]'")
     names = info.ImageNetInfo("imagenet-1k")
     wnids = names.label_names()
     assert hashlib.sha256("\n".join(wnids).encode()).hexdigest() == datasets.WNIDS_SHA256

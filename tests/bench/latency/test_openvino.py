@@ -60,5 +60,5 @@ def test_without_openvino_it_says_what_to_install(
     make_artifact: Artifacts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(RuntimeUnavailable, match=r"pip install \.\[openvino\]"):
+    with pytest.raises(RuntimeUnavailable, match=r"pip install '\.\[openvino\]'"):
         load_runtime("openvino", make_artifact(), threads=1)

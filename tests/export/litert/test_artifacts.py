@@ -149,8 +149,8 @@ def test_without_the_package_it_says_what_to_install(
     assert not outcome.failed
     assert outcome.reason is not None
     assert outcome.reason.startswith("litert: cannot be imported")
-    assert outcome.reason.endswith("; pip install .[litert]")
-    with pytest.raises(RuntimeUnavailable, match=r"pip install \.\[litert\]"):
+    assert outcome.reason.endswith("; pip install '.[litert]'")
+    with pytest.raises(RuntimeUnavailable, match=r"pip install '\.\[litert\]'"):
         load_runtime("litert", phone["litert-fp32"])
 
 

@@ -13,8 +13,9 @@ from flatbuffers.table import Table
 from tiny_artifact import tiny_artifact
 
 from artifact.artifact import Artifact
-from core.preprocess import Preprocess
+from core.preprocess import CropMode, Preprocess
 from export.build import build_artifacts
+from export.image_words import resizing_in_words
 from export.litert.metadata import metadata_of, with_labels
 from export.network import load_network
 
@@ -101,11 +102,32 @@ def test_size_and_colours_are_those_of_the_images() -> None:
     preprocess = Preprocess(resize=24, crop=(16, 24), channels=1)
     root = Read(metadata_of(tiny_artifact(Path(), 8, preprocess=preprocess)))
     assert "images of 16x24 pixels" in root.text(1)
+    assert resizing_in_words(preprocess) in root.text(1)
     (source,) = root.tables(3)[0].tables(2)
     assert source.text(1).startswith("L, 0 to 255 (N, H, W, 1)")
     image = source.table(3).table(1)
     assert image.kind(0) == 2  # grey
     assert [image.table(1).number(slot) for slot in (0, 1)] == [24, 16]  # width, height
+
+
+@pytest.mark.parametrize(
+    ("mode", "how"),
+    [
+        ("center", "keeping its proportions, until it covers 73x110 pixels"),
+        ("squash", "changing its proportions, to 73x110 pixels"),
+        ("border", "keeping its proportions, until it fits into 73x110 pixels"),
+    ],
+)
+def test_resizing_is_said_by_its_mode(mode: CropMode, how: str) -> None:
+    words = resizing_in_words(Preprocess(resize=(73, 110), crop=(64, 96), crop_mode=mode))
+    assert how in words
+    assert "middle 64x96 pixels are taken (sizes are height x width)." in words
+    assert words.endswith("What it does not fill is 0 0 0.") == (mode == "border")
+
+
+def test_a_crop_that_is_not_filled_is_said() -> None:
+    words = resizing_in_words(Preprocess(resize=20, crop=24, fill=(1, 2, 3)))
+    assert words.endswith("What it does not fill is 1 2 3.")
 
 
 def test_labels_keep_their_lines_and_the_bytes_are_the_same_each_time() -> None:
