@@ -78,7 +78,7 @@ def other_graph(machine: Machine) -> str:
 
 
 OTHER_GPU = "built for compute capability 8.6, 12.0, here is 9.0 (a GPU)"
-PACKAGES = {"tensorrt": ".[tensorrt]", "tensorrt_rtx": "tensorrt-rtx"}
+PACKAGES = {"tensorrt": "'.[tensorrt]'", "tensorrt_rtx": "tensorrt-rtx"}
 MISMATCHES = (newer_version, other_gpu, older_driver, other_graph)
 
 

@@ -18,7 +18,7 @@ from starlette.applications import Starlette
 
 from artifact.artifact import Artifact
 from artifact.records import Logits
-from core.preprocess import TYPES, Pixels, decode
+from core.preprocess import TYPES, Pixels, Preprocess, decode
 from serving.app import create_app
 from serving.predictor import Predictor
 from serving.settings import Settings
@@ -290,6 +290,7 @@ def test_model(client: Client, artifact_path: Path) -> None:
         "interpolation": "bilinear",
         "crop_mode": "center",
         "fill": [0, 0, 0],
+        "channels": 3,
     }
     assert (facts["model"], facts["data"], facts["precision"]) == ("channels", "colours", "fp32")
     assert facts["limits"] == {"max_bytes": 200_000, "max_pixels": 1_000_000, "max_images": 32}
@@ -465,17 +466,12 @@ def test_the_pixels_are_those_of_the_shared_preprocessing(
     artifact = Artifact.load(artifact_path)
     seen = []
 
-    @dataclasses.dataclass
-    class Watched:
-        resize: int = 32
-        crop: int = 32
-        shorter: int = 64
-
-        def __call__(self, image: Image.Image) -> Any:
+    class Watched(Preprocess):
+        def __call__(self, image: Image.Image, **options: Any) -> Any:
             seen.append(image)
-            return artifact.preprocess(image)
+            return super().__call__(image, **options)
 
-    watched = dataclasses.replace(artifact, preprocess=Watched())  # type: ignore[arg-type]
+    watched = dataclasses.replace(artifact, preprocess=Watched(resize=32, crop=32))
     data = encoded("red", "JPEG", (300, 400))
     with Predictor(Settings(artifact=artifact_path, threads=1), watched) as predictor:
         assert post(Client(create_app(predictor)), data).status_code == 200
