@@ -61,7 +61,7 @@ lint: setup ## Check style and types
 	$(BIN)/mypy
 
 test: setup ## Run the tests; ARGS=--slow runs the long ones too, ARGS="-n 0" one after the other
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 docs: setup ## Build the documentation as a site, in site/; a broken link fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
