@@ -48,9 +48,11 @@ def test_a_page_that_is_well_is_seen_to_be(browser: Browser, tmp_path: Path) -> 
 def test_a_page_that_hangs_is_given_up_and_the_browser_killed(
     browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = tmp_path / "page.html"
+    good, file = tmp_path / "good.html", tmp_path / "page.html"
+    good.write_text("<p>all is well</p>")
     file.write_text("<script>while (true) {}</script>")
     with Browser(browser.path) as other:
+        other.open(good)  # after which it has started its processes
         process = psutil.Process(other.pid)
         monkeypatch.setattr(chromium, "SECONDS", 2.0)
         with pytest.raises(BrowserError, match="did not answer in 2 s"):
