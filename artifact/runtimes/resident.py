@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import ExitStack
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -71,9 +71,9 @@ class Resident:
     def seconds_left(self) -> float:
         """Returns how many seconds the GPU is still busy after the second event of a run."""
         self.elapse()
-        start = time.perf_counter()
+        start = perf_counter()
         self._cuda.do(self._cuda.api.cudaDeviceSynchronize())
-        return time.perf_counter() - start
+        return perf_counter() - start
 
     def close(self) -> None:
         """Frees its resources; it must not be used afterwards."""

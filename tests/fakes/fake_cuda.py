@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import time
 from collections.abc import Callable
 from enum import IntEnum
 from typing import Any
@@ -46,7 +45,8 @@ class FakeCuda:
     """``cuda.bindings.runtime``, which answers (status, value); ``failing`` holds names of calls.
 
     ``held`` is what was allocated or created and not freed yet. Work takes ``work_ms`` on the clock
-    that events see; ``astray``, it is on another stream, and ends when the device is waited for.
+    that events and :meth:`perf_counter` see; ``astray``, it is on another stream, and ends when the
+    device is waited for.
     """
 
     cudaStreamCaptureMode = IntEnum(  # noqa: N815
@@ -64,6 +64,10 @@ class FakeCuda:
         self._now, self._left = 0.0, 0
         self._events: dict[int, float] = {}
         self._captured: list[Callable[[], object]] | None = None
+
+    def perf_counter(self) -> float:
+        """Returns the time, in seconds: only the work of the GPU takes any."""
+        return self._now / 1e3
 
     def put(self, work: Callable[[], object]) -> None:
         """Does what a kernel does: runs, or is captured."""
@@ -116,7 +120,7 @@ class FakeCuda:
         return self._status("cudaMemsetAsync")
 
     def cudaDeviceSynchronize(self) -> tuple[Any, ...]:  # noqa: N802
-        time.sleep(self._left * self.work_ms / 1e3)
+        self._now += self._left * self.work_ms
         self._left = 0
         return self._status("cudaDeviceSynchronize")
 

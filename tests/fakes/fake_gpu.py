@@ -12,6 +12,8 @@ from fake_cuda import FakeCuda, FakeDriver
 from fake_machine import Machine, engine_artifact
 from fake_tensorrt import fake_trt
 
+from artifact.runtimes import resident
+
 
 @pytest.fixture
 def driver(monkeypatch: pytest.MonkeyPatch) -> FakeDriver:
@@ -54,6 +56,7 @@ def machine(
     trt.put = cuda.put
     monkeypatch.setitem(sys.modules, name, trt)
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", cuda)
+    monkeypatch.setattr(resident, "perf_counter", cuda.perf_counter)
     artifact = engine_artifact(tmp_path / "engine", name)
     trt.calls.clear()
     return Machine(artifact, trt, cuda, driver)
