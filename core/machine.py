@@ -70,7 +70,7 @@ def this_machine(packages: Iterable[str]) -> Machine:
     return Machine(
         cpu=cpu_name(),
         cores=usable_cores(),
-        memory=_memory(),
+        memory=main_memory(),
         os=_os(),
         kernel=platform.release(),
         governor=_GOVERNOR.read_text().strip() if _GOVERNOR.is_file() else None,
@@ -109,7 +109,8 @@ def instruction_sets() -> tuple[str, ...]:
     return ()
 
 
-def _memory() -> int | None:
+def main_memory() -> int | None:
+    """Returns the main memory in bytes; None if the system does not say."""
     if "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", {}):
         return None
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -39,7 +39,8 @@ def train(
         data: data set by name, or a folder with one folder of images per class.
         recipe: recipe, by name; if None, the default for this network and data.
         resume: continue an unfinished run of the same network, data and recipe.
-        fresh: discard an unfinished run; without ``resume`` or ``fresh`` it is an error.
+        fresh: discard an unfinished run, or replace a finished one in the end; without ``resume``
+            or ``fresh`` a run in the same place is an error.
         changes: fields of the recipe to change, such as ``epochs=3``.
 
     Raises:

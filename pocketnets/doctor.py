@@ -15,6 +15,7 @@ from core import cli
 from core.cgroups import cpu_quota, memory_limit
 from core.errors import UserError, in_words, is_of_library
 from core.machine import Machine, instruction_sets
+from report.format import gibibytes
 
 PACKAGE = "pocketnets"
 _REQUIRED = "(required)"  # name of the row of the required packages
@@ -217,6 +218,6 @@ def _machine(found: Findings) -> Iterator[str]:
     yield f"{machine.cpu}, {machine.cores} usable cores{quota}"
     yield f"vector instructions: {' '.join(found.instruction_sets) or 'not shown by the system'}"
     sizes = [size for size in (machine.memory, found.memory_limit) if size]
-    yield f"memory: {f'{min(sizes) / 2**30:.1f} GiB' if sizes else 'not shown by the system'}"
+    yield f"memory: {gibibytes(min(sizes)) if sizes else 'not shown by the system'}"
     gpu = f"{machine.gpu}, driver {machine.driver}" if machine.gpu else "no NVIDIA GPU"
     yield f"GPU: {gpu}"

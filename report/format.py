@@ -40,6 +40,11 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02} min"
 
 
+def gibibytes(count: float) -> str:
+    """Returns a count of bytes as ``1.5 GiB``."""
+    return f"{count / 2**30:.1f} GiB"
+
+
 def millions(count: float) -> str:
     """Returns a count of MACs or parameters as ``20.1 M`` or ``4.09 G``."""
     if count < 1e6:

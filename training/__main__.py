@@ -14,7 +14,7 @@ from core import cli
 from core.names import canonical_name
 from training.checkpoint import load_checkpoint, run_folder
 from training.data import ImageData
-from training.datasets import DATASETS, load_data
+from training.datasets import DATASETS, data_name, load_data
 from training.fit import fit
 from training.look import look
 from training.options import FolderOptions
@@ -42,7 +42,8 @@ class Train(FolderOptions):
     resume: bool = False
     """Resume the unfinished run of this network and data from its last complete epoch."""
     fresh: bool = False
-    """Discard an unfinished run of this network and data, and start again."""
+    """Start again where there is a run of this network and data: an unfinished one is discarded, a
+    finished one replaced when the new one is finished."""
     machine: Accelerators = field(default_factory=Accelerators)
     """Devices to train on."""
     recipe: Recipe
@@ -57,6 +58,7 @@ class _Start(FolderOptions):
     data: str = ""
     recipe_name: str | None = None
     resume: bool = False
+    fresh: bool = False
 
 
 def _parse() -> tuple[Train, ImageData | None]:
@@ -78,7 +80,9 @@ def _parse() -> tuple[Train, ImageData | None]:
 
 
 def _load(start: _Start) -> ImageData:
-    """Loads the data and checks every file."""
+    """Loads the data and checks every file, unless a run of the same name is in the way."""
+    if start.model and is_first_process() and not (start.resume or start.fresh):
+        PartialRun(run_folder(start.model, data_name(start.data))).check_free()
     options, console = _options(start), _notes()
     return look(load_data(start.data, options, console), options, console)
 

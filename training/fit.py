@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from datetime import date
 from pathlib import Path
@@ -61,8 +61,8 @@ def fit(
 ) -> Path:
     """Trains a network and returns the path of the checkpoint in ``runs/<model>-<data>/``.
 
-    During training the run is in ``runs/<model>-<data>.partial/``, saved after every epoch. It
-    replaces an earlier run of the same network and data when it is complete.
+    During training the run is in ``runs/<model>-<data>.partial/``, saved after every epoch. The
+    first Ctrl-C stops it when the epoch is complete, a second one at once.
 
     Args:
         model: registry name.
@@ -72,13 +72,14 @@ def fit(
         command: command line that repeats the run, for its README.
         machine: devices to train on; None for the GPUs of this host, or its CPU.
         resume: resume the unfinished run of the same network, data and recipe.
-        fresh: discard an unfinished run instead of refusing to start.
+        fresh: discard an unfinished run, and in the end replace a finished one, instead of refusing
+            to start.
         options: how the data was read, and whether to leave out images that cannot be decoded.
 
     Raises:
         UserError: an unknown network or one that does not accept the image size, an image that
-            cannot be read, too few images for a batch, a run that cannot be resumed, or not enough
-            memory or disk space.
+            cannot be read, too few images for a batch, an earlier run in the same place, a run
+            that cannot be resumed, or not enough memory or disk space.
     """
     recipe.check()
     options = options or FolderOptions()
@@ -99,76 +100,81 @@ def fit(
     plan = make_plan(model, data, recipe_name, recipe)
     digests = {part: digests_of(samples, data.digests) for part, samples in data.parts.items()}
     images = image_list(data, digests)
-    if resume:
-        partial.check_same(plan, images)
-    elif is_first_process():
-        partial.start(plan, images, fresh=fresh)
-    last = str(partial.last) if resume and partial.last.exists() else None
-    if last:
-        read_checkpoint(partial.last)  # raises our own error for a damaged one
-    with quiet(), _one_line(recipe, partial):
-        torch.manual_seed(recipe.seed)
-        skipped = _Skipped() if options.skip_unreadable else None
-        network, origin = first_network(model, data.labels, recipe)
-        module = ClassifierModule(
-            network,
-            {"model": model, "data": data.name, **facts_of_data(digests["train"], options)},
-            data.labels,
-            recipe,
-            images=np.bincount(labels_of(data.train), minlength=len(data.labels)).tolist(),
-            report=skipped,
-        )
-        trainer = make_trainer(recipe, machine or Accelerators(), partial)
-        trainer.fit(module, datamodule=Loaders(data, recipe), ckpt_path=last, weights_only=True)
-        if not trainer.is_global_zero:
-            return checkpoint_path(run_folder(model, data.name))
-        checkpoint = load_checkpoint(partial.save_final())
-        kept = checkpoint.network().to(trainer.strategy.root_device)
-        further: dict[str, float] = {}
-        tested = evaluate(kept, data.test, recipe, report=skipped) if data.test else None
-        if tested:
-            further |= {"test_top1": tested.answers.top1, "test_images": tested.answers.images}
-        calibration = None
-        if recipe.calibrate:
-            held_out = evaluate(kept, data.val, recipe, report=skipped)
-            calibration = _calibrated(checkpoint, held_out, tested)
-            further["calibration_error"] = calibration_error(calibration.after)
-        if further:
-            temperature = calibration.temperature if calibration else 1.0
-            partial.save_final(further, temperature=temperature)
-        facts = RunFacts(
-            model=model,
-            data=data.name,
-            labels=data.labels,
-            recipe_name=recipe_name,
-            recipe=asdict(recipe),
-            command=command,
-            data_path=data.folder,
-            origin=origin,
-            train_images=len(data.train),
-            val_images=int(checkpoint.metrics["images"]),
-            tested=tested.answers if tested else None,
-            calibration=calibration,
-            kept_epoch=len(checkpoint.history),
-            chosen_by=recipe.chosen_by,
-            parameters=sum(parameter.numel() for parameter in network.parameters()),
-            device=device_name(trainer),
-            precision=str(trainer.precision),
-            versions=this_machine(LIBRARIES).versions,
-            date=date.today().isoformat(),
-            seconds=sum(epoch.seconds for epoch in module.history),
-            images_per_second=median(epoch.images_per_second for epoch in module.history),
-            weights_top1=module.weights_top1,
-        )
-        for doubt in doubts(facts, module.history, checkpoint.confusion.numpy()):
-            cli.notes().print(f"warning: {doubt}", soft_wrap=True)
-        write_summary(partial.folder, facts, module.history, checkpoint.confusion.numpy())
-        write_whole(partial.folder / "metrics.csv", to_csv(module.history))
-        if skipped and skipped.paths:
-            names = "".join(f"{path}\n" for path in sorted(skipped.paths))
-            content = names.encode(errors="surrogateescape")  # a name need not be UTF-8
-            write_whole(partial.folder / "unreadable.txt", content)
-        return checkpoint_path(partial.finish())
+    with partial.alone() if is_first_process() else nullcontext():
+        if resume:
+            partial.check_same(plan, images)
+        elif is_first_process():
+            if not fresh:
+                partial.check_free()
+            partial.start(plan, images)
+        last = str(partial.last) if resume and partial.last.exists() else None
+        if last:
+            read_checkpoint(partial.last)  # raises our own error for a damaged one
+        with quiet(), _one_line(recipe, partial):
+            torch.manual_seed(recipe.seed)
+            skipped = _Skipped() if options.skip_unreadable else None
+            network, origin = first_network(model, data.labels, recipe)
+            module = ClassifierModule(
+                network,
+                {"model": model, "data": data.name, **facts_of_data(digests["train"], options)},
+                data.labels,
+                recipe,
+                images=np.bincount(labels_of(data.train), minlength=len(data.labels)).tolist(),
+                report=skipped,
+            )
+            trainer = make_trainer(
+                recipe, machine or Accelerators(), partial, held_out=len(data.val)
+            )
+            trainer.fit(module, datamodule=Loaders(data, recipe), ckpt_path=last, weights_only=True)
+            if not trainer.is_global_zero:
+                return checkpoint_path(run_folder(model, data.name))
+            checkpoint = load_checkpoint(partial.save_final())
+            kept = checkpoint.network().to(trainer.strategy.root_device)
+            further: dict[str, float] = {}
+            tested = evaluate(kept, data.test, recipe, report=skipped) if data.test else None
+            if tested:
+                further |= {"test_top1": tested.answers.top1, "test_images": tested.answers.images}
+            calibration = None
+            if recipe.calibrate:
+                held_out = evaluate(kept, data.val, recipe, report=skipped)
+                calibration = _calibrated(checkpoint, held_out, tested)
+                further["calibration_error"] = calibration_error(calibration.after)
+            if further:
+                temperature = calibration.temperature if calibration else 1.0
+                partial.save_final(further, temperature=temperature)
+            facts = RunFacts(
+                model=model,
+                data=data.name,
+                labels=data.labels,
+                recipe_name=recipe_name,
+                recipe=asdict(recipe),
+                command=command,
+                data_path=data.folder,
+                origin=origin,
+                train_images=len(data.train),
+                val_images=int(checkpoint.metrics["images"]),
+                tested=tested.answers if tested else None,
+                calibration=calibration,
+                kept_epoch=len(checkpoint.history),
+                chosen_by=recipe.chosen_by,
+                parameters=sum(parameter.numel() for parameter in network.parameters()),
+                device=device_name(trainer),
+                precision=str(trainer.precision),
+                versions=this_machine(LIBRARIES).versions,
+                date=date.today().isoformat(),
+                seconds=sum(epoch.seconds for epoch in module.history),
+                images_per_second=median(epoch.images_per_second for epoch in module.history),
+                weights_top1=module.weights_top1,
+            )
+            for doubt in doubts(facts, module.history, checkpoint.confusion.numpy()):
+                cli.notes().print(f"warning: {doubt}", soft_wrap=True)
+            write_summary(partial.folder, facts, module.history, checkpoint.confusion.numpy())
+            write_whole(partial.folder / "metrics.csv", to_csv(module.history))
+            if skipped and skipped.paths:
+                names = "".join(f"{path}\n" for path in sorted(skipped.paths))
+                content = names.encode(errors="surrogateescape")  # a name need not be UTF-8
+                write_whole(partial.folder / "unreadable.txt", content)
+            return checkpoint_path(partial.finish())
 
 
 @torch.inference_mode()

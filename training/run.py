@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from itertools import count
 from pathlib import Path
@@ -50,20 +52,48 @@ class PartialRun:
         """Returns the path of the last complete epoch's checkpoint, which may not exist yet."""
         return self.folder / LAST
 
-    def start(self, plan: dict[str, Any], images: bytes, *, fresh: bool) -> None:
-        """Creates the folder with the plan of the run and the list of its images.
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Creates the folder and keeps other processes out; in the end removes it if it is empty.
 
         Raises:
-            UserError: there is an unfinished run, and ``fresh`` is false.
+            UserError: another process trains in it.
         """
-        if self.last.exists() and not fresh:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.folder, os.O_RDONLY)
+        try:
+            with suppress(OSError):  # such as a file system without locks
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise UserError(
+                        f"{self.folder}: another process is training the same network on this "
+                        "data; wait for it, or train in another folder"
+                    ) from None
+            yield
+        finally:
+            os.close(descriptor)
+            with suppress(OSError):
+                self.folder.rmdir()
+
+    def check_free(self) -> None:
+        """Raises UserError if there is an unfinished or a finished run."""
+        if self.last.exists():
             raise UserError(
                 f"{self.folder} holds an unfinished run: --resume goes on with it, --fresh drops "
                 "it and starts anew"
             )
-        if self.folder.exists():
-            shutil.rmtree(self.folder)
-        self.folder.mkdir(parents=True)
+        if self._run.exists():
+            raise UserError(
+                f"{self._run} holds a finished run: --fresh trains again and replaces it in the "
+                "end; rename it to keep both"
+            )
+
+    def start(self, plan: dict[str, Any], images: bytes) -> None:
+        """Writes the plan of the run and the list of its images, instead of an unfinished run."""
+        for entry in self.folder.iterdir() if self.folder.exists() else ():
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        self.folder.mkdir(parents=True, exist_ok=True)
         write_whole(self.folder / IMAGE_LIST, images)
         write_whole(self.folder / RUN_PLAN, (json.dumps(plan, indent=1) + "\n").encode())
 
@@ -79,8 +109,13 @@ class PartialRun:
             UserError: there is no unfinished run, or its plan is damaged.
         """
         if not (self.folder / RUN_PLAN).exists():
-            state = "the run is finished" if self._run.exists() else "no run was started"
-            raise UserError(f"nothing to resume in {self.folder}: {state}; leave out --resume")
+            finished = self._run.exists()
+            state = (
+                "is finished; --fresh starts anew"
+                if finished
+                else "was not started; leave out --resume"
+            )
+            raise UserError(f"nothing to resume in {self.folder}: the run {state}")
         try:
             plan = json.loads((self.folder / RUN_PLAN).read_bytes())
         except ValueError as error:

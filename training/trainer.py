@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
-import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,10 +18,12 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from core import cli
 from core.machine import cpu_name
 from training.averaging import Averaging, PreciseBN
+from training.estimate import Estimate
 from training.progress import ProgressBar
 from training.recipe import Recipe
 from training.records import MONITORS
 from training.run import KeepEpochs, PartialRun, WholeFileIO
+from training.stopping import OwnSignals, StopAfterEpoch
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,12 +39,25 @@ class Accelerators:
     """Number of hosts; start the same command on each with torchrun."""
 
 
-def make_trainer(recipe: Recipe, machine: Accelerators, partial: PartialRun) -> lightning.Trainer:
-    """Returns the trainer of a run, which saves every epoch in the run's folder."""
+def make_trainer(
+    recipe: Recipe, machine: Accelerators, partial: PartialRun, *, held_out: int
+) -> lightning.Trainer:
+    """Returns the trainer of a run, which saves every epoch in the run's folder.
+
+    Args:
+        recipe: the recipe.
+        machine: devices to train on.
+        partial: the run's folder.
+        held_out: number of held-out images.
+    """
+    console = cli.notes()
+    console.quiet = not is_first_process()
     best = MONITORS[recipe.chosen_by] if recipe.chosen_by else None
     callbacks: list[lightning.Callback] = [
         OwnSignals(),
-        ProgressBar(cli.notes()),
+        StopAfterEpoch(console),
+        ProgressBar(console),
+        Estimate(console, held_out),
         KeepEpochs(partial.folder, best),
     ]
     if recipe.ema is not None:
@@ -66,21 +79,6 @@ def make_trainer(recipe: Recipe, machine: Accelerators, partial: PartialRun) -> 
         plugins=[WholeFileIO()],
         **trainer_options(recipe, machine),
     )
-
-
-class OwnSignals(lightning.Callback):
-    """Restores our SIGTERM handler, which Lightning replaces by one that exits with status 0."""
-
-    def setup(
-        self, trainer: lightning.Trainer, module: lightning.LightningModule, stage: str
-    ) -> None:
-        """Saves the handler before Lightning replaces it."""
-        self._handler = signal.getsignal(signal.SIGTERM)
-
-    def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
-        """Restores it."""
-        if threading.current_thread() is threading.main_thread():  # only it may set handlers
-            signal.signal(signal.SIGTERM, self._handler)
 
 
 def trainer_options(recipe: Recipe, machine: Accelerators) -> dict[str, Any]:

@@ -133,7 +133,7 @@ def test_a_plan_of_an_earlier_version_is_resumed(here: Path) -> None:
     partial = PartialRun(here / "runs" / "a")
     old = {"epochs": 1, "batch_size": 4, "learning_rate": 1e-3}
     plan = {"model": "a", "data": "b", "labels": ["c"], "recipe_name": "d", "recipe": old}
-    partial.start(plan, b"", fresh=True)
+    partial.start(plan, b"")
     saved = partial.saved_plan()["recipe"]
     assert Recipe(**saved) == recipe()
     assert saved["monitor"] == "none"

@@ -222,7 +222,8 @@ def test_a_stopped_run_ends_non_zero_and_says_how_to_go_on(
 
     def stopped(module: ClassifierModule, batch: Any, index: int) -> torch.Tensor:
         if module.current_epoch == epoch:
-            os.kill(os.getpid(), number)
+            for _ in range(2):  # Ctrl-C twice
+                os.kill(os.getpid(), number)
         return step(module, batch, index)
 
     monkeypatch.setattr(ClassifierModule, "training_step", stopped)
@@ -234,6 +235,64 @@ def test_a_stopped_run_ends_non_zero_and_says_how_to_go_on(
     assert ("--resume" in line) == (epoch == 1)
     assert "Traceback" not in ran.stderr
     assert PARTIAL.last.exists() == PARTIAL.folder.exists() == (epoch == 1)
+
+
+@pytest.mark.usefixtures("without_summary")
+@pytest.mark.parametrize("epoch", [0, 2])
+def test_one_interruption_saves_the_epoch_first(
+    here: Path,
+    command: Callable[..., subprocess.CompletedProcess[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    flags: list[str],
+    epoch: int,
+) -> None:
+    step = ClassifierModule.training_step
+
+    def interrupted(module: ClassifierModule, batch: Any, index: int) -> torch.Tensor:
+        if (module.current_epoch, index) == (epoch, 0):
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(module, batch, index)
+
+    monkeypatch.setattr(ClassifierModule, "training_step", interrupted)
+    line = [*flags, "--recipe.batch-size", "165"]
+    ran = command("training", *line)
+    assert ran.returncode == 130
+    assert f"epoch {epoch + 1} of 3" in ran.stderr
+    assert "Ctrl-C again" in ran.stderr
+    assert "--resume" in ran.stderr.splitlines()[-1]
+    assert torch.load(PARTIAL.last, weights_only=True)["epoch"] == epoch
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    monkeypatch.setattr(ClassifierModule, "training_step", step)
+    assert command("training", *line, "--resume").returncode == 0
+    assert [each.epoch for each in load_checkpoint(checkpoint_path(RUN)).history] == [1, 2, 3]
+
+
+@pytest.mark.usefixtures("without_summary")
+def test_a_finished_run_is_replaced_only_if_asked(
+    here: Path, command: Callable[..., subprocess.CompletedProcess[str]], flags: list[str]
+) -> None:
+    short = [*flags, "--recipe.epochs", "1", "--recipe.batch-size", "165"]
+    assert command("training", *short).returncode == 0
+    before = checkpoint_path(RUN).read_bytes()
+    refused = command("training", *short, "--recipe.seed", "1")
+    assert refused.returncode == 1
+    assert re.search(rf"{RUN} .*--fresh", refused.stderr)
+    assert "--fresh" in command("training", *short, "--resume").stderr
+    assert checkpoint_path(RUN).read_bytes() == before
+    assert [path.name for path in RUN.parent.iterdir()] == [RUN.name]
+    assert command("training", *short, "--recipe.seed", "1", "--fresh").returncode == 0
+    assert load_checkpoint(checkpoint_path(RUN)).recipe["seed"] == 1
+
+
+def test_two_processes_do_not_train_in_one_folder(here: Path) -> None:
+    with PARTIAL.alone():
+        start(few(), tiny())
+        with pytest.raises(UserError, match=rf"{PARTIAL.folder}: another process") as refusal:
+            fit("resnet14", few(), tiny())
+        assert "\n" not in str(refusal.value)
+        PARTIAL.check_same(*made_of(few(), tiny()))
+    with PARTIAL.alone():  # it is free again
+        pass
 
 
 def test_no_memory_is_one_line(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,7 +312,7 @@ def made_of(data: ImageData, recipe: Recipe) -> tuple[dict[str, Any], bytes]:
 def start(data: ImageData, recipe: Recipe) -> PartialRun:
     """Returns an unfinished run on ``data``, as it stands before its first epoch."""
     partial = PartialRun(run_folder("resnet14", data.name))
-    partial.start(*made_of(data, recipe), fresh=False)
+    partial.start(*made_of(data, recipe))
     return partial
 
 
