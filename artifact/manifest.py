@@ -110,6 +110,8 @@ class Manifest:
         size = size_text(self.preprocess.crop)
         if self.data.endswith(f"-{size}"):  # not the network's native size
             made_of += f" --size {size}"
+        if self.preprocess.channels != 3:
+            made_of += f" --channels {self.preprocess.channels}"
         if self.source.reading:
             made_of = join(self.source.reading.flags) + (f" {data}" if self.source.data else "")
         options = f"--formats {self.name} --max-batch {self.batch_range[1]}"

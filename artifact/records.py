@@ -39,16 +39,17 @@ class TensorSpec:
 @_STRICT
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reading:
-    """How a file of weights that this project did not write was read.
+    """How weights that this project did not train were read.
 
     Attributes:
-        entry: location of the weights in it; empty if it holds nothing else.
+        entry: location of the weights in their file; empty if it holds nothing else, or for
+            published weights.
         mean: per channel, for pixels in [0, 1]; subtracted in the first layer.
         std: standard deviation, likewise; divided by in the first layer.
         assumed: sentences that say what was neither given nor in the file, and was assumed.
-        flags: command-line flags that say how it was read.
-        graph: whether it is an ONNX graph, without a torch network.
-        program: whether it is an exported program of torch.
+        flags: command-line flags that say how they were read.
+        graph: whether the file is an ONNX graph, without a torch network.
+        program: whether the file is an exported program of torch.
     """
 
     entry: str
@@ -71,7 +72,8 @@ class Source:
         sha256: digest of that file; None without one.
         data: data set of the run, or labelled images it was verified on, as ``--data`` takes it: a
             name, or the path of a folder; None without one.
-        reading: how the file was read; None if this project wrote it.
+        reading: how the weights were read; None for those of a run here or random ones, and for
+            published ones that are as published.
     """
 
     origin: str

@@ -72,6 +72,7 @@ class Run:
             data=self.data,
             weights=self.weights,
             size=self.elsewhere.size,
+            channels=self.elsewhere.channels,
             targets=targets_of(self.formats) or DEFAULT_TARGETS,
             options=Options(
                 max_batch=self.max_batch,
@@ -100,7 +101,8 @@ class Run:
         if len(files) > 1:
             raise UserError(f"{' and '.join(files)}: give one of them")
         if not self.elsewhere.file:
-            if given := replace(self.elsewhere, size=None).flags:  # --size suits any network
+            rest = replace(self.elsewhere, size=None, channels=None)  # those suit any network
+            if given := rest.flags:
                 raise UserError(
                     f"{given[0]} says how to read --checkpoint, --onnx or --program FILE, and none "
                     "is given"
@@ -191,7 +193,7 @@ def _export_one(job: Job, elsewhere: Elsewhere, progress: Progress) -> Exported:
     from export.network import load_network
 
     if not elsewhere.file:
-        network = load_network(job.model, job.data, job.weights, job.size)
+        network = load_network(job.model, job.data, job.weights, job.size, job.channels)
     else:
         network = load_foreign(job.model, job.data, elsewhere)
     outcomes = []

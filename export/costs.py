@@ -39,35 +39,38 @@ class Costs:
     """Networks to count again; default: those of the registry without counted costs."""
 
 
-def countable(name: str, size: Size | None = None) -> Classifier:
+def countable(name: str, size: Size | None = None, channels: int = 3) -> Classifier:
     """Returns a registry network with random weights, gains and biases, with native classes.
 
     Untrained biases are zero, and the exporter drops additions of zero, so the graph of an
-    untrained network would move fewer bytes than that of a trained one. ``size`` is that of the
-    images, as in :func:`models.registry.build_model`.
+    untrained network would move fewer bytes than that of a trained one. ``size`` and ``channels``
+    are those of the images, as in :func:`models.registry.build_model`.
     """
     classes = find_model(name).native_classes
-    network = Classifier(build_model(name, num_classes=classes, size=size))
+    backbone = build_model(name, num_classes=classes, size=size, channels=channels)
+    network = Classifier(backbone, mean=(0.5,) * channels, std=(0.5,) * channels)
     for parameter in network.parameters():
         if parameter.ndim == 1:
             nn.init.normal_(parameter, 1.0, 0.1)
     return network
 
 
-def count(name: str, size: Size | None = None) -> NetworkCost:
+def count(name: str, size: Size | None = None, channels: int = 3) -> NetworkCost:
     """Returns the cost of a network for its native number of classes.
 
     Args:
         name: registry name, or ``timm/<name>``.
         size: of the input images, in pixels; None for its native size.
+        channels: of the input images.
 
     Raises:
-        UserError: unknown network, or one that does not accept images of that size.
+        UserError: unknown network, or one that does not accept such images.
     """
     size = find_model(name).native_size if size is None else size
-    check_input_size(name, size, classes=find_model(name).native_classes, resized=True)
+    classes = find_model(name).native_classes
+    check_input_size(name, size, classes=classes, resized=True, channels=channels)
     torch.set_num_threads(1)
-    network = inference_form(countable(name, size))
+    network = inference_form(countable(name, size, channels))
     graph = to_onnx(network, size=size)
     return network_cost(graph, parameters=count_parameters(network))
 

@@ -36,8 +36,8 @@ class Elsewhere:
     interpolation: Interpolation | None = None
     """Resampling filter."""
     channels: int | None = None
-    """Channels of the images: 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA; default: as in the file.
-    Weights of timm for RGB are adapted as timm does it."""
+    """Channels of the images, also without --checkpoint: 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA;
+    default: as in the file, or RGB. Weights for RGB are adapted as timm does it."""
     crop_mode: CropMode | None = None
     """Which side is resized: the shorter (center), both (squash) or the longer (border)."""
     mean: tuple[float, ...] | None = None

@@ -31,6 +31,7 @@ from export.network import (
     rebuild,
     spread,
 )
+from models.channels import adaptation, adapted_form, normalisation
 from models.classifier import Classifier
 from models.fit_weights import Fitted, channels_in, fit_weights
 from models.imagenet import imagenet_labels
@@ -79,7 +80,12 @@ def load_foreign(model: str, data: str | None, elsewhere: Elsewhere) -> Network:
     known, origin = known_form(model, saved)
     if hub and hub.form:
         known, origin = hub.form, f"config.json of {elsewhere.checkpoint} has it"
-    channels = elsewhere.channels or channels_in(model, saved, elsewhere.entry)
+    own = channels_in(model, saved, elsewhere.entry)
+    channels = elsewhere.channels or own
+    adaptations = [adaptation(channels)] if own == 3 != channels else []
+    if adaptations and known and known.preprocess.channels == own:
+        known = adapted_form(known, channels)
+        origin += f", with mean and std of RGB {normalisation(channels)}"
     form = foreign_form(elsewhere, known, origin, f"for {model} in {path}", channels)
     size = form.published.preprocess.crop
     fitted = fit_weights(model, saved, elsewhere.entry, size, channels)
@@ -92,7 +98,7 @@ def load_foreign(model: str, data: str | None, elsewhere: Elsewhere) -> Network:
         entry=fitted.place.entry,
         mean=mean,
         std=std,
-        assumed=(*_assumed_place(fitted), *form.assumed, *assumed_labels),
+        assumed=(*_assumed_place(fitted), *adaptations, *form.assumed, *assumed_labels),
         flags=elsewhere.flags,
     )
     _check_free(f"{model}-{name}", path, digest, reading, form.published.preprocess, labels)

@@ -32,6 +32,7 @@ class Job:
     targets: tuple[str, ...]
     options: Options
     size: Size | None = None
+    channels: int | None = None
 
 
 def run_jobs(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, list[Outcome]]]:
@@ -89,7 +90,7 @@ def _run(job: Job) -> list[Outcome]:
     from export.network import load_network
 
     torch.set_num_threads(usable_cores())
-    network = load_network(job.model, job.data, job.weights, job.size)
+    network = load_network(job.model, job.data, job.weights, job.size, job.channels)
     return list(build_artifacts(network, job.targets, job.options))
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import nn
 
 from artifact.artifact import Artifact
-from artifact.records import Reference, Source, Weights
+from artifact.records import Reading, Reference, Source, Weights
 from core import cli
 from core.errors import UserError
 from core.files import sha256
@@ -24,9 +24,10 @@ from core.image_size import Size, size_text
 from core.names import canonical_name
 from core.preprocess import Pixels, Preprocess, Truncated
 from export.foreign_reference import read_given
-from models.classifier import Classifier
+from models.channels import adapted_form, adapted_imagenet
+from models.classifier import IMAGENET_MEAN, IMAGENET_STD, Classifier
 from models.fit_weights import fit_weights
-from models.imagenet import WeightsUnavailable
+from models.imagenet import ImageNetWeights, PublishedForm, WeightsUnavailable
 from models.input_size import check_input_size
 from models.registry import build_model, find_model
 from models.saved_weights import read_weights
@@ -100,7 +101,11 @@ class Network:
 
 
 def load_network(
-    model: str, data: str | None, weights: WeightsChoice = "auto", size: Size | None = None
+    model: str,
+    data: str | None,
+    weights: WeightsChoice = "auto",
+    size: Size | None = None,
+    channels: int | None = None,
 ) -> Network:
     """Returns a network to export: the run on ``data``, or ImageNet or random weights.
 
@@ -109,18 +114,19 @@ def load_network(
         data: data set or folder it was trained on; None for published or random weights.
         weights: ``auto`` uses the run on ``data``, or ImageNet weights if ``data`` is None.
         size: of the input images, in pixels; None for the size of training, or the native one.
+        channels: of the input images, 1 to 4; None for those of training, or RGB.
 
     Raises:
-        UserError: unknown network, no such run, or weights that are not available. Random weights
-            are never used as a fallback.
+        UserError: unknown network, no such run, a size or channels that it does not take, or
+            weights that are not available. Random weights are never used as a fallback.
     """
     find_model(model)
     model = canonical_name(model)
     if weights == "random":
-        return _random(model, size)
+        return _random(model, size, 3 if channels is None else channels)
     if weights == "imagenet" or data is None:
-        return _imagenet(model, size)
-    return _trained(model, data, size)
+        return _imagenet(model, size, channels)
+    return _trained(model, data, size, channels)
 
 
 def check_kept(artifact: Artifact) -> None:
@@ -138,8 +144,9 @@ def rebuild(artifact: Artifact) -> Classifier:
     if artifact.weights == "random":
         return _random_module(artifact.model, artifact.preprocess)
     if artifact.weights == "imagenet":
-        weights = load_imagenet_weights(artifact.model)
-        size = artifact.preprocess.crop
+        size, channels = artifact.preprocess.crop, artifact.preprocess.channels
+        published = load_imagenet_weights(artifact.model)
+        weights, _ = adapted_imagenet(artifact.model, published, channels)
         return imagenet_classifier(artifact.model, weights, size=size).eval()
     check_kept(artifact)
     path = check_source(artifact)
@@ -174,7 +181,7 @@ def check_source(artifact: Artifact) -> Path:
     return path
 
 
-def _trained(model: str, data: str, size: Size | None) -> Network:
+def _trained(model: str, data: str, size: Size | None, channels: int | None) -> Network:
     path = checkpoint_path(run_folder(model, data_name(data)))
     if not path.is_file():
         raise UserError(
@@ -191,6 +198,11 @@ def _trained(model: str, data: str, size: Size | None) -> Network:
             f"{', '.join(images.labels)}; train again"
         )
     preprocess = checkpoint.preprocess if size is None else checkpoint.preprocess.at(size)
+    if channels not in (None, preprocess.channels):
+        raise UserError(
+            f"--channels {channels}: the run of {model} on {data} is of images of "
+            f"{preprocess.channels} channels; leave it out"
+        )
     check_input_size(model, preprocess.crop, classes=len(checkpoint.labels))
     calibration = spread(images.train, CALIBRATION_IMAGES)
     images = look(replace(images, train=calibration), checkpoint.options, refuse=False)
@@ -248,17 +260,21 @@ def _held_out(images: ImageData, checkpoint: Checkpoint, path: Path) -> Sequence
 
 
 def _filed(data: str, own: Preprocess, preprocess: Preprocess) -> str:
-    """Returns the second part of the folder name, with the image size if it is not the native."""
-    return data if preprocess == own else f"{data}-{size_text(preprocess.crop)}"
+    """Returns the second part of the folder name, with channels and size if others than its own."""
+    if preprocess.channels != own.channels:
+        data += f"-{preprocess.channels}ch"
+    return data if preprocess.crop == own.crop else f"{data}-{size_text(preprocess.crop)}"
 
 
 def _note(text: str) -> None:
     cli.notes().print(f"note: {text}", soft_wrap=True, markup=False)
 
 
-def _imagenet(model: str, size: Size | None) -> Network:
+def _imagenet(model: str, size: Size | None, channels: int | None) -> Network:
     try:
-        weights = load_imagenet_weights(model)
+        published = load_imagenet_weights(model)
+        channels = published.preprocess.channels if channels is None else channels
+        weights, assumed = adapted_imagenet(model, published, channels)
         module = imagenet_classifier(model, weights, size=size).eval()
     except WeightsUnavailable as error:
         raise UserError(
@@ -267,27 +283,44 @@ def _imagenet(model: str, size: Size | None) -> Network:
             f"make export MODEL={model} WEIGHTS=random"
         ) from None
     preprocess = weights.preprocess if size is None else weights.preprocess.at(size)
-    check_input_size(model, preprocess.crop, classes=len(weights.labels), resized=True)
+    check_input_size(
+        model, preprocess.crop, classes=len(weights.labels), resized=True, channels=channels
+    )
     calibration, held_out = photos()
+    reading = _adapted_reading(weights, assumed, size) if assumed else None
     return Network(
         model=model,
-        data=_filed("imagenet", weights.preprocess, preprocess),
+        data=_filed("imagenet", published.preprocess, preprocess),
         weights="imagenet",
         module=module,
         labels=weights.labels,
         preprocess=preprocess,
-        source=Source(origin=weights.origin),
+        source=Source(origin=weights.origin, reading=reading),
         calibration=calibration,
         held_out=held_out,
         labelled=False,
     )
 
 
-def _random(model: str, size: Size | None) -> Network:
+def _adapted_reading(
+    weights: ImageNetWeights, assumed: tuple[str, ...], size: Size | None
+) -> Reading:
+    """Returns how published weights were adapted to other channels, for the manifest."""
+    for each in assumed:
+        cli.notes().print(f"assumed: {each}", soft_wrap=True, markup=False)
+    flags = ["--weights", "imagenet", "--channels", str(weights.preprocess.channels)]
+    if size is not None:
+        flags += ["--size", size_text(size)]
+    return Reading(
+        entry="", mean=weights.mean, std=weights.std, assumed=assumed, flags=tuple(flags)
+    )
+
+
+def _random(model: str, size: Size | None, channels: int) -> Network:
     native = find_model(model).native_size
     designed = Preprocess(resize=8, crop=7).at(native)
-    preprocess = designed if size is None else designed.at(size)
-    check_input_size(model, preprocess.crop, resized=True)
+    preprocess = replace(designed if size is None else designed.at(size), channels=channels)
+    check_input_size(model, preprocess.crop, resized=True, channels=channels)
     module = _random_module(model, preprocess)
     calibration, held_out = photos()
     return Network(
@@ -312,7 +345,13 @@ def _random_module(model: str, preprocess: Preprocess) -> Classifier:
     """
     with _DRAWING, _one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(RANDOM_SEED)
-        module = Classifier(build_model(model, size=preprocess.crop))
+        channels = preprocess.channels
+        _, mean, std = adapted_form(
+            PublishedForm(preprocess, IMAGENET_MEAN, IMAGENET_STD), channels
+        )
+        module = Classifier(
+            build_model(model, size=preprocess.crop, channels=channels), mean=mean, std=std
+        )
         open_branches(module)
         calibration, _ = photos()
         pixels = stack(calibration[:SETTLING], preprocess)

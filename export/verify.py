@@ -105,8 +105,8 @@ def _network(artifact: Artifact, data: str | None) -> Network:
     if artifact.source.reading:
         return load_foreign_again(artifact, data)
     weights = "auto" if artifact.weights == "trained" else artifact.weights
-    size = artifact.preprocess.crop
-    network = load_network(artifact.model, data or artifact.source.data, weights, size)
+    size, channels = artifact.preprocess.crop, artifact.preprocess.channels
+    network = load_network(artifact.model, data or artifact.source.data, weights, size, channels)
     made_of = (artifact.source.sha256, artifact.labels, artifact.preprocess)
     if (network.source.sha256, network.labels, network.preprocess) != made_of:
         raise UserError(

@@ -17,6 +17,7 @@ from core.errors import UserError, unknown
 from core.image_size import Size, sides, size_text
 from core.lazy import resolve
 from core.names import canonical_name
+from core.preprocess import MODES
 from core.size_flag import SizeFlag
 from models.cost import NetworkCost, known_costs
 from models.registry import find_model, list_families, list_models
@@ -40,6 +41,8 @@ class Models:
     size: SizeFlag = None
     """Size of the input images in pixels, a side or HEIGHTxWIDTH; default: the size each was
     designed for."""
+    channels: Literal[1, 2, 3, 4] = 3
+    """Channels of the input images: 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA."""
     family: tuple[str, ...] = ()
     """Only these families, such as mobilenet_v2 resnet."""
     sort: Literal[
@@ -71,7 +74,7 @@ def rows(family: tuple[str, ...] = (), sort: str = "family") -> list[dict[str, A
 
 
 def counted_rows(
-    names: Sequence[str], size: Size | None = None, sort: str = "family"
+    names: Sequence[str], size: Size | None = None, sort: str = "family", channels: int = 3
 ) -> list[dict[str, Any]]:
     """Returns rows as :func:`rows` does for ``names``, counting costs that are not known yet.
 
@@ -79,25 +82,29 @@ def counted_rows(
         names: registry names, or ``timm/<name>``.
         size: of the input images, in pixels; None for each network's native size.
         sort: name of the field to sort by.
+        channels: of the input images.
 
     Raises:
-        UserError: unknown network, or one that does not accept images of that size.
+        UserError: unknown network, or one that does not accept such images.
     """
     count = resolve("export.costs:count")  # export is a higher layer, so it is resolved by name
     found = []
     for name in dict.fromkeys(map(canonical_name, names)):
-        native = size in (None, find_model(name).native_size)
+        native = size in (None, find_model(name).native_size) and channels == 3
         cost = known_costs().get(name) if native else None
-        found.append(_row(name, cost or count(name, size), size))
+        found.append(_row(name, cost or count(name, size, channels), size, channels))
     return _sorted(found, sort)
 
 
-def _row(name: str, cost: NetworkCost, size: Size | None = None) -> dict[str, Any]:
+def _row(
+    name: str, cost: NetworkCost, size: Size | None = None, channels: int = 3
+) -> dict[str, Any]:
     entry = find_model(name)
     return {
         "name": name,
         "family": entry.family,
         "size": size or entry.native_size,
+        "channels": channels,
         "classes": entry.native_classes,
         **asdict(cost),
         "intensity": cost.intensity,
@@ -124,12 +131,13 @@ def main() -> None:
         return
     if args.names and args.family:
         raise UserError("networks and --family are both given: ask for one of them")
-    if args.size is not None and not args.names:
-        raise UserError(
-            f"size is {size_text(args.size)}, but no network is named: say which to count"
+    if not args.names and (args.size is not None or args.channels != 3):
+        given = (
+            f"--channels {args.channels}" if args.size is None else f"--size {size_text(args.size)}"
         )
+        raise UserError(f"{given}: no network is named; say which to count")
     if args.names:
-        found = counted_rows(args.names, args.size, args.sort)
+        found = counted_rows(args.names, args.size, args.sort, args.channels)
     else:
         found = rows(args.family, args.sort)
     if args.json:
@@ -151,7 +159,8 @@ def _cells(row: dict[str, Any]) -> list[str]:
     return [
         row["name"],
         row["family"],
-        size_text(row["size"]),
+        size_text(row["size"])
+        + ("" if row["channels"] == 3 else f", {MODES[row['channels'] - 1]}"),
         str(row["classes"]),
         f"{row['parameters'] / 1e6:,.3f}",
         f"{row['macs'] / 1e6:,.1f}",

@@ -1,13 +1,28 @@
-"""Networks for images of other channels than three."""
+"""Networks for images of other channels than three, and weights for RGB in them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
 from torch import nn
 
 from core.errors import UserError
-from core.lazy import resolve
-from models.registry import TIMM
+from core.preprocess import MODES
+from models.imagenet import ImageNetWeights, PublishedForm
 from models.saved_weights import Tensors
+from models.weight_places import on_meta
+
+_COLOURS = ("red", "green", "blue")
+
+
+class Adapted(NamedTuple):
+    """Published weights for RGB in a network for other images."""
+
+    weights: ImageNetWeights
+    assumed: tuple[str, ...]  # sentences that say how they were adapted
 
 
 def replace_stem(network: nn.Module, name: str, channels: int) -> None:
@@ -38,19 +53,92 @@ def replace_stem(network: nn.Module, name: str, channels: int) -> None:
     network.set_submodule(place, made)
 
 
-def adapted(model: str, tensors: Tensors, expected: Tensors, channels: int) -> Tensors:
+def adapted(tensors: Tensors, expected: Tensors, channels: int) -> Tensors:
     """Returns weights for RGB whose first convolution takes images of ``channels`` instead.
 
-    timm does so where it loads weights for RGB into a network for other images: for grey ones the
-    weights of the three channels are added up. Weights of other networks stay as they are.
+    It is what timm does (``adapt_input_conv``): for grey images the weights of the three colours
+    are added up; for others they are repeated in their order and scaled by 3 / ``channels``.
+
+    Args:
+        tensors: weights, by key.
+        expected: those of the network for such images, by key; only their shapes are used.
+        channels: of the images.
     """
-    if channels == 3 or not model.startswith(TIMM):
+    if channels == 3:
         return tensors
-    adapt = resolve("timm.models._manipulate:adapt_input_conv")
     found = dict(tensors)
     for key, stem in expected.items():
         if key in tensors and stem.dim() == 4 and stem.shape[1] == channels:
             outputs, _, *kernel = stem.shape
             if tensors[key].shape == (outputs, 3, *kernel) and tensors[key].is_floating_point():
-                found[key] = adapt(channels, tensors[key])
+                found[key] = _adapted_stem(tensors[key], channels)
     return found
+
+
+def adapted_form(form: PublishedForm, channels: int) -> PublishedForm:
+    """Returns preprocessing for RGB as that of images of ``channels``, like :func:`adapted`.
+
+    Mean and standard deviation of grey are the average of the three colours'; each of two or four
+    channels has those of the colour whose weights it has.
+    """
+
+    def each(values: Sequence[float]) -> tuple[float, ...]:
+        if channels == 1:
+            return (sum(values) / len(values),)
+        return tuple(values[index] for index in _colours(channels))
+
+    mean, preprocess = each(form.mean), form.preprocess
+    fill = tuple(round(255 * value) for value in mean) if any(preprocess.fill) else (0,) * channels
+    return PublishedForm(replace(preprocess, channels=channels, fill=fill), mean, each(form.std))
+
+
+def adapted_imagenet(name: str, weights: ImageNetWeights, channels: int) -> Adapted:
+    """Returns published weights of network ``name`` for RGB, for images of ``channels``.
+
+    Raises:
+        UserError: the network cannot be built for so many, or its weights are not for RGB.
+    """
+    form = PublishedForm(weights.preprocess, weights.mean, weights.std)
+    if channels == (own := weights.preprocess.channels):
+        return Adapted(weights, ())
+    if own != 3:
+        raise UserError(f"{name}: its published weights are for images of {own} channels")
+    preprocess, mean, std = adapted_form(form, channels)
+    expected = on_meta(name, 1, channels=channels)
+    state_dict = adapted(weights.state_dict, expected, channels)
+    values = (" ".join(f"{value:.3g}" for value in each) for each in (mean, std))
+    return Adapted(
+        replace(weights, state_dict=state_dict, preprocess=preprocess, mean=mean, std=std),
+        (
+            adaptation(channels),
+            "mean {} and std {} are the publisher's, {}".format(*values, normalisation(channels)),
+        ),
+    )
+
+
+def adaptation(channels: int) -> str:
+    """Returns in words what :func:`adapted` does to weights for RGB."""
+    if channels == 1:
+        return "weights for RGB take grey images, as in timm: those of the three colours are summed"
+    colours = ", ".join(_COLOURS[index] for index in _colours(channels))
+    return (
+        f"weights for RGB take images of {channels} channels ({MODES[channels - 1]}), as in timm: "
+        f"those of {colours}, times 3/{channels}"
+    )
+
+
+def normalisation(channels: int) -> str:
+    """Returns in words what :func:`adapted_form` does to mean and standard deviation of RGB."""
+    return "averaged over the colours" if channels == 1 else "of the same colours"
+
+
+def _colours(channels: int) -> list[int]:
+    """Returns the index of the colour whose weights each of several channels takes."""
+    return [index % 3 for index in range(channels)]
+
+
+def _adapted_stem(weight: torch.Tensor, channels: int) -> torch.Tensor:
+    weight = weight.float()  # float16 is not exact enough to be added up
+    if channels == 1:
+        return weight.sum(dim=1, keepdim=True)
+    return weight[:, _colours(channels)] * (3 / channels)

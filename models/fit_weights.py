@@ -49,8 +49,7 @@ def fit_weights(
         saved: from :func:`models.saved_weights.read_weights`.
         entry: location of the weights in the file, see :attr:`Place.entry`; None to search for it.
         size: of the images, as in :func:`models.registry.build_model`.
-        channels: of the images; where the weights of a network of timm are for another number,
-            those of its first convolution are adapted as timm does it.
+        channels: of the images; weights for RGB are adapted to others, as timm does it.
 
     Raises:
         UserError: the weights do not fit (the message lists the first missing and unexpected keys
@@ -59,7 +58,7 @@ def fit_weights(
     """
     expected, head = probe(model, channels)
     place, others = _find(saved, expected, entry)
-    tensors, converted = adapted(model, inside(saved, place), expected, channels), False
+    tensors, converted = adapted(inside(saved, place), expected, channels), False
     classes = _classes(tensors, expected, head)
     misfit = _misfit(tensors, on_meta(model, classes, size, channels) if classes else expected)
     if misfit:
@@ -99,7 +98,7 @@ def _converted(
     expected, head = probe(model, channels)
     for each in dict.fromkeys((place, Place(place.group, ""))):
         tensors = convert(model.removeprefix(TIMM), inside(saved, each), network)
-        tensors = adapted(model, tensors, expected, channels) if tensors else tensors
+        tensors = adapted(tensors, expected, channels) if tensors else tensors
         classes = _classes(tensors, expected, head) if tensors else None
         if classes and not _misfit(tensors, on_meta(model, classes, size, channels)):
             return each, tensors, classes

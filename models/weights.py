@@ -40,11 +40,11 @@ def imagenet_classifier(
     labels: Sequence[str] | None = None,
     size: Size | None = None,
 ) -> Classifier:
-    """Returns network ``name`` with published weights: uint8 (N, H, W, 3) -> logits.
+    """Returns network ``name`` with published weights: uint8 (N, H, W, channels) -> logits.
 
     Args:
         name: registry name.
-        weights: from :func:`load_imagenet_weights`.
+        weights: from :func:`load_imagenet_weights`; their preprocessing says the channels.
         labels: class names; None for those of the weights. With other labels the last layer is
             random.
         size: of the images, as in :func:`models.registry.build_model`; position embeddings
@@ -57,13 +57,14 @@ def imagenet_classifier(
         raise WeightsUnavailable(f"{name}: its published weights end in features, not in classes")
     state_dict = dict(weights.state_dict)
     classes = len(weights.labels if labels is None else labels)
-    backbone = build_model(name, num_classes=classes, size=size)
+    channels = weights.preprocess.channels
+    backbone = build_model(name, num_classes=classes, size=size, channels=channels)
     if name.startswith(TIMM) and size not in (None, find_model(name).native_size):
         convert = resolve("models.timm_nets:timm_converted")
         state_dict = convert(name.removeprefix(TIMM), state_dict, backbone) or state_dict
     if labels is not None and tuple(labels) != weights.labels:
         with torch.device("meta"):
-            wider = build_model(name, num_classes=classes + 1).state_dict()
+            wider = build_model(name, num_classes=classes + 1, channels=channels).state_dict()
         fresh = backbone.state_dict()
         state_dict |= {key: fresh[key] for key in fresh if fresh[key].shape != wider[key].shape}
     try:

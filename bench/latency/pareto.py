@@ -87,15 +87,15 @@ def with_accuracy(sweep: Sweep) -> list[RatedRow]:
 def published_for(row: Row) -> Published | None:
     """Returns the published accuracy of the network of ``row``, or None.
 
-    Also None if it was measured at another image size than the latency of ``row``. ImageNet weights
-    are exported at their publisher's size, random weights at the native size, which is checked by
-    comparing MACs.
+    Also None if it was measured on other images than the latency of ``row``. ImageNet weights that
+    are as published have the data name ``imagenet``; random weights have the native size and RGB,
+    which is checked by comparing MACs.
     """
     published = published_top1(row.model)
     if published is None or row.weights not in ("imagenet", "random"):
         return None
     if not published.native:
-        return published if row.weights == "imagenet" else None
+        return published if row.weights == row.data == "imagenet" else None
     cost = known_costs().get(row.model)
     return published if cost is not None and row.macs == cost.macs else None
 

@@ -154,7 +154,8 @@ def test_any_network_is_counted_at_any_size_it_takes(command: Command) -> None:
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (("--size", "64"), "size is 64, but no network is named"),
+        (("--size", "64"), "--size 64: no network is named"),
+        (("--channels", "1"), "--channels 1: no network is named"),
         (("vgg16", "--size", "31"), "vgg16 cannot take 31x31 images: at least 32x32"),
         (("vgg16", "--family", "vgg"), "networks and --family are both given"),
     ],

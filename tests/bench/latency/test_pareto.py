@@ -117,7 +117,9 @@ def test_a_published_figure_is_of_float_weights(make_row: Rows, make_sweep: Swee
 def test_a_published_figure_is_of_its_size(make_row: Rows) -> None:
     b2 = random_row(make_row, "efficientnet_b2")
     assert published_for(b2) is None  # at 260; the figure is for 288
-    assert published_for(dataclasses.replace(b2, weights="imagenet")) is not None
+    b2 = dataclasses.replace(b2, weights="imagenet", data="imagenet")
+    assert published_for(b2) is not None
+    assert published_for(dataclasses.replace(b2, data="imagenet-1ch")) is None
     b0 = random_row(make_row, "efficientnet_b0")
     assert published_for(b0) == published_top1("efficientnet_b0")
     assert published_for(dataclasses.replace(b0, macs=b0.macs // 2)) is None  # type: ignore[operator]
