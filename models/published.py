@@ -43,10 +43,12 @@ _SHUFFLE = "arXiv 1707.01083, Table 2"
 _SHUFFLE_WIDE = "arXiv 1707.01083, Table 5"
 _TRICKS = "arXiv 1812.01187, Table 5"
 
-# All at 224 x 224. The ShuffleNet papers print error rates; here they are turned into accuracy.
+# The ShuffleNet papers print error rates; here they are turned into accuracy.
 _BY_HAND = {
     # name                    top-1   source
     "efficientnet_lite0": (0.751, _LITE),
+    "efficientnet_lite1": (0.767, _LITE),
+    "efficientnet_lite2": (0.776, _LITE),
     "mobilenet_v1": (0.706, _V1),
     "mobilenet_v1_x0_75": (0.684, _V1),
     "mobilenet_v1_x0_5": (0.637, _V1),
@@ -69,6 +71,9 @@ _BY_HAND = {
     "shufflenet_v1_g8": (0.676, _SHUFFLE),
     "shufflenet_v1_g8_x0_5": (0.577, _SHUFFLE),
 }
+
+# Sides of their images in pixels; 224 for all others.
+_SIZES = {"efficientnet_lite1": 240, "efficientnet_lite2": 260}
 
 _SCALED_HEAD = "torchvision scales the head too, so the paper's figure is of a wider network"
 _OTHER_SHUFFLE = "not in the paper; the authors' code shuffles elsewhere, so is another network"
@@ -99,7 +104,7 @@ def published_top1(name: str) -> Published | None:
     name = canonical_name(name)
     if name in _BY_HAND:
         top1, source = _BY_HAND[name]
-        return Published(top1=top1, source=source, size=224)
+        return Published(top1=top1, source=source, size=_SIZES.get(name, 224))
     return _from_torchvision().get(name)
 
 

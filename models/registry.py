@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # Modules that register networks. Add a line for each new one.
 _FAMILIES = (
     "models.torchvision_nets",
-    "models.efficientnet_lite0",
+    "models.efficientnet_lite",
     "models.mobilenet_v1",
     "models.shufflenet_v1",
     "models.resnet_tweaks",

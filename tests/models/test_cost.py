@@ -86,6 +86,8 @@ def test_macs_are_half_of_what_torch_counts_as_flops(name: str) -> None:
         ("efficientnet_b4", "19.3"),
         ("efficientnet_b7", "66.3"),
         ("efficientnet_lite0", "4.7"),  # tensorflow/tpu, efficientnet/lite/README.md
+        ("efficientnet_lite1", "5.4"),
+        ("efficientnet_lite2", "6.1"),
         ("densenet121", "8.0"),
         ("vgg16", "138.4"),  # arXiv 1409.1556, Table 2: 138
         ("resnet50", "25.6"),

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torchvision
 
+from models.efficientnet_lite import LITES
 from models.published import PUBLISHED_FILE, UNPUBLISHED, ask_torchvision, main, published_top1
 from models.registry import find_model, list_models
 from models.torchvision_nets import WITH_WEIGHTS
@@ -46,7 +47,7 @@ def test_figures_are_fractions_of_a_known_size(name: str) -> None:
 
 def test_weights_that_can_be_fetched_have_a_figure() -> None:
     fetched = {name for name in list_models() if find_model(name).imagenet}
-    assert fetched == {*WITH_WEIGHTS, "efficientnet_lite0"}
+    assert fetched == {*WITH_WEIGHTS, *(lite.name for lite in LITES)}
     assert fetched.isdisjoint(UNPUBLISHED)
 
 
