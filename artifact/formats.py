@@ -162,7 +162,7 @@ FORMATS.register(
         max_bytes=2 << 30,
         schemes={"fp32": "fp32", "int8": "int8"},
         proving_runtime="executorch",
-        build="export.to_executorch:build",
+        build="export.executorch.build:build",
         require="export.executorch_cpu:require",
         for_phones=True,
         packages=("executorch",),

@@ -71,10 +71,9 @@ def build(draft: Artifact, graph: bytes, batches: Sequence[int]) -> Artifact:
 def _program(translator: Translator, draft: Artifact, shape: tuple[int, ...]) -> Any:
     """Returns the program, float32 image (1, C, H, W) to logits and their softmax."""
     import coremltools as ct
-    from coremltools.converters.mil import Builder as mb  # noqa: N813 - as its own manual
     from coremltools.converters.mil.mil import Function, Program
 
-    program = Program()
+    mb, program = translator.mb, Program()
     name = draft.input.name
     with Function({name: mb.placeholder(shape)}, opset_version=ct.target.iOS17) as function:
         logits = translator.translate(function.inputs[name], HANDLERS)

@@ -1,7 +1,7 @@
 """ExecuTorch artifacts on the road that all artifacts take.
 
 make setup does not install ExecuTorch, which brings eighteen packages: these tests run a fake, and
-those in test_real_executorch.py the library itself where it is installed.
+those in test_real.py the library itself where it is installed.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from artifact.records import Reading
 from artifact.runtimes.base import RuntimeUnavailable, list_runtimes, load_runtime
 from core.errors import UserError
 from core.files import sha256
-from export import to_executorch
 from export.build import Outcome, build_artifacts
+from export.executorch import build as to_executorch
 from export.network import load_network
 
 NAME = "executorch-fp32"

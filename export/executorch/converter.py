@@ -9,7 +9,7 @@ the very scales, zero points, weights and biases of the graph, so that what was 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,13 +18,12 @@ import numpy.typing as npt
 import torch
 from torch import nn
 from torch.fx import Graph, GraphModule, Node
-from torch.nn import functional
 
 from core.errors import UserError
 
 Array = npt.NDArray[Any]
 _UINT8_ZERO = 128  # XNNPACK's int8 is the graph's uint8 less this
-_LEVELS = (-128, 127, torch.int8)
+LEVELS = (-128, 127, torch.int8)
 _WEIGHT_LEVELS = (-127, 127, torch.int8)
 
 
@@ -73,20 +72,13 @@ class Weight:
         return Weight(self.levels.T, self.scale, 1 - self.axis)
 
 
-def to_network(model: Any) -> GraphModule:
-    """Returns an ONNX graph as a network of torch for one image.
+class Converter:
+    """Converts one graph, node by node, for one image.
 
     Args:
-        model: ``ModelProto`` in QDQ form: uint8 ("batch", H, W, 3) in, float32 ("batch", classes)
-            out.
-
-    Raises:
-        UserError: an operator, or a form of it, that is not taken; the message names the node.
+        model: ``ModelProto`` in QDQ form.
     """
-    return _Converter(model).convert()
 
-
-class _Converter:
     def __init__(self, model: Any) -> None:
         import onnx
         import torch.ao.quantization.fx._decomposed  # noqa: F401  # it defines the operators
@@ -104,11 +96,19 @@ class _Converter:
             for name in node.input:
                 self._readers[name].append(node)
 
-    def convert(self) -> GraphModule:
+    def convert(self, handlers: Mapping[str, Handler]) -> GraphModule:
+        """Returns the graph as a network of torch.
+
+        Args:
+            handlers: what converts a node, by its operator.
+
+        Raises:
+            UserError: an operator, or a form of it, that is not taken; the message names the node.
+        """
         (pixels,), (logits,) = self._onnx.input, self._onnx.output
         self._values[pixels.name] = Value(self._graph.placeholder("pixels"))
         for node in self._onnx.node:
-            handler = _HANDLERS.get(node.op_type)
+            handler = handlers.get(node.op_type)
             if handler is None:
                 raise self.refusal(node, "torch has no form of it here")
             handler(self, node)
@@ -141,7 +141,7 @@ class _Converter:
         if value.steps is None:
             return value.node
         dequantize = torch.ops.quantized_decomposed.dequantize_per_tensor.default
-        return self.call(dequantize, value.node, value.steps.scale, value.steps.zero, *_LEVELS)
+        return self.call(dequantize, value.node, value.steps.scale, value.steps.zero, *LEVELS)
 
     def real_in(self, name: str, steps: Steps) -> Node:
         """Returns the float32 tensor of that name, rounded to ``steps`` if it is not yet."""
@@ -153,7 +153,7 @@ class _Converter:
     def rounded(self, value: Node, steps: Steps) -> Value:
         """Returns a float32 tensor rounded to int8."""
         quantize = torch.ops.quantized_decomposed.quantize_per_tensor.default
-        return Value(self.call(quantize, value, steps.scale, steps.zero, *_LEVELS), steps)
+        return Value(self.call(quantize, value, steps.scale, steps.zero, *LEVELS), steps)
 
     def weight(self, node: Any, index: int) -> Weight:
         """Returns an input of a node that must be a constant."""
@@ -220,7 +220,7 @@ class _Converter:
         if any(self.numbers(node, 2)):
             raise self.refusal(node, "weights with a zero point are not taken")
         scale = np.array(self.numbers(node, 1), np.float32)
-        axis = _attributes(node).get("axis", 1) % max(levels.levels.ndim, 1)
+        axis = attributes(node).get("axis", 1) % max(levels.levels.ndim, 1)
         scale = np.broadcast_to(scale, levels.levels.shape[axis])
         self._weights[node.output[0]] = Weight(levels.levels, scale, axis)
 
@@ -240,200 +240,11 @@ def _for_one_image(info: Any, batch: str) -> list[int]:
     return [1 if batch and dim.dim_param == batch else dim.dim_value for dim in dims]
 
 
-Handler = Callable[[_Converter, Any], None]
+Handler = Callable[[Converter, Any], None]
 
 
-def _attributes(node: Any) -> dict[str, Any]:
+def attributes(node: Any) -> dict[str, Any]:
+    """Returns the attributes of a node, by name."""
     from onnx.helper import get_attribute_value
 
     return {each.name: get_attribute_value(each) for each in node.attribute}
-
-
-def _pads_itself(values: dict[str, Any]) -> bool:
-    return bool(values.get("auto_pad", b"NOTSET") != b"NOTSET")
-
-
-def _conv(c: _Converter, node: Any) -> None:
-    values, weight = _attributes(node), c.weight(node, 1)
-    if _pads_itself(values) or weight.levels.ndim != 4:
-        raise c.refusal(node, "only 2D convolutions with pads of their own are taken")
-    source = c.real(node.input[0])
-    top, left, bottom, right = values.get("pads", [0] * 4)
-    padding = [top, left]
-    if padding != [bottom, right]:  # torch pads both sides alike
-        source, padding = c.call(functional.pad, source, [left, right, top, bottom]), [0, 0]
-    bias = c.constant(c.weight(node, 2).real) if len(node.input) > 2 else None
-    rounded = weight.scale is not None and c.rounds(node.output[0]) is not None
-    kernel = c.rounded_weight(weight) if rounded else c.constant(weight.real)
-    strides, dilations = (values.get(each, [1, 1]) for each in ("strides", "dilations"))
-    groups = values.get("group", 1)
-    c.give(
-        node, c.call(functional.conv2d, source, kernel, bias, strides, padding, dilations, groups)
-    )
-
-
-def _batch_norm(c: _Converter, node: Any) -> None:
-    """One that follows no convolution, and so is in none."""
-    scale, shift, mean, variance = (c.constant(c.weight(node, i).real) for i in range(1, 5))
-    epsilon = _attributes(node).get("epsilon", 1e-5)
-    source, training, momentum = c.real(node.input[0]), False, 0.0
-    arguments = (mean, variance, scale, shift, training, momentum, epsilon)
-    c.give(node, c.call(functional.batch_norm, source, *arguments))
-
-
-def _gemm(c: _Converter, node: Any) -> None:
-    values, weight = _attributes(node), c.weight(node, 1)
-    if values.get("alpha", 1.0) != 1 or values.get("beta", 1.0) != 1 or values.get("transA"):
-        raise c.refusal(node, "it scales or transposes its input")
-    if weight.levels.ndim != 2:
-        raise c.refusal(node, "its second input must be a matrix")
-    rows = weight if values.get("transB") else weight.transposed
-    source = c.real(node.input[0])
-    bias = c.constant(c.weight(node, 2).real) if len(node.input) > 2 else None
-    if weight.scale is None:
-        c.give(node, c.call(functional.linear, source, c.constant(rows.real), bias))
-        return
-    if c.rounds(node.output[0]) is None:
-        source = _rounded_as_it_comes(c, source)
-    c.give(node, c.call(functional.linear, source, c.rounded_weight(rows), bias))
-
-
-def _rounded_as_it_comes(c: _Converter, source: Node) -> Node:
-    """Returns values rounded to the int8 steps that fit them, chosen as the program runs.
-
-    So XNNPACK has an operator of int8 weights whose result stays in float32.
-    """
-    import operator
-
-    ops = torch.ops.quantized_decomposed
-    least = torch.finfo(torch.float32).eps
-    chosen = c.call(ops.choose_qparams.tensor, source, *_LEVELS[:2], least, torch.int8)
-    steps = [c.call(operator.getitem, chosen, index) for index in range(2)]
-    levels = c.call(ops.quantize_per_tensor.tensor, source, *steps, *_LEVELS)
-    return c.call(ops.dequantize_per_tensor.tensor, levels, *steps, *_LEVELS)
-
-
-def _elementwise(function: Callable[..., Any]) -> Handler:
-    def handle(c: _Converter, node: Any) -> None:
-        c.give(node, c.call(function, *(c.real(name) for name in node.input)))
-
-    return handle
-
-
-def _gelu(c: _Converter, node: Any) -> None:
-    kind = _attributes(node).get("approximate", b"none").decode()
-    c.give(node, c.call(functional.gelu, c.real(node.input[0]), approximate=kind))
-
-
-def _clip(c: _Converter, node: Any) -> None:
-    low, high = (c.numbers(node, index) for index in (1, 2))
-    source = c.real(node.input[0])
-    if low and high:  # which XNNPACK fuses with the operator before it
-        c.give(node, c.call(functional.hardtanh, source, low[0], high[0]))
-    else:
-        ends = [end[0] if end else None for end in (low, high)]
-        c.give(node, c.call(torch.clamp, source, *ends))
-
-
-def _hard_sigmoid(c: _Converter, node: Any) -> None:
-    values = _attributes(node)
-    sloped = c.call(torch.mul, c.real(node.input[0]), values.get("alpha", 0.2))
-    shifted = c.call(torch.add, sloped, values.get("beta", 0.5))
-    c.give(node, c.call(functional.hardtanh, shifted, 0.0, 1.0))
-
-
-def _mean(c: _Converter, node: Any) -> None:
-    """GlobalAveragePool, and ReduceMean over constant axes."""
-    axes, keep = [2, 3], True
-    if node.op_type == "ReduceMean":
-        axes, keep = c.numbers(node, 1), bool(_attributes(node).get("keepdims", 1))
-    mean = c.call(torch.mean, c.real(node.input[0]), axes, True)  # XNNPACK's keeps its axes
-    c.give(node, mean if keep else c.call(torch.reshape, mean, c.sizes(node.output[0])))
-
-
-def _pool(c: _Converter, node: Any) -> None:
-    values, average = _attributes(node), node.op_type == "AveragePool"
-    pads = values.get("pads", [0] * 4)
-    if _pads_itself(values) or len(values["kernel_shape"]) != 2 or pads[:2] != pads[2:]:
-        raise c.refusal(node, "only 2D windows with the same pads on both sides are taken")
-    source, ceil = c.real(node.input[0]), bool(values.get("ceil_mode"))
-    window = values["kernel_shape"], values.get("strides", [1, 1]), pads[:2]
-    if average:
-        counted = bool(values.get("count_include_pad"))
-        c.give(node, c.call(functional.avg_pool2d, source, *window, ceil, counted))
-    else:
-        dilations = values.get("dilations", [1, 1])
-        c.give(node, c.call(functional.max_pool2d, source, *window, dilations, ceil))
-
-
-def _concat(c: _Converter, node: Any) -> None:
-    """XNNPACK joins only int8 tensors of the same steps."""
-    rounds = c.rounds(node.output[0])
-    parts = [
-        c.real(name) if rounds is None else c.real_in(name, c.steps(rounds)) for name in node.input
-    ]
-    c.give(node, c.call(torch.cat, parts, _attributes(node)["axis"]))
-
-
-def _split(c: _Converter, node: Any) -> None:
-    axis, start = _attributes(node).get("axis", 0), 0
-    for name in node.output:
-        size = c.sizes(name)[axis]
-        c.give(node, c.call(torch.narrow, c.real(node.input[0]), axis, start, size), name)
-        start += size
-
-
-def _reshape(c: _Converter, node: Any) -> None:
-    """Reshape, Flatten, Squeeze and Unsqueeze: the shapes say it all."""
-    c.give(node, c.call(torch.reshape, c.real(node.input[0]), c.sizes(node.output[0])))
-
-
-def _transpose(c: _Converter, node: Any) -> None:
-    c.give(node, c.call(torch.permute, c.real(node.input[0]), list(_attributes(node)["perm"])))
-
-
-def _cast(c: _Converter, node: Any) -> None:
-    import onnx
-
-    if _attributes(node)["to"] != onnx.TensorProto.FLOAT:
-        raise c.refusal(node, "only casts to float32 are taken")
-    c.give(node, c.call(torch.Tensor.float, c.real(node.input[0])))
-
-
-def _identity(c: _Converter, node: Any) -> None:
-    c.give(node, c.real(node.input[0]))
-
-
-_HANDLERS: dict[str, Handler] = {
-    "Add": _elementwise(torch.add),
-    "AveragePool": _pool,
-    "BatchNormalization": _batch_norm,
-    "Cast": _cast,
-    "Clip": _clip,
-    "Concat": _concat,
-    "Conv": _conv,
-    "DequantizeLinear": _Converter.dequantize,
-    "Div": _elementwise(torch.div),
-    "Dropout": _identity,
-    "Flatten": _reshape,
-    "Gelu": _gelu,
-    "Gemm": _gemm,
-    "GlobalAveragePool": _mean,
-    "HardSigmoid": _hard_sigmoid,
-    "HardSwish": _elementwise(functional.hardswish),
-    "Identity": _identity,
-    "MatMul": _gemm,
-    "MaxPool": _pool,
-    "Mul": _elementwise(torch.mul),
-    "QuantizeLinear": _Converter.quantize,
-    "ReduceMean": _mean,
-    "Relu": _elementwise(functional.relu),
-    "Reshape": _reshape,
-    "Sigmoid": _elementwise(torch.sigmoid),
-    "Split": _split,
-    "Squeeze": _reshape,
-    "Sub": _elementwise(torch.sub),
-    "Tanh": _elementwise(torch.tanh),
-    "Transpose": _transpose,
-    "Unsqueeze": _reshape,
-}

@@ -13,7 +13,7 @@ from torch.fx import GraphModule, Node
 from artifact.artifact import Artifact
 from core.errors import UserError
 from core.preprocess import Pixels
-from export.graph_network import to_network
+from export.executorch.build import to_network
 
 
 def run_torch(network: GraphModule, pixels: Pixels) -> np.ndarray:

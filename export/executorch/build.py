@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import onnx
 import torch
+from torch.fx import GraphModule
 
 from artifact.artifact import Artifact
-from export.graph_network import to_network
+from export.executorch.converter import Converter
+from export.executorch.operators import HANDLERS
 from export.network import rebuild
 from models.inference_form import inference_form
 
@@ -38,6 +41,19 @@ def build(draft: Artifact, graph: bytes, batches: Sequence[int]) -> Artifact:
         lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
         draft.model_file.write_bytes(lowered.to_executorch().buffer)
     return draft
+
+
+def to_network(model: Any) -> GraphModule:
+    """Returns an ONNX graph as a network of torch for one image; see :class:`Converter`.
+
+    Args:
+        model: ``ModelProto`` in QDQ form: uint8 ("batch", H, W, 3) in, float32 ("batch", classes)
+            out.
+
+    Raises:
+        UserError: an operator, or a form of it, that is not taken; the message names the node.
+    """
+    return Converter(model).convert(HANDLERS)
 
 
 def _network(draft: Artifact, graph: bytes) -> torch.nn.Module:
