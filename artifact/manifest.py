@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from shlex import join, quote
 
 from pydantic import ConfigDict, with_config
@@ -20,6 +20,7 @@ from artifact.records import (
     Positive,
     Precision,
     Quantization,
+    Rewrite,
     Source,
     TensorSpec,
     Weights,
@@ -56,6 +57,7 @@ class Manifest:
         source: origin of the weights.
         fp32_layers: names of the nodes left in float32, the most sensitive first.
         quantization: how the int8 graph was made; None for other precisions.
+        rewrites: how many nodes of the graph each rewrite replaced, to compute them in less time.
         fingerprint: what an engine is tied to; None for a graph.
         versions: versions of the packages that made it, by name.
         sha256s: digests of the other files, by name.
@@ -81,6 +83,7 @@ class Manifest:
     shape_nodes: Count = 0
     fp32_layers: tuple[str, ...] = ()
     quantization: Quantization | None = None
+    rewrites: dict[Rewrite, Positive] = field(default_factory=dict)
     fingerprint: Fingerprint | None = None
     versions: dict[str, str]
     sha256s: dict[str, Digest]

@@ -107,6 +107,7 @@ class Graphs:
             source=network.source,
             fp32_layers=candidate.fp32_layers,
             quantization=candidate.quantization,
+            rewrites=dict(candidate.rewrites),
             versions={},
             sha256s={},
         )

@@ -93,6 +93,8 @@ def _facts(artifact: Artifact, opset: int) -> Iterable[tuple[str, str]]:
         yield "left in fp32", _few(artifact.fp32_layers) or "no layer"
     if artifact.quantization:
         yield "calibration", calibration(artifact)
+    if artifact.rewrites:
+        yield "rewritten", ", ".join(f"{count} {name}" for name, count in artifact.rewrites.items())
     if engine := artifact.fingerprint:
         yield "built by", f"{artifact.format} {engine.version}, driver {engine.driver or 'none'}"
         yield "built for", f"compute capability {', '.join(engine.capabilities)}"

@@ -215,7 +215,7 @@ class Converter:
         """Takes a DequantizeLinear: of an activation, its readers dequantize it themselves."""
         levels = self._weights.get(node.input[0])
         if levels is None:
-            self._values[node.output[0]] = self._values[node.input[0]]
+            self._values[node.output[0]] = self._reread(self._values[node.input[0]], node)
             return
         if any(self.numbers(node, 2)):
             raise self.refusal(node, "weights with a zero point are not taken")
@@ -223,6 +223,15 @@ class Converter:
         axis = attributes(node).get("axis", 1) % max(levels.levels.ndim, 1)
         scale = np.broadcast_to(scale, levels.levels.shape[axis])
         self._weights[node.output[0]] = Weight(levels.levels, scale, axis)
+
+    def _reread(self, value: Value, node: Any) -> Value:
+        """Returns a tensor as a DequantizeLinear reads it: its levels times a scale of its own."""
+        steps = self.steps(node)
+        if value.steps is None or value.steps == steps:
+            return value
+        assert value.steps.zero == steps.zero
+        factor = steps.scale / value.steps.scale
+        return Value(self.call(torch.mul, self._dequantized(value), factor))
 
     def steps(self, node: Any) -> Steps:
         """Returns the steps of a QuantizeLinear or DequantizeLinear of an activation."""

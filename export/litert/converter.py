@@ -250,7 +250,7 @@ class Converter:
         """Takes a DequantizeLinear: its result is known by its integers."""
         source, result = node.input[0], node.output[0]
         if source not in self._weights:
-            self._values[result] = self._values[source]
+            self._values[result] = self._reread(self._values[source], self.steps(node))
             return
         attributes = {attribute.name: attribute.i for attribute in node.attribute}
         levels = self._weights[source].values
@@ -260,6 +260,17 @@ class Converter:
             raise self.refusal(node, "weights with a zero point are not taken")
         axis = attributes.get("axis", 1) if scale.size > 1 else 0
         self._weights[result] = Weight(levels, Steps(scale, 0, axis))
+
+    def _reread(self, value: Value, steps: Steps) -> Value:
+        """Returns the same integers in other steps: by a MUL, as they are a tensor's own."""
+        if value.steps is None or steps.same(value.steps):
+            return value
+        made = self.new(f"scaled/{value.tensor}", value.shape, value.order, steps)
+        level = np.iinfo(np.int8).max
+        factor = Steps(steps.scale / value.steps.scale / np.float32(level))
+        number = self.writer.constant("factor", np.array([level], np.int8), factor)
+        self.writer.operator("MUL", [value.tensor, number], [made.tensor], options="MulOptions")
+        return made
 
     def quantize(self, node: Any) -> None:
         """Takes a QuantizeLinear whose input no int8 operator has made."""

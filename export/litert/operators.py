@@ -246,7 +246,7 @@ def _binary(kind: str, table: str) -> Handler:
             if weight is None:
                 inputs.append(next(aligned).tensor)
             elif steps:
-                levels = _laid(weight.values, first)
+                levels = _laid(weight.values.astype(np.int8), first)
                 inputs.append(c.writer.constant(name, levels, weight.steps))
             else:
                 inputs.append(c.writer.constant(name, _wide(_laid(weight.real, first), first)))
@@ -320,12 +320,7 @@ def _hard_sigmoid(c: Converter, node: Any) -> None:
     """Between 0 and 1, alpha * x + beta: XNNPACK knows only a clip to 0 and 6."""
     values, result = _attributes(node), node.output[0]
     alpha, beta = (float(values.get(*each)) for each in (("alpha", 0.2), ("beta", 0.5)))
-    steps = _int8(c, result, node.input[0])
-    if steps is not None and steps.zero == -128 and 255 * steps.scale[0] <= 1 + 1e-6:
-        _int8_hard_sigmoid(c, node, alpha, beta, steps)
-        return
-    source = c.real(node.input[0])
-    value = source
+    value = c.real(node.input[0])
     if (slope := float(np.float32(6 * alpha))) != 1:
         value = _with_number(c, f"{result}/sloped", "MUL", value, _number(c, slope))
     value = _with_number(
@@ -334,20 +329,8 @@ def _hard_sigmoid(c: Converter, node: Any) -> None:
     c.give(result, _with_number(c, result, "MUL", value, _number(c, 1 / 6)))
 
 
-def _int8_hard_sigmoid(c: Converter, node: Any, alpha: float, beta: float, steps: Steps) -> None:
-    """A MUL that keeps the integers, and an ADD that saturates where ``steps`` end: at 0 and 1."""
-    source, result = c.value(node.input[0]), node.output[0]
-    assert source.steps is not None
-    inner = Steps(source.steps.scale * np.float32(alpha), source.steps.zero)
-    scaled = _with_number(c, f"{result}/scaled", "MUL", source, _number(c, alpha, int8=True), inner)
-    made = _with_number(c, result, "ADD", scaled, _number(c, beta, int8=True), steps)
-    c.give_rounded(result, made)
-
-
-def _number(c: Converter, value: float, *, int8: bool = False) -> int:
-    if not int8:
-        return c.writer.constant("number", np.array(value, np.float32))
-    return c.writer.constant("number", np.array([127], np.int8), Steps(np.array([value / 127])))
+def _number(c: Converter, value: float) -> int:
+    return c.writer.constant("number", np.array(value, np.float32))
 
 
 def _with_number(
@@ -356,12 +339,11 @@ def _with_number(
     kind: str,
     source: Value,
     number: int,
-    steps: Steps | None = None,
     *,
     activation: str = "NONE",
 ) -> Value:
     """Returns the sum or the product of a tensor and a number."""
-    made = c.new(name, source.shape, source.order, steps)
+    made = c.new(name, source.shape, source.order)
     c.writer.operator(
         kind,
         [source.tensor, number],

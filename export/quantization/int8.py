@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from artifact.golden import relative_error
-from artifact.records import Calibration, Limits, Quantization
+from artifact.records import Calibration, Limits, Quantization, Rewrite
 from core.preprocess import Pixels
 from export.quantization.calibration import METHODS, measure_ranges
 from export.quantization.gptq import Rounding
@@ -23,6 +24,7 @@ from export.quantization.qdq import (
     with_ranges,
 )
 from export.quantization.sensitivity import MOST_FP32, GraphCandidate, counts, layer_errors
+from export.rewrites.hard_sigmoid import add_in_integers
 
 Labels = npt.NDArray[np.int64]
 
@@ -107,8 +109,11 @@ def int8_candidates(
     )
 
     def candidate(graph: Any, layers: Sequence[str]) -> GraphCandidate:
-        check_model(graph, full_check=True)
-        return GraphCandidate(graph, (*layers, *norms), made)
+        rewritten = copy.deepcopy(graph)
+        replaced = add_in_integers(rewritten)
+        check_model(rewritten, full_check=True)
+        rewrites: dict[Rewrite, int] = {"hard_sigmoid": replaced} if replaced else {}
+        return GraphCandidate(rewritten, (*layers, *norms), made, rewrites)
 
     left = 0
     if scores[best].holds(limits):

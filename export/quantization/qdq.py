@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from export.rewrites.unread import set_nodes
+
 DEQUANTIZE = "DequantizeLinear"
 WEIGHTED = ["Conv", "Gemm"]
 # Operators computed in float32 even between int8 layers: no runtime has int8 kernels for them.
@@ -276,10 +278,7 @@ def _prevent_weight_rounding(model: Any, fp32_layers: Collection[str]) -> None:
             own.output[0] = node.input[0] = f"{own.name}_float"
             nodes.append(own)
         nodes.append(node)
-    read = {name for node in nodes for name in node.input} | {out.name for out in graph.output}
-    kept = [node for node in nodes if not read.isdisjoint(node.output)]
-    del graph.node[:]
-    graph.node.extend(kept)
+    set_nodes(graph, nodes)
 
 
 def _input_channels(node: Any, weight: tuple[int, ...]) -> int:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from artifact.records import Quantization
+from artifact.records import Quantization, Rewrite
 from core.preprocess import Pixels
 from export.quantization.probe import Activation, probe_batches, run_probe
 from export.quantization.qdq import DEQUANTIZE
@@ -27,6 +28,7 @@ class GraphCandidate(NamedTuple):
     model: Any  # ONNX ModelProto
     fp32_layers: tuple[str, ...] = ()  # names of nodes left in float32, the most sensitive first
     quantization: Quantization | None = None  # of an int8 graph
+    rewrites: Mapping[Rewrite, int] = MappingProxyType({})  # nodes that each replaced
 
 
 def counts(layers: int, *, above: int = 0) -> Iterator[int]:

@@ -116,7 +116,7 @@ def first(*args: Any, **options: Any) -> tuple[GraphCandidate, Quantization]:
 def test_the_ruined_layer_alone_is_left_in_float32(pixels: Pixels) -> None:
     model = small(ruined=True)
     ruined = layer(prepare(model), "Conv", 1)
-    (graph, fp32_layers, _), made = first(model, pixels, None, LIMITS)
+    (graph, fp32_layers, *_), made = first(model, pixels, None, LIMITS)
     assert made.top1[made.calibration] < 0.95  # what all layers in int8 would be
     assert fp32_layers == (ruined,)
     constants = {tensor.name for tensor in graph.graph.initializer}

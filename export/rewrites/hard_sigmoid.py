@@ -1,0 +1,78 @@
+"""Computes HardSigmoid, and with it HardSwish, of an int8 graph in integers.
+
+Runtimes without an int8 kernel for it dequantize, compute in float32 and quantize again.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+
+from export.rewrites.unread import set_nodes
+
+_LEVEL = 127  # of the constant: the largest that both uint8 and int8 have
+
+
+def add_in_integers(model: Any) -> int:
+    """Replaces each int8 HardSigmoid by an int8 Add, in place; returns how many.
+
+    HardSigmoid is alpha * x + beta, clipped to 0 and 1. The levels of x stand for alpha * x if they
+    are read with alpha times their scale. Levels that stand for 0 to at most 1 clip the sum, as
+    they saturate. So only ties are rounded otherwise, to an adjacent level.
+
+    Args:
+        model: ONNX ``ModelProto`` in QDQ form. A HardSigmoid whose result has levels above 1 or
+            below 0, or that reads or makes float32, stays as it is.
+    """
+    from onnx.helper import get_attribute_value, make_node
+    from onnx.numpy_helper import from_array, to_array
+
+    graph = model.graph
+    constants = {tensor.name: to_array(tensor) for tensor in graph.initializer}
+    makers = {name: node for node in graph.node for name in node.output}
+    readers = defaultdict(list)
+    for node in graph.node:
+        for name in node.input:
+            readers[name].append(node)
+
+    def clips(node: Any) -> bool:
+        rounds = readers[node.output[0]]
+        if [reader.op_type for reader in rounds] != ["QuantizeLinear"]:
+            return False
+        scale, zero = (constants[name] for name in rounds[0].input[1:])
+        return bool(zero.dtype == np.uint8 and zero == 0 and 255 * scale <= 1 + 1e-6)
+
+    nodes, replaced = [], 0
+    for node in graph.node:
+        restores = makers.get(node.input[0])
+        if (
+            node.op_type != "HardSigmoid"
+            or restores is None
+            or restores.op_type != "DequantizeLinear"
+            or not clips(node)
+        ):
+            nodes.append(node)
+            continue
+        values = {each.name: get_attribute_value(each) for each in node.attribute}
+        alpha, beta = values.get("alpha", 0.2), values.get("beta", 0.5)
+        levels, scale, zero = restores.input
+        constant = {
+            "slope": np.float32(alpha * constants[scale]),
+            "shift": np.array([_LEVEL], np.uint8),
+            "shift_scale": np.float32(beta / _LEVEL),
+            "shift_zero": np.uint8(0),
+        }
+        slope, *shift = (f"{node.name}/{name}" for name in constant)
+        for name, value in zip((slope, *shift), constant.values(), strict=True):
+            graph.initializer.append(from_array(np.array(value), name))
+        terms = [f"{node.name}/{name}" for name in ("sloped", "shift_real")]
+        nodes += [
+            make_node("DequantizeLinear", [levels, slope, zero], terms[:1], name=terms[0]),
+            make_node("DequantizeLinear", shift, terms[1:], name=terms[1]),
+            make_node("Add", terms, node.output, name=node.name),
+        ]
+        replaced += 1
+    set_nodes(graph, nodes)
+    return replaced
