@@ -5,7 +5,8 @@ from __future__ import annotations
 import shlex
 import sys
 from dataclasses import dataclass, field, fields
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
@@ -13,15 +14,18 @@ from rich.console import Console
 from core import cli
 from core.names import canonical_name
 from training.checkpoint import load_checkpoint, run_folder
+from training.cross_validation import cross_validate
 from training.data import ImageData
 from training.datasets import DATASETS, data_name, load_data
 from training.fit import fit
+from training.folds import runs_of
 from training.look import look
 from training.options import FolderOptions
 from training.recipe import Recipe
 from training.recipes import default_recipe, find_recipe
 from training.records import MONITORS
-from training.run import PartialRun
+from training.run import PartialRun, read_plan
+from training.summary.folds import in_words
 from training.trainer import Accelerators, is_first_process
 
 _DATA = (
@@ -68,7 +72,11 @@ def _parse() -> tuple[Train, ImageData | None]:
     name = start.recipe_name
     recipe: Recipe | None = None
     if start.resume and start.model and data:
-        saved = PartialRun(run_folder(start.model, data.name)).saved_plan()
+        first, *more = runs_of(_options(start))
+        name_of_run = data.name + first.suffix if more else data.name
+        partial = PartialRun(run_folder(start.model, name_of_run))
+        # Of several folds, the first may be finished.
+        saved = read_plan(partial.standing) if more and partial.standing else partial.saved_plan()
         if name in (None, saved["recipe_name"]):
             name, recipe = saved["recipe_name"], Recipe(**saved["recipe"])
     if name is None:
@@ -81,9 +89,10 @@ def _parse() -> tuple[Train, ImageData | None]:
 
 def _load(start: _Start) -> ImageData:
     """Loads the data and checks every file, unless a run of the same name is in the way."""
-    if start.model and is_first_process() and not (start.resume or start.fresh):
-        PartialRun(run_folder(start.model, data_name(start.data))).check_free()
     options, console = _options(start), _notes()
+    if start.model and is_first_process() and not (start.resume or start.fresh):
+        for each in runs_of(options):
+            PartialRun(run_folder(start.model, data_name(start.data) + each.suffix)).check_free()
     return look(load_data(start.data, options, console), options, console)
 
 
@@ -106,38 +115,50 @@ def main() -> None:
     """Trains, then prints the network's accuracy and the checkpoint's path."""
     args, data = _parse()
     assert data is not None
+    options = _options(args)
+    several = len(runs_of(options)) > 1
     tested = f"{len(data.test):,} to test on, " if data.test else ""
+    parts = f"{len(data.train):,} images to learn from, {len(data.val):,} held out"
+    if several:
+        parts = f"{len(data.train) + len(data.val):,} images in {options.folds} folds"
     notes = _notes()
     for line in (
         *data.scan.lines(),
-        f"{canonical_name(args.model)} on {data.name}: {len(data.train):,} images to learn from, "
-        f"{len(data.val):,} held out, {tested}{len(data.labels)} classes, recipe "
-        f"{args.recipe_name}",
+        f"{canonical_name(args.model)} on {data.name}: {parts}, {tested}{len(data.labels)} "
+        f"classes, recipe {args.recipe_name}",
     ):
         notes.print(line, soft_wrap=True, markup=False)  # [a] in a name is not markup
-    path = fit(
-        args.model,
-        data,
-        args.recipe,
-        recipe_name=args.recipe_name,
-        command=f"{cli.program('training')} {shlex.join(_without_restarts(sys.argv[1:]))}",
-        machine=args.machine,
-        resume=args.resume,
-        fresh=args.fresh,
-        options=_options(args),
-    )
-    if not is_first_process():
+    command = f"{cli.program('training')} {shlex.join(_without_restarts(sys.argv[1:]))}"
+    common: dict[str, Any] = {
+        "recipe_name": args.recipe_name,
+        "command": command,
+        "machine": args.machine,
+        "resume": args.resume,
+        "fresh": args.fresh,
+        "options": options,
+    }
+    if several:
+        summary, spread = cross_validate(args.model, data, args.recipe, **common)
+        print(f"mean and standard deviation of {args.folds} folds: {in_words(spread)}")
+        print(summary)
         return
+    path = fit(args.model, data, args.recipe, **common)
+    if is_first_process():
+        _print_result(path, args.recipe)
+
+
+def _print_result(path: Path, recipe: Recipe) -> None:
+    """Prints the figures of a finished run, and the path of its checkpoint."""
     checkpoint = load_checkpoint(path)
     metrics = checkpoint.metrics
     test = ""
     if "test_top1" in metrics:
         test = f", test top-1 {metrics['test_top1']:.1%} on {metrics['test_images']:,}"
-    chosen = args.recipe.chosen_by
+    chosen = recipe.chosen_by
     kept = f", the best by {MONITORS[chosen].name}" if chosen else ""
     top5 = f"top-5 {metrics['top5']:.1%}, " if "top5" in metrics else ""
     print(
-        f"epoch {len(checkpoint.history)}/{args.recipe.epochs}{kept}: loss "
+        f"epoch {len(checkpoint.history)}/{recipe.epochs}{kept}: loss "
         f"{metrics['loss']:.3f}, held-out top-1 {metrics['top1']:.1%} on "
         f"{metrics['images']:,} images, {top5}macro-F1 {metrics['macro_f1']:.1%}, balanced "
         f"accuracy {metrics['balanced_accuracy']:.1%}{test}"

@@ -355,11 +355,14 @@ def load_data(
     """
     name = data_name(data)
     if data in DATASETS:
-        if options and (options.test_fraction or options.group_by is not None):
+        splits = (options.group_by, options.folds, options.fold) if options else ()
+        if options and (options.test_fraction or any(value is not None for value in splits)):
             raise UserError(
-                f"{data} has parts of its own; --test-fraction and --group-by are for folders"
+                f"{data} has parts of its own; --test-fraction, --group-by and --folds are for "
+                "folders"
             )
         return load_named(data, options)
+    name += options.suffix if options else ""
     images = read_folder(find_folder(data, DATASETS), name=name, options=options, console=console)
     return replace(images, folder=data)
 

@@ -29,7 +29,7 @@ from training.checkpoint import (
     run_folder,
 )
 from training.data import ImageData, Sample, labels_of
-from training.identity import digests_of, image_list
+from training.identity import image_list, part_digests
 from training.loader import Loaders, Report, plain_batches, read
 from training.look import look
 from training.module import ClassifierModule
@@ -98,7 +98,7 @@ def fit(
     model = canonical_name(model)
     partial = PartialRun(run_folder(model, data.name))
     plan = make_plan(model, data, recipe_name, recipe)
-    digests = {part: digests_of(samples, data.digests) for part, samples in data.parts.items()}
+    digests = part_digests(data)
     images = image_list(data, digests)
     with partial.alone() if is_first_process() else nullcontext():
         if resume:

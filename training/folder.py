@@ -14,6 +14,7 @@ from rich.console import Console
 from core.errors import UserError, closest
 from report.format import plural
 from training.data import ImageData, Sample
+from training.folds import check_folds, one_fold
 from training.grouping import check_apart, hold_out_groups, names_of_groups
 from training.identity import HELD_OUT, digests_of, hold_out
 from training.labels_file import labelled_files
@@ -85,7 +86,8 @@ def read_folder(
     (:func:`training.splits.find_parts`), or images named in a CSV file. Images are found at any
     depth, also through links. If there is no validation part, a fifth of each class is held out
     (:func:`training.identity.hold_out`), after a test part if one is asked for; whole groups if
-    there are any (:func:`training.grouping.hold_out_groups`). Only then the files are read here,
+    there are any (:func:`training.grouping.hold_out_groups`); or one of several folds
+    (:func:`training.folds.one_fold`). Only then the files are read here,
     otherwise by :func:`training.look.look`.
 
     Raises:
@@ -94,6 +96,7 @@ def read_folder(
             :func:`look`.
     """
     options = options or FolderOptions()
+    check_folds(options)
     scan = Scan()
     classes = find_classes(folder, options, scan)
     labels = _same_labels(folder, classes, scan)
@@ -118,16 +121,25 @@ def read_folder(
         }
         check_apart(names, options.group_by)
     for part, share in splits.items():
-        if options.group_by is None:
-            train, held_out = hold_out(data.train, data.digests, share)
+        before = data.train
+        if part == "val" and options.folds is not None:
+            data = one_fold(data, folder, options)
         else:
-            groups = names_of_groups(data.train, folder, options.group_by)
-            train, held_out = hold_out_groups(data.train, data.digests, groups, labels, share)
-            data.scan.note(
-                f"{folder}: {plural(len(set(groups)), 'group')} by {options.group_by}, of which "
-                f"{len({*names_of_groups(held_out, folder, options.group_by)})} are for {part}"
+            if options.group_by is None:
+                train, held_out = hold_out(before, data.digests, share)
+            else:
+                groups = names_of_groups(before, folder, options.group_by)
+                train, held_out = hold_out_groups(before, data.digests, groups, labels, share)
+            data = replace(data, **{"train": train, part: held_out})  # type: ignore[arg-type]
+        if options.group_by is not None:
+            everything, held = (
+                len({*names_of_groups(samples, folder, options.group_by)})
+                for samples in (before, data.parts[part])
             )
-        data = replace(data, **{"train": train, part: held_out})  # type: ignore[arg-type]
+            data.scan.note(
+                f"{folder}: {plural(everything, 'group')} by {options.group_by}, of which {held} "
+                f"are for {part}"
+            )
     if splits:
         _check_both(folder, data, options)
     return data
@@ -139,7 +151,8 @@ def _splits(
     """Returns the parts to be taken from the training images, in order, with their shares.
 
     Raises:
-        UserError: a test part is asked for and there is one, or its share is not in (0, 0.5].
+        UserError: a test part is asked for and there is one, or its share is not in (0, 0.5]; or
+            folds are asked for and there is a validation part.
     """
     splits = {}
     if fraction := options.test_fraction:
@@ -155,6 +168,11 @@ def _splits(
         splits["test"] = fraction
     if "val" not in parts:
         splits["val"] = HELD_OUT
+    elif options.folds is not None:
+        raise UserError(
+            f"--folds {options.folds}: {folder} has a validation folder already, with "
+            f"{len(parts['val']):,} images; move them to the training folder, or leave it out"
+        )
     return splits
 
 

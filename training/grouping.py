@@ -95,7 +95,7 @@ def hold_out_groups(
         UserError: no group of a class can be held out without leaving none to learn from.
     """
     digests, labels = digests_of(samples, known), labels_of(samples).tolist()
-    groups = _joined(names, digests)
+    groups = joined_groups(names, [digest.hex() for digest in digests])
     images = [Counter[int]() for _ in range(max(groups) + 1)]  # of each class, for each group
     keys: dict[int, bytes] = {}
     for group, digest, label in zip(groups, digests, labels, strict=True):
@@ -139,13 +139,13 @@ def hold_out_groups(
     return parts
 
 
-def _joined(names: Sequence[str], digests: Sequence[bytes]) -> list[int]:
+def joined_groups(names: Sequence[str], digests: Sequence[str]) -> list[int]:
     """Returns the number of each image's group, after those with a common image became one."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
     _, rows = np.unique(names, return_inverse=True)
-    _, columns = np.unique([digest.hex() for digest in digests], return_inverse=True)
+    _, columns = np.unique(digests, return_inverse=True)
     shape = (int(rows.max()) + 1, int(columns.max()) + 1)
     has = coo_array((np.ones(len(rows)), (rows, columns)), shape=shape).tocsr()
     _, joined = connected_components(has @ has.T, directed=False)

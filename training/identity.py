@@ -44,6 +44,11 @@ def digests_of(samples: Iterable[Sample], known: Digests) -> list[bytes]:
     ]
 
 
+def part_digests(data: ImageData) -> dict[str, list[bytes]]:
+    """Returns the digest of each sample of each part."""
+    return {part: digests_of(samples, data.digests) for part, samples in data.parts.items()}
+
+
 def hold_out(
     samples: Sequence[Sample], known: Digests, share: float = HELD_OUT
 ) -> tuple[list[Sample], list[Sample]]:

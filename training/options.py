@@ -31,6 +31,16 @@ class FolderOptions(FolderLayout):
     test_fraction: float = 0.0
     """Fraction of each class to hold out as test images, used once, for the final figures, if DATA
     has no test folder; 0 for none."""
+    folds: int | None = None
+    """k-fold cross-validation: split DATA into so many parts and train as many networks, each of
+    which holds one part out; writes their mean and spread."""
+    fold: int | None = None
+    """With --folds: the part to hold out, from 1; None: each in turn."""
     group_by: str | None = None
     """Regular expression that is searched in the path of each image in DATA; its first group names
     what belongs together, such as '(patient\\d+)'. All images of a group are in the same part."""
+
+    @property
+    def suffix(self) -> str:
+        """Returns what is added to the name of the data for a run that holds out one fold."""
+        return "" if self.fold is None else f"-fold{self.fold}of{self.folds}"

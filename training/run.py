@@ -102,70 +102,31 @@ class PartialRun:
         if not self.last.exists():
             shutil.rmtree(self.folder, ignore_errors=True)
 
+    @property
+    def standing(self) -> Path | None:
+        """Returns the folder of the unfinished run if there is one, else of the finished one."""
+        folders = (self.folder, self._run)
+        return next((folder for folder in folders if (folder / RUN_PLAN).exists()), None)
+
     def saved_plan(self) -> dict[str, Any]:
         """Returns the plan of the unfinished run.
 
         Raises:
             UserError: there is no unfinished run, or its plan is damaged.
         """
-        if not (self.folder / RUN_PLAN).exists():
-            finished = self._run.exists()
-            state = (
-                "is finished; --fresh starts anew"
-                if finished
-                else "was not started; leave out --resume"
-            )
-            raise UserError(f"nothing to resume in {self.folder}: the run {state}")
-        try:
-            plan = json.loads((self.folder / RUN_PLAN).read_bytes())
-        except ValueError as error:
-            raise _damaged(self.folder / RUN_PLAN, f"no JSON: {first_line(error)}") from error
-        if not isinstance(plan, dict):
-            raise _damaged(self.folder / RUN_PLAN, "not an object")
-        for name, kind in _KINDS.items():
-            if not isinstance(plan.get(name), kind):
-                raise _damaged(self.folder / RUN_PLAN, f"{name} is {plan.get(name)!r}")
-        if not all(isinstance(label, str) for label in plan["labels"]):
-            raise _damaged(self.folder / RUN_PLAN, f"labels are {plan['labels']}")
-        try:
-            recipe = Recipe(**plan["recipe"])
-        except TypeError as error:
-            raise _damaged(self.folder / RUN_PLAN, first_line(error)) from error
-        # Fields that the version which wrote the plan did not have are at their defaults.
-        return plan | {"recipe": asdict(recipe)}
+        return read_plan(self._unfinished())
 
     def check_same(self, plan: dict[str, Any], images: bytes) -> None:
-        """Raises UserError if the unfinished run has another plan or other images.
+        """Raises UserError if there is no unfinished run, or :func:`check_same` refuses it."""
+        check_same(self._unfinished(), plan, images)
 
-        Args:
-            plan: from :func:`make_plan`.
-            images: from :func:`training.identity.image_list`.
-        """
-        saved = {"images": None, **_flat(self.saved_plan())}  # not stored by earlier versions
-        list_file = self.folder / IMAGE_LIST
-        if not list_file.exists():
-            raise UserError(
-                f"{self.folder} does not say which images it was started with, as an earlier "
-                "version wrote it; --fresh starts anew"
-            )
-        asked = _flat(json.loads(json.dumps(plan)))
-        differing = [
-            f"{key} was {saved.get(key)!r}, is {asked.get(key)!r}"
-            for key in sorted(saved.keys() | asked.keys())
-            if saved.get(key) != asked.get(key) and key not in ("labels", "images")
-        ]
-        if saved["labels"] != asked["labels"]:
-            differing.append(_relabelled(saved["labels"], asked["labels"]))
-        else:
-            try:
-                differing += changes(list_file.read_bytes(), images, count=saved["images"])
-            except ValueError as error:
-                raise _damaged(list_file, first_line(error)) from error
-        if differing:
-            raise UserError(
-                f"{self.folder} cannot be resumed as something else: {'; '.join(differing)}; "
-                "go back to what it was, or --fresh starts anew"
-            )
+    def _unfinished(self) -> Path:
+        if self.standing == self.folder:
+            return self.folder
+        state = "is finished; --fresh starts anew"
+        if self.standing is None:
+            state = "was not started; leave out --resume"
+        raise UserError(f"nothing to resume in {self.folder}: the run {state}")
 
     def save_final(
         self, metrics: Mapping[str, float] | None = None, *, temperature: float = 1.0
@@ -245,6 +206,63 @@ def make_plan(model: str, data: ImageData, recipe_name: str, recipe: Recipe) -> 
         "recipe_name": recipe_name,
         "recipe": asdict(recipe),
     }
+
+
+def read_plan(folder: Path) -> dict[str, Any]:
+    """Returns the plan of the run in ``folder``; raises UserError if it is damaged."""
+    file = folder / RUN_PLAN
+    try:
+        plan = json.loads(file.read_bytes())
+    except ValueError as error:
+        raise _damaged(file, f"no JSON: {first_line(error)}") from error
+    if not isinstance(plan, dict):
+        raise _damaged(file, "not an object")
+    for name, kind in _KINDS.items():
+        if not isinstance(plan.get(name), kind):
+            raise _damaged(file, f"{name} is {plan.get(name)!r}")
+    if not all(isinstance(label, str) for label in plan["labels"]):
+        raise _damaged(file, f"labels are {plan['labels']}")
+    try:
+        recipe = Recipe(**plan["recipe"])
+    except TypeError as error:
+        raise _damaged(file, first_line(error)) from error
+    # Fields that the version which wrote the plan did not have are at their defaults.
+    return plan | {"recipe": asdict(recipe)}
+
+
+def check_same(folder: Path, plan: dict[str, Any], images: bytes) -> None:
+    """Raises UserError if the run in ``folder`` has another plan or other images.
+
+    Args:
+        folder: folder of an unfinished or a finished run.
+        plan: from :func:`make_plan`.
+        images: from :func:`training.identity.image_list`.
+    """
+    saved = {"images": None, **_flat(read_plan(folder))}  # not stored by earlier versions
+    list_file = folder / IMAGE_LIST
+    if not list_file.exists():
+        raise UserError(
+            f"{folder} does not say which images it was started with, as an earlier "
+            "version wrote it; --fresh starts anew"
+        )
+    asked = _flat(json.loads(json.dumps(plan)))
+    differing = [
+        f"{key} was {saved.get(key)!r}, is {asked.get(key)!r}"
+        for key in sorted(saved.keys() | asked.keys())
+        if saved.get(key) != asked.get(key) and key not in ("labels", "images")
+    ]
+    if saved["labels"] != asked["labels"]:
+        differing.append(_relabelled(saved["labels"], asked["labels"]))
+    else:
+        try:
+            differing += changes(list_file.read_bytes(), images, count=saved["images"])
+        except ValueError as error:
+            raise _damaged(list_file, first_line(error)) from error
+    if differing:
+        raise UserError(
+            f"{folder} cannot be resumed as something else: {'; '.join(differing)}; "
+            "go back to what it was, or --fresh starts anew"
+        )
 
 
 def _damaged(file: Path, why: str) -> UserError:

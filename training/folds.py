@@ -1,0 +1,106 @@
+"""The parts of k-fold cross-validation, each of which is held out by one run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from core.errors import UserError
+from training.data import ImageData, Sample, labels_of
+from training.grouping import joined_groups, names_of_groups
+from training.identity import Digests, digests_of
+from training.options import FolderOptions
+from training.scan import some
+
+
+def check_folds(options: FolderOptions) -> None:
+    """Raises UserError if the number of parts is below 2, or the part is none of them."""
+    folds, fold = options.folds, options.fold
+    if folds is None:
+        if fold is not None:
+            raise UserError(f"--fold {fold}: of how many parts? add --folds")
+        return
+    if folds < 2:
+        raise UserError(f"--folds {folds}: it must be at least 2")
+    if fold is not None and not 1 <= fold <= folds:
+        raise UserError(f"--fold {fold}: it must be from 1 to {folds}")
+
+
+def runs_of(options: FolderOptions) -> list[FolderOptions]:
+    """Returns the options of each run: one for each fold if all are asked for, else ``options``."""
+    if options.folds is None or options.fold is not None:
+        return [options]
+    return [replace(options, fold=fold) for fold in range(1, options.folds + 1)]
+
+
+def one_fold(data: ImageData, folder: Path, options: FolderOptions) -> ImageData:
+    """Returns ``data`` with the part of ``options`` held out of its training and held-out images.
+
+    Args:
+        data: the data set, with the digests of its files.
+        folder: the user's folder.
+        options: number of parts, the part to hold out, and how groups are named.
+
+    Raises:
+        UserError: a class with fewer images, or of groups, than there are parts.
+    """
+    assert options.folds is not None
+    samples = sorted([*data.train, *data.val], key=lambda sample: (sample[1], str(sample[0])))
+    groups = None
+    if options.group_by is not None:
+        groups = names_of_groups(samples, folder, options.group_by)
+    held = _parts(samples, data.digests, groups, data.labels, options.folds) == (options.fold or 1)
+    pairs = list(zip(samples, held, strict=True))
+    return replace(
+        data,
+        train=[sample for sample, out in pairs if not out],
+        val=[sample for sample, out in pairs if out],
+    )
+
+
+def _parts(
+    samples: Sequence[Sample],
+    known: Digests,
+    names: Sequence[str] | None,
+    classes: Sequence[str],
+    folds: int,
+) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Returns int64 (N,): the part of each sample, from 1, with about as many of each class.
+
+    They follow from the images' contents, not their names. Equal images are in the same part, as
+    are those of a group.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    digests = [digest.hex() for digest in digests_of(samples, known)]
+    labels = labels_of(samples)
+    # A unit is what stays together, numbered by its smallest digest.
+    belongs = digests if names is None else joined_groups(names, digests)
+    smallest: dict[object, str] = {}
+    for unit, digest in zip(belongs, digests, strict=True):
+        smallest[unit] = min(digest, smallest.get(unit, digest))
+    _, units = np.unique([smallest[unit] for unit in belongs], return_inverse=True)
+    few = [
+        label
+        for index, label in enumerate(classes)
+        if len(np.unique(units[labels == index])) < folds
+    ]
+    if few:
+        what = "different images" if names is None else "groups"
+        raise UserError(
+            f"--folds {folds}: {some(few)} {'has' if len(few) == 1 else 'have'} fewer {what} than "
+            "that; use fewer folds, add images or remove the class"
+        )
+    if names is None:
+        _, first = np.unique(units, return_index=True)  # a sample of each unit
+        chosen = [held for _, held in StratifiedKFold(folds).split(first, labels[first])]
+    else:
+        split = StratifiedGroupKFold(folds).split(units, labels, units)
+        chosen = [units[held] for _, held in split]
+    parts = np.zeros(len(samples), dtype=np.int64)
+    for number, held in enumerate(chosen, start=1):
+        parts[np.isin(units, held)] = number
+    return parts
