@@ -91,7 +91,9 @@ def in_words(error: BaseException) -> str:
     if isinstance(error, UserError):
         return str(error)
     kind, first = type(error).__name__, first_line(error)
-    return kind if first == kind else f"{kind}: {first}"
+    if first == kind or isinstance(error, AssertionError):  # whose name says no more than "error"
+        return first
+    return f"{kind}: {first}"
 
 
 def is_of_library(error: BaseException) -> bool:

@@ -95,7 +95,8 @@ class Run:
         return int(any(outcome.failed for outcome in outcomes))
 
     def _check(self) -> None:
-        """Raises UserError if flags for weights from other software contradict other flags."""
+        """Raises UserError if flags for weights from other software are wrong, or contradict."""
+        self.elsewhere.check()
         kinds = ("checkpoint", "onnx", "program")
         files = [f"--{kind}" for kind in kinds if getattr(self.elsewhere, kind)]
         if len(files) > 1:

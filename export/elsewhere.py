@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from core.errors import UserError
 from core.image_size import size_text
-from core.preprocess import CropMode, Interpolation
+from core.preprocess import CHANNELS, CropMode, Interpolation
 from core.size_flag import SizeFlag
+from export.class_names import IMAGENET, class_names
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,6 +51,26 @@ class Elsewhere:
     def file(self) -> Path | None:
         """Returns the file of weights or the graph; None if neither is given."""
         return self.checkpoint or self.onnx or self.program
+
+    def check(self) -> None:
+        """Checks what needs neither torch nor the file, so that a mistake is told at once.
+
+        Raises:
+            UserError: channels, mean or standard deviation out of range, or no file of labels.
+        """
+        if self.channels not in (None, 1, 2, 3, 4):
+            raise UserError(f"--channels {self.channels}: {CHANNELS}")
+        for name, values in (("mean", self.mean or ()), ("std", self.std or ())):
+            low, high = min(values, default=1), max(values, default=1)
+            if not (low >= 0 and high <= 1) or (name == "std" and low == 0):
+                least = "be above 0 and at most 1" if name == "std" else "be from 0 to 1"
+                remedy = "; divide by 255 what is of pixels in 0..255" if high > 1 else ""
+                given = " ".join(f"{each:.4g}" for each in values)
+                raise UserError(
+                    f"--{name} {given}: each must {least}, for pixels in [0, 1]{remedy}"
+                )
+        if self.labels not in (None, IMAGENET):
+            class_names(self.labels)
 
     @property
     def flags(self) -> tuple[str, ...]:

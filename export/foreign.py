@@ -15,7 +15,7 @@ from core.errors import UserError
 from core.files import sha256
 from core.image_size import Size, sides, size_of, size_text
 from core.names import canonical_name
-from core.preprocess import CHANNELS, Preprocess
+from core.preprocess import Preprocess
 from export.class_names import IMAGENET, class_names, distinct
 from export.elsewhere import Elsewhere
 from export.foreign_form import foreign_form, known_form
@@ -61,8 +61,7 @@ def load_foreign(model: str, data: str | None, elsewhere: Elsewhere) -> Network:
     Raises:
         UserError: the file cannot be read or does not fit, or required information is missing.
     """
-    if elsewhere.channels not in (None, 1, 2, 3, 4):
-        raise UserError(f"--channels {elsewhere.channels}: {CHANNELS}")
+    elsewhere.check()
     if elsewhere.checkpoint is None:
         return _load_whole(model, data, elsewhere)
     find_model(model)

@@ -96,14 +96,6 @@ def _given_form(elsewhere: Elsewhere, channels: int) -> dict[str, Any]:
                 f"give one, or {channels}"
             )
         given[name] *= channels // len(given[name])
-        low, high = min(given[name]), max(given[name])
-        if not (low >= 0 and high <= 1) or (name == "std" and low == 0):
-            least = "be above 0 and at most 1" if name == "std" else "be from 0 to 1"
-            remedy = "; divide by 255 what is of pixels in 0..255" if high > 1 else ""
-            raise UserError(
-                f"--{name} {_text(name, given[name])}: each must {least}, for pixels in [0, 1]"
-                f"{remedy}"
-            )
     return given
 
 

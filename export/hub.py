@@ -131,7 +131,7 @@ def _config(path: Path, repo: str) -> dict[str, Any]:
     built = [
         f"{name}={value!r}"
         for name, value in arguments.items()
-        if name not in _IDLE and value is not None and (name, value) != ("in_chans", 3)
+        if not (name in _IDLE or value is None or (name == "in_chans" and value in range(1, 5)))
     ]
     if built:
         raise UserError(

@@ -16,12 +16,18 @@ if TYPE_CHECKING:
     from export.build import Outcome
 
 _SHOWN = 8  # of a long list of names
+_RANDOM = (
+    "Random weights: the logits of all classes lie close together, so in int8 the first one often "
+    "is another one. That says little of the network with weights that are trained."
+)
 
 
 def outcome_table(networks: Iterable[tuple[str, Sequence[Outcome]]]) -> Table:
     """Returns a table with a row for each target: the artifact built, or the reason why not."""
     table = _table("network", "artifact")
     for name, outcomes in networks:
+        if any(outcome.artifact and _says_little(outcome.artifact) for outcome in outcomes):
+            table.caption = _RANDOM
         said: dict[str | None, str] = {}  # reason to the target it was first given for
         for index, outcome in enumerate(outcomes):
             first = said.setdefault(outcome.reason, outcome.target)
@@ -130,6 +136,10 @@ def _cells(artifact: Artifact) -> tuple[str, ...]:
         f"{parity.top1_agreement:.1%}" if parity else "-",
         _state(artifact),
     )
+
+
+def _says_little(artifact: Artifact) -> bool:
+    return artifact.weights == "random" and artifact.precision == "int8"
 
 
 def _state(artifact: Artifact) -> str:

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterator
 from itertools import takewhile
 
+from core import cli
 from core.errors import UserError
 from core.lazy import resolve
 from models.registry import TIMM, TORCHVISION, list_models
@@ -22,7 +23,7 @@ def closest_network(model: str, saved: SavedWeights, place: Place) -> str:
 
     Where all keys and shapes are those of ``model``, no other is tried.
 
-    Keys and shapes are compared on the meta device, in about a second for ten networks. Of timm,
+    Keys and shapes are compared on the meta device, which takes seconds and is announced. Of timm,
     those networks are tried that a table says are similar, and those whose names are close to
     ``model``, to hints in the file, or to the file's name.
 
@@ -36,6 +37,8 @@ def closest_network(model: str, saved: SavedWeights, place: Place) -> str:
         return "apart from that they are of this network: save them as its state_dict() has them"
     if likeness > share:
         best, share = model, likeness
+    words = f"note: looking for a network that {saved.path} fits, which takes some seconds"
+    cli.notes().print(words, soft_wrap=True, markup=False)
     for name in _candidates(model, saved, place):
         try:
             likeness = _likeness(name, saved, place)

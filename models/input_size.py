@@ -5,12 +5,14 @@ It runs on torch's meta device, which computes only shapes: at most a second, an
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cache
 
 import torch
 from torch import nn
 
+from core import cli
 from core.errors import UserError, in_words
 from core.image_size import Size, in_full, sides
 from models.registry import build_model, find_model
@@ -27,7 +29,7 @@ def check_input_size(
     resized: bool = False,
     channels: int = 3,
 ) -> None:
-    """Checks that network ``name`` accepts images of all ``sizes``.
+    """Checks that network ``name`` accepts images of all ``sizes``; notes if it drops their border.
 
     Args:
         name: registry name.
@@ -43,15 +45,16 @@ def check_input_size(
     network = _on_meta(name, classes, channels=channels)
     for size in sizes:
         if resized and find_model(name).resized is not None:
-            if refusal := _refusal(
-                _on_meta(name, classes, size, channels).eval(), size, classes, 1, channels
-            ):
+            built = _on_meta(name, classes, size, channels).eval()
+            if refusal := _refusal(built, size, classes, 1, channels):
                 raise UserError(f"{name} cannot take {in_full(size)} images: {refusal}")
+            _note_dropped(name, built, size, channels)
             continue
         if refusal := _refusal(network.eval(), size, classes, 1, channels):
             accepted = _sizes(name, network, classes, channels)
             why = accepted if isinstance(size, int) else f"{refusal}; of square ones, {accepted}"
             raise UserError(f"{name} cannot take {in_full(size)} images: {why}")
+        _note_dropped(name, network, size, channels)
         if batch is None or not (refusal := _refusal(network.train(), size, classes, batch)):
             continue
         if batch == 1 and not _refusal(network, size, classes, 2):
@@ -90,6 +93,44 @@ def _refusal(
     if shape == (images, classes):
         return None
     return f"it has no classifier, as it gives {shape} and not logits {(images, classes)}"
+
+
+def _note_dropped(name: str, network: nn.Module, size: Size, channels: int) -> None:
+    """Prints a line if rows or columns of images are dropped, as they do not fill a patch."""
+    if words := dropped_border(network, size, channels):
+        cli.notes().print(f"note: {name}: {words}", soft_wrap=True, markup=False)
+
+
+def dropped_border(network: nn.Module, size: Size, channels: int = 3) -> str:
+    """Returns in words which rows and columns a network of patches drops; empty if none.
+
+    Such networks begin with a convolution whose stride is its kernel, as in ViT and ConvNeXt. Some
+    pad the images before it, so its own input is looked at.
+
+    Args:
+        network: float32 (N, C, H, W) -> logits, on the meta device.
+        size: of the images, in pixels; one that it accepts.
+        channels: of the images.
+    """
+    layers = (layer for layer in network.modules() if isinstance(layer, nn.Conv2d))
+    stem = next(layers, None)
+    if stem is None or stem.kernel_size != stem.stride or stem.padding != (0, 0):
+        return ""
+    found: list[torch.Size] = []
+    hook = stem.register_forward_pre_hook(lambda _, inputs: found.append(inputs[0].shape[-2:]))
+    _refusal(network, size, 0, 1, channels)
+    hook.remove()
+    patches = list(zip(found[0], stem.kernel_size, strict=True))
+    rows, columns = (side % patch for side, patch in patches)
+    if not rows and not columns:
+        return ""
+    patch = "x".join(str(patch) for _, patch in patches)
+    below = "x".join(str(side // patch * patch) for side, patch in patches)
+    above = "x".join(str(math.ceil(side / patch) * patch) for side, patch in patches)
+    return (
+        f"patches of {patch} pixels do not fill {in_full(size)}: the last {rows} rows and "
+        f"{columns} columns are dropped; --size {below} or {above} drops none"
+    )
 
 
 def _sizes(name: str, network: nn.Module, classes: int, channels: int = 3) -> str:

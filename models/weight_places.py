@@ -15,6 +15,7 @@ from models.saved_weights import SavedWeights, Tensors
 
 _PROBES = (7, 11)  # numbers of classes; tensors whose shapes differ between them are the head
 _DRAWING = (torch.Tensor.normal_, torch.Tensor.uniform_)
+_INIT = "torch.nn.init"  # its functions call those without asking again
 _COUNTERS = (".total_ops", ".total_params")  # buffers that thop adds to a network
 
 
@@ -24,7 +25,10 @@ class _NoDrawing(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        return args[0] if func in _DRAWING else func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        if func in _DRAWING or getattr(func, "__module__", None) == _INIT:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 class Place(NamedTuple):

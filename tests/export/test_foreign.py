@@ -318,7 +318,7 @@ ASKED = {
     "labels": ({"labels": None}, "nothing names the 5 classes"),
     "count": ({"labels": "imagenet"}, r"1,000 names, but .* tells 5 classes.* one name a line"),
     "mean": ({"mean": (123.7, 116.3, 103.5)}, "divide by 255"),
-    "std": ({"std": (0.0,)}, r"--std 0 0 0: .* above 0 and at most 1, for pixels in \[0, 1\]$"),
+    "std": ({"std": (0.0,)}, r"--std 0: .* above 0 and at most 1, for pixels in \[0, 1\]$"),
     "two": ({"mean": (0.5, 0.5)}, "2 numbers"),
     "name": ({"name": "../pets"}, "--name '../pets'"),
     "taken": ({"name": "Digits"}, "name Digits is taken"),

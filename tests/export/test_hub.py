@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from artifact.artifact import Artifact
 from artifact.runtimes.base import load_runtime
 from core.errors import UserError
 from export.elsewhere import Elsewhere
+from export.foreign import load_foreign
 from export.hub import fetch, resolve_model
 
 CLASSES = ("cat", "dog", "eel")
@@ -94,6 +96,21 @@ def test_weights_come_with_network_preprocessing_and_classes(
     hub.clear()
     verified = command("export", "verify", str(artifact.path))
     assert "passed, against torch" in verified.stdout, verified.stderr
+
+
+def test_weights_may_be_of_other_channels(hub: dict[str, bytes]) -> None:
+    grey = timm.create_model(NAME, num_classes=len(CLASSES), in_chans=1)
+    hub["me/grey/model.safetensors"] = safetensors.torch.save(grey.state_dict())
+    hub["me/grey/config.json"] = config(model_args={"in_chans": 1})
+    given = Elsewhere(checkpoint=Path("hf://me/grey"))
+    with pytest.raises(UserError, match="give --mean --std, as in training"):
+        load_foreign(f"timm/{NAME}", None, given)
+    given = replace(given, mean=(0.5,), std=(0.5,))
+    assert load_foreign(f"timm/{NAME}", None, given).preprocess.channels == 1
+    hub["me/deep/model.safetensors"] = hub["me/grey/model.safetensors"]
+    hub["me/deep/config.json"] = config(model_args={"in_chans": 8})
+    with pytest.raises(UserError, match="is built with in_chans=8, which is not supported"):
+        fetch(Path("hf://me/deep"))
 
 
 REFUSED: dict[str, tuple[dict[str, bytes], str, str]] = {

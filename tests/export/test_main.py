@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ import pytest
 from artifact.artifact import Artifact
 from core.errors import UserError
 from export.__main__ import List, Run, Show, Verify
+from export.build import Outcome
+from export.table import outcome_table
 
 Copy = Callable[..., Path]
 
@@ -47,6 +50,13 @@ def test_the_list_is_readable_by_programs(
         assert (entry["metrics"] or {}).get("top1") == (
             artifact.metrics.top1 if artifact.metrics else None
         )
+
+
+def test_agreement_of_random_weights_is_explained(artifacts: dict[str, Artifact]) -> None:
+    int8 = artifacts["onnx-int8"]
+    for weights, said in (("trained", False), ("random", True)):
+        outcome = Outcome("onnx-int8", replace(int8, weights=weights))  # type: ignore[arg-type]
+        assert bool(outcome_table([("tiny", [outcome])]).caption) == said
 
 
 def test_show_says_what_it_is(

@@ -145,7 +145,10 @@ def test_a_network_of_another_dtype_is_no_other(
 
 
 def test_a_network_of_another_width_is_not_the_closest_to_itself(
-    weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    weights: Weights,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr("models.closest_network._candidates", lambda *_: ["mobilenet_v2"])
     wider = weights | {"conv5.0.weight": torch.zeros(1025, 192, 1, 1)}
@@ -154,6 +157,7 @@ def test_a_network_of_another_width_is_not_the_closest_to_itself(
     )
     with pytest.raises(UserError, match=reason + r"\); no other network here comes closer$"):
         fitted(wider, tmp_path)
+    assert "note: looking for a network" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

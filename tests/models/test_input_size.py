@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
 from subprocess import CompletedProcess
 
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 from core.errors import UserError
+from core.image_size import Size
 from models import registry
 from models.input_size import check_input_size
 
@@ -68,10 +70,36 @@ def test_networks_as_they_are(command: Callable[..., CompletedProcess[str]]) -> 
     with pytest.raises(UserError, match=r"vgg16 cannot take 64x31 .*; of square ones, at least 32"):
         check_input_size("vgg16", (64, 31))
     check_input_size("timm/vit_tiny_patch16_224", (32, 64), resized=True)
-    with pytest.raises(UserError, match=r"take 224x112 images: .* width! Expected 224 but got 112"):
+    with pytest.raises(
+        UserError, match=r"take 224x112 images: Wrong image width! Expected 224 but got 112"
+    ):
         check_input_size("torchvision/vit_b_16", (224, 112), resized=True)
     printed = command("models", "--input-sizes", "vgg16", "timm/vit_tiny_patch16_224").stdout
     assert printed == "vgg16: at least 32x32\ntimm/vit_tiny_patch16_224: exactly 224x224\n"
+
+
+@pytest.mark.parametrize(
+    ("padding", "size", "dropped"),
+    [
+        (0, (23, 16), "fill 23x16: the last 7 rows and 0 columns are .*; --size 16x16 or 24x16 "),
+        (0, (16, 17), "fill 16x17: the last 0 rows and 1 columns are .*; --size 16x16 or 16x24 "),
+        (0, 32, None),
+        (1, 23, None),  # as some networks pad their images
+    ],
+)
+def test_rows_that_fill_no_patch_are_told(
+    register: Callable[[nn.Module], None],
+    padding: int,
+    size: Size,
+    dropped: str | None,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    patches = nn.Sequential(nn.ZeroPad2d((0, padding) * 2), nn.Conv2d(3, 3, 8, stride=8))
+    register(nn.Sequential(patches, nn.AdaptiveAvgPool2d(1), nn.Flatten()))
+    check_input_size("made", size, classes=3)
+    told = capsys.readouterr().err
+    assert told.count("\n") == bool(dropped)
+    assert re.search(dropped or "^$", told)
 
 
 def test_a_network_without_a_classifier() -> None:

@@ -74,6 +74,24 @@ def test_only_the_command_that_is_asked_for_is_imported(tmp_path: Path) -> None:
     assert modules & {"torch", "bench", "serving", "training"} == set()
 
 
+@pytest.mark.parametrize(
+    ("flag", "value", "told"),
+    [
+        ("--mean", "123.7", "--mean 123.7: each must be from 0 to 1"),
+        ("--labels", "none.txt", "--labels none.txt: cannot be read"),
+        ("--channels", "5", "--channels 5: it must be 1 (grey)"),
+        ("--size", "192x", "'192x' is no size in pixels"),
+    ],
+)
+def test_a_wrong_value_is_one_line_before_torch_is_imported(
+    flag: str, value: str, told: str
+) -> None:
+    ran = fresh("export", "--model", "resnet14", "--checkpoint", "best.pth", flag, value)
+    assert (ran.returncode, ran.stderr.count("\n")) == (1, 1)
+    assert ran.stderr.startswith(f"error: {told}")
+    assert "'torch'" not in ran.stdout
+
+
 def test_an_unknown_command_is_one_line_with_the_closest() -> None:
     ran = fresh("trian")
     assert (ran.returncode, ran.stderr) == (
