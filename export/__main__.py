@@ -81,11 +81,10 @@ class Run:
                 resume=self.model == ALL and not self.fresh,
             ),
         )
-        with _progress() as progress:
-            if self.model == ALL:
-                exported = _export_all(job, self.workers or usable_cores(), progress)
-            else:
-                exported = _export_one(job, self.elsewhere, progress)
+        if self.model == ALL:
+            exported = _export_all(job, self.workers or usable_cores())
+        else:
+            exported = _export_one(job, self.elsewhere)
         outcomes = [outcome for _, outcomes in exported for outcome in outcomes]
         cli.results().print(outcome_table(exported))
         for outcome in outcomes:
@@ -188,7 +187,7 @@ def _progress() -> Progress:
     return Progress(*columns, TimeElapsedColumn(), console=cli.notes())
 
 
-def _export_one(job: Job, elsewhere: Elsewhere, progress: Progress) -> Exported:
+def _export_one(job: Job, elsewhere: Elsewhere) -> Exported:
     from export.build import build_artifacts
     from export.foreign import load_foreign
     from export.network import load_network
@@ -198,25 +197,27 @@ def _export_one(job: Job, elsewhere: Elsewhere, progress: Progress) -> Exported:
     else:
         network = load_foreign(job.model, job.data, elsewhere)
     outcomes = []
-    task = progress.add_task(f"export {network.model}", total=len(job.targets))
-    for outcome in build_artifacts(network, job.targets, job.options):
-        outcomes.append(outcome)
-        progress.advance(task)
+    with _progress() as progress:
+        task = progress.add_task(f"export {network.model}", total=len(job.targets))
+        for outcome in build_artifacts(network, job.targets, job.options):
+            outcomes.append(outcome)
+            progress.advance(task)
     return [(f"{network.model}-{network.data}", outcomes)]
 
 
-def _export_all(job: Job, workers: int, progress: Progress) -> Exported:
+def _export_all(job: Job, workers: int) -> Exported:
     from export.jobs import run_jobs
 
     exported = {}
-    task = progress.add_task("export all", total=len(DEFAULT_NETWORKS))
     jobs = [replace(job, model=name) for name in DEFAULT_NETWORKS]
-    for done, outcomes in run_jobs(jobs, workers):
-        exported[done.model] = outcomes
-        kept = sum(outcome.kept for outcome in outcomes)
-        state = "failed" if any(outcome.failed for outcome in outcomes) else "done"
-        progress.console.print(f"{done.model}: {state}" + (f", {kept} kept" if kept else ""))
-        progress.advance(task)
+    with _progress() as progress:
+        task = progress.add_task("export all", total=len(jobs))
+        for done, outcomes in run_jobs(jobs, workers):
+            exported[done.model] = outcomes
+            kept = sum(outcome.kept for outcome in outcomes)
+            state = "failed" if any(outcome.failed for outcome in outcomes) else "done"
+            progress.console.print(f"{done.model}: {state}" + (f", {kept} kept" if kept else ""))
+            progress.advance(task)
     return [(name, exported[name]) for name in DEFAULT_NETWORKS]
 
 

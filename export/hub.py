@@ -11,6 +11,7 @@ from typing import Any
 from core.errors import UserError, first_line
 from core.lazy import resolve
 from export.elsewhere import Elsewhere
+from models.hub_reach import cache_if_unreachable
 from models.imagenet import PublishedForm
 from models.registry import TIMM
 
@@ -97,15 +98,17 @@ def _download(repo: str, revision: str | None, file: str) -> Path | None:
         raise UserError(
             f"huggingface_hub is not installed ({error}); pip install '.[timm]'"
         ) from None
-    try:
-        return Path(hf_hub_download(repo, file, revision=revision))
-    except Exception as error:  # of the client and of HTTP: they have no common class
-        if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
-            return None
-        raise UserError(
-            f"hf://{repo}: {file} cannot be fetched ({first_line(error)}); download it where there "
-            "is a network and pass the file by --checkpoint"
-        ) from None
+    with cache_if_unreachable() as unreachable:
+        try:
+            return Path(hf_hub_download(repo, file, revision=revision))
+        except Exception as error:  # of the client and of HTTP: they have no common class
+            cached = isinstance(error, LocalEntryNotFoundError)
+            if isinstance(error, EntryNotFoundError) and not cached:
+                return None
+            raise UserError(
+                f"hf://{repo}: {file} cannot be fetched ({unreachable or first_line(error)}); "
+                "download it where there is a network and pass the file by --checkpoint"
+            ) from None
 
 
 def _config(path: Path, repo: str) -> dict[str, Any]:
@@ -115,7 +118,8 @@ def _config(path: Path, repo: str) -> dict[str, Any]:
         if "architecture" not in config:
             return {}
         timm = resolve("models.timm_nets:import_timm")()
-        cfg, architecture, arguments = timm.models.load_model_config_from_hf(repo)
+        with cache_if_unreachable():
+            cfg, architecture, arguments = timm.models.load_model_config_from_hf(repo)
         form = resolve("models.timm_nets:published_form")(
             timm.data.resolve_data_config(pretrained_cfg=cfg)
         )

@@ -14,6 +14,7 @@ from torch import nn
 from core.errors import UserError, closest, first_line
 from core.image_size import Size, in_full, size_of
 from core.preprocess import Preprocess
+from models.hub_reach import cache_if_unreachable
 from models.imagenet import (
     ImageNetWeights,
     PublishedForm,
@@ -198,12 +199,14 @@ def _descriptions(subset: str) -> tuple[str, ...]:
 
 def _imagenet(name: str) -> ImageNetWeights:
     timm = import_timm()
-    try:
-        network = timm.create_model(name, pretrained=True)
-    except Exception as error:  # the hub's client raises many types of exception
-        raise WeightsUnavailable(
-            f"{TIMM}{name}: its ImageNet weights cannot be fetched ({first_line(error)})"
-        ) from None
+    with cache_if_unreachable() as unreachable:
+        try:
+            network = timm.create_model(name, pretrained=True)
+        except Exception as error:  # the hub's client raises many types of exception
+            raise WeightsUnavailable(
+                f"{TIMM}{name}: its ImageNet weights cannot be fetched "
+                f"({unreachable or first_line(error)})"
+            ) from None
     classes = network.pretrained_cfg["num_classes"]
     form = published_form(timm.data.resolve_model_data_config(network))
     origin = f"timm {name}"

@@ -162,13 +162,23 @@ def test_the_address_of_another_hub_comes_from_the_environment(
     assert f"architecture='{NAME}'" in done.stdout
 
 
-def test_offline_it_is_one_line(here: Path, command: Command, monkeypatch: Any) -> None:
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+@pytest.mark.parametrize(
+    ("offline", "model"),
+    [(True, "timm/hf-hub:me/pets"), (False, "timm/hf-hub:me/pets"), (False, f"timm/{NAME}")],
+)
+def test_offline_it_is_one_line(
+    offline: bool, model: str, here: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(here / "cache"))
-    ended = command("export", "run", "--model", "timm/hf-hub:me/pets")
+    monkeypatch.setattr(constants, "ENDPOINT", "https://hub.invalid")  # never has an address
+    monkeypatch.setattr("models.hub_reach.getproxies", dict)
+    ended = command("export", "run", "--model", model)
     assert ended.returncode == 1
-    assert "model.safetensors cannot be fetched" in " ".join(ended.stderr.split())
-    assert "Traceback" not in ended.stderr
+    assert ended.stderr.count("\n") == 1
+    assert "cannot be fetched (" in ended.stderr
+    assert ("hub.invalid is unreachable" in ended.stderr) != offline
+    assert offline == constants.HF_HUB_OFFLINE
 
 
 def test_a_model_of_the_hub_has_its_own_weights() -> None:

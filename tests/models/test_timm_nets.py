@@ -6,6 +6,7 @@ import sys
 import pytest
 import timm
 import torch
+from huggingface_hub import constants
 
 from core.errors import UserError
 from core.preprocess import Preprocess
@@ -56,6 +57,7 @@ def test_weights_that_cannot_be_fetched(monkeypatch: pytest.MonkeyPatch) -> None
     def unreachable(*_: object, **__: object) -> None:
         raise OSError("no network")
 
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr("timm.create_model", unreachable)
     with pytest.raises(UserError, match=r"timm/resnet18: .* cannot be fetched \(no network\)"):
         load_imagenet_weights("timm/resnet18")
