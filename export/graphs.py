@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,7 @@ from export.prover import Prover
 from export.quantization.fp16 import fp16_candidates
 from export.quantization.int8 import Labels, int8_candidates
 from export.quantization.sensitivity import GraphCandidate
+from export.rewrites.channel_shuffle import fold_shuffles
 from export.to_onnx import INPUT, OUTPUT, to_onnx
 from models.classifier import Classifier
 from models.cost import NetworkCost, count_parameters, network_cost
@@ -75,7 +77,7 @@ class Graphs:
 
     def _candidates(self, scheme: Scheme) -> Iterable[GraphCandidate]:
         if scheme == "fp32":
-            return [GraphCandidate(self._fp32)]
+            return [self._float32]
         pixels, labels = self._calibration
         if scheme == "fp16":
             return fp16_candidates(self._fp32, pixels, self.limits("fp16"))
@@ -107,7 +109,7 @@ class Graphs:
             source=network.source,
             fp32_layers=candidate.fp32_layers,
             quantization=candidate.quantization,
-            rewrites=dict(candidate.rewrites),
+            rewrites={**self._float32.rewrites, **candidate.rewrites},
             versions={},
             sha256s={},
         )
@@ -129,15 +131,26 @@ class Graphs:
     @property
     def _fp32(self) -> Any:
         """Returns the float32 ``ModelProto``."""
-        return _given(self._exported)
+        return self._float32.model
+
+    @property
+    def _float32(self) -> GraphCandidate:
+        """Returns that graph, and how it was rewritten."""
+        made: GraphCandidate = _given(self._exported)
+        return made
 
     @cached_property
     def _exported(self) -> Any:
         """Returns that graph or its exception, so that a failure is not repeated per scheme."""
-        size = self._network.preprocess.crop
+        return _tried(self._export)
+
+    def _export(self) -> GraphCandidate:
         if self._network.graph is not None:
-            return self._network.graph
-        return _tried(lambda: to_onnx(self._module, size=size))
+            model = copy.deepcopy(self._network.graph)
+        else:
+            model = to_onnx(self._module, size=self._network.preprocess.crop)
+        folded = fold_shuffles(model)
+        return GraphCandidate(model, rewrites={"channel_shuffle": folded} if folded else {})
 
     @cached_property
     def _module(self) -> Classifier:
