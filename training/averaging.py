@@ -92,8 +92,11 @@ def statistics_settled(module: ClassifierModule, steps: int) -> bool:
 
 
 def estimate_statistics(trainer: lightning.Trainer, module: ClassifierModule) -> None:
-    """Estimates the statistics on training images, each process on its share of them."""
-    if not batch_norms(module.network):
+    """Estimates the statistics on training images, each process on its share of them.
+
+    A recipe can keep those of published weights.
+    """
+    if module.recipe.keep_statistics or not batch_norms(module.network):
         return
     loaders = trainer.datamodule  # type: ignore[attr-defined]
     assert isinstance(loaders, Loaders)

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from core import cli
 from core.errors import UserError
 from core.names import canonical_name
@@ -22,7 +20,7 @@ from training.options import FolderOptions
 from training.recipe import Recipe
 from training.run import PartialRun, check_same, make_plan
 from training.summary.folds import Fold, write_folds
-from training.trainer import Accelerators, trainer_options
+from training.trainer import Accelerators, processes
 
 
 def cross_validate(
@@ -60,8 +58,7 @@ def cross_validate(
         UserError: as :func:`training.fit.fit`; several devices, or a finished run of another
             recipe or other images.
     """
-    devices = trainer_options(recipe, machine)["devices"]
-    if machine.nodes > 1 or (torch.cuda.device_count() if devices == "auto" else devices) > 1:
+    if processes(machine) > 1:
         raise UserError(
             f"--folds {options.folds} trains on one device: --machine.devices 1, or --fold 1, "
             "--fold 2 and so on one after the other on all"

@@ -96,8 +96,8 @@ def seconds_left(
 ) -> float:
     """Returns about how many seconds a run will still take.
 
-    The time of an image grows with its area, which progressive learning changes. Validation and
-    batch norm statistics are forward passes, which take a third of a training step.
+    The time of an image grows with its area, which progressive learning changes. Validation,
+    batch norm statistics and a frozen backbone take the third of a step that is a forward pass.
 
     Args:
         recipe: the recipe.
@@ -111,13 +111,17 @@ def seconds_left(
     images = recipe.batch_size / recipe.accumulate / world  # per batch
     trained = batches * images
     plain = held_out + min(STATISTICS_IMAGES / world, trained)
-    timed = recipe.at(epoch).train_crop or recipe.crop
-    per_image = per_batch / images / timed**2  # and pixel
-    total = -done * images * per_image * timed**2
+    unit = per_batch / images / _cost(recipe, epoch)
+    total = -done * per_batch
     for each in range(epoch, recipe.epochs):
-        side = recipe.at(each).train_crop or recipe.crop
-        total += per_image * (trained * side**2 + FORWARD * plain * recipe.crop**2)
+        total += unit * (trained * _cost(recipe, each) + plain * FORWARD * recipe.crop**2)
     return total
+
+
+def _cost(recipe: Recipe, epoch: int) -> float:
+    """Returns what a training image costs in ``epoch``, in pixels passed forward and backward."""
+    side = recipe.at(epoch).train_crop or recipe.crop
+    return side**2 * (FORWARD if epoch < recipe.freeze_epochs else 1.0)
 
 
 def _memory(device: torch.device) -> str:

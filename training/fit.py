@@ -123,7 +123,7 @@ def fit(
                 report=skipped,
             )
             trainer = make_trainer(
-                recipe, machine or Accelerators(), partial, held_out=len(data.val)
+                model, recipe, machine or Accelerators(), partial, held_out=len(data.val)
             )
             trainer.fit(module, datamodule=Loaders(data, recipe), ckpt_path=last, weights_only=True)
             if not trainer.is_global_zero:

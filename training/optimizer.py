@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
 
+from models.classifier import Classifier
 from training.recipe import Recipe
+from training.stages import find_stages
 
 MOMENTUM = 0.9
 
@@ -20,15 +23,18 @@ def make_optimizer(
     ``fused`` uses torch's fused implementation, which exists for all but RMSprop.
 
     Unless ``decay_vectors`` is set, biases and the gains of norms have no weight decay (Bag of
-    Tricks, arXiv 1812.01187, Section 3.1).
+    Tricks, arXiv 1812.01187, Section 3.1). With ``layer_decay``, the learning rate of each stage is
+    so many times that of the next one; the first group has that of the recipe.
     """
-    parameters = [p for p in network.parameters() if p.requires_grad]
-    matrices = [p for p in parameters if p.ndim > 1 or recipe.decay_vectors]
-    vectors = [p for p in parameters if p.ndim <= 1 and not recipe.decay_vectors]
-    groups = [{"params": matrices, "weight_decay": recipe.weight_decay}]
-    if vectors:
-        groups.append({"params": vectors, "weight_decay": 0.0})
     rate = recipe.learning_rate
+    groups: list[dict[str, Any]] = []
+    for place, parameters in enumerate(_stages(network, recipe)):
+        matrices = [p for p in parameters if p.ndim > 1 or recipe.decay_vectors]
+        vectors = [p for p in parameters if p.ndim <= 1 and not recipe.decay_vectors]
+        for members, decay in ((matrices, recipe.weight_decay), (vectors, 0.0)):
+            if members:
+                scaled = rate * recipe.layer_decay**place
+                groups.append({"params": members, "weight_decay": decay, "lr": scaled})
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(groups, rate, fused=fused)
     if recipe.optimizer == "adam":
@@ -37,6 +43,14 @@ def make_optimizer(
         return torch.optim.SGD(groups, rate, momentum=MOMENTUM, nesterov=True, fused=fused)
     # TensorFlow adds its epsilon of 1e-3 inside the root, torch outside: sqrt(1e-3) = 0.0316.
     return torch.optim.RMSprop(groups, rate, alpha=0.9, momentum=MOMENTUM, eps=0.0316)
+
+
+def _stages(network: nn.Module, recipe: Recipe) -> list[list[nn.Parameter]]:
+    """Returns the parameters of each stage, the last one first; all as one if rates are equal."""
+    if recipe.layer_decay == 1:
+        return [list(network.parameters())]
+    assert isinstance(network, Classifier)
+    return find_stages(network, recipe.crop)[::-1]
 
 
 def rate_factor(recipe: Recipe, step: int, steps: int) -> float:

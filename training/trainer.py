@@ -19,6 +19,7 @@ from core import cli
 from core.machine import cpu_name
 from training.averaging import Averaging, PreciseBN
 from training.estimate import Estimate
+from training.finetuning import Frozen
 from training.progress import ProgressBar
 from training.recipe import Recipe
 from training.records import MONITORS
@@ -40,11 +41,12 @@ class Accelerators:
 
 
 def make_trainer(
-    recipe: Recipe, machine: Accelerators, partial: PartialRun, *, held_out: int
+    model: str, recipe: Recipe, machine: Accelerators, partial: PartialRun, *, held_out: int
 ) -> lightning.Trainer:
     """Returns the trainer of a run, which saves every epoch in the run's folder.
 
     Args:
+        model: registry name of the network.
         recipe: the recipe.
         machine: devices to train on.
         partial: the run's folder.
@@ -60,6 +62,8 @@ def make_trainer(
         Estimate(console, held_out),
         KeepEpochs(partial.folder, best),
     ]
+    if recipe.freeze_epochs or recipe.keep_statistics:
+        callbacks.append(Frozen(model, recipe))
     if recipe.ema is not None:
         callbacks.append(Averaging(recipe.ema))
     callbacks.append(PreciseBN(always=recipe.ema is not None))
@@ -81,18 +85,33 @@ def make_trainer(
     )
 
 
-def trainer_options(recipe: Recipe, machine: Accelerators) -> dict[str, Any]:
-    """Returns the arguments of Lightning's trainer for ``recipe`` on ``machine``."""
-    gpu = machine.accelerator == "gpu" or (
+def processes(machine: Accelerators) -> int:
+    """Returns the number of processes of a run on ``machine``, one for each device."""
+    here = machine.devices or (torch.cuda.device_count() if _on_gpu(machine) else 1)
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        here = int(os.environ["LOCAL_WORLD_SIZE"])
+    return here * machine.nodes
+
+
+def _on_gpu(machine: Accelerators) -> bool:
+    return machine.accelerator == "gpu" or (
         machine.accelerator == "auto" and torch.cuda.is_available()
     )
+
+
+def trainer_options(recipe: Recipe, machine: Accelerators) -> dict[str, Any]:
+    """Returns the arguments of Lightning's trainer for ``recipe`` on ``machine``."""
+    gpu = _on_gpu(machine)
     devices: int | str = machine.devices or ("auto" if gpu else 1)
     if "TORCHELASTIC_RUN_ID" in os.environ:
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
+    # Processes await the gradients of all parameters, of which frozen ones have none.
+    frozen = recipe.freeze_epochs > 0 and processes(machine) > 1
     return {
         "accelerator": "gpu" if gpu else "cpu",
         "devices": devices,
         "num_nodes": machine.nodes,
+        "strategy": "ddp_find_unused_parameters_true" if frozen else "auto",
         "max_epochs": recipe.epochs,
         "precision": precision_for(recipe, gpu=gpu),
         "accumulate_grad_batches": recipe.accumulate,
