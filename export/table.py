@@ -86,6 +86,8 @@ def _facts(artifact: Artifact, opset: int) -> Iterable[tuple[str, str]]:
         f"resize {size_text(pre.resize)}, crop {size_text(pre.crop)} ({pre.crop_mode}), "
         f"{pre.interpolation}",
     )
+    for assumed in artifact.source.reading.assumed if artifact.source.reading else ():
+        yield "assumed", assumed
     yield (
         "cost",
         f"{artifact.macs / 1e6:,.1f} M MACs, {artifact.parameters / 1e6:,.2f} M parameters",

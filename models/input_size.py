@@ -15,7 +15,8 @@ from torch import nn
 from core import cli
 from core.errors import UserError, in_words
 from core.image_size import Size, in_full, sides
-from models.registry import build_model, find_model
+from models.meta import build_on_meta
+from models.registry import find_model
 
 _STEPS = (1, 2, 4, 7, 8, 14, 16, 28, 32, 48, 56, 64)
 """Candidate steps in pixels between accepted sizes: strides, patches or windows of networks."""
@@ -42,10 +43,10 @@ def check_input_size(
     Raises:
         UserError: it does not; the message gives the sizes it accepts, or another reason.
     """
-    network = _on_meta(name, classes, channels=channels)
+    network = build_on_meta(name, num_classes=classes, channels=channels)
     for size in sizes:
         if resized and find_model(name).resized is not None:
-            built = _on_meta(name, classes, size, channels).eval()
+            built = build_on_meta(name, num_classes=classes, size=size, channels=channels).eval()
             if refusal := _refusal(built, size, classes, 1, channels):
                 raise UserError(f"{name} cannot take {in_full(size)} images: {refusal}")
             _note_dropped(name, built, size, channels)
@@ -72,12 +73,7 @@ def input_sizes(name: str) -> str:
         UserError: unknown network, or one that accepts no square images.
     """
     classes = find_model(name).native_classes
-    return _sizes(name, _on_meta(name, classes).eval(), classes)
-
-
-def _on_meta(name: str, classes: int, size: Size | None = None, channels: int = 3) -> nn.Module:
-    with torch.device("meta"):
-        return build_model(name, num_classes=classes, size=size, channels=channels)
+    return _sizes(name, build_on_meta(name, num_classes=classes).eval(), classes)
 
 
 def _refusal(

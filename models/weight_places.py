@@ -4,31 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection
-from typing import Any, NamedTuple
-
-import torch
-from torch.overrides import TorchFunctionMode
+from typing import NamedTuple
 
 from core.image_size import Size
-from models.registry import build_model
+from models.meta import build_on_meta
 from models.saved_weights import SavedWeights, Tensors
 
 _PROBES = (7, 11)  # numbers of classes; tensors whose shapes differ between them are the head
-_DRAWING = (torch.Tensor.normal_, torch.Tensor.uniform_)
-_INIT = "torch.nn.init"  # its functions call those without asking again
 _COUNTERS = (".total_ops", ".total_params")  # buffers that thop adds to a network
-
-
-class _NoDrawing(TorchFunctionMode):
-    """Skips random initialisation, which takes most of the time even on the meta device."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func in _DRAWING or getattr(func, "__module__", None) == _INIT:
-            return args[0] if args else kwargs["tensor"]
-        return func(*args, **kwargs)
 
 
 class Place(NamedTuple):
@@ -65,8 +48,8 @@ def on_meta(model: str, classes: int, size: Size | None = None, channels: int = 
 
     ``size`` and ``channels`` are those of the images, as in :func:`models.registry.build_model`.
     """
-    with torch.device("meta"), _NoDrawing():
-        return build_model(model, num_classes=classes, size=size, channels=channels).state_dict()
+    network = build_on_meta(model, num_classes=classes, size=size, channels=channels)
+    return network.state_dict()
 
 
 def places(saved: SavedWeights, keys: Collection[str]) -> Counter[Place]:

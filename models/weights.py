@@ -14,6 +14,7 @@ from core.lazy import resolve
 from core.names import canonical_name
 from models.classifier import Classifier
 from models.imagenet import ImageNetWeights, WeightsUnavailable
+from models.meta import build_on_meta
 from models.registry import TIMM, build_model, find_model
 
 NEARLY_ZERO = 1e-2
@@ -63,8 +64,7 @@ def imagenet_classifier(
         convert = resolve("models.timm_nets:timm_converted")
         state_dict = convert(name.removeprefix(TIMM), state_dict, backbone) or state_dict
     if labels is not None and tuple(labels) != weights.labels:
-        with torch.device("meta"):
-            wider = build_model(name, num_classes=classes + 1, channels=channels).state_dict()
+        wider = build_on_meta(name, num_classes=classes + 1, channels=channels).state_dict()
         fresh = backbone.state_dict()
         state_dict |= {key: fresh[key] for key in fresh if fresh[key].shape != wider[key].shape}
     try:

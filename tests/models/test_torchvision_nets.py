@@ -4,8 +4,11 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from models.channels import adapted
 from models.cost import known_costs
+from models.input_size import check_input_size
 from models.registry import build_model, find_model
+from models.weight_places import on_meta
 
 # shared figures, counted exactly: name, parameters, input side, MACs in M to the digit printed.
 EXACT = [
@@ -57,3 +60,12 @@ def test_those_of_a_network_of_timm_are_exact() -> None:
     assert sum(parameter.numel() for parameter in network.parameters()) == 3_993_528
     assert round(counter.get_total_flops() / 2 / 1e6, 3) == 154.561
     assert find_model(name).native_size == 224
+
+
+@pytest.mark.parametrize("name", ["regnet_x_400mf", "vit_b_32", "inception_v3", "squeezenet1_1"])
+def test_a_classifier_is_checked_without_values_for_any_channels(name: str) -> None:
+    name = f"torchvision/{name}"
+    check_input_size(name, find_model(name).native_size, channels=4)
+    rgb, grey = (on_meta(name, 7, channels=channels) for channels in (3, 1))
+    weights = adapted(rgb, grey, 1)
+    assert [each.shape for each in weights.values()] == [each.shape for each in grey.values()]
