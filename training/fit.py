@@ -38,6 +38,7 @@ from training.options import FolderOptions
 from training.recipe import Recipe
 from training.records import RunFacts, to_csv
 from training.run import PartialRun, make_plan
+from training.summary.augmentation import AUGMENTATION, augmentation_png
 from training.summary.calibration import Calibration, calibration_error
 from training.summary.readme import doubts
 from training.summary.write import write_summary
@@ -122,6 +123,10 @@ def fit(
                 images=np.bincount(labels_of(data.train), minlength=len(data.labels)).tolist(),
                 report=skipped,
             )
+            if is_first_process() and not resume:
+                picture = partial.folder / AUGMENTATION
+                write_whole(picture, augmentation_png(data, recipe))
+                cli.notes().print(f"{picture} shows what augmentation does", soft_wrap=True)
             trainer = make_trainer(
                 model, recipe, machine or Accelerators(), partial, held_out=len(data.val)
             )
