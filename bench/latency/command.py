@@ -258,6 +258,8 @@ def _sentences(found: Comparison) -> list[str]:
         )
     counts = ", ".join(f"{len(found.verdicts(one))} {name}" for one, name in _COUNTED.items())
     sentences.append(f"{len(found.changes)} candidates: {counts}; {_control(found)}")
+    if any(change.by_cpu_time for change in found.changes):
+        sentences.append("ratios of one thread are those of its CPU time, where both runs kept it")
     if found.verdicts("look again"):
         sentences.append(
             "look again: one candidate moved though nothing of it changed, or too few did not "

@@ -25,9 +25,9 @@ from artifact.runtimes.base import RUNTIMES
 from bench.experiment import progress_bars
 from bench.latency.measure import load_candidates
 from bench.latency.plan import Grid
-from bench.latency.record import Row, Sweep, latency, p50, times
+from bench.latency.record import Row, Sweep, latency, times
 from bench.measure.spread import Spread
-from bench.measure.timing import Call, Latency, Plan, Timed, measure, turn_ratios
+from bench.measure.timing import Call, Latency, Plan, Timed, decisive, measure, turn_ratios
 from core.conditions import now
 from core.errors import UserError
 
@@ -50,7 +50,7 @@ class Change:
     Attributes:
         before: row in the first sweep.
         after: row in the second sweep.
-        ratio: p50 after over p50 before, as measured.
+        ratio: p50 after over p50 before, as measured: of CPU time where both rows have it.
         drift: part of ``ratio`` that is due to the machine: the median ratio of the controls.
         noise: largest factor, besides the drift, that is still explained by chance.
         why: what differs, such as the artifact; None if nothing does.
@@ -70,6 +70,11 @@ class Change:
     def own(self) -> float:
         """Returns the ratio without the drift; above 1 is slower."""
         return self.ratio / self.drift
+
+    @property
+    def by_cpu_time(self) -> bool:
+        """Returns whether its ratio is one of CPU time."""
+        return all(latency(row).cpu_time for row in (self.before, self.after))
 
     @property
     def repeatable(self) -> bool:
@@ -151,7 +156,8 @@ class _Pair:
         before: row in the first sweep.
         after: row in the second sweep.
         why: what differs; None if nothing does.
-        moved: natural logarithm of the ratio of p50, after over before.
+        moved: natural logarithm of the ratio of p50, after over before; of CPU time where both
+            rows have it.
         variance: variance of ``moved`` within the runs.
     """
 
@@ -163,10 +169,9 @@ class _Pair:
 
     @classmethod
     def of(cls, before: Row, after: Row, why: str | None) -> _Pair:
-        moved = log(p50(after) / p50(before))
-        return cls(
-            before, after, why, moved, sum(map(_variance, (latency(before), latency(after))))
-        )
+        times = decisive((latency(after), latency(before)))
+        moved = log(times[0].p50 / times[1].p50)
+        return cls(before, after, why, moved, sum(map(_variance, times)))
 
     @property
     def reused(self) -> bool:
@@ -312,7 +317,8 @@ def rerun(
             raise UserError(f"nothing can be measured again: {'; '.join(reasons)}")
         calls = {key: call for key, call in calls.items() if key[0] in ready}
         tick = bar("Measuring again", len(calls) * (plan.rounds + 1))
-        for key, found in measure(calls, plan, tick=tick).items():
+        alone = {key for key in calls if isinstance(one := taken[key], Row) and one.one_thread}
+        for key, found in measure(calls, plan, one_thread=alone, tick=tick).items():
             opened = taken[key]
             assert isinstance(opened, Row), "what was called has a row"
             taken[key] = opened.with_latency("host", found)

@@ -12,7 +12,7 @@ from bench.latency.paper_phones import papers_section
 from bench.latency.record import PLACES, Costs, Place, Row, Sweep, latency, p50, threads, times
 from bench.layers.record import Share
 from bench.measure.spread import Spread
-from bench.measure.timing import overlap
+from bench.measure.timing import is_faster
 from report.format import ms, percent
 from report.section import Section, Table
 
@@ -128,8 +128,7 @@ def inversions(rows: list[tuple[Row, Costs]]) -> list[Inversion]:
     found = []
     for pair in combinations(rows, 2):
         (slow, few), (fast, many) = sorted(pair, key=lambda one: one[1].macs)
-        inverted = few.macs < many.macs and p50(slow) > p50(fast)
-        if inverted and not overlap(latency(slow), latency(fast)):
+        if few.macs < many.macs and is_faster(latency(fast), latency(slow)):
             found.append(
                 Inversion(
                     slow=slow, fast=fast, macs=few.macs / many.macs, latency=times(slow, fast)

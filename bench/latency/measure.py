@@ -247,6 +247,11 @@ def run_sweep(
             calls,
             plan,
             begun=begun,
+            one_thread={
+                (index, place)
+                for index, place in calls
+                if place == "host" and found[index].row.one_thread
+            },
             tick=bar("Measuring", len(calls) * (plan.rounds + 1)),
             # Built only to be saved: reading the clock of a GPU takes 0.1 s.
             save=(lambda latencies: save(sweep(latencies))) if save else lambda _: None,

@@ -12,7 +12,7 @@ from itertools import combinations
 
 from artifact.records import Precision
 from bench.latency.record import Row, Sweep, latency, p50
-from bench.measure.timing import overlap
+from bench.measure.timing import is_faster
 from models.cost import known_costs
 from report.format import MISSING, ms, plural
 from report.section import Section, Table
@@ -181,9 +181,7 @@ def _compare(paper: PaperPhone, rows: Sequence[Row]) -> Comparison:
     inverted = tuple(
         (slow, fast)
         for fast, slow in combinations(rows, 2)
-        if paper.ms[fast.model] < paper.ms[slow.model]
-        and p50(fast) > p50(slow)
-        and not overlap(latency(fast), latency(slow))
+        if paper.ms[fast.model] < paper.ms[slow.model] and is_faster(latency(slow), latency(fast))
     )
     return Comparison(
         paper=paper,

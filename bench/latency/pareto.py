@@ -7,14 +7,14 @@ published top-1 of its network. Measured and published figures are never on the 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import altair as alt
 
 from bench.latency.charts import Panel, colour, points, shape, tooltip
 from bench.latency.record import Row, Sweep, p50, title
-from bench.measure.timing import Latency, overlap
+from bench.measure.timing import Latency, decisive, is_faster, overlap
 from models.cost import known_costs
 from models.published import Published, published_top1
 from report.format import ms, percent
@@ -107,9 +107,16 @@ def beats(a: RatedRow, b: RatedRow) -> bool:
     """
     if a.top1 < b.top1:
         return False
-    if overlap(a.latency, b.latency):
-        return a.top1 > b.top1
-    return a.latency.p50 < b.latency.p50
+    return is_faster(a.latency, b.latency) or (a.top1 > b.top1 and overlap(a.latency, b.latency))
+
+
+def as_decided(candidates: Sequence[RatedRow]) -> list[RatedRow]:
+    """Returns ``candidates`` with the latency that decides which is the fastest, in their order."""
+    times = decisive(one.latency for one in candidates)
+    return [
+        replace(one, row=replace(one.row, latency=time))
+        for one, time in zip(candidates, times, strict=True)
+    ]
 
 
 def pareto_front(candidates: Iterable[RatedRow]) -> list[RatedRow]:
@@ -122,12 +129,14 @@ def pareto_front(candidates: Iterable[RatedRow]) -> list[RatedRow]:
     Args:
         candidates: candidates with comparable top-1, of one data set and one batch size.
     """
-    taken: list[RatedRow] = []
+    given = list(candidates)
+    entries = zip(as_decided(given), given, strict=True)
+    taken: list[tuple[RatedRow, RatedRow]] = []
     # A candidate that beats another comes before it: more accurate, or equally accurate and faster.
-    for candidate in sorted(candidates, key=lambda c: (-c.top1, c.latency.p50)):
-        if not any(beats(other, candidate) for other in taken):
-            taken.append(candidate)
-    return sorted(taken, key=lambda c: (c.latency.p50, -c.top1))
+    for candidate, one in sorted(entries, key=lambda pair: (-pair[0].top1, pair[0].latency.p50)):
+        if not any(beats(other, candidate) for other, _ in taken):
+            taken.append((candidate, one))
+    return [one for _, one in sorted(taken, key=lambda t: (t[0].latency.p50, -t[0].top1))]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from artifact.runtimes.base import is_servable, runs_on_gpu
 from artifact.store import SavedPick, save_pick
-from bench.latency.pareto import RatedRow, pareto_front, with_accuracy
-from bench.latency.record import Row, Sweep, p50, title
-from bench.measure.timing import overlap
+from bench.latency.pareto import RatedRow, as_decided, pareto_front, with_accuracy
+from bench.latency.record import Row, Sweep, latency, p50, title
+from bench.measure.timing import decisive, overlap
 from core.errors import UserError
 from report.format import ms, percent
 
@@ -64,10 +64,11 @@ def pick(sweep: Sweep, network: str) -> Pick | None:
     rows = [row for row in sweep.measured(network, batch=1) if servable(row)]
     if not rows:
         return None
-    fastest = rows[0].latency
-    tied = [row for row in rows if row.latency and fastest and overlap(row.latency, fastest)]
-    best = min(tied, key=lambda row: (PRECISIONS.index(row.precision), p50(row)))
-    return Pick(row=best, ties=tuple(row for row in tied if row is not best))
+    times = decisive(map(latency, rows))
+    fastest = min(times, key=lambda time: time.p50)
+    tied = [(row, time) for row, time in zip(rows, times, strict=True) if overlap(time, fastest)]
+    best, _ = min(tied, key=lambda tie: (PRECISIONS.index(tie[0].precision), tie[1].p50))
+    return Pick(row=best, ties=tuple(row for row, _ in tied if row is not best))
 
 
 def pick_all(sweep: Sweep) -> dict[str, Pick]:
@@ -176,15 +177,20 @@ def choose(sweep: Sweep, goal: Goal) -> Winner:
     if goal.min_top1 is None:
         best = max(one.top1 for one in kept)
         kept = [one for one in kept if one.top1 == best]
-    fastest = min(kept, key=_per_image)
-    tied = [one for one in kept if one is fastest or _tie(one, fastest)]
-    winner = min(
+    judged = as_decided(kept)
+    fastest = min(judged, key=_per_image)
+    tied = [
+        (one, same)
+        for one, same in zip(kept, judged, strict=True)
+        if same is fastest or _tie(same, fastest)
+    ]
+    winner, _ = min(
         tied,
-        key=lambda one: (
-            PRECISIONS.index(one.row.precision),
-            one.row.batch,
-            one.row.threads,
-            _per_image(one),
+        key=lambda tie: (
+            PRECISIONS.index(tie[0].row.precision),
+            tie[0].row.batch,
+            tie[0].row.threads,
+            _per_image(tie[1]),
         ),
     )
     peers = [
@@ -194,7 +200,7 @@ def choose(sweep: Sweep, goal: Goal) -> Winner:
     ]
     return Winner(
         candidate=winner,
-        ties=tuple(one for one in tied if one is not winner),
+        ties=tuple(one for one, _ in tied if one is not winner),
         front=tuple(pareto_front(peers)),
     )
 

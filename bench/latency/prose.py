@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import geometric_mean
+from statistics import geometric_mean, median
 
 from bench.latency.pick import Pick
 from bench.latency.record import Row, Sweep, p50, threads, title, top1
@@ -21,6 +21,7 @@ _UNMEASURED = ("Network", "Artifact", "Runtime", "Batch", "Why not")
 _SHOWN = ("Precision", "Runtime", "Batch", "p50 ms", "p99 ms", "x faster", "Top-1")
 # Standard deviation over mean above which a row is marked as noisy: its tail is due to the machine.
 NOISY = 0.25
+_WAITED = 1.1  # wall over CPU time above which a row's note gives the latter
 COLUMNS = (
     "Network",
     "Precision",
@@ -202,6 +203,19 @@ def picks_table(sweep: Sweep, picks: dict[str, Pick]) -> Table | None:
     return Table(header=header, rows=tuple(rows), numeric=frozenset(header[2:7]))
 
 
+def _cpu_times(sweep: Sweep) -> list[str]:
+    """Returns the sentence on what decides between rows of one thread; none if CPU times lack."""
+    times = [row.latency for row in sweep.measured() if row.latency and row.latency.cpu_time]
+    if not times:
+        return []
+    waited = median(time.p50 / time.cpu_time.p50 for time in times if time.cpu_time)
+    return [
+        "Where one thread of a CPU computes, the CPU time of each call is kept, too. It decides "
+        "ties, picks and ratios among such rows, as it hardly depends on what else the machine "
+        f"does; p50 by wall clock is {waited:.2f} times p50 of CPU time here, in the median row."
+    ]
+
+
 def method(sweep: Sweep) -> list[str]:
     """Returns how the figures were measured, in sentences."""
     plan = sweep.plan
@@ -221,6 +235,7 @@ def method(sweep: Sweep) -> list[str]:
         "95 % bootstrap interval of p50 that draws whole turns. Two candidates whose intervals "
         "overlap are a tie. A row is noisy where the standard deviation exceeds "
         f"{NOISY * 100:g} % of the mean.",
+        *_cpu_times(sweep),
         "x faster: p50 of torch eager over p50 of the row at the same batch size, turn by turn: "
         "the median, and the least and the greatest of the turns. Only rows of one run are divided "
         "by each other, as a machine is faster in one run than in another. "
@@ -379,6 +394,8 @@ def _notes(sweep: Sweep, row: Row, picks: dict[str, Pick]) -> list[str]:
         notes.append(f"unverified: {row.unverified}")
     if row.latency and row.latency.variation > NOISY:
         notes.append(f"noisy ({percent(row.latency.variation, decimals=0)})")
+    if row.latency and (used := row.latency.cpu_time) and row.latency.p50 > _WAITED * used.p50:
+        notes.append(f"CPU time {ms(used.p50)} ms")
     if row.latency and not is_complete(row.latency, sweep.plan):
         notes.append(f"unfinished: {row.latency.count:,} of {sweep.plan.count:,} calls")
     if sweep.eager(row) and isinstance(times := sweep.times_torch(row), str):

@@ -161,6 +161,11 @@ class Row:
         return replace(self, latency=found, reason=None)
 
     @property
+    def one_thread(self) -> bool:
+        """Returns whether its calls compute with one thread of a CPU."""
+        return self.threads == 1 and self.runtime is not None and not runs_on_gpu(self.runtime)
+
+    @property
     def rate(self) -> float | None:
         """Returns the MACs per second at p50, or None."""
         if self.latency is None or self.macs is None:

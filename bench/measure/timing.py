@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Protocol, TypeVar, runtime_checkable
@@ -41,6 +41,9 @@ _WARMUP_SECONDS = 0.5
 # Untimed calls at the start of a turn, as the other candidates have evicted the caches. A call of
 # 0.1 s needs none, as filling the caches takes about 1 % of that.
 _REWARM, _REWARM_SECONDS = 2, 0.1
+_ONE_THREAD = (
+    1.05  # most CPU time that one thread takes, over its wall time: clocks differ a little
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,6 +79,13 @@ class Plan:
         return min(_WARMUP_SECONDS, self.limit)
 
 
+def _counted(turns: tuple[tuple[float, ...], ...]) -> tuple[tuple[float, ...], ...]:
+    """Validates the CPU times of a record: none negative or infinite."""
+    if not all(0 <= sample < float("inf") for turn in turns for sample in turn):
+        raise ValueError("CPU times are at least 0 s")
+    return turns
+
+
 def _sound(turns: tuple[tuple[float, ...], ...]) -> tuple[tuple[float, ...], ...]:
     """Validates the samples of a record: at least one, all positive and finite."""
     samples = [sample for turn in turns for sample in turn]
@@ -92,10 +102,28 @@ class Latency:
         turns: for each round, the samples of the candidate's turn, in order; empty if it skipped
             the round.
         warmup: number of untimed calls before the first round.
+        cpu: CPU time of the process in each sample of ``turns``, in seconds, where one thread
+            computes: what other programs do on the machine hardly shows in it. Else empty.
     """
 
     turns: Annotated[tuple[tuple[float, ...], ...], AfterValidator(_sound)]
     warmup: int
+    cpu: Annotated[tuple[tuple[float, ...], ...], AfterValidator(_counted)] = ()
+
+    def __post_init__(self) -> None:
+        if self.cpu and [len(turn) for turn in self.cpu] != [len(turn) for turn in self.turns]:
+            raise ValueError("CPU times are those of the samples, turn by turn")
+
+    @cached_property
+    def cpu_time(self) -> Latency | None:
+        """Returns the CPU times as a latency of their own.
+
+        None if there are none, or if they exceed the samples, as more than one thread did the work.
+        """
+        if not self.cpu or not all(sample > 0 for turn in self.cpu for sample in turn):
+            return None
+        found = Latency(turns=self.cpu, warmup=self.warmup)
+        return found if found.p50 <= _ONE_THREAD * self.p50 else None
 
     @cached_property
     def samples(self) -> tuple[float, ...]:
@@ -167,19 +195,40 @@ def is_complete(latency: Latency, plan: Plan) -> bool:
     return len(latency.turns) >= plan.rounds and latency.seconds >= 0.99 * plan.seconds and enough
 
 
+def decisive(latencies: Iterable[Latency]) -> list[Latency]:
+    """Returns what decides which of ``latencies`` is the shortest.
+
+    That is their CPU time, if all of them have it: the time that a machine takes from a program is
+    no property of the program. Else it is their wall time.
+    """
+    found = list(latencies)
+    times = [time for latency in found if (time := latency.cpu_time)]
+    return times if len(times) == len(found) else found
+
+
 def turn_ratios(over: Latency, under: Latency) -> list[float]:
     """Returns the median of ``over`` divided by that of ``under``, for each round with both.
 
-    Meaningful only if both were measured in the same run, interleaved.
+    They are of CPU time where :func:`decisive` is, and meaningful only if both were measured in the
+    same run, interleaved.
     """
+    over, under = decisive((over, under))
     pairs = zip(over.turns, under.turns, strict=False)
     return [float(np.median(a) / np.median(b)) for a, b in pairs if a and b]
 
 
+def is_faster(a: Latency, b: Latency) -> bool:
+    """Returns whether the confidence interval of the median of ``a`` is below that of ``b``.
+
+    They are of CPU time where :func:`decisive` is.
+    """
+    a, b = decisive((a, b))
+    return a.interval[1] < b.interval[0]
+
+
 def overlap(a: Latency, b: Latency) -> bool:
-    """Returns whether the confidence intervals of the medians overlap, which counts as a tie."""
-    (a_low, a_high), (b_low, b_high) = a.interval, b.interval
-    return a_low <= b_high and b_low <= a_high
+    """Returns whether neither :func:`is_faster` than the other, which counts as a tie."""
+    return not is_faster(a, b) and not is_faster(b, a)
 
 
 def measure(
@@ -187,7 +236,9 @@ def measure(
     plan: Plan,
     *,
     begun: Mapping[K, Latency] | None = None,
+    one_thread: Collection[K] = (),
     clock: Clock = time.perf_counter,
+    cpu_clock: Clock = time.process_time,
     tick: Callable[[], object] = lambda: None,
     save: Callable[[dict[K, Latency]], object] = lambda _: None,
 ) -> dict[K, Latency]:
@@ -201,7 +252,10 @@ def measure(
         candidates: name to call; a :class:`Timed` one measures its own time.
         plan: number of samples and rounds.
         begun: latencies of an interrupted run with the same plan, whose rounds are not repeated.
+        one_thread: names of calls that compute in this process with one thread: their CPU time is
+            kept, too.
         clock: a monotonic clock, in seconds.
+        cpu_clock: a clock of the process's CPU time, in seconds.
         tick: called after each warm-up and each turn: ``len(candidates) * (rounds + 1)`` times.
         save: called after each round with the latencies so far.
     """
@@ -209,18 +263,28 @@ def measure(
     for name, call in candidates.items():
         warm[name] = warm_up(call, clock=clock, limit=plan.warmup_seconds)
         tick()
-    turns = {
-        name: list(begun[name].turns) if begun and name in begun else [] for name in candidates
+    found = dict(begun or {})
+    turns = {name: list(found[name].turns) if name in found else [] for name in candidates}
+    cpu = {
+        name: list(found[name].cpu) if name in found else []
+        for name in one_thread
+        if name not in found or found[name].cpu
     }
-    found: dict[K, Latency] = {}
     for number, names in enumerate(shuffled(list(candidates), plan)):
         for name in names:
             if len(turns[name]) <= number:
-                out = _sits_out(turns[name], plan)
-                expected = warm[name].seconds
-                turns[name].append(() if out else _turn(candidates[name], plan, expected, clock))
+                samples: list[_Sample] = []
+                if not _sits_out(turns[name], plan):
+                    clocks = (clock, cpu_clock) if name in cpu else (clock, None)
+                    samples = _turn(candidates[name], plan, warm[name].seconds, *clocks)
+                turns[name].append(tuple(wall for wall, _ in samples))
+                if name in cpu:
+                    cpu[name].append(tuple(used for _, used in samples))
             tick()
-        found = {n: Latency(turns=tuple(turns[n]), warmup=warm[n].calls) for n in candidates}
+        found = {
+            n: Latency(turns=tuple(turns[n]), warmup=warm[n].calls, cpu=tuple(cpu.get(n, ())))
+            for n in candidates
+        }
         save(found)
     return found
 
@@ -269,11 +333,16 @@ def _sits_out(turns: list[tuple[float, ...]], plan: Plan) -> bool:
     return used >= plan.limit * rounds / plan.rounds and needed <= plan.rounds - rounds
 
 
-def _turn(call: Call | Timed, plan: Plan, expected: float, clock: Clock) -> tuple[float, ...]:
+_Sample = tuple[float, float]  # wall and CPU time of a call, in seconds; the latter 0 if not asked
+
+
+def _turn(
+    call: Call | Timed, plan: Plan, expected: float, clock: Clock, cpu_clock: Clock | None
+) -> list[_Sample]:
     count, seconds = -(-plan.count // plan.rounds), plan.seconds / plan.rounds
     for _ in range(min(_REWARM, int(_REWARM_SECONDS / expected) if expected else _REWARM)):
         _time(call, clock)
-    samples: list[float] = []
+    samples: list[_Sample] = []
     total = 0.0
     collecting = gc.isenabled()
     gc.disable()  # a collection would be added to the time of a random call
@@ -281,13 +350,15 @@ def _turn(call: Call | Timed, plan: Plan, expected: float, clock: Clock) -> tupl
         while not samples or (
             (len(samples) < count or total < seconds) and total < plan.limit / plan.rounds
         ):
-            sample = _time(call, clock)
-            samples.append(sample)
-            total += sample
+            begun = cpu_clock() if cpu_clock else 0.0
+            wall = _time(call, clock)
+            used = cpu_clock() - begun if cpu_clock else 0.0
+            samples.append((wall, round(used, 9)))
+            total += wall
     finally:
         if collecting:
             gc.enable()
-    return tuple(samples)
+    return samples
 
 
 def _time(call: Call | Timed, clock: Clock) -> float:

@@ -120,7 +120,8 @@ class StudyRun:
     def __init__(
         self, study: Study, platform: Platform, batch: int, threads: int, plan: Plan
     ) -> None:
-        self.study, self.batch, self.threads, self.plan = study, batch, threads, plan
+        self.study, self.platform = study, platform
+        self.batch, self.threads, self.plan = batch, threads, plan
         self.variants = study.variants(platform)
         self.runtimes = runtimes(platform)
         self.machine = this_machine()
@@ -158,7 +159,8 @@ class StudyRun:
                 for runtime, call in candidate.calls.items()
             }
             tick = bar("Measuring", len(calls) * (self.plan.rounds + 1))
-            latencies = measure(calls, self.plan, tick=tick)
+            alone = calls if self.threads == 1 and self.platform == "CPU" else ()
+            latencies = measure(calls, self.plan, one_thread=alone, tick=tick)
         rows = [
             StudyRow(
                 group=candidates[index].variant.group,

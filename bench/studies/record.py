@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.measure.timing import Latency, Plan
+from bench.measure.timing import Latency, Plan, decisive
 from bench.studies.variants import Variant
 from core.machine import Machine
 
@@ -57,7 +57,8 @@ class Ratio:
 
     @classmethod
     def of(cls, a: Latency, b: Latency) -> Ratio:
-        """Returns the ratio of the medians, a over b."""
+        """Returns the ratio of the medians, a over b: of CPU time where :func:`decisive` is."""
+        a, b = decisive((a, b))
         (a_low, a_high), (b_low, b_high) = a.interval, b.interval
         return cls(a.p50 / b.p50, a_low / b_high, a_high / b_low)
 

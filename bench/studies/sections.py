@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +57,19 @@ def study_section(study: Study, found: Mapping[Platform, Results]) -> Section:
             *_on_gpu(found),
             "Verdicts of comparisons: in how many the claim holds; p50 of what should be slower "
             "over p50 of what should be faster. Overlapping 95 % intervals are a tie.",
+            *_cpu_times(found.values()),
             "x: p50 over that of the group's first variant; from the lower end of one 95 % "
             "interval over the upper end of the other to the reverse. MB: input, weights and "
             "output of each layer, once each, float32.",
             *study.notes,
         ),
     )
+
+
+def _cpu_times(found: Iterable[Results]) -> list[str]:
+    if not any(row.latency.cpu_time for results in found for row in results.rows):
+        return []
+    return ["Ratios and ties of one thread are those of its CPU time; p50 ms is by wall clock."]
 
 
 def ratio_chart(results: Results) -> Panel:

@@ -14,6 +14,7 @@ from typing import Any
 import altair as alt
 
 from bench.latency.charts import Panel
+from bench.measure.timing import decisive
 from bench.studies.measure import Study
 from bench.studies.record import Ratio, Results
 from bench.studies.sections import colours
@@ -66,7 +67,7 @@ def exponent(results: Results, group: str, source: str) -> Ratio | None:
     change the slope most.
     """
     latencies = [results.latency(variant, source) for variant in results.groups[group]]
-    found = [latency for latency in latencies if latency is not None]
+    found = decisive(latency for latency in latencies if latency is not None)
     if len(found) < len(latencies):
         return None
     logs = [math.log(results.row(variant).macs) for variant in results.groups[group]]

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
 from artifact.store import read_pick
-from bench.latency.pick import pick, write_pick
+from bench.latency.pick import Goal, choose, pick, write_pick
+from bench.latency.prose import measured_cells, method
 from bench.latency.record import Row, Sweep
 
 Rows = Callable[..., Row]
@@ -55,6 +57,27 @@ def test_a_tie_of_equal_precision_goes_to_the_lower_median(
     chosen = pick(make_sweep(slower, faster), "tiny-toy")
     assert chosen is not None
     assert chosen.row is faster
+
+
+def test_on_a_busy_machine_cpu_time_decides(make_row: Rows, make_sweep: Sweeps) -> None:
+    def row(precision: str, ms: float, cpu_ms: float) -> Row:
+        made = make_row(ms=ms, spread=0.4, precision=precision)
+        assert made.latency is not None
+        cpu = tuple((cpu_ms / 1e3,) * 5 for _ in made.latency.turns)
+        return dataclasses.replace(made, latency=dataclasses.replace(made.latency, cpu=cpu))
+
+    float32, int8 = row("fp32", 8.0, 6.0), row("int8", 8.5, 4.0)
+    sweep = make_sweep(float32, int8)
+    assert sweep.tied(int8) == []
+    found = pick(sweep, "tiny-toy")
+    assert found is not None
+    assert (found.row, found.ties) == (int8, ())
+    winner = choose(sweep, Goal(min_top1=0.9))
+    assert winner.candidate.row is int8
+    assert [one.row for one in winner.front] == [int8]
+    text = " ".join(method(sweep))
+    assert "1.73 times p50 of CPU time" in text  # the median of 8 / 6 and 8.5 / 4
+    assert "CPU time 4.00 ms" in measured_cells(sweep, int8, {})["Notes"]
 
 
 def test_nothing_servable_is_no_pick(make_row: Rows, make_sweep: Sweeps) -> None:

@@ -77,7 +77,11 @@ class Machine:
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     machine = Machine()
     monkeypatch.setattr(bench.latency.measure, "load_runtime", machine.load)
-    monkeypatch.setattr(bench.latency.compare, "measure", partial(measure, clock=machine.clock))
+    monkeypatch.setattr(
+        bench.latency.compare,
+        "measure",
+        partial(measure, clock=machine.clock, cpu_clock=machine.clock),
+    )
     return machine
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import gc
 import time
 from collections.abc import Callable
@@ -15,9 +16,12 @@ from bench.measure.timing import (
     Latency,
     Plan,
     Warmth,
+    decisive,
     is_complete,
+    is_faster,
     measure,
     overlap,
+    turn_ratios,
     warm_up,
 )
 from core.errors import UserError
@@ -240,6 +244,58 @@ def test_overlap_is_a_tie() -> None:
     assert overlap(wide, steady(1.1))
     assert overlap(steady(1.1), wide)
     assert not overlap(wide, steady(1.5))
+
+
+def test_cpu_time_is_kept_of_what_computes_with_one_thread() -> None:
+    clock, cpu = Clock(), Clock()
+
+    def call() -> None:
+        clock.now += 0.005  # of which another program had three fifths
+        cpu.now += 0.002
+
+    calls = {"one": call, "two": clock.sleeper(0.005)}
+    plan = Plan(count=10, seconds=0, rounds=5)
+    saved: list[dict[str, Latency]] = []
+    found = measure(calls, plan, one_thread=["one"], clock=clock, cpu_clock=cpu, save=saved.append)
+    used = found["one"].cpu_time
+    assert used is not None
+    assert used.samples == pytest.approx([0.002] * found["one"].count)
+    assert found["one"].p50 == pytest.approx(0.005)
+    assert found["two"].cpu == ()
+    assert found["two"].cpu_time is None
+    # A run goes on with the CPU times that it kept, and without any where it kept none.
+    begun = {"one": saved[2]["one"], "two": saved[2]["two"]}
+    more = measure(calls, plan, begun=begun, one_thread=calls, clock=clock, cpu_clock=cpu)
+    assert [len(turn) for turn in more["one"].cpu] == [len(turn) for turn in more["one"].turns]
+    assert more["two"].cpu == ()
+
+
+def waiting(seconds: float, *, cpu: float, turns: int = 6) -> Latency:
+    """A latency of which each second turn had to wait for half its time."""
+    wall = tuple((seconds * (1 + turn % 2),) * 5 for turn in range(turns))
+    return Latency(turns=wall, warmup=0, cpu=((cpu,) * 5,) * turns)
+
+
+def test_cpu_time_decides_where_both_have_it() -> None:
+    fast, slow = waiting(0.010, cpu=0.0090), waiting(0.009, cpu=0.0095)
+    assert is_faster(fast, slow)
+    assert not is_faster(slow, fast)
+    assert not overlap(fast, slow)
+    assert turn_ratios(slow, fast) == pytest.approx([0.95 / 0.9] * 6)
+    by_wall = dataclasses.replace(slow, cpu=())
+    assert overlap(fast, by_wall)
+    assert turn_ratios(by_wall, fast) == pytest.approx([0.9] * 6)
+
+
+def test_cpu_time_of_several_threads_decides_nothing() -> None:
+    two = waiting(0.010, cpu=0.030)
+    assert two.cpu_time is None
+    assert decisive([two, waiting(0.010, cpu=0.009)])[0] is two
+
+
+def test_cpu_times_that_are_not_of_the_samples_are_refused() -> None:
+    with pytest.raises(ValueError, match="turn by turn"):
+        Latency(turns=((1.0, 1.0),), warmup=0, cpu=((1.0,),))
 
 
 def test_no_collection_runs_during_a_turn_and_the_setting_returns() -> None:
