@@ -67,11 +67,13 @@ def adapted(tensors: Tensors, expected: Tensors, channels: int) -> Tensors:
     if channels == 3:
         return tensors
     found = dict(tensors)
-    for key, stem in expected.items():
-        if key in tensors and stem.dim() == 4 and stem.shape[1] == channels:
-            outputs, _, *kernel = stem.shape
-            if tensors[key].shape == (outputs, 3, *kernel) and tensors[key].is_floating_point():
-                found[key] = _adapted_stem(tensors[key], channels)
+    for key in expected.keys() & tensors.keys():
+        stem, weight = expected[key], tensors[key]
+        if stem.dim() == weight.dim() == 4 and weight.is_floating_point():
+            outputs, inputs, *kernel = weight.shape
+            groups, odd = divmod(inputs, 3)  # several where pixels were moved into the channels
+            if not odd and stem.shape == (outputs, groups * channels, *kernel):
+                found[key] = _adapted_stem(weight, channels)
     return found
 
 
@@ -138,7 +140,8 @@ def _colours(channels: int) -> list[int]:
 
 
 def _adapted_stem(weight: torch.Tensor, channels: int) -> torch.Tensor:
-    weight = weight.float()  # float16 is not exact enough to be added up
+    outputs, inputs, *kernel = weight.shape
+    colours = weight.float().reshape(outputs, inputs // 3, 3, *kernel)  # float16 is too coarse
     if channels == 1:
-        return weight.sum(dim=1, keepdim=True)
-    return weight[:, _colours(channels)] * (3 / channels)
+        return colours.sum(dim=2)
+    return colours[:, :, _colours(channels)].flatten(1, 2) * (3 / channels)

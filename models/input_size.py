@@ -139,7 +139,8 @@ def _sizes(name: str, network: nn.Module, classes: int, channels: int = 3) -> st
     """
     designed = find_model(name).native_size
     if refusal := _refusal(network, designed, classes, 1, channels):
-        raise UserError(f"{name} cannot be used, not even at {in_full(designed)}: {refusal}")
+        images = in_full(designed) + (f" of {channels} channels" if channels != 3 else "")
+        raise UserError(f"{name} cannot be used, not even at {images}: {refusal}")
     native = min(sides(designed))
 
     @cache

@@ -28,6 +28,8 @@ def test_a_run_is_exported_at_another_size_beside_its_own(in_trained: Path) -> N
     assert artifact.rebuild_command.endswith(
         "--data digits --size 64 --formats onnx-fp32 --max-batch 8"
     )
+    with pytest.raises(UserError, match="--channels 1: the run of mobilenet_v3_large on digits"):
+        load_network("mobilenet_v3", "digits", channels=1)
     own = load_network("mobilenet_v3", "digits", size=32)
     assert (own.data, own.preprocess) == ("digits", Preprocess(resize=32, crop=32))
 
