@@ -64,7 +64,7 @@ class Run(GridFlags, PlanFlags):
         """Measures, writes the report, and prints a table and the path of the report."""
         plan = self.plan()
         if self.quick:
-            plan = dataclasses.replace(plan, count=30, seconds=0.1, limit=0.2, rounds=5)
+            plan = dataclasses.replace(plan, count=30, seconds=0.1, limit=0.2, rounds=5, extra=0)
         quick = tuple(name for name, spec in RUNTIMES.items() if spec.quick)
         grid = self.grid(
             model=self.model,

@@ -21,6 +21,7 @@ from artifact.records import Precision
 from artifact.runtimes.base import RUNTIMES, Runtime, list_runtimes, load_runtime
 from artifact.runtimes.resident import GpuRuntime, Resident, check_resident
 from bench.experiment import progress_bars, this_machine
+from bench.latency.pick import tied_for_fastest
 from bench.latency.plan import Grid, find_artifacts, network_of
 from bench.latency.record import PLACES, Key, Place, Row, Sweep, count_costs
 from bench.measure.timing import Call, Latency, Plan, Timed, is_complete, measure
@@ -231,6 +232,10 @@ def run_sweep(
         }
         rest = _others(known, found, grid)
 
+        def undecided(latencies: Mapping[tuple[int, Place], Latency]) -> set[tuple[int, Place]]:
+            tied = {row.key for row in tied_for_fastest(sweep(latencies))}
+            return {call for call in calls if found[call[0]].row.key in tied}
+
         def sweep(latencies: Mapping[tuple[int, Place], Latency]) -> Sweep:
             rows = [one.row for one in found]
             for (index, place), latency in latencies.items():
@@ -255,6 +260,7 @@ def run_sweep(
             tick=bar("Measuring", len(calls) * (plan.rounds + 1)),
             # Built only to be saved: reading the clock of a GPU takes 0.1 s.
             save=(lambda latencies: save(sweep(latencies))) if save else lambda _: None,
+            undecided=undecided,
         )
     return sweep(latencies)
 

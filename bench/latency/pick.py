@@ -76,6 +76,12 @@ def pick_all(sweep: Sweep) -> dict[str, Pick]:
     return {network: best for network in sweep.networks() if (best := pick(sweep, network))}
 
 
+def tied_for_fastest(sweep: Sweep) -> list[Row]:
+    """Returns the picks of ``sweep`` that tie with others, and those others."""
+    picks = [best for best in pick_all(sweep).values() if best.ties]
+    return [row for best in picks for row in (best.row, *best.ties)]
+
+
 def write_pick(sweep: Sweep, chosen: Pick, artifacts: Path) -> Path:
     """Writes the pick for the server into the network's folder and returns the file's path."""
     row = chosen.row

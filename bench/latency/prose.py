@@ -230,7 +230,8 @@ def method(sweep: Sweep) -> list[str]:
         f"samples and {plan.seconds:g} s per candidate in all, but a slow one stops at "
         f"{plan.limit:g} s with fewer: the column Calls counts them. Before the first round each "
         "is called until the median of five calls is no longer 5 % below that of the five before, "
-        f"or for {plan.warmup_seconds:g} s.",
+        f"or for {plan.warmup_seconds:g} s."
+        + (f" What ties for the fastest takes up to {plan.extra} more rounds." * bool(plan.extra)),
         "p50, p95 and p99 are percentiles of all raw samples, none dropped. The interval is a "
         "95 % bootstrap interval of p50 that draws whole turns. Two candidates whose intervals "
         "overlap are a tie. A row is noisy where the standard deviation exceeds "

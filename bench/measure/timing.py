@@ -56,6 +56,7 @@ class Plan:
         limit: total time of the samples, in seconds, at which a candidate stops, even with fewer
             samples than ``count``: a slow one skips rounds, and has at least five samples.
         rounds: number of turns of each candidate.
+        extra: most further rounds of candidates that are undecided, each with a turn as before.
         seed: random seed of the order of the turns.
     """
 
@@ -63,14 +64,20 @@ class Plan:
     seconds: float = 3.0
     limit: float = 3.0
     rounds: int = 12
+    extra: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.count < 1 or self.rounds < MIN_ROUNDS or not 0 <= self.seconds <= self.limit:
+        if (
+            self.count < 1
+            or self.rounds < MIN_ROUNDS
+            or self.extra < 0
+            or not 0 <= self.seconds <= self.limit
+        ):
             raise UserError(
-                f"count is {self.count}, rounds {self.rounds}, seconds {self.seconds:g}, limit "
-                f"{self.limit:g}: count must be at least 1, rounds at least {MIN_ROUNDS}, seconds "
-                "at least 0 and at most the limit"
+                f"count is {self.count}, rounds {self.rounds}, extra {self.extra}, seconds "
+                f"{self.seconds:g}, limit {self.limit:g}: count must be at least 1, rounds at "
+                f"least {MIN_ROUNDS}, extra at least 0, seconds at least 0 and at most the limit"
             )
 
     @property
@@ -241,6 +248,7 @@ def measure(
     cpu_clock: Clock = time.process_time,
     tick: Callable[[], object] = lambda: None,
     save: Callable[[dict[K, Latency]], object] = lambda _: None,
+    undecided: Callable[[dict[K, Latency]], Collection[K]] = lambda _: (),
 ) -> dict[K, Latency]:
     """Measures the latency of every candidate, interleaved in rounds of random order.
 
@@ -258,6 +266,8 @@ def measure(
         cpu_clock: a clock of the process's CPU time, in seconds.
         tick: called after each warm-up and each turn: ``len(candidates) * (rounds + 1)`` times.
         save: called after each round with the latencies so far.
+        undecided: returns the names that need further rounds, such as those that tie, given the
+            latencies so far; asked after each round from the last of ``plan.rounds`` on.
     """
     warm = {}
     for name, call in candidates.items():
@@ -270,17 +280,21 @@ def measure(
         for name in one_thread
         if name not in found or found[name].cpu
     }
+    still: Collection[K] = candidates
     for number, names in enumerate(shuffled(list(candidates), plan)):
+        if number >= plan.rounds and not (still := undecided(found)):
+            break
         for name in names:
             if len(turns[name]) <= number:
                 samples: list[_Sample] = []
-                if not _sits_out(turns[name], plan):
+                if name in still and not _sits_out(turns[name], plan):
                     clocks = (clock, cpu_clock) if name in cpu else (clock, None)
                     samples = _turn(candidates[name], plan, warm[name].seconds, *clocks)
                 turns[name].append(tuple(wall for wall, _ in samples))
                 if name in cpu:
                     cpu[name].append(tuple(used for _, used in samples))
-            tick()
+            if number < plan.rounds:
+                tick()
         found = {
             n: Latency(turns=tuple(turns[n]), warmup=warm[n].calls, cpu=tuple(cpu.get(n, ())))
             for n in candidates
@@ -290,9 +304,9 @@ def measure(
 
 
 def shuffled(names: Sequence[K], plan: Plan) -> Iterator[list[K]]:
-    """Yields ``names`` in a new random order for each round of ``plan``."""
+    """Yields ``names`` in a new random order for each round of ``plan``, the extra ones too."""
     rng = np.random.default_rng(plan.seed)
-    for _ in range(plan.rounds):
+    for _ in range(plan.rounds + plan.extra):
         yield [names[index] for index in rng.permutation(len(names))]
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.experiment import progress_bars, this_machine
-from bench.measure.timing import Plan, measure
+from bench.measure.timing import Latency, Plan, measure
 from bench.studies.record import Results, StudyRow
 from bench.studies.variants import (
     BATCH,
@@ -28,7 +28,7 @@ from core.errors import UserError
 from core.record_file import read_rows, write_rows
 
 # A study has up to 150 candidates, with calls of 0.5 ms to 200 ms.
-COUNT, SECONDS, LIMIT, ROUNDS = 48, 0.5, 4.0, 24
+COUNT, SECONDS, LIMIT, ROUNDS, EXTRA = 48, 0.5, 4.0, 24, 24
 REMEDY = "measure again with --fresh"
 
 
@@ -99,7 +99,7 @@ def run_study(
             f"{usable_cores()}, the usable cores of this machine"
         )
     study, file = find_study(name), out / f"study-{name}.jsonl"
-    plan = Plan(count=COUNT, seconds=seconds, limit=max(LIMIT, seconds), rounds=ROUNDS)
+    plan = Plan(count=COUNT, seconds=seconds, limit=max(LIMIT, seconds), rounds=ROUNDS, extra=EXTRA)
     kept = [] if fresh else read_rows(file, StudyRow, remedy=REMEDY)
     found = {}
     for platform in platforms() if on is None else on:
@@ -159,27 +159,49 @@ class StudyRun:
                 for runtime, call in candidate.calls.items()
             }
             tick = bar("Measuring", len(calls) * (self.plan.rounds + 1))
-            alone = calls if self.threads == 1 and self.platform == "CPU" else ()
-            latencies = measure(calls, self.plan, one_thread=alone, tick=tick)
-        rows = [
-            StudyRow(
-                group=candidates[index].variant.group,
-                variant=candidates[index].variant.name,
-                digest=digest(candidates[index].variant),
-                runtime=runtime,
-                batch=self.batch,
-                threads=self.threads,
-                macs=candidates[index].macs,
-                bytes=candidates[index].bytes,
-                latency=latency,
-                plan=self.plan,
-                machine=self.machine,
-                when=when,
+
+            def rows(latencies: Mapping[tuple[int, str], Latency]) -> list[StudyRow]:
+                return [
+                    self._row(candidates[index], runtime, latency, when)
+                    for (index, runtime), latency in latencies.items()
+                ]
+
+            latencies = measure(
+                calls,
+                self.plan,
+                one_thread=calls if self.threads == 1 and self.platform == "CPU" else (),
+                tick=tick,
+                undecided=lambda latencies: calls if self._is_undecided(rows(latencies)) else (),
             )
-            for (index, runtime), latency in latencies.items()
-        ]
-        spread = Results(self.variants, rows).macs_spread()
+        found = rows(latencies)
+        spread = Results(self.variants, found).macs_spread()
         assert self.study.tolerance is None or spread <= self.study.tolerance, (
             f"MACs differ by {spread:.1%}"
         )
-        return rows
+        return found
+
+    def _row(self, candidate: TimedVariant, runtime: str, latency: Latency, when: str) -> StudyRow:
+        return StudyRow(
+            group=candidate.variant.group,
+            variant=candidate.variant.name,
+            digest=digest(candidate.variant),
+            runtime=runtime,
+            batch=self.batch,
+            threads=self.threads,
+            macs=candidate.macs,
+            bytes=candidate.bytes,
+            latency=latency,
+            plan=self.plan,
+            machine=self.machine,
+            when=when,
+        )
+
+    def _is_undecided(self, rows: list[StudyRow]) -> bool:
+        """Returns whether a claim of the paper is a tie in a runtime."""
+        results = Results(self.variants, rows)
+        verdicts = (
+            claim.judge(results, runtime)
+            for claim in self.study.claims
+            for runtime in self.runtimes
+        )
+        return any(verdict is not None and verdict.word == "a tie" for verdict in verdicts)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from artifact.store import read_pick
-from bench.latency.pick import Goal, choose, pick, write_pick
+from bench.latency.pick import Goal, choose, pick, tied_for_fastest, write_pick
 from bench.latency.prose import measured_cells, method
 from bench.latency.record import Row, Sweep
 
@@ -48,6 +48,7 @@ def test_a_tie_goes_to_the_higher_precision_and_says_so(make_row: Rows, make_swe
     assert chosen.row is fp32
     assert chosen.ties == (int8,)
     assert "a tie with onnx-int8 in ort-cpu" in chosen.sentence
+    assert tied_for_fastest(make_sweep(int8, fp32, slow)) == [fp32, int8]
 
 
 def test_a_tie_of_equal_precision_goes_to_the_lower_median(
@@ -72,6 +73,7 @@ def test_on_a_busy_machine_cpu_time_decides(make_row: Rows, make_sweep: Sweeps) 
     found = pick(sweep, "tiny-toy")
     assert found is not None
     assert (found.row, found.ties) == (int8, ())
+    assert tied_for_fastest(sweep) == []
     winner = choose(sweep, Goal(min_top1=0.9))
     assert winner.candidate.row is int8
     assert [one.row for one in winner.front] == [int8]

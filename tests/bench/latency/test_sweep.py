@@ -72,6 +72,23 @@ def test_every_candidate_is_a_row(
     assert runtimes.count("torch onnx-fp32 {'threads': 1}") == 1
 
 
+def test_what_ties_for_the_fastest_takes_more_rounds(
+    tmp_path: Path, make_artifact: Artifacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_artifact()
+    tied: list[str] = ["torch"]
+
+    def tied_for_fastest(sweep: Sweep) -> list[Row]:
+        return [row for row in sweep.measured() if row.runtime in tied]
+
+    monkeypatch.setattr(bench.latency.measure, "tied_for_fastest", tied_for_fastest)
+    grid = Grid(artifacts=tmp_path / "artifacts", batches=(1,))
+    sweep = run_sweep(grid, dataclasses.replace(PLAN, extra=3))
+    turns = {row.runtime: sum(map(bool, row.latency.turns)) for row in sweep.rows if row.latency}
+    assert turns == {"torch": 8, "ort-cpu": 5}
+    assert all(row.latency.cpu for row in sweep.rows if row.latency)
+
+
 def test_a_damaged_artifact_is_a_row_beside_sound_ones(
     tmp_path: Path, make_artifact: Artifacts
 ) -> None:

@@ -270,6 +270,26 @@ def test_cpu_time_is_kept_of_what_computes_with_one_thread() -> None:
     assert more["two"].cpu == ()
 
 
+def test_what_is_undecided_takes_more_rounds() -> None:
+    clock = Clock()
+    calls = {name: clock.sleeper(0.01) for name in ("a", "b", "c")}
+    asked: list[int] = []
+
+    def undecided(found: dict[str, Latency]) -> list[str]:
+        asked.append(len(found["a"].turns))
+        return ["a", "c"] if len(asked) < 3 else []
+
+    plan = Plan(count=10, seconds=0, rounds=5, extra=4)
+    ticks: list[None] = []
+    found = measure(calls, plan, clock=clock, undecided=undecided, tick=lambda: ticks.append(None))
+    assert asked == [5, 6, 7]
+    assert {name: len(found[name].turns) for name in calls} == dict.fromkeys(calls, 7)
+    assert {name: sum(map(bool, found[name].turns)) for name in calls} == {"a": 7, "b": 5, "c": 7}
+    assert len(ticks) == len(calls) * (plan.rounds + 1)
+    always = measure(calls, plan, clock=clock, undecided=lambda found: calls)
+    assert [len(latency.turns) for latency in always.values()] == [9, 9, 9]
+
+
 def waiting(seconds: float, *, cpu: float, turns: int = 6) -> Latency:
     """A latency of which each second turn had to wait for half its time."""
     wall = tuple((seconds * (1 + turn % 2),) * 5 for turn in range(turns))

@@ -8,6 +8,7 @@ import itertools
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,11 @@ from artifact.runtimes.base import RUNTIMES
 from bench.experiment import this_machine, write_page
 from bench.studies import ablation
 from bench.studies.command import Study as Command
-from bench.studies.measure import ROUNDS, Study, run_study
+from bench.studies.measure import EXTRA, ROUNDS, Study, run_study
 from bench.studies.record import Results, StudyRow
 from bench.studies.sections import study_section
 from bench.studies.variants import Variant, digest, platforms, prepare, runtimes, settle
-from bench.studies.verdict import Claim, faster
+from bench.studies.verdict import Claim, Verdict, faster
 from core.errors import UserError
 from core.record_file import read_rows
 from export.to_onnx import to_graph
@@ -126,6 +127,21 @@ def test_rows_hold_what_was_counted_and_measured(quick: Callable[..., Results]) 
         assert len(row.latency.turns) == ROUNDS
         assert row.latency.count >= row.plan.count
         assert row.latency.p50 > 0
+
+
+def test_an_undecided_claim_is_measured_for_more_rounds(
+    study: Callable[[Study], None], quick: Callable[..., Results]
+) -> None:
+    for word, rounds in (("a tie", ROUNDS + EXTRA), ("holds", ROUNDS)):
+        judge = partial(_says, word)
+        study(dataclasses.replace(STUDY, claims=(Claim("it is so", judge),)))
+        rows = quick(fresh=True).rows
+        assert [len(row.latency.turns) for row in rows] == [rounds] * len(rows)
+        assert all(row.latency.cpu for row in rows)
+
+
+def _says(word: str, results: Results, source: str) -> Verdict:
+    return Verdict(word, "")
 
 
 def this_machine_as(machine: Any) -> Any:
