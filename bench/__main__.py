@@ -33,6 +33,7 @@ Command = (
 
 def main() -> int | None:
     """Does what the command line asks for, and returns its exit status."""
+    cli.collect_rarely()
     return tyro.cli(Command, prog="python -m bench")()
 
 

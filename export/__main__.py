@@ -223,6 +223,7 @@ def _export_all(job: Job, workers: int) -> Exported:
 
 def main() -> int | None:
     """Runs the command line and returns its exit status."""
+    cli.collect_rarely()
     return tyro.cli(Run | List | Show | Verify | Push, prog="python -m export")()
 
 

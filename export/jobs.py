@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from multiprocessing import active_children, get_context
 from typing import TYPE_CHECKING, Any
 
+from core import cli
 from core.cores import usable_cores
 from core.errors import UserError, in_words
 from core.image_size import Size
@@ -85,6 +86,7 @@ def stopping(waiting: Collection[Future[Any]]) -> Iterator[None]:
 
 
 def _run(job: Job) -> list[Outcome]:
+    cli.collect_rarely()
     import torch
 
     from export.network import load_network

@@ -14,6 +14,7 @@ from core.lazy import resolve
 from core.version import own_version
 
 SHELLS = ("bash", "zsh", "tcsh", "fish")
+_WITH_TORCH = ("training", "export", "bench")  # packages whose commands import it
 _SHOWN = ("torch", "onnxruntime-gpu", "onnxruntime")  # packages whose versions --version prints
 
 
@@ -141,6 +142,8 @@ def _main() -> int | None:
 def _run(command: Command, arguments: list[str]) -> int | None:
     # Usage, errors and cli.program() use the name with which it was called.
     sys.argv = [f"{cli.PROGRAM} {command.name}", *arguments]
+    if command.flags.partition(".")[0] in _WITH_TORCH:
+        cli.collect_rarely()
     if command.main:
         status: int | None = resolve(command.main)()
         return status

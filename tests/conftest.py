@@ -84,6 +84,7 @@ def pytest_runtestloop() -> None:
     # The collector looks at every object for garbage: those of the imports took it 0.3 s each time.
     gc.freeze()
     gc.enable()
+    gc.set_threshold(10_000, 10, 10)  # as cli.collect_rarely does: what tests import is not frozen
 
 
 def _has_driver() -> bool:
@@ -95,10 +96,11 @@ def _has_driver() -> bool:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _commands_freeze_nothing() -> Iterator[None]:
+def _commands_leave_the_collector_alone() -> Iterator[None]:
     """Keeps a command that ends from freezing all objects: here the process goes on."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("core.cli.gc", SimpleNamespace(freeze=lambda: None))
+        stub = SimpleNamespace(freeze=lambda: None, set_threshold=lambda *_: None)
+        patch.setattr("core.cli.gc", stub)
         yield
 
 

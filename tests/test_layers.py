@@ -31,6 +31,7 @@ TORCH_FREE = ("core", "report", "artifact", "serving", "predict")
 TORCH = {"torch", "torchvision", "timm", "pytorch_lightning", "torchmetrics"}
 # Outside those packages, what commands import that start quickly or fork.
 LIGHT = (
+    "training.__main__",
     "pocketnets",
     "pocketnets.command",
     "bench.latency.command",

@@ -13,20 +13,15 @@ from rich.console import Console
 
 from core import cli
 from core.names import canonical_name
-from training.checkpoint import load_checkpoint, run_folder
-from training.cross_validation import cross_validate
+from training.accelerators import Accelerators, is_first_process
 from training.data import ImageData
 from training.datasets import DATASETS, data_name, load_data
-from training.fit import fit
 from training.folds import runs_of
 from training.look import look
 from training.options import FolderOptions
 from training.recipe import Recipe
 from training.recipes import default_recipe, find_recipe
 from training.records import MONITORS
-from training.run import PartialRun, read_plan
-from training.summary.folds import in_words
-from training.trainer import Accelerators, is_first_process
 
 _DATA = (
     f"Data set by name ({', '.join(DATASETS)}), or a folder: one folder of images per class, or "
@@ -72,6 +67,9 @@ def _parse() -> tuple[Train, ImageData | None]:
     name = start.recipe_name
     recipe: Recipe | None = None
     if start.resume and start.model and data:
+        from training.checkpoint import run_folder
+        from training.run import PartialRun, read_plan
+
         first, *more = runs_of(_options(start))
         name_of_run = data.name + first.suffix if more else data.name
         partial = PartialRun(run_folder(start.model, name_of_run))
@@ -91,6 +89,9 @@ def _load(start: _Start) -> ImageData:
     """Loads the data and checks every file, unless a run of the same name is in the way."""
     options, console = _options(start), _notes()
     if start.model and is_first_process() and not (start.resume or start.fresh):
+        from training.checkpoint import run_folder
+        from training.run import PartialRun
+
         for each in runs_of(options):
             PartialRun(run_folder(start.model, data_name(start.data) + each.suffix)).check_free()
     return look(load_data(start.data, options, console), options, console)
@@ -113,6 +114,7 @@ def _without_restarts(arguments: list[str]) -> list[str]:
 
 def main() -> None:
     """Trains, then prints the network's accuracy and the checkpoint's path."""
+    cli.collect_rarely()
     args, data = _parse()
     assert data is not None
     options = _options(args)
@@ -138,10 +140,15 @@ def main() -> None:
         "options": options,
     }
     if several:
+        from training.cross_validation import cross_validate
+        from training.summary.folds import in_words
+
         summary, spread = cross_validate(args.model, data, args.recipe, **common)
         print(f"mean and standard deviation of {args.folds} folds: {in_words(spread)}")
         print(summary)
         return
+    from training.fit import fit
+
     path = fit(args.model, data, args.recipe, **common)
     if is_first_process():
         _print_result(path, args.recipe)
@@ -149,6 +156,8 @@ def main() -> None:
 
 def _print_result(path: Path, recipe: Recipe) -> None:
     """Prints the figures of a finished run, and the path of its checkpoint."""
+    from training.checkpoint import load_checkpoint
+
     checkpoint = load_checkpoint(path)
     metrics = checkpoint.metrics
     test = ""

@@ -9,6 +9,7 @@ from pathlib import Path
 from core import cli
 from core.errors import UserError
 from core.names import canonical_name
+from training.accelerators import Accelerators
 from training.checkpoint import checkpoint_path, load_checkpoint, run_folder
 from training.data import ImageData
 from training.datasets import DATASETS
@@ -20,7 +21,7 @@ from training.options import FolderOptions
 from training.recipe import Recipe
 from training.run import PartialRun, check_same, make_plan
 from training.summary.folds import Fold, write_folds
-from training.trainer import Accelerators, processes
+from training.trainer import processes
 
 
 def cross_validate(

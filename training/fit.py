@@ -20,6 +20,7 @@ from core.names import canonical_name
 from core.preprocess import ImageError
 from models.classifier import Classifier
 from models.input_size import check_input_size
+from training.accelerators import Accelerators, is_first_process
 from training.checkpoint import (
     Checkpoint,
     checkpoint_path,
@@ -43,7 +44,7 @@ from training.summary.calibration import Calibration, calibration_error
 from training.summary.readme import doubts
 from training.summary.write import write_summary
 from training.temperature import Outputs, calibrate, without
-from training.trainer import Accelerators, device_name, is_first_process, make_trainer, quiet
+from training.trainer import device_name, make_trainer, quiet
 
 LIBRARIES = ("torch", "torchvision", "pytorch-lightning")  # whose versions a run records
 

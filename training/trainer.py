@@ -7,8 +7,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import pytorch_lightning as lightning
 import torch
@@ -17,6 +16,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 
 from core import cli
 from core.machine import cpu_name
+from training.accelerators import Accelerators, is_first_process
 from training.averaging import Averaging, PreciseBN
 from training.estimate import Estimate
 from training.finetuning import Frozen
@@ -25,19 +25,6 @@ from training.recipe import Recipe
 from training.records import MONITORS
 from training.run import KeepEpochs, PartialRun, WholeFileIO
 from training.stopping import OwnSignals, StopAfterEpoch
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Accelerators:
-    """The devices of a run."""
-
-    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
-    """auto: GPUs if there are any."""
-    devices: int = 0
-    """Number of processes on this host, one per GPU; 0: all GPUs, or one process on a CPU. Under
-    torchrun: the number that it started."""
-    nodes: int = 1
-    """Number of hosts; start the same command on each with torchrun."""
 
 
 def make_trainer(
@@ -140,14 +127,6 @@ def device_name(trainer: lightning.Trainer) -> str:
     else:
         name = f"{cpu_name()} ({torch.get_num_threads()} threads)"
     return f"{trainer.world_size} x {name}" if trainer.world_size > 1 else name
-
-
-def is_first_process() -> bool:
-    """Returns whether this is the process of the run that writes files and messages.
-
-    It is read from the environment, as it is needed before Lightning is set up.
-    """
-    return all(int(os.environ.get(name, 0)) == 0 for name in ("RANK", "LOCAL_RANK", "NODE_RANK"))
 
 
 @contextmanager

@@ -14,13 +14,14 @@ import torch
 from torch import nn
 
 from core.errors import UserError
+from training.accelerators import Accelerators
 from training.data import ImageData
 from training.loader import Batch, Loaders
 from training.module import ClassifierModule
 from training.networks import first_network
 from training.optimizer import make_optimizer
 from training.recipe import Recipe
-from training.trainer import Accelerators, quiet, trainer_options
+from training.trainer import quiet, trainer_options
 
 WARM_UP = 3  # untimed steps
 REFERENCE = "plain loop, fp32"

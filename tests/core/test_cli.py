@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import gc
 import sys
 
 import pytest
 from rich.table import Table
 
+from core import cli
 from core.cli import results
 
 
@@ -54,3 +56,15 @@ def test_a_terminal_decides_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     assert results().width < 1000
+
+
+def test_garbage_is_collected_but_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = gc.get_threshold()
+    monkeypatch.setattr("core.cli.gc", gc)  # tests/conftest.py keeps commands from changing it
+    try:
+        gc.set_threshold(700, 10, 10)
+        cli.collect_rarely()
+        assert gc.isenabled()
+        assert gc.get_threshold()[0] >= 10_000
+    finally:
+        gc.set_threshold(*before)
