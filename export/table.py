@@ -27,7 +27,7 @@ def outcome_table(networks: Iterable[tuple[str, Sequence[Outcome]]]) -> Table:
     table = _table("network", "artifact")
     for name, outcomes in networks:
         if any(outcome.artifact and _says_little(outcome.artifact) for outcome in outcomes):
-            table.caption = _RANDOM
+            table.caption, table.caption_justify = _RANDOM, "left"
         said: dict[str | None, str] = {}  # reason to the target it was first given for
         for index, outcome in enumerate(outcomes):
             first = said.setdefault(outcome.reason, outcome.target)

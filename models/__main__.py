@@ -17,7 +17,6 @@ from core.errors import UserError, unknown
 from core.image_size import Size, sides, size_text
 from core.lazy import resolve
 from core.names import canonical_name
-from core.preprocess import MODES
 from core.size_flag import SizeFlag
 from models.cost import NetworkCost, known_costs
 from models.registry import find_model, list_families, list_models
@@ -159,8 +158,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
     return [
         row["name"],
         row["family"],
-        size_text(row["size"])
-        + ("" if row["channels"] == 3 else f", {MODES[row['channels'] - 1]}"),
+        size_text(row["size"]) + ("" if row["channels"] == 3 else f", {row['channels']}ch"),
         str(row["classes"]),
         f"{row['parameters'] / 1e6:,.3f}",
         f"{row['macs'] / 1e6:,.1f}",

@@ -69,7 +69,8 @@ def adapted(tensors: Tensors, expected: Tensors, channels: int) -> Tensors:
     found = dict(tensors)
     for key in expected.keys() & tensors.keys():
         stem, weight = expected[key], tensors[key]
-        if stem.dim() == weight.dim() == 4 and weight.is_floating_point():
+        dense = weight.is_floating_point() and weight.layout == torch.strided
+        if dense and stem.dim() == weight.dim() == 4:
             outputs, inputs, *kernel = weight.shape
             groups, odd = divmod(inputs, 3)  # several where pixels were moved into the channels
             if not odd and stem.shape == (outputs, groups * channels, *kernel):
@@ -100,11 +101,11 @@ def adapted_imagenet(name: str, weights: ImageNetWeights, channels: int) -> Adap
     Raises:
         UserError: the network cannot be built for so many, or its weights are not for RGB.
     """
-    form = PublishedForm(weights.preprocess, weights.mean, weights.std)
     if channels == (own := weights.preprocess.channels):
         return Adapted(weights, ())
     if own != 3:
         raise UserError(f"{name}: its published weights are for images of {own} channels")
+    form = PublishedForm(weights.preprocess, weights.mean, weights.std)
     preprocess, mean, std = adapted_form(form, channels)
     expected = on_meta(name, 1, channels=channels)
     state_dict = adapted(weights.state_dict, expected, channels)

@@ -116,6 +116,8 @@ def dropped_border(network: nn.Module, size: Size, channels: int = 3) -> str:
     hook = stem.register_forward_pre_hook(lambda _, inputs: found.append(inputs[0].shape[-2:]))
     _refusal(network, size, 0, 1, channels)
     hook.remove()
+    if not found:  # it is not used for images
+        return ""
     patches = list(zip(found[0], stem.kernel_size, strict=True))
     rows, columns = (side % patch for side, patch in patches)
     if not rows and not columns:
