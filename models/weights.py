@@ -47,7 +47,8 @@ def imagenet_classifier(
         name: registry name.
         weights: from :func:`load_imagenet_weights`; their preprocessing says the channels.
         labels: class names; None for those of the weights. With other labels the last layer is
-            random.
+            zero, so that all classes begin with the same score and no random gradient reaches the
+            other layers (ViT, arXiv 2010.11929, Section 3.2).
         size: of the images, as in :func:`models.registry.build_model`; position embeddings
             are resampled as timm does.
 
@@ -66,7 +67,8 @@ def imagenet_classifier(
     if labels is not None and tuple(labels) != weights.labels:
         wider = build_on_meta(name, num_classes=classes + 1, channels=channels).state_dict()
         fresh = backbone.state_dict()
-        state_dict |= {key: fresh[key] for key in fresh if fresh[key].shape != wider[key].shape}
+        head = [key for key in fresh if fresh[key].shape != wider[key].shape]
+        state_dict |= {key: torch.zeros_like(fresh[key]) for key in head}
     try:
         backbone.load_state_dict(state_dict)
     except RuntimeError as error:

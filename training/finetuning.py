@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytorch_lightning as lightning
 
+from models.classifier import Classifier
 from models.weight_places import probe
 from models.weights import batch_norms
 from training.module import ClassifierModule
@@ -13,8 +14,8 @@ from training.recipe import Recipe
 class Frozen(lightning.Callback):
     """Trains only the last layer in the first epochs, and leaves batch norm statistics as they are.
 
-    The random weights of the last layer would spoil the others, and without their gradients an
-    epoch takes a fraction of the time.
+    What an untrained last layer asks of the others would spoil them, and without their gradients
+    an epoch takes a fraction of the time.
 
     Args:
         model: registry name of the network.
@@ -31,9 +32,13 @@ class Frozen(lightning.Callback):
     ) -> None:
         """Freezes the backbone, or lets it learn again."""
         assert isinstance(module, ClassifierModule)
-        frozen = trainer.current_epoch < self._recipe.freeze_epochs
-        for name, parameter in module.network.named_parameters():
+        self.apply(module.network, trainer.current_epoch)
+
+    def apply(self, network: Classifier, epoch: int) -> None:
+        """Freezes what is frozen in ``epoch``, counted from 0, and only that."""
+        frozen = epoch < self._recipe.freeze_epochs
+        for name, parameter in network.named_parameters():
             parameter.requires_grad_(not frozen or name in self._head)
         if self._recipe.keep_statistics:
-            for layer in batch_norms(module.network):
+            for layer in batch_norms(network):
                 layer.eval()

@@ -27,7 +27,7 @@ class Recipe:
     """Gradient accumulation: number of parts of a batch, to save memory."""
 
     weights: Literal["random", "imagenet"] = "random"
-    """Initial weights; the head is random if the classes differ."""
+    """Initial weights; the last layer is zero if the classes differ."""
     zero_gamma: bool = False
     """Start the last norm of every residual branch at zero."""
     bn_momentum: float | None = None

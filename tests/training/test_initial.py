@@ -26,6 +26,8 @@ def test_imagenet_weights_but_a_head_of_its_own(labels: tuple[str, ...]) -> None
     differing = {key for key, value in weights.state_dict.items() if not _same(mine[key], value)}
     assert differing == {"classifier.weight", "classifier.bias"}
     assert mine["classifier.bias"].shape == (len(labels),)
+    assert not mine["classifier.weight"].any()  # all classes begin with the same score
+    assert not mine["classifier.bias"].any()
     assert network.scale.flatten()[0] == pytest.approx(1 / (255 * weights.std[0]))
 
 
