@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import psutil
 import pytest
 
 import bench.timer.measure
@@ -115,15 +116,29 @@ def test_a_tool_that_does_not_end_is_ended(fake: Fakes, tmp_path: Path) -> None:
 
 def test_a_tool_stands_still_until_its_turn(fake: Fakes, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    body = f"open({str(log)!r}, 'w').write('seen')\nprint('Median: 2.00 ms')"
+    body = (
+        "import os, time\n"
+        f"while not os.path.exists({str(tmp_path / 'end')!r}):\n"
+        f"    open({str(log)!r}, 'a').write('.')\n"
+        "    time.sleep(0.001)\n"
+        "print('Median: 2.00 ms')"
+    )
     path = fake("benchmark_app", body)
     with started(BENCHMARK_APP, [str(path)], tmp_path) as run:
-        run.turn(0)
-        time.sleep(0.5)  # it starts in a tenth of that
-        assert not log.exists()
-        run.turn(10)
-        assert log.read_text() == "seen"
-        assert run.median(patience=10) == 0.002
+        while not log.exists():
+            run.turn(0.01)
+        (tool,) = psutil.Process().children()
+        deadline = time.monotonic() + 30
+        while tool.status() != psutil.STATUS_STOPPED:  # what it was amid it may finish
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        before = log.read_text()
+        time.sleep(0.1)  # a hundred times what it takes to write again
+        assert log.read_text() == before
+        while log.read_text() == before:
+            run.turn(0.01)
+        (tmp_path / "end").touch()
+        assert run.median(patience=60) == 0.002
 
 
 def test_the_turns_of_ours_and_of_a_tool(
