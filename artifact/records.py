@@ -153,6 +153,9 @@ class Limits:
     relative_error: Fraction | None = None
 
 
+WeightBits = Literal[7, 8]
+
+
 @_STRICT
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Quantization:
@@ -163,12 +166,14 @@ class Quantization:
         images: number of calibration images.
         labelled: whether ``top1`` is accuracy on labels; otherwise it is agreement with float32.
         top1: top-1 of each method on those images, with all layers in int8; the best was chosen.
+        weight_bits: bits of the weights. With 8, x86 CPUs without VNNI compute wrong sums.
     """
 
     calibration: Calibration
     images: Positive
     labelled: bool
     top1: dict[Calibration, Fraction]
+    weight_bits: WeightBits = 7
 
 
 @_STRICT

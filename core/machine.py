@@ -95,6 +95,16 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()  # ARM kernels give no model name
 
 
+def adds_in_32_bits() -> bool:
+    """Returns whether the processor adds products of 8-bit integers in 32 bits.
+
+    Those of x86 do with VNNI. Without it, sums of two products of uint8 and int8 are clipped to 16
+    bits. ARM's never are.
+    """
+    arm = platform.machine().lower() in ("aarch64", "arm64")
+    return arm or not {"avx_vnni", "avx512_vnni", "amx_int8"}.isdisjoint(instruction_sets())
+
+
 def instruction_sets() -> tuple[str, ...]:
     """Returns the vector instruction sets of the processor that speed up inference.
 

@@ -20,11 +20,13 @@ from export.table import calibration, gate_table, outcome_table, shelf_table, sh
 from models.registry import DEFAULT_NETWORKS
 
 if TYPE_CHECKING:
+    from artifact.records import WeightBits
     from export.build import Outcome
     from export.jobs import Job
 
 ALL = "all"
 Exported = list[tuple[str, "list[Outcome]"]]  # networks with the outcomes of their targets
+Target = Literal["avx2", "vnni", "arm", "this"]
 Folder = tyro.conf.Positional[Path]
 _FORMATS = (
     f"Such as onnx-fp32 litert-int8; phone: all that phones run; all: every one. Left out: the "
@@ -50,6 +52,9 @@ class Run:
     """Largest loss of top-1 against torch, in points; default: 0.1, and 1.0 for int8."""
     batches: tuple[int, ...] = ()
     """Batch sizes for which an engine gets a static profile, besides the dynamic one."""
+    target: Target = "avx2"
+    """CPUs that int8 is for. avx2: any, weights of 7 bits; vnni and arm: x86 with VNNI, and ARM, 8
+    bits, which are more accurate; this: the best for this machine."""
     fresh: bool = False
     """With all: export again even where up-to-date artifacts exist."""
     workers: int | None = None
@@ -77,6 +82,7 @@ class Run:
             options=Options(
                 max_batch=self.max_batch,
                 max_drop=None if self.max_drop is None else self.max_drop / 100,
+                weight_bits=self._weight_bits(),
                 batches=self.batches,
                 resume=self.model == ALL and not self.fresh,
             ),
@@ -92,6 +98,24 @@ class Run:
                 cli.results().print(f"{outcome.target}: {calibration(outcome.artifact)}")
         print(ARTIFACTS if self.model == ALL else ARTIFACTS / exported[0][0])
         return int(any(outcome.failed for outcome in outcomes))
+
+    def _weight_bits(self) -> WeightBits:
+        """Returns the bits of int8 weights for the target.
+
+        Raises:
+            UserError: this CPU cannot prove them.
+        """
+        from core.machine import adds_in_32_bits, cpu_name
+
+        if self.target == "this":
+            return 8 if adds_in_32_bits() else 7
+        if self.target != "avx2" and not adds_in_32_bits():
+            raise UserError(
+                f"--target {self.target}: {cpu_name()} has no VNNI, so its sums over 8-bit weights "
+                "are clipped, and nothing could be proven here; export on a CPU that has it (or on "
+                "ARM), or take --target avx2"
+            )
+        return 7 if self.target == "avx2" else 8
 
     def _check(self) -> None:
         """Raises UserError if flags for weights from other software are wrong, or contradict."""

@@ -13,6 +13,7 @@ from artifact.artifact import ARTIFACTS, Artifact, write_artifact
 from artifact.fingerprint import EngineMismatch
 from artifact.formats import FormatSpec, artifact_names, default_names, group_names, split_name
 from artifact.gates import GateError, check_gates
+from artifact.records import WeightBits
 from artifact.runtimes.base import RUNTIMES, RuntimeUnavailable
 from artifact.runtimes.tensorrt_builder import profiles_for
 from artifact.validation import MAX_BATCH, ArtifactError
@@ -36,6 +37,7 @@ class Options:
         max_batch: largest batch size.
         max_drop: largest loss of top-1 against torch, in [0, 1]; None for the default of the
             precision.
+        weight_bits: bits of int8 weights; 8 are for CPUs that add in 32 bits.
         batches: batch sizes for which an engine gets a static profile, besides the dynamic one:
             dynamic shapes cost latency.
         resume: keep existing artifacts made from the same weights, with the same options, by the
@@ -44,6 +46,7 @@ class Options:
 
     max_batch: int = 32
     max_drop: float | None = None
+    weight_bits: WeightBits = 7
     batches: tuple[int, ...] = ()
     resume: bool = False
 
@@ -130,7 +133,12 @@ class _Builder:
 
         self.options = options
         self._network = network
-        self._graphs = Graphs(network, max_batch=options.max_batch, max_drop=options.max_drop)
+        self._graphs = Graphs(
+            network,
+            max_batch=options.max_batch,
+            max_drop=options.max_drop,
+            weight_bits=options.weight_bits,
+        )
 
     def standing(self, path: Path) -> Artifact | None:
         """Returns the artifact at ``path`` if it is up to date; None otherwise."""
@@ -143,6 +151,8 @@ class _Builder:
         is_ = (old.source, old.preprocess, old.limits, old.batch_range, old.versions)
         new = (network.source, network.preprocess, limits, batch_range, _versions(old.spec))
         same = is_ == new
+        if old.quantization and old.spec.schemes[old.precision] == "int8":
+            same = same and old.quantization.weight_bits == self.options.weight_bits
         if old.fingerprint:
             profiles = profiles_for(batch_range, self.options.batches)
             same = same and old.fingerprint.profiles == profiles

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from artifact.artifact import Artifact
 from artifact.formats import Scheme
 from artifact.gates import GateError, check_gates, limits_for
-from artifact.records import Limits, Logits, Precision, TensorSpec
+from artifact.records import Limits, Logits, Precision, TensorSpec, WeightBits
 from artifact.runtimes.base import RuntimeUnavailable
 from core.preprocess import Pixels
 from export.foreign_graph import count_constants
@@ -41,10 +41,18 @@ class Proven(NamedTuple):
 class Graphs:
     """Makes and verifies graphs on first use."""
 
-    def __init__(self, network: Network, *, max_batch: int, max_drop: float | None) -> None:
+    def __init__(
+        self,
+        network: Network,
+        *,
+        max_batch: int,
+        max_drop: float | None,
+        weight_bits: WeightBits = 7,
+    ) -> None:
         self._network = network
         self._max_batch = max_batch
         self._max_drop = max_drop
+        self._weight_bits = weight_bits
         self._found: dict[Scheme, Proven | Exception] = {}
 
     def proven(self, scheme: Scheme) -> Proven:
@@ -82,7 +90,10 @@ class Graphs:
         if scheme == "fp16":
             return fp16_candidates(self._fp32, pixels, self.limits("fp16"))
         limits, symmetric = self.limits("int8"), scheme == "int8-symmetric"
-        return int8_candidates(self._fp32, pixels, labels, limits, symmetric=symmetric)
+        bits = None if symmetric else self._weight_bits
+        return int8_candidates(
+            self._fp32, pixels, labels, limits, symmetric=symmetric, weight_bits=bits
+        )
 
     def _draft(self, folder: Path, scheme: Scheme, candidate: GraphCandidate) -> Artifact:
         network = self._network

@@ -117,7 +117,10 @@ def calibration(artifact: Artifact) -> str:
         return "not recorded"
     tried = ", ".join(f"{name} {top1:.1%}" for name, top1 in made.top1.items())
     figure = "top-1" if made.labelled else "agreement"
-    return f"{made.calibration} ({figure} on {made.images} calibration images: {tried})"
+    return (
+        f"{made.calibration} ({figure} on {made.images} calibration images: {tried}), weights of "
+        f"{made.weight_bits} bits"
+    )
 
 
 def _table(*names: str) -> Table:

@@ -13,7 +13,7 @@ from artifact.artifact import Artifact
 from artifact.records import Logits, Precision
 from core.errors import UserError, first_line
 from core.lazy import resolve
-from core.machine import library_name
+from core.machine import adds_in_32_bits, library_name
 from core.preprocess import Pixels
 from core.registry import Registry
 
@@ -77,6 +77,7 @@ class RuntimeSpec:
         in_bento: packages that a Bento installs for it; empty if a Bento cannot contain it.
         gpu: whether it computes on an NVIDIA GPU.
         needs_torch: whether it runs the torch network itself; the server does not support those.
+        clips_sums: whether it adds products of 8-bit integers in 16 bits on x86 CPUs without VNNI.
         compiles: whether loading takes minutes, so that it is benchmarked only on request.
         quick: whether it loads fast enough for a quick benchmark.
         install: command that installs its dependencies.
@@ -92,6 +93,7 @@ class RuntimeSpec:
     in_bento: tuple[str, ...] = ()
     gpu: bool = False
     needs_torch: bool = False
+    clips_sums: bool = False
     compiles: bool = False
     quick: bool = False
     install: str
@@ -137,6 +139,7 @@ RUNTIMES.register(
         formats=("onnx",),
         packages=("onnxruntime-gpu", "onnxruntime"),
         in_bento=("onnxruntime",),
+        clips_sums=True,
         quick=True,
         install="pip install onnxruntime",
     )
@@ -162,6 +165,7 @@ RUNTIMES.register(
         formats=("onnx",),
         packages=("openvino",),
         in_bento=("openvino",),
+        clips_sums=True,
         install="pip install '.[openvino]'",
     )
 )
@@ -313,6 +317,12 @@ def load_runtime(
         raise UserError(f"{name} does not run {artifact.name} artifacts; use {allowed}")
     if rebuild and not artifact.spec.machine_bound:
         raise UserError(f"rebuild is for engines: {artifact.name} has none; leave it out")
+    quantized = artifact.quantization
+    if spec.clips_sums and quantized and quantized.weight_bits == 8 and not adds_in_32_bits():
+        raise RuntimeUnavailable(
+            f"{name}: this CPU has no VNNI, without which sums over the 8-bit weights of "
+            f"{artifact.path} are clipped; export it with --target avx2, or run it in litert"
+        )
     options: dict[str, Any] = {"threads": threads, **({"rebuild": True} if rebuild else {})}
     runtime: Runtime = resolve(spec.loader)(artifact, **options)
     return runtime

@@ -10,17 +10,17 @@ import numpy as np
 import numpy.typing as npt
 
 from artifact.golden import relative_error
-from artifact.records import Calibration, Limits, Quantization, Rewrite
+from artifact.records import Calibration, Limits, Quantization, Rewrite, WeightBits
 from core.preprocess import Pixels
 from export.quantization.calibration import METHODS, measure_ranges
 from export.quantization.gptq import Rounding
 from export.quantization.probe import affordable, logits_of
 from export.quantization.qdq import (
     NORMS,
+    WEIGHT_LIMIT,
     WEIGHTED,
     prepare,
     to_int8,
-    weight_limit,
     with_ranges,
 )
 from export.quantization.sensitivity import MOST_FP32, GraphCandidate, counts, layer_errors
@@ -58,7 +58,13 @@ class Score(NamedTuple):
 
 
 def int8_candidates(
-    model: Any, pixels: Pixels, labels: Labels | None, limits: Limits, *, symmetric: bool = False
+    model: Any,
+    pixels: Pixels,
+    labels: Labels | None,
+    limits: Limits,
+    *,
+    symmetric: bool = False,
+    weight_bits: WeightBits | None = None,
 ) -> Iterator[GraphCandidate]:
     """Yields int8 graphs, first the one that measures best on the calibration images.
 
@@ -74,9 +80,11 @@ def int8_candidates(
         limits: limits on other images. Without a limit on agreement, as for random weights, nothing
             is chosen: MinMax, weights rounded to the nearest, and no layer in float32.
         symmetric: whether activations are symmetric int8, as TensorRT requires.
+        weight_bits: bits of the weights; None for 8 if ``symmetric``, else 7.
     """
     from onnx.checker import check_model
 
+    weight_bits = weight_bits or (8 if symmetric else 7)
     chosen = np.random.default_rng(0).permutation(len(pixels))  # the first ones have every class
     judged = limits.top1_agreement is not None
     chosen = chosen[: affordable(pixels, IMAGES if judged else RANDOM_IMAGES)]
@@ -86,8 +94,7 @@ def int8_candidates(
     judge = _judge(prepared, pixels, labels)
     methods = METHODS if judged else METHODS[:1]
     ranges = measure_ranges(prepared, pixels, methods)
-    limit = weight_limit(symmetric=symmetric)
-    rounding = Rounding(prepared, pixels, limit=limit) if judged else None
+    rounding = Rounding(prepared, pixels, limit=WEIGHT_LIMIT[weight_bits]) if judged else None
 
     def rounded(graph: Any) -> Any:
         if rounding:
@@ -95,9 +102,13 @@ def int8_candidates(
         return graph
 
     def graph_of(method: Calibration, fp32_layers: Sequence[str] = ()) -> Any:
-        return rounded(to_int8(prepared, ranges[method], fp32_layers, symmetric=symmetric))
+        return rounded(
+            to_int8(
+                prepared, ranges[method], fp32_layers, symmetric=symmetric, weight_bits=weight_bits
+            )
+        )
 
-    plain = to_int8(prepared, ranges[methods[0]], symmetric=symmetric)
+    plain = to_int8(prepared, ranges[methods[0]], symmetric=symmetric, weight_bits=weight_bits)
     graphs = {m: rounded(with_ranges(plain, prepared, ranges[m])) for m in methods}
     scores = {method: judge(graph) for method, graph in graphs.items()}
     best = max(scores, key=lambda method: scores[method])
@@ -106,6 +117,7 @@ def int8_candidates(
         images=len(pixels),
         labelled=labels is not None,
         top1={method: score.top1 for method, score in scores.items()},
+        weight_bits=weight_bits,
     )
 
     def candidate(graph: Any, layers: Sequence[str]) -> GraphCandidate:

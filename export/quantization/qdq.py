@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from artifact.records import WeightBits
 from export.rewrites.unread import set_nodes
 
 DEQUANTIZE = "DequantizeLinear"
@@ -18,6 +19,8 @@ WEIGHTED = ["Conv", "Gemm"]
 NORMS = ["BatchNormalization", "InstanceNormalization", "LayerNormalization"]
 _QUANTIZED = "_quantized"  # suffix that the quantizer adds to names of constants
 Range = tuple[float, float]  # smallest and largest value of an activation
+# By the bits of weights, the largest integer weight of to_int8; the smallest is its negative.
+WEIGHT_LIMIT: dict[WeightBits, int] = {7: 64, 8: 127}
 
 
 def prepare(model: Any) -> Any:
@@ -64,11 +67,12 @@ def to_int8(
     fp32_layers: Collection[str] = (),
     *,
     symmetric: bool = False,
+    weight_bits: WeightBits | None = None,
 ) -> Any:
     """Returns an ONNX ``ModelProto`` in QDQ form, with int8 weights per channel.
 
-    For a CPU, activations are uint8, and weights use 7 of their 8 bits (``reduce_range``), as
-    products of full-range uint8 and int8 overflow the 16-bit sums of CPUs with AVX2 but no VNNI.
+    For any CPU, activations are uint8, and weights use 7 of their 8 bits, as products of full-range
+    uint8 and int8 overflow the 16-bit sums of CPUs with AVX2 but no VNNI.
     Pixels are normalised in float32: in int8, Mul and Add took a fifth of a graph's time.
 
     Args:
@@ -77,19 +81,21 @@ def to_int8(
         fp32_layers: names of nodes that stay float32.
         symmetric: whether to use TensorRT's form: symmetric int8 activations, 8-bit weights,
             float32 biases; only inputs of Conv and Gemm are rounded, so that layers can be fused.
+        weight_bits: bits of the weights; None for 8 if ``symmetric``, else 7.
     """
     from onnxruntime.quantization import CalibrationMethod, QuantType
     from onnxruntime.quantization.calibrate import TensorData, TensorsData
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
     from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
+    weight_bits = weight_bits or (8 if symmetric else 7)
     known = {*QLinearOpsRegistry, *QDQRegistry} - set(NORMS)
     # As quantize_static after its calibration; here the ranges are already known.
     before = _before_weights(prepared)
     quantizer = QDQQuantizer(
         copy.deepcopy(prepared),
         per_channel=False,  # _round_weights does it instead
-        reduce_range=not symmetric,
+        reduce_range=weight_bits == 7,
         weight_qType=QuantType.QInt8,
         activation_qType=QuantType.QInt8 if symmetric else QuantType.QUInt8,
         tensors_range=TensorsData(
@@ -112,7 +118,7 @@ def to_int8(
     quantizer.quantize_model()
     quantizer.model.topological_sort()
     result = quantizer.model.model
-    _round_weights(result, prepared, weight_limit(symmetric=symmetric))
+    _round_weights(result, prepared, WEIGHT_LIMIT[weight_bits])
     _round_biases(result, prepared)
     _prevent_weight_rounding(result, fp32_layers)
     if not symmetric:
@@ -148,11 +154,6 @@ def with_ranges(quantized: Any, prepared: Any, ranges: Mapping[str, Range]) -> A
                 tensor.CopyFrom(from_array(value.reshape(tensor.dims), tensor.name))
     _round_biases(result, prepared)
     return result
-
-
-def weight_limit(*, symmetric: bool) -> int:
-    """Returns the largest integer weight of :func:`to_int8`; the smallest is its negative."""
-    return 127 if symmetric else 64
 
 
 def _before_weights(prepared: Any) -> list[str]:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from artifact.artifact import Artifact
+from artifact.runtimes import base
 from artifact.runtimes.base import (
     RUNTIMES,
     RuntimeUnavailable,
@@ -62,6 +63,23 @@ def test_torch_says_where_its_checkpoint_should_be(
 ) -> None:
     with pytest.raises(RuntimeUnavailable, match=r"checkpoint runs/.* is not here"):
         load_runtime("torch", artifacts["onnx-fp32"])
+
+
+def test_weights_of_8_bits_need_sums_of_32(
+    artifacts: dict[str, Artifact], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seven = artifacts["onnx-int8"]
+    assert seven.quantization is not None
+    eight = dataclasses.replace(
+        seven, quantization=dataclasses.replace(seven.quantization, weight_bits=8)
+    )
+    for name in ("ort-cpu", "openvino"):
+        monkeypatch.setattr(base, "adds_in_32_bits", lambda: False)
+        with pytest.raises(RuntimeUnavailable, match=f"{name}: this CPU has no VNNI"):
+            load_runtime(name, eight)
+        load_runtime(name, seven, threads=1).close()
+        monkeypatch.setattr(base, "adds_in_32_bits", lambda: True)
+        load_runtime(name, eight, threads=1).close()
 
 
 def lack(name: str) -> str | None:

@@ -8,10 +8,14 @@ from pathlib import Path
 
 import pytest
 
+import core.machine
+import export.__main__ as main
 from artifact.artifact import Artifact
 from core.errors import UserError
-from export.__main__ import List, Run, Show, Verify
+from export.__main__ import Exported, List, Run, Show, Target, Verify
 from export.build import Outcome
+from export.elsewhere import Elsewhere
+from export.jobs import Job
 from export.table import outcome_table
 
 Copy = Callable[..., Path]
@@ -119,6 +123,29 @@ def test_a_pushed_artifact_is_in_the_model_store_once_and_loads_from_there(
     stored = Artifact.load(Path(outputs[0][1]))
     assert stored.path.is_relative_to(here / "store")
     assert stored.sha256s == Artifact.load(folder).sha256s
+
+
+@pytest.mark.parametrize("vnni", [False, True])
+def test_int8_is_made_for_the_cpus_that_were_asked_for(
+    vnni: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def export(job: Job, elsewhere: Elsewhere) -> Exported:
+        asked.append(job.options.weight_bits)
+        return [("a-b", [])]
+
+    monkeypatch.setattr(core.machine, "adds_in_32_bits", lambda: vnni)
+    monkeypatch.setattr(main, "_export_one", export)
+    targets: tuple[Target, ...] = ("avx2", "this", "arm", "vnni")
+    for target in targets:
+        run = Run(model="mobilenet_v2", target=target)
+        if vnni or target in ("avx2", "this"):
+            run()
+        else:
+            with pytest.raises(UserError, match=f"--target {target}: .* has no VNNI"):
+                run()
+    assert asked == ([7, 8, 8, 8] if vnni else [7, 7])
 
 
 def test_exporting_all_goes_on_where_it_stopped(

@@ -17,7 +17,7 @@ from artifact.runtimes import base
 from artifact.runtimes.base import RUNTIMES, RuntimeUnavailable, require_runtime
 from core import machine
 from core.errors import UserError
-from core.machine import instruction_sets
+from core.machine import adds_in_32_bits, instruction_sets
 from core.registry import Registry
 from pocketnets.doctor import PACKAGE, Doctor, Findings, Part, examine
 
@@ -209,3 +209,7 @@ def test_instruction_sets_by_the_kernel_s_names(
     file.write_text(f"processor\t: 0\n{line}\n\nprocessor\t: 1\n{line}\n")
     monkeypatch.setattr(machine, "_CPUINFO", file)
     assert instruction_sets() == tuple(sets.split())
+    monkeypatch.setattr(machine.platform, "machine", lambda: "x86_64")
+    assert adds_in_32_bits() == ("vnni" in sets)
+    monkeypatch.setattr(machine.platform, "machine", lambda: "aarch64")
+    assert adds_in_32_bits()

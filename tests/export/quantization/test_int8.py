@@ -18,7 +18,7 @@ from torch import nn
 from artifact.artifact import Artifact
 from artifact.gates import DEFAULTS, limits_for
 from artifact.golden import relative_error
-from artifact.records import Limits, Logits, Quantization
+from artifact.records import Limits, Logits, Quantization, WeightBits
 from core.preprocess import Pixels
 from export.build import build_artifacts
 from export.network import load_network
@@ -111,6 +111,18 @@ def first(*args: Any, **options: Any) -> tuple[GraphCandidate, Quantization]:
     candidate = next(int8_candidates(*args, **options))
     assert candidate.quantization is not None
     return candidate, candidate.quantization
+
+
+@pytest.mark.parametrize(("bits", "most"), [(7, 64), (8, 127)])
+def test_weights_take_all_levels_of_their_bits(bits: WeightBits, most: int, pixels: Pixels) -> None:
+    (graph, *_), made = first(small(), pixels, None, LIMITS, weight_bits=bits)
+    weights = [
+        to_array(each)
+        for each in graph.graph.initializer
+        if each.data_type == onnx.TensorProto.INT8
+    ]
+    assert made.weight_bits == bits
+    assert {np.abs(each).max() for each in weights if each.ndim > 1} == {most}
 
 
 def test_the_ruined_layer_alone_is_left_in_float32(pixels: Pixels) -> None:
