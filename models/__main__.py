@@ -122,6 +122,8 @@ def main() -> None:
     args = tyro.cli(Models, prog=cli.program("models"), description=Models.__doc__)
     if args.json and args.markdown:
         raise UserError("--json and --markdown are both given: ask for one of them")
+    if args.input_sizes and (args.names or args.family or args.size or args.channels != 3):
+        raise UserError("--input-sizes tries the sizes itself: leave out the other flags")
     if args.input_sizes:
         from models.input_size import input_sizes  # needs torch
 

@@ -190,6 +190,8 @@ class Classifier:
             (found,) = self.classify([self.pixels(images)], top_k)
             return _sound(found)
 
+        _check_kind(images, Iterable)
+
         def work(sources: Sequence[ImageSource]) -> list[Prediction]:
             pixels = [self.pixels(source) for source in sources]
             return [_sound(found) for found in self.classify(pixels, top_k)]
@@ -216,6 +218,7 @@ class Classifier:
                 return preprocess(ImageOps.exif_transpose(image))
             except (OSError, SyntaxError, ValueError) as error:  # Pillow reads it only now
                 raise ImageError(f"cannot be read as an image ({first_line(error)})") from error
+        _check_kind(image, str | Path | bytes)
         data = image if isinstance(image, bytes) else read_file(Path(image), self.limits.max_bytes)
         check_size(data, self.limits.max_bytes)
         decoded = decode_image(
@@ -284,6 +287,15 @@ def check_size(data: bytes, max_bytes: int) -> None:
         raise ImageError(f"it exceeds the limit of {max_bytes} bytes (--max-bytes)")
     if not data:
         raise ImageError("it holds no bytes")
+
+
+def _check_kind(image: object, kind: Any) -> None:
+    """Raises ImageError if ``image`` is none of ``kind``, which only callers without types give."""
+    if not isinstance(image, kind):
+        raise ImageError(
+            f"{image!r:.40} is no image, but {type(image).__name__}: give a path, the bytes of a "
+            "file, a PIL image or an array of pixels"
+        )
 
 
 def _sound(prediction: Prediction | None) -> Prediction:

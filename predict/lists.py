@@ -20,13 +20,14 @@ TABLE = (".csv", ".tsv")
 COLUMNS = ("path", "image", "file", "filename", "file_name", "filepath", "image_path", "url")
 _SEPARATORS = ",;\t|"
 _MOST = 1 << 20  # bytes of a line: a file without line ends is not a list
+_IMAGES = (b"\xff\xd8\xff", b"\x89PNG")  # how JPEG and PNG files begin
 
 
 def paths_of_text(file: BinaryIO) -> Iterator[str]:
     """Yields the non-empty lines of ``file``; names that are not UTF-8 still work as paths.
 
     Raises:
-        UserError: a line is longer than any path.
+        UserError: a line is longer than any path, or the file is an image.
     """
     with closing(file):
         while line := file.readline(_MOST):
@@ -34,6 +35,8 @@ def paths_of_text(file: BinaryIO) -> Iterator[str]:
                 raise UserError(
                     f"a list with a line of {_MOST} bytes or more: give one path a line"
                 )
+            if line.startswith(_IMAGES):
+                raise UserError("a list that is an image itself: give its path, or a list of paths")
             if path := os.fsdecode(line.rstrip(b"\r\n")):
                 yield path.removeprefix("\ufeff")
 

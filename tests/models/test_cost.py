@@ -160,6 +160,7 @@ def test_any_network_is_counted_at_any_size_it_takes(command: Command) -> None:
         (("--channels", "1"), "--channels 1: no network is named"),
         (("vgg16", "--size", "31"), "vgg16 cannot take 31x31 images: at least 32x32"),
         (("vgg16", "--family", "vgg"), "networks and --family are both given"),
+        (("--input-sizes", "vgg16", "--size", "64"), "--input-sizes tries the sizes itself"),
     ],
 )
 def test_what_cannot_be_counted_is_one_line(

@@ -89,6 +89,8 @@ def test_a_turned_image_is_turned_back(classifier: Classifier) -> None:
         (np.zeros((4, 4), dtype=np.uint8), r"\[4, 4\]"),
         (np.zeros((4, 4, 3), dtype=np.float32), "float32"),
         (np.zeros((0, 4, 3), dtype=np.uint8), r"\[0, 4, 3\]"),
+        (5, "5 is no image, but int: give a path"),
+        ([None], "None is no image, but NoneType"),
         (b"0" * 101, "limit of 100 bytes"),
         (encode_png(Image.new("RGB", (10, 10)))[:44], "cannot be read"),
         (encode_png(Image.new("L", (11, 10))), "110 pixels"),

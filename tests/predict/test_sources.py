@@ -103,6 +103,10 @@ def test_a_list_of_paths(put: Put, monkeypatch: pytest.MonkeyPatch) -> None:
     standard = io.TextIOWrapper(io.BytesIO(b"data/a.png\nhere.png\n"))
     monkeypatch.setattr(sys, "stdin", standard)
     assert found("-") == ["data/a.png", "here.png"]
+    photo = put("here.png").read_bytes()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(photo)))
+    with pytest.raises(UserError, match="an image itself"):
+        found("-")
 
 
 def test_the_line_of_a_list_says_what_the_row_is_called(put: Put) -> None:
