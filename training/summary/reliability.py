@@ -25,23 +25,29 @@ def reliability_chart(bins: Sequence[Bin], height: int) -> Figure:
     """Returns the reliability diagram of ``bins``, ``height`` pixels high."""
     axis, whole = alt.Axis(format="%", tickCount=6), alt.Scale(domain=[0, 1])
     values = [
-        {"low": each.low, "high": each.high, "top1": each.top1, "images": each.images}
+        {
+            "low": each.low,
+            "high": each.high,
+            "middle": (each.low + each.high) / 2,
+            "top1": each.top1,
+            "images": each.images,
+        }
         for each in bins
         if each.images
     ]
-    bars = (
-        alt.Chart(alt.InlineData(values=values))
-        .mark_bar(color="#6baed6")
-        .encode(
-            x=alt.X("low:Q", title="score of the answer", scale=whole, axis=axis),
-            x2="high:Q",
-            y=alt.Y("top1:Q", title="classified correctly", scale=whole, axis=axis),
-            y2=alt.datum(0),
-            tooltip=[
-                alt.Tooltip("images:Q", format=","),
-                alt.Tooltip("top1:Q", title="top-1", format=".1%"),
-            ],
-        )
+    base = alt.Chart(alt.InlineData(values=values))
+    bars = base.mark_bar(color="#6baed6").encode(
+        x=alt.X("low:Q", title="score of the answer", scale=whole, axis=axis),
+        x2="high:Q",
+        y=alt.Y("top1:Q", title="classified correctly", scale=whole, axis=axis),
+        y2=alt.datum(0),
+        tooltip=[
+            alt.Tooltip("images:Q", format=","),
+            alt.Tooltip("top1:Q", title="top-1", format=".1%"),
+        ],
+    )
+    counts = base.mark_text(angle=270, align="left", dx=4, fontSize=10, color="#20242b").encode(
+        x="middle:Q", y=alt.datum(0), text=alt.Text("images:Q", format=",")
     )
     line = (
         alt.Chart(alt.InlineData(values=[{"low": 0, "top1": 0}, {"low": 1, "top1": 1}]))
@@ -50,7 +56,8 @@ def reliability_chart(bins: Sequence[Bin], height: int) -> Figure:
     )
     return Figure(
         title="Top-1 by score",
-        caption="Bars: share of the images in a bin of scores that are classified correctly. "
-        "Line: where that equals the score. A bar below the line: the scores are too high.",
-        chart=alt.layer(bars, line).properties(height=height),
+        caption="Bars: share of the images in a bin of scores that are classified correctly, with "
+        "their number. Line: where that equals the score. A bar below the line: the scores are too "
+        "high.",
+        chart=alt.layer(bars, counts, line).properties(height=height),
     )
