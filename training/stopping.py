@@ -39,7 +39,9 @@ class StopAfterEpoch(lightning.Callback):
             self._before(number, frame)
         self._asked = True
         self._console.print(
-            f"stopping when {self._where} is complete and saved; Ctrl-C again stops now, without it"
+            f"stopping when {self._where} is complete and saved; "
+            "Ctrl-C again stops now, without it",
+            soft_wrap=True,
         )
 
     def on_train_epoch_start(
