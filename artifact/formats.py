@@ -131,6 +131,18 @@ FORMATS.register(_tensorrt("tensorrt_rtx", {"fp16": "fp16"}, default=("fp16",)))
 FORMATS.register(_tensorrt("tensorrt", {"fp16": "fp16", "int8": "int8-symmetric"}, default=()))
 FORMATS.register(
     FormatSpec(
+        name="openvino",
+        files=("model.xml", "model.bin"),
+        max_bytes=2 << 30,
+        schemes={"int8": "int8"},
+        proving_runtime="openvino",
+        build="export.to_openvino:build",
+        require="artifact.runtimes.openvino_cpu:require",
+        packages=("openvino",),
+    )
+)
+FORMATS.register(
+    FormatSpec(
         name="litert",
         files=("model.tflite",),
         max_bytes=2 << 30,  # limit of flatbuffers

@@ -13,7 +13,8 @@ Logits = npt.NDArray[np.float32]
 Precision = Literal["fp32", "fp16", "int8"]
 Weights = Literal["trained", "imagenet", "random"]
 Calibration = Literal["MinMax", "Percentile", "Entropy"]
-Rewrite = Literal["channel_shuffle", "hard_sigmoid"]  # a module of export.rewrites
+# Modules of export.rewrites.
+Rewrite = Literal["channel_shuffle", "float_activations", "hard_sigmoid"]
 Reference = Literal["torch", "onnx", "golden"]
 # Allowed values of manifest fields with these types; 2**53 is exact in any JSON reader.
 Fraction = Annotated[float, Field(ge=0, le=1)]

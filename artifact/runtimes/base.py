@@ -162,7 +162,7 @@ RUNTIMES.register(
         loader="artifact.runtimes.openvino_cpu:load",
         require="artifact.runtimes.openvino_cpu:require",
         bare="artifact.runtimes.openvino_cpu:load_bare",
-        formats=("onnx",),
+        formats=("onnx", "openvino"),
         packages=("openvino",),
         in_bento=("openvino",),
         clips_sums=True,

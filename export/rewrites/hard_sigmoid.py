@@ -76,3 +76,25 @@ def add_in_integers(model: Any) -> int:
         replaced += 1
     set_nodes(graph, nodes)
     return replaced
+
+
+def restore(model: Any) -> None:
+    """Undoes :func:`add_in_integers`, in place; each HardSigmoid reads what was not yet rounded."""
+    from onnx.helper import make_node
+    from onnx.numpy_helper import to_array
+
+    graph = model.graph
+    constants = {tensor.name: to_array(tensor) for tensor in graph.initializer}
+    makers = {name: node for node in graph.node for name in node.output}
+    nodes = []
+    for node in graph.node:
+        slope, shift = (constants.get(f"{node.name}/{name}") for name in ("slope", "shift_scale"))
+        if node.op_type == "Add" and slope is not None and shift is not None:
+            source, scale, _ = makers[makers[node.input[0]].input[0]].input
+            alpha, beta = float(slope / constants[scale]), float(_LEVEL * shift)
+            made = make_node("HardSigmoid", [source], node.output, alpha=alpha, beta=beta)
+            made.name = node.name
+            nodes.append(made)
+        else:
+            nodes.append(node)
+    set_nodes(graph, nodes)

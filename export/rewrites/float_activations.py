@@ -1,0 +1,103 @@
+"""Leaves to float32 what int8 convolutions do not need rounded.
+
+OpenVINO fuses activations and sums into the convolution before them if they read its own result,
+not a rounded one. NNCF, by the same authors, places its roundings like that.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from export.quantization.qdq import DEQUANTIZE, WEIGHTED
+from export.quantization.sensitivity import QUANTIZE
+from export.rewrites.hard_sigmoid import restore
+from export.rewrites.unread import set_nodes
+
+_LAST = 255  # level of a uint8 activation
+_CLIPPED = (*WEIGHTED, "Add")  # the quantizer leaves out a Relu or Clip behind these
+
+
+def round_inputs_only(model: Any) -> int:
+    """Keeps only inputs and weights of convolutions and linear layers in int8, in place.
+
+    Scales and weights stay as they are, so there are fewer roundings. Where levels begin or end
+    at zero, they stand for a Relu or Clip that the quantizer left out: that is there again.
+
+    Args:
+        model: ONNX ``ModelProto`` in QDQ form, with uint8 activations.
+
+    Returns:
+        How many other nodes no longer read what was rounded.
+    """
+    restore(model)
+    floats = _Floats(model.graph)
+    changed = 0
+    for node in model.graph.node:
+        if node.op_type not in (*WEIGHTED, QUANTIZE, DEQUANTIZE):
+            inputs = [floats.before(name) for name in node.input]
+            changed += inputs != list(node.input)
+            node.input[:] = inputs
+    floats.write()
+    return changed
+
+
+class _Floats:
+    """The tensors of a graph from before they are rounded."""
+
+    def __init__(self, graph: Any) -> None:
+        from onnx.numpy_helper import to_array
+
+        self._graph = graph
+        self._constants = {tensor.name: to_array(tensor) for tensor in graph.initializer}
+        self._makers = {name: node for node in graph.node for name in node.output}
+        self._clips: dict[str, Any] = {}  # by the name of what they clip
+
+    def before(self, name: str) -> str:
+        """Returns the tensor that ``name`` is rounded from, clipped if need be; or ``name``."""
+        restores = self._makers.get(name)
+        if restores is None or restores.op_type != DEQUANTIZE:
+            return name
+        rounds = self._makers.get(restores.input[0])
+        if rounds is None or rounds.op_type != QUANTIZE:
+            return name
+        source, *steps = rounds.input
+        scale, zero = (self._constants[step] for step in steps)
+        maker = self._makers.get(source)
+        if maker is None or maker.op_type not in _CLIPPED or 0 < zero < _LAST:
+            return str(source)
+        return self._clip(source, *(float(scale * (level - int(zero))) for level in (0, _LAST)))
+
+    def _clip(self, source: str, *ends: float) -> str:
+        from onnx.helper import make_node
+        from onnx.numpy_helper import from_array
+
+        result = f"{source}/clipped"
+        if source not in self._clips:
+            names = [f"{source}/{end}" for end in ("low", "high")]
+            for name, value in zip(names, ends, strict=True):
+                self._graph.initializer.append(from_array(np.array(value, np.float32), name))
+            self._clips[source] = make_node("Clip", [source, *names], [result], name=result)
+        return result
+
+    def write(self) -> None:
+        """Writes the nodes, each HardSwish as one."""
+        nodes = []
+        for node in self._graph.node:
+            nodes.append(_hard_swish(node, self._makers))
+            nodes += [self._clips[name] for name in node.output if name in self._clips]
+        set_nodes(self._graph, nodes)
+
+
+def _hard_swish(node: Any, makers: dict[str, Any]) -> Any:
+    """Returns the HardSwish that a Mul is the last node of, or the node itself."""
+    from onnx.helper import get_attribute_value, make_node
+
+    for source, name in (node.input, node.input[::-1]) if node.op_type == "Mul" else ():
+        factor = makers.get(name)
+        if factor is not None and factor.op_type == "HardSigmoid" and factor.input[0] == source:
+            values = {each.name: get_attribute_value(each) for each in factor.attribute}
+            if np.allclose([values.get("alpha", 0.2), values.get("beta", 0.5)], [1 / 6, 0.5]):
+                return make_node("HardSwish", [source], node.output, name=node.name)
+    return node

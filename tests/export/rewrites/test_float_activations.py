@@ -1,0 +1,119 @@
+"""Only the inputs of convolutions rounded: closer to float32, and OpenVINO's own format."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from small_graphs import SIDE, pixels_of, run_onnx, small_graph
+from torch import nn
+
+from artifact.artifact import Artifact
+from artifact.golden import relative_error
+from artifact.runtimes.base import load_runtime
+from export.build import build_artifacts
+from export.network import load_network
+from export.quantization.calibration import measure_ranges
+from export.quantization.qdq import DEQUANTIZE, WEIGHTED, prepare, to_int8
+from export.rewrites.float_activations import round_inputs_only
+from export.rewrites.hard_sigmoid import add_in_integers, restore
+from export.to_onnx import to_onnx
+from export.to_openvino import build
+from models.classifier import Classifier
+
+
+def int8(prepared: Any) -> Any:
+    return to_int8(prepared, measure_ranges(prepared, pixels_of(prepared), ["MinMax"])["MinMax"])
+
+
+def check(model: Any) -> Any:
+    """Checks that only inputs of convolutions are rounded, and for the better."""
+    prepared = prepare(model)
+    quantized = int8(prepared)
+    rewritten = copy.deepcopy(quantized)
+    add_in_integers(rewritten)
+    assert round_inputs_only(rewritten) > 0
+    onnx.checker.check_model(rewritten, full_check=True)
+    makers = {name: node.op_type for node in rewritten.graph.node for name in node.output}
+    for node in rewritten.graph.node:
+        if node.op_type in WEIGHTED:
+            assert makers[node.input[0]] == DEQUANTIZE
+        elif node.op_type not in ("QuantizeLinear", DEQUANTIZE):
+            assert DEQUANTIZE not in [makers.get(name) for name in node.input]
+    pixels = pixels_of(model)
+    exact = run_onnx(prepared, pixels)
+    before, after = (run_onnx(graph, pixels) for graph in (quantized, rewritten))
+    assert relative_error(after, exact) <= max(relative_error(before, exact), 0.02)
+    return rewritten
+
+
+def test_activations_are_in_float32_and_hard_swish_is_one_node() -> None:
+    kinds = [node.op_type for node in check(small_graph("convolutions")).graph.node]
+    assert kinds.count("HardSwish") == kinds.count("HardSigmoid") == 1
+
+
+class Clipped(nn.Module):
+    """A sum that reads what a ReLU6 clips: the int8 graph has none, as its levels end there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 1)
+        self.last = nn.Linear(8, 5)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        values = nn.functional.relu6(8 * self.first(images))
+        logits: torch.Tensor = self.last((values + self.second(values)).mean([2, 3]))
+        return logits
+
+
+def test_what_levels_clipped_is_clipped_still() -> None:
+    torch.manual_seed(0)
+    model = to_onnx(Classifier(Clipped().eval()), size=SIDE)
+    assert "Clip" not in [node.op_type for node in int8(prepare(model)).graph.node]
+    assert [node.op_type for node in check(model).graph.node].count("Clip") == 1
+
+
+def test_hard_sigmoid_comes_back() -> None:
+    graph = int8(prepare(small_graph("convolutions")))
+    attributes = [
+        {each.name: each.f for each in node.attribute}
+        for node in graph.graph.node
+        if node.op_type == "HardSigmoid"
+    ]
+    assert len(attributes) == add_in_integers(graph) == 2
+    restore(graph)
+    found = [node for node in graph.graph.node if node.op_type == "HardSigmoid"]
+    for node, values in zip(found, attributes, strict=True):
+        assert {each.name: each.f for each in node.attribute} == pytest.approx(values, rel=1e-6)
+
+
+def test_openvino_answers_as_the_graph_does(artifacts: dict[str, Artifact], tmp_path: Path) -> None:
+    source = artifacts["onnx-int8"]
+    draft = build(
+        replace(source, path=tmp_path, format="openvino"), source.graph_file.read_bytes(), ()
+    )
+    assert draft.rewrites.keys() == {"float_activations"}
+    assert {file.name for file in tmp_path.iterdir()} == set(draft.spec.files)
+    pixels, golden = source.golden()
+    with load_runtime("openvino", draft, threads=1) as runtime:
+        logits = runtime(pixels)
+        alone = np.concatenate([runtime(pixels[index : index + 1]) for index in range(len(pixels))])
+    assert (logits.argmax(axis=1) == golden.argmax(axis=1)).all()
+    assert relative_error(logits, golden) < 0.1
+    assert relative_error(alone, logits) < 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_b0", "shufflenet_v2_x0_5"])
+def test_it_passes_its_gates(name: str, here: Path) -> None:
+    weights = "imagenet" if name == "efficientnet_lite0" else "random"
+    (outcome,) = build_artifacts(load_network(name, None, weights), ["openvino-int8"])
+    assert outcome.reason is None
+    assert outcome.artifact is not None
+    assert outcome.artifact.rewrites["float_activations"] > 0
