@@ -43,6 +43,9 @@ class Train(FolderOptions):
     fresh: bool = False
     """Start again where there is a run of this network and data: an unfinished one is discarded, a
     finished one replaced when the new one is finished."""
+    find_learning_rate: bool = False
+    """Print the loss of 100 steps at learning rates from 1e-6 to 1, and the rate at which it falls
+    fastest, instead of training."""
     machine: Accelerators = field(default_factory=Accelerators)
     """Devices to train on."""
     recipe: Recipe
@@ -58,6 +61,7 @@ class _Start(FolderOptions):
     recipe_name: str | None = None
     resume: bool = False
     fresh: bool = False
+    find_learning_rate: bool = False
 
 
 def _parse() -> tuple[Train, ImageData | None]:
@@ -88,7 +92,8 @@ def _parse() -> tuple[Train, ImageData | None]:
 def _load(start: _Start) -> ImageData:
     """Loads the data and checks every file, unless a run of the same name is in the way."""
     options, console = _options(start), _notes()
-    if start.model and is_first_process() and not (start.resume or start.fresh):
+    allowed = start.resume or start.fresh or start.find_learning_rate
+    if start.model and is_first_process() and not allowed:
         from training.checkpoint import run_folder
         from training.run import PartialRun
 
@@ -139,6 +144,14 @@ def main() -> None:
         "fresh": args.fresh,
         "options": options,
     }
+    if args.find_learning_rate:
+        from training.rate_finder import find_rate
+
+        rate, losses = find_rate(args.model, data, args.recipe, args.machine.accelerator)
+        for each, loss in losses:
+            print(f"{each:8.1e}  loss {loss:.3f}")
+        print(f"the loss falls fastest at {rate:.1e}: --recipe.learning-rate {rate:.1e}")
+        return
     if several:
         from training.cross_validation import cross_validate
         from training.summary.folds import in_words
