@@ -16,7 +16,7 @@ from export.rewrites.hard_sigmoid import restore
 from export.rewrites.unread import set_nodes
 
 _LAST = 255  # level of a uint8 activation
-_CLIPPED = (*WEIGHTED, "Add")  # the quantizer leaves out a Relu or Clip behind these
+_POSITIVE = ("Sigmoid", "HardSigmoid", "Relu", "Clip")  # a Relu behind them would change nothing
 
 
 def round_inputs_only(model: Any) -> int:
@@ -65,7 +65,7 @@ class _Floats:
         source, *steps = rounds.input
         scale, zero = (self._constants[step] for step in steps)
         maker = self._makers.get(source)
-        if maker is None or maker.op_type not in _CLIPPED or 0 < zero < _LAST:
+        if maker is None or maker.op_type in _POSITIVE or 0 < zero < _LAST:
             return str(source)
         return self._clip(source, *(float(scale * (level - int(zero))) for level in (0, _LAST)))
 
