@@ -6,7 +6,8 @@ from pathlib import Path
 
 from artifact.artifact import Artifact
 from artifact.golden import check_golden
-from artifact.runtimes.base import Runtime, load_runtime
+from artifact.runtimes.base import Runtime, load_runtime, require_runtime, servable_runtimes
+from core.cli import by_name
 from core.errors import UserError
 
 
@@ -14,16 +15,35 @@ def open_artifact(path: Path, *, allow_unverified: bool = False) -> Artifact:
     """Loads the artifact in folder ``path`` and checks all of its files.
 
     Raises:
-        UserError: no artifact, a damaged one, or an unverified one that is not allowed.
+        UserError: no artifact, a damaged one, one that no server can run, or an unverified one that
+            is not allowed.
+        RuntimeUnavailable: an unverified one that this machine could not verify.
     """
     artifact = Artifact.load(path)
+    servable_runtimes(artifact.format)
     if artifact.unverified and not allow_unverified:
+        require_runtime(artifact.spec.proving_runtime)
+        verify = by_name(f"verify {path}", f"python -m export verify {path}")
         raise UserError(
-            f"{path}: not verified where it was made ({artifact.unverified}); "
-            f"run python -m export verify {path} here, or pass --allow-unverified, or set "
-            "POCKETNETS_ALLOW_UNVERIFIED=1 for a service"
+            f"{path}: not verified where it was made ({artifact.unverified}); run {verify} here, "
+            "or pass --allow-unverified, or set POCKETNETS_ALLOW_UNVERIFIED=1 for a service"
         )
     return artifact
+
+
+def check_runtime(name: str, artifact: Artifact) -> None:
+    """Checks that runtime ``name`` can serve ``artifact`` on this machine, before it is loaded.
+
+    Raises:
+        RuntimeUnavailable: something that the runtime needs is missing here.
+        UserError: it is none of those that can serve such artifacts.
+    """
+    allowed = servable_runtimes(artifact.format)
+    if name not in allowed:
+        raise UserError(
+            f"runtime is {name!r}: {artifact.name} artifacts run in {', '.join(allowed)}"
+        )
+    require_runtime(name)
 
 
 def open_runtime(name: str, artifact: Artifact, *, threads: int | None = None) -> Runtime:

@@ -29,6 +29,16 @@ def program(module: str) -> str:
     return started if started.startswith(f"{PROGRAM} ") else f"python -m {module}"
 
 
+def by_name(command: str, otherwise: str) -> str:
+    """Returns how a user starts another command: as the console script, if that started this one.
+
+    Args:
+        command: the command and its flags, such as ``bench --fresh``.
+        otherwise: how it is started without the script, such as ``make bench ARGS=--fresh``.
+    """
+    return f"{PROGRAM} {command}" if sys.argv[0].startswith(f"{PROGRAM} ") else otherwise
+
+
 def results() -> Console:
     """Returns the console for results (stdout): tables and paths.
 

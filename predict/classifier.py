@@ -17,15 +17,15 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from artifact.artifact import Artifact
-from artifact.opening import open_artifact, open_runtime
+from artifact.opening import check_runtime, open_artifact, open_runtime
 from artifact.records import Logits
-from artifact.runtimes.base import Runtime, is_servable, list_runtimes, runs_on_gpu
+from artifact.runtimes.base import Runtime, runs_on_gpu
 from artifact.runtimes.batch_size import MOST_ON_CPU, MOST_ON_GPU, best_batch_size
 from artifact.scores import largest, softmax
 from artifact.store import Choice, choose
 from core import cli
 from core.cores import usable_cores
-from core.errors import UserError, closest, first_line, in_words, is_of_library
+from core.errors import UserError, first_line, in_words, is_of_library
 from core.image_types import decode_image
 from core.preprocess import ImageError, Pixels, Truncated, image_of
 from predict.ordered import in_order
@@ -136,9 +136,7 @@ class Classifier:
         choice = chosen(Path(path))
         artifact = open_artifact(choice.artifact, allow_unverified=allow_unverified)
         name = runtime or choice.runtime or artifact.spec.proving_runtime
-        if not is_servable(name):
-            allowed = filter(is_servable, list_runtimes(artifact.format))
-            raise UserError(f"runtime is {name!r}: {closest(name, allowed)}")
+        check_runtime(name, artifact)
         opened = open_runtime(name, artifact, threads=1)  # images in parallel use all cores
         return cls(artifact, opened, threads=threads, batch_size=batch_size, limits=limits)
 

@@ -18,6 +18,8 @@ from typing import Annotated
 
 import tyro
 
+from artifact.artifact import format_of
+from artifact.runtimes.base import servable_runtimes
 from core import cli
 from core.errors import UserError
 from serving.selection import Wanted, select, settings_for
@@ -46,9 +48,10 @@ def main() -> int:
 
 
 def _serve(settings: Settings, why: str) -> int:
-    from artifact.opening import open_artifact
+    from artifact.opening import check_runtime, open_artifact
 
     artifact = open_artifact(settings.artifact, allow_unverified=settings.allow_unverified)
+    check_runtime(settings.runtime, artifact)
     with listen(settings.host, settings.port) as listening:
         print(
             f"serving {artifact.path} with {settings.runtime} ({why}) "
@@ -68,7 +71,7 @@ def settle(wanted: Serve) -> tuple[Settings, str]:
     It writes all settings to the environment, for the workers.
 
     Raises:
-        UserError: nothing to serve, or an invalid setting.
+        UserError: nothing to serve, or what no server runs, or an invalid setting.
     """
     if wanted.host is not None:
         os.environ[PREFIX + "HOST"] = wanted.host
@@ -77,6 +80,7 @@ def settle(wanted: Serve) -> tuple[Settings, str]:
     if wanted.allow_unverified:
         os.environ[PREFIX + "ALLOW_UNVERIFIED"] = "1"
     selection = select(wanted, settings_for(wanted))
+    servable_runtimes(format_of(selection.artifact).name)
     os.environ[PREFIX + "ARTIFACT"] = str(selection.artifact.absolute())
     os.environ[PREFIX + "RUNTIME"] = selection.runtime
     if selection.call_threads is not None:

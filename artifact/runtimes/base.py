@@ -253,6 +253,20 @@ def is_servable(name: str) -> bool:
     return name in RUNTIMES and not RUNTIMES[name].needs_torch
 
 
+def servable_runtimes(format: str) -> list[str]:
+    """Returns the names of the runtimes of such artifacts that a server can use.
+
+    Raises:
+        UserError: there are none.
+    """
+    found = [name for name in list_runtimes(format) if is_servable(name)]
+    if not found:
+        raise UserError(
+            f"no server, predict or evaluate runs {format} artifacts; bench and verify do"
+        )
+    return found
+
+
 def runtime_packages() -> tuple[str, ...]:
     """Returns the names of all packages that runtimes compute with."""
     return tuple(dict.fromkeys(each for spec in RUNTIMES.values() for each in spec.packages))

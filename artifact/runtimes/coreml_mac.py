@@ -65,10 +65,7 @@ def import_coremltools(name: str = "coreml") -> Any:
 def require(name: str) -> None:
     """Raises RuntimeUnavailable unless this is a Mac with coremltools."""
     if not _MAC:
-        raise RuntimeUnavailable(
-            f"{name}: Core ML runs on macOS alone; on a Mac, pocketnets verify runs the artifact "
-            "through its gates"
-        )
+        raise RuntimeUnavailable(f"{name}: needs a Mac; verify it there")
     import_coremltools(name)
 
 

@@ -131,8 +131,10 @@ def test_it_is_the_same_command(pocketnets: Started, command: Started) -> None:
 def test_what_a_command_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["/somewhere/training/__main__.py", "--model", "x"])
     assert cli.program("training") == "python -m training"
+    assert cli.by_name("bench --fresh", "make bench ARGS=--fresh") == "make bench ARGS=--fresh"
     monkeypatch.setattr(sys, "argv", ["pocketnets train", "--model", "x"])
     assert cli.program("training") == "pocketnets train"
+    assert cli.by_name("bench --fresh", "make bench ARGS=--fresh") == "pocketnets bench --fresh"
 
 
 @pytest.mark.parametrize("shell", SHELLS)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import io
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from PIL import Image
 from samples import samples
 
 from artifact.artifact import Artifact
+from artifact.formats import FORMATS
+from artifact.runtimes import base, coreml_mac
 from artifact.store import SavedPick, save_pick
 from core.errors import UserError
 from core.preprocess import ImageError, encode_png
@@ -196,6 +199,33 @@ def test_an_unverified_artifact_is_opened_only_on_demand(
         Classifier.open(path)
     with Classifier.open(path, allow_unverified=True) as classifier:
         assert classifier.artifact.unverified
+
+
+def test_what_no_server_runs_is_refused_in_one_line(
+    artifact_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(base, "is_servable", lambda name: False)
+    with pytest.raises(UserError) as error:
+        Classifier.open(artifact_path)
+    assert str(error.value) == (
+        "no server, predict or evaluate runs onnx artifacts; bench and verify do"
+    )
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_what_needs_another_machine_is_not_to_be_verified_here(
+    make_artifact: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, allowed: bool
+) -> None:
+    path = make_artifact(unverified="made on Linux", parity=None)
+    spec = dataclasses.replace(FORMATS["onnx"], proving_runtime="coreml")
+    monkeypatch.setitem(FORMATS, "onnx", spec)
+    monkeypatch.setitem(
+        base.RUNTIMES, "coreml", dataclasses.replace(base.RUNTIMES["coreml"], formats=("onnx",))
+    )
+    monkeypatch.setattr(coreml_mac, "_MAC", False)
+    with pytest.raises(UserError) as error:
+        Classifier.open(path, allow_unverified=allowed)
+    assert str(error.value) == "coreml: needs a Mac; verify it there"
 
 
 def test_classifying_loads_no_torch(artifact_path: Path) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from artifact.opening import open_artifact
+from artifact.runtimes import base
 from core.errors import UserError
 from serving import command
 from serving.settings import Settings
@@ -207,6 +208,27 @@ def test_the_command_line_demands_it(
     path = make_artifact(unverified="no GPU was there", parity=None)
     message = refused_here("--artifact", str(path))
     assert "or pass --allow-unverified" in message
+
+
+def test_a_runtime_of_other_formats_is_refused_before_anything_is_served(
+    artifact_path: Path, refused_here: Refused
+) -> None:
+    message = refused_here("--artifact", str(artifact_path), "--runtime", "litert")
+    assert message.startswith("error: runtime is 'litert': onnx-fp32 artifacts run in ort-cpu, ")
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("flags", [(), ("--runtime", "torch")])
+def test_what_no_server_runs_is_refused_whatever_the_runtime(
+    artifact_path: Path,
+    refused_here: Refused,
+    monkeypatch: pytest.MonkeyPatch,
+    flags: tuple[str, ...],
+) -> None:
+    monkeypatch.setattr(base, "is_servable", lambda name: False)
+    assert refused_here("--artifact", str(artifact_path), *flags) == (
+        "error: no server, predict or evaluate runs onnx artifacts; bench and verify do"
+    )
 
 
 def test_the_command_line_outdoes_the_environment(
