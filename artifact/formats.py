@@ -134,7 +134,7 @@ FORMATS.register(
         name="openvino",
         files=("model.xml", "model.bin"),
         max_bytes=2 << 30,
-        schemes={"int8": "int8"},
+        schemes={"bf16": "fp32", "int8": "int8"},
         proving_runtime="openvino",
         build="export.to_openvino:build",
         require="artifact.runtimes.openvino_cpu:require",

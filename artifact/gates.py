@@ -13,6 +13,7 @@ from core.errors import UserError
 DEFAULTS: dict[Precision, Limits] = {
     "fp32": Limits(top1_agreement=1.0, top1_drop=0.001, golden_error=1e-3),
     "fp16": Limits(top1_agreement=0.99, top1_drop=0.001, golden_error=5e-2),
+    "bf16": Limits(top1_agreement=0.98, top1_drop=0.002, golden_error=1e-1),
     "int8": Limits(top1_agreement=0.95, top1_drop=0.01, golden_error=1e-1),
 }
 # For float32 with random weights: the order of summation alone causes errors up to 5e-4 in deep

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from pydantic import ConfigDict, Field, with_config
 
 Logits = npt.NDArray[np.float32]
-Precision = Literal["fp32", "fp16", "int8"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
 Weights = Literal["trained", "imagenet", "random"]
 Calibration = Literal["MinMax", "Percentile", "Entropy"]
 # Modules of export.rewrites.

@@ -1,4 +1,4 @@
-"""The model files of an OpenVINO artifact: an int8 graph in which OpenVINO can fuse activations."""
+"""The model files of an OpenVINO artifact: float32 weights to compute with in bfloat16, or int8."""
 
 from __future__ import annotations
 
@@ -17,16 +17,18 @@ def build(draft: Artifact, graph: bytes, batches: Sequence[int]) -> Artifact:
 
     Args:
         draft: the artifact.
-        graph: serialized ``ModelProto`` in QDQ form.
+        graph: serialized ``ModelProto``, in QDQ form for int8. There only inputs of convolutions
+            stay rounded, so that OpenVINO can fuse activations.
         batches: sizes to optimise for; a graph is compiled for one image and for any number.
     """
     import openvino
 
     model = onnx.load_from_string(graph)
-    changed = round_inputs_only(model)
-    onnx.checker.check_model(model, full_check=True)
+    rewrites: dict[Rewrite, int] = {**draft.rewrites}
+    if draft.precision == "int8":
+        rewrites["float_activations"] = round_inputs_only(model)
+        rewrites.pop("hard_sigmoid", None)  # it is in float32 again
+        onnx.checker.check_model(model, full_check=True)
     read = openvino.Core().read_model(model.SerializeToString())
     openvino.save_model(read, draft.model_file, compress_to_fp16=False)
-    rewrites: dict[Rewrite, int] = {**draft.rewrites, "float_activations": changed}
-    rewrites.pop("hard_sigmoid", None)  # it is in float32 again
     return replace(draft, rewrites=rewrites)

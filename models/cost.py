@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from torch import nn
 
-BYTES = {"fp32": 4, "fp16": 2, "int8": 1}  # per value
+BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}  # per value
 _MULTIPLY = ("Conv", "Gemm", "MatMul")  # operators whose multiply-accumulates are counted
 VIEWS = ("Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze")  # operators that copy no data
 _COPIES = (

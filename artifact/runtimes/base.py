@@ -88,7 +88,7 @@ class RuntimeSpec:
     require: str | None = None
     bare: str | None = None
     formats: tuple[str, ...]
-    precisions: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+    precisions: tuple[Precision, ...] = ("fp32", "fp16", "bf16", "int8")
     packages: tuple[str, ...]
     in_bento: tuple[str, ...] = ()
     gpu: bool = False

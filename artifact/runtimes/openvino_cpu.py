@@ -92,19 +92,21 @@ def load(artifact: Artifact, *, threads: int | None = None) -> OpenvinoRuntime:
 
     Raises:
         RuntimeUnavailable: OpenVINO is not installed or cannot run the graph, or the CPU cannot
-            compute in fp16.
+            compute in fp16 or bfloat16.
     """
     require("openvino")
     import openvino
     from openvino import properties
 
     core = openvino.Core()
-    arithmetic = openvino.Type.f16 if artifact.precision == "fp16" else openvino.Type.f32
-    if artifact.precision == "fp16":
+    precision, arithmetic = artifact.precision, openvino.Type.f32
+    if precision in ("fp16", "bf16"):
+        arithmetic = openvino.Type.f16 if precision == "fp16" else openvino.Type.bf16
         capabilities = core.get_property(DEVICE, properties.device.capabilities())
-        if "FP16" not in capabilities:
+        if precision.upper() not in capabilities:
             raise RuntimeUnavailable(
-                f"openvino: this CPU has no fp16 arithmetic (it has {', '.join(capabilities)})"
+                f"openvino: this CPU has no {precision} arithmetic (it has "
+                f"{', '.join(capabilities)})"
             )
     config = cpu_config(arithmetic, threads)
     try:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import get_args
 
 from artifact.artifact import ARTIFACTS
 from artifact.records import Precision
@@ -112,7 +111,7 @@ def without(sweep: Sweep | None, piece: Piece, reason: str, plan: Plan) -> Sweep
     if sweep is None:
         sweep = Sweep(machine=this_machine(), plan=plan, rows=(), before=state, after=state)
     rows = {row.key: row for row in sweep.rows}
-    precisions: tuple[Precision, ...] = tuple(p for p in get_args(Precision) if p != "int8")
+    precisions: tuple[Precision, ...] = ("fp32", "fp16")
     for precision in precisions:
         for runtime in piece.runtimes:
             if runtime == "tensorrt":  # an artifact of its own; the engine step records its reason

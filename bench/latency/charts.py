@@ -22,7 +22,7 @@ _TONES = (
     *("#8b929c", "#b58a5b", "#6f8f3f", "#c9a227", "#3d86d6", "#2fa36b", "#e2803a", "#9a6bd1"),
     *("#d65f93", "#3fa7ad", "#c25b4e", "#7f7fd0", "#a0a83a", "#b06a9c"),
 )
-SHAPES = {"fp32": "circle", "fp16": "triangle-up", "int8": "diamond"}
+SHAPES = {"fp32": "circle", "fp16": "triangle-up", "bf16": "triangle-down", "int8": "diamond"}
 _QUIET = "#8b929c"
 _ROW_HEIGHT = 30
 _LEGEND = (

@@ -15,7 +15,7 @@ from bench.measure.timing import decisive, overlap
 from core.errors import UserError
 from report.format import ms, percent
 
-PRECISIONS = ("fp32", "fp16", "int8")  # order of preference among ties
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")  # order of preference among ties
 _NAMED = 2  # if there are more ties, only their number is given
 _UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 

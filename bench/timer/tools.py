@@ -151,7 +151,7 @@ def _benchmark_app(job: ToolJob, folder: Path) -> list[str]:
         "-nireq": "1",
         "-nthreads": str(job.threads),
         "-pin": "NO",
-        "-infer_precision": "f16" if job.artifact.precision == "fp16" else "f32",
+        "-infer_precision": {"fp16": "f16", "bf16": "bf16"}.get(job.artifact.precision, "f32"),
         # Like our runtime: a fixed shape for batch size 1, otherwise a dynamic one.
         "-shape" if len(job.pixels) == 1 else "-data_shape": shape,
         "-t": str(math.ceil(job.seconds)),
