@@ -225,8 +225,16 @@ def _export_one(job: Job, elsewhere: Elsewhere) -> Exported:
         task = progress.add_task(f"export {network.model}", total=len(job.targets))
         for outcome in build_artifacts(network, job.targets, job.options):
             outcomes.append(outcome)
+            if not progress.console.is_terminal:  # where no bar moves
+                progress.console.print(f"{outcome.target}: {_state(outcome)}")
             progress.advance(task)
     return [(f"{network.model}-{network.data}", outcomes)]
+
+
+def _state(outcome: Outcome) -> str:
+    if outcome.artifact:
+        return "kept" if outcome.kept else "done"
+    return "failed" if outcome.failed else "not built"
 
 
 def _export_all(job: Job, workers: int) -> Exported:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.device.adb import LIST, Adb, DryAdb, PhoneLost, find_phone
 from bench.device.measure import Measured, Wish, candidates, measure_device, rehearse
-from bench.device.phone import Cluster, Cooling, read_phone, read_state
+from bench.device.phone import Cluster, Cooling, check_names, read_phone, read_state
 from bench.device.record import FILE, write_turns
 from bench.device.sections import show_phone
-from bench.device.tools import TOOLS, check_tool
+from bench.device.tools import TOOLS, abi_of, check_tool
 from bench.experiment import this_machine
 from bench.latency.plan import GridFlags, PlanFlags
 from bench.latency.record import set_aside, write_sweep
@@ -60,7 +60,8 @@ class Device(GridFlags, PlanFlags):
     all: bool = False
     """Print all rows and sentences of the report, even if they do not fit a screen."""
     dry_run: bool = False
-    """Print all commands for the phone without running them."""
+    """Print the commands for the phone without running them: of each candidate the first turn,
+    which the others repeat with other numbers of calls."""
 
     def __call__(self) -> None:
         """Measures, writes the report, and prints a table and the path of the report."""
@@ -71,7 +72,8 @@ class Device(GridFlags, PlanFlags):
                 f"batches are {list(self.batches)}, threads {list(self.threads)}: "
                 "each must be at least 1"
             )
-        plan = self.plan()
+        check_names(self.cores)
+        plan = replace(self.plan(), extra=0)  # further rounds for ties are the host's
         wish = self.wish()
         serial = self.adb[0] if self.adb else None
         if self.dry_run:
@@ -81,7 +83,14 @@ class Device(GridFlags, PlanFlags):
             found = candidates(wish, machines, now())
             print(shlex.join(LIST))
             rehearse(DryAdb(serial or "SERIAL"), found, wish, staging)
+            notes().print(
+                f"Of each candidate this is the first turn; {plan.rounds} follow in random order, "
+                "with as many calls as the time of the first tells.",
+                soft_wrap=True,
+            )
             return
+        for form, path in wish.tools.items():
+            abi_of(TOOLS[form], path)  # said before a phone is looked for
         adb = find_phone(serial)
         phone = read_phone(adb)
         clusters = phone.choose(self.cores)

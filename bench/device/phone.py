@@ -53,9 +53,11 @@ class Cluster:
     def mask(self) -> str:
         """Returns the hexadecimal bit mask of the cores for ``taskset``; bit 0 is core 0.
 
-        In a dry run, where the cores are unknown, it is the placeholder MASK.
+        In a dry run, where the cores are unknown, it is a placeholder such as MASK_BIG.
         """
-        return f"{sum(1 << core for core in self.cores):x}" if self.cores else "MASK"
+        if not self.cores:
+            return f"MASK_{self.name.upper()}"
+        return f"{sum(1 << core for core in self.cores):x}"
 
     def __str__(self) -> str:
         numbers = ", ".join(map(str, self.cores))
@@ -194,6 +196,13 @@ def _clusters(text: str) -> tuple[Cluster, ...]:
         )
         for name, kind in zip(_names(len(kinds)), sorted(kinds), strict=True)
     )
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Raises UserError for a name that no cluster of any phone has."""
+    for name in names:
+        if not re.fullmatch(r"little|middle\d*|big", name):
+            raise UserError(f"cores are {name!r}: {closest(name, ('big', 'middle', 'little'))}")
 
 
 def _names(count: int) -> list[str]:

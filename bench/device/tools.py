@@ -273,8 +273,12 @@ def read_times(tool: DeviceTool, text: str, job: Job) -> Times:
     return found
 
 
-def check_tool(tool: DeviceTool, path: Path, abis: Iterable[str]) -> None:
-    """Raises UserError unless ``path`` is a program for one of ``abis``."""
+def abi_of(tool: DeviceTool, path: Path) -> str:
+    """Returns the ABI that the program ``path`` is built for.
+
+    Raises:
+        UserError: it cannot be read, or is no program of Android.
+    """
     try:
         with path.open("rb") as file:
             head = file.read(20)
@@ -287,8 +291,12 @@ def check_tool(tool: DeviceTool, path: Path, abis: Iterable[str]) -> None:
             f"{tool.flag} {path}: it is no program of Android; build {tool.name} for it"
         )
     (kind,) = struct.unpack("<H", head[18:20])
-    abi = _ABIS.get(kind, f"an unknown processor ({kind})")
-    there = list(abis)
+    return _ABIS.get(kind, f"an unknown processor ({kind})")
+
+
+def check_tool(tool: DeviceTool, path: Path, abis: Iterable[str]) -> None:
+    """Raises UserError unless ``path`` is a program for one of ``abis``."""
+    abi, there = abi_of(tool, path), list(abis)
     if abi not in there:
         raise UserError(
             f"{tool.flag} {path}: it is built for {abi}, and the phone runs {', '.join(there)}"

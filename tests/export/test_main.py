@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -146,6 +147,29 @@ def test_int8_is_made_for_the_cpus_that_were_asked_for(
             with pytest.raises(UserError, match=f"--target {target}: .* has no VNNI"):
                 run()
     assert asked == ([7, 8, 8, 8] if vnni else [7, 7])
+
+
+def test_a_log_gets_a_line_for_each_artifact_when_it_is_done(
+    artifacts: dict[str, Artifact],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    lines: list[list[str]] = []  # of the log, before each next artifact is begun
+
+    def build(*_: object) -> Iterator[Outcome]:
+        for outcome in (
+            Outcome("onnx-fp32", artifact=artifacts["onnx-fp32"]),
+            Outcome("onnx-int8", reason="too far off", failed=True),
+            Outcome("coreml-fp16", reason="no coremltools"),
+        ):
+            yield outcome
+            lines.append(capsys.readouterr().err.splitlines())
+
+    monkeypatch.setattr("export.build.build_artifacts", build)
+    network = SimpleNamespace(model="mobilenet_v2", data="digits")
+    monkeypatch.setattr("export.network.load_network", lambda *_: network)
+    assert Run(model="mobilenet_v2", data="digits")() == 1
+    assert lines == [["onnx-fp32: done"], ["onnx-int8: failed"], ["coreml-fp16: not built"]]
 
 
 def test_exporting_all_goes_on_where_it_stopped(

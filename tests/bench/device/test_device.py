@@ -232,15 +232,41 @@ def test_a_dry_run_prints_what_a_run_does_and_does_nothing(
     make_phone_artifact("litert-fp32", "a")
     device(dry_run=True, benchmark_model=Path("benchmark_model"))
     assert not (fake_phone.root / "commands").exists()
-    lines = [shlex.split(line) for line in capsys.readouterr().out.splitlines()]
+    printed = capsys.readouterr()
+    assert "5 follow in random order" in printed.err
+    lines = [shlex.split(line) for line in printed.out.splitlines()]
     assert lines.pop(0) == ["adb", "devices", "-l"]
     assert {tuple(words[:3]) for words in lines} == {("adb", "-s", "SERIAL")}
     pushed = [words[4] for words in lines if words[3] == "push"]
     assert all(Path(path).exists() for path in pushed if path != "benchmark_model")
-    dry = [words[4].replace("MASK", "c0") for words in lines if words[3] == "shell"]
+    dry = [words[4].replace("MASK_BIG", "c0") for words in lines if words[3] == "shell"]
     device()
     ran = fake_phone.commands()
     assert set(dry) <= set(ran)
+
+
+def test_a_dry_run_of_two_clusters_tells_them_apart(
+    fake_phone: FakePhone,
+    make_phone_artifact: Artifacts,
+    device: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    make_phone_artifact("litert-fp32", "a")
+    device(dry_run=True, cores=("big", "little", "big"))
+    turns = [line for line in capsys.readouterr().out.splitlines() if "taskset" in line]
+    assert ["MASK_BIG" in line for line in turns] == [True, False]
+    assert ["MASK_LITTLE" in line for line in turns] == [False, True]
+    with pytest.raises(UserError, match="cores are 'tiny': there are big, little, middle"):
+        device(dry_run=True, cores=("big", "tiny"))
+
+
+def test_a_missing_tool_is_said_before_a_phone_is_looked_for(
+    make_phone_artifact: Artifacts, device: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_phone_artifact("litert-fp32", "a")
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UserError, match="--benchmark-model nowhere: No such file"):
+        device(benchmark_model=Path("nowhere"))
 
 
 @pytest.mark.parametrize(
