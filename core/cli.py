@@ -64,7 +64,7 @@ def run(command: Callable[[], int | None]) -> NoReturn:
     """Runs ``command`` and exits with its status.
 
     The status is 0 on success, 1 with one line on stderr for a :class:`UserError` or a storage
-    error, 130 after Ctrl-C and 143 after SIGTERM, with one line if the exception has a message.
+    error, 130 after Ctrl-C and 143 after SIGTERM, with one line too.
     """
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
@@ -72,8 +72,8 @@ def run(command: Callable[[], int | None]) -> NoReturn:
     except UserError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt as stop:
-        if str(stop):
-            print(f"stopped: {stop}", file=sys.stderr)
+        how = "SIGTERM" if isinstance(stop, Terminated) else "Ctrl-C"
+        print(f"stopped: {stop}" if str(stop) else f"stopped by {how}", file=sys.stderr)
         sys.exit(128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT))
     except BrokenPipeError:  # the reader of stdout closed it, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

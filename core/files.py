@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
+import glob
 import hashlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,16 +17,21 @@ from typing import IO
 from core.errors import UserError, first_line
 
 _PIECE = 1 << 20  # bytes
+_ABANDONED_SECONDS = 60  # a folder is created a moment before it is locked
 
 
 @contextmanager
 def staged(path: Path) -> Iterator[Path]:
     """Yields an empty folder that is renamed to ``path``, or deleted on an exception.
 
-    An existing ``path`` is replaced on success and left unchanged on an exception.
+    An existing ``path`` is replaced on success and left unchanged on an exception. What killed
+    processes left of the same ``path`` is deleted.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    _delete_abandoned(path)
     work = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    lock = os.open(work, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
     try:
         new = work / "new"
         new.mkdir()
@@ -32,6 +40,24 @@ def staged(path: Path) -> Iterator[Path]:
         replace_folder(new, path)
     finally:
         shutil.rmtree(work)
+        os.close(lock)
+
+
+def _delete_abandoned(path: Path) -> None:
+    """Deletes the folders of :func:`staged` that no process holds and that are not brand new."""
+    for folder in path.parent.glob(f".{glob.escape(path.name)}-????????"):
+        try:
+            lock = os.open(folder, os.O_RDONLY)
+        except FileNotFoundError:  # it is done
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if time.time() - os.stat(lock).st_mtime > _ABANDONED_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)
+        except BlockingIOError:
+            pass  # a process works in it
+        finally:
+            os.close(lock)
 
 
 @contextmanager

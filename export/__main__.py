@@ -62,7 +62,10 @@ class Run:
     elsewhere: Annotated[Elsewhere, tyro.conf.OmitArgPrefixes] = field(default_factory=Elsewhere)
 
     def __call__(self) -> int:
-        """Exports, prints a row per artifact, and returns 1 if any of them failed."""
+        """Exports, prints a row per artifact, and returns 1 if any of them failed.
+
+        A format that this machine cannot build is a failure only if it was asked for by its name.
+        """
         from core.cores import usable_cores
         from export.build import DEFAULT_TARGETS, Options, targets_of
         from export.hub import resolve_model
@@ -96,8 +99,11 @@ class Run:
         for outcome in outcomes:
             if outcome.artifact and outcome.artifact.quantization and self.model != ALL:
                 cli.results().print(f"{outcome.target}: {calibration(outcome.artifact)}")
-        print(ARTIFACTS if self.model == ALL else ARTIFACTS / exported[0][0])
-        return int(any(outcome.failed for outcome in outcomes))
+        if any(outcome.artifact for outcome in outcomes):
+            print(ARTIFACTS if self.model == ALL else ARTIFACTS / exported[0][0])
+        missing = [outcome for outcome in outcomes if outcome.artifact is None]
+        asked = [outcome for outcome in missing if outcome.target in self.formats]
+        return int(bool(asked) or any(outcome.failed for outcome in missing))
 
     def _weight_bits(self) -> WeightBits:
         """Returns the bits of int8 weights for the target.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -125,6 +126,8 @@ def build_artifacts(
             if storage_error(error) or not is_of_library(error):
                 raise  # a full disk affects all targets
             yield Outcome(target, reason=in_words(error), failed=True)
+    with suppress(OSError):  # it holds something
+        folder.rmdir()
 
 
 class _Builder:

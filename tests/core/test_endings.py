@@ -48,7 +48,8 @@ def test_a_stopped_command_clears_up_and_ends_with_128_and_the_signal(
     assert ended(stopped) == status
     assert cleared == [True]
     assert signal.getsignal(signal.SIGTERM) == before
-    assert capsys.readouterr().err == ""
+    name = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
+    assert capsys.readouterr().err == f"stopped by {name}\n"
 
 
 def test_a_stopped_command_may_say_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -30,6 +31,24 @@ def test_a_file_that_cannot_be_written_stays_as_it_was(tmp_path: Path) -> None:
         cut_off()
     assert path.read_bytes() == b"first"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_process_left_is_deleted(tmp_path: Path) -> None:
+    path, other = tmp_path / "onnx-fp32", tmp_path / ".onnx-fp16-abcdefgh"
+    left, new = tmp_path / ".onnx-fp32-abcdefgh", tmp_path / ".onnx-fp32-ijklmnop"
+    for folder in (other, left, new):
+        (folder / "new").mkdir(parents=True)
+    for folder in (other, left):
+        os.utime(folder, (0, 0))
+    with staged(path):
+        assert not left.exists()
+    assert {other, new, path} == set(tmp_path.iterdir())
+    with staged(path):
+        (held,) = set(tmp_path.iterdir()) - {other, new, path}
+        os.utime(held, (0, 0))
+        with staged(path):
+            assert held.exists()
+    assert {other, new, path} == set(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("whole", [whole_file, staged])

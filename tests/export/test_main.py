@@ -172,6 +172,19 @@ def test_a_log_gets_a_line_for_each_artifact_when_it_is_done(
     assert lines == [["onnx-fp32: done"], ["onnx-int8: failed"], ["coreml-fp16: not built"]]
 
 
+@pytest.mark.parametrize(("formats", "status"), [((), 0), (("phone",), 0), (("onnx-int8",), 1)])
+def test_a_format_that_was_asked_for_by_name_must_be_built(
+    formats: tuple[str, ...],
+    status: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    missing = Outcome("onnx-int8", reason="not on this machine")
+    monkeypatch.setattr(main, "_export_one", lambda job, elsewhere: [("a-b", [missing])])
+    assert Run(model="mobilenet_v2", formats=formats)() == status
+    assert "artifacts/a-b" not in capsys.readouterr().out
+
+
 def test_exporting_all_goes_on_where_it_stopped(
     in_trained: Path,
     artifacts: dict[str, Artifact],
