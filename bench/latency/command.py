@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
+from typing import Annotated
 
 import tyro
 
@@ -15,12 +16,12 @@ from bench.latency.compare import Again, Change, Comparison, Verdict, compare, r
 from bench.latency.measure import run_sweep
 from bench.latency.pareto import RatedRow
 from bench.latency.pick import Goal, choose, pick_all, seconds, write_pick, write_winner
-from bench.latency.plan import GridFlags, PlanFlags
+from bench.latency.plan import Grid, GridFlags, PlanFlags, find_artifacts
 from bench.latency.record import earlier_sweep, p50, read_sweep, title, write_sweep
 from bench.latency.sections import show
 from bench.layers.explanation import load_graphs, profile
 from bench.measure.timing import Plan
-from core.cli import results
+from core.cli import notes, results
 from core.errors import UserError
 from report.format import ms, percent
 from report.section import Table
@@ -33,6 +34,12 @@ _COUNTED: dict[Verdict, str] = {
     "look again": "to be looked at again",
     "same": "the same",
 }
+_QUICK = tuple(name for name, spec in RUNTIMES.items() if spec.quick)
+_QUICK_HELP = (
+    f"A first look in under a minute: batch 1, 30 samples or 0.2 s in 5 rounds, in runtimes that "
+    f"load fast ({', '.join(_QUICK)}). Torch and OpenVINO alone take a minute to load twelve "
+    "networks."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,23 +63,22 @@ class Run(GridFlags, PlanFlags):
     """Measure all candidates again; otherwise rows of the same artifacts are reused."""
     all: bool = False
     """Print all rows and sentences of the report, even if they do not fit a screen."""
-    quick: bool = False
-    """A first look in under a minute: batch 1 in ONNX Runtime and on GPUs, 30 samples or 0.2 s
-    in 5 rounds. Torch and OpenVINO alone take a minute to load twelve networks."""
+    quick: Annotated[bool, tyro.conf.arg(help=_QUICK_HELP)] = False
 
     def __call__(self) -> None:
         """Measures, writes the report, and prints a table and the path of the report."""
         plan = self.plan()
         if self.quick:
             plan = dataclasses.replace(plan, count=30, seconds=0.1, limit=0.2, rounds=5, extra=0)
-        quick = tuple(name for name, spec in RUNTIMES.items() if spec.quick)
         grid = self.grid(
             model=self.model,
             batches=(1,) if self.quick else self.batches,
             threads=self.threads,
-            runtimes=self.runtimes or (quick if self.quick else ()),
+            runtimes=self.runtimes or (_QUICK if self.quick else ()),
             compile=self.compile,
         )
+        if self.quick and (left := _left_out(grid)):
+            notes().print(f"--quick leaves out {', '.join(left)}", soft_wrap=True)
         sweep = run_sweep(
             grid,
             plan,
@@ -88,6 +94,16 @@ class Run(GridFlags, PlanFlags):
         for chosen in pick_all(sweep).values():
             write_pick(sweep, chosen, grid.artifacts)
         show(sweep, self.out, every=self.all)
+
+
+def _left_out(grid: Grid) -> list[str]:
+    """Returns the runtimes that take artifacts of ``grid`` and are not measured, but compilers."""
+    formats = {folder.name.rpartition("-")[0] for folder in find_artifacts(grid)}
+    return [
+        name
+        for name, spec in RUNTIMES.items()
+        if formats & {*spec.formats} and name not in grid.runtimes and not spec.compiles
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,12 +25,14 @@ from bench.latency.pick import tied_for_fastest
 from bench.latency.plan import Grid, find_artifacts, network_of
 from bench.latency.record import PLACES, Key, Place, Row, Sweep, count_costs
 from bench.measure.timing import Call, Latency, Plan, Timed, is_complete, measure
+from core.cli import by_name
 from core.conditions import conditions
 from core.errors import UserError, in_words
 
 T = TypeVar("T")
 
-_NOT_COMPILED = "compiling takes minutes a network; ask for it with: make bench ARGS=--compile"
+_COMPILE = by_name("bench --compile", "make bench ARGS=--compile")
+_NOT_COMPILED = f"compiling takes minutes a network; ask for it with: {_COMPILE}"
 
 
 @dataclass(frozen=True, slots=True)

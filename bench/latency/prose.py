@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from statistics import geometric_mean, median
 
 from bench.latency.pick import Pick
-from bench.latency.record import Row, Sweep, p50, threads, title, top1
+from bench.latency.record import FRESH, Row, Sweep, p50, threads, title, top1
 from bench.measure.spread import Spread
 from bench.measure.timing import is_complete
 from core.conditions import Conditions
@@ -100,6 +100,8 @@ def _terminal_table(
     sweep: Sweep, rows: Sequence[Row], cells: Cells, picks: dict[str, Pick]
 ) -> Table:
     shown = _SHOWN if len(sweep.threads()) == 1 else (*_SHOWN[:3], "Threads", *_SHOWN[3:])
+    if _runs(sweep):  # those of a quick run have fewer
+        shown = (*shown, "Calls")
     return Table(
         header=shown,
         rows=tuple(tuple(cells[id(row)][name] for name in shown) for row in rows),
@@ -303,7 +305,7 @@ def _runs(sweep: Sweep) -> str | None:
     return (
         f"The rows are of {len(runs)} runs. A machine is faster in one run than in another, by a "
         "third here and there: ratios are of rows of one run only, and order between runs may be "
-        "the machine's. ARGS=--fresh measures all in one run."
+        f"the machine's. {FRESH} measures all in one run."
     )
 
 
@@ -320,6 +322,8 @@ def _network_sentence(sweep: Sweep, best: Pick | None, network: str) -> str:
         text += f", {gain.median:.1f} times faster than torch eager ({ms(p50(eager))} ms{turns})"
     if best.ties:
         text += f". It ties with {best.tied}; among ties the highest precision is taken"
+    if row.weights == "random":
+        text += ". Its weights are random: how accurate it is with trained ones, this does not tell"
     return text + "."
 
 
@@ -389,6 +393,8 @@ def _notes(sweep: Sweep, row: Row, picks: dict[str, Pick]) -> list[str]:
     pick = picks.get(row.network)
     if pick and pick.row is row:
         notes.append("served")
+    if row.when < sweep.before.when:
+        notes.append("earlier run")
     if row.weights == "random" and len(sweep.networks()) > 1:
         notes.append("random weights")  # for a single network the subtitle says so
     if row.unverified is not None:

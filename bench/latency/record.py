@@ -19,7 +19,7 @@ from artifact.runtimes.base import runs_on_gpu
 from bench.experiment import this_machine
 from bench.measure.spread import FEWEST, Spread
 from bench.measure.timing import Latency, Plan, overlap, turn_ratios
-from core.cli import notes
+from core.cli import by_name, notes
 from core.conditions import Conditions
 from core.errors import UserError
 from core.machine import Machine
@@ -35,7 +35,7 @@ PLACES: tuple[Place, ...] = get_args(Place)
 Key = tuple[str, str | None, int, int]  # folder, runtime, batch, threads
 SCHEMA = 2
 FILE = "latency.jsonl"
-_REMEDY = "measure again with: make bench ARGS=--fresh"
+FRESH = by_name("bench --fresh", "make bench ARGS=--fresh")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -289,7 +289,7 @@ def times(over: Row, under: Row) -> Spread | str:
     if over.when != under.when:
         return (
             f"{over.runtime} was measured in another run ({over.when} and {under.when}); "
-            "ARGS=--fresh measures both in one"
+            f"{FRESH} measures both in one"
         )
     ratios = turn_ratios(latency(over), latency(under))
     if len(ratios) < FEWEST:
@@ -316,7 +316,7 @@ class SweepHeader:
     after: Conditions
 
 
-RECORDS = RecordFile(SweepHeader, Row, schema=SCHEMA, remedy=_REMEDY)
+RECORDS = RecordFile(SweepHeader, Row, schema=SCHEMA, remedy=f"measure again with: {FRESH}")
 
 
 def write_sweep(sweep: Sweep, path: Path) -> Path:
@@ -345,7 +345,9 @@ def read_sweep(path: Path) -> Sweep:
     """
     path = path if path.suffix == ".jsonl" else path / FILE
     if not path.is_file():
-        raise UserError(f"{path}: no such file; measure first with: make bench")
+        raise UserError(
+            f"{path}: no such file; measure first with: {by_name('bench', 'make bench')}"
+        )
     header, rows = RECORDS.read(path)
     return Sweep(
         machine=header.machine,

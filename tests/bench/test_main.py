@@ -56,7 +56,8 @@ def test_the_folder_of_one_network_is_measured_alone_and_by_its_name(
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.chdir(folder)
     Run(artifacts=Path(), out=tmp_path / "reports", quick=True)()
-    printed = capsys.readouterr().out
+    printed, said = capsys.readouterr()
+    assert "--quick leaves out torch, torch-cuda, openvino\n" in said
     assert f"{network} is best served as onnx-fp32 in ort-cpu" in printed
     assert "other-toy" not in printed
     assert read_pick(folder) is not None

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from bench.latency.pick import pick_all
-from bench.latency.prose import measured_cells, summary
+from bench.latency.prose import in_words, measured_cells, summary
 from bench.latency.record import Row, Sweep
 from bench.measure.spread import Spread
 from bench.measure.timing import Latency
@@ -84,8 +84,32 @@ def test_rows_of_different_runs_are_not_divided(make_row: Rows, make_sweep: Swee
     assert "measured in another run (2026-11-22T00:00:00" in str(sweep.times_torch(fast))
     cells = measured_cells(sweep, fast, {})
     assert cells["x faster"] == "not measured"
-    assert "ARGS=--fresh measures both" in cells["Notes"]
+    assert "make bench ARGS=--fresh measures both" in cells["Notes"]
     text = " ".join(summary(sweep, pick_all(sweep)))
     assert "times faster" not in text
     assert "The rows are of 2 runs" in text
     assert "The rows are of" not in " ".join(summary(make_sweep(fast), {}))
+
+
+def test_rows_of_an_earlier_run_are_marked(make_row: Rows, make_sweep: Sweeps) -> None:
+    sweep = make_sweep(make_row(ms=1.0), make_row(ms=2.0, runtime="openvino"))
+    table = in_words(sweep, {}).terminal
+    assert table is not None
+    assert "Calls" not in table.header
+    now, earlier = sweep.before.when, "2020-01-01T00:00:00+00:00"
+    rows = [make_row(ms=1.0, when=now), make_row(ms=2.0, runtime="openvino", when=earlier)]
+    sweep = make_sweep(*rows)
+    notes = [measured_cells(sweep, row, {})["Notes"] for row in rows]
+    assert ["earlier run" in note for note in notes] == [False, True]
+    table = in_words(sweep, {}).terminal
+    assert table is not None
+    assert table.header[-1] == "Calls"
+    assert [row[-1] for row in table.rows] == ["35", "35"]
+
+
+@pytest.mark.parametrize(("weights", "told"), [("random", True), ("imagenet", False)])
+def test_speed_with_random_weights_is_no_advice_on_accuracy(
+    make_row: Rows, make_sweep: Sweeps, weights: str, told: bool
+) -> None:
+    sweep = make_sweep(make_row(precision="int8", weights=weights, metrics=None))
+    assert ("Its weights are random" in " ".join(summary(sweep, pick_all(sweep)))) == told
