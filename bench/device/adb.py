@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.errors import UserError, closest
+from report.format import one_line
 
 PROGRAM = "adb"
 LIST = (PROGRAM, "devices", "-l")
@@ -105,16 +106,13 @@ class Adb:
             raise PhoneFailed(f"it did not end within {patience:.0f} s") from None
         if ran.returncode:
             self._check_there()
-            lines = [line.strip() for line in ran.stdout.splitlines() if line.strip()]
-            last = lines[-1] if lines else "nothing"
-            said = next((line for line in lines if "error" in line.lower()), last)
-            raise PhoneFailed(f"it ended with exit status {ran.returncode} and said: {said}")
+            raise PhoneFailed(f"it ended with exit status {ran.returncode} and {_said(ran.stdout)}")
         return ran.stdout
 
     def _check_there(self) -> None:
         """Raises PhoneLost unless the phone responds."""
         try:
-            state = _adb(self.words("get-state"), _PATIENCE).stdout.strip()
+            state = one_line(_adb(self.words("get-state"), _PATIENCE).stdout) or "silent"
         except subprocess.TimeoutExpired:
             state = "hanging"
         if state != "device":
@@ -167,14 +165,25 @@ def list_phones() -> list[Listed]:
     """Returns all phones in ``adb devices -l``, usable or not.
 
     Raises:
-        UserError: adb fails.
+        UserError: adb fails, does not end in time, or prints something else.
     """
-    ran = _adb(LIST, _PATIENCE)
+    try:
+        ran = _adb(LIST, _PATIENCE)
+    except subprocess.TimeoutExpired:
+        raise UserError(
+            f"adb devices did not end within {_PATIENCE:g} s: restart adb with: adb kill-server"
+        ) from None
     _, head, body = ran.stdout.partition("List of devices attached")
-    if ran.returncode or not head:
-        last = ran.stdout.strip().rpartition("\n")[2] or "nothing"
-        raise UserError(f"adb devices ended with {ran.returncode} and said: {last}")
-    return [_listed(line) for line in body.splitlines()[1:] if line.strip()]
+    if ran.returncode:
+        raise UserError(
+            f"adb devices failed with exit status {ran.returncode} and {_said(ran.stdout)}"
+        )
+    if not head:
+        raise UserError(
+            f"adb devices printed no list of phones and {_said(ran.stdout)}; is "
+            f"{shutil.which(PROGRAM)} the adb of Android's platform tools?"
+        )
+    return [_listed(line) for line in _lines(body)]
 
 
 def _listed(line: str) -> Listed:
@@ -184,6 +193,19 @@ def _listed(line: str) -> Listed:
     state = "no permissions" if "no permissions" in rest else (rest.split() or ["unknown"])[0]
     model = re.search(r"\bmodel:(\S+)", rest)
     return Listed(serial, state, model[1].replace("_", " ") if model else "")
+
+
+def _lines(text: str) -> list[str]:
+    """Returns the lines of ``text`` that are not empty, without control characters."""
+    return list(filter(None, map(one_line, text.splitlines())))
+
+
+def _said(text: str) -> str:
+    """Returns the first line on an error, or else the last line, as the end of a message."""
+    lines = _lines(text)
+    if not lines:
+        return "said nothing"
+    return "said: " + next((line for line in lines if "error" in line.lower()), lines[-1])
 
 
 def _adb(words: Sequence[str], patience: float) -> subprocess.CompletedProcess[str]:

@@ -63,8 +63,11 @@ class Device(GridFlags, PlanFlags):
     """Print the commands for the phone without running them: of each candidate the first turn,
     which the others repeat with other numbers of calls."""
 
-    def __call__(self) -> None:
-        """Measures, writes the report, and prints a table and the path of the report."""
+    def __call__(self) -> int | None:
+        """Measures, writes the report, and prints a table and the path of the report.
+
+        Returns 1 if nothing could be measured.
+        """
         if len(self.adb) > 1:
             raise UserError(f"--adb is {' '.join(self.adb)}: it takes one phone at a time")
         if min(*self.batches, *self.threads, 1) < 1 or not (self.batches and self.threads):
@@ -88,7 +91,7 @@ class Device(GridFlags, PlanFlags):
                 "with as many calls as the time of the first tells.",
                 soft_wrap=True,
             )
-            return
+            return None
         for form, path in wish.tools.items():
             abi_of(TOOLS[form], path)  # said before a phone is looked for
         adb = find_phone(serial)
@@ -116,6 +119,7 @@ class Device(GridFlags, PlanFlags):
             raise UserError(f"{error}; what was measured before is in {folder}") from None
         save(measured)
         show_phone(measured, folder, every=self.all)
+        return None if any(sweep.measured() for sweep in measured.sweeps.values()) else 1
 
     def wish(self) -> Wish:
         """Returns what to measure, with the given tools."""

@@ -12,6 +12,7 @@ from bench.device.adb import Adb
 from core.conditions import Conditions, now
 from core.errors import UserError, closest
 from core.machine import Machine
+from report.format import one_line
 
 _CPU = "/sys/devices/system/cpu"
 _EACH = f"{_CPU}/cpu[0-9]*"
@@ -30,6 +31,8 @@ STATE = (
 QUESTIONS = (PROPERTIES, KERNEL, MEMORY, CORES, STATE)  # read-only commands
 _ZONE = re.compile(r"cpu|soc|cluster|big|mid|lit", re.IGNORECASE)  # zones of the processor
 _NOT_ZONE = re.compile(r"gpu|batt|skin|usb|charg|step|modem|lowf", re.IGNORECASE)
+_NUMBER = r"-?\d+(?:\.\d+)?"
+_CORES = r"\d{1,3}(?:-\d{1,3})?"  # the number of a core, or a range of them
 _WARMEST = 150.0  # degrees Celsius; higher values are not plausible
 
 
@@ -152,8 +155,19 @@ class Phone:
 
 
 def read_phone(adb: Adb) -> Phone:
-    """Reads the properties of the phone."""
-    said = dict(re.findall(r"^\[(.+?)\]: \[(.*)\]\s*$", adb.shell(PROPERTIES), re.MULTILINE))
+    """Reads the properties of the phone.
+
+    Raises:
+        UserError: its cores or ABIs cannot be read.
+    """
+    lines = re.findall(r"^\[(.+?)\]: \[(.*)\]\s*$", adb.shell(PROPERTIES), re.MULTILINE)
+    said = {name: one_line(value) for name, value in lines}
+    abis = said.get("ro.product.cpu.abilist") or said.get("ro.product.cpu.abi")
+    if not abis:
+        raise UserError(
+            f"the ABI of phone {adb.serial} cannot be read: its getprop has neither "
+            "ro.product.cpu.abilist nor ro.product.cpu.abi"
+        )
     memory = re.search(r"MemTotal:\s+(\d+) kB", adb.shell(MEMORY))
     chip = (said.get("ro.soc.manufacturer"), said.get("ro.soc.model"))  # since Android 12
     build = said.get("ro.build.display.id") or said.get("ro.build.id") or "unknown build"
@@ -164,28 +178,34 @@ def read_phone(adb: Adb) -> Phone:
         or said.get("ro.board.platform")
         or said.get("ro.hardware")
         or "unknown chip",
-        abis=tuple(filter(None, said.get("ro.product.cpu.abilist", "").split(","))),
+        abis=tuple(filter(None, abis.split(","))),
         android=f"Android {said.get('ro.build.version.release', '?')} "
         f"(API {said.get('ro.build.version.sdk', '?')}, {build})",
-        kernel=adb.shell(KERNEL).strip(),
+        kernel=one_line(adb.shell(KERNEL)),
         memory=int(memory[1]) * 1024 if memory else None,
         clusters=_clusters(adb.shell(CORES)),
     )
 
 
 def _clusters(text: str) -> tuple[Cluster, ...]:
-    """Parses the output of :data:`CORES` and returns the clusters, the slowest first."""
-    online = text.partition("\n")[0].strip()
+    """Parses the output of :data:`CORES` and returns the clusters, the slowest first.
+
+    Raises:
+        UserError: the cores, their clocks or capacities cannot be read.
+    """
+    online = one_line(text.partition("\n")[0])
     cores: list[int] = []
-    for part in filter(None, online.split(",")):
+    for part in online.split(",") if re.fullmatch(f"{_CORES}(?:,{_CORES})*", online) else ():
         first, _, last = part.partition("-")
         cores += range(int(first), int(last or first) + 1)
-    clocks = _of_cores(text, "cpufreq/cpuinfo_max_freq")
-    capacities = _of_cores(text, "cpu_capacity")
+    if not cores:
+        raise _unreadable("online", online)
+    clocks = _numbers_of_cores(text, "cpufreq/cpuinfo_max_freq")
+    capacities = _numbers_of_cores(text, "cpu_capacity")
     governors = _of_cores(text, "cpufreq/scaling_governor")
     kinds: dict[tuple[float, float], list[int]] = {}
     for core in cores:
-        kind = (float(capacities.get(core, 0)), float(clocks.get(core, 0)) / 1000)
+        kind = (capacities.get(core, 0), clocks.get(core, 0) / 1000)
         kinds.setdefault(kind, []).append(core)
     return tuple(
         Cluster(
@@ -213,14 +233,27 @@ def _names(count: int) -> list[str]:
 def _of_cores(text: str, name: str) -> dict[int, str]:
     """Returns core to value of the files ``name`` in the output of ``grep -H``."""
     found = re.findall(rf"^{_CPU}/cpu(\d+)/{name}:(.*)$", text, re.MULTILINE)
-    return {int(core): value.strip() for core, value in found}
+    return {int(core): one_line(value) for core, value in found}
+
+
+def _numbers_of_cores(text: str, name: str) -> dict[int, float]:
+    """Returns the same as numbers; raises UserError for a value that is none."""
+    values = _of_cores(text, name)
+    for core, value in values.items():
+        if not value.isdecimal():
+            raise _unreadable(f"cpu{core}/{name}", value)
+    return {core: float(value) for core, value in values.items()}
+
+
+def _unreadable(file: str, value: str) -> UserError:
+    return UserError(f"the cores of the phone cannot be read: {_CPU}/{file} is {value!r}")
 
 
 def read_state(adb: Adb, cluster: Cluster) -> State:
     """Reads the state of the phone, with the clocks of ``cluster``."""
     text = adb.shell(STATE)
-    load = re.match(r"([\d.]+) ([\d.]+) ([\d.]+) ", text)
-    status = re.search(r"^Thermal Status: (\d+)", text, re.MULTILINE)
+    load = re.match(rf"({_NUMBER}) ({_NUMBER}) ({_NUMBER}) ", text)
+    status = re.search(r"^Thermal Status: (\d)\b", text, re.MULTILINE)
     return State(
         when=now(),
         load_average=(float(load[1]), float(load[2]), float(load[3])) if load else None,
@@ -239,17 +272,18 @@ def _mean(khz: dict[int, str], cluster: Cluster) -> float | None:
 def _celsius(text: str) -> float | None:
     """Returns the highest temperature of the processor; None if unknown.
 
-    Android's own value is preferred, as the names of thermal zones depend on the vendor.
+    Android's own value is preferred, as the names of thermal zones depend on the vendor. A zone
+    whose value is no number is left out.
     """
     current = text.partition("Current temperatures from HAL:")[2]
     current = current.partition("Current cooling devices")[0]
-    told = re.findall(r"Temperature\{mValue=(-?[\d.]+), mType=0,", current)  # 0: CPU
+    told = re.findall(rf"Temperature\{{mValue=({_NUMBER}), mType=0,", current)  # 0: CPU
     warm = [float(value) for value in told]
     if not warm:
-        zones = r"^/sys/class/thermal/(thermal_zone\d+)/{}:(.*)$"
-        names = dict(re.findall(zones.format("type"), text, re.MULTILINE))
-        for zone, value in re.findall(zones.format("temp"), text, re.MULTILINE):
-            name = names.get(zone, "")
+        zone = r"^/sys/class/thermal/(thermal_zone\d+)/"
+        names = dict(re.findall(rf"{zone}type:(.*)$", text, re.MULTILINE))
+        for number, value in re.findall(rf"{zone}temp:({_NUMBER})\s*$", text, re.MULTILINE):
+            name = names.get(number, "")
             if _ZONE.search(name) and not _NOT_ZONE.search(name):
                 degrees = float(value)
                 warm.append(degrees / 1000 if abs(degrees) > _WARMEST else degrees)

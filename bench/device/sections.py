@@ -43,6 +43,7 @@ def phone_report(measured: Measured) -> Report:
         title=f"Latency of {what} on a phone",
         subtitle=" · ".join((first.machine.cpu.partition(":")[0], f"cores: {', '.join(sweeps)}")),
         summary=tuple(_summary(measured, rows)),
+        terminal=None if rows else _reasons(measured),
         lead=table if rows else None,
         sections=tuple(filter(None, _sections(measured))),
         facts=_facts(measured),
@@ -71,7 +72,7 @@ def _sections(measured: Measured) -> list[Section | None]:
 
 def _summary(measured: Measured, rows: Sequence[tuple[str, Row]]) -> list[str]:
     if not rows:
-        return ["Nothing could be measured on this phone; the reasons are listed below."]
+        return ["Nothing could be measured on this phone; the table says why not."]
     sentences = []
     for name, sweep in measured.sweeps.items():
         best = [
@@ -137,15 +138,18 @@ def _notes(sweep: Sweep, cores: str, row: Row, turns: Sequence[Turn]) -> list[st
 
 def _not_measured(measured: Measured) -> Section | None:
     """Returns the section of what has no latency, or None where everything has one."""
+    table = _reasons(measured)
+    return Section(title="Not measured", tables=(table,)) if table.rows else None
+
+
+def _reasons(measured: Measured) -> Table:
+    """Returns the table of what has no latency, and why not."""
     lines = [
         (network, artifact, name, batches, reason)
         for name, sweep in measured.sweeps.items()
         for network, artifact, _, batches, reason in unmeasured(sweep)
     ]
-    if not lines:
-        return None
-    table = Table(header=("Network", "Artifact", "Cores", "Batch", "Why not"), rows=tuple(lines))
-    return Section(title="Not measured", tables=(table,))
+    return Table(header=("Network", "Artifact", "Cores", "Batch", "Why not"), rows=tuple(lines))
 
 
 def _heat(measured: Measured) -> Section | None:

@@ -203,7 +203,7 @@ def _executor_runner_times(text: str, job: Job) -> Times:
     if len(each) == job.warm + job.calls:
         return Times(tuple(round(float(value) / 1e3, 9) for value in each[job.warm :]))
     total = re.search(rf"executed successfully (\d+) time\(s\) in {_NUMBER} ms", text)
-    if total is None:
+    if total is None or not int(total[1]):
         raise ValueError("no times in its log: build it with EXECUTORCH_ENABLE_LOGGING=ON")
     count = int(total[1])
     return Times((round(float(total[2]) / 1e3 / count, 9),), count)

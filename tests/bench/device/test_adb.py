@@ -55,11 +55,35 @@ def test_no_phone_no_such_phone_and_no_adb(
         find_phone()
 
 
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("exec sleep 60", "did not end within 0.3 s"),
+        ("echo 'cannot bind'; exit 1", "failed with exit status 1 and said: cannot bind"),
+        ("true", "printed no list of phones and said nothing"),
+        (r"printf '\033[2J\377\001\n\a\n'", r"no list of phones and said: \[2J\ufffd;"),
+        (r"printf 'List of devices attached\n\a\n1A\033[2J offline\n'", r"phone 1A cannot be used"),
+    ],
+)
+def test_an_adb_that_hangs_or_prints_rubbish_is_one_line(
+    fake_phone: FakePhone, monkeypatch: pytest.MonkeyPatch, script: str, words: str
+) -> None:
+    monkeypatch.setattr("bench.device.adb._PATIENCE", 0.3)
+    (fake_phone.root / "host/adb").write_text(f"#!/bin/sh\n{script}\n")
+    with pytest.raises(UserError, match=words) as error:
+        find_phone()
+    assert str(error.value).isprintable()
+
+
 def test_a_command_gives_its_output_or_its_failure(fake_phone: FakePhone) -> None:
     adb = Adb(SERIAL)
     assert sorted(adb.shell("echo one; echo 'two three' >&2").splitlines()) == ["one", "two three"]
     with pytest.raises(PhoneFailed, match=r"status 3.*no such model"):
         adb.shell("echo 'error: no such model'; echo more; exit 3")
+    with pytest.raises(PhoneFailed, match=r"said: \[2Jerror$"):
+        adb.shell(r"printf '\033[2Jerror\007\nmore\n'; exit 3")
+    with pytest.raises(PhoneFailed, match=r"status 3 and said nothing$"):
+        adb.shell("exit 3")
     with pytest.raises(PhoneFailed, match=r"within 0 s"):
         adb.shell("sleep 2", patience=0.3)
 

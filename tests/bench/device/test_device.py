@@ -131,6 +131,26 @@ def test_what_failed_is_a_row_with_the_reason(
     assert all(bool(row.reason) != bool(row.latency) for row in sweep.rows)
 
 
+def test_where_nothing_is_measured_the_reasons_are_printed(
+    fake_phone: FakePhone,
+    make_phone_artifact: Artifacts,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    fake_phone.takes(a=0.0)
+    fake_phone.save(broken="b-toy")
+    make_phone_artifact("litert-fp32", "a")
+    make_phone_artifact("litert-fp32", "b")
+    tool = fake_phone.program("benchmark_model")
+    command = Device(artifacts=tmp_path / "artifacts", out=tmp_path, benchmark_model=tool)
+    assert command() == 1
+    printed = capsys.readouterr().out
+    for words in ("a-toy", "times that no call can take: (0.0,)", "Failed to run b-toy"):
+        assert words in printed
+    fake_phone.takes(a=4.0)
+    assert not Device(**{**vars(command), "count": 5, "seconds": 0.0, "limit": 0.1})()
+
+
 @pytest.mark.parametrize("name", ["litert-fp32", "litert-int8"])
 def test_the_phone_must_give_the_golden_answers(
     fake_phone: FakePhone,

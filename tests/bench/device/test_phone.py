@@ -33,6 +33,34 @@ def test_a_phone_is_read(fake_phone: FakePhone) -> None:
     assert machine.key != phone.machine(phone.clusters[0], {"benchmark_model": "abc"}).key
 
 
+@pytest.mark.parametrize(
+    ("file", "value"),
+    [
+        ("online", "garbage 0-x"),
+        ("online", ""),
+        ("online", "0-99999999"),
+        ("online", "7-0"),
+        ("cpu6/cpufreq/cpuinfo_max_freq", "nan"),
+        ("cpu6/cpu_capacity", "\x1b[2J"),
+    ],
+)
+def test_cores_that_cannot_be_read_are_one_line(
+    fake_phone: FakePhone, file: str, value: str
+) -> None:
+    (fake_phone.root / "sys/devices/system/cpu" / file).write_text(f"{value}\n")
+    with pytest.raises(UserError, match=f"cores .* cannot be read: .*{file} is") as error:
+        read_phone(Adb(SERIAL))
+    assert str(error.value).isprintable()
+
+
+def test_without_a_list_of_abis_the_only_one_is_taken(fake_phone: FakePhone) -> None:
+    (fake_phone.root / "properties").write_text("[ro.product.cpu.abi]: [armeabi-v7a]\n")
+    assert read_phone(Adb(SERIAL)).abis == ("armeabi-v7a",)
+    (fake_phone.root / "properties").write_text("[ro.product.cpu.abilist\n\a]: []\n")
+    with pytest.raises(UserError, match=f"ABI of phone {SERIAL} cannot be read"):
+        read_phone(Adb(SERIAL))
+
+
 def test_clusters_are_chosen_by_name(fake_phone: FakePhone) -> None:
     phone = read_phone(Adb(SERIAL))
     assert [each.name for each in phone.choose(["big", "little", "big"])] == ["big", "little"]
@@ -85,13 +113,23 @@ def test_thermal_zones_are_read_where_android_tells_nothing(fake_phone: FakePhon
     (fake_phone.root / "bin/dumpsys").write_text("#!/bin/sh\necho 'HAL Ready: false'\n")
     adb = Adb(SERIAL)
     assert read_state(adb, BIG).celsius is None
-    zones = {"cpu-1-0-usr": "43500", "cpu-0-0": "41", "battery": "99000", "gpuss-0-usr": "88000"}
+    zones = {"cpu0": "abc", "cpu-1-0-usr": "43500", "cpu-0-0": "41", "cpu1": "1.2.3"}
+    zones |= {"battery": "99000", "gpuss-0-usr": "88000"}
     for number, (name, value) in enumerate(zones.items()):
         zone = fake_phone.root / f"sys/class/thermal/thermal_zone{number}"
         zone.mkdir(parents=True)
         (zone / "type").write_text(f"{name}\n")
         (zone / "temp").write_text(f"{value}\n")
     assert read_state(adb, BIG).celsius == 43.5
+
+
+def test_what_is_rubbish_in_a_state_is_unknown(fake_phone: FakePhone) -> None:
+    (fake_phone.root / "proc/loadavg").write_text("1.2.3 . 5 2/3456 12345\n")
+    (fake_phone.root / "celsius").write_text("3.5.1\n")
+    (fake_phone.root / "throttling").write_text("abc\n")
+    state = read_state(Adb(SERIAL), BIG)
+    assert (state.load_average, state.throttling) == (None, None)
+    assert state.celsius == 30.1  # that of the little cores
 
 
 def test_a_turn_waits_until_the_phone_is_cool(fake_phone: FakePhone) -> None:

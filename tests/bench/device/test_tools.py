@@ -83,6 +83,8 @@ def test_what_is_no_time_is_told(job: Job, form: str, text: str) -> None:
 
 
 def test_a_time_of_nothing_is_no_time(job: Job) -> None:
+    with pytest.raises(UserError, match="printed no times"):
+        read_times(TOOLS["executorch"], "executed successfully 0 time(s) in 1.0 ms", job)
     with pytest.raises(UserError, match="no call can take"):
         read_times(TOOLS["ncnn"], "x  min =    0.00  max =    0.00  avg =    0.00", job)
 
