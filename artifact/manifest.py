@@ -55,7 +55,8 @@ class Manifest:
         metrics: accuracy; None if not measured (no held-out images, or not runnable here).
         unverified: why the model file was not run on the machine that made it; None if it was.
         source: origin of the weights.
-        fp32_layers: names of the nodes left in float32, the most sensitive first.
+        fp32_layers: names of the nodes left in float32, the most sensitive first; of int8 ones in
+            float16 where the format computes in that.
         quantization: how the int8 graph was made; None for other precisions.
         rewrites: how many nodes of the graph each rewrite replaced, to compute them in less time.
         fingerprint: what an engine is tied to; None for a graph.

@@ -98,7 +98,7 @@ def _facts(artifact: Artifact, opset: int) -> Iterable[tuple[str, str]]:
         yield "top-1", f"{artifact.metrics.top1:.1%} of {artifact.metrics.images} held-out images"
     yield "state", _state(artifact)
     if artifact.precision != "fp32":
-        yield "left in fp32", _few(artifact.fp32_layers) or "no layer"
+        yield _left(artifact), _few(artifact.fp32_layers) or "no layer"
     if artifact.quantization:
         yield "calibration", calibration(artifact)
     if artifact.rewrites:
@@ -151,8 +151,13 @@ def _state(artifact: Artifact) -> str:
     if artifact.parity is None:
         return f"unverified: {artifact.unverified}"
     gates = ", ".join(gate.name for gate in artifact.gates)
-    layers = f"; {len(artifact.fp32_layers)} layers in fp32" if artifact.fp32_layers else ""
+    layers = f"; {_left(artifact)}: {len(artifact.fp32_layers)}" if artifact.fp32_layers else ""
     return f"passed on {artifact.parity.runtime}: {gates}{layers}"
+
+
+def _left(artifact: Artifact) -> str:
+    """Returns what its :attr:`Manifest.fp32_layers` are: Core ML has those of int8 in float16."""
+    return "left in fp32" if artifact.precision == "fp16" else "not in int8"
 
 
 def _few(names: Sequence[str]) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from export.known_operators import check_operators
 from export.one_image import Unconvertible
 
 Array = npt.NDArray[Any]
@@ -82,13 +83,11 @@ class Translator:
         Raises:
             Unconvertible: an operator or a form of it that has no handler.
         """
+        check_operators(self._graph, handlers, "coreml", "Core ML")
         (pixels,), (logits,) = self._graph.input, self._graph.output
         self._values[pixels.name] = self.mb.cast(x=image, dtype=self.float_type("fp32"))
         for node in self._graph.node:
-            handler = handlers.get(node.op_type)
-            if handler is None:
-                raise self.refusal(node, "Core ML has no form of it here")
-            made = handler(self, node)
+            made = handlers[node.op_type](self, node)
             results = made if isinstance(made, (list, tuple)) else [made]
             self._values |= zip(node.output, results, strict=True)
         return self.mb.cast(x=self._values[logits.name], dtype="fp32", name=logits.name)

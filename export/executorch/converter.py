@@ -20,6 +20,7 @@ from torch import nn
 from torch.fx import Graph, GraphModule, Node
 
 from core.errors import UserError
+from export.known_operators import check_operators
 
 Array = npt.NDArray[Any]
 _UINT8_ZERO = 128  # XNNPACK's int8 is the graph's uint8 less this
@@ -103,15 +104,13 @@ class Converter:
             handlers: what converts a node, by its operator.
 
         Raises:
-            UserError: an operator, or a form of it, that is not taken; the message names the node.
+            UserError: an operator, or a form of it, that is not taken; the message names it.
         """
+        check_operators(self._onnx, handlers, "executorch", "torch")
         (pixels,), (logits,) = self._onnx.input, self._onnx.output
         self._values[pixels.name] = Value(self._graph.placeholder("pixels"))
         for node in self._onnx.node:
-            handler = handlers.get(node.op_type)
-            if handler is None:
-                raise self.refusal(node, "torch has no form of it here")
-            handler(self, node)
+            handlers[node.op_type](self, node)
         self._graph.output(self.real(logits.name))
         return GraphModule(self._root, self._graph).eval()
 

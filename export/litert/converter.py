@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from core.errors import UserError
+from export.known_operators import check_operators
 from export.litert.layout import Order, in_order, stored
 from export.litert.writer import BATCH, Array, Shape, Steps, Writer
+from export.one_image import Unconvertible
 
 DEQUANTIZE, QUANTIZE = "DequantizeLinear", "QuantizeLinear"
 _UINT8_ZERO = 128  # TFLite's int8 is the graph's uint8 less this
@@ -60,10 +61,6 @@ class Weight:
         levels = self.values.astype(np.float32) - np.float32(self.steps.zero)
         real: Array = levels * self.steps.scale.reshape(shape)
         return real
-
-
-class Unconvertible(UserError):
-    """A graph that TFLite has no form of; the message names the node."""
 
 
 Handler = Callable[["Converter", Any], None]
@@ -112,6 +109,7 @@ class Converter:
         Raises:
             Unconvertible: an operator or a form of it that has no handler.
         """
+        check_operators(self._graph, handlers, "litert", "TFLite")
         (pixels,), (logits,) = self._graph.input, self._graph.output
         shape = self._shapes[pixels.name]
         # The numbers 0 to 255 as integers of step 1: XNNPACK dequantizes them, and does not cast.
@@ -121,10 +119,7 @@ class Converter:
         for node in self._graph.node:
             if node.output[0] in self._done:
                 continue
-            handler = handlers.get(node.op_type)
-            if handler is None:
-                raise self.refusal(node, "TFLite has no form of it here")
-            handler(self, node)
+            handlers[node.op_type](self, node)
         result = self.real(logits.name)
         result = self.ordered(result, in_order(result.order))
         self.writer.rename(result.tensor, logits.name)

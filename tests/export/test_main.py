@@ -76,7 +76,7 @@ def test_show_says_what_it_is(
         "agreement",
         "at least 95.0%",
         "model.onnx",
-        "left in fp32",
+        "not in int8",
         "images: MinMax",
     ):
         assert text in out, text

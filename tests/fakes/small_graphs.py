@@ -107,10 +107,14 @@ def _made(nodes: Sequence[Any], constants: dict[str, np.ndarray], shape: Sequenc
 
 
 def strange_graph(name: str) -> Any:
-    """Returns a graph with what no format for phones takes: an operator, a shape, a product."""
+    """Returns a graph with what no format for phones takes: operators, a shape, a product."""
     nodes, constants, shape = {
         "gelu": (
-            [helper.make_node("Erf", ["floats"], ["logits"], name="gelu")],
+            [
+                helper.make_node("Shape", ["floats"], ["sizes"]),
+                helper.make_node("Erf", ["floats"], ["once"]),
+                helper.make_node("Erf", ["once"], ["logits"], name="gelu"),
+            ],
             {},
             ["batch", 4, 4, 3],
         ),
