@@ -215,9 +215,8 @@ RUNTIMES.register(
         loader="export.executorch_cpu:load",
         require="export.executorch_cpu:require",
         formats=("executorch",),
-        precisions=("fp32",),
+        precisions=("fp32", "int8"),
         packages=("executorch",),
-        needs_torch=True,
         install="pip install '.[executorch]'",
     )
 )

@@ -16,6 +16,7 @@ from fake_executorch import ThreadPool
 
 from artifact.artifact import Artifact
 from artifact.runtimes.base import RuntimeUnavailable, load_runtime
+from predict.classifier import Classifier
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # its own deprecations
 
@@ -65,6 +66,15 @@ def test_a_small_network_is_proven(made: dict[str, Artifact], name: str) -> None
     pixels, golden = artifact.golden()
     with load_runtime("executorch", artifact, threads=2) as runtime:
         np.testing.assert_allclose(runtime(pixels), golden, rtol=1e-4, atol=1e-4)
+
+
+def test_images_are_classified_as_it_was_proven(made: dict[str, Artifact]) -> None:
+    artifact = made["executorch-int8"]
+    pixels, golden = artifact.golden()
+    with Classifier.open(artifact.path) as classifier:  # as a server does
+        assert classifier.runtime == "executorch"
+        found = [each.index for each in classifier.classify(list(pixels), 1)]
+    assert found == golden.argmax(axis=1).tolist()
 
 
 def test_int8_takes_a_quarter_and_answers_as_the_graph_does(made: dict[str, Artifact]) -> None:
