@@ -6,6 +6,7 @@ torch, which a server does not have.
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -78,6 +79,8 @@ def require(name: str) -> None:
     Args:
         name: of the runtime, or of the format, which is called the same.
     """
+    # torchao, which it imports, registers enums in a way that torch warns of.
+    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
     require_import(name, "executorch.runtime")
     from executorch.runtime import Runtime as Executor
 
