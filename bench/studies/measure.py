@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -131,8 +131,10 @@ class StudyRun:
         same = [
             row
             for row in kept
-            if (row.machine.key, row.batch, row.threads, row.plan)
-            == (self.machine.key, self.batch, self.threads, self.plan)
+            if (row.machine.key, row.batch, row.threads)
+            == (self.machine.key, self.batch, self.threads)
+            # Rows of before there were extra rounds are as good.
+            and replace(row.plan, extra=self.plan.extra) == self.plan
         ]
         rows = {(row.group, row.variant, row.digest, row.runtime): row for row in same}
         wanted = [

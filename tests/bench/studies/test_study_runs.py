@@ -85,7 +85,8 @@ def _two_runtimes_and_few_exports(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def study(monkeypatch: pytest.MonkeyPatch) -> Callable[[Study], None]:
-    """Makes a study the one that every name finds; at first :data:`STUDY`."""
+    """Makes a study the one that every name finds, without extra rounds; at first ``STUDY``."""
+    monkeypatch.setattr(bench.studies.measure, "EXTRA", 0)
 
     def use(chosen: Study) -> None:
         for module in (bench.studies.measure, bench.studies.sections):
@@ -130,8 +131,11 @@ def test_rows_hold_what_was_counted_and_measured(quick: Callable[..., Results]) 
 
 
 def test_an_undecided_claim_is_measured_for_more_rounds(
-    study: Callable[[Study], None], quick: Callable[..., Results]
+    study: Callable[[Study], None],
+    quick: Callable[..., Results],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(bench.studies.measure, "EXTRA", EXTRA)
     for word, rounds in (("a tie", ROUNDS + EXTRA), ("holds", ROUNDS)):
         judge = partial(_says, word)
         study(dataclasses.replace(STUDY, claims=(Claim("it is so", judge),)))
