@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from bench.device.adb import LIST, Adb, DryAdb, PhoneLost, find_phone
@@ -76,7 +76,7 @@ class Device(GridFlags, PlanFlags):
                 "each must be at least 1"
             )
         check_names(self.cores)
-        plan = replace(self.plan(), extra=0)  # further rounds for ties are the host's
+        plan = self.plan()
         wish = self.wish()
         serial = self.adb[0] if self.adb else None
         if self.dry_run:

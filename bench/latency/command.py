@@ -59,6 +59,8 @@ class Run(GridFlags, PlanFlags):
     """Only these runtimes; all if left out."""
     compile: bool = False
     """Measure torch-compile, too: compiling a network for a batch size takes minutes."""
+    extra: int = 12
+    """Most further rounds of candidates that tie for the fastest of their network."""
     fresh: bool = False
     """Measure all candidates again; otherwise rows of the same artifacts are reused."""
     all: bool = False
@@ -67,7 +69,7 @@ class Run(GridFlags, PlanFlags):
 
     def __call__(self) -> None:
         """Measures, writes the report, and prints a table and the path of the report."""
-        plan = self.plan()
+        plan = dataclasses.replace(self.plan(), extra=self.extra)
         if self.quick:
             plan = dataclasses.replace(plan, count=30, seconds=0.1, limit=0.2, rounds=5, extra=0)
         grid = self.grid(

@@ -104,8 +104,6 @@ class PlanFlags:
     """Total time in seconds at which a slow candidate stops with fewer samples."""
     rounds: int = 12
     """Number of rounds; each candidate has a turn in each."""
-    extra: int = 12
-    """Most further rounds of candidates that tie for the fastest of their network."""
     seed: int = 0
     """Random seed of the order of the turns."""
 
@@ -116,7 +114,6 @@ class PlanFlags:
             seconds=self.seconds,
             limit=self.limit,
             rounds=self.rounds,
-            extra=self.extra,
             seed=self.seed,
         )
 
