@@ -176,7 +176,7 @@ class Recipe:
             if getattr(self, name) and self.weights == "random":
                 raise UserError(
                     f"{name} is {getattr(self, name)} and weights is random: that is for published "
-                    "weights; use --recipe.weights imagenet"
+                    "weights; use --recipe.weights imagenet, or another recipe"
                 )
         if self.stages > self.epochs:
             raise UserError(f"stages is {self.stages}: more than the {self.epochs} epochs")

@@ -126,6 +126,7 @@ def finetune(size: int = 224) -> Recipe:
         batch_size=64,
         learning_rate=5e-4,
         weights="imagenet",
+        keep_statistics=True,
         min_scale=0.5,
         warmup=0.1,
         ema=0.99,

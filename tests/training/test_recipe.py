@@ -10,7 +10,7 @@ from torch import nn
 from core.errors import UserError
 from training.optimizer import make_optimizer, rate_factor
 from training.recipe import Recipe
-from training.recipes import RECIPES, default_recipe, digits, efficientnet_v2
+from training.recipes import RECIPES, default_recipe, digits, efficientnet_v2, find_recipe
 
 
 def plain(**fields: Any) -> Recipe:
@@ -33,6 +33,7 @@ def test_default_recipes() -> None:
     assert default_recipe("resnet14", "digits") == "digits"
     assert default_recipe("resnet14", "cifar10") == "small"
     assert default_recipe("mobilenet_v3", "some/folder") == "finetune"
+    assert find_recipe("finetune", "mobilenet_v3").keep_statistics
     assert default_recipe("shufflenet_v1_g3", "some/folder") == "scratch"
     assert default_recipe("mobilenet_v3", "imagenet") == "scratch"
 
