@@ -12,12 +12,7 @@ from typing import Any
 import numpy as np
 
 from export.coreml.program import Handler, Translator, Weight
-
-
-def _attributes(node: Any) -> dict[str, Any]:
-    from onnx.helper import get_attribute_value
-
-    return {each.name: get_attribute_value(each) for each in node.attribute}
+from export.node_attributes import attributes
 
 
 def _number(value: float, beside: Any) -> Any:
@@ -28,7 +23,7 @@ def _number(value: float, beside: Any) -> Any:
 
 
 def _conv(t: Translator, node: Any) -> Any:
-    values = _attributes(node)
+    values = attributes(node)
     if values.get("auto_pad", b"NOTSET") != b"NOTSET" or len(t.shape(node.input[0])) != 4:
         raise t.refusal(node, "only 2D convolutions with pads of their own are taken")
     return t.mb.conv(
@@ -57,7 +52,7 @@ def _window(values: dict[str, Any], pads: list[int]) -> dict[str, Any]:
 
 
 def _gemm(t: Translator, node: Any) -> Any:
-    values = _attributes(node)
+    values = attributes(node)
     if values.get("alpha", 1.0) != 1 or values.get("beta", 1.0) != 1 or values.get("transA"):
         raise t.refusal(node, "it scales or transposes its input")
     return _linear(t, node, transposed=bool(values.get("transB")))
@@ -90,7 +85,7 @@ def _clip(t: Translator, node: Any) -> Any:
 
 
 def _hard_sigmoid(t: Translator, node: Any) -> Any:
-    source, values = t.value(node, 0), _attributes(node)
+    source, values = t.value(node, 0), attributes(node)
     alpha, beta = values.get("alpha", 0.2), values.get("beta", 0.5)
     return t.mb.sigmoid_hard(x=source, alpha=_number(alpha, source), beta=_number(beta, source))
 
@@ -102,7 +97,7 @@ def _hard_swish(t: Translator, node: Any) -> Any:
 
 
 def _gelu(t: Translator, node: Any) -> Any:
-    tanh = _attributes(node).get("approximate", b"none") == b"tanh"
+    tanh = attributes(node).get("approximate", b"none") == b"tanh"
     return t.mb.gelu(x=t.value(node, 0), mode="TANH_APPROXIMATION" if tanh else "EXACT")
 
 
@@ -111,7 +106,7 @@ def _batch_norm(t: Translator, node: Any) -> Any:
     return t.mb.batch_norm(
         x=source,
         **t.optional(node, gamma=1, beta=2, mean=3, variance=4),
-        epsilon=_number(_attributes(node).get("epsilon", 1e-5), source),
+        epsilon=_number(attributes(node).get("epsilon", 1e-5), source),
     )
 
 
@@ -122,12 +117,12 @@ def _mean(t: Translator, node: Any) -> Any:
         if len(node.input) < 2:
             raise t.refusal(node, "its axes are not given")
         axes = t.array(node, 1).tolist()
-        keep = bool(_attributes(node).get("keepdims", 1))
+        keep = bool(attributes(node).get("keepdims", 1))
     return t.mb.reduce_mean(x=t.value(node, 0), axes=axes, keep_dims=keep)
 
 
 def _pool(t: Translator, node: Any) -> Any:
-    values, average = _attributes(node), node.op_type == "AveragePool"
+    values, average = attributes(node), node.op_type == "AveragePool"
     kernel, pads = list(values["kernel_shape"]), list(values.get("pads", [0] * 4))
     if len(kernel) != 2 or list(values.get("dilations") or [1, 1]) != [1, 1]:
         raise t.refusal(node, "only 2D windows without gaps are taken")
@@ -147,11 +142,11 @@ def _pool(t: Translator, node: Any) -> Any:
 
 def _concat(t: Translator, node: Any) -> Any:
     parts = [t.value(node, index) for index in range(len(node.input))]
-    return t.mb.concat(values=parts, axis=_attributes(node)["axis"])
+    return t.mb.concat(values=parts, axis=attributes(node)["axis"])
 
 
 def _split(t: Translator, node: Any) -> Any:
-    axis = _attributes(node).get("axis", 0)
+    axis = attributes(node).get("axis", 0)
     sizes = [t.shape(name)[axis] for name in node.output]
     return t.mb.split(x=t.value(node, 0), split_sizes=sizes, axis=axis)
 
@@ -162,14 +157,14 @@ def _reshape(t: Translator, node: Any) -> Any:
 
 
 def _transpose(t: Translator, node: Any) -> Any:
-    return t.mb.transpose(x=t.value(node, 0), perm=list(_attributes(node)["perm"]))
+    return t.mb.transpose(x=t.value(node, 0), perm=list(attributes(node)["perm"]))
 
 
 def _cast(t: Translator, node: Any) -> Any:
     from onnx import TensorProto
 
     types = {TensorProto.FLOAT: "fp32", TensorProto.FLOAT16: "fp16"}
-    dtype = types.get(_attributes(node)["to"])
+    dtype = types.get(attributes(node)["to"])
     if dtype is None:
         raise t.refusal(node, "only casts to float32 and float16 are taken")
     return t.mb.cast(x=t.value(node, 0), dtype=t.float_type(dtype))
@@ -202,7 +197,7 @@ def _dequantize(t: Translator, node: Any) -> Any:
     assert isinstance(scale, np.ndarray)
     if levels.dtype != np.int8 or t.array(node, 2).any():
         raise t.refusal(node, "only int8 weights without a zero point are taken")
-    axis = _attributes(node).get("axis", 1) % levels.ndim if scale.ndim else 0
+    axis = attributes(node).get("axis", 1) % levels.ndim if scale.ndim else 0
     return Weight(levels, scale, axis)
 
 

@@ -21,6 +21,7 @@ from torch.fx import Graph, GraphModule, Node
 
 from core.errors import UserError
 from export.known_operators import check_operators
+from export.node_attributes import attributes
 
 Array = npt.NDArray[Any]
 _UINT8_ZERO = 128  # XNNPACK's int8 is the graph's uint8 less this
@@ -249,10 +250,3 @@ def _for_one_image(info: Any, batch: str) -> list[int]:
 
 
 Handler = Callable[[Converter, Any], None]
-
-
-def attributes(node: Any) -> dict[str, Any]:
-    """Returns the attributes of a node, by name."""
-    from onnx.helper import get_attribute_value
-
-    return {each.name: get_attribute_value(each) for each in node.attribute}

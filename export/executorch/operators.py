@@ -12,7 +12,8 @@ import torch
 from torch.fx import Node
 from torch.nn import functional
 
-from export.executorch.converter import LEVELS, Converter, Handler, attributes
+from export.executorch.converter import LEVELS, Converter, Handler
+from export.node_attributes import attributes
 
 
 def _pads_itself(values: dict[str, Any]) -> bool:

@@ -13,15 +13,10 @@ import numpy as np
 from export.litert.converter import Converter, Handler, Value
 from export.litert.layout import CHANNELS_LAST, Order, in_order, reshaped, transposed
 from export.litert.writer import BATCH, Array, Steps
+from export.node_attributes import attributes
 
 _FUSED = {(0.0, np.inf): "RELU", (0.0, 6.0): "RELU6", (-1.0, 1.0): "RELU_N1_TO_1"}
 _FEW_CHANNELS = 4  # of pixels: an operator that reads so few at a time takes long
-
-
-def _attributes(node: Any) -> dict[str, Any]:
-    from onnx.helper import get_attribute_value
-
-    return {each.name: get_attribute_value(each) for each in node.attribute}
 
 
 def _emit(
@@ -76,7 +71,7 @@ def _bounds(c: Converter, node: Any) -> tuple[float, float]:
 
 
 def _conv(c: Converter, node: Any) -> None:
-    values = _attributes(node)
+    values = attributes(node)
     if values.get("auto_pad", b"NOTSET") != b"NOTSET" or len(c.shape(node.input[0])) != 4:
         raise c.refusal(node, "only 2D convolutions with pads of their own are taken")
     weight = c.weight(node.input[1])
@@ -181,7 +176,7 @@ def _padded(
 
 
 def _gemm(c: Converter, node: Any) -> None:
-    values = _attributes(node)
+    values = attributes(node)
     if values.get("alpha", 1.0) != 1 or values.get("beta", 1.0) != 1 or values.get("transA"):
         raise c.refusal(node, "it scales or transposes its input")
     _fully_connected(c, node, transposed_weight=bool(values.get("transB")))
@@ -318,7 +313,7 @@ def _sigmoid(c: Converter, node: Any) -> None:
 
 def _hard_sigmoid(c: Converter, node: Any) -> None:
     """Between 0 and 1, alpha * x + beta: XNNPACK knows only a clip to 0 and 6."""
-    values, result = _attributes(node), node.output[0]
+    values, result = attributes(node), node.output[0]
     alpha, beta = (float(values.get(*each)) for each in (("alpha", 0.2), ("beta", 0.5)))
     value = c.real(node.input[0])
     if (slope := float(np.float32(6 * alpha))) != 1:
@@ -358,7 +353,7 @@ def _batch_norm(c: Converter, node: Any) -> None:
     """One that follows no convolution, and so is in none: a product and a sum for each channel."""
     source, result = c.real(node.input[0]), node.output[0]
     scale, shift, mean, variance = (c.constant(node, index) for index in range(1, 5))
-    factor = scale / np.sqrt(variance + _attributes(node).get("epsilon", 1e-5))
+    factor = scale / np.sqrt(variance + attributes(node).get("epsilon", 1e-5))
     shape = [1, -1] + [1] * (len(source.shape) - 2)
 
     def number(name: str, values: Array) -> int:
@@ -380,13 +375,13 @@ def _gelu(c: Converter, node: Any) -> None:
         [source.tensor],
         source.order,
         options="GeluOptions",
-        approximate=_attributes(node).get("approximate", b"none") == b"tanh",
+        approximate=attributes(node).get("approximate", b"none") == b"tanh",
     )
 
 
 def _mean(c: Converter, node: Any) -> None:
     """GlobalAveragePool, and ReduceMean over constant axes."""
-    values, result = _attributes(node), node.output[0]
+    values, result = attributes(node), node.output[0]
     steps = _int8(c, result, node.input[0])
     source = c.value(node.input[0]) if steps else c.real(node.input[0])
     rank = len(source.shape)
@@ -414,7 +409,7 @@ def _mean(c: Converter, node: Any) -> None:
 
 def _pool(kind: str) -> Handler:
     def handle(c: Converter, node: Any) -> None:
-        values, result = _attributes(node), node.output[0]
+        values, result = attributes(node), node.output[0]
         kernel, strides = values["kernel_shape"], values.get("strides", [1, 1])
         dilations = values.get("dilations") or [1, 1]
         if len(kernel) != 2 or list(dilations) != [1, 1]:
@@ -472,7 +467,7 @@ def _concat(c: Converter, node: Any) -> None:
     parts = [c.ordered(part, order) for part in parts]
     if steps:  # TFLite joins only what has the same steps
         parts = [c.rounded(f"{result}/{i}", part, steps) for i, part in enumerate(parts)]
-    axis = _attributes(node)["axis"] % len(order)
+    axis = attributes(node)["axis"] % len(order)
     _emit(
         c,
         result,
@@ -488,7 +483,7 @@ def _concat(c: Converter, node: Any) -> None:
 
 def _split(c: Converter, node: Any) -> None:
     source = c.value(node.input[0])
-    axis = _attributes(node).get("axis", 0) % len(source.order)
+    axis = attributes(node).get("axis", 0) % len(source.order)
     place = np.array(source.order.index(axis), np.int32)
     made = [c.new(name, c.shape(name), source.order, source.steps) for name in node.output]
     sizes = [value.shape[axis] for value in made]
@@ -539,7 +534,7 @@ def _reshape(c: Converter, node: Any) -> None:
 
 def _transpose(c: Converter, node: Any) -> None:
     source, result = c.value(node.input[0]), node.output[0]
-    permutation = tuple(_attributes(node)["perm"])
+    permutation = tuple(attributes(node)["perm"])
     order = transposed(source.order, permutation)
     c.give(result, Value(source.tensor, c.shape(result), order, source.steps))
 
@@ -547,7 +542,7 @@ def _transpose(c: Converter, node: Any) -> None:
 def _cast(c: Converter, node: Any) -> None:
     import onnx
 
-    if _attributes(node)["to"] != onnx.TensorProto.FLOAT:
+    if attributes(node)["to"] != onnx.TensorProto.FLOAT:
         raise c.refusal(node, "only casts to float32 are taken")
     c.give(node.output[0], c.real(node.input[0]))
 

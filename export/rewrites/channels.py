@@ -7,6 +7,8 @@ from collections.abc import Collection, Iterable, Iterator
 from itertools import accumulate, chain, pairwise, repeat
 from typing import Any, NamedTuple
 
+from export.node_attributes import attributes
+
 _SWAP = [0, 2, 1, 3, 4]  # of groups and the channels in them, between two Reshapes
 _ACTIVATIONS = ("Relu", "Clip")
 
@@ -85,13 +87,13 @@ class Moves:
 
     def mixes(self, node: Any) -> bool:
         """Returns whether a node is a convolution whose every result depends on all channels."""
-        return self._is_conv(node) and _attributes(node).get("group", 1) == 1
+        return self._is_conv(node) and attributes(node).get("group", 1) == 1
 
     def behind_depthwise(self, node: Any) -> list[Any]:
         """Returns the convolutions without groups that alone read a depthwise one; else []."""
         if not self._is_conv(node) or self.constants[node.input[1]].shape[1] > 1:
             return []
-        if _attributes(node).get("group", 1) != len(self.constants[node.input[1]]):
+        if attributes(node).get("group", 1) != len(self.constants[node.input[1]]):
             return []
         name = node.output[0]
         readers = self.readers[name]
@@ -128,7 +130,7 @@ class Moves:
         split, merged = (self.constants.get(node.input[1]) for node in nodes[::2])
         if channels is None or split is None or merged is None:
             return []
-        if _attributes(nodes[1]).get("perm") != _SWAP or len(split) != 5 or len(merged) != 4:
+        if attributes(nodes[1]).get("perm") != _SWAP or len(split) != 5 or len(merged) != 4:
             return []
         groups, size = split[1:3].tolist()
         if groups * size != len(channels) or merged[1] != len(channels):
@@ -137,7 +139,7 @@ class Moves:
 
     def _arranged(self, node: Any) -> list[Channels]:
         """Returns what channels each output of a Concat or Split has; [] where that is unknown."""
-        if _attributes(node).get("axis", 0) != 1:
+        if attributes(node).get("axis", 0) != 1:
             return []
         if node.op_type == "Concat":
             inputs = [self._channels_of(name) for name in node.input]
@@ -151,9 +153,3 @@ class Moves:
             sizes = self.constants.get(node.input[1], ())
         ends = accumulate(sizes, initial=0)
         return [channels[start:end] for start, end in pairwise(ends)]
-
-
-def _attributes(node: Any) -> dict[str, Any]:
-    from onnx.helper import get_attribute_value
-
-    return {each.name: get_attribute_value(each) for each in node.attribute}

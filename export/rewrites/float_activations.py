@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from export.node_attributes import attributes
 from export.quantization.qdq import DEQUANTIZE, WEIGHTED
 from export.quantization.sensitivity import QUANTIZE
 from export.rewrites.hard_sigmoid import restore
@@ -92,12 +93,12 @@ class _Floats:
 
 def _hard_swish(node: Any, makers: dict[str, Any]) -> Any:
     """Returns the HardSwish that a Mul is the last node of, or the node itself."""
-    from onnx.helper import get_attribute_value, make_node
+    from onnx.helper import make_node
 
     for source, name in (node.input, node.input[::-1]) if node.op_type == "Mul" else ():
         factor = makers.get(name)
         if factor is not None and factor.op_type == "HardSigmoid" and factor.input[0] == source:
-            values = {each.name: get_attribute_value(each) for each in factor.attribute}
+            values = attributes(factor)
             if np.allclose([values.get("alpha", 0.2), values.get("beta", 0.5)], [1 / 6, 0.5]):
                 return make_node("HardSwish", [source], node.output, name=node.name)
     return node

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from export.node_attributes import attributes
 from export.rewrites.unread import set_nodes
 
 _LEVEL = 127  # of the constant: the largest that both uint8 and int8 have
@@ -26,7 +27,7 @@ def add_in_integers(model: Any) -> int:
         model: ONNX ``ModelProto`` in QDQ form. A HardSigmoid whose result has levels above 1 or
             below 0, or that reads or makes float32, stays as it is.
     """
-    from onnx.helper import get_attribute_value, make_node
+    from onnx.helper import make_node
     from onnx.numpy_helper import from_array, to_array
 
     graph = model.graph
@@ -55,7 +56,7 @@ def add_in_integers(model: Any) -> int:
         ):
             nodes.append(node)
             continue
-        values = {each.name: get_attribute_value(each) for each in node.attribute}
+        values = attributes(node)
         alpha, beta = values.get("alpha", 0.2), values.get("beta", 0.5)
         levels, scale, zero = restores.input
         constant = {
