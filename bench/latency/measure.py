@@ -26,7 +26,7 @@ from bench.latency.plan import Grid, find_artifacts, network_of
 from bench.latency.record import PLACES, Key, Place, Row, Sweep, count_costs
 from bench.measure.timing import Call, Latency, Plan, Timed, is_complete, measure
 from core.cli import by_name
-from core.conditions import conditions
+from core.conditions import Conditions, conditions
 from core.errors import UserError, in_words
 
 T = TypeVar("T")
@@ -235,10 +235,12 @@ def run_sweep(
         rest = _others(known, found, grid)
 
         def undecided(latencies: Mapping[tuple[int, Place], Latency]) -> set[tuple[int, Place]]:
-            tied = {row.key for row in tied_for_fastest(sweep(latencies))}
+            tied = {row.key for row in tied_for_fastest(sweep(latencies, before))}
             return {call for call in calls if found[call[0]].row.key in tied}
 
-        def sweep(latencies: Mapping[tuple[int, Place], Latency]) -> Sweep:
+        def sweep(
+            latencies: Mapping[tuple[int, Place], Latency], after: Conditions | None = None
+        ) -> Sweep:
             rows = [one.row for one in found]
             for (index, place), latency in latencies.items():
                 rows[index] = rows[index].with_latency(place, latency)
@@ -247,7 +249,7 @@ def run_sweep(
                 plan=plan,
                 rows=tuple(sorted([*rows, *rest], key=lambda row: row.folder)),
                 before=before,
-                after=conditions(),
+                after=after or conditions(),
             )
 
         latencies = measure(
