@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -20,6 +21,7 @@ from models.cost import known_costs
 from report.format import percent, plural
 from report.section import Figure, Section, Table
 from training.checkpoint import checkpoint_path, load_checkpoint, run_folder
+from training.folder import find_folder, folder_name
 from training.run import PartialRun
 
 NETWORKS = (
@@ -55,6 +57,7 @@ class AblationRow:
         epochs: number of epochs.
         peak_bytes: peak memory in training, of tensors on a GPU, or of the process on a CPU.
         train_seconds: duration of all epochs, including loading.
+        cpu_seconds: CPU time of the whole training; None if it was resumed, or on a GPU.
         test_seconds: duration of one pass over the held-out images, median over the epochs.
         top1: held-out top-1 after the last epoch, in [0, 1].
         machine: the fields of :class:`core.machine.Machine`.
@@ -71,11 +74,13 @@ class AblationRow:
     top1: float
     machine: dict[str, Any]
     date: str
+    cpu_seconds: float | None = None
 
 
 def run(name: str, out: Path, *, data: str = DATA[0], epochs: int = PRINTED_EPOCHS) -> Path:
     """Runs the study (:func:`run_ablation`), writes its page and returns the page's path."""
     rows = list(run_ablation(data, epochs=epochs, out=out))
+    data = _data_name(data)
     return write_page(ablation_section(data, rows), out / f"{name}-{data}.md")
 
 
@@ -83,14 +88,12 @@ def run_ablation(data: str, *, epochs: int, out: Path) -> Iterator[AblationRow]:
     """Yields a row per network, from ``out/ablation-<data>.jsonl``, or trained and added to it.
 
     Each network is trained in a separate process, so that peak memory is that of one network. An
-    unfinished training is resumed.
+    unfinished training is resumed. ``data`` is in :data:`DATA`, or a folder of images.
 
     Raises:
-        UserError: ``data`` is not in :data:`DATA`, or a training failed.
+        UserError: there is no such data, or a training failed.
     """
-    if data not in DATA:
-        raise UserError(f"data is {data!r}: the study takes {' or '.join(DATA)}")
-    file = out / f"ablation-{data}.jsonl"
+    file = out / f"ablation-{_data_name(data)}.jsonl"
     rows = {(row.network, row.epochs): row for row in read_rows(file, AblationRow)}
     for network in NETWORKS:
         if (network, epochs) not in rows:
@@ -99,24 +102,36 @@ def run_ablation(data: str, *, epochs: int, out: Path) -> Iterator[AblationRow]:
         yield rows[network, epochs]
 
 
+def _training_times(rows: Sequence[AblationRow]) -> tuple[str, list[float]]:
+    """Returns a clock's name and its seconds; of two, the one that other work changes less."""
+    cpu = [row.cpu_seconds for row in rows if row.cpu_seconds is not None]
+    if len(cpu) == len(rows):
+        return "train CPU s", cpu
+    return "train s", [row.train_seconds for row in rows]
+
+
+def _data_name(data: str) -> str:
+    return data if data in DATA else folder_name(find_folder(data, DATA))
+
+
 def ablation_section(data: str, rows: Sequence[AblationRow]) -> Section:
     """Returns the section with the measured and the printed figures."""
     first = rows[0]
     machine = first.machine
     device = machine["gpu"] or f"{machine['cpu']}, {machine['cores']} cores"
     memory = "that of tensors on the GPU" if machine["gpu"] else "the whole process's"
+    clock, times = _training_times(rows)
     header = (
-        *("network", "params", "M MACs", "peak MB", "train s", "x resnet14", "test s", "top-1"),
+        *("network", "params", "M MACs", "peak MB", clock, "x resnet14", "test s", "top-1"),
         *("printed: params k", "train s", "x resnet14", "test s", "top-1"),
     )
     cells = []
-    for row in rows:
+    for row, seconds in zip(rows, times, strict=True):
         params, train, test, top1 = PRINTED[row.network]
         cells.append(
             (
                 *(row.network, f"{row.parameters:,}", f"{row.macs / 1e6:.1f}"),
-                *(f"{row.peak_bytes / 1e6:,.0f}", f"{row.train_seconds:,.1f}"),
-                f"{row.train_seconds / first.train_seconds:.2f}",
+                *(f"{row.peak_bytes / 1e6:,.0f}", f"{seconds:,.1f}", f"{seconds / times[0]:.2f}"),
                 *(f"{row.test_seconds:.2f}", percent(row.top1), str(params), str(train)),
                 *(f"{train / PRINTED['resnet14'][1]:.2f}", str(test), f"{top1} %"),
             )
@@ -141,12 +156,12 @@ def ablation_section(data: str, rows: Sequence[AblationRow]) -> Section:
 
 
 def _chart(rows: Sequence[AblationRow]) -> alt.Chart:
-    first = rows[0]
+    first, times = rows[0], _training_times(rows)[1]
     order = ["MACs", "training time, here", "training time, printed"]
     values = []
-    for row in rows:
+    for row, seconds in zip(rows, times, strict=True):
         printed = PRINTED[row.network][1] / PRINTED["resnet14"][1]
-        ratios = (row.macs / first.macs, row.train_seconds / first.train_seconds, printed)
+        ratios = (row.macs / first.macs, seconds / times[0], printed)
         values += [
             {"network": row.network, "what": what, "x": ratio}
             for what, ratio in zip(order, ratios, strict=True)
@@ -167,12 +182,16 @@ def _chart(rows: Sequence[AblationRow]) -> alt.Chart:
 
 
 def _train(network: str, data: str, epochs: int) -> AblationRow:
-    run = run_folder(network, data)
+    run = run_folder(network, _data_name(data))
     flags = ["--model", network, "--data", data, "--recipe-name", "ablation"]
     flags += ["--recipe.epochs", str(epochs)]
-    flags += ["--resume"] if PartialRun(run).last.exists() else []
+    resumed = PartialRun(run).last.exists()
+    flags += ["--resume"] if resumed else []
+    before = _children_cpu_seconds()
     if subprocess.run([sys.executable, "-m", "training", *flags], stdout=sys.stderr).returncode:
         raise UserError(f"{network} could not be trained; the rows before it are kept")
+    cpu_seconds = _children_cpu_seconds() - before
+    machine = this_machine()
     checkpoint = load_checkpoint(checkpoint_path(run))
     cost = known_costs()[network]
     return AblationRow(
@@ -184,6 +203,12 @@ def _train(network: str, data: str, epochs: int) -> AblationRow:
         train_seconds=sum(epoch.train_seconds for epoch in checkpoint.history),
         test_seconds=median_high(epoch.val_seconds for epoch in checkpoint.history),
         top1=checkpoint.metrics["top1"],
-        machine=asdict(this_machine()),
+        machine=asdict(machine),
         date=date.today().isoformat(),
+        cpu_seconds=None if resumed or machine.gpu else cpu_seconds,
     )
+
+
+def _children_cpu_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

@@ -29,7 +29,7 @@ class Study:
     fresh: bool = False
     """Studies of papers only: measure again instead of reusing earlier measurements."""
     data: str | None = None
-    """ablation only: fashion_mnist (if left out) or cifar10."""
+    """ablation only: fashion_mnist (if left out), cifar10, or a folder of images."""
     epochs: int | None = None
     """ablation only: number of epochs; 80 if left out."""
     images: Path | None = None
