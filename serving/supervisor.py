@@ -14,10 +14,10 @@ import resource
 import socket
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import uvicorn
-import uvicorn._subprocess
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess, multiprocess
 
@@ -40,7 +40,6 @@ def supervise(settings: Settings, listening: socket.socket) -> int:
     On SIGTERM and SIGINT it stops after answering all accepted requests. On SIGHUP it replaces each
     worker once its successor, which loads the artifact again, is ready.
     """
-    uvicorn._subprocess.spawn = multiprocessing.get_context("fork")  # type: ignore[assignment]
     multiprocess.Process = _Worker  # type: ignore[misc]
     _allow_files(settings.max_connections)
     proxies = settings.trusted_proxies
@@ -117,7 +116,21 @@ def _give_back_memory() -> None:
 
 
 class _Worker(multiprocess.Process):
-    """uvicorn's worker, whose end is noticed at once during a health check, not a minute later."""
+    """uvicorn's worker, forked from here instead of started with all imports to do again.
+
+    Its end is noticed at once during a health check, not a minute later. The supervisor makes its
+    workers by the name ``Process`` in its module; tests/serving/test_uvicorn.py holds uvicorn to
+    that.
+    """
+
+    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
+        super().__init__(config, sockets)
+        fork = multiprocessing.get_context("fork")
+        self.process = fork.Process(target=self._run, args=(sockets,))  # type: ignore[assignment]
+
+    def _run(self, sockets: list[socket.socket]) -> None:
+        with suppress(KeyboardInterrupt):  # before the server handles it; the supervisor does too
+            self.target(sockets)
 
     def start(self) -> None:
         super().start()
