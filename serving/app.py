@@ -32,7 +32,6 @@ from serving.answers import (
     body_types,
     top_k_type,
 )
-from serving.batcher import Slots, wait_for
 from serving.bodies import FIELD, TOP_K
 from serving.errors import Refusal
 from serving.metrics import exposition
@@ -40,7 +39,9 @@ from serving.openapi import describe_api
 from serving.pages import page_routes
 from serving.predictor import Predictor, Upload, unwrap
 from serving.routes import Handler, Reply, Route, bento_routes, middleware
+from serving.slots import Slots
 from serving.uploads import ANY, BATCH, Content, advise, read_image, read_images
+from serving.waiting import wait_for
 
 T = TypeVar("T")
 
@@ -71,7 +72,7 @@ def create_app(predictor: Predictor, more: Sequence[Route] = ()) -> Starlette:
     warnings.filterwarnings("ignore", module="PIL")
     settings, artifact = predictor.settings, predictor.artifact
     labels, seconds = len(artifact.labels), settings.deadline_ms / 1e3
-    slots = Slots(settings.queue_size + settings.threads)
+    slots = Slots(settings.queue_size + settings.threads).share()
     facts = _facts(predictor)
 
     def choose_top_k(request: Request, given: object = None) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
+BUSY_S = 1  # Retry-After: a full queue is processed in less
+
 
 class Refusal(Exception):
     """A request that is refused, with HTTP status, short code and one line of detail."""
@@ -38,6 +40,16 @@ class Refusal(Exception):
 def too_large(max_bytes: int) -> Refusal:
     """Returns the refusal of an upload that is too large."""
     return Refusal(413, "too_large", f"the upload exceeds the limit of {max_bytes} bytes")
+
+
+def busy() -> Refusal:
+    """Returns the refusal of a request that does not fit into the queue."""
+    return Refusal(
+        429,
+        "busy",
+        f"the queue is full; try again in {BUSY_S} s",
+        headers={"retry-after": str(BUSY_S)},
+    )
 
 
 def failure() -> Response:

@@ -30,7 +30,7 @@ from core.preprocess import (
     image_of,
 )
 from serving.answers import Found, Names, Prediction, Timings
-from serving.batcher import Batcher
+from serving.batcher import Batcher, Threads
 from serving.bodies import decode_base64
 from serving.errors import Refusal
 from serving.metrics import BATCHES, DEPTH, STAGES
@@ -81,15 +81,24 @@ class Predictor:
 
     Decoding, resizing and ONNX Runtime release the GIL, so one process uses all cores and nothing
     is copied between processes. A context manager, open inside the block.
+
+    Args:
+        settings: limits, batches, and the runtime.
+        artifact: what is run.
+        threads: those of all models of this process; None for its own.
     """
 
-    def __init__(self, settings: Settings, artifact: Artifact) -> None:
+    def __init__(
+        self, settings: Settings, artifact: Artifact, threads: Threads | None = None
+    ) -> None:
         self.settings = settings
         self.artifact = artifact
         self.ready = False
         self.batch_size = 1
         self._runtime: Runtime | None = None
         self._batcher: Batcher[Upload, Found] | None = None
+        self._threads = threads
+        self._own_threads: Threads | None = None
         self._turn: AbstractContextManager[Any] = nullcontext()
 
     def load(self) -> None:
@@ -116,9 +125,12 @@ class Predictor:
         pixels, _ = self.artifact.golden()
         self._work([Upload(encode_png(image_of(pixels[0])), 1)])
         self.batch_size = self._batch_size(runtime, pixels)
+        threads = self._threads
+        if threads is None:
+            threads = self._own_threads = Threads(settings.threads)
         self._batcher = Batcher(
             self._work,
-            threads=settings.threads,
+            threads=threads,
             size=self.batch_size,
             capacity=settings.queue_size,
             window=settings.batch_window_ms / 1e3,
@@ -131,6 +143,8 @@ class Predictor:
         assert self._batcher is not None
         assert self._runtime is not None
         self._batcher.close()
+        if self._own_threads is not None:
+            self._own_threads.close()
         self._runtime.close()
         self._batcher = self._runtime = None
 

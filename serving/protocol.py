@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from serving.batcher import BUSY_S
+from serving.errors import BUSY_S
 from serving.metrics import OTHER, count
 
 HEAD_BYTES = 64 * 1024

@@ -3,12 +3,22 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
 
 import pytest
 
-from serving.batcher import Batcher
+from serving.batcher import Batcher, Threads
 from serving.errors import Refusal
+
+Started = Callable[[int], Threads]
+
+
+@pytest.fixture
+def threads() -> Iterator[Started]:
+    """Returns what starts threads, which end after the test."""
+    with ExitStack() as stack:
+        yield lambda count: stack.enter_context(closing(Threads(count)))
 
 
 class Worker:
@@ -32,9 +42,9 @@ async def until(condition: object) -> None:
     raise AssertionError("never true")
 
 
-def test_a_lone_item_does_not_wait_and_a_queue_is_shared_out() -> None:
+def test_a_lone_item_does_not_wait_and_a_queue_is_shared_out(threads: Started) -> None:
     worker = Worker()
-    batcher = Batcher(worker, threads=2, size=3, capacity=100)
+    batcher = Batcher(worker, threads=threads(2), size=3, capacity=100)
 
     async def run() -> list[int]:
         first = batcher.submit([1])
@@ -54,10 +64,10 @@ def test_a_lone_item_does_not_wait_and_a_queue_is_shared_out() -> None:
     assert max(map(len, later)) <= 3
 
 
-def test_an_error_is_its_own_items() -> None:
+def test_an_error_is_its_own_items(threads: Started) -> None:
     worker = Worker()
     worker.gate.set()
-    batcher = Batcher(worker, threads=1, size=8, capacity=8)
+    batcher = Batcher(worker, threads=threads(1), size=8, capacity=8)
 
     async def run() -> list[int | BaseException]:
         return await asyncio.gather(*batcher.submit([1, -2, 3]), return_exceptions=True)
@@ -68,13 +78,13 @@ def test_an_error_is_its_own_items() -> None:
     batcher.close()
 
 
-def test_work_that_fails_fails_its_batch_only() -> None:
+def test_work_that_fails_fails_its_batch_only(threads: Started) -> None:
     def broken(items: Sequence[int]) -> list[int | Exception]:
         if 0 in items:
             raise ZeroDivisionError
         return list(items)
 
-    batcher = Batcher(broken, threads=1, size=1, capacity=8)
+    batcher = Batcher(broken, threads=threads(1), size=1, capacity=8)
 
     async def run() -> list[int | BaseException]:
         return await asyncio.gather(*batcher.submit([0, 1]), return_exceptions=True)
@@ -85,9 +95,9 @@ def test_work_that_fails_fails_its_batch_only() -> None:
     batcher.close()
 
 
-def test_full_is_full_and_nothing_of_it_is_taken() -> None:
+def test_full_is_full_and_nothing_of_it_is_taken(threads: Started) -> None:
     worker = Worker()
-    batcher = Batcher(worker, threads=1, size=1, capacity=2)
+    batcher = Batcher(worker, threads=threads(1), size=1, capacity=2)
 
     async def run() -> None:
         busy = batcher.submit([1])
@@ -105,9 +115,9 @@ def test_full_is_full_and_nothing_of_it_is_taken() -> None:
     assert worker.batches == [[1], [2], [5]]
 
 
-def test_who_gave_up_is_not_worked_for() -> None:
+def test_who_gave_up_is_not_worked_for(threads: Started) -> None:
     worker = Worker()
-    batcher = Batcher(worker, threads=1, size=2, capacity=8)
+    batcher = Batcher(worker, threads=threads(1), size=2, capacity=8)
 
     async def run() -> None:
         (busy,) = batcher.submit([1])
@@ -123,10 +133,10 @@ def test_who_gave_up_is_not_worked_for() -> None:
     assert worker.batches == [[1], [5]]
 
 
-def test_a_window_fills_a_batch() -> None:
+def test_a_window_fills_a_batch(threads: Started) -> None:
     worker = Worker()
     worker.gate.set()
-    batcher = Batcher(worker, threads=2, size=3, capacity=8, window=5)
+    batcher = Batcher(worker, threads=threads(2), size=3, capacity=8, window=5)
 
     async def run() -> list[int]:
         first = batcher.submit([1])
@@ -140,10 +150,10 @@ def test_a_window_fills_a_batch() -> None:
     assert worker.batches == [[1, 2, 3]]
 
 
-def test_a_window_that_passes_sends_what_there_is() -> None:
+def test_a_window_that_passes_sends_what_there_is(threads: Started) -> None:
     worker = Worker()
     worker.gate.set()
-    batcher = Batcher(worker, threads=1, size=3, capacity=8, window=0.05)
+    batcher = Batcher(worker, threads=threads(1), size=3, capacity=8, window=0.05)
 
     async def run() -> list[int]:
         return await asyncio.gather(*batcher.submit([1, 2]))
@@ -153,9 +163,9 @@ def test_a_window_that_passes_sends_what_there_is() -> None:
     assert worker.batches == [[1, 2]]
 
 
-def test_closing_finishes_what_was_taken() -> None:
+def test_closing_finishes_what_was_taken(threads: Started) -> None:
     worker = Worker()
-    batcher = Batcher(worker, threads=1, size=1, capacity=8)
+    batcher = Batcher(worker, threads=threads(1), size=1, capacity=8)
 
     async def run() -> list[int]:
         futures = batcher.submit([1, 2, 3])
@@ -166,3 +176,53 @@ def test_closing_finishes_what_was_taken() -> None:
         return await asyncio.gather(*futures)
 
     assert asyncio.run(run()) == [2, 4, 6]
+
+
+def test_a_flooded_queue_leaves_half_of_the_time_to_another(threads: Started) -> None:
+    order: list[str] = []
+
+    def work(name: str, seconds: float) -> Callable[[Sequence[int]], list[int | Exception]]:
+        def process(items: Sequence[int]) -> list[int | Exception]:
+            order.append(name)
+            time.sleep(seconds)
+            return list(items)
+
+        return process
+
+    shared = threads(1)
+    slow = Batcher(work("slow", 0.02), threads=shared, size=1, capacity=100)
+    fast = Batcher(work("fast", 0.005), threads=shared, size=1, capacity=100)
+
+    async def run() -> None:
+        flood = slow.submit(range(20))
+        await until(lambda: len(order) == 4)
+        await asyncio.gather(*fast.submit(range(12)))
+        await asyncio.gather(*flood)
+
+    asyncio.run(run())
+    slow.close()
+    fast.close()
+    while_both = order[4 : len(order) - order[::-1].index("fast")]
+    assert while_both[:2].count("fast")  # it owes nothing for the time before it came
+    # A quarter of the time each: four fast ones for a slow one, not one for one.
+    assert while_both.count("slow") <= 6
+
+
+def test_a_queue_ends_while_another_goes_on(threads: Started) -> None:
+    shared = threads(2)
+    worker, other = Worker(), Worker()
+    other.gate.set()
+    busy = Batcher(worker, threads=shared, size=1, capacity=9)
+    ended = Batcher(other, threads=shared, size=1, capacity=9)
+
+    async def run() -> None:
+        (waiting,) = busy.submit([1])
+        done = ended.submit([2, 3])
+        await asyncio.to_thread(ended.close)
+        assert await asyncio.gather(*done) == [4, 6]
+        worker.gate.set()
+        assert await waiting == 2
+        assert await busy.submit([4])[0] == 8
+
+    asyncio.run(run())
+    busy.close()

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 
-from serving.batcher import wait_for
 from serving.errors import Refusal
+from serving.waiting import wait_for
 
 Answers = list[asyncio.Future[Any]]
 
