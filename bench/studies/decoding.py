@@ -191,6 +191,7 @@ def _times(preprocess: Preprocess, seconds: float) -> Table:
         both = [found[name, gap, stage].p50 for stage in ("decode", "resize")]
         plain = sum(found[name, None, stage].p50 for stage in ("decode", "resize"))
         label = "all pixels" if gap is None else f"{gap:g}"
-        rows.append((name, label, *map(ms, both), ms(sum(both)), f"{sum(both) / plain:.2f}"))
+        ratio = f"{sum(both) / plain:.2f}" if plain else "-"  # a clock can be too coarse
+        rows.append((name, label, *map(ms, both), ms(sum(both)), ratio))
     header = ("image", "gap", "decode ms", "resize ms", "both ms", "x all pixels")
     return Table(header=header, rows=tuple(rows), numeric=frozenset(header[1:]))
