@@ -10,9 +10,11 @@ from pydantic import ConfigDict, with_config
 from artifact.formats import FORMATS, FormatSpec
 from artifact.gates import DEFAULTS, Gate, gates_of
 from artifact.records import (
+    Abstention,
     Count,
     Digest,
     Fingerprint,
+    Fraction,
     Labels,
     Limits,
     Metrics,
@@ -27,6 +29,7 @@ from artifact.records import (
 )
 from core.image_size import size_text
 from core.preprocess import Preprocess
+from core.task import Task
 
 
 @with_config(ConfigDict(extra="forbid", allow_inf_nan=False))
@@ -55,6 +58,9 @@ class Manifest:
         metrics: accuracy; None if not measured (no held-out images, or not runnable here).
         unverified: why the model file was not run on the machine that made it; None if it was.
         source: origin of the weights.
+        task: whether an image has one of the labels, or any number of them.
+        thresholds: scores above which an image has each label; empty for a single one.
+        abstention: when a single label is too unsure to be an answer; None if never.
         fp32_layers: names of the nodes left in float32, the most sensitive first; of int8 ones in
             float16 where the format computes in that.
         quantization: how the int8 graph was made; None for other precisions.
@@ -81,6 +87,9 @@ class Manifest:
     metrics: Metrics | None
     unverified: str | None
     source: Source
+    task: Task = "single"
+    thresholds: tuple[Fraction, ...] = ()
+    abstention: Abstention | None = None
     shape_nodes: Count = 0
     fp32_layers: tuple[str, ...] = ()
     quantization: Quantization | None = None

@@ -121,16 +121,22 @@ class Metrics:
     """Accuracy of this artifact on held-out images, in [0, 1].
 
     Attributes:
-        top1: top-1 of the artifact.
+        top1: fraction of the images answered correctly: top-1, or, where they may have several
+            labels, those of which each label is right.
         torch_top1: top-1 of the torch network on the same images.
         images: number of images.
         runtime: name of the runtime.
+        mean_ap: mean average precision (mAP) of the artifact, where images may have several
+            labels: the mean over the labels. None for a single one.
+        torch_mean_ap: that of the torch network.
     """
 
     top1: Fraction
     torch_top1: Fraction
     images: Positive
     runtime: str
+    mean_ap: Fraction | None = None
+    torch_mean_ap: Fraction | None = None
 
 
 @_STRICT
@@ -152,6 +158,26 @@ class Limits:
     top1_drop: Fraction | None
     golden_error: Fraction
     relative_error: Fraction | None = None
+
+
+@_STRICT
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Abstention:
+    """When the most likely class is too unsure to be an answer.
+
+    Attributes:
+        threshold: score below which it is.
+        wanted: fraction of right answers for which the threshold was chosen.
+        precision: fraction of the images answered with it that were classified correctly.
+        coverage: fraction of the images that were answered with it.
+        images: number of validation images, by which it was chosen and of which these are.
+    """
+
+    threshold: Fraction
+    wanted: Fraction
+    precision: Fraction
+    coverage: Fraction
+    images: Positive
 
 
 WeightBits = Literal[7, 8]

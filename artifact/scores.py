@@ -16,6 +16,12 @@ def softmax(logits: Logits) -> Scores:
     return np.asarray(powers / powers.sum(), dtype=np.float64)
 
 
+def sigmoid(logits: Logits) -> Scores:
+    """Returns the probability of each label by itself, in the shape of ``logits``."""
+    # Not 1 / (1 + exp(-x)), which overflows.
+    return np.asarray(0.5 * (1 + np.tanh(0.5 * logits.astype(np.float64))), dtype=np.float64)
+
+
 def largest(scores: Scores, count: int) -> npt.NDArray[np.intp]:
     """Returns the indices of the ``count`` largest ``scores``, in descending order.
 

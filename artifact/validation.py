@@ -183,6 +183,12 @@ def check_manifest(path: Path, artifact: Manifest) -> None:
         if made.calibration not in made.top1:
             what = f"calibration is {made.calibration}, but top1 holds {sorted(made.top1)}"
             raise _error(path, what)
+    wanted = len(artifact.labels) if artifact.task == "multi" else 0
+    if len(artifact.thresholds) != wanted:
+        what = f"task is {artifact.task}, so it needs {wanted} thresholds"
+        raise _error(path, f"{what}, and has {len(artifact.thresholds)}")
+    if artifact.abstention and artifact.task == "multi":
+        raise _error(path, "task is multi, and only a single label can be too unsure")
     if (artifact.fingerprint is not None) != artifact.spec.machine_bound:
         raise _error(path, "an engine, and only an engine, has a fingerprint")
     if (print_ := artifact.fingerprint) and print_.onnx_sha256 != artifact.sha256s[GRAPH]:

@@ -16,12 +16,12 @@ from typing import Any, Self, overload
 import numpy as np
 from PIL import Image, ImageOps
 
+from artifact.answering import answering_of
 from artifact.artifact import Artifact
 from artifact.opening import check_runtime, open_artifact, open_runtime
 from artifact.records import Logits
 from artifact.runtimes.base import Runtime, runs_on_gpu
 from artifact.runtimes.batch_size import MOST_ON_CPU, MOST_ON_GPU, best_batch_size
-from artifact.scores import largest, softmax
 from artifact.store import Choice, choose
 from core import cli
 from core.cores import usable_cores
@@ -57,9 +57,12 @@ class Prediction:
     Attributes:
         label: the most likely class.
         index: its index in the labels.
-        score: its softmax score in [0, 1].
-        top: (label, score) of the most likely classes, in descending order.
+        score: its score in [0, 1]: the softmax, or the sigmoid of each of several labels.
+        top: (label, score) of the most likely classes, in descending order; if an image may have
+            several labels, with all that it has.
         indices: their indices in the labels.
+        labels: the answer: ``label``, or none where that is unsure and the classifier abstains; if
+            an image may have several labels, all with a score above their threshold.
     """
 
     label: str
@@ -67,6 +70,7 @@ class Prediction:
     score: float
     top: tuple[tuple[str, float], ...]
     indices: tuple[int, ...]
+    labels: tuple[str, ...]
 
 
 class Classifier:
@@ -79,6 +83,7 @@ class Classifier:
         batch_size: most images per call; 0 means 4 on a CPU, and on a GPU the most efficient size
             measured now.
         limits: limits of accepted images.
+        abstain: whether to answer no class where the most likely one is unsure.
     """
 
     def __init__(
@@ -89,8 +94,10 @@ class Classifier:
         threads: int | None = None,
         batch_size: int = 0,
         limits: Limits = Limits(),
+        abstain: bool = False,
     ) -> None:
         self.artifact = artifact
+        self.answering = answering_of(artifact, abstain=abstain)
         self.limits = limits
         self.threads = threads or usable_cores()
         self._runtime = runtime
@@ -114,6 +121,7 @@ class Classifier:
         batch_size: int = 0,
         limits: Limits = Limits(),
         allow_unverified: bool = False,
+        abstain: bool = False,
     ) -> Self:
         """Opens an artifact, checks its files and golden batch, and returns its classifier.
 
@@ -125,20 +133,30 @@ class Classifier:
             batch_size: most images per call; 0 means 4 on a CPU, and on a GPU the most efficient.
             limits: limits of accepted images.
             allow_unverified: whether to accept an artifact that was never run.
+            abstain: whether to answer no class where the most likely one is unsure.
 
         Raises:
             UserError: no artifact, a damaged or unverified one, a runtime that is not available or
-                fails the golden batch, or a number that is too small.
+                fails the golden batch, a number that is too small, or an artifact without a
+                threshold that is to abstain.
         """
         for name, value, least in (("threads", threads, 1), ("batch_size", batch_size, 0)):
             if value is not None and value < least:
                 raise UserError(f"{name} is {value}: it must be at least {least}")
         choice = chosen(Path(path))
         artifact = open_artifact(choice.artifact, allow_unverified=allow_unverified)
+        answering_of(artifact, abstain=abstain)  # before a runtime is opened
         name = runtime or choice.runtime or artifact.spec.proving_runtime
         check_runtime(name, artifact)
         opened = open_runtime(name, artifact, threads=1)  # images in parallel use all cores
-        return cls(artifact, opened, threads=threads, batch_size=batch_size, limits=limits)
+        return cls(
+            artifact,
+            opened,
+            threads=threads,
+            batch_size=batch_size,
+            limits=limits,
+            abstain=abstain,
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -256,11 +274,13 @@ class Classifier:
     def _prediction(self, logits: Logits, top_k: int) -> Prediction | None:
         if not np.isfinite(logits).all():
             return None
-        scores = softmax(logits)
-        indices = tuple(largest(scores, top_k).tolist())
+        scores, chosen, indices = self.answering.answer(logits, top_k)
         top = tuple((self.labels[index], float(scores[index])) for index in indices)
         (label, score), index = top[0], indices[0]
-        return Prediction(label=label, index=index, score=score, top=top, indices=indices)
+        labels = tuple(self.labels[index] for index in chosen)
+        return Prediction(
+            label=label, index=index, score=score, top=top, indices=indices, labels=labels
+        )
 
 
 def read_file(path: Path, max_bytes: int) -> bytes:

@@ -13,18 +13,19 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from artifact.answering import answering_of
 from artifact.artifact import digest_of, manifest_of
 from artifact.opening import open_artifact
 from artifact.runtimes.base import runs_on_gpu
 from core.errors import UserError, storage_error
 from core.preprocess import MAX_PIXELS, Truncated
-from predict.classifier import TOP_K, Classifier, Limits, chosen
+from predict.classifier import TOP_K, Classifier, Limits, Prediction, chosen
 from predict.copies import Copies
 from predict.gallery import Gallery
 from predict.journal import Journal, Plan
 from predict.pipeline import Item, Row, classify, readable
 from predict.progress import Progress
-from predict.sinks import find_sink, json_line, write_rows
+from predict.sinks import Form, find_sink, json_line, write_rows
 from predict.sources import Passed, Source, count_items, find_items, find_sources
 from report.format import one_line, percent, plural
 
@@ -58,13 +59,16 @@ class Predict:
     truncated: Truncated = _LIMITS.truncated
     """accept: also JPEGs that lack their end marker, or at most 32 rows and 1/16 of the image."""
     copy_to: Path | None = None
-    """Copy each image to a folder of its class in this folder; nothing is overwritten."""
+    """Copy each image to a folder of its class in this folder, or of each of its labels; nothing is
+    overwritten."""
     gallery: Path | None = None
     """Write an HTML page with some of the images and their predictions, and the classes."""
     resume: bool = False
     """Resume a run that was stopped before --out was complete."""
     fresh: bool = False
     """Discard the rows of a stopped run and start again."""
+    abstain: bool = False
+    """Answer no class where the best score is below the artifact's threshold for that."""
     strict: bool = False
     """Exit with status 1 if any image could not be classified; the rows are written anyway."""
     engine: Literal["threads", "ray"] = "threads"
@@ -86,6 +90,7 @@ class Predict:
             "batch_size": self.batch_size,
             "limits": limits,
             "allow_unverified": self.allow_unverified,
+            "abstain": self.abstain,
         }
         if self.engine == "ray":
             failed = self._on_cluster(sources, options)
@@ -106,6 +111,7 @@ class Predict:
         passed = Passed()
         choice = chosen(self.artifact)
         artifact = open_artifact(choice.artifact, allow_unverified=self.allow_unverified)
+        answering_of(artifact, abstain=self.abstain)  # refuses before there are workers
         runtime = self.runtime or choice.runtime or artifact.spec.proving_runtime
         with redirect_stdout(sys.stderr):  # Ray prints warnings of its nodes
             images, failed = predict_on_cluster(
@@ -171,7 +177,7 @@ class _Run:
 
     def __init__(self, flags: Predict, classifier: Classifier, sources: list[Source]) -> None:
         self._flags, self._classifier, self._sources = flags, classifier, sources
-        self._top_k = min(flags.top_k, len(classifier.labels))
+        self._form = Form(min(flags.top_k, len(classifier.labels)), classifier.answering)
         self._copies = Copies(flags.copy_to, classifier.labels) if flags.copy_to else None
         self._gallery = Gallery(classifier.limits) if flags.gallery else None
         self._passed = Passed()
@@ -180,7 +186,7 @@ class _Run:
     def print_rows(self) -> None:
         """Prints each row as it comes."""
         to_people = sys.stdout.isatty()
-        line = _readable_line if to_people else json_line
+        line = _readable_line if to_people else partial(json_line, form=self._form)
         items = find_items(self._sources, self._passed)
         # A progress bar would flicker between the lines.
         with Progress(self._count, shown=not to_people) as progress:
@@ -200,7 +206,7 @@ class _Run:
                     with _says_what_is_kept(journal):
                         self._classify(items, journal.append, progress)
                 with _says_what_is_kept(journal):
-                    write_rows(out, journal.rows(), self._top_k)
+                    write_rows(out, journal.rows(), self._form)
                     self._finish()
             except KeyboardInterrupt as stop:
                 raise type(stop)(_kept(journal)) from None
@@ -212,12 +218,13 @@ class _Run:
         return Plan(
             artifact=digest_of(manifest_of(artifact)),
             runtime=self._classifier.runtime,
-            top_k=self._top_k,
+            top_k=self._form.top_k,
             sources=tuple(map(readable, flags.sources)),
             max_bytes=flags.max_bytes,
             max_pixels=flags.max_pixels,
             truncated=flags.truncated,
             copy_to=readable(str(flags.copy_to)) if flags.copy_to else None,
+            abstain=flags.abstain,
         )
 
     def _pass_over(self, journal: Journal, items: Iterator[Item], progress: Progress) -> None:
@@ -237,11 +244,13 @@ class _Run:
         self, items: Iterator[Item], emit: Callable[[Row], object], progress: Progress
     ) -> None:
         keep = self._copies is not None or self._gallery is not None
-        with closing(classify(self._classifier, items, top_k=self._top_k, keep=keep)) as outcomes:
+        top_k = self._form.top_k
+        with closing(classify(self._classifier, items, top_k=top_k, keep=keep)) as outcomes:
             for item, data, row in outcomes:
                 if self._copies and row.prediction:
                     assert data is not None
-                    self._copies.add(row.prediction.label, item.relative, data)
+                    for label in row.prediction.labels:
+                        self._copies.add(label, item.relative, data)
                 emit(row)
                 self._count_row(row, partial(_given, data))
                 progress.advance()
@@ -313,7 +322,15 @@ def _readable_line(row: Row) -> str:
     if row.prediction is None:
         return f"{one_line(row.path)}: {one_line(row.error or '')}"
     top = ", ".join(f"{one_line(label)} {percent(score)}" for label, score in row.prediction.top)
-    return f"{one_line(row.path)}: {top}"
+    return f"{one_line(row.path)}: {_answer(row.prediction)}{top}"
+
+
+def _answer(prediction: Prediction) -> str:
+    """Returns a text: the answer, where that is not just the most likely class."""
+    if prediction.labels == (prediction.label,):
+        return ""
+    labels = ", ".join(map(one_line, prediction.labels)) or "no answer"
+    return f"{labels}; likeliest "
 
 
 def _given(data: bytes | None) -> bytes:

@@ -46,7 +46,7 @@ class Gallery:
         self._kept: list[_Kept] = []
         self._classes: Counter[str] = Counter()
         self._failed: list[Row] = []
-        self._images = self._failures = 0
+        self._images = self._failures = self._without = 0
 
     def offer(self, row: Row, load: Callable[[], bytes]) -> None:
         """Counts ``row``, and keeps a thumbnail if the image is in the sample.
@@ -61,7 +61,8 @@ class Gallery:
             if len(self._failed) < _FAILED:
                 self._failed.append(row)
             return
-        self._classes[row.prediction.label] += 1
+        self._classes.update(row.prediction.labels)
+        self._without += not row.prediction.labels
         digest = hashlib.blake2b(row.path.encode(), digest_size=8).digest()
         order = -int.from_bytes(digest)
         if len(self._kept) == self._size and order < self._kept[0].order:
@@ -103,8 +104,10 @@ class Gallery:
             pictures=tuple(map(_picture, unsure_first)),
         )
         answered = self._images - self._failures
+        none = f"{plural(self._without, 'image')} got no label." if self._without else ""
         classes = Section(
             title="Classes",
+            sentences=(none,) if none else (),
             tables=(
                 Table(
                     header=("Class", "Images", "Share"),
@@ -146,11 +149,15 @@ class Gallery:
             ),
             method=(
                 "Each image is decoded, resized and cropped as a service would, and the scores are "
-                "the softmax of the network's logits.",
+                f"the {_of_logits(artifact)} of the network's logits.",
                 f"Shown are the {self._size} images whose paths have the smallest digests, so the "
                 "same images are shown again of the same paths.",
             ),
         )
+
+
+def _of_logits(artifact: Artifact) -> str:
+    return "sigmoid, each by itself," if artifact.task == "multi" else "softmax"
 
 
 def _picture(kept: _Kept) -> Picture:

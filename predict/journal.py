@@ -14,7 +14,7 @@ from core.preprocess import Truncated
 from core.record_file import dump, parse, schema_of
 from predict.pipeline import Row
 
-SCHEMA = 1
+SCHEMA = 2
 _REMEDY = "--fresh starts anew"
 
 
@@ -32,6 +32,7 @@ class Plan:
         max_pixels: limit of an image's pixels.
         truncated: whether truncated JPEGs are accepted.
         copy_to: folder to copy images to; None for no copies.
+        abstain: whether to answer no class where the most likely one is unsure.
     """
 
     schema: int = SCHEMA
@@ -43,6 +44,7 @@ class Plan:
     max_pixels: int
     truncated: Truncated
     copy_to: str | None = None
+    abstain: bool = False
 
 
 class Journal:

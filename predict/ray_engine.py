@@ -13,7 +13,7 @@ from core.errors import UserError, in_words
 from core.files import staged
 from predict.classifier import Classifier
 from predict.pipeline import Item, classify, failed_item
-from predict.sinks import parquet_schema, record_batch
+from predict.sinks import Form, parquet_schema, record_batch
 from predict.sources import item_at
 
 _BLOCK = 500  # images per block, which is repeated if its worker dies
@@ -34,7 +34,7 @@ class Worker:
         for name, data in files.items():
             Path(self._folder.name, name).write_bytes(data)
         self._classifier = Classifier.open(self._folder.name, **options)
-        self._top_k = top_k
+        self._form = Form(top_k, self._classifier.answering)
 
     def __call__(self, block: Any) -> Any:
         """Returns a table with a row for each of ``block``, a table of items."""
@@ -47,9 +47,9 @@ class Worker:
             else item_at(each["place"], most, shown=each["path"])
             for each in block.to_pylist()
         )
-        outcomes = classify(self._classifier, items, top_k=self._top_k)
-        batch = record_batch([outcome.row for outcome in outcomes], self._top_k)
-        return pyarrow.Table.from_batches([batch], parquet_schema(self._top_k))
+        outcomes = classify(self._classifier, items, top_k=self._form.top_k)
+        batch = record_batch([outcome.row for outcome in outcomes], self._form)
+        return pyarrow.Table.from_batches([batch], parquet_schema(self._form))
 
 
 def predict_on_cluster(

@@ -6,7 +6,7 @@ document and its tests; responses are not validated at run time.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, Literal, NotRequired, get_type_hints
 
 from pydantic import ConfigDict, Field, create_model, with_config
 from typing_extensions import TypedDict
@@ -27,11 +27,14 @@ Base64 = Annotated[
 
 @with_config(_CLOSED)
 class Prediction(TypedDict):
-    """A label, its index among the labels, and the softmax of its logit."""
+    """A label, its index among the labels, and its score: the softmax of its logit, or, if task
+    is multi in /model, the sigmoid, and the threshold above which an image has the label. The
+    scores of several labels do not sum to 1."""
 
     label: str
     index: Annotated[int, Field(ge=0)]
     score: Annotated[float, Field(ge=0, le=1)]
+    threshold: NotRequired[Annotated[float, Field(ge=0, le=1)]]
 
 
 @with_config(_CLOSED)
@@ -62,10 +65,36 @@ class Names(TypedDict):
 
 
 @with_config(_CLOSED)
-class Found(TypedDict):
-    """The predictions for an image, the most likely label first."""
+class Predictions(TypedDict):
+    """The predictions for an image, the most likely label first.
+
+    Attributes:
+        predictions: the likeliest labels; if an image may have several, all that it has, too.
+        labels: the labels that it has, if it may have several.
+        label: the one that it has, where the service may abstain; None where it does.
+        reason: why it does.
+    """
 
     predictions: Annotated[list[Prediction], Field(min_length=1)]
+    labels: NotRequired[
+        Annotated[
+            list[str],
+            Field(description="If task is multi: all labels with a score above their threshold"),
+        ]
+    ]
+    label: NotRequired[
+        Annotated[
+            str | None,
+            Field(description="If the service abstains: the likeliest label, or null if unsure"),
+        ]
+    ]
+    reason: NotRequired[Literal["unsure"]]
+
+
+@with_config(_CLOSED)
+class Found(Predictions):
+    """The predictions for an image, the most likely label first."""
+
     timings_ms: Timings
 
 

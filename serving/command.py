@@ -36,6 +36,9 @@ class Serve(Wanted):
     """TCP port. Default: POCKETNETS_PORT, else 3000."""
     allow_unverified: bool = False
     """Serve an artifact even if it was never run. Default: POCKETNETS_ALLOW_UNVERIFIED."""
+    abstain: bool = False
+    """Answer no label where the best score is below the artifact's threshold for that. Default:
+    POCKETNETS_ABSTAIN."""
 
 
 def main() -> int:
@@ -48,10 +51,12 @@ def main() -> int:
 
 
 def _serve(settings: Settings, why: str) -> int:
+    from artifact.answering import answering_of
     from artifact.opening import check_runtime, open_artifact
 
     artifact = open_artifact(settings.artifact, allow_unverified=settings.allow_unverified)
     check_runtime(settings.runtime, artifact)
+    answering_of(artifact, abstain=settings.abstain)  # refuses before there are workers
     with listen(settings.host, settings.port) as listening:
         print(
             f"serving {artifact.path} with {settings.runtime} ({why}) "
@@ -79,6 +84,8 @@ def settle(wanted: Serve) -> tuple[Settings, str]:
         os.environ[PREFIX + "PORT"] = str(wanted.port)
     if wanted.allow_unverified:
         os.environ[PREFIX + "ALLOW_UNVERIFIED"] = "1"
+    if wanted.abstain:
+        os.environ[PREFIX + "ABSTAIN"] = "1"
     selection = select(wanted, settings_for(wanted))
     servable_runtimes(format_of(selection.artifact).name)
     os.environ[PREFIX + "ARTIFACT"] = str(selection.artifact.absolute())

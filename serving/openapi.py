@@ -44,8 +44,8 @@ def describe_api(settings: Settings, artifact: Artifact, routes: Sequence[Route]
         "info": {
             "title": "Pocketnets",
             "version": "1",
-            "description": f"{artifact.model} ({artifact.precision}, {settings.runtime}) gives an "
-            f"image the likeliest of {labels} labels.",
+            "description": f"{artifact.model} ({artifact.precision}, {settings.runtime}) "
+            f"{_does(artifact, settings)}",
         },
         "servers": [{"url": settings.root_path or "/"}],
         "paths": {
@@ -54,6 +54,18 @@ def describe_api(settings: Settings, artifact: Artifact, routes: Sequence[Route]
         },
         "components": {"schemas": shared, "securitySchemes": _SECURITY},
     }
+
+
+def _does(artifact: Artifact, settings: Settings) -> str:
+    """Returns the end of a sentence: what the service answers."""
+    count = len(artifact.labels)
+    if artifact.task == "multi":
+        return (
+            f"gives an image any number of {count} labels: those with a score above the label's "
+            "threshold. Each score is a probability by itself; they do not sum to 1."
+        )
+    unsure = ", or none where it is unsure" if settings.abstain else ""
+    return f"gives an image the likeliest of {count} labels{unsure}."
 
 
 class _Untitled(GenerateJsonSchema):

@@ -13,12 +13,12 @@ from typing import Any, cast
 
 import numpy as np
 
+from artifact.answering import UNSURE, answering_of
 from artifact.artifact import Artifact
 from artifact.opening import open_artifact, open_runtime
 from artifact.records import Logits
 from artifact.runtimes.base import Runtime, runs_on_gpu
 from artifact.runtimes.batch_size import MOST_ON_CPU, MOST_ON_GPU, best_batch_size
-from artifact.scores import largest, softmax
 from core.image_types import decode_image
 from core.preprocess import (
     ImageError,
@@ -29,7 +29,7 @@ from core.preprocess import (
     encode_png,
     image_of,
 )
-from serving.answers import Found, Names, Prediction, Timings
+from serving.answers import Found, Names, Prediction, Predictions, Timings
 from serving.batcher import Batcher, Threads
 from serving.bodies import decode_base64
 from serving.errors import Refusal
@@ -69,7 +69,8 @@ def the_predictor() -> Predictor:
     """Returns this process's predictor, for the settings in the environment; not yet open.
 
     Raises:
-        UserError: an invalid setting, or no artifact that may be served.
+        UserError: an invalid setting, no artifact that may be served, or one that cannot abstain
+            and is to.
     """
     settings = Settings.from_environment()
     artifact = open_artifact(settings.artifact, allow_unverified=settings.allow_unverified)
@@ -93,6 +94,7 @@ class Predictor:
     ) -> None:
         self.settings = settings
         self.artifact = artifact
+        self._answering = answering_of(artifact, abstain=settings.abstain)
         self.ready = False
         self.batch_size = 1
         self._runtime: Runtime | None = None
@@ -218,19 +220,27 @@ class Predictor:
         stages |= {"queue": total - sum(stages.values()) - inference, "inference": inference}
         for name, seconds in stages.items():
             _STAGES[name].observe(seconds)
+        timings = {name: round(seconds * 1e3, 3) for name, seconds in stages.items()}
         return {
-            "predictions": self._predictions(logits, image.upload.top_k),
-            "timings_ms": cast(
-                Timings, {name: round(seconds * 1e3, 3) for name, seconds in stages.items()}
-            ),
+            **self._predictions(logits, image.upload.top_k),
+            "timings_ms": cast(Timings, timings),
         }
 
-    def _predictions(self, logits: Logits, top_k: int) -> list[Prediction]:
-        scores = softmax(logits)
-        return [
-            {"label": self.artifact.labels[i], "index": int(i), "score": float(scores[i])}
-            for i in largest(scores, top_k)
+    def _predictions(self, logits: Logits, top_k: int) -> Predictions:
+        labels, thresholds = self.artifact.labels, self._answering.thresholds
+        scores, chosen, shown = self._answering.answer(logits, top_k)
+        predictions: list[Prediction] = [
+            {"label": labels[i], "index": i, "score": float(scores[i])} for i in shown
         ]
+        if thresholds:
+            for each in predictions:
+                each["threshold"] = thresholds[each["index"]]
+            return {"labels": [labels[i] for i in chosen], "predictions": predictions}
+        if self._answering.least is None:
+            return {"predictions": predictions}
+        if not chosen:
+            return {"label": None, "reason": UNSURE, "predictions": predictions}
+        return {"label": labels[chosen[0]], "predictions": predictions}
 
 
 def decode_upload(upload: Upload, settings: Settings, preprocess: Preprocess) -> Decoded:

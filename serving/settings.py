@@ -102,6 +102,11 @@ class Settings:
     top_k: int = _setting(
         "predictions in an answer if the request says nothing", 5, range=(1, 1_000_000)
     )
+    abstain: bool = _setting(
+        "1 answers label null, reason unsure, where the best score is below the artifact's "
+        "threshold for that",
+        False,
+    )
     token: str | None = _setting(
         "if set, requests need the header Authorization: Bearer <token>", None, secret=True
     )

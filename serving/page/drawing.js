@@ -12,11 +12,13 @@ function make(tag, name, ...content) {
   return element;
 }
 
-export function drawModel({ model, precision, runtime, metrics }) {
+export function drawModel({ model, precision, runtime, metrics, task }) {
   at("model").textContent = model;
   at("precision").textContent = precision;
   at("runtime").textContent = runtime;
-  at("top1").textContent = metrics ? percent(metrics.top1) : "not measured";
+  const [name, figure] = task === "multi" ? ["mAP", metrics?.mean_ap] : ["Top-1", metrics?.top1];
+  at("figure").textContent = name;
+  at("top1").textContent = metrics ? percent(figure) : "not measured";
   document.title = `${model} · Pocketnets`;
 }
 
@@ -33,9 +35,26 @@ export function drawChoices(choices, chosen) {
 }
 
 // Without predictions the bars are empty: they hold the places, so that nothing moves later.
-export function drawBars(predictions, count) {
-  const bars = Array.from({ length: count }, (_, i) => makeBar(predictions?.[i]));
+export function drawBars(answer, count) {
+  const { predictions, labels } = answer ?? {};
+  const most = Math.max(count, predictions?.findLastIndex(isAbove) + 1 || 0); // labels it has
+  const bars = Array.from({ length: most }, (_, i) => makeBar(predictions?.[i]));
   at("bars").replaceChildren(...bars);
+  at("bars").classList.toggle("several", Boolean(labels));
+  at("verdict").textContent = answer ? verdict(answer) : "";
+  at("verdict").hidden = !at("verdict").textContent;
+}
+
+// An image has the label of a prediction if its score is above the threshold, where there is one.
+function isAbove({ score, threshold }) {
+  return score > threshold;
+}
+
+// What the bars alone do not say: how many labels an image has, or that its best one is unsure.
+function verdict({ labels, label }) {
+  if (labels?.length) return `The image has ${labels.length === 1 ? "one label" : `${labels.length} labels`}. The mark on a bar is the score above which it has that label.`;
+  if (labels) return "The image has no label: no score is above its mark.";
+  return label === null ? "Unsure: the best score is too low to be an answer." : "";
 }
 
 function makeBar(prediction) {
@@ -47,7 +66,12 @@ function makeBar(prediction) {
     fill.style.width = `${100 * prediction.score}%`;
     track.append(fill);
   }
-  return make("li", "", label, score, track);
+  if (prediction?.threshold !== undefined) {
+    const mark = make("div", "mark");
+    mark.style.left = `${100 * prediction.threshold}%`;
+    track.append(mark);
+  }
+  return make("li", prediction && isAbove(prediction) ? "above" : "", label, score, track);
 }
 
 export function drawTimings(timings, roundTrip) {
@@ -82,7 +106,9 @@ export function drawRow(row, answer, failure) {
   label.classList.toggle("failed", Boolean(failure));
 }
 
-export function best({ predictions: [first] }) {
+export function best({ predictions: [first], labels, label }) {
+  if (labels) return labels.join(", ") || "no label";
+  if (label === null) return "unsure";
   return `${first.label}, ${percent(first.score)}`;
 }
 

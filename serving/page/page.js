@@ -132,7 +132,7 @@ function drawResult() {
   at("access").hidden = failure?.status !== 401;
   at("answer").hidden = Boolean(failure);
   at("result").ariaBusy = Boolean(shown && !answer && !failure);
-  drawing.drawBars(answer?.predictions, count);
+  drawing.drawBars(answer, count);
   drawing.drawTimings(answer?.timings_ms, roundTrip);
 }
 
