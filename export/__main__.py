@@ -1,4 +1,4 @@
-"""``python -m export run|list|show|verify|push``: build, list, show, verify and push artifacts."""
+"""``python -m export run|list|show|verify|push|explain``: build, list, show and push artifacts."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from artifact.store import stored_artifacts
 from core import cli
 from core.errors import UserError
 from export.elsewhere import Elsewhere
+from export.explain.command import Explain
 from export.table import calibration, gate_table, outcome_table, shelf_table, show_tables
 from models.registry import DEFAULT_NETWORKS
 
@@ -262,7 +263,7 @@ def _export_all(job: Job, workers: int) -> Exported:
 def main() -> int | None:
     """Runs the command line and returns its exit status."""
     cli.collect_rarely()
-    return tyro.cli(Run | List | Show | Verify | Push, prog="python -m export")()
+    return tyro.cli(Run | List | Show | Verify | Push | Explain, prog="python -m export")()
 
 
 if __name__ == "__main__":

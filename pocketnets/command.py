@@ -62,6 +62,11 @@ COMMANDS = {
             "export.__main__:Verify",
         ),
         Command(
+            "explain",
+            "Show what in an image speaks for a class",
+            "export.explain.command:Explain",
+        ),
+        Command(
             "evaluate",
             "Evaluate an artifact on labelled images",
             "predict.evaluate:Evaluate",
