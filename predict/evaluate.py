@@ -21,20 +21,19 @@ from core.errors import UserError
 from core.files import check_folder
 from core.preprocess import Truncated, encode_png
 from predict.classifier import Classifier, Limits, Prediction
-from predict.evaluation import Comparison, Evaluation, Mistake, Subject, Unreadable
+from predict.evaluation import Comparison, Evaluation, Subject, Unreadable
 from predict.figures import Figures, Indices, figures_of, paired
 from predict.matching import match_classes, read_names
 from predict.pipeline import Item, Row, classify, file_item, readable
 from predict.seen import learned_by
 from predict.selection import Selected, select_images
-from predict.thumbnails import thumbnail
-from training.data import open_image
 from training.datasets import DATASETS
 from training.labelled import load_labelled
 from training.options import FolderLayout
 from training.records import TOP
 from training.scan import some
 from training.summary.calibration import Scores
+from training.summary.mistakes import worst_mistakes
 
 WORST = 24  # number of mistakes reported
 _DATA = (
@@ -149,7 +148,14 @@ def evaluate(
         data=readable(str(data)),
         part=images.part,
         when=now(),
-        mistakes=_mistakes(answers[0], truth, selected, kept, labels),
+        mistakes=worst_mistakes(
+            [selected.samples[number] for number in kept],
+            [selected.names[number] for number in kept],
+            answers[0].best[:, 0],
+            answers[0].scores,
+            labels,
+            WORST,
+        ),
         unreadable=tuple(unreadable),
         seen=selected.seen,
         seen_included=include_seen,
@@ -217,28 +223,6 @@ def _item(name: str, source: Path | Image.Image, limits: Limits) -> Item:
     if isinstance(source, Path):
         return file_item(source, limits.max_bytes)
     return Item(path=name, load=lambda: encode_png(source))
-
-
-def _mistakes(
-    answers: _Answers,
-    truth: Indices,
-    selected: Selected,
-    kept: Sequence[int],
-    labels: Sequence[str],
-) -> tuple[Mistake, ...]:
-    """Returns the wrong answers with the highest scores, in descending order."""
-    wrong = np.flatnonzero(answers.best[:, 0] != truth)
-    worst = wrong[np.argsort(-answers.scores[wrong], kind="stable")][:WORST]
-    return tuple(
-        Mistake(
-            image=selected.names[kept[number]],
-            label=labels[truth[number]],
-            answer=labels[answers.best[number, 0]],
-            score=float(answers.scores[number]),
-            thumbnail=thumbnail(open_image(selected.samples[kept[number]][0], "accept")),
-        )
-        for number in worst
-    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
-
-from pydantic import Field
 
 from artifact.records import Precision
 from predict.figures import Figures, Paired
+from training.summary.mistakes import Mistake
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,25 +38,6 @@ class Subject:
     def name(self) -> str:
         """Returns its name for use in sentences."""
         return f"{self.model} ({self.format}-{self.precision}, {self.runtime})"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Mistake:
-    """A misclassified image.
-
-    Attributes:
-        image: path of its file, or its number in the data set.
-        label: its true class, by the artifact's label.
-        answer: the predicted class.
-        score: softmax score of the prediction, in [0, 1].
-        thumbnail: a small JPEG of it.
-    """
-
-    image: str
-    label: str
-    answer: str
-    score: float
-    thumbnail: Annotated[bytes, Field(exclude=True)]  # not stored in files
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -16,9 +16,9 @@ from core.files import write_whole
 from core.image_types import decode_image
 from predict.classifier import Limits, Prediction
 from predict.pipeline import Row
-from predict.thumbnails import SIDE, thumbnail
 from report.format import one_line, percent, plural
 from report.section import Picture, Report, Section, Table
+from report.thumbnails import SIDE, thumbnail
 
 SIZE = 60  # images
 _FAILED = 20  # most failures listed

@@ -29,7 +29,7 @@ from training.checkpoint import (
     read_checkpoint,
     run_folder,
 )
-from training.data import ImageData, Sample, labels_of
+from training.data import ImageData, Sample, labels_of, open_image
 from training.identity import image_list, part_digests
 from training.loader import Loaders, Report, plain_batches, read
 from training.look import look
@@ -41,6 +41,7 @@ from training.records import RunFacts, to_csv
 from training.run import PartialRun, make_plan
 from training.summary.augmentation import AUGMENTATION, augmentation_png
 from training.summary.calibration import Calibration, calibration_error
+from training.summary.mistakes import SHOWN, Mistake, names_of, worst_mistakes
 from training.summary.readme import doubts
 from training.summary.write import write_summary
 from training.temperature import Outputs, calibrate, without
@@ -141,12 +142,12 @@ def fit(
             if tested:
                 further |= {"test_top1": tested.answers.top1, "test_images": tested.answers.images}
             calibration = None
+            held_out = evaluate(kept, data.val, recipe, report=skipped)
             if recipe.calibrate:
-                held_out = evaluate(kept, data.val, recipe, report=skipped)
                 calibration = _calibrated(checkpoint, held_out, tested)
                 further["calibration_error"] = calibration_error(calibration.after)
+            temperature = calibration.temperature if calibration else 1.0
             if further:
-                temperature = calibration.temperature if calibration else 1.0
                 partial.save_final(further, temperature=temperature)
             facts = RunFacts(
                 model=model,
@@ -161,6 +162,7 @@ def fit(
                 val_images=int(checkpoint.metrics["images"]),
                 tested=tested.answers if tested else None,
                 calibration=calibration,
+                mistakes=_mistakes(held_out.divided(temperature), data, recipe),
                 kept_epoch=len(checkpoint.history),
                 chosen_by=recipe.chosen_by,
                 parameters=sum(parameter.numel() for parameter in network.parameters()),
@@ -222,6 +224,24 @@ def _calibrated(checkpoint: Checkpoint, held_out: Outputs, tested: Outputs | Non
         return calibration
     reason = f"the last layer of {checkpoint.model} does not scale its logits"
     return without(tested or held_out, reason, len(held_out.labels), tested is not None)
+
+
+def _mistakes(outputs: Outputs, data: ImageData, recipe: Recipe) -> tuple[Mistake, ...]:
+    """Returns the worst mistakes among the held-out images that could be read."""
+    named = list(zip(data.val, names_of(data.val, data.folder), strict=True))
+    if len(outputs.labels) < len(named):
+        named = [(sample, name) for sample, name in named if _can_be_read(sample, recipe)]
+    samples, names = zip(*named, strict=True)
+    answers, scores = outputs.logits.argmax(axis=1), outputs.best_scores()
+    return worst_mistakes(samples, names, answers, scores, data.labels, SHOWN)
+
+
+def _can_be_read(sample: Sample, recipe: Recipe) -> bool:
+    try:
+        open_image(sample[0], recipe.truncated)
+    except ImageError:
+        return False
+    return True
 
 
 class _Skipped:

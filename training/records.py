@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple
 
 from training.summary.calibration import Calibration
+from training.summary.mistakes import Mistake
 
 TOP = 5  # k of top-5, which is computed for more than MANY classes
 MANY = 10
@@ -124,6 +125,7 @@ class RunFacts:
         images_per_second: median over epochs of training images per second, or None.
         tested: result of the kept weights on the test images; None if the data has none.
         calibration: temperature of the logits and what it does; None if not measured.
+        mistakes: the wrong answers to held-out images with the highest scores.
         weights_top1: held-out top-1 of the unaveraged weights of the last epoch, if averaged ones
             were kept; None otherwise, or if not measured.
         data_path: path of the folder of images, if ``data`` is only its name.
@@ -148,6 +150,7 @@ class RunFacts:
     images_per_second: float | None = None
     tested: Answers | None = None
     calibration: Calibration | None = None
+    mistakes: tuple[Mistake, ...] = ()
     weights_top1: float | None = None
     data_path: str | None = None
     chosen_by: str | None = None

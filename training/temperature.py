@@ -39,6 +39,11 @@ class Outputs(NamedTuple):
         divisors = np.broadcast_to(np.asarray(by, dtype=np.float32), len(self.labels))
         return Outputs(self.logits / divisors[:, None], self.labels)
 
+    def best_scores(self) -> npt.NDArray[np.float64]:
+        """Returns (N,): the softmax score of each answer."""
+        scores: npt.NDArray[np.float64] = np.exp(_log_scores(self.logits).max(axis=1))
+        return scores
+
     def loss(self) -> float:
         """Returns the mean cross-entropy in nats."""
         rows = np.arange(len(self.labels))
@@ -46,7 +51,7 @@ class Outputs(NamedTuple):
 
     def bins(self) -> tuple[Bin, ...]:
         """Returns the bins of a reliability diagram."""
-        return calibration_bins(self.right, np.exp(_log_scores(self.logits).max(axis=1)))
+        return calibration_bins(self.right, self.best_scores())
 
 
 def calibrate(held_out: Outputs, tested: Outputs | None) -> Calibration:

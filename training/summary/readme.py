@@ -22,6 +22,7 @@ from training.summary.confusion import (
     shown_classes,
     wilson,
 )
+from training.summary.mistakes import mistake_lines
 
 README, CURVES, CONFUSION = "README.md", "curves.png", "confusion.png"
 RELIABILITY = "reliability.png"
@@ -105,6 +106,7 @@ def readme(facts: RunFacts, epochs: Sequence[Epoch], confusion: Matrix) -> str:
         "",
         " ".join(f"{line}." for line in confusion_caption(confusion)),
         "",
+        *mistake_lines(facts.mistakes),
         *_scores(facts.calibration),
         "## What to do next",
         "",

@@ -15,6 +15,7 @@ from training.summary.confusion import (
     per_class_csv,
     shown_classes,
 )
+from training.summary.mistakes import MISTAKES, mistakes_png
 from training.summary.readme import (
     CONFUSION,
     CURVES,
@@ -32,8 +33,8 @@ def write_summary(
 ) -> Path:
     """Writes the summary of a finished run to ``folder`` and returns the path of README.md.
 
-    It also writes ``curves.png``, ``confusion.png``, ``per_class.csv`` and, if calibration was
-    measured, ``reliability.png``.
+    It also writes ``curves.png``, ``confusion.png``, ``per_class.csv``, if calibration was
+    measured ``reliability.png``, and if there are mistakes ``mistakes.png``.
 
     Args:
         folder: folder of the run.
@@ -65,6 +66,8 @@ def write_summary(
     write_whole(folder / PER_CLASS, per_class_csv(results).encode(errors="replace"))
     write_whole(folder / CURVES, curves)
     write_whole(folder / CONFUSION, picture)
+    if facts.mistakes:
+        write_whole(folder / MISTAKES, mistakes_png(facts.mistakes))
     if calibration := facts.calibration:
         panels = [("as trained", calibration.before)]
         if not calibration.reason:

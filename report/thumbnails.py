@@ -1,4 +1,4 @@
-"""Thumbnails for HTML pages."""
+"""Thumbnails for reports."""
 
 from __future__ import annotations
 
