@@ -99,7 +99,7 @@ COMMANDS = {
             "bench.latency.command:Report",
         ),
         Command(
-            "serve", "Serve one artifact over HTTP", "serving.command:Serve", "serving.command:main"
+            "serve", "Serve artifacts over HTTP", "serving.command:Serve", "serving.command:main"
         ),
         Command("load", "Measure a running server on this machine", "bench.load.command:Load"),
         Command(

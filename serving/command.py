@@ -1,4 +1,4 @@
-"""Serve one artifact over HTTP: POST an image to /predict, or open / in a browser.
+"""Serve artifacts over HTTP: POST an image to /predict, or open / in a browser.
 
 Limits, threads, queue and token are set by environment variables:
 """
@@ -13,7 +13,8 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated
 
 import tyro
@@ -22,6 +23,7 @@ from artifact.artifact import format_of
 from artifact.runtimes.base import servable_runtimes
 from core import cli
 from core.errors import UserError
+from serving.listing import check, default_in, first_listing, split_name
 from serving.selection import Wanted, select, settings_for
 from serving.settings import PREFIX, Settings, describe, warn_of_unknown
 
@@ -30,6 +32,14 @@ from serving.settings import PREFIX, Settings, describe, warn_of_unknown
 class Serve(Wanted):
     """What to serve, and where."""
 
+    models: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="MODEL")] = ()
+    """Folders of artifacts, or of several as for --artifact, each a model: [NAME=]FOLDER. The first
+    answers paths that name no model, unless --artifact or --model is given."""
+    repository: Path | None = None
+    """Folder of models, all of which are loaded. Default: POCKETNETS_REPOSITORY."""
+    default: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """Which model of the repository answers paths that name none. Default: the benchmark's choice,
+    else the first by name."""
     host: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS")] = None
     """IP address to listen on. Default: POCKETNETS_HOST, else 127.0.0.1, this machine only."""
     port: Annotated[int | None, tyro.conf.arg(metavar="NUMBER")] = None
@@ -46,28 +56,33 @@ def main() -> int:
     wanted = tyro.cli(Serve, prog=cli.program("serving"), description=_description())
     warn_of_unknown()
     settings, why = settle(wanted)
-    with _shared_figures(settings.workers):
-        return _serve(settings, why)
+    with _shared_folder(settings.workers) as folder:
+        return _serve(settings, why, folder)
 
 
-def _serve(settings: Settings, why: str) -> int:
-    from artifact.answering import answering_of
-    from artifact.opening import check_runtime, open_artifact
+def _serve(settings: Settings, why: str, folder: Path) -> int:
+    from serving.state import FOLDER, State
 
-    artifact = open_artifact(settings.artifact, allow_unverified=settings.allow_unverified)
-    check_runtime(settings.runtime, artifact)
-    answering_of(artifact, abstain=settings.abstain)  # refuses before there are workers
+    listing = first_listing(settings)
+    for entry in listing.entries:
+        check(entry, settings)
+    os.environ[FOLDER] = str(folder)
+    state = State(folder)
+    state.write(listing)
     with listen(settings.host, settings.port) as listening:
         print(
-            f"serving {artifact.path} with {settings.runtime} ({why}) "
+            f"serving {settings.artifact} with {settings.runtime} ({why}) "
             f"on http://{_shown(settings.host)}:{settings.port}",
             file=sys.stderr,
             flush=True,
         )
+        if len(listing.entries) > 1:
+            names = ", ".join(entry.reference for entry in listing.entries)
+            print(f"models: {names}; default: {listing.default}", file=sys.stderr, flush=True)
         os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")  # no telemetry from a server
         from serving.supervisor import supervise
 
-        return supervise(settings, listening)
+        return supervise(settings, listening, state)
 
 
 def settle(wanted: Serve) -> tuple[Settings, str]:
@@ -86,6 +101,7 @@ def settle(wanted: Serve) -> tuple[Settings, str]:
         os.environ[PREFIX + "ALLOW_UNVERIFIED"] = "1"
     if wanted.abstain:
         os.environ[PREFIX + "ABSTAIN"] = "1"
+    wanted = _default_of_several(wanted)
     selection = select(wanted, settings_for(wanted))
     servable_runtimes(format_of(selection.artifact).name)
     os.environ[PREFIX + "ARTIFACT"] = str(selection.artifact.absolute())
@@ -93,6 +109,29 @@ def settle(wanted: Serve) -> tuple[Settings, str]:
     if selection.call_threads is not None:
         os.environ.setdefault(PREFIX + "CALL_THREADS", str(selection.call_threads))
     return Settings.from_environment(), selection.why
+
+
+def _default_of_several(wanted: Serve) -> Serve:
+    """Returns ``wanted`` with the folder of the default, and writes the others to the environment.
+
+    Raises:
+        UserError: --default without a repository, or no model in it.
+    """
+    if wanted.models:
+        os.environ[PREFIX + "MODELS"] = ",".join(wanted.models)
+    if wanted.repository is not None:
+        os.environ[PREFIX + "REPOSITORY"] = str(wanted.repository)
+    repository = os.environ.get(PREFIX + "REPOSITORY", "").strip()
+    if wanted.default is not None and not repository:
+        raise UserError(f"--default {wanted.default}: it names a model of --repository FOLDER")
+    if wanted.artifact or wanted.model:
+        return wanted
+    if wanted.models and wanted.default is None:
+        return replace(wanted, artifact=split_name(wanted.models[0])[1])
+    if repository and (wanted.default or not os.environ.get(PREFIX + "ARTIFACT", "").strip()):
+        folder = default_in(Path(repository).expanduser(), wanted.default)
+        return replace(wanted, artifact=folder)
+    return wanted
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -118,15 +157,15 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 @contextmanager
-def _shared_figures(workers: int) -> Iterator[None]:
-    """Provides a folder in which several workers share their metrics.
+def _shared_folder(workers: int) -> Iterator[Path]:
+    """Yields a folder for the list of models; beside it, several workers share their metrics.
 
-    It must exist before prometheus_client is imported, which checks for it then.
+    That must exist before prometheus_client is imported, which checks for it then.
     """
     with tempfile.TemporaryDirectory(prefix="pocketnets-") as folder:
         if workers > 1:
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-        yield
+        yield Path(folder) / "state"
 
 
 def _shown(host: str) -> str:

@@ -29,25 +29,32 @@ OTHER = "other"  # label of unknown paths, of which clients could send any numbe
 # Buckets: stages take 0.1 ms to seconds; a request to a small network takes 2 ms.
 _SECONDS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 
-REQUESTS = Counter("pocketnets_requests", "Requests by path and HTTP status", ["path", "status"])
+_MODEL = ["model", "version"]  # empty for requests that no model answers
+REQUESTS = Counter(
+    "pocketnets_requests", "Requests by path, HTTP status and model", ["path", "status", *_MODEL]
+)
 STAGES = Histogram(
     "pocketnets_stage_seconds",
     "Time of an image in a stage: decode, resize, queue, inference",
-    ["stage"],
+    ["stage", *_MODEL],
     buckets=_SECONDS,
 )
 BATCHES = Histogram(
-    "pocketnets_batch_size", "Images in one call", buckets=(1, 2, 4, 8, 16, 32, 64, 128)
+    "pocketnets_batch_size", "Images in one call", _MODEL, buckets=(1, 2, 4, 8, 16, 32, 64, 128)
 )
-DEPTH = Gauge(QUEUE_DEPTH, "Images that wait", multiprocess_mode="livesum")
+DEPTH = Gauge(QUEUE_DEPTH, "Images that wait", _MODEL, multiprocess_mode="livesum")
+MODEL_BYTES = Gauge(
+    "pocketnets_model_memory_bytes", "Memory of a model", _MODEL, multiprocess_mode="livesum"
+)
 
 
-_requests = functools.cache(lambda path, status: REQUESTS.labels(path, str(status)))
+_NONE = ("", "")
+_requests = functools.cache(lambda path, status, model: REQUESTS.labels(path, str(status), *model))
 
 
-def count(path: str, status: int) -> None:
-    """Counts one response."""
-    _requests(path, status).inc()
+def count(path: str, status: int, model: tuple[str, str] = _NONE) -> None:
+    """Counts one response; ``model`` is the name and version of the model that answered."""
+    _requests(path, status, model).inc()
 
 
 def exposition() -> Response:

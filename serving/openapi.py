@@ -10,6 +10,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
 
 from artifact.artifact import Artifact
 from serving.answers import Error
+from serving.predictor import Predictor
 from serving.routes import Reply, Route
 from serving.settings import Settings
 
@@ -20,8 +21,15 @@ _UNAUTHORIZED = Reply("The token is missing or wrong", Error)
 _UNKNOWN = Reply("An unknown query parameter", Error)
 
 
-def describe_api(settings: Settings, artifact: Artifact, routes: Sequence[Route]) -> Schema:
-    """Returns the OpenAPI 3.1 document of a service that runs ``artifact`` with ``settings``."""
+def describe_api(predictor: Predictor, routes: Sequence[Route], most: int) -> Schema:
+    """Returns the OpenAPI 3.1 document of a service.
+
+    Args:
+        predictor: that of the model that answers by default.
+        routes: all routes.
+        most: most labels of the models that may answer.
+    """
+    settings, artifact = predictor.settings, predictor.artifact
     described = {route.path: route for route in routes if route.summary}
     replies = {path: dict(route.replies) for path, route in described.items()}
     for path, route in described.items():
@@ -37,8 +45,7 @@ def describe_api(settings: Settings, artifact: Artifact, routes: Sequence[Route]
             types[path, status] = reply.type
             types |= {(path, status, name): each for name, each in reply.headers.items()}
     schemas, shared = _schemas(types)
-    labels = len(artifact.labels)
-    shared["Prediction"]["properties"]["index"]["maximum"] = labels - 1  # which no type knows
+    shared["Prediction"]["properties"]["index"]["maximum"] = most - 1  # which no type knows
     return {
         "openapi": "3.1.0",
         "info": {
@@ -91,16 +98,22 @@ def _schemas(types: dict[tuple[object, ...], Any]) -> tuple[dict[Any, Schema], S
 
 def _operation(route: Route, replies: dict[int, Reply], schemas: dict[Any, Schema]) -> Schema:
     found: Schema = {"summary": route.summary}
-    if route.query:
-        found["parameters"] = [
-            {"name": name, "in": "query", **_described(schemas[route.path, "query", name])}
-            for name in route.query
-        ]
+    parameters = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in route.parameters
+    ]
+    parameters += [
+        {"name": name, "in": "query", **_described(schemas[route.path, "query", name])}
+        for name in route.query or ()
+    ]
+    if parameters:
+        found["parameters"] = parameters
     if route.body:
         content = {kind: {"schema": schemas[route.path, "body", kind]} for kind in route.body}
         for kind, example in route.examples.items():
             content[kind]["example"] = example
-        found["requestBody"] = {"required": True, "description": route.takes, "content": content}
+        body = {"required": route.body_required, "description": route.takes}
+        found["requestBody"] = {**body, "content": content}
     found["responses"] = {}
     for status, reply in replies.items():
         content = {"schema": schemas[route.path, status]}

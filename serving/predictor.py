@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -15,7 +14,7 @@ import numpy as np
 
 from artifact.answering import UNSURE, answering_of
 from artifact.artifact import Artifact
-from artifact.opening import open_artifact, open_runtime
+from artifact.opening import open_runtime
 from artifact.records import Logits
 from artifact.runtimes.base import Runtime, runs_on_gpu
 from artifact.runtimes.batch_size import MOST_ON_CPU, MOST_ON_GPU, best_batch_size
@@ -37,7 +36,7 @@ from serving.metrics import BATCHES, DEPTH, STAGES
 from serving.settings import Settings
 from serving.uploads import check_size
 
-_STAGES = {name: STAGES.labels(name) for name in ("decode", "resize", "queue", "inference")}
+_STAGES = ("decode", "resize", "queue", "inference")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,19 +63,6 @@ class Decoded:
     resize: float = 0.0
 
 
-@functools.cache
-def the_predictor() -> Predictor:
-    """Returns this process's predictor, for the settings in the environment; not yet open.
-
-    Raises:
-        UserError: an invalid setting, no artifact that may be served, or one that cannot abstain
-            and is to.
-    """
-    settings = Settings.from_environment()
-    artifact = open_artifact(settings.artifact, allow_unverified=settings.allow_unverified)
-    return Predictor(settings, artifact)
-
-
 class Predictor:
     """Decodes, resizes and infers in batches, which idle threads take from a queue.
 
@@ -86,11 +72,11 @@ class Predictor:
     Args:
         settings: limits, batches, and the runtime.
         artifact: what is run.
-        threads: those of all models of this process; None for its own.
+        key: name and version in the metrics.
     """
 
     def __init__(
-        self, settings: Settings, artifact: Artifact, threads: Threads | None = None
+        self, settings: Settings, artifact: Artifact, key: tuple[str, str] = ("", "")
     ) -> None:
         self.settings = settings
         self.artifact = artifact
@@ -99,8 +85,9 @@ class Predictor:
         self.batch_size = 1
         self._runtime: Runtime | None = None
         self._batcher: Batcher[Upload, Found] | None = None
-        self._threads = threads
-        self._own_threads: Threads | None = None
+        self._threads: Threads | None = None
+        self._stages = {stage: STAGES.labels(stage, *key) for stage in _STAGES}
+        self._batches, self._depth = BATCHES.labels(*key), DEPTH.labels(*key)
         self._turn: AbstractContextManager[Any] = nullcontext()
 
     def load(self) -> None:
@@ -112,8 +99,11 @@ class Predictor:
         settings = self.settings
         self._runtime = open_runtime(settings.runtime, self.artifact, threads=settings.call_threads)
 
-    def open(self) -> None:
+    def open(self, threads: Threads | None = None) -> None:
         """Loads and warms up: one image goes through all stages.
+
+        Args:
+            threads: those of all models of this process; None for its own.
 
         Raises:
             UserError: as :meth:`load`.
@@ -127,9 +117,8 @@ class Predictor:
         pixels, _ = self.artifact.golden()
         self._work([Upload(encode_png(image_of(pixels[0])), 1)])
         self.batch_size = self._batch_size(runtime, pixels)
-        threads = self._threads
         if threads is None:
-            threads = self._own_threads = Threads(settings.threads)
+            threads = self._threads = Threads(settings.threads)
         self._batcher = Batcher(
             self._work,
             threads=threads,
@@ -145,8 +134,9 @@ class Predictor:
         assert self._batcher is not None
         assert self._runtime is not None
         self._batcher.close()
-        if self._own_threads is not None:
-            self._own_threads.close()
+        if self._threads is not None:
+            self._threads.close()
+            self._threads = None
         self._runtime.close()
         self._batcher = self._runtime = None
 
@@ -178,7 +168,7 @@ class Predictor:
         """
         assert self._batcher is not None
         futures = self._batcher.submit(uploads)
-        DEPTH.set(self._batcher.depth)
+        self._depth.set(self._batcher.depth)
         return futures
 
     def _batch_size(self, runtime: Runtime, pixels: Pixels) -> int:
@@ -195,7 +185,7 @@ class Predictor:
         """Returns a result or a refusal for each; errors of one image do not affect the others."""
         assert self._runtime is not None
         if self._batcher is not None:
-            DEPTH.set(self._batcher.depth)
+            self._depth.set(self._batcher.depth)
         images = [
             decode_upload(upload, self.settings, self.artifact.preprocess) for upload in uploads
         ]
@@ -208,7 +198,7 @@ class Predictor:
                 started = perf_counter()
                 logits = iter(self._runtime(batch))
                 inference = perf_counter() - started
-            BATCHES.observe(len(good))
+            self._batches.observe(len(good))
         return [image.refusal or self._answer(image, next(logits), inference) for image in images]
 
     def _answer(self, image: Decoded, logits: Logits, inference: float) -> Found | Exception:
@@ -219,7 +209,7 @@ class Predictor:
         total = perf_counter() - image.upload.queued
         stages |= {"queue": total - sum(stages.values()) - inference, "inference": inference}
         for name, seconds in stages.items():
-            _STAGES[name].observe(seconds)
+            self._stages[name].observe(seconds)
         timings = {name: round(seconds * 1e3, 3) for name, seconds in stages.items()}
         return {
             **self._predictions(logits, image.upload.top_k),

@@ -6,6 +6,7 @@ Paths that are not listed as a route give 404.
 from __future__ import annotations
 
 import hmac
+import re
 import reprlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,9 @@ from serving.metrics import OTHER, count
 from serving.settings import Settings
 
 Handler = Callable[[Request], Awaitable[Response]]
+
+_PARAMETER = re.compile(r"\{(\w+)\}")
+_NO_MODEL = ("", "")
 
 
 class Reply(NamedTuple):
@@ -51,7 +55,7 @@ class Route:
     The other attributes are for the OpenAPI document, with types that pydantic can describe.
 
     Attributes:
-        path: path without :attr:`Settings.root_path`.
+        path: path without :attr:`Settings.root_path`; ``{name}`` stands for any name.
         handler: handles its requests; None if BentoML does.
         method: HTTP method; GET includes HEAD.
         public: whether no token is required.
@@ -59,6 +63,7 @@ class Route:
         summary: one line; without it the route is not in the document.
         takes: a text that describes the body.
         body: type of the body by content type; empty if there is no body.
+        body_required: whether a request without a body is refused.
         examples: examples of the body, by content type.
         replies: responses by HTTP status; 401 is implied.
     """
@@ -71,8 +76,19 @@ class Route:
     summary: str = ""
     takes: str = ""
     body: Mapping[str, Any] = field(default_factory=dict)
+    body_required: bool = True
     examples: Mapping[str, Any] = field(default_factory=dict)
     replies: Mapping[int, Reply] = field(default_factory=dict)
+
+    @property
+    def parameters(self) -> list[str]:
+        """Returns the names of the parameters in the path."""
+        return _PARAMETER.findall(self.path)
+
+    @property
+    def pattern(self) -> re.Pattern[str]:
+        """Returns a pattern of the paths; a parameter is anything without a ``/``."""
+        return re.compile(_PARAMETER.sub(r"(?P<\1>[^/]+)", self.path))
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -144,7 +160,8 @@ class Router:
         self, app: ASGIApp, routes: Sequence[Route], token: str | None, root_path: str = ""
     ) -> None:
         self._app = app
-        self._routes = {route.path: route for route in routes}
+        self._routes = {route.path: route for route in routes if not route.parameters}
+        self._patterns = [(route.pattern, route) for route in routes if route.parameters]
         self._expected = f"Bearer {token}".encode() if token else None
         self._root_path = root_path
 
@@ -159,7 +176,7 @@ class Router:
         path = scope["path"]
         if self._root_path and path.startswith(self._root_path + "/"):
             path = path.removeprefix(self._root_path)
-        route = self._routes.get(path)
+        route = self._routes.get(path) or self._match(path, scope)
         answer: ASGIApp
         if route is None and (location := self._moved(path)):
             answer = _redirect(scope, location)
@@ -177,10 +194,19 @@ class Router:
 
         async def counted(message: Message) -> None:
             if message["type"] == "http.response.start":
-                count(path if route else OTHER, message["status"])
+                model = scope.get("model", _NO_MODEL)
+                count(route.path if route else OTHER, message["status"], model)
             await send(message)
 
         await answer(scope, receive, counted)
+
+    def _match(self, path: str, scope: Scope) -> Route | None:
+        """Returns the route whose pattern fits; ``scope`` gets what its parameters stand for."""
+        for pattern, route in self._patterns:
+            if found := pattern.fullmatch(path):
+                scope["path_params"] = found.groupdict()
+                return route
+        return None
 
     def _moved(self, path: str) -> str | None:
         """Returns a relative redirect for a path that differs from a route's; None if none does.

@@ -12,8 +12,9 @@ from bentoml.exceptions import BentoMLException
 from artifact.opening import open_runtime
 from core.errors import UserError
 from serving.app import create_app
-from serving.predictor import the_predictor
+from serving.models import the_models
 from serving.settings import warn_of_unknown
+from serving.state import State
 
 
 class ServiceError(UserError, BentoMLException):
@@ -24,6 +25,7 @@ def _reproduce() -> None:
     """Raises ServiceError unless the golden batch is reproduced; runs once, before any worker."""
     warn_of_unknown()
     try:
+        predictor = models.default.predictor
         settings = predictor.settings
         with open_runtime(settings.runtime, predictor.artifact, threads=settings.call_threads):
             pass
@@ -32,22 +34,22 @@ def _reproduce() -> None:
 
 
 try:
-    predictor = the_predictor()
+    models = the_models()
 except UserError as error:
     raise ServiceError(str(error)) from None
 
 
-app = create_app(predictor)
+app = create_app(models, state=State.from_environment())
 
 
 @bentoml.service(
     name="pocketnets",
-    workers=predictor.settings.workers,
-    http={"host": predictor.settings.host, "port": predictor.settings.port},
+    workers=models.settings.workers,
+    http={"host": models.settings.host, "port": models.settings.port},
     # BentoML's tracing, logging and counters cost more per request than everything else it does;
     # our own metrics are at /metrics.
     tracing={"excluded_urls": "predict"},
-    logging={"access": {"enabled": predictor.settings.access_log}},
+    logging={"access": {"enabled": models.settings.access_log}},
     metrics={"enabled": False},
 )
 @bentoml.asgi_app(app, path="/")
@@ -58,7 +60,7 @@ class Pocketnets:
 
     def __is_ready__(self) -> bool:
         """Returns whether the warm-up is over, for ``/readyz``."""
-        return predictor.ready
+        return models.ready
 
 
 # Around everything, including BentoML's own routes: those that are not public need the token.

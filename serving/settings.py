@@ -28,7 +28,7 @@ RUNTIMES = [name for name in list_runtimes() if is_servable(name)]
 _ROOT_PATH = re.compile(r"(/[A-Za-z0-9._~-]*[A-Za-z0-9_~-])+")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 _SWITCH = {"0": False, "1": True}
-_NOT_OURS = (PREFIX + "DATA",)  # used by training
+_NOT_OURS = (PREFIX + "DATA", PREFIX + "STATE")  # of training, and of our own processes
 
 
 def _setting(
@@ -52,6 +52,16 @@ class Settings:
 
     artifact: Path = _setting(  # noqa: RUF009 - a field
         "folder of the artifact; beside the code if unset", CARRIED
+    )
+    models: tuple[str, ...] = _setting(
+        "folders of more models, each with NAME= before it where its own name will not do", ()
+    )
+    repository: Path | None = _setting(  # noqa: RUF009 - a field
+        "folder of models, all of which are loaded", None
+    )
+    max_models: int = _setting("models loaded at once", 16, range=(1, 1000))
+    model_memory_mb: int = _setting(
+        "memory of all models in a worker, in MiB", 4096, range=(1, 1_000_000)
     )
     runtime: str = _setting(f"what executes it: {', '.join(RUNTIMES)}", DEFAULT_RUNTIME)
     workers: int = _setting("processes; one fills all cores by its threads", 1, range=(1, 64))
@@ -228,7 +238,7 @@ def describe() -> list[tuple[str, str, str]]:
 def _parse(each: dataclasses.Field[Any], text: str) -> Path | int | bool | str | tuple[str, ...]:
     if each.type == "tuple[str, ...]":
         return tuple(part.strip() for part in text.split(","))
-    if each.type == "Path":
+    if each.type in ("Path", "Path | None"):
         return Path(text).expanduser().absolute()
     if each.type == "bool":
         if text not in _SWITCH:

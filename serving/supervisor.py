@@ -21,12 +21,13 @@ import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess, multiprocess
 
-from artifact.opening import open_artifact
 from core.errors import UserError
-from serving.predictor import the_predictor
+from serving.listing import check
+from serving.models import the_models
 from serving.protocol import connection_class
 from serving.routes import wrap
 from serving.settings import PREFIX, Settings
+from serving.state import State
 
 GRACE_S = 20  # for unfinished requests after SIGTERM
 _FILES = 200  # files that a worker opens besides its connections
@@ -34,11 +35,12 @@ _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # constants in malloc.h
 _START_S = 60  # for a worker to become ready: OpenVINO compiles some graphs for 10 s
 
 
-def supervise(settings: Settings, listening: socket.socket) -> int:
+def supervise(settings: Settings, listening: socket.socket, state: State) -> int:
     """Serves on ``listening`` until the last worker has ended; returns the exit status.
 
-    On SIGTERM and SIGINT it stops after answering all accepted requests. On SIGHUP it replaces each
-    worker once its successor, which loads the artifact again, is ready.
+    The models are those of ``state``. On SIGTERM and SIGINT it stops after answering all accepted
+    requests. On SIGHUP it replaces each worker once its successor, which loads the artifacts again,
+    is ready.
     """
     multiprocess.Process = _Worker  # type: ignore[misc]
     _allow_files(settings.max_connections)
@@ -57,7 +59,7 @@ def supervise(settings: Settings, listening: socket.socket) -> int:
         timeout_graceful_shutdown=GRACE_S,
         timeout_worker_healthcheck=_START_S,
     )
-    supervisor = _Supervisor(config, [listening])
+    supervisor = _Supervisor(config, [listening], state)
     supervisor.run()
     return int(any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes))
 
@@ -66,15 +68,15 @@ def create() -> Any:
     """Returns the ASGI application of a worker, ready to serve; exits the worker on failure."""
     _give_back_memory()
     try:
-        predictor = the_predictor()
+        models = the_models()
         with ThreadPoolExecutor(1) as pool:
-            loading = pool.submit(predictor.load)
+            loading = pool.submit(models.load)
             from serving.service import Pocketnets, app  # imports BentoML meanwhile
 
             service = Pocketnets.to_asgi()  # type: ignore[attr-defined]
             loading.result()
-        predictor.open()
-        if predictor.settings.access_log:  # lines of BentoML's middleware, on stderr
+        models.open()
+        if models.settings.access_log:  # lines of BentoML's middleware, on stderr
             logging.basicConfig(format="%(asctime)s %(message)s")
             logging.getLogger("bentoml.access").setLevel(logging.INFO)
             return service
@@ -140,6 +142,10 @@ class _Worker(multiprocess.Process):
 class _Supervisor(Multiprocess):
     """uvicorn's supervisor, without its own message for workers that failed to start."""
 
+    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket], state: State) -> None:
+        super().__init__(config, sockets)
+        self._state = state
+
     def keep_subprocess_alive(self) -> None:
         log = logging.getLogger("uvicorn.error")
         log.setLevel(logging.CRITICAL)
@@ -149,10 +155,11 @@ class _Supervisor(Multiprocess):
             log.setLevel(logging.WARNING)
 
     def handle_hup(self) -> None:
-        """Replaces the workers, unless the artifact is now invalid."""
+        """Replaces the workers, unless an artifact is now invalid."""
         try:
             settings = Settings.from_environment()
-            open_artifact(settings.artifact, allow_unverified=settings.allow_unverified)
+            for entry in self._state.read().entries:
+                check(entry, settings)
         except UserError as error:
             print(f"error: {error}; the old workers go on", file=sys.stderr, flush=True)
             return

@@ -102,6 +102,15 @@ def advise(refusal: Refusal, request: Request) -> Refusal:
     return Refusal(refusal.status, refusal.code, detail)
 
 
+async def read_body(request: Request, max_bytes: int) -> bytes:
+    """Returns a body of at most ``max_bytes``, inflated.
+
+    Raises:
+        Refusal: as :func:`read_image`.
+    """
+    return await _read_all(request, _headers(request), max_bytes, max_bytes)
+
+
 def check_size(data: bytes, max_bytes: int) -> None:
     """Raises Refusal if an upload is empty or too large."""
     if len(data) > max_bytes:

@@ -285,6 +285,12 @@ def artifact_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _save_artifact(tmp_path_factory.mktemp("artifacts") / "channels-colours" / "onnx-fp32")
 
 
+@pytest.fixture(scope="session")
+def save_artifact() -> Callable[..., Path]:
+    """Returns what makes a folder an artifact, with what :func:`make_artifact` takes."""
+    return _save_artifact
+
+
 @pytest.fixture
 def make_artifact(tmp_path: Path) -> Callable[..., Path]:
     """Returns a function that makes an artifact of another ``scale``, manifest or ``logits``."""

@@ -92,7 +92,7 @@ def test_it_holds_all_code_that_serving_loads(
     code = (
         "import json, sys, serving.service as s\n"
         "import artifact.runtimes.ort_cuda\n"  # which it imports where that is the runtime
-        "with s.predictor: pass\n"
+        "with s.models: pass\n"
         "print(json.dumps([m.__file__ for m in sys.modules.values() if getattr(m, '__file__', 0)]))"
     )
     done = subprocess.run(

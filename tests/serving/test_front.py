@@ -71,7 +71,7 @@ def test_answers_are_counted_by_path_and_all_others_together() -> None:
     counts = [("/predict", 200), ("/predict", 405), ("other", 404), ("/readyz", 200)]
 
     def counted() -> list[float]:
-        return [REQUESTS.labels(path, str(status))._value.get() for path, status in counts]
+        return [REQUESTS.labels(path, str(status), "", "")._value.get() for path, status in counts]
 
     before = counted()
     for method, path in [*asked, ("GET", "/readyz")]:

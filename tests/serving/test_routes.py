@@ -33,7 +33,12 @@ PUBLIC = {
     *("/static_content/swagger-ui.css", "/static_content/swagger-ui-bundle.js"),
     *("/healthz", "/livez", "/readyz", "/metrics"),
 }
-NEED_THE_TOKEN = {"/predict", "/predict_batch", "/model", "/schema.json", "/docs.json"}
+OF_A_MODEL = ("", "/predict", "/predict_batch")
+NEED_THE_TOKEN = {
+    *("/predict", "/predict_batch", "/model", "/models", "/schema.json", "/docs.json"),
+    *(f"/models/{{name}}{path}" for path in (*OF_A_MODEL, "/load", "/unload", "/promote")),
+    *(f"/models/{{name}}/versions/{{version}}{path}" for path in OF_A_MODEL),
+}
 
 
 def ask(app: ASGIApp, method: str, path: str, **content: Any) -> httpx.Response:

@@ -36,7 +36,7 @@ def test_importing_the_service_loads_nothing_heavy(
 ) -> None:
     code = (
         "import json, os, sys, serving.service as s\n"
-        "with s.predictor: pass\n"
+        "with s.models: pass\n"
         f"print(json.dumps([name for name in {HEAVY} if name in sys.modules]))\n"
         "print(os.environ['ORT_DISABLE_TELEMETRY'])"
     )

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import http.client
-import json
 import os
 import signal
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
-import psutil
 import pytest
+from crowd import LOOK_S, RAW, crowd, is_alive, wait_until, workers
 from PIL import Image
 
 from core.preprocess import encode_png
@@ -27,9 +23,6 @@ ROOT = Path(__file__).resolve().parents[2]
 Encoded = Callable[..., bytes]
 Serve = Callable[..., Any]  # yields conftest's Server
 Environment = dict[str, str]
-RAW = {"content-type": "image/png"}
-PAUSE_S = 0.05  # between two requests of a client, else a crowd takes the CPU from the server
-LOOK_S = 0.2  # between two looks for workers, each of which reads the table of all processes
 
 
 @pytest.fixture
@@ -37,87 +30,6 @@ def noise() -> bytes:
     """Returns an image that takes some milliseconds to decode."""
     pixels = np.random.default_rng(0).integers(0, 256, (600, 600, 3), dtype=np.uint8)
     return encode_png(Image.fromarray(pixels))
-
-
-class Crowd:
-    """Clients that ask one after the other, each request on a connection of its own.
-
-    They are those of the standard library, which take a fifth of the CPU time of httpx's.
-
-    Attributes:
-        outcomes: of each request, when it began, its status or the name of an error, and its body.
-    """
-
-    def __init__(self, port: int, image: bytes) -> None:
-        self.port = port
-        self.image = image
-        self.outcomes: list[tuple[float, int | str, Any]] = []
-        self.leave = threading.Event()
-
-    def ask(self) -> None:
-        """Asks until it is told to leave."""
-        while not self.leave.is_set():
-            body: Any = None
-            began = time.monotonic()
-            outcome: int | str
-            try:
-                outcome, body = self._post()
-            except (OSError, http.client.HTTPException) as error:
-                outcome = type(error).__name__
-            self.outcomes.append((began, outcome, body))
-            time.sleep(PAUSE_S)
-
-    def _post(self) -> tuple[int, Any]:
-        headers = {**RAW, "connection": "close"}
-        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)) as connection:
-            connection.request("POST", "/predict", self.image, headers)
-            answer = connection.getresponse()
-            return answer.status, json.loads(answer.read())
-
-    def wait_for(self, more: int, seconds: float = 30) -> None:
-        """Returns when ``more`` answers have come."""
-        count, end = len(self.outcomes) + more, time.monotonic() + seconds
-        while len(self.outcomes) < count:
-            assert time.monotonic() < end
-            time.sleep(0.01)
-
-    @property
-    def counts(self) -> Counter[int | str]:
-        """Returns how often each outcome came."""
-        return Counter(outcome for _, outcome, _ in self.outcomes)
-
-
-@contextmanager
-def crowd(port: int, image: bytes, size: int) -> Iterator[Crowd]:
-    """Yields ``size`` clients at work."""
-    crowd = Crowd(port, image)
-    with ThreadPoolExecutor(size) as pool:
-        asking = [pool.submit(crowd.ask) for _ in range(size)]
-        try:
-            yield crowd
-        finally:
-            crowd.leave.set()
-    for each in asking:
-        each.result()
-
-
-def workers(server: Any) -> list[psutil.Process]:
-    children = psutil.Process(server.process.pid).children()
-    return [child for child in children if is_alive(child)]
-
-
-def is_alive(process: psutil.Process) -> bool:
-    try:
-        return bool(process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:  # ended since it was listed
-        return False
-
-
-def wait_until(is_so: Callable[[], bool], every: float = 0.01) -> None:
-    end = time.monotonic() + 60
-    while not is_so():
-        assert time.monotonic() < end
-        time.sleep(every)
 
 
 def test_two_workers_count_together_and_one_is_killed(
@@ -128,7 +40,7 @@ def test_two_workers_count_together_and_one_is_killed(
     with serve(*arguments, cwd=ROOT, environment=environment) as server:
         for _ in range(10):
             assert httpx.get(f"{server.url}/model").status_code == 200
-        line = 'pocketnets_requests_total{path="/model",status="200"} 10.0'
+        line = 'pocketnets_requests_total{model="",path="/model",status="200",version=""} 10.0'
         for _ in range(3):  # whichever of them is asked
             assert line in httpx.get(f"{server.url}/metrics").text
         before = workers(server)

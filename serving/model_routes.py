@@ -1,0 +1,227 @@
+"""The routes of several models: their list, their predictions, and how the list is changed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from core.errors import UserError, closest
+from serving.administration import Administration, shown
+from serving.answering import answer_image, answer_images, read_in_time
+from serving.answers import Error, Facts
+from serving.errors import Refusal
+from serving.listing import Entry, Listing, entry_of, version_folders
+from serving.memory import resident_bytes
+from serving.model_answers import Changed, LoadRequest, ModelList, VersionRequest
+from serving.models import Models, Served
+from serving.predict_routes import predict_routes
+from serving.routes import Reply, Route
+from serving.settings import PREFIX
+from serving.uploads import read_body
+
+_MOST_BYTES = 4096  # of a request that changes the list
+T = TypeVar("T")
+_LOAD: TypeAdapter[LoadRequest] = TypeAdapter(LoadRequest)
+_VERSION: TypeAdapter[VersionRequest] = TypeAdapter(VersionRequest)
+
+
+def list_models(models: Models) -> dict[str, Any]:
+    """Returns the response of ``GET /models``."""
+    return {
+        "default": models.listing.default,
+        "revision": models.listing.revision,
+        "models": [_describe(models, served) for served in models.all],
+        "failed": models.failed,
+        "memory": {
+            "models": models.bytes,
+            "limit": models.settings.model_memory_mb << 20,
+            "process": resident_bytes(),
+        },
+    }
+
+
+def _describe(models: Models, served: Served) -> dict[str, Any]:
+    artifact, entry = served.predictor.artifact, served.entry
+    return {
+        "name": entry.name,
+        "version": entry.version,
+        "current": models.is_current(served),
+        "default": served is models.default,
+        "model": artifact.model,
+        "data": artifact.data,
+        "precision": artifact.precision,
+        "format": artifact.format,
+        "runtime": entry.runtime,
+        "labels": len(artifact.labels),
+        "bytes": served.bytes,
+    }
+
+
+def model_routes(models: Models, administration: Administration) -> list[Route]:
+    """Returns the routes below ``/models``; ``administration`` changes ``models``."""
+
+    def named(request: Request) -> Served:
+        return models.find(request.path_params["name"], request.path_params.get("version"))
+
+    async def index(request: Request) -> Response:
+        return JSONResponse(list_models(models))
+
+    async def facts(request: Request) -> Response:
+        return JSONResponse(named(request).facts)
+
+    async def single(request: Request) -> Response:
+        return await answer_image(named(request), request)
+
+    async def several(request: Request) -> Response:
+        return await answer_images(named(request), request)
+
+    unknown = Reply("No such model, or no such version of it", Error)
+    routes = [
+        Route(
+            "/models",
+            index,
+            summary="The loaded models, and their memory",
+            replies={200: Reply("The models", ModelList)},
+        )
+    ]
+    for prefix in ("/models/{name}", "/models/{name}/versions/{version}"):
+        routes += [
+            Route(
+                prefix,
+                facts,
+                summary="What a model is: manifest, labels, costs, gates, limits",
+                replies={200: Reply("The facts", Facts), 404: unknown},
+            ),
+            *(
+                dataclasses.replace(route, replies={**route.replies, 404: unknown})
+                for route in predict_routes(
+                    models.default.predictor, single, several, models.most_labels, prefix
+                )
+            ),
+        ]
+    return [*routes, *_changes(models, administration)]
+
+
+def _changes(models: Models, administration: Administration) -> list[Route]:
+    settings = models.settings
+
+    async def change(request: Request, make: Any) -> Response:
+        reports = await administration.change(make)
+        return JSONResponse({**list_models(models), "workers": shown(reports)})
+
+    async def load(request: Request) -> Response:
+        wanted = await _read(request, models, _LOAD)
+        name = request.path_params["name"]
+
+        def make(listing: Listing) -> Listing:
+            entry = _found(models, listing, name, wanted.get("version"))
+            current = wanted.get("current", False)
+            if entry.key not in listing.keys and len(listing.entries) >= settings.max_models:
+                raise UserError(
+                    f"{settings.max_models} models are loaded, as many as are allowed: unload "
+                    f"one, or set {PREFIX}MAX_MODELS"
+                )
+            return listing.having(entry, current=current)
+
+        return await change(request, make)
+
+    async def unload(request: Request) -> Response:
+        wanted = await _read(request, models, _VERSION)
+        entry = models.find(request.path_params["name"], wanted.get("version")).entry
+        return await change(request, lambda listing: listing.without(*entry.key))
+
+    async def promote(request: Request) -> Response:
+        wanted = await _read(request, models, _VERSION)
+        entry = models.find(request.path_params["name"], wanted.get("version")).entry
+        return await change(request, lambda listing: listing.promoting(*entry.key))
+
+    refusals = {
+        400: "Not the JSON that is expected",
+        403: "The service has no token, so nobody may change it",
+        404: "No such model, or no such version of it",
+        408: "The upload did not end in time",
+        409: "The change is not possible, or the model cannot be loaded; all is as before",
+        413: f"Over {_MOST_BYTES} bytes",
+        415: "Another content encoding than gzip",
+        500: "A worker did not follow",
+    }
+    replies = {status: Reply(text, Error) for status, text in refusals.items()}
+    replies[200] = Reply("The models after the change, in all workers", Changed)
+    kinds: Sequence[tuple[str, Any, str, Any]] = [
+        ("load", load, "Load a model of the repository, or load it again", LoadRequest),
+        ("unload", unload, "Unload a version of a model", VersionRequest),
+        ("promote", promote, "Let a version answer for its model, and by default", VersionRequest),
+    ]
+    return [
+        Route(
+            f"/models/{{name}}/{verb}",
+            handler,
+            method="POST",
+            summary=summary,
+            takes="JSON; no body stands for {}",
+            body={"application/json": kind},
+            body_required=False,
+            replies=replies,
+        )
+        for verb, handler, summary, kind in kinds
+    ]
+
+
+async def _read(request: Request, models: Models, kind: TypeAdapter[T]) -> T:
+    """Returns the JSON of an administrator's request.
+
+    Raises:
+        Refusal: nobody may change the models, or it is not what is expected.
+    """
+    settings = models.settings
+    if settings.token is None:
+        detail = f"the models can be changed only if a token is set: {PREFIX}TOKEN"
+        raise Refusal(403, "no_token", detail)
+    body = await read_in_time(read_body(request, _MOST_BYTES), settings.deadline_ms / 1e3)
+    try:
+        return kind.validate_json(body or b"{}", strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        detail = f"{place + ': ' if place else ''}{first['msg']}"
+        raise Refusal(400, "bad_json", f"the JSON is not as expected: {detail}") from None
+
+
+def _found(models: Models, listing: Listing, name: str, version: str | None) -> Entry:
+    """Returns the entry of a model as it lies on the disk now.
+
+    It is looked for in the repository and among the models of the list, so that a request can name
+    no other folder of this machine.
+    """
+    settings = models.settings
+    folders: dict[str, Path] = {
+        entry.version: entry.artifact for entry in listing.entries if entry.name == name
+    }
+    current = listing.current.get(name)
+    repository = settings.repository
+    if repository is not None and "/" not in name and not name.startswith("."):
+        folder = repository / name
+        for each in version_folders(folder):
+            folders.setdefault(each.name, each)
+        if version is None and folder.is_dir():
+            entry = entry_of(folder, settings, name)
+            folders.setdefault(entry.version, entry.artifact)
+            current = entry.version
+    if not folders:
+        known = sorted(listing.current)
+        raise UserError(
+            f"no model {name[:80]!r} in the list"
+            + (" or the repository" if repository else "")
+            + f": {closest(name, known)}"
+        )
+    wanted = version or current or max(folders)
+    if wanted not in folders:
+        raise UserError(f"no version {wanted[:80]!r} of {name}: {closest(wanted, list(folders))}")
+    entry = entry_of(folders[wanted], settings, name)
+    return dataclasses.replace(entry, version=wanted)

@@ -1,0 +1,317 @@
+"""The models that this process has loaded: which one answers, and how they come and go."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import functools
+from typing import Any
+
+from artifact.opening import check_runtime, open_artifact
+from core.errors import UserError, closest
+from core.image_types import list_suffixes
+from core.preprocess import TYPES
+from serving.answers import PRIVATE
+from serving.batcher import Threads
+from serving.errors import Refusal
+from serving.listing import Entry, Listing, entry_of, first_listing
+from serving.memory import resident_bytes
+from serving.metrics import MODEL_BYTES
+from serving.predictor import Predictor
+from serving.settings import PREFIX, Settings
+from serving.slots import Share, Slots
+from serving.state import State
+
+_IDLE_S = 0.02  # between two looks whether a model that left still has requests
+
+Key = tuple[str, str]  # name and version
+
+
+@functools.cache
+def the_models() -> Models:
+    """Returns this process's models: those of the shared list, else of the environment; not open.
+
+    Raises:
+        UserError: an invalid setting, or no artifact that may be served.
+    """
+    settings = Settings.from_environment()
+    state = State.from_environment()
+    return Models(settings, first_listing(settings) if state is None else state.read())
+
+
+class Served:
+    """A loaded model.
+
+    Attributes:
+        entry: what the list says of it.
+        predictor: classifies images with it.
+        slots: its share of the requests in progress.
+        bytes: its memory: how much larger this process became by it, at least its files' size.
+    """
+
+    def __init__(self, entry: Entry, predictor: Predictor, slots: Share, bytes: int = 0) -> None:
+        self.entry = entry
+        self.predictor = predictor
+        self.slots = slots
+        self.bytes = bytes
+
+    @functools.cached_property
+    def facts(self) -> dict[str, Any]:
+        """Returns the response of ``GET /model``: the manifest without paths of this machine."""
+        settings, artifact = self.predictor.settings, self.predictor.artifact
+        facts = dataclasses.asdict(artifact)
+        for private in PRIVATE:
+            del facts[private]
+        limits = ("max_bytes", "max_pixels", "max_images")
+        return {
+            **facts,
+            "runtime": settings.runtime,
+            "limits": {name: getattr(settings, name) for name in limits},
+            "accepts": {"types": TYPES, "suffixes": list_suffixes()},
+        }
+
+
+class Models:
+    """All models of a process, with one pool of threads. A context manager, open inside the block.
+
+    :meth:`follow` changes it, in the event loop that handles the requests. A request that has begun
+    keeps the model that it began with; a model that left is closed after the last of them.
+
+    Args:
+        settings: those of the service.
+        listing: the models to load.
+        predictor: that of the default, if there is one already.
+
+    Attributes:
+        settings: those of the service.
+        listing: the models that answer here; before :meth:`open`, the default alone.
+        default: the model of the paths that name none.
+        failed: why models of the list did not come, by ``name:version``.
+
+    Raises:
+        UserError: the default is no artifact, or no server here runs it.
+    """
+
+    def __init__(
+        self, settings: Settings, listing: Listing, predictor: Predictor | None = None
+    ) -> None:
+        self.settings = settings
+        self.failed: dict[str, str] = {}
+        self._slots = Slots(settings.queue_size + settings.threads)
+        self._threads: Threads | None = None
+        self._leaving: set[asyncio.Task[None]] = set()
+        self._wanted = listing
+        entry = listing.keys[listing.default, listing.current[listing.default]]
+        self.default = Served(entry, predictor or self._predictor(entry), self._slots.share())
+        self._served = {entry.key: self.default}
+        self.listing = dataclasses.replace(
+            listing, entries=(entry,), current={entry.name: entry.version}
+        )
+
+    @classmethod
+    def alone(cls, predictor: Predictor) -> Models:
+        """Returns ``predictor`` as the only model."""
+        entry = entry_of(predictor.artifact.path, predictor.settings)
+        return cls(predictor.settings, Listing.of((entry,), entry.name), predictor)
+
+    # Opening and closing --------------------------------------------------------------------------
+
+    @property
+    def ready(self) -> bool:
+        """Returns whether the default is warmed up."""
+        return self.default.predictor.ready
+
+    def load(self) -> None:
+        """Loads the default, which may be done while other things are imported.
+
+        Raises:
+            UserError: this machine cannot run it, or it fails its golden batch.
+        """
+        self.default.predictor.load()
+
+    def open(self) -> None:
+        """Loads all models and warms them up.
+
+        Once the list was changed, a model besides the default may be broken: it does not come.
+
+        Raises:
+            UserError: as :meth:`load`, of any of them, or they take too much memory together.
+        """
+        default = self.default
+        if not default.predictor.ready:
+            default.bytes = self._open(default.predictor, default.entry)
+        listing = self._wanted
+        for entry in listing.entries:
+            if entry.key in self._served:
+                continue
+            try:
+                predictor = self._predictor(entry)
+                size = self._open(predictor, entry)
+            except UserError as error:
+                if not listing.revision:
+                    raise
+                self.failed[entry.reference] = str(error)
+            else:
+                self._served[entry.key] = Served(entry, predictor, self._slots.share(), size)
+        self._settle(listing, self._served)
+
+    def close(self) -> None:
+        """Waits until all accepted uploads are answered; none may be submitted afterwards."""
+        for served in self._served.values():
+            served.predictor.close()
+        if self._threads is not None:
+            self._threads.close()
+            self._threads = None
+
+    async def left(self) -> None:
+        """Waits until all models that left are closed."""
+        await asyncio.gather(*self._leaving)
+
+    def __enter__(self) -> Models:
+        """Returns itself, open."""
+        self.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # Finding --------------------------------------------------------------------------------------
+
+    @property
+    def all(self) -> list[Served]:
+        """Returns the loaded models."""
+        return list(self._served.values())
+
+    @property
+    def bytes(self) -> int:
+        """Returns the memory of all loaded models."""
+        return sum(served.bytes for served in self._served.values())
+
+    @property
+    def most_labels(self) -> int:
+        """Returns the number of labels of the model that has most."""
+        return max(len(served.predictor.artifact.labels) for served in self._served.values())
+
+    def is_current(self, served: Served) -> bool:
+        """Returns whether it answers for its name."""
+        return self.listing.current.get(served.entry.name) == served.entry.version
+
+    def find(self, name: str, version: str | None = None) -> Served:
+        """Returns a model by its name, and its version or the one that answers.
+
+        Raises:
+            Refusal: there is none.
+        """
+        current = self.listing.current.get(name)
+        served = None if current is None else self._served.get((name, version or current))
+        if served is not None:
+            return served
+        if current is None:
+            hint = closest(name, list(self.listing.current))
+            raise Refusal(404, "unknown_model", f"no model {name[:80]!r}: {hint}")
+        versions = [each.version for each in self.listing.entries if each.name == name]
+        hint = closest(str(version), versions)
+        raise Refusal(404, "unknown_model", f"no version {str(version)[:80]!r} of {name}: {hint}")
+
+    # Coming and going -----------------------------------------------------------------------------
+
+    async def follow(self, listing: Listing) -> dict[str, str]:
+        """Loads and drops models until they are those of ``listing``.
+
+        A model that cannot be loaded does not come; what it was to replace stays.
+
+        Returns:
+            Why models did not come, by ``name:version``; empty if all did.
+        """
+        self.failed = {}
+        before = self._served
+        loaded: dict[Key, Served] = {}
+        for entry in listing.entries:
+            known = before.get(entry.key)
+            if known is not None and known.entry == entry:
+                loaded[entry.key] = known
+                continue
+            try:
+                predictor = await asyncio.to_thread(self._predictor, entry)
+                size = await asyncio.to_thread(self._open, predictor, entry)
+            except UserError as error:
+                self.failed[entry.reference] = str(error)
+                if known is not None:
+                    loaded[entry.key] = known
+            else:
+                loaded[entry.key] = Served(entry, predictor, self._slots.share(), size)
+        self._settle(listing, loaded)
+        staying = set(map(id, self._served.values()))
+        for served in before.values():
+            if id(served) not in staying:
+                task = asyncio.create_task(self._leave(served))
+                self._leaving.add(task)
+                task.add_done_callback(self._leaving.discard)
+        return self.failed
+
+    def _settle(self, listing: Listing, loaded: dict[Key, Served]) -> None:
+        """Lets ``loaded`` answer, each name by the version that is wanted, or that answered."""
+        current: dict[str, str] = {}
+        for name, version in listing.current.items():
+            if (name, version) not in loaded:  # it did not come: what answered stays
+                version = self.listing.current.get(name, version)
+                if (name, version) in self._served:
+                    loaded[name, version] = self._served[name, version]
+            if (name, version) in loaded:
+                current[name] = version
+        default = listing.default
+        if default not in current:
+            default = self.listing.default
+            current[default] = self.default.entry.version
+            loaded[self.default.entry.key] = self.default
+        self._served = loaded
+        self.default = loaded[default, current[default]]
+        self.listing = dataclasses.replace(
+            listing,
+            entries=tuple(served.entry for served in loaded.values()),
+            current=current,
+            default=default,
+        )
+
+    async def _leave(self, served: Served) -> None:
+        while served.slots.used:
+            await asyncio.sleep(_IDLE_S)
+        await asyncio.to_thread(served.predictor.close)
+        self._slots.drop(served.slots)
+        MODEL_BYTES.labels(*served.entry.key).set(0)
+
+    def _open(self, predictor: Predictor, entry: Entry) -> int:
+        """Loads and warms up, and returns the bytes that it takes, within the limit of all."""
+        others = self.bytes
+        self._check_room(entry, others + predictor.artifact.size)
+        if self._threads is None:
+            self._threads = Threads(self.settings.threads)
+        before = resident_bytes()
+        predictor.open(self._threads)
+        size = max(predictor.artifact.size, resident_bytes() - before)
+        try:
+            self._check_room(entry, others + size)
+        except UserError:
+            predictor.close()
+            raise
+        MODEL_BYTES.labels(*entry.key).set(size)
+        return size
+
+    def _check_room(self, entry: Entry, wanted: int) -> None:
+        most = self.settings.model_memory_mb << 20
+        if wanted > most:
+            raise UserError(
+                f"{entry.reference} takes the models of this process to {wanted / 2**20:.0f} MiB: "
+                f"at most {most >> 20} are allowed (unload one, or set {PREFIX}MODEL_MEMORY_MB)"
+            )
+
+    def _predictor(self, entry: Entry) -> Predictor:
+        settings = dataclasses.replace(
+            self.settings,
+            artifact=entry.artifact,
+            runtime=entry.runtime,
+            call_threads=entry.call_threads,
+        )
+        artifact = open_artifact(entry.artifact, allow_unverified=settings.allow_unverified)
+        check_runtime(entry.runtime, artifact)
+        return Predictor(settings, artifact, entry.key)

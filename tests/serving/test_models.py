@@ -1,0 +1,223 @@
+"""Several models in one service: which one answers, and how they come and go."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+
+from core.errors import UserError
+from serving.app import create_app
+from serving.listing import first_listing
+from serving.models import Models
+from serving.settings import Settings
+
+Encoded = Callable[..., bytes]
+Save = Callable[..., Path]
+TOKEN = "s3cret"
+KNOWN = {"authorization": f"Bearer {TOKEN}"}
+
+
+@pytest.fixture
+def repository(tmp_path: Path, save_artifact: Save) -> Path:
+    """Returns a repository: ``sharp`` has versions 1 and 2, ``soft`` has one, ``empty`` none."""
+    folder = tmp_path / "repository"
+    for place, scale in (("sharp/1", 0.04), ("sharp/2", 0.05), ("soft/onnx-fp32", 0.001)):
+        save_artifact(folder / place, scale=scale)
+    (folder / "empty").mkdir()
+    return folder
+
+
+def settings_of(repository: Path, default: str = "sharp/2", **changes: Any) -> Settings:
+    options = {"threads": 1, "token": TOKEN, "max_bytes": 100_000, **changes}
+    return Settings(artifact=repository / default, repository=repository, **options)
+
+
+async def ask(app: Starlette, method: str, path: str, **content: Any) -> httpx.Response:
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        return await client.request(method, path, headers=KNOWN, **content)
+
+
+@pytest.fixture
+def models(repository: Path) -> Iterator[Models]:
+    settings = settings_of(repository)
+    with Models(settings, first_listing(settings)) as models:
+        yield models
+
+
+def score(response: httpx.Response) -> float:
+    assert response.status_code == 200, response.text
+    return float(response.json()["predictions"][0]["score"])
+
+
+def test_each_answers_by_its_name_and_the_default_without(models: Models, encoded: Encoded) -> None:
+    app = create_app(models)
+    red = encoded("red")
+
+    async def run() -> None:
+        by_default = await ask(app, "POST", "/predict", content=red)
+        named = await ask(app, "POST", "/models/sharp/predict", content=red)
+        soft = await ask(app, "POST", "/models/soft/predict?top_k=1", content=red)
+        exact = await ask(app, "POST", "/models/soft/versions/onnx-fp32/predict", content=red)
+        assert score(by_default) == score(named) > 0.99
+        assert score(soft) == score(exact) < 0.5
+        assert len(soft.json()["predictions"]) == 1
+        batch = await ask(
+            app, "POST", "/models/soft/predict_batch", files=[("image", ("a.png", red))] * 2
+        )
+        assert len(batch.json()["results"]) == 2
+        listed = (await ask(app, "GET", "/models")).json()
+        shown = [(m["name"], m["version"], m["default"], m["current"]) for m in listed["models"]]
+        assert shown == [("sharp", "2", True, True), ("soft", "onnx-fp32", False, True)]
+        memory = listed["memory"]
+        assert memory["models"] == sum(model["bytes"] for model in listed["models"]) > 0
+        assert memory["models"] < memory["limit"] == 4096 << 20
+        facts = (await ask(app, "GET", "/models/soft")).json()
+        assert facts == (await ask(app, "GET", "/model")).json() | {
+            name: facts[name] for name in ("sha256s",)
+        }
+        for path, status in (("/models/sof", 404), ("/models/soft/versions/2", 404)):
+            missing = await ask(app, "GET", path)
+            assert (missing.status_code, missing.json()["error"]) == (status, "unknown_model")
+        metrics = (await ask(app, "GET", "/metrics")).text
+        for line in (
+            'path="/models/{name}/predict",status="200",version="onnx-fp32"} 1.0',
+            'pocketnets_queue_depth{model="soft",version="onnx-fp32"} 0.0',
+            'pocketnets_model_memory_bytes{model="sharp",version="2"}',
+        ):
+            assert line in metrics
+
+    asyncio.run(run())
+
+
+def test_models_come_and_go_by_an_administrator(
+    models: Models, repository: Path, encoded: Encoded, save_artifact: Save
+) -> None:
+    app = create_app(models)
+    red = encoded("red")
+
+    async def change(path: str, **body: Any) -> httpx.Response:
+        return await ask(app, "POST", path, json=body)
+
+    async def run() -> None:
+        async def names() -> list[str]:
+            listed = (await ask(app, "GET", "/models")).json()["models"]
+            return [f"{model['name']}:{model['version']}" for model in listed]
+
+        assert await names() == ["sharp:2", "soft:onnx-fp32"]
+        assert (await change("/models/sharp/load", version="1")).status_code == 200
+        assert await names() == ["sharp:2", "soft:onnx-fp32", "sharp:1"]
+        before = score(await ask(app, "POST", "/predict", content=red))
+        older = score(await ask(app, "POST", "/models/sharp/versions/1/predict", content=red))
+        assert older < before
+        promoted = await change("/models/sharp/promote", version="1")
+        assert promoted.json()["models"][2] | {"bytes": 0} == {
+            **{"name": "sharp", "version": "1", "current": True, "default": True},
+            **{"model": "channels", "data": "colours", "precision": "fp32", "format": "onnx"},
+            **{"runtime": "ort-cpu", "labels": 3, "bytes": 0},
+        }
+        assert score(await ask(app, "POST", "/predict", content=red)) == older
+        refused = await change("/models/sharp/unload")
+        assert (refused.status_code, refused.json()["error"]) == (409, "not_possible")
+        assert (await change("/models/sharp/unload", version="2")).status_code == 200
+        assert await names() == ["soft:onnx-fp32", "sharp:1"]
+        # The same version, as it lies there now.
+        save_artifact(repository / "soft" / "onnx-fp32", scale=0.02)
+        assert (await change("/models/soft/load")).status_code == 200
+        assert score(await ask(app, "POST", "/models/soft/predict", content=red)) > 0.9
+        # What is broken does not come, and what was to be replaced stays.
+        save_artifact(repository / "soft" / "onnx-fp32", logits=models_logits())
+        failed = await change("/models/soft/load")
+        assert (failed.status_code, failed.json()["error"]) == (409, "not_loaded")
+        assert score(await ask(app, "POST", "/models/soft/predict", content=red)) > 0.9
+        save_artifact(repository / "late" / "onnx-fp32", scale=0.03)
+        assert (await change("/models/late/load")).status_code == 200
+        assert (await change("/models/promote/promote")).status_code == 404
+        for path in ("none", "..", ".hidden", "empty"):
+            response = await change(f"/models/{path}/load")
+            assert response.status_code in (404, 409), path
+        await models.left()
+
+    asyncio.run(run())
+
+
+def models_logits() -> Any:
+    import numpy as np
+
+    return np.zeros((3, 3), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        (b"{", "EOF"),
+        (b"[]", "an object"),
+        (b'{"version": 1}', "version"),
+        (b'{"artifact": "/etc"}', "artifact"),
+    ],
+)
+def test_a_change_that_is_not_understood(models: Models, body: bytes, detail: str) -> None:
+    response = asyncio.run(ask(create_app(models), "POST", "/models/soft/load", content=body))
+    assert (response.status_code, response.json()["error"]) == (400, "bad_json")
+    assert detail in response.json()["detail"]
+
+
+def test_without_a_token_nobody_changes_models(repository: Path) -> None:
+    settings = settings_of(repository, token=None)
+    with Models(settings, first_listing(settings)) as models:
+        app = create_app(models)
+        for verb in ("load", "unload", "promote"):
+            response = asyncio.run(ask(app, "POST", f"/models/soft/{verb}"))
+            assert (response.status_code, response.json()["error"]) == (403, "no_token")
+
+
+def test_the_memory_of_all_has_a_limit(repository: Path, save_artifact: Save) -> None:
+    settings = settings_of(repository, model_memory_mb=256)
+    with Models(settings, first_listing(settings)) as models:
+        models.default.bytes = 300 << 20
+
+        async def run() -> httpx.Response:
+            response = await ask(
+                create_app(models), "POST", "/models/sharp/load", json={"version": "1"}
+            )
+            await models.left()
+            return response
+
+        response = asyncio.run(run())
+        assert (response.status_code, response.json()["error"]) == (409, "not_loaded")
+        assert "MODEL_MEMORY_MB" in response.json()["detail"]
+    with pytest.raises(UserError, match="MAX_MODELS"):
+        first_listing(settings_of(repository, max_models=1))
+
+
+def test_a_request_ends_with_the_model_that_it_began_with(models: Models, encoded: Encoded) -> None:
+    app = create_app(models)
+    red = encoded("red")
+
+    async def run() -> None:
+        sent, go = asyncio.Event(), asyncio.Event()
+
+        async def slowly() -> Any:
+            yield red[:20]
+            sent.set()
+            await go.wait()
+            yield red[20:]
+
+        gone = models.find("soft").predictor
+        asked = asyncio.create_task(ask(app, "POST", "/models/soft/predict", content=slowly()))
+        await sent.wait()
+        assert (await ask(app, "POST", "/models/soft/unload")).status_code == 200
+        assert (await ask(app, "POST", "/models/soft/predict", content=red)).status_code == 404
+        assert gone.ready
+        go.set()
+        assert score(await asked) < 0.5
+        await models.left()
+        assert not gone.ready
+
+    asyncio.run(run())
