@@ -21,6 +21,7 @@ from serving.answering import answer_image, answer_images
 from serving.answers import (
     Facts,
 )
+from serving.inference_protocol import protocol_routes
 from serving.listing import Listing
 from serving.metrics import exposition
 from serving.model_routes import model_routes
@@ -106,6 +107,7 @@ def create_app(
         return [
             *predict_routes(predictor, predict, predict_batch, len(predictor.artifact.labels)),
             *model_routes(models, administration),
+            *protocol_routes(models),
             *others,
         ]
 

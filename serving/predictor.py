@@ -18,6 +18,7 @@ from artifact.opening import open_runtime
 from artifact.records import Logits
 from artifact.runtimes.base import Runtime, runs_on_gpu
 from artifact.runtimes.batch_size import MOST_ON_CPU, MOST_ON_GPU, best_batch_size
+from artifact.scores import Scores
 from core.image_types import decode_image
 from core.preprocess import (
     ImageError,
@@ -39,16 +40,21 @@ from serving.uploads import check_size
 _STAGES = ("decode", "resize", "queue", "inference")
 
 
+Result = Found | Logits
+
+
 @dataclass(frozen=True, slots=True)
 class Upload:
     """One image with its ``top_k`` and the time when it was queued.
 
     Attributes:
-        data: content of the file, as bytes or base64 text.
+        data: content of the file, as bytes or base64 text; or pixels, uint8 (H, W, channels), as
+            the network takes them.
+        top_k: how many labels are answered; None for the logits instead.
     """
 
-    data: bytes | str
-    top_k: int
+    data: bytes | str | Pixels
+    top_k: int | None
     queued: float = field(default_factory=perf_counter)
 
 
@@ -84,7 +90,7 @@ class Predictor:
         self.ready = False
         self.batch_size = 1
         self._runtime: Runtime | None = None
-        self._batcher: Batcher[Upload, Found] | None = None
+        self._batcher: Batcher[Upload, Result] | None = None
         self._threads: Threads | None = None
         self._stages = {stage: STAGES.labels(stage, *key) for stage in _STAGES}
         self._batches, self._depth = BATCHES.labels(*key), DEPTH.labels(*key)
@@ -171,6 +177,10 @@ class Predictor:
         self._depth.set(self._batcher.depth)
         return futures
 
+    def scores(self, logits: Logits) -> Scores:
+        """Returns the scores of ``logits`` (N, C), as answers have them."""
+        return np.stack([self._answering.answer(row, 1)[0] for row in logits])
+
     def _batch_size(self, runtime: Runtime, pixels: Pixels) -> int:
         most = self.artifact.batch_range[1]
         if self.settings.batch_size:
@@ -181,7 +191,7 @@ class Predictor:
         usual = MOST_ON_GPU if runs_on_gpu(runtime.name) else MOST_ON_CPU
         return best_batch_size(runtime, pixels, min(usual, most))
 
-    def _work(self, uploads: Sequence[Upload]) -> list[Found | Exception]:
+    def _work(self, uploads: Sequence[Upload]) -> list[Result | Exception]:
         """Returns a result or a refusal for each; errors of one image do not affect the others."""
         assert self._runtime is not None
         if self._batcher is not None:
@@ -201,7 +211,7 @@ class Predictor:
             self._batches.observe(len(good))
         return [image.refusal or self._answer(image, next(logits), inference) for image in images]
 
-    def _answer(self, image: Decoded, logits: Logits, inference: float) -> Found | Exception:
+    def _answer(self, image: Decoded, logits: Logits, inference: float) -> Result | Exception:
         if not np.isfinite(logits).all():
             return ValueError(f"{self.artifact.path} answers logits that are not finite")
         stages = {"decode": image.decode, "resize": image.resize}
@@ -210,6 +220,8 @@ class Predictor:
         stages |= {"queue": total - sum(stages.values()) - inference, "inference": inference}
         for name, seconds in stages.items():
             self._stages[name].observe(seconds)
+        if image.upload.top_k is None:
+            return logits
         timings = {name: round(seconds * 1e3, 3) for name, seconds in stages.items()}
         return {
             **self._predictions(logits, image.upload.top_k),
@@ -236,6 +248,9 @@ class Predictor:
 def decode_upload(upload: Upload, settings: Settings, preprocess: Preprocess) -> Decoded:
     """Decodes ``upload`` into an image or a refusal; never raises for invalid client input."""
     image = Decoded(upload)
+    if isinstance(upload.data, np.ndarray):
+        image.pixels = upload.data
+        return image
     started = perf_counter()
     try:
         data = _image_bytes(upload.data, settings.max_bytes)
@@ -269,7 +284,7 @@ def _image_bytes(data: bytes | str, max_bytes: int) -> bytes:
     return file
 
 
-def unwrap(found: Sequence[Any]) -> list[Found | Refusal]:
+def unwrap(found: Sequence[Any]) -> list[Any]:
     """Returns ``found``, results and refusals; raises any other exception: a server error."""
     for each in found:
         if isinstance(each, BaseException) and not isinstance(each, Refusal):
