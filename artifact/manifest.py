@@ -21,6 +21,7 @@ from artifact.records import (
     Parity,
     Positive,
     Precision,
+    Profile,
     Quantization,
     Rewrite,
     Source,
@@ -65,6 +66,8 @@ class Manifest:
             float16 where the format computes in that.
         quantization: how the int8 graph was made; None for other precisions.
         rewrites: how many nodes of the graph each rewrite replaced, to compute them in less time.
+        profile: distributions of answers and images over the held-out images; None without
+            labelled ones.
         fingerprint: what an engine is tied to; None for a graph.
         versions: versions of the packages that made it, by name.
         sha256s: digests of the other files, by name.
@@ -94,6 +97,7 @@ class Manifest:
     fp32_layers: tuple[str, ...] = ()
     quantization: Quantization | None = None
     rewrites: dict[Rewrite, Positive] = field(default_factory=dict)
+    profile: Profile | None = None
     fingerprint: Fingerprint | None = None
     versions: dict[str, str]
     sha256s: dict[str, Digest]

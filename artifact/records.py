@@ -25,6 +25,9 @@ Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Label = Annotated[str, Field(max_length=1024)]
 Labels = Annotated[tuple[Label, ...], Field(min_length=1, max_length=1_000_000)]
 
+QUANTILES = 100  # of a feature in a profile: 0.005, 0.015, ..., 0.995
+_Quantiles = Annotated[tuple[float, ...], Field(min_length=QUANTILES, max_length=QUANTILES)]
+
 _STRICT = with_config(ConfigDict(extra="forbid", allow_inf_nan=False))
 
 
@@ -222,3 +225,20 @@ class Fingerprint:
     driver: str | None
     onnx_sha256: Digest
     profiles: tuple[tuple[Positive, Positive, Positive], ...]
+
+
+@_STRICT
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Profile:
+    """Distributions over images (:mod:`artifact.profile`).
+
+    Attributes:
+        images: number of images.
+        quantiles: by feature (the score, and :data:`core.image_statistics.STATISTICS`), a
+            hundred quantiles over the images, rising: 0.005, 0.015 and so on.
+        classes: how many images got each label, in the order of the logits.
+    """
+
+    images: Positive
+    quantiles: dict[str, _Quantiles]
+    classes: tuple[Count, ...]

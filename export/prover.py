@@ -9,8 +9,10 @@ from functools import cached_property
 
 import torch
 
+from artifact.answering import answering_of
 from artifact.artifact import Artifact
 from artifact.parity import measure_parity
+from artifact.profile import Profiler
 from artifact.records import Logits, Metrics
 from artifact.runtimes.base import load_runtime
 from core import cli
@@ -61,8 +63,11 @@ class Prover:
                 reference=self._network.reference,
                 golden=golden,
             )
-            metrics = self._metrics(runtime.name, runtime) if self._network.labelled else None
-        return replace(draft, parity=parity, metrics=metrics), golden[1]
+            profiler = Profiler(answering_of(draft))
+            labelled = self._network.labelled
+            metrics = self._metrics(runtime.name, runtime, profiler) if labelled else None
+            profile = profiler.profile() if labelled else None
+        return replace(draft, parity=parity, metrics=metrics, profile=profile), golden[1]
 
     @property
     def golden_pixels(self) -> Pixels:
@@ -99,15 +104,17 @@ class Prover:
                 markup=False,
             )
 
-    def _metrics(self, name: str, runtime: Callable[[Pixels], Logits]) -> Metrics:
+    def _metrics(
+        self, name: str, runtime: Callable[[Pixels], Logits], profiler: Profiler
+    ) -> Metrics:
         return Metrics(
-            top1=self._top1(runtime),
+            top1=self._top1(runtime, profiler),
             torch_top1=self._torch_top1,
             images=len(self._network.held_out),
             runtime=name,
         )
 
-    def _top1(self, run: Callable[[Pixels], Logits]) -> float:
+    def _top1(self, run: Callable[[Pixels], Logits], profiler: Profiler | None = None) -> float:
         network = self._network
         batches = pixel_batches(
             network.held_out,
@@ -115,7 +122,12 @@ class Prover:
             size=self._max_batch,
             truncated=network.truncated,
         )
-        right = sum(int((run(pixels).argmax(axis=1) == labels).sum()) for pixels, labels in batches)
+        right = 0
+        for pixels, labels in batches:
+            logits = run(pixels)
+            right += int((logits.argmax(axis=1) == labels).sum())
+            if profiler:
+                profiler.add(pixels, logits)
         return right / len(network.held_out)
 
     @torch.inference_mode()

@@ -101,6 +101,11 @@ COMMANDS = {
         Command(
             "serve", "Serve artifacts over HTTP", "serving.command:Serve", "serving.command:main"
         ),
+        Command(
+            "drift",
+            "Compare the prediction log of a service with what its artifact was made with",
+            "predict.drift_command:DriftCommand",
+        ),
         Command("load", "Measure a running server on this machine", "bench.load.command:Load"),
         Command(
             "bento",

@@ -127,10 +127,8 @@ class Accepted(TypedDict):
     suffixes: list[str]
 
 
-PRIVATE = (
-    "path",
-    "source",
-)  # they contain paths of this or the exporting machine
+# Not told to clients: paths of this or the exporting machine, and what the images were like.
+PRIVATE = ("path", "source", "profile")
 _stated = get_type_hints(Manifest, include_extras=True)
 _facts: dict[str, Any] = {
     **{name: (hint, ...) for name, hint in _stated.items() if name not in PRIVATE},

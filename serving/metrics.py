@@ -46,6 +46,15 @@ DEPTH = Gauge(QUEUE_DEPTH, "Images that wait", _MODEL, multiprocess_mode="livesu
 MODEL_BYTES = Gauge(
     "pocketnets_model_memory_bytes", "Memory of a model", _MODEL, multiprocess_mode="livesum"
 )
+LOGGED = Counter(
+    "pocketnets_prediction_log_rows", "Rows of the prediction log: written, or lost", ["outcome"]
+)
+DRIFT = Gauge(
+    "pocketnets_drift_psi",
+    "Population stability index of the last 1,000 logged answers of a process; the largest",
+    [*_MODEL, "feature"],
+    multiprocess_mode="livemax",
+)
 
 
 _NONE = ("", "")

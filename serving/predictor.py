@@ -34,6 +34,7 @@ from serving.batcher import Batcher, Threads
 from serving.bodies import decode_base64
 from serving.errors import Refusal
 from serving.metrics import BATCHES, DEPTH, STAGES
+from serving.prediction_log import PredictionLog
 from serving.settings import Settings
 from serving.uploads import check_size
 
@@ -86,6 +87,7 @@ class Predictor:
     ) -> None:
         self.settings = settings
         self.artifact = artifact
+        self._key = key
         self._answering = answering_of(artifact, abstain=settings.abstain)
         self.ready = False
         self.batch_size = 1
@@ -95,6 +97,7 @@ class Predictor:
         self._stages = {stage: STAGES.labels(stage, *key) for stage in _STAGES}
         self._batches, self._depth = BATCHES.labels(*key), DEPTH.labels(*key)
         self._turn: AbstractContextManager[Any] = nullcontext()
+        self._log: PredictionLog | None = None
 
     def load(self) -> None:
         """Loads the artifact and checks it against its golden batch.
@@ -123,6 +126,8 @@ class Predictor:
         pixels, _ = self.artifact.golden()
         self._work([Upload(encode_png(image_of(pixels[0])), 1)])
         self.batch_size = self._batch_size(runtime, pixels)
+        if settings.log_predictions is not None:
+            self._log = PredictionLog(settings, self.artifact, self._key)
         if threads is None:
             threads = self._threads = Threads(settings.threads)
         self._batcher = Batcher(
@@ -144,7 +149,9 @@ class Predictor:
             self._threads.close()
             self._threads = None
         self._runtime.close()
-        self._batcher = self._runtime = None
+        if self._log is not None:
+            self._log.close()
+        self._batcher = self._runtime = self._log = None
 
     def __enter__(self) -> Predictor:
         """Returns itself, open."""
@@ -223,10 +230,13 @@ class Predictor:
         if image.upload.top_k is None:
             return logits
         timings = {name: round(seconds * 1e3, 3) for name, seconds in stages.items()}
-        return {
+        found: Found = {
             **self._predictions(logits, image.upload.top_k),
             "timings_ms": cast(Timings, timings),
         }
+        if self._log is not None and image.pixels is not None:
+            self._log.offer(image.upload.data, image.pixels, found)
+        return found
 
     def _predictions(self, logits: Logits, top_k: int) -> Predictions:
         labels, thresholds = self.artifact.labels, self._answering.thresholds

@@ -137,6 +137,20 @@ class Settings:
         (),
     )
     access_log: bool = _setting("1 logs a line for each request", False)
+    log_predictions: Path | None = _setting(  # noqa: RUF009 - a field
+        "folder of the prediction log: a row for each answer, never the image; off if unset", None
+    )
+    log_every: int = _setting(
+        "logs one of so many answers, drawn by chance", 1, range=(1, 1_000_000)
+    )
+    log_file_mb: int = _setting("size in MB at which a new file begins", 64, range=(1, 10_000))
+    log_files: int = _setting(
+        "files of the log that are kept; the oldest are deleted", 16, range=(1, 100_000)
+    )
+    log_images: bool = _setting(
+        "1 keeps the image files of logged answers, in images/ of the log; nothing deletes them",
+        False,
+    )
     allow_unverified: bool = _setting(
         "1 serves an artifact that was never run where it was made", False
     )

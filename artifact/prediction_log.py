@@ -1,0 +1,85 @@
+"""The prediction log of a service: JSON Lines files in a folder, a row for each logged answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from artifact.artifact import Artifact
+from artifact.records import Count, Fraction, NonNegative
+from core.errors import UserError
+from core.record_file import read_rows
+
+PATTERN = "predictions-*.jsonl"
+_REMEDY = "delete the line, or the file"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoggedLabel:
+    """A label of an answer, its index among the labels, and its score."""
+
+    label: str
+    index: Count
+    score: Fraction
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoggedAnswer:
+    """An answer of the service.
+
+    Attributes:
+        time: UTC date and time of the answer, ISO 8601.
+        artifact: beginning of the SHA-256 of the artifact's model file.
+        model: name of the network.
+        precision: precision of the artifact.
+        runtime: name of the runtime.
+        predictions: the predictions of the answer, the likeliest label first.
+        labels: those that the image has by the answer, where it can have several, or none.
+        timings_ms: milliseconds of each stage.
+        bytes: size of the image file.
+        statistics: those of the pixels that the network got (:mod:`core.image_statistics`).
+        image: name of the image in the folder ``images`` of the log; None if it is not kept.
+    """
+
+    time: str
+    artifact: str
+    model: str
+    precision: str
+    runtime: str
+    predictions: tuple[LoggedLabel, ...]
+    timings_ms: dict[str, float]
+    bytes: Count
+    statistics: dict[str, NonNegative]
+    labels: tuple[str, ...] | None = None
+    image: str | None = None
+
+
+def artifact_key(artifact: Artifact) -> str:
+    """Returns the beginning of the digest of the model file, by which rows name their artifact."""
+    return artifact.sha256s[artifact.spec.model_file][:12]
+
+
+def log_files(log: Path) -> list[Path]:
+    """Returns the files of a log, the oldest first; of a single file, that one.
+
+    Raises:
+        UserError: there is neither such a file nor a folder with such files.
+    """
+    files = [log] if log.is_file() else sorted(log.glob(PATTERN))
+    if not files:
+        raise UserError(
+            f"{log}: no prediction log; it is a folder with {PATTERN}, which a service writes "
+            "with POCKETNETS_LOG_PREDICTIONS"
+        )
+    return files
+
+
+def read_log(log: Path) -> Iterator[LoggedAnswer]:
+    """Yields the rows of a log (:func:`log_files`); a last line that is not complete is left out.
+
+    Raises:
+        UserError: no such log, or a line that is no row.
+    """
+    for file in log_files(log):
+        yield from read_rows(file, LoggedAnswer, remedy=_REMEDY)

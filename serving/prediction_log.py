@@ -1,0 +1,205 @@
+"""Writes the prediction log, and keeps the gauges of drift; neither ever delays an answer."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import random
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import BinaryIO, cast
+
+import numpy as np
+
+from artifact.artifact import Artifact
+from artifact.drift import CLASSES, class_psi, feature_psi
+from artifact.prediction_log import PATTERN, LoggedAnswer, LoggedLabel, artifact_key
+from artifact.profile import SCORE
+from artifact.records import Profile
+from core.errors import UserError
+from core.files import write_whole
+from core.image_statistics import STATISTICS, image_statistics
+from core.preprocess import Pixels, encode_png, image_of
+from core.record_file import dump
+from serving.answers import Found
+from serving.bodies import decode_base64
+from serving.metrics import DRIFT, LOGGED
+from serving.settings import Settings
+
+QUEUED = 256  # answers that wait to be written; of more the row is lost, and counted
+WINDOW, LEAST, EVERY = 1000, 300, 50  # answers in the gauges; from how many on; how often
+MEGABYTE = 1_000_000
+_SILENCE = 60.0  # seconds between two warnings
+
+_log = logging.getLogger("pocketnets.log")
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    when: float
+    data: bytes | str | Pixels
+    pixels: Pixels
+    found: Found
+
+
+class PredictionLog:
+    """Writes a share of the answers of an artifact to files, in a thread of its own.
+
+    Answers are handed over by a bounded queue. If it is full, or the disk is, rows are lost: they
+    are counted in ``/metrics``, and a warning says so once a minute. The service goes on.
+
+    Args:
+        settings: folder, share, size of a file and number of files.
+        artifact: what answers.
+        key: its name and version in the metrics.
+    """
+
+    def __init__(self, settings: Settings, artifact: Artifact, key: tuple[str, str]) -> None:
+        assert settings.log_predictions is not None
+        self._settings, self._artifact = settings, artifact
+        self._folder = settings.log_predictions
+        self._key = artifact_key(artifact)
+        self._share = 1 / settings.log_every
+        self._queue: queue.Queue[_Waiting | None] = queue.Queue(QUEUED)
+        self._file: BinaryIO | None = None
+        self._gauges = _Gauges(key, artifact.profile) if artifact.profile else None
+        self._warned = -_SILENCE
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._next_file()
+        except OSError as error:
+            raise UserError(
+                f"{self._folder}: cannot be written ({error.strerror}); "
+                "set POCKETNETS_LOG_PREDICTIONS to a folder of this service"
+            ) from None
+        self._thread = threading.Thread(target=self._run, name="prediction-log")
+        self._thread.start()
+
+    def offer(self, data: bytes | str | Pixels, pixels: Pixels, found: Found) -> None:
+        """Logs an answer, or not, by chance; returns at once.
+
+        Args:
+            data: the image file, its base64, or pixels that came as such: kept as PNG.
+            pixels: uint8 (height, width, channels), what the network got.
+            found: the answer.
+        """
+        if self._share < 1 and random.random() >= self._share:
+            return
+        try:
+            self._queue.put_nowait(_Waiting(time.time(), data, pixels, found))
+        except queue.Full:
+            LOGGED.labels("lost").inc()
+
+    def close(self) -> None:
+        """Writes all that waits, and closes the file."""
+        self._queue.put(None)
+        self._thread.join()
+        if self._file is not None:
+            self._file.close()
+
+    def _run(self) -> None:
+        while (waiting := self._queue.get()) is not None:
+            try:
+                self._write(waiting)
+            except Exception:  # a full disk, mostly; the service goes on
+                LOGGED.labels("lost").inc()
+                self._warn()
+            else:
+                LOGGED.labels("written").inc()
+
+    def _write(self, waiting: _Waiting) -> None:
+        statistics = {
+            name: round(float(values[0]), 5)
+            for name, values in image_statistics(waiting.pixels[None]).items()
+        }
+        data = waiting.data
+        if isinstance(data, str):
+            data = decode_base64(data, self._settings.max_bytes)
+        elif not isinstance(data, bytes):
+            data = encode_png(image_of(data))
+        row = LoggedAnswer(
+            time=datetime.fromtimestamp(waiting.when, UTC).isoformat(timespec="milliseconds"),
+            artifact=self._key,
+            model=self._artifact.model,
+            precision=self._artifact.precision,
+            runtime=self._settings.runtime,
+            predictions=tuple(
+                LoggedLabel(label=each["label"], index=each["index"], score=each["score"])
+                for each in waiting.found["predictions"]
+            ),
+            labels=_chosen(waiting.found),
+            timings_ms=cast(dict[str, float], waiting.found["timings_ms"]),
+            bytes=len(data),
+            statistics=statistics,
+            image=self._keep(data) if self._settings.log_images else None,
+        )
+        if self._file is None or self._file.tell() > self._settings.log_file_mb * MEGABYTE:
+            self._next_file()
+        assert self._file is not None
+        self._file.write(dump(row) + b"\n")  # unbuffered: a killed process loses no whole row
+        if self._gauges:
+            self._gauges.add(row)
+
+    def _keep(self, data: bytes) -> str:
+        """Writes an image file, once, under the beginning of its digest; returns its name."""
+        name = sha256(data).hexdigest()[:32]
+        path = self._folder / "images" / name
+        if not path.exists():
+            path.parent.mkdir(exist_ok=True)
+            write_whole(path, data)
+        return name
+
+    def _next_file(self) -> None:
+        """Begins a file, and deletes the oldest ones of the log, of all processes."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+        path = self._folder / PATTERN.replace("*", f"{now}-{os.getpid()}-{self._key}")
+        self._file = path.open("ab", buffering=0)
+        for old in sorted(self._folder.glob(PATTERN))[: -self._settings.log_files]:
+            with suppress(FileNotFoundError):  # another process was faster
+                old.unlink()
+
+    def _warn(self) -> None:
+        if time.monotonic() - self._warned >= _SILENCE:
+            self._warned = time.monotonic()
+            _log.exception("%s: rows of the prediction log are lost", self._folder)
+
+
+def _chosen(found: Found) -> tuple[str, ...] | None:
+    """Returns the labels of an answer; None if it is always the likeliest one."""
+    if "labels" in found:
+        return tuple(found["labels"])
+    if "label" in found:
+        return () if found["label"] is None else (found["label"],)
+    return None
+
+
+class _Gauges:
+    """The population stability index of the last answers against the artifact's profile."""
+
+    def __init__(self, key: tuple[str, str], profile: Profile) -> None:
+        self._key, self._profile = key, profile
+        self._rows: deque[LoggedAnswer] = deque(maxlen=WINDOW)
+        self._count = 0
+
+    def add(self, row: LoggedAnswer) -> None:
+        self._rows.append(row)
+        self._count += 1
+        if len(self._rows) < LEAST or self._count % EVERY:
+            return
+        best = [row.predictions[0] for row in self._rows]
+        columns = {SCORE: [each.score for each in best]}
+        columns |= {name: [row.statistics[name] for row in self._rows] for name in STATISTICS}
+        for feature, values in columns.items():
+            index = feature_psi(self._profile, feature, np.array(values))
+            DRIFT.labels(*self._key, feature).set(index)
+        classes = np.array([each.index for each in best])
+        DRIFT.labels(*self._key, CLASSES).set(class_psi(self._profile, classes))

@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import asyncio
+import base64
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from prometheus_client import REGISTRY
+
+from artifact.answering import Answering
+from artifact.artifact import Artifact
+from artifact.prediction_log import LoggedAnswer, artifact_key, log_files, read_log
+from artifact.profile import Profiler
+from core.errors import UserError
+from core.image_statistics import image_statistics
+from serving import prediction_log
+from serving.predictor import Predictor, Upload
+from serving.settings import Settings
+
+Encoded = Callable[..., bytes]
+
+
+@contextmanager
+def serving(path: Path, log: Path, **changes: Any) -> Iterator[Predictor]:
+    settings = Settings(artifact=path, threads=1, log_predictions=log, **changes)
+    with Predictor(settings, Artifact.load(path)) as predictor:
+        yield predictor
+
+
+def ask(predictor: Predictor, *images: bytes | str, top_k: int = 1) -> list[Any]:
+    async def answers() -> list[Any]:
+        futures = predictor.predict([Upload(image, top_k) for image in images])
+        return list(await asyncio.gather(*futures, return_exceptions=True))
+
+    return asyncio.run(answers())
+
+
+def lost() -> float:
+    return (
+        REGISTRY.get_sample_value("pocketnets_prediction_log_rows_total", {"outcome": "lost"}) or 0
+    )
+
+
+def test_a_row_is_the_answer_with_what_the_image_was_like(
+    artifact_path: Path, tmp_path: Path, encoded: Encoded
+) -> None:
+    log, image = tmp_path / "log", encoded("red")
+    with serving(artifact_path, log) as predictor:
+        found = ask(predictor, image, base64.b64encode(image).decode(), b"no image", top_k=2)
+        artifact = predictor.artifact
+    rows = list(read_log(log))
+    assert len(rows) == 2  # the refusal is none
+    for row, answer in zip(rows, found[:2], strict=True):
+        assert [(p.label, p.index, p.score) for p in row.predictions] == [
+            (p["label"], p["index"], p["score"]) for p in answer["predictions"]
+        ]
+        assert row.timings_ms == answer["timings_ms"]
+        assert (row.artifact, row.model) == (artifact_key(artifact), artifact.model)
+        assert (row.bytes, row.image, row.labels) == (len(image), None, None)
+    red = np.full((1, 8, 8, 3), (255, 0, 0), np.uint8)
+    expected = {name: float(each[0]) for name, each in image_statistics(red).items()}
+    assert rows[0].statistics == pytest.approx(expected, abs=1e-4)
+    assert list(log.iterdir()) == log_files(log)  # no image
+
+
+def test_nothing_is_written_unless_asked(artifact_path: Path, here: Path, encoded: Encoded) -> None:
+    with Predictor(Settings(artifact=artifact_path), Artifact.load(artifact_path)) as predictor:
+        ask(predictor, encoded())
+    assert list(here.iterdir()) == []
+
+
+def test_images_are_kept_once_if_asked(
+    artifact_path: Path, tmp_path: Path, encoded: Encoded
+) -> None:
+    images = [encoded("red"), encoded("blue"), encoded("red")]
+    with serving(artifact_path, tmp_path, log_images=True) as predictor:
+        ask(predictor, *images)
+    names = [row.image for row in read_log(tmp_path)]
+    assert names[0] == names[2] != names[1]
+    kept = {file.name: file.read_bytes() for file in (tmp_path / "images").iterdir()}
+    assert kept == {str(names[0]): images[0], str(names[1]): images[1]}
+
+
+def test_about_one_answer_of_so_many_is_logged(
+    artifact_path: Path, tmp_path: Path, encoded: Encoded
+) -> None:
+    image = encoded()
+    with serving(artifact_path, tmp_path, log_every=4, queue_size=400) as predictor:
+        ask(predictor, *[image] * 400)
+    assert 50 < len(list(read_log(tmp_path))) < 160  # 100 expected, 11 standard deviations
+
+
+def test_files_rotate_and_the_oldest_go(
+    artifact_path: Path, tmp_path: Path, encoded: Encoded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = encoded()
+    with serving(artifact_path, tmp_path, log_files=3) as predictor:
+        ask(predictor, image, image)
+    (first,) = log_files(tmp_path)
+    monkeypatch.setattr(prediction_log, "MEGABYTE", 0)  # each row begins a file
+    with serving(artifact_path, tmp_path, log_files=3) as predictor:
+        ask(predictor, *[image] * 5)
+    assert len(log_files(tmp_path)) == 3
+    assert first not in log_files(tmp_path)
+    assert len(list(read_log(tmp_path))) == 3
+
+
+def test_a_full_queue_loses_rows_and_no_answer(
+    artifact_path: Path, tmp_path: Path, encoded: Encoded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = threading.Event()
+    write = prediction_log.PredictionLog._write
+
+    def slow(log: prediction_log.PredictionLog, waiting: Any) -> None:
+        gate.wait()
+        write(log, waiting)
+
+    monkeypatch.setattr(prediction_log, "QUEUED", 2)
+    monkeypatch.setattr(prediction_log.PredictionLog, "_write", slow)
+    before = lost()
+    with serving(artifact_path, tmp_path) as predictor:
+        found = ask(predictor, *[encoded()] * 10)
+        gate.set()
+    assert all("predictions" in each for each in found)
+    written = len(list(read_log(tmp_path)))
+    assert 2 <= written <= 3  # one may have been on its way
+    assert lost() - before == 10 - written
+
+
+def test_a_full_disk_loses_rows_and_no_answer(
+    artifact_path: Path,
+    tmp_path: Path,
+    encoded: Encoded,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def full(_: object) -> bytes:
+        raise OSError(28, "No space left on device")
+
+    before = lost()
+    with serving(artifact_path, tmp_path) as predictor:
+        monkeypatch.setattr(prediction_log, "dump", full)
+        found = ask(predictor, encoded(), encoded())
+        while lost() - before < 2:  # until the writer is done
+            pass
+        monkeypatch.undo()
+        ask(predictor, encoded())
+    assert all("predictions" in each for each in found)
+    assert len(list(read_log(tmp_path))) == 1
+    assert [record.name for record in caplog.records] == ["pocketnets.log"]  # one of two
+
+
+def test_a_folder_that_cannot_be_written_stops_the_start(
+    artifact_path: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(UserError, match=r"cannot be written.*POCKETNETS_LOG_PREDICTIONS"),
+        serving(artifact_path, tmp_path / "file"),
+    ):
+        pass
+
+
+def test_gauges_tell_the_drift_of_the_last_answers(
+    make_artifact: Callable[..., Path],
+    tmp_path: Path,
+    encoded: Encoded,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(prediction_log, "LEAST", 20)
+    monkeypatch.setattr(prediction_log, "EVERY", 20)
+    profiler = Profiler(Answering())
+    random = np.random.default_rng(0)
+    for colour in random.integers(0, 255, (100, 3), np.uint8):
+        profiler.add(np.full((1, 8, 8, 3), colour, np.uint8), colour[None].astype(np.float32))
+    path = make_artifact(profile=profiler.profile())
+    settings = Settings(artifact=path, threads=1, log_predictions=tmp_path)
+    with Predictor(settings, Artifact.load(path), ("means", "1")) as predictor:
+        ask(predictor, *[encoded("black")] * 20)
+    for feature in ("brightness", "classes"):
+        labels = {"model": "means", "version": "1", "feature": feature}
+        assert (REGISTRY.get_sample_value("pocketnets_drift_psi", labels) or 0) > 0.25
+
+
+def test_a_line_cut_off_by_a_crash_is_left_out(
+    artifact_path: Path, tmp_path: Path, encoded: Encoded
+) -> None:
+    with serving(artifact_path, tmp_path) as predictor:
+        ask(predictor, encoded())
+    (file,) = log_files(tmp_path)
+    file.write_bytes(file.read_bytes() * 2 + b'{"time": "2026')
+    rows = list(read_log(tmp_path))
+    assert len(rows) == 2
+    assert isinstance(rows[0], LoggedAnswer)
