@@ -37,6 +37,9 @@ class Serve(Wanted):
     answers paths that name no model, unless --artifact or --model is given."""
     repository: Path | None = None
     """Folder of models, all of which are loaded. Default: POCKETNETS_REPOSITORY."""
+    watch: bool = False
+    """Follow what changes in the repository: models come, are replaced and go. Default:
+    POCKETNETS_WATCH."""
     default: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """Which model of the repository answers paths that name none. Default: the benchmark's choice,
     else the first by name."""
@@ -99,6 +102,8 @@ def settle(wanted: Serve) -> tuple[Settings, str]:
         os.environ[PREFIX + "PORT"] = str(wanted.port)
     if wanted.allow_unverified:
         os.environ[PREFIX + "ALLOW_UNVERIFIED"] = "1"
+    if wanted.watch:
+        os.environ[PREFIX + "WATCH"] = "1"
     if wanted.abstain:
         os.environ[PREFIX + "ABSTAIN"] = "1"
     wanted = _default_of_several(wanted)

@@ -59,6 +59,7 @@ class Settings:
     repository: Path | None = _setting(  # noqa: RUF009 - a field
         "folder of models, all of which are loaded", None
     )
+    watch: bool = _setting("1 follows what changes in the repository", False)
     max_models: int = _setting("models loaded at once", 16, range=(1, 1000))
     model_memory_mb: int = _setting(
         "memory of all models in a worker, in MiB", 4096, range=(1, 1_000_000)
@@ -162,6 +163,10 @@ class Settings:
                 value = getattr(self, each.name)
                 if not low <= value <= high:
                     raise _bad(each.name, value, _allowed(each))
+        if self.watch and self.repository is None:
+            raise UserError(
+                f"watch is on, and there is no repository to watch (set {PREFIX}REPOSITORY)"
+            )
         if self.root_path and not _ROOT_PATH.fullmatch(self.root_path):
             raise _bad(
                 "root_path", self.root_path, "a path like /classifier, without a / at its end"

@@ -28,6 +28,7 @@ from serving.protocol import connection_class
 from serving.routes import wrap
 from serving.settings import PREFIX, Settings
 from serving.state import State
+from serving.watching import Watch
 
 GRACE_S = 20  # for unfinished requests after SIGTERM
 _FILES = 200  # files that a worker opens besides its connections
@@ -60,6 +61,8 @@ def supervise(settings: Settings, listening: socket.socket, state: State) -> int
         timeout_worker_healthcheck=_START_S,
     )
     supervisor = _Supervisor(config, [listening], state)
+    if settings.watch:
+        supervisor.watch = Watch(settings, state)
     supervisor.run()
     return int(any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes))
 
@@ -145,14 +148,18 @@ class _Supervisor(Multiprocess):
     def __init__(self, config: uvicorn.Config, sockets: list[socket.socket], state: State) -> None:
         super().__init__(config, sockets)
         self._state = state
+        self.watch: Watch | None = None
 
     def keep_subprocess_alive(self) -> None:
+        """Replaces dead workers and looks at the repository; it is called twice a second."""
         log = logging.getLogger("uvicorn.error")
         log.setLevel(logging.CRITICAL)
         try:
             super().keep_subprocess_alive()
         finally:
             log.setLevel(logging.WARNING)
+        if self.watch is not None and not self.should_exit.is_set():
+            self.watch.look()
 
     def handle_hup(self) -> None:
         """Replaces the workers, unless an artifact is now invalid."""

@@ -1,0 +1,140 @@
+"""What changes in a repository changes in the service that watches it."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from crowd import crowd, wait_until
+
+from core.errors import UserError
+from serving.listing import first_listing
+from serving.settings import Settings
+from serving.state import State
+from serving.watching import Watch
+
+ROOT = Path(__file__).resolve().parents[2]
+Encoded = Callable[..., bytes]
+Save = Callable[..., Path]
+
+
+class Watched:
+    """A repository with the model ``a``, what a service of it lists, and its watch."""
+
+    def __init__(self, folder: Path, save: Save) -> None:
+        self.repository = folder / "repository"
+        self.artifact = save(self.repository / "a" / "1", scale=0.05)
+        self.settings = Settings(artifact=self.artifact, repository=self.repository, max_models=3)
+        self.state = State(folder / "state")
+        self.state.write(first_listing(self.settings))
+        self.watch = Watch(self.settings, self.state)
+
+    def look(self) -> list[str]:
+        """Returns the models that are listed once a change has settled."""
+        self.watch.look()
+        self.watch.look()
+        return [entry.reference for entry in self.state.read().entries]
+
+
+@pytest.fixture
+def watched(tmp_path: Path, save_artifact: Save) -> Watched:
+    return Watched(tmp_path, save_artifact)
+
+
+def test_models_come_change_and_go(watched: Watched, save_artifact: Save) -> None:
+    assert watched.look() == ["a:1"]
+    assert watched.state.read().revision == 0
+    b = save_artifact(watched.repository / "b" / "onnx-fp32", scale=0.01)
+    watched.watch.look()
+    assert watched.state.read().revision == 0  # it may still be copied
+    assert watched.look() == ["a:1", "b:onnx-fp32"]
+    digest = watched.state.read().entries[1].digest
+    save_artifact(b, scale=0.02)
+    assert watched.look() == ["a:1", "b:onnx-fp32"]
+    assert watched.state.read().entries[1].digest != digest
+    save_artifact(watched.repository / "a" / "10", scale=0.03)
+    assert watched.look() == ["b:onnx-fp32", "a:10"]
+    assert watched.state.read().current == {"a": "10", "b": "onnx-fp32"}
+    shutil.rmtree(watched.repository / "b")
+    assert watched.look() == ["a:10"]
+    assert watched.state.read().revision == 5
+
+
+def test_what_is_broken_is_not_taken(
+    watched: Watched, save_artifact: Save, capsys: pytest.CaptureFixture[str]
+) -> None:
+    b = watched.repository / "b" / "onnx-fp32"
+    save_artifact(b, logits=np.zeros((3, 3), np.float32))
+    assert watched.look() == ["a:1"]
+    assert "golden" in capsys.readouterr().err
+    assert watched.look() == ["a:1"]
+    assert capsys.readouterr().err == ""  # told once
+    (b / "manifest.json").write_text("{")
+    assert watched.look() == ["a:1"]
+    assert str(b) in capsys.readouterr().err
+    save_artifact(b)
+    assert watched.look() == ["a:1", "b:onnx-fp32"]
+
+
+def test_the_default_goes_on_without_its_folder(
+    watched: Watched, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(watched.repository / "a")
+    assert watched.look() == ["a:1"]
+    assert "is the default" in capsys.readouterr().err
+    shutil.rmtree(watched.repository)
+    watched.watch.look()
+    assert "cannot be watched" in capsys.readouterr().err
+
+
+def test_a_change_waits_for_another(watched: Watched, save_artifact: Save) -> None:
+    save_artifact(watched.repository / "b" / "onnx-fp32")
+    with watched.state.locked():
+        assert watched.look() == ["a:1"]
+    assert watched.look() == ["a:1", "b:onnx-fp32"]
+
+
+def test_watching_needs_a_repository(artifact_path: Path) -> None:
+    with pytest.raises(UserError, match="REPOSITORY"):
+        Settings(artifact=artifact_path, watch=True)
+
+
+def test_a_service_follows_its_folder(
+    tmp_path: Path,
+    save_artifact: Save,
+    encoded: Encoded,
+    serve: Callable[..., Any],
+    environment: dict[str, str],
+) -> None:
+    repository = tmp_path / "repository"
+    soft = save_artifact(repository / "soft" / "onnx-fp32", scale=0.001)
+    environment["POCKETNETS_WORKERS"] = "2"
+    arguments = ["-m", "serving", "--repository", str(repository), "--watch"]
+    with (
+        serve(*arguments, cwd=ROOT, environment=environment) as server,
+        httpx.Client(base_url=server.url, timeout=30) as client,
+    ):
+
+        def names() -> list[str]:
+            return [each["name"] for each in client.get("/models").json()["models"]]
+
+        assert names() == ["soft"]
+        with crowd(server.port, encoded("red"), 3) as clients:
+            clients.wait_for(10)
+            save_artifact(soft, scale=0.05)
+            save_artifact(repository / "more" / "onnx-fp32", scale=0.05)
+            # Both come in one change; either worker may answer.
+            wait_until(lambda: names() == names() == names() == ["soft", "more"], 0.1)
+            wait_until(lambda: clients.outcomes[-1][2]["predictions"][0]["score"] > 0.9)
+            clients.wait_for(10)
+        assert clients.counts.keys() == {200}
+        assert clients.outcomes[0][2]["predictions"][0]["score"] < 0.5
+        shutil.rmtree(repository / "more")
+        wait_until(lambda: names() == names() == names() == ["soft"], 0.1)
+        assert server.stop(signal.SIGTERM) == 0
