@@ -40,7 +40,7 @@ from core import cli
 from core.files import staged
 from core.preprocess import Pixels
 
-pytest_plugins = ("exported", "fake_gpu", "house")
+pytest_plugins = ("exported", "fake_gpu", "house", "several_labels")
 
 SIDE = 32
 SCALE = 0.05

@@ -132,7 +132,7 @@ def main() -> None:
     for line in (
         *data.scan.lines(),
         f"{canonical_name(args.model)} on {data.name}: {parts}, {tested}{len(data.labels)} "
-        f"classes, recipe {args.recipe_name}",
+        f"{'labels' if data.combinations else 'classes'}, recipe {args.recipe_name}",
     ):
         notes.print(line, soft_wrap=True, markup=False)  # [a] in a name is not markup
     command = f"{cli.program('training')} {shlex.join(_without_restarts(sys.argv[1:]))}"
@@ -173,19 +173,47 @@ def _print_result(path: Path, recipe: Recipe) -> None:
 
     checkpoint = load_checkpoint(path)
     metrics = checkpoint.metrics
+    chosen = recipe.for_task(checkpoint.task).chosen_by
+    kept = f", the best by {MONITORS[chosen].name}" if chosen else ""
+    several = checkpoint.task == "multi"
+    figures = _several_figures(metrics) if several else _figures(metrics)
+    print(
+        f"epoch {len(checkpoint.history)}/{recipe.epochs}{kept}: loss "
+        f"{metrics['loss']:.3f}, {figures}"
+    )
+    if abstention := checkpoint.abstention:
+        print(
+            f"answers with a score of {abstention.threshold:.3f} or more: "
+            f"{abstention.precision:.1%} are right, of {abstention.coverage:.1%} of the held-out "
+            "images"
+        )
+    elif recipe.answer_precision and not several:
+        print(f"no score below which to abstain was found: {path.parent / 'README.md'} says why")
+    print(path)
+
+
+def _figures(metrics: dict[str, float]) -> str:
+    """Returns a text: the figures of one class of an image."""
     test = ""
     if "test_top1" in metrics:
         test = f", test top-1 {metrics['test_top1']:.1%} on {metrics['test_images']:,}"
-    chosen = recipe.chosen_by
-    kept = f", the best by {MONITORS[chosen].name}" if chosen else ""
     top5 = f"top-5 {metrics['top5']:.1%}, " if "top5" in metrics else ""
-    print(
-        f"epoch {len(checkpoint.history)}/{recipe.epochs}{kept}: loss "
-        f"{metrics['loss']:.3f}, held-out top-1 {metrics['top1']:.1%} on "
-        f"{metrics['images']:,} images, {top5}macro-F1 {metrics['macro_f1']:.1%}, balanced "
-        f"accuracy {metrics['balanced_accuracy']:.1%}{test}"
+    return (
+        f"held-out top-1 {metrics['top1']:.1%} on {metrics['images']:,} images, {top5}macro-F1 "
+        f"{metrics['macro_f1']:.1%}, balanced accuracy {metrics['balanced_accuracy']:.1%}{test}"
     )
-    print(path)
+
+
+def _several_figures(metrics: dict[str, float]) -> str:
+    """Returns a text: the figures of several labels of an image."""
+    test = ""
+    if "test_map" in metrics:
+        test = f", test mAP {metrics['test_map']:.1%} on {metrics['test_images']:,}"
+    return (
+        f"held-out mAP {metrics['map']:.1%} on {metrics['images']:,} images, macro-F1 "
+        f"{metrics['macro_f1']:.1%}, micro-F1 {metrics['micro_f1']:.1%}, exact "
+        f"{metrics['top1']:.1%}{test}"
+    )
 
 
 if __name__ == "__main__":

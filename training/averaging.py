@@ -123,7 +123,7 @@ def held_out_top1(trainer: lightning.Trainer, module: ClassifierModule) -> float
     assert held_out is not None
     with trainer.precision_plugin.forward_context():
         for batch in _on_device(trainer, module, held_out):
-            right = module.network(batch.pixels).argmax(dim=1) == batch.labels
+            right = module.judge.right(module.network(batch.pixels), batch.labels)
             counts += torch.stack([right.sum(), torch.tensor(len(right), device=module.device)])
     right, images = trainer.strategy.reduce(counts, reduce_op="sum").tolist()
     return float(right / images)

@@ -14,12 +14,14 @@ import torch
 from core.errors import UserError, first_line
 from core.names import canonical_name
 from core.preprocess import Preprocess
+from core.task import Task
 from models.classifier import Classifier
 from models.registry import build_model
 from models.weight_places import probe
 from training.identity import DIGEST_BYTES
 from training.options import FolderOptions
 from training.records import Epoch
+from training.thresholds import Abstention
 
 KEY = "pocketnets"  # key of our data inside Lightning's checkpoint
 PREFIX = "network."  # prefix of the network's weights in the LightningModule
@@ -41,10 +43,15 @@ class Checkpoint:
             ``peak_bytes`` of memory in training.
         history: figures of each epoch.
         confusion: int64 (C, C) of held-out images: rows are true classes, columns predicted ones.
+            If an image may have several labels, int64 (C, 2, 2): of each label, rows are images
+            without and with it, columns those not given and given it.
         state_dict: weights of the Classifier, including normalisation.
         trained_on: digests of the images it was trained on; None if not recorded.
         options: how the folder of training images was read.
         temperature: what :meth:`network` divides the logits by, so that scores are calibrated.
+        task: whether an image has one class or any number of labels.
+        thresholds: scores above which an image has each label; empty for one class.
+        abstention: when the most likely class is no answer; None if it always is one.
     """
 
     model: str
@@ -59,6 +66,9 @@ class Checkpoint:
     trained_on: frozenset[bytes] | None = None
     options: FolderOptions = field(default_factory=FolderOptions)
     temperature: float = 1.0
+    task: Task = "single"
+    thresholds: tuple[float, ...] = ()
+    abstention: Abstention | None = None
 
     def network(self, *, calibrated: bool = True) -> Classifier:
         """Returns the trained network in evaluation mode: uint8 (N, H, W, 3) -> (N, C).
@@ -122,6 +132,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
             trained_on=_digests(block["trained_on"]) if "trained_on" in block else None,
             options=FolderOptions(**block.get("options", {})),
             temperature=block.get("temperature", 1.0),
+            task=block.get("task", "single"),
+            thresholds=tuple(block.get("thresholds", ())),
+            abstention=Abstention(**block["abstention"]) if block.get("abstention") else None,
         )
 
 

@@ -11,9 +11,12 @@ import numpy.typing as npt
 from PIL import Image
 
 from core.preprocess import Pixels, Preprocess, Truncated, decode
+from core.task import Task
 from training.scan import Scan
 
+# An image, and the index of its class, or, if it may have several, of its combination of labels.
 Sample = tuple[Path | Image.Image, int]
+Combinations = Sequence[tuple[int, ...]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,6 +32,8 @@ class ImageData:
         folder: the user's folder it was read from; None for a named data set.
         scan: what was noticed while it was read.
         digests: digests of the files checked so far; see :mod:`training.look`.
+        combinations: if an image may have several labels, or none, the indices of those that occur
+            together; the samples' indices are of these. Empty if each has one class.
     """
 
     name: str
@@ -39,6 +44,24 @@ class ImageData:
     folder: str | None = None
     scan: Scan = field(default_factory=Scan)
     digests: Mapping[Path, bytes] = field(default_factory=dict)
+    combinations: Combinations = ()
+
+    @property
+    def task(self) -> Task:
+        """Returns whether an image has one class or any number of labels."""
+        return "multi" if self.combinations else "single"
+
+    def classes_of(self, index: int) -> tuple[int, ...]:
+        """Returns the indices of the labels of a sample with this index."""
+        return self.combinations[index] if self.combinations else (index,)
+
+    def name_of(self, index: int) -> str:
+        """Returns the labels of a sample with this index, as a text."""
+        return "|".join(self.labels[each] for each in self.classes_of(index))
+
+    def targets(self, samples: Sequence[Sample]) -> npt.NDArray[np.bool_]:
+        """Returns bool (N, C): whether each sample has each label."""
+        return label_sets(labels_of(samples), self.combinations, len(self.labels))
 
     @property
     def origin(self) -> str:
@@ -55,6 +78,24 @@ class ImageData:
 def labels_of(samples: Sequence[Sample]) -> npt.NDArray[np.int64]:
     """Returns int64 (N,): the class index of each sample."""
     return np.array([label for _, label in samples], dtype=np.int64)
+
+
+def label_sets(
+    indices: npt.NDArray[np.int64], combinations: Combinations, classes: int
+) -> npt.NDArray[np.bool_]:
+    """Returns bool (N, C): whether an image has each label.
+
+    Args:
+        indices: int64 (N,) of each image: of its class, or of its combination of labels.
+        combinations: see :class:`ImageData`.
+        classes: number of labels C.
+    """
+    if not combinations:
+        return np.asarray(indices[:, None] == np.arange(classes))
+    sets = np.zeros((len(combinations), classes), dtype=np.bool_)
+    for number, combination in enumerate(combinations):
+        sets[number, list(combination)] = True
+    return sets[indices]
 
 
 def open_image(source: Path | Image.Image, truncated: Truncated = "refuse") -> Image.Image:

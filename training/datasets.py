@@ -369,9 +369,10 @@ def load_data(
 
 def load_named(name: str, layout: FolderLayout | None = None) -> ImageData:
     """Loads the data set ``name``; raises UserError if ``layout``, which is for folders, is set."""
-    if layout and (layout.labels is not None or layout.split_folders or layout.labels_columns):
+    given = layout and (layout.labels, *layout.split_folders, *layout.labels_columns)
+    if layout and (any(value is not None for value in given or ()) or layout.multi_label):
         raise UserError(
-            f"{name} has labels and parts of its own; --labels, --labels-columns and "
-            "--split-folders are for folders"
+            f"{name} has labels and parts of its own; --labels, --labels-columns, --multi-label "
+            "and --split-folders are for folders"
         )
     return DATASETS[name].load()

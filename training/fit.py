@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 from statistics import median
 
-import numpy as np
 import torch
 
 from core import cli
@@ -18,33 +17,29 @@ from core.files import write_whole
 from core.machine import this_machine
 from core.names import canonical_name
 from core.preprocess import ImageError
-from models.classifier import Classifier
 from models.input_size import check_input_size
 from training.accelerators import Accelerators, is_first_process
 from training.checkpoint import (
-    Checkpoint,
     checkpoint_path,
     facts_of_data,
     load_checkpoint,
     read_checkpoint,
     run_folder,
 )
-from training.data import ImageData, Sample, labels_of, open_image
+from training.data import ImageData
+from training.final import measure
 from training.identity import image_list, part_digests
-from training.loader import Loaders, Report, plain_batches, read
+from training.loader import Loaders
 from training.look import look
-from training.module import ClassifierModule
+from training.module import ClassifierModule, facts_of_classes
 from training.networks import first_network
 from training.options import FolderOptions
 from training.recipe import Recipe
 from training.records import RunFacts, to_csv
 from training.run import PartialRun, make_plan
 from training.summary.augmentation import AUGMENTATION, augmentation_png
-from training.summary.calibration import Calibration, calibration_error
-from training.summary.mistakes import SHOWN, Mistake, names_of, worst_mistakes
 from training.summary.readme import doubts
 from training.summary.write import write_summary
-from training.temperature import Outputs, calibrate, without
 from training.trainer import device_name, make_trainer, quiet
 
 LIBRARIES = ("torch", "torchvision", "pytorch-lightning")  # whose versions a run records
@@ -85,6 +80,7 @@ def fit(
             that cannot be resumed, or not enough memory or disk space.
     """
     recipe.check()
+    recipe = recipe.for_task(data.task)
     options = options or FolderOptions()
     data = look(data, options)
     check_input_size(
@@ -119,11 +115,16 @@ def fit(
             network, origin = first_network(model, data.labels, recipe)
             module = ClassifierModule(
                 network,
-                {"model": model, "data": data.name, **facts_of_data(digests["train"], options)},
+                {
+                    "model": model,
+                    "data": data.name,
+                    "task": data.task,
+                    **facts_of_data(digests["train"], options),
+                },
                 data.labels,
                 recipe,
-                images=np.bincount(labels_of(data.train), minlength=len(data.labels)).tolist(),
                 report=skipped,
+                **facts_of_classes(data),
             )
             if is_first_process() and not resume:
                 picture = partial.folder / AUGMENTATION
@@ -137,18 +138,8 @@ def fit(
                 return checkpoint_path(run_folder(model, data.name))
             checkpoint = load_checkpoint(partial.save_final())
             kept = checkpoint.network().to(trainer.strategy.root_device)
-            further: dict[str, float] = {}
-            tested = evaluate(kept, data.test, recipe, report=skipped) if data.test else None
-            if tested:
-                further |= {"test_top1": tested.answers.top1, "test_images": tested.answers.images}
-            calibration = None
-            held_out = evaluate(kept, data.val, recipe, report=skipped)
-            if recipe.calibrate:
-                calibration = _calibrated(checkpoint, held_out, tested)
-                further["calibration_error"] = calibration_error(calibration.after)
-            temperature = calibration.temperature if calibration else 1.0
-            if further:
-                partial.save_final(further, temperature=temperature)
+            final = measure(checkpoint, kept, data, recipe, report=skipped)
+            partial.save_final(final.metrics, answers=final.answers)
             facts = RunFacts(
                 model=model,
                 data=data.name,
@@ -160,9 +151,11 @@ def fit(
                 origin=origin,
                 train_images=len(data.train),
                 val_images=int(checkpoint.metrics["images"]),
-                tested=tested.answers if tested else None,
-                calibration=calibration,
-                mistakes=_mistakes(held_out.divided(temperature), data, recipe),
+                tested=final.tested,
+                calibration=final.calibration,
+                abstaining=final.abstaining,
+                several=final.several,
+                mistakes=final.mistakes,
                 kept_epoch=len(checkpoint.history),
                 chosen_by=recipe.chosen_by,
                 parameters=sum(parameter.numel() for parameter in network.parameters()),
@@ -174,74 +167,16 @@ def fit(
                 images_per_second=median(epoch.images_per_second for epoch in module.history),
                 weights_top1=module.weights_top1,
             )
-            for doubt in doubts(facts, module.history, checkpoint.confusion.numpy()):
+            confusion = checkpoint.confusion.numpy()
+            for doubt in () if final.several else doubts(facts, module.history, confusion):
                 cli.notes().print(f"warning: {doubt}", soft_wrap=True)
-            write_summary(partial.folder, facts, module.history, checkpoint.confusion.numpy())
+            write_summary(partial.folder, facts, module.history, confusion)
             write_whole(partial.folder / "metrics.csv", to_csv(module.history))
             if skipped and skipped.paths:
                 names = "".join(f"{path}\n" for path in sorted(skipped.paths))
                 content = names.encode(errors="surrogateescape")  # a name need not be UTF-8
                 write_whole(partial.folder / "unreadable.txt", content)
             return checkpoint_path(partial.finish())
-
-
-@torch.inference_mode()
-def evaluate(
-    network: Classifier, samples: Sequence[Sample], recipe: Recipe, *, report: Report | None = None
-) -> Outputs:
-    """Returns what a network in evaluation mode answers to ``samples``.
-
-    Args:
-        network: the network, on the device to use.
-        samples: labelled images.
-        recipe: provides preprocessing and batch size.
-        report: called with the exception of each image that cannot be read; None raises it.
-
-    Raises:
-        UserError: no image can be read.
-    """
-    device = next(network.parameters()).device
-    batches = [
-        (network(batch.pixels.to(device)).cpu().numpy(), batch.labels.numpy())
-        for batch in plain_batches(samples, recipe)
-        if len(read(batch, report).labels)
-    ]
-    if not batches:
-        raise UserError("no image of the part to test on can be read")
-    logits, labels = map(np.concatenate, zip(*batches, strict=True))
-    return Outputs(logits, labels)
-
-
-@torch.inference_mode()
-def _calibrated(checkpoint: Checkpoint, held_out: Outputs, tested: Outputs | None) -> Calibration:
-    """Returns :func:`calibrate`'s result, if the network's last layer can be divided by it."""
-    calibration = calibrate(held_out, tested)
-    shape = (2, *checkpoint.preprocess.shape)
-    pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
-    plain = checkpoint.network()(pixels)
-    divided = replace(checkpoint, temperature=calibration.temperature).network()(pixels)
-    if torch.allclose(divided * calibration.temperature, plain, rtol=1e-3, atol=1e-3):
-        return calibration
-    reason = f"the last layer of {checkpoint.model} does not scale its logits"
-    return without(tested or held_out, reason, len(held_out.labels), tested is not None)
-
-
-def _mistakes(outputs: Outputs, data: ImageData, recipe: Recipe) -> tuple[Mistake, ...]:
-    """Returns the worst mistakes among the held-out images that could be read."""
-    named = list(zip(data.val, names_of(data.val, data.folder), strict=True))
-    if len(outputs.labels) < len(named):
-        named = [(sample, name) for sample, name in named if _can_be_read(sample, recipe)]
-    samples, names = zip(*named, strict=True)
-    answers, scores = outputs.logits.argmax(axis=1), outputs.best_scores()
-    return worst_mistakes(samples, names, answers, scores, data.labels, SHOWN)
-
-
-def _can_be_read(sample: Sample, recipe: Recipe) -> bool:
-    try:
-        open_image(sample[0], recipe.truncated)
-    except ImageError:
-        return False
-    return True
 
 
 class _Skipped:

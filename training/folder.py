@@ -13,15 +13,17 @@ from rich.console import Console
 
 from core.errors import UserError, closest
 from report.format import plural
-from training.data import ImageData, Sample
+from training.data import Combinations, ImageData, Sample
 from training.folds import check_folds, one_fold
 from training.grouping import check_apart, hold_out_groups, names_of_groups
 from training.identity import HELD_OUT, digests_of, hold_out
+from training.label_sets import LabelSets, read_label_sets
 from training.labels_file import labelled_files
 from training.look import look
 from training.options import FolderLayout, FolderOptions
 from training.scan import Scan, class_files, similar_names, some
 from training.splits import Role, find_parts
+from training.stratification import hold_out_sets
 
 MOST_TESTED = 0.5  # largest fraction of the images to test on
 
@@ -98,9 +100,16 @@ def read_folder(
     options = options or FolderOptions()
     check_folds(options)
     scan = Scan()
-    classes = find_classes(folder, options, scan)
-    labels = _same_labels(folder, classes, scan)
-    parts = {role: _labelled(files, labels) for role, files in classes.items()}
+    parts: dict[Role, Sequence[Sample]]
+    combinations: Combinations = ()
+    if options.multi_label:
+        sets = find_label_sets(folder, options, scan)
+        labels, combinations = sets.labels, sets.combinations
+        parts = {"train": sets.samples}
+    else:
+        classes = find_classes(folder, options, scan)
+        labels = _same_labels(folder, classes, scan)
+        parts = {role: _labelled(files, labels) for role, files in classes.items()}
     data = ImageData(
         name=name,
         labels=labels,
@@ -109,6 +118,7 @@ def read_folder(
         test=parts.get("test", ()),
         folder=str(folder),
         scan=scan,
+        combinations=combinations,
     )
     splits = _splits(folder, parts, options)
     if not splits and options.group_by is None:
@@ -125,10 +135,14 @@ def read_folder(
         if part == "val" and options.folds is not None:
             data = one_fold(data, folder, options)
         else:
-            if options.group_by is None:
+            groups = None
+            if options.group_by is not None:
+                groups = names_of_groups(before, folder, options.group_by)
+            if data.combinations:
+                train, held_out = hold_out_sets(data, before, groups, share)
+            elif groups is None:
                 train, held_out = hold_out(before, data.digests, share)
             else:
-                groups = names_of_groups(before, folder, options.group_by)
                 train, held_out = hold_out_groups(before, data.digests, groups, labels, share)
             data = replace(data, **{"train": train, part: held_out})  # type: ignore[arg-type]
         if options.group_by is not None:
@@ -176,6 +190,22 @@ def _splits(
     return splits
 
 
+def find_label_sets(folder: Path, layout: FolderLayout, scan: Scan, *, least: int = 2) -> LabelSets:
+    """Returns the images of a folder with any number of labels; arguments as for find_classes.
+
+    Raises:
+        UserError: as :func:`training.label_sets.read_label_sets`; no CSV file is named, or part
+            folders are; or a folder that cannot be listed.
+    """
+    if layout.labels is None or layout.split_folders:
+        also = " and no --split-folders" if layout.split_folders else ""
+        raise UserError(f"--multi-label: it needs a CSV file, --labels FILE{also}")
+    try:
+        return read_label_sets(folder, layout.labels, layout.labels_columns, scan, least=least)
+    except OSError as error:
+        raise _unlisted(error) from error
+
+
 def find_classes(
     folder: Path, layout: FolderLayout, scan: Scan, *, least: int = 2
 ) -> dict[Role, dict[str, list[Path]]]:
@@ -202,7 +232,11 @@ def find_classes(
             for role, path in parts.items()
         }
     except OSError as error:
-        raise UserError(f"{error.filename}: cannot be listed ({error.strerror})") from error
+        raise _unlisted(error) from error
+
+
+def _unlisted(error: OSError) -> UserError:
+    return UserError(f"{error.filename}: cannot be listed ({error.strerror})")
 
 
 def _same_labels(
@@ -237,12 +271,12 @@ def _labelled(classes: Mapping[str, Sequence[Path]], labels: Sequence[str]) -> l
 
 def _check_both(folder: Path, data: ImageData, options: FolderOptions) -> None:
     """Raises UserError if all images of a class were held out, and none is left for training."""
-    learned = {label for _, label in data.train}
+    learned = {label for _, index in data.train for label in data.classes_of(index)}
     for index, label in enumerate(data.labels):
         if index in learned:
             continue
         held_out = [*data.val, *data.test]
-        images = [sample for sample in held_out if sample[1] == index]
+        images = [sample for sample in held_out if index in data.classes_of(sample[1])]
         different = len(set(digests_of(images, data.digests)))
         same = f", {len(images)} times" if different < len(images) else ""
         said = f"holds 1 image{same}" if different == 1 else "has all its images in others, too"

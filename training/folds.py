@@ -7,13 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from core.errors import UserError
 from training.data import ImageData, Sample, labels_of
-from training.grouping import joined_groups, names_of_groups
-from training.identity import Digests, digests_of
+from training.grouping import names_of_groups, units_of
+from training.identity import digests_of
 from training.options import FolderOptions
 from training.scan import some
+from training.stratification import deal
 
 
 def check_folds(options: FolderOptions) -> None:
@@ -52,7 +54,7 @@ def one_fold(data: ImageData, folder: Path, options: FolderOptions) -> ImageData
     groups = None
     if options.group_by is not None:
         groups = names_of_groups(samples, folder, options.group_by)
-    held = _parts(samples, data.digests, groups, data.labels, options.folds) == (options.fold or 1)
+    held = _parts(samples, data, groups, options.folds) == (options.fold or 1)
     pairs = list(zip(samples, held, strict=True))
     return replace(
         data,
@@ -62,12 +64,8 @@ def one_fold(data: ImageData, folder: Path, options: FolderOptions) -> ImageData
 
 
 def _parts(
-    samples: Sequence[Sample],
-    known: Digests,
-    names: Sequence[str] | None,
-    classes: Sequence[str],
-    folds: int,
-) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    samples: Sequence[Sample], data: ImageData, names: Sequence[str] | None, folds: int
+) -> npt.NDArray[np.int64]:
     """Returns int64 (N,): the part of each sample, from 1, with about as many of each class.
 
     They follow from the images' contents, not their names. Equal images are in the same part, as
@@ -75,18 +73,11 @@ def _parts(
     """
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-    digests = [digest.hex() for digest in digests_of(samples, known)]
-    labels = labels_of(samples)
-    # A unit is what stays together, numbered by its smallest digest.
-    belongs = digests if names is None else joined_groups(names, digests)
-    smallest: dict[object, str] = {}
-    for unit, digest in zip(belongs, digests, strict=True):
-        smallest[unit] = min(digest, smallest.get(unit, digest))
-    _, units = np.unique([smallest[unit] for unit in belongs], return_inverse=True)
+    units, targets = units_of(digests_of(samples, data.digests), names), data.targets(samples)
     few = [
         label
-        for index, label in enumerate(classes)
-        if len(np.unique(units[labels == index])) < folds
+        for index, label in enumerate(data.labels)
+        if len(np.unique(units[targets[:, index]])) < folds
     ]
     if few:
         what = "different images" if names is None else "groups"
@@ -94,6 +85,9 @@ def _parts(
             f"--folds {folds}: {some(few)} {'has' if len(few) == 1 else 'have'} fewer {what} than "
             "that; use fewer folds, add images or remove the class"
         )
+    if data.combinations:
+        return deal(targets, units, [1 / folds] * folds)[units] + 1
+    labels = labels_of(samples)
     if names is None:
         _, first = np.unique(units, return_index=True)  # a sample of each unit
         chosen = [held for _, held in StratifiedKFold(folds).split(first, labels[first])]

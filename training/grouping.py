@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from core.errors import UserError, first_line
 from training.data import Sample, labels_of
@@ -137,6 +138,25 @@ def hold_out_groups(
     for sample, group in zip(samples, groups, strict=True):
         parts[group in chosen].append(sample)
     return parts
+
+
+def units_of(digests: Sequence[bytes], names: Sequence[str] | None) -> npt.NDArray[np.int64]:
+    """Returns int64 (N,): the number of what each image must stay together with.
+
+    That is its group, or, without groups, images that are equal byte for byte. They are numbered by
+    their smallest digest, so numbers follow from content only.
+
+    Args:
+        digests: of each image.
+        names: of each image's group; None without groups.
+    """
+    hexes = [digest.hex() for digest in digests]
+    belongs: Sequence[object] = hexes if names is None else joined_groups(names, hexes)
+    smallest: dict[object, str] = {}
+    for unit, digest in zip(belongs, hexes, strict=True):
+        smallest[unit] = min(digest, smallest.get(unit, digest))
+    _, units = np.unique([smallest[unit] for unit in belongs], return_inverse=True)
+    return np.asarray(units, dtype=np.int64)
 
 
 def joined_groups(names: Sequence[str], digests: Sequence[str]) -> list[int]:

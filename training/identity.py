@@ -93,7 +93,7 @@ def image_list(data: ImageData, digests: Mapping[str, Sequence[bytes]]) -> bytes
     for part, samples in data.parts.items():
         for digest, (source, label) in zip(digests[part], samples, strict=True):
             file = source if isinstance(source, Path) else ""
-            writer.writerow((part, data.labels[label], digest.hex(), file))
+            writer.writerow((part, data.name_of(label), digest.hex(), file))
     return text.getvalue().encode(errors="surrogateescape")
 
 

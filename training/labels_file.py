@@ -13,10 +13,12 @@ from core.errors import UserError, first_line
 from core.image_types import list_suffixes
 from training.scan import Scan, class_name, find_files, some
 
+Lines = list[tuple[int, list[str]]]  # of a CSV file, with their numbers
+
 _SEPARATORS = ",;\t|"
 # Known names of the columns, case-insensitive.
-_FILE = {"file", "filename", "file_name", "filepath", "image", "image_name", "img", "path"}
-_LABEL = {"label", "labels", "class", "class_name", "category", "target"}
+FILE = {"file", "filename", "file_name", "filepath", "image", "image_name", "img", "path"}
+LABEL = {"label", "labels", "class", "class_name", "category", "target"}
 
 
 def labelled_files(
@@ -40,13 +42,11 @@ def labelled_files(
         UserError: it cannot be read, its columns or its first line are ambiguous, a file has two
             classes or its name is ambiguous, or there are fewer than two classes.
     """
-    path = Path(os.path.expanduser(labels))
-    if not path.exists() and (folder / path).is_file():
-        path = folder / path
-    lines = _read(path)
+    path = find_table(folder, labels)
+    lines = read_lines(path)
     files = find_files(folder, scan)
     scan.use(path)
-    places = _Places((folder, path.parent), files)
+    places = Places((folder, path.parent), files)
     first = [value.strip() for value in lines[0][1]]
     headed = _names_columns(first, [row for _, row in lines[1:]], columns, places)
     if headed is None and not columns:
@@ -66,13 +66,14 @@ def labelled_files(
         names = first if headed else [str(at + 1) for at in range(len(first))]
         raise UserError(
             f"{path}: it has the columns {', '.join(first)}; say which are the file's and the "
-            f"label's: --labels-columns {names[0]} {names[-1]}"
+            f"label's: --labels-columns {names[0]} {names[-1]}; or --multi-label, "
+            "if the others have a label's 0 or 1"
         )
     label_of: dict[Path, str] = {}
     for number, row in rows:
         if max(at_file, at_label) >= len(row):
             raise UserError(f"{path}, line {number}: {len(row)} columns, the first line has more")
-        name = _slashed(row[at_file])
+        name = slashed(row[at_file])
         label = class_name(row[at_label].strip(), path)
         if "\0" in name + label:
             raise UserError(
@@ -85,9 +86,15 @@ def labelled_files(
         if label_of.setdefault(file, label) != label:
             raise UserError(
                 f"{path}, line {number}: {name} is {label}, and was {label_of[file]} before; an "
-                "image has one class"
+                "image has one class, or --multi-label takes several"
             )
     scan.leave_out(f"not named in {path.name}", [file for file in files if file not in label_of])
+    joined = sorted({label for label in label_of.values() if "|" in label or ";" in label})
+    if joined:
+        scan.note(
+            f"warning: {path}: a class is called {some(joined)}: --multi-label reads that as "
+            "several labels"
+        )
     classes: dict[str, list[Path]] = {label: [] for label in sorted(set(label_of.values()))}
     if len(classes) < 2:
         raise UserError(f"{path}: it names no two classes ({some(classes)}), and two are needed")
@@ -96,7 +103,13 @@ def labelled_files(
     return classes
 
 
-class _Places:
+def find_table(folder: Path, labels: str) -> Path:
+    """Returns the path of a CSV file, relative to the current folder or to ``folder``."""
+    path = Path(os.path.expanduser(labels))
+    return folder / path if not path.exists() and (folder / path).is_file() else path
+
+
+class Places:
     """Finds files by a path relative to one of ``roots``, or by their name alone."""
 
     def __init__(self, roots: Sequence[Path], files: Sequence[Path]) -> None:
@@ -109,7 +122,7 @@ class _Places:
 
     def holds(self, name: str) -> bool:
         """Returns whether ``name`` refers to an existing file."""
-        name = _slashed(name)
+        name = slashed(name)
         paths = [os.path.abspath(root / name) for root in self._roots]
         return name in self._named or any(path in self._files for path in paths)
 
@@ -132,16 +145,28 @@ class _Places:
         return found[0] if found else paths[0]
 
 
-def _slashed(name: str) -> str:
+def slashed(name: str) -> str:
+    """Returns a path with ``/``, without blanks around it."""
     return name.strip().replace("\\", "/")  # from Windows
 
 
-def _read(path: Path) -> list[tuple[int, list[str]]]:
-    """Returns the non-empty lines with their numbers."""
+def read_lines(path: Path, *, first: bool = False) -> Lines:
+    """Returns the non-empty lines with their numbers.
+
+    Args:
+        path: of the file.
+        first: whether a comma in the first line separates columns, else a semicolon and so on;
+            otherwise the most frequent of them does.
+
+    Raises:
+        UserError: no CSV file in UTF-8, or it is empty.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
         head = text.lstrip("\r\n").partition("\n")[0]
         separator = max(_SEPARATORS, key=head.count)
+        if first:
+            separator = next((each for each in _SEPARATORS if each in head), ",")
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
         lines = [(reader.line_num, row) for row in reader if any(row)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -155,7 +180,7 @@ def _names_columns(
     first: Sequence[str],
     below: Sequence[Sequence[str]],
     columns: Sequence[str],
-    places: _Places,
+    places: Places,
 ) -> bool | None:
     """Returns whether the first line is a header; None if that cannot be decided.
 
@@ -189,13 +214,13 @@ def _called(header: Sequence[str]) -> tuple[int, int] | None:
     if "file" in names and "label" in names:
         return names.index("file"), names.index("label")
     files, labels = (
-        [at for at, name in enumerate(names) if name in spellings] for spellings in (_FILE, _LABEL)
+        [at for at, name in enumerate(names) if name in spellings] for spellings in (FILE, LABEL)
     )
     return (files[0], labels[0]) if len(files) == len(labels) == 1 else None
 
 
 def _by_content(
-    rows: Sequence[tuple[int, Sequence[str]]], width: int, places: _Places
+    rows: Sequence[tuple[int, Sequence[str]]], width: int, places: Places
 ) -> tuple[int, int] | None:
     """Returns the columns of file and label, from 0, if only one of two names files."""
     if width != 2:

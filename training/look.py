@@ -61,7 +61,7 @@ def look(
     reasons = {file: reason for file, reason in looks.items() if isinstance(reason, str)}
     if refuse:
         for samples in data.parts.values():
-            _check_losses(samples, reasons, data.labels, skip=options.skip_unreadable)
+            _check_losses(samples, reasons, data, skip=options.skip_unreadable)
     for file, reason in reasons.items():
         scan.leave_out(reason, [file])
     train, val, test = (
@@ -114,18 +114,21 @@ def _look(file: Path) -> bytes | str:
 
 
 def _check_losses(
-    samples: Sequence[Sample], reasons: Mapping[Path, str], labels: Sequence[str], *, skip: bool
+    samples: Sequence[Sample], reasons: Mapping[Path, str], data: ImageData, *, skip: bool
 ) -> None:
     """Raises UserError if a class loses more files than allowed, or all of them."""
-    totals = Counter(label for _, label in samples)
+    totals = Counter(label for _, index in samples for label in data.classes_of(index))
     lost: dict[int, dict[str, list[Path]]] = {}
-    for file, label in samples:
+    for file, index in samples:
         if isinstance(file, Path) and file in reasons:
-            lost.setdefault(label, {}).setdefault(reasons[file], []).append(file)
+            for label in data.classes_of(index):
+                lost.setdefault(label, {}).setdefault(reasons[file], []).append(file)
     for label, by_reason in lost.items():
         total, count = totals[label], sum(map(len, by_reason.values()))
         words = ", ".join(in_words(reason, files) for reason, files in by_reason.items())
-        said = f"class {labels[label]}: {count:,} of its {total:,} files cannot be used: {words}"
+        said = (
+            f"class {data.labels[label]}: {count:,} of its {total:,} files cannot be used: {words}"
+        )
         if count == total:
             raise UserError(f"{said}; add images or remove the class")
         if count > MAY_LOSE * total and not skip:
@@ -146,12 +149,13 @@ def _check_duplicates(data: ImageData, *, allowed: bool) -> None:
         for digest, (source, label) in zip(digests, samples, strict=True):
             other_part, other_label, other = first.setdefault(digest, (part, label, source))
             if (other_part, other_label) != (part, label):
-                both = f"{other_part} and {part}" if other_label == label else "two classes"
+                two = "with different labels" if data.combinations else "in two classes"
+                both = f"in {other_part} and {part}" if other_label == label else two
                 counts[both] += 1
                 twice.append(f"{other} = {source}")
     if not twice:
         return
-    where = ", ".join(f"{count:,} in {both}" for both, count in counts.items())
+    where = ", ".join(f"{count:,} {both}" for both, count in counts.items())
     more = ", ..." if len(twice) > NAMED else ""
     said = f"{data.name}: the same images twice: {where}: {', '.join(twice[:NAMED])}{more}"
     if not allowed:

@@ -1,4 +1,7 @@
-"""The loss on the labels: cross-entropy, with weights of classes, focal, or both."""
+"""The loss on the labels: cross-entropy, with weights of classes, focal, or both.
+
+If an image may have several labels, it is the binary cross-entropy of each.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +29,22 @@ def make_loss(recipe: Recipe, images: Sequence[int]) -> nn.Module:
         return nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
     weights = class_weights(recipe, images)
     return WeightedFocalLoss(weights, recipe.focal_gamma, recipe.label_smoothing)
+
+
+def make_multi_loss(recipe: Recipe, images: Sequence[int], total: int) -> nn.Module:
+    """Returns the mean loss of a batch with any number of labels, from logits (N, C) and shares.
+
+    Args:
+        recipe: its label smoothing, class weights and focal gamma.
+        images: number of training images with each label.
+        total: number of training images.
+    """
+    with_label = np.asarray(images)
+    pairs = [(total - count, count) for count in with_label.tolist()]
+    weights = np.ones((len(pairs), 2))
+    if recipe.class_weights != "none":
+        weights = np.array([class_weights(recipe, pair) for pair in pairs])
+    return BinaryLoss(weights, recipe.focal_gamma, recipe.label_smoothing)
 
 
 def class_weights(recipe: Recipe, images: Sequence[int]) -> npt.NDArray[np.float64]:
@@ -82,3 +101,41 @@ class WeightedFocalLoss(nn.Module):
         entropies = (self._smoothing - 1) * logs - self._smoothing * logs.mean(dim=1, keepdim=True)
         focus = (1 - logs.exp()).clamp(min=_LEAST) ** self._gamma
         return (targets * self.weights * focus * entropies).sum(dim=1).mean()
+
+
+class BinaryLoss(nn.Module):
+    """Focal loss of a sigmoid for each label by itself, with weights for its two answers.
+
+    The loss of a label is w (1 - p)^gamma times its binary cross-entropy, where p is the
+    probability that the network gives to the right one of its two answers, and w the weight of
+    that answer (Lin et al., arXiv 1708.02002, Section 3). Label smoothing moves its target by half
+    of the fraction towards the other answer. An image that mixup or cutmix made of two has the sum
+    of both losses by their shares.
+
+    Args:
+        weights: (C, 2) weights of not having and of having each label.
+        gamma: focal exponent, at least 0; 0 for the plain binary cross-entropy.
+        smoothing: fraction of the target spread evenly over both answers.
+    """
+
+    weights: torch.Tensor
+
+    def __init__(self, weights: npt.NDArray[np.float64], gamma: float, smoothing: float) -> None:
+        super().__init__()
+        self.register_buffer("weights", torch.from_numpy(weights).float(), persistent=False)
+        self._gamma = gamma
+        self._smoothing = smoothing
+
+    def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Returns the mean over images and labels, given shares of having each label (N, C)."""
+        logits, shares = logits.float(), targets.float()
+        losses = torch.zeros_like(logits)
+        for answer, share in enumerate((1 - shares, shares)):
+            sign = 1 if answer else -1
+            right = functional.logsigmoid(sign * logits)
+            wrong = functional.logsigmoid(-sign * logits)
+            half = self._smoothing / 2
+            entropies = -(1 - half) * right - half * wrong
+            focus = wrong.exp().clamp(min=_LEAST) ** self._gamma
+            losses = losses + share * self.weights[:, answer] * focus * entropies
+        return losses.mean()

@@ -12,20 +12,20 @@ from typing import Any
 import pytorch_lightning as lightning
 import torch
 from torch import nn
-from torchmetrics import MeanMetric, Metric
-from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
+from torchmetrics import MeanMetric
 
 from core.errors import UserError
 from models.classifier import Classifier
 from training.augment import mixed, seed_of
 from training.checkpoint import KEY, SCHEMA
+from training.data import Combinations, ImageData
+from training.judging import make_judge, taken
 from training.loader import Batch, Report, read
-from training.losses import make_loss
+from training.losses import make_loss, make_multi_loss
 from training.networks import DistillationLoss, load_teacher
 from training.optimizer import make_optimizer, rate_factor
 from training.recipe import Recipe
-from training.records import MANY, MONITORS, TOP, Epoch
-from training.summary.confusion import balanced_accuracy, class_results, macro_f1
+from training.records import MONITORS, Epoch
 
 LOG_EVERY = 20  # steps
 _LOGGED_CLASSES = 20  # most classes for which TensorBoard's log has the top-1 of each
@@ -40,6 +40,8 @@ class ClassifierModule(lightning.LightningModule):
         labels: class names.
         recipe: the recipe.
         images: number of training images of each class; needed for weights of classes.
+        combinations: if an image may have several labels, those that occur together, and
+        total: number of training images.
         report: called with the exception of each image that cannot be read; None raises it.
     """
 
@@ -51,6 +53,8 @@ class ClassifierModule(lightning.LightningModule):
         recipe: Recipe,
         *,
         images: Sequence[int] = (),
+        combinations: Combinations = (),
+        total: int = 0,
         report: Report | None = None,
     ) -> None:
         super().__init__()
@@ -61,7 +65,10 @@ class ClassifierModule(lightning.LightningModule):
         self.weights_top1: float | None = None  # held-out top-1 of the unaveraged weights
         self._facts = facts
         self._report = report
-        self._loss = make_loss(recipe, images)
+        self.judge = make_judge(labels, combinations)
+        self._loss = (
+            make_multi_loss(recipe, images, total) if combinations else make_loss(recipe, images)
+        )
         self._distillation: DistillationLoss | None = None
         if recipe.teacher:
             teacher = load_teacher(recipe.teacher, labels, sorted(recipe.train_crops))
@@ -69,14 +76,7 @@ class ClassifierModule(lightning.LightningModule):
         self._train_loss, self._train_top1, self._val_loss = (
             MeanMetric(nan_strategy="disable") for _ in range(3)
         )
-        self._confusion = MulticlassConfusionMatrix(len(labels), validate_args=False)
-        self._top5: MulticlassAccuracy | None = None
-        if len(labels) > MANY:
-            self._top5 = MulticlassAccuracy(
-                len(labels), top_k=TOP, average="micro", validate_args=False
-            )
         self._held_out: dict[str, float] = {}  # figures of the last validation, as in Epoch
-        self.confusion = torch.zeros(len(labels), len(labels), dtype=torch.int64)
         self._started = self._trained = 0.0
 
     def on_train_epoch_start(self) -> None:
@@ -98,13 +98,14 @@ class ClassifierModule(lightning.LightningModule):
     def training_step(self, batch: Batch, index: int) -> torch.Tensor:
         """Returns the loss of one batch."""
         recipe = self.recipe.at(self.current_epoch)
-        pixels, targets = mixed(batch.pixels, batch.labels, recipe, len(self.labels))
+        targets = self.judge.targets(batch.labels)
+        pixels, targets = mixed(batch.pixels, targets, recipe, len(self.labels))
         logits = self.network(pixels)
         if self._distillation is None:
             loss: torch.Tensor = self._loss(logits, targets)
         else:
             loss = self._distillation(logits, targets, pixels)
-        detached, right = loss.detach(), logits.detach().argmax(dim=1) == batch.labels
+        detached, right = loss.detach(), self.judge.right(logits.detach(), batch.labels)
         self._train_loss.update(detached, len(right))
         self._train_top1.update(right.float())
         if self.logger and self.global_step % LOG_EVERY == 0:
@@ -120,31 +121,20 @@ class ClassifierModule(lightning.LightningModule):
     def validation_step(self, batch: Batch, index: int) -> None:
         """Adds one held-out batch to the epoch's figures."""
         logits = self.network(batch.pixels)
-        self._val_loss.update(self._loss(logits, batch.labels), len(batch.labels))
-        self._confusion.update(logits.argmax(dim=1), batch.labels)
-        if self._top5 is not None:
-            self._top5.update(logits, batch.labels)
+        loss = self._loss(logits, self.judge.targets(batch.labels))
+        self._val_loss.update(loss, len(batch.labels))
+        self.judge.update(logits, batch.labels)
 
     def on_validation_epoch_end(self) -> None:
         """Computes the held-out figures, and logs the one by which the best epoch is chosen."""
-        self.confusion = self._confusion.compute().cpu()
-        self._confusion.reset()
-        results = class_results(self.confusion.numpy(), self.labels)
-        self._held_out = {
-            "val_loss": _taken(self._val_loss),
-            "val_top1": float(self.confusion.trace() / self.confusion.sum()),
-            "val_macro_f1": macro_f1(results),
-            "val_balanced_accuracy": balanced_accuracy(results),
-        }
-        if self._top5 is not None:
-            self._held_out["val_top5"] = _taken(self._top5)
+        self._held_out = {"val_loss": taken(self._val_loss), **self.judge.figures()}
         chosen = MONITORS[self.recipe.chosen_by or "top1"].field
         self.log(chosen, self._held_out[chosen], sync_dist=True)
         if self.logger and len(self.labels) <= _LOGGED_CLASSES:
+            name = "class_map" if "val_map" in self._held_out else "class_top1"
             tops = {
-                f"class_top1/{each.label.encode(errors='replace').decode()}": each.top1
-                for each in results
-                if each.top1 is not None
+                f"{name}/{label.encode(errors='replace').decode()}": figure
+                for label, figure in self.judge.class_figures.items()
             }
             self.logger.log_metrics(tops, self.global_step)
 
@@ -158,8 +148,8 @@ class ClassifierModule(lightning.LightningModule):
         images = len(order.sampler) * self.trainer.world_size
         epoch = Epoch(
             epoch=self.current_epoch + 1,
-            loss=_taken(self._train_loss),
-            train_top1=_taken(self._train_top1),
+            loss=taken(self._train_loss),
+            train_top1=taken(self._train_top1),
             learning_rate=self.trainer.optimizers[0].param_groups[0]["lr"],
             images_per_second=images / (self._trained - self._started),
             train_seconds=self._trained - self._started,
@@ -197,11 +187,13 @@ class ClassifierModule(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds data for export and resuming, in types that ``weights_only`` loading allows."""
-        last = self.history[-1]
+        last, confusion = self.history[-1], self.judge.confusion
         figures = {
             "macro_f1": last.val_macro_f1,
             "balanced_accuracy": last.val_balanced_accuracy,
             "top5": last.val_top5,
+            "map": last.val_map,
+            "micro_map": last.val_micro_map,
         }
         checkpoint[KEY] = {
             **self._facts,
@@ -212,18 +204,28 @@ class ClassifierModule(lightning.LightningModule):
             "metrics": {
                 "loss": last.loss,
                 "top1": last.val_top1,
-                "images": int(self.confusion.sum()),
+                # Of several labels, each has all images.
+                "images": int((confusion if confusion.ndim == 2 else confusion[0]).sum()),
                 "peak_bytes": peak_bytes(self.device),
                 **{name: value for name, value in figures.items() if value is not None},
             },
             "history": [dataclasses.asdict(epoch) for epoch in self.history],
-            "confusion": self.confusion,
+            "confusion": confusion,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restores the history of the run that is resumed."""
         self.history = [Epoch(**epoch) for epoch in checkpoint[KEY]["history"]]
-        self.confusion = checkpoint[KEY]["confusion"]
+        self.judge.confusion = checkpoint[KEY]["confusion"]
+
+
+def facts_of_classes(data: ImageData) -> dict[str, Any]:
+    """Returns the arguments of a module that say which labels the training images have."""
+    return {
+        "images": data.targets(data.train).sum(axis=0).tolist(),
+        "combinations": data.combinations,
+        "total": len(data.train),
+    }
 
 
 def peak_bytes(device: torch.device) -> int:
@@ -231,9 +233,3 @@ def peak_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
-def _taken(metric: Metric) -> float:
-    value = float(metric.compute())
-    metric.reset()
-    return value

@@ -16,7 +16,11 @@ class FolderLayout:
     """CSV file with the class of each image of DATA, instead of class folders."""
     labels_columns: tuple[str, ...] = ()
     """Its columns of file and label, by name or by number from 1, such as file label, or 1 2;
-    needed if they cannot be recognised by their names or contents."""
+    needed if they cannot be recognised by their names or contents. With --multi-label: of the file
+    and of one label or more."""
+    multi_label: bool = False
+    """An image of --labels has any number of labels: several in a cell, separated by | or ;, or a
+    column with 0 or 1 for each."""
 
 
 @dataclass(frozen=True, kw_only=True)

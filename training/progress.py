@@ -76,7 +76,9 @@ class ProgressBar(lightning.Callback):
             loss, top1 = module.so_far()
             images = (batch_idx + 1) * module.recipe.batch_size / module.recipe.accumulate
             rate = images / (clock - self._since)
-            now = f"{rate:,.0f} images/s  loss {loss:.3f}  top-1 {top1:.1%}"
+            several = module.judge.confusion.ndim == 3
+            figure = f"{'all labels right' if several else 'top-1'} {top1:.1%}"
+            now = f"{rate:,.0f} images/s  loss {loss:.3f}  {figure}"
             self._progress.update(self._task, now=now)
 
     def on_train_epoch_end(
@@ -87,10 +89,13 @@ class ProgressBar(lightning.Callback):
             return
         assert isinstance(module, ClassifierModule)
         epoch = module.history[-1]
+        figures = f"top-1 {epoch.train_top1:.1%}, held-out top-1 {epoch.val_top1:.1%}"
+        if epoch.val_map is not None:
+            figures = f"held-out mAP {epoch.val_map:.1%}"
         self._progress.console.print(
             f"epoch {epoch.epoch}/{trainer.max_epochs}: loss {epoch.loss:.3f}, "
-            f"top-1 {epoch.train_top1:.1%}, held-out top-1 {epoch.val_top1:.1%}, macro-F1 "
-            f"{epoch.val_macro_f1:.1%}, {epoch.images_per_second:,.0f} images/s"
+            f"{figures}, macro-F1 {epoch.val_macro_f1:.1%}, "
+            f"{epoch.images_per_second:,.0f} images/s"
         )
 
     def on_train_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:

@@ -14,10 +14,10 @@ from pytorch_lightning.tuner.tuning import Tuner
 from core.errors import UserError
 from core.names import canonical_name
 from training.accelerators import Accelerators
-from training.data import ImageData, labels_of
+from training.data import ImageData
 from training.finetuning import Frozen
 from training.loader import Loaders
-from training.module import ClassifierModule
+from training.module import ClassifierModule, facts_of_classes
 from training.networks import first_network
 from training.recipe import Recipe
 from training.trainer import quiet, trainer_options
@@ -50,10 +50,10 @@ def find_rate(
         UserError: as :func:`training.fit.fit`, or the loss falls at no rate.
     """
     recipe.check()
+    recipe = recipe.for_task(data.task)
     torch.manual_seed(recipe.seed)
     network, _ = first_network(model, data.labels, recipe)
-    images = np.bincount(labels_of(data.train), minlength=len(data.labels)).tolist()
-    module = _Trial(network, {}, data.labels, recipe, images=images)
+    module = _Trial(network, {}, data.labels, recipe, **facts_of_classes(data))
     Frozen(canonical_name(model), recipe).apply(network, 0)
     options = trainer_options(recipe, Accelerators(accelerator=accelerator, devices=1))
     options["max_epochs"] = STEPS  # of at least a step each

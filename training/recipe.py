@@ -11,6 +11,8 @@ from tyro.conf import arg
 
 from core.errors import UserError
 from core.preprocess import Interpolation, Preprocess, Truncated
+from core.task import Task
+from training.records import MONITORS_OF
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,15 +123,20 @@ class Recipe:
     start_dropout: float | None = None
     """Likewise."""
 
-    monitor: Literal["none", "top1", "macro_f1", "balanced_accuracy", "val_loss"] = "none"
-    """Held-out figure by which the best epoch is chosen, which is then kept; none: top1 with
-    patience, and without it the last epoch is kept."""
+    monitor: Literal["none", "top1", "macro_f1", "balanced_accuracy", "val_loss", "map"] = "none"
+    """Held-out figure by which the best epoch is chosen, which is then kept; map: mean average
+    precision, of several labels; none: top1 (map) with patience, and without it the last epoch is
+    kept."""
     patience: int | None = None
     """Early stopping: stop after this many epochs without a better figure (monitor), and keep the
     weights of the best epoch; None to train to the end."""
     calibrate: bool = True
     """Temperature scaling after training: logits are divided by a number fitted on held-out images,
     so that of the answers with a score of 0.9 about 90 % are right. No answer changes."""
+    answer_precision: float | None = None
+    """Precision that answers shall have. Of one class: the score below which to abstain is chosen
+    for it on held-out images; of several labels: their thresholds are, instead of for the best F1.
+    None for no such score, and the best F1."""
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     """auto: bf16 on GPUs that have it, fp16 on other GPUs, fp32 on CPUs."""
     channels_last: bool = True
@@ -184,6 +191,33 @@ class Recipe:
             raise UserError(
                 f"crop is {self.crop} and resize is {self.resize}: crop must lie in 1..resize"
             )
+
+    def for_task(self, task: Task) -> Recipe:
+        """Returns the recipe for one class of an image, or for any number of labels.
+
+        Raises:
+            UserError: it has what makes no sense for that.
+        """
+        allowed = MONITORS_OF[task]
+        if self.chosen_by and self.monitor == "none":
+            return dataclasses.replace(self, monitor=allowed[0]).for_task(task)  # type: ignore[arg-type]
+        if self.monitor not in ("none", *allowed):
+            each = "one class" if task == "single" else "several labels"
+            raise UserError(
+                f"monitor is {self.monitor}, and an image has {each}: it must be one of none, "
+                f"{', '.join(allowed)}"
+            )
+        if task == "multi" and self.sampler == "balanced":
+            raise UserError(
+                "sampler is balanced, and an image with several labels is of no one class: use "
+                "--recipe.class-weights balanced"
+            )
+        if task == "multi" and self.teacher:
+            raise UserError(
+                f"teacher is {self.teacher}: distillation is of the softmax of one class, and an "
+                "image has several labels; leave it out"
+            )
+        return self
 
     @property
     def preprocess(self) -> Preprocess:
@@ -250,5 +284,6 @@ _RANGES: dict[str, tuple[float, float]] = {
     "start_mixup": (0, _ANY),
     "start_dropout": (0, 1),
     "patience": (1, _ANY),
+    "answer_precision": (0.01, 1),
     "workers": (0, _ANY),
 }

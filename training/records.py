@@ -8,8 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, NamedTuple
 
+from core.task import Task
 from training.summary.calibration import Calibration
+from training.summary.label_figures import LabelFigures
 from training.summary.mistakes import Mistake
+from training.thresholds import Abstention
 
 TOP = 5  # k of top-5, which is computed for more than MANY classes
 MANY = 10
@@ -22,7 +25,8 @@ class Epoch:
     Attributes:
         epoch: counted from 1.
         loss: mean over the training images.
-        train_top1: fraction of the augmented training images classified correctly, in [0, 1].
+        train_top1: fraction of the augmented training images classified correctly, in [0, 1]; of
+            several labels, each of them by a score above 0.5 or below.
         val_loss: mean over the held-out images.
         val_top1: fraction of the held-out images classified correctly, in [0, 1].
         val_macro_f1: mean of the F1 of the classes with held-out images, in [0, 1]. This and the
@@ -30,6 +34,8 @@ class Epoch:
         val_balanced_accuracy: mean of their top-1.
         val_top5: fraction of the held-out images whose class is among the five most likely; None
             for ten classes or fewer.
+        val_map: mean average precision over the labels, if an image may have several; else None.
+        val_micro_map: average precision of all pairs of image and label together, likewise.
         learning_rate: learning rate of the last step.
         images_per_second: training images per second, including loading and augmentation.
         train_seconds: duration of training.
@@ -48,6 +54,8 @@ class Epoch:
     val_macro_f1: float | None = None
     val_balanced_accuracy: float | None = None
     val_top5: float | None = None
+    val_map: float | None = None
+    val_micro_map: float | None = None
 
     @property
     def seconds(self) -> float:
@@ -73,8 +81,14 @@ MONITORS = {
     "macro_f1": Monitor("val_macro_f1", "held-out macro-F1", True),
     "balanced_accuracy": Monitor("val_balanced_accuracy", "held-out balanced accuracy", True),
     "val_loss": Monitor("val_loss", "held-out loss", False),
+    "map": Monitor("val_map", "held-out mAP", True),
 }
 """The values of a recipe's ``monitor``, except ``none``."""
+MONITORS_OF: dict[Task, tuple[str, ...]] = {
+    "single": ("top1", "macro_f1", "balanced_accuracy", "val_loss"),
+    "multi": ("map", "macro_f1", "val_loss"),
+}
+"""Those of a task; the first is the usual one."""
 
 
 def to_csv(epochs: Sequence[Epoch]) -> bytes:
@@ -98,6 +112,36 @@ class Answers(NamedTuple):
     def top1(self) -> float:
         """Returns the fraction classified correctly, in [0, 1]."""
         return self.right / self.images
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Abstaining:
+    """When the most likely class is no answer, and what that does.
+
+    Attributes:
+        found: the threshold, with its figures on held-out images; or the reason why there is none.
+        tested: right ones of the answered test images; None without test images.
+        test_images: number of test images.
+    """
+
+    found: Abstention | str
+    tested: Answers | None = None
+    test_images: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SeveralLabels:
+    """Figures of the kept weights, where an image may have several labels.
+
+    Attributes:
+        held_out: of the held-out images, by which the thresholds were chosen.
+        tested: of the test images; None without any.
+        never: labels that no threshold has the wanted precision for, so that they are never given.
+    """
+
+    held_out: LabelFigures
+    tested: LabelFigures | None = None
+    never: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,6 +173,8 @@ class RunFacts:
         weights_top1: held-out top-1 of the unaveraged weights of the last epoch, if averaged ones
             were kept; None otherwise, or if not measured.
         data_path: path of the folder of images, if ``data`` is only its name.
+        abstaining: when the most likely class is no answer; None if that was not asked for.
+        several: figures if an image may have several labels; None if it has one class.
     """
 
     model: str
@@ -154,3 +200,5 @@ class RunFacts:
     weights_top1: float | None = None
     data_path: str | None = None
     chosen_by: str | None = None
+    abstaining: Abstaining | None = None
+    several: SeveralLabels | None = None

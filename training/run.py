@@ -129,7 +129,10 @@ class PartialRun:
         raise UserError(f"nothing to resume in {self.folder}: the run {state}")
 
     def save_final(
-        self, metrics: Mapping[str, float] | None = None, *, temperature: float = 1.0
+        self,
+        metrics: Mapping[str, float] | None = None,
+        *,
+        answers: Mapping[str, Any] | None = None,
     ) -> Path:
         """Writes the final checkpoint, without the optimiser's state, and returns its path.
 
@@ -137,12 +140,13 @@ class PartialRun:
 
         Args:
             metrics: further metrics to add.
-            temperature: what the logits are to be divided by.
+            answers: how logits become answers: the checkpoint's ``temperature``, ``thresholds`` and
+                ``abstention``, in types that ``weights_only`` loading allows.
         """
         best = self.folder / BEST
         saved = read_checkpoint(best if best.exists() else self.last)
         saved[KEY]["metrics"] |= metrics or {}
-        saved[KEY]["temperature"] = temperature
+        saved[KEY] |= answers or {}
         path = checkpoint_path(self.folder)
         WholeFileIO().save_checkpoint({key: saved[key] for key in _KEPT}, path)
         return path

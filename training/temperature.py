@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from training.records import Answers
 from training.summary.calibration import Bin, Calibration, calibration_bins
+from training.summary.label_figures import expit
 
 FEWEST = 100
 """Fewest held-out images from which a temperature is fitted."""
@@ -18,10 +19,23 @@ _LIMITS = (0.05, 20.0)
 
 
 class Outputs(NamedTuple):
-    """A network's logits (N, C) on some images, and their classes, int64 (N,)."""
+    """A network's logits (N, C) on some images, and their classes, int64 (N,).
+
+    If an image may have several labels, ``labels`` is bool (N, C): whether it has each.
+    """
 
     logits: npt.NDArray[np.float32]
-    labels: npt.NDArray[np.int64]
+    labels: npt.NDArray[Any]
+
+    @property
+    def several(self) -> bool:
+        """Returns whether an image may have several labels."""
+        return self.labels.ndim == 2
+
+    @property
+    def scores(self) -> npt.NDArray[np.float64]:
+        """Returns the scores (N, C): a softmax, or of several labels a sigmoid of each."""
+        return expit(self.logits) if self.several else np.exp(_log_scores(self.logits))
 
     @property
     def answers(self) -> Answers:
@@ -30,9 +44,13 @@ class Outputs(NamedTuple):
 
     @property
     def right(self) -> npt.NDArray[np.bool_]:
-        """Returns (N,): whether each image was classified correctly."""
-        right: npt.NDArray[np.bool_] = self.logits.argmax(axis=1) == self.labels
-        return right
+        """Returns (N,): whether each image was classified correctly.
+
+        Of several labels, whether each has a score above 0.5 if the image has it, else below.
+        """
+        if self.several:
+            return np.asarray(((self.logits > 0) == self.labels).all(axis=1))
+        return np.asarray(self.logits.argmax(axis=1) == self.labels)
 
     def divided(self, by: npt.ArrayLike) -> Outputs:
         """Returns the outputs with logits divided by one temperature, or by one for each image."""
@@ -41,16 +59,21 @@ class Outputs(NamedTuple):
 
     def best_scores(self) -> npt.NDArray[np.float64]:
         """Returns (N,): the softmax score of each answer."""
-        scores: npt.NDArray[np.float64] = np.exp(_log_scores(self.logits).max(axis=1))
+        scores: npt.NDArray[np.float64] = self.scores.max(axis=1)
         return scores
 
     def loss(self) -> float:
-        """Returns the mean cross-entropy in nats."""
+        """Returns the mean cross-entropy in nats; of several labels, that of each by itself."""
+        if self.several:
+            signed = np.where(self.labels, self.logits, -self.logits).astype(np.float64)
+            return float(np.logaddexp(0, -signed).mean())
         rows = np.arange(len(self.labels))
         return float(-_log_scores(self.logits)[rows, self.labels].mean())
 
     def bins(self) -> tuple[Bin, ...]:
-        """Returns the bins of a reliability diagram."""
+        """Returns the bins of a reliability diagram: of answers, or of scores of several labels."""
+        if self.several:
+            return calibration_bins(self.labels.ravel(), self.scores.ravel())
         return calibration_bins(self.right, self.best_scores())
 
 

@@ -18,7 +18,7 @@ from models.classifier import Classifier
 from training.checkpoint import checkpoint_path, load_checkpoint, run_folder
 from training.data import Sample
 from training.datasets import load_data
-from training.fit import evaluate
+from training.final import evaluate
 from training.loader import Loaders
 from training.recipe import Recipe
 

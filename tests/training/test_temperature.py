@@ -13,7 +13,8 @@ import torch
 from training import fit as fitting
 from training.checkpoint import load_checkpoint
 from training.datasets import load_data
-from training.fit import evaluate, fit
+from training.final import evaluate
+from training.fit import fit
 from training.recipe import Recipe
 from training.records import RunFacts
 from training.summary.calibration import calibration_error

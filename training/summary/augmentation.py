@@ -38,7 +38,7 @@ def augmentation_png(data: ImageData, recipe: Recipe) -> bytes:
         for augment in (False, True)
     )
     pairs = [
-        (before[0], after[0], after[1])
+        (before[0], after[0])
         for before, after in zip(plain, augmented, strict=True)
         if isinstance(before, tuple) and isinstance(after, tuple)
     ]
@@ -48,10 +48,11 @@ def augmentation_png(data: ImageData, recipe: Recipe) -> bytes:
     sheet = Image.new("RGB", size, "white")
     if not pairs:
         return _png(sheet)
-    before, after, labels = zip(*pairs, strict=True)
+    before, after = zip(*pairs, strict=True)
     with torch.random.fork_rng(devices=[]):  # the run draws as if no picture was made
         torch.default_generator.manual_seed(recipe.seed)
-        batch, _ = mixed(torch.stack(after), torch.tensor(labels), recipe.at(0), len(data.labels))
+        stack = torch.stack(after)
+        batch, _ = mixed(stack, torch.zeros(len(stack), dtype=torch.int64), recipe.at(0), 1)
     for place, images in enumerate(zip(before, batch.round().to(torch.uint8), strict=True)):
         row, column = divmod(place, _PAIRS)
         for side, image in enumerate(images):

@@ -25,11 +25,17 @@ _DOTS = 40  # most epochs for which each has a dot
 def curves_png(epochs: Sequence[Epoch], best: Epoch, title: str, subtitle: str) -> bytes:
     """Returns a PNG of loss, top-1 and learning rate over the epochs, with ``best`` circled.
 
+    If images may have several labels, it is the held-out mAP instead of top-1.
+
     Values that are not finite leave a gap; a panel without values says so.
     """
+    several = best.val_map is not None
+    lines = {"training": "train_top1", "held-out": "val_top1"}
+    if several:
+        lines = {"held-out": "val_map"}
     data = {
         "losses": _records(epochs, {"training": "loss", "held-out": "val_loss"}),
-        "top1s": _records(epochs, {"training": "train_top1", "held-out": "val_top1"}, times=100),
+        "top1s": _records(epochs, lines, times=100),
         "rates": _records(epochs, {"learning rate": "learning_rate"}),
     }
     low, high = _limits(data["losses"])
@@ -47,12 +53,12 @@ def curves_png(epochs: Sequence[Epoch], best: Epoch, title: str, subtitle: str) 
     pad = max(1.0, 0.05 * (high - low))
     layers = _lines("top1s", data, epochs, colour=True)
     if len(epochs) > 1:
-        value = 100 * best.val_top1
+        value = 100 * (best.val_top1 if best.val_map is None else best.val_map)
         data["best"] = [{"epoch": best.epoch, "value": value}]
         layers += _mark_best(f"best held-out: {value:.1f} % in epoch {best.epoch}")
     top1 = _panel(
         layers,
-        "top-1 (%)",
+        "mAP (%)" if several else "top-1 (%)",
         alt.Scale(domain=[max(0.0, low - pad), min(100.0, high + pad)], nice=False),
         _WIDTH,
     )

@@ -15,11 +15,15 @@ from report.markdown import escape, fenced, table
 
 # Names of metrics in a checkpoint, and what they are called; those that a fold lacks are left out.
 FIGURES = {
+    "map": "mAP",
+    "micro_map": "micro mAP",
     "top1": "top-1",
     "macro_f1": "macro-F1",
     "balanced_accuracy": "balanced accuracy",
+    "micro_f1": "micro-F1",
     "top5": "top-5",
     "calibration_error": "calibration error",
+    "test_map": "test mAP",
     "test_top1": "test top-1",
 }
 
@@ -81,7 +85,8 @@ def _page(
     recipe_name: str,
     command: str,
 ) -> list[str]:
-    columns = ["fold", "learned from", "held out", "epoch kept", *(FIGURES[name] for name in names)]
+    called = {**FIGURES, "top1": "exact"} if "map" in names else FIGURES
+    columns = ["fold", "learned from", "held out", "epoch kept", *(called[name] for name in names)]
     rows = [
         [
             f"[{number}](../{fold.run}/README.md)",
@@ -96,16 +101,18 @@ def _page(
         ["**mean**", "", "", "", *(f"**{percent(mean)}**" for mean, _ in spread.values())],
         ["standard deviation", "", "", "", *(points(sd) for _, sd in spread.values())],
     ]
-    mean, sd = spread[FIGURES["top1"]]
+    main = FIGURES["map" if "map" in names else "top1"]
+    mean, sd = spread[main]
     images = sum(int(fold.metrics["images"]) for fold in folds)
     right = sum(round(fold.metrics["top1"] * fold.metrics["images"]) for fold in folds)
+    how = "every label of them right" if "map" in names else "classified correctly"
     return [
-        f"# {escape(title)}: {percent(mean)} top-1 on average over {len(folds)} folds",
+        f"# {escape(title)}: {percent(mean)} {main} on average over {len(folds)} folds",
         "",
         f"The images were split into {len(folds)} folds. Each network has learned from all but one "
         f"of them, by the recipe {escape(recipe_name)}, and was judged by that one. So every image "
-        f"was held out once, and {right:,} of {plural(images, 'image')} were classified correctly. "
-        f"From fold to fold top-1 has a standard deviation of {points(sd)}.",
+        f"was held out once, and {right:,} of {plural(images, 'image')} were {how}. "
+        f"From fold to fold {main} has a standard deviation of {points(sd)}.",
         "",
         *table(columns, rows, numeric=columns[1:]),
         "",

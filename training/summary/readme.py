@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Sequence
 
-from report.format import MISSING, duration, millions, number, percent, plural, points
-from report.markdown import escape, fenced, plain, table
+from report.format import MISSING, duration, number, percent, plural, points
+from report.markdown import escape, table
 from training.records import MONITORS, Epoch, RunFacts
 from training.summary.calibration import Calibration, calibration_error
 from training.summary.confusion import (
@@ -23,24 +22,10 @@ from training.summary.confusion import (
     wilson,
 )
 from training.summary.mistakes import mistake_lines
-
-README, CURVES, CONFUSION = "README.md", "curves.png", "confusion.png"
-RELIABILITY = "reliability.png"
+from training.summary.parts import CONFUSION, CURVES, RELIABILITY, how_to_go_on, how_trained
+from training.summary.unsure import unsure_lines
 
 OVERFITS = 0.1  # difference of training and held-out top-1 from which overfitting is reported
-_FIRST_FIELDS = (
-    "epochs",
-    "batch_size",
-    "learning_rate",
-    "weight_decay",
-    "label_smoothing",
-    "class_weights",
-    "focal_gamma",
-    "sampler",
-    "mixup",
-    "ema",
-    "crop",
-)
 _EPOCH_COLUMNS = (
     "epoch",
     "loss",
@@ -60,7 +45,6 @@ _PAIR_COLUMNS = ("true class", "taken for", "images", "share of the true class")
 def readme(facts: RunFacts, epochs: Sequence[Epoch], confusion: Matrix) -> str:
     """Returns the README of a run as GitHub's Markdown; see ``write_summary`` for the arguments."""
     results = class_results(confusion, facts.labels)
-    first = [(name, facts.recipe[name]) for name in _FIRST_FIELDS if name in facts.recipe]
     known_first = [f"- {line}" for line in findings(facts, epochs, confusion, results)]
     lines = [
         f"# {escape(facts.model)} on {escape(facts.data)}: {_final(facts, results)}",
@@ -80,20 +64,7 @@ def readme(facts: RunFacts, epochs: Sequence[Epoch], confusion: Matrix) -> str:
         "changed; held-out figures are of the plain images after the epoch. So training can look "
         "the worse of the two.",
         "",
-        "## How it was trained",
-        "",
-        "This line repeats it:",
-        "",
-        *fenced(facts.command),
-        "",
-        *_values([("first weights", facts.origin), ("recipe", facts.recipe_name), *first]),
-        "",
-        f"<details><summary>All {len(facts.recipe)} fields of the recipe</summary>",
-        "",
-        *_values(list(facts.recipe.items())),
-        "",
-        "</details>",
-        "",
+        *how_trained(facts),
         "## Each class",
         "",
         *class_lines(results),
@@ -108,26 +79,8 @@ def readme(facts: RunFacts, epochs: Sequence[Epoch], confusion: Matrix) -> str:
         "",
         *mistake_lines(facts.mistakes),
         *_scores(facts.calibration),
-        "## What to do next",
-        "",
-        *fenced(_next(facts)),
-        "",
-        "## Machine and versions",
-        "",
-        *_values(
-            [
-                ("trained on", facts.device),
-                ("precision", facts.precision),
-                ("training took", number(facts.seconds, duration)),
-                ("images per second", number(facts.images_per_second, "{:,.0f}".format)),
-                ("parameters", millions(facts.parameters)),
-                ("versions", ", ".join(" ".join(pair) for pair in facts.versions.items())),
-                ("date", facts.date),
-            ]
-        ),
-        "",
-        "Images per second is the median over the epochs, of training images only.",
-        "",
+        *unsure_lines(facts.abstaining, has_test=facts.tested is not None),
+        *how_to_go_on(facts),
     ]
     return "\n".join(lines)
 
@@ -237,22 +190,6 @@ def _epoch_rows(kept_epoch: int, epochs: Sequence[Epoch], chosen_by: str | None)
         ]
         for name, epoch in rows
     ]
-
-
-def _values(rows: Iterable[tuple[str, object]]) -> list[str]:
-    return table(("what", "value"), [(escape(name), plain(value)) for name, value in rows])
-
-
-def _next(facts: RunFacts) -> str:
-    model, name = shlex.quote(facts.model), shlex.quote(facts.data)
-    path = shlex.quote(facts.data_path or facts.data)
-    steps = {
-        f"make export MODEL={model} DATA={path}": "to ONNX and TensorRT, checked against torch",
-        f"make bench MODEL={model} DATA={name}": "what an image costs on your machine",
-        f"make serve MODEL={model} DATA={name}": "the fastest of them, over HTTP",
-    }
-    width = max(map(len, steps))
-    return "\n".join(f"{step:{width}}  # {what}" for step, what in steps.items())
 
 
 def findings(
