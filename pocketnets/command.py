@@ -106,6 +106,11 @@ COMMANDS = {
             "Compare the prediction log of a service with what its artifact was made with",
             "predict.drift_command:DriftCommand",
         ),
+        Command(
+            "token",
+            "Make a token for a service, and print it once",
+            "serving.token_command:MakeToken",
+        ),
         Command("load", "Measure a running server on this machine", "bench.load.command:Load"),
         Command(
             "bento",

@@ -143,7 +143,7 @@ def _changes(models: Models, administration: Administration) -> list[Route]:
 
     refusals = {
         400: "Not the JSON that is expected",
-        403: "The service has no token, so nobody may change it",
+        403: "The service has no token, so nobody may change it, or this one may not",
         404: "No such model, or no such version of it",
         408: "The upload did not end in time",
         409: "The change is not possible, or the model cannot be loaded; all is as before",
@@ -163,6 +163,7 @@ def _changes(models: Models, administration: Administration) -> list[Route]:
             f"/models/{{name}}/{verb}",
             handler,
             method="POST",
+            admin=True,
             summary=summary,
             takes="JSON; no body stands for {}",
             body={"application/json": kind},
@@ -180,8 +181,10 @@ async def _read(request: Request, models: Models, kind: TypeAdapter[T]) -> T:
         Refusal: nobody may change the models, or it is not what is expected.
     """
     settings = models.settings
-    if settings.token is None:
-        detail = f"the models can be changed only if a token is set: {PREFIX}TOKEN"
+    if not settings.needs_token:
+        detail = (
+            f"the models can be changed only if a token is set: {PREFIX}TOKEN or {PREFIX}TOKENS"
+        )
         raise Refusal(403, "no_token", detail)
     body = await read_in_time(read_body(request, _MOST_BYTES), settings.deadline_ms / 1e3)
     try:

@@ -33,7 +33,7 @@ def describe_api(predictor: Predictor, routes: Sequence[Route], most: int) -> Sc
     described = {route.path: route for route in routes if route.summary}
     replies = {path: dict(route.replies) for path, route in described.items()}
     for path, route in described.items():
-        if settings.token and not route.public:
+        if settings.needs_token and not route.public:
             replies[path][401] = _UNAUTHORIZED
         if route.handler and route.query is not None:
             replies[path].setdefault(400, _UNKNOWN)

@@ -5,7 +5,7 @@ Paths that are not listed as a route give 404.
 
 from __future__ import annotations
 
-import hmac
+import math
 import re
 import reprlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -21,10 +21,12 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from core.errors import closest
+from serving.access_log import AccessLog, audit
 from serving.answers import Error
 from serving.errors import Refusal, failure
 from serving.metrics import OTHER, count
 from serving.settings import Settings
+from serving.tokens import Tokens
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -59,6 +61,7 @@ class Route:
         handler: handles its requests; None if BentoML does.
         method: HTTP method; GET includes HEAD.
         public: whether no token is required.
+        admin: whether a named token must be an administrator's, and each request leaves a line.
         query: type of each query parameter; others are refused. None allows any.
         summary: one line; without it the route is not in the document.
         takes: a text that describes the body.
@@ -72,6 +75,7 @@ class Route:
     handler: Handler | None = None
     method: str = "GET"
     public: bool = False
+    admin: bool = False
     query: Mapping[str, Any] | None = field(default_factory=dict)
     summary: str = ""
     takes: str = ""
@@ -152,17 +156,17 @@ class Router:
     Args:
         app: handles requests for routes without a handler, and the lifespan.
         routes: all routes.
-        token: token required by routes that are not public; None if none is required.
+        tokens: those required by routes that are not public; None if none is required.
         root_path: prefix of all paths; paths without it are accepted too, as some proxies strip it.
     """
 
     def __init__(
-        self, app: ASGIApp, routes: Sequence[Route], token: str | None, root_path: str = ""
+        self, app: ASGIApp, routes: Sequence[Route], tokens: Tokens | None, root_path: str = ""
     ) -> None:
         self._app = app
         self._routes = {route.path: route for route in routes if not route.parameters}
         self._patterns = [(route.pattern, route) for route in routes if route.parameters]
-        self._expected = f"Bearer {token}".encode() if token else None
+        self._tokens = tokens if tokens and tokens.required else None
         self._root_path = root_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -180,8 +184,8 @@ class Router:
         answer: ASGIApp
         if route is None and (location := self._moved(path)):
             answer = _redirect(scope, location)
-        elif self._expected and not (route and route.public) and not self._is_known(scope):
-            answer = _unauthorized(scope)
+        elif self._tokens and (refused := _check(self._tokens, route, scope)):
+            answer = refused
         elif route is None:
             answer = _not_found(scope, self._root_path)
         elif scope["method"] not in route.methods:
@@ -196,6 +200,8 @@ class Router:
             if message["type"] == "http.response.start":
                 model = scope.get("model", _NO_MODEL)
                 count(route.path if route else OTHER, message["status"], model)
+                if route and route.admin:
+                    audit(scope, message["status"])
             await send(message)
 
         await answer(scope, receive, counted)
@@ -218,11 +224,6 @@ class Router:
             return f"{name}/"
         return f"../{name}" if path.endswith("/") and path[:-1] in self._routes else None
 
-    def _is_known(self, scope: Scope) -> bool:
-        assert self._expected is not None
-        given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-        return hmac.compare_digest(given, self._expected)
-
 
 class Cors(CORSMiddleware):
     """Starlette's CORS middleware, with refusals as our JSON."""
@@ -239,9 +240,11 @@ class Cors(CORSMiddleware):
 
 def middleware(settings: Settings, routes: Sequence[Route]) -> list[Middleware]:
     """Returns the middleware of an application with ``routes``, the outermost first."""
-    router = Middleware(Router, routes=routes, token=settings.token, root_path=settings.root_path)
+    tokens = Tokens(settings.token, settings.tokens, settings.workers)
+    router = Middleware(Router, routes=routes, tokens=tokens, root_path=settings.root_path)
+    log = [Middleware(AccessLog)] if settings.access_log == "json" else []
     if not settings.cors_origins:
-        return [router]
+        return [*log, router]
     cors = Middleware(
         Cors,
         allow_origins=settings.cors_origins,
@@ -249,7 +252,7 @@ def middleware(settings: Settings, routes: Sequence[Route]) -> list[Middleware]:
         allow_headers=["authorization", "content-type"],
         expose_headers=["retry-after", "server-timing"],
     )
-    return [cors, router]
+    return [*log, cors, router]
 
 
 def wrap(app: ASGIApp, layers: Sequence[Middleware]) -> ASGIApp:
@@ -264,10 +267,27 @@ def _redirect(scope: Scope, location: str) -> Response:
     return RedirectResponse(f"{location}?{query}" if query else location)
 
 
-def _unauthorized(scope: Scope) -> Response:
-    headers = {"www-authenticate": "Bearer"}
-    detail = "send Authorization: Bearer <token>"
-    return Refusal(401, "unauthorized", detail, headers).response(scope)
+def _check(tokens: Tokens, route: Route | None, scope: Scope) -> Response | None:
+    """Returns the refusal of a request by its token; None if it may go on."""
+    if route and route.public:
+        return None
+    given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+    token = tokens.find(given)
+    if token is None:
+        headers = {"www-authenticate": "Bearer"}
+        detail = "send Authorization: Bearer <token>"
+        return Refusal(401, "unauthorized", detail, headers).response(scope)
+    scope["token"] = token.name
+    if route and route.admin and not token.admin:
+        detail = f"{token.name}'s token may not change the models; one made with --admin may"
+        return Refusal(403, "not_admin", detail).response(scope)
+    if seconds := math.ceil(tokens.wait(token)):
+        detail = (
+            f"{token.name}'s token allows {token.per_minute} requests a minute; try again in "
+            f"{seconds} s"
+        )
+        return Refusal(429, "rate_limit", detail, {"retry-after": str(seconds)}).response(scope)
+    return None
 
 
 def _not_found(scope: Scope, root_path: str) -> Response:

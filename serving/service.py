@@ -49,7 +49,7 @@ app = create_app(models, state=State.from_environment())
     # BentoML's tracing, logging and counters cost more per request than everything else it does;
     # our own metrics are at /metrics.
     tracing={"excluded_urls": "predict"},
-    logging={"access": {"enabled": models.settings.access_log}},
+    logging={"access": {"enabled": models.settings.access_log == "1"}},
     metrics={"enabled": False},
 )
 @bentoml.asgi_app(app, path="/")

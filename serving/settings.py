@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from artifact.runtimes.base import is_servable, list_runtimes
 from core.cores import usable_cores
@@ -24,6 +24,8 @@ CARRIED_RUNTIME = CARRIED.with_name("runtime.txt")  # and the name of its runtim
 DEFAULT_RUNTIME = "ort-cpu"
 # A server has no torch, so runtimes that need it are excluded.
 RUNTIMES = [name for name in list_runtimes() if is_servable(name)]
+
+AccessLog = Literal["0", "1", "json"]
 
 _ROOT_PATH = re.compile(r"(/[A-Za-z0-9._~-]*[A-Za-z0-9_~-])+")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
@@ -121,6 +123,9 @@ class Settings:
     token: str | None = _setting(
         "if set, requests need the header Authorization: Bearer <token>", None, secret=True
     )
+    tokens: Path | None = _setting(  # noqa: RUF009 - a field
+        "file of named tokens, made by pocketnets token; read again when it changes", None
+    )
     host: str = _setting(
         "IP address to listen on: 127.0.0.1 is this machine, 0.0.0.0 all", "127.0.0.1"
     )
@@ -137,7 +142,9 @@ class Settings:
         "* for all",
         (),
     )
-    access_log: bool = _setting("1 logs a line for each request", False)
+    access_log: AccessLog = _setting(  # noqa: RUF009 - a field
+        "1 logs a line for each request, json a line of JSON with its id and the token's name", "0"
+    )
     log_predictions: Path | None = _setting(  # noqa: RUF009 - a field
         "folder of the prediction log: a row for each answer, never the image; off if unset", None
     )
@@ -189,8 +196,9 @@ class Settings:
                 f"runtime is {self.runtime!r}: {closest(self.runtime, RUNTIMES)} "
                 f"(set {PREFIX}RUNTIME)"
             )
-        if self.truncated not in get_args(Truncated):
-            raise _bad("truncated", self.truncated, " or ".join(get_args(Truncated)))
+        for name, kind in (("truncated", Truncated), ("access_log", AccessLog)):
+            if (value := getattr(self, name)) not in get_args(kind):
+                raise _bad(name, value, " or ".join(get_args(kind)))
         if self.max_images > self.queue_size:
             raise UserError(
                 f"max_images is {self.max_images} and queue_size {self.queue_size}: a batch that "
@@ -207,6 +215,11 @@ class Settings:
             raise _bad(
                 "host", self.host, "an IP address: 127.0.0.1 (this machine) or 0.0.0.0 (all)"
             ) from None
+
+    @property
+    def needs_token(self) -> bool:
+        """Returns whether requests need a token."""
+        return self.token is not None or self.tokens is not None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:

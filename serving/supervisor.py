@@ -79,7 +79,7 @@ def create() -> Any:
             service = Pocketnets.to_asgi()  # type: ignore[attr-defined]
             loading.result()
         models.open()
-        if models.settings.access_log:  # lines of BentoML's middleware, on stderr
+        if models.settings.access_log == "1":  # lines of BentoML's middleware, on stderr
             logging.basicConfig(format="%(asctime)s %(message)s")
             logging.getLogger("bentoml.access").setLevel(logging.INFO)
             return service

@@ -48,7 +48,7 @@ ROUTES = [Route("/predict", ours, method="POST"), *bento_routes()]
     ],
 )
 def test_images_take_the_short_way(scope: dict[str, Any], who: bytes) -> None:
-    router = Router(PlainTextResponse("service"), ROUTES, token=None)
+    router = Router(PlainTextResponse("service"), ROUTES, None)
     assert send(router, **scope)[1]["body"] == who
 
 
@@ -66,7 +66,7 @@ def test_the_lifespan_is_the_services() -> None:
 
 
 def test_answers_are_counted_by_path_and_all_others_together() -> None:
-    router = Router(PlainTextResponse("service"), ROUTES, token=None)
+    router = Router(PlainTextResponse("service"), ROUTES, None)
     asked = [("POST", "/predict"), ("GET", "/predict"), ("GET", "/a"), ("GET", "/b")]
     counts = [("/predict", 200), ("/predict", 405), ("other", 404), ("/readyz", 200)]
 

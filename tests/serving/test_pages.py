@@ -18,7 +18,7 @@ TEXTS = [path for path in FOLDER.iterdir() if path.suffix != ".ico"]
 
 @pytest.fixture(scope="module")
 def client() -> TestClient:
-    return TestClient(Router(PlainTextResponse("service"), page_routes(), token=None))
+    return TestClient(Router(PlainTextResponse("service"), page_routes(), None))
 
 
 def test_every_file_has_a_route() -> None:

@@ -23,6 +23,7 @@ from serving.pages import FOLDER
 from serving.predictor import Predictor
 from serving.routes import Route, Router, bento_routes, wrap
 from serving.settings import Settings
+from serving.tokens import Tokens
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -137,7 +138,7 @@ def test_a_new_route_needs_the_token_unless_it_says_otherwise() -> None:
         return PlainTextResponse("ours")
 
     routes = [Route("/new", answer), Route("/open", answer, public=True)]
-    router = Router(PlainTextResponse("service"), routes, token="s3cret")
+    router = Router(PlainTextResponse("service"), routes, Tokens("s3cret", None))
     bearer = {"authorization": "Bearer s3cret"}
     for path in ("/new", "/new/x", "/elsewhere", "//open", "/OPEN", "/open/x"):
         check_error(ask(router, "GET", path), 401, "unauthorized")
