@@ -27,6 +27,7 @@ from serving.errors import Refusal, failure
 from serving.metrics import OTHER, count
 from serving.settings import Settings
 from serving.tokens import Tokens
+from serving.tracing import traced
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -242,9 +243,11 @@ def middleware(settings: Settings, routes: Sequence[Route]) -> list[Middleware]:
     """Returns the middleware of an application with ``routes``, the outermost first."""
     tokens = Tokens(settings.token, settings.tokens, settings.workers)
     router = Middleware(Router, routes=routes, tokens=tokens, root_path=settings.root_path)
-    log = [Middleware(AccessLog)] if settings.access_log == "json" else []
+    outer = [*traced()] if settings.tracing else []
+    if settings.access_log == "json":
+        outer.append(Middleware(AccessLog))
     if not settings.cors_origins:
-        return [*log, router]
+        return [*outer, router]
     cors = Middleware(
         Cors,
         allow_origins=settings.cors_origins,
@@ -252,7 +255,7 @@ def middleware(settings: Settings, routes: Sequence[Route]) -> list[Middleware]:
         allow_headers=["authorization", "content-type"],
         expose_headers=["retry-after", "server-timing"],
     )
-    return [*log, cors, router]
+    return [*outer, cors, router]
 
 
 def wrap(app: ASGIApp, layers: Sequence[Middleware]) -> ASGIApp:

@@ -145,6 +145,9 @@ class Settings:
     access_log: AccessLog = _setting(  # noqa: RUF009 - a field
         "1 logs a line for each request, json a line of JSON with its id and the token's name", "0"
     )
+    tracing: bool = _setting(
+        "1 sends OpenTelemetry traces of requests, to where OTEL_EXPORTER_OTLP_ENDPOINT says", False
+    )
     log_predictions: Path | None = _setting(  # noqa: RUF009 - a field
         "folder of the prediction log: a row for each answer, never the image; off if unset", None
     )
