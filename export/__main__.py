@@ -15,9 +15,11 @@ from artifact.formats import default_names
 from artifact.store import stored_artifacts
 from core import cli
 from core.errors import UserError
+from core.files import check_folder
 from export.elsewhere import Elsewhere
 from export.explain.command import Explain
 from export.table import calibration, gate_table, outcome_table, shelf_table, show_tables
+from export.triton import write_models
 from models.registry import DEFAULT_NETWORKS
 
 if TYPE_CHECKING:
@@ -60,6 +62,9 @@ class Run:
     """With all: export again even where up-to-date artifacts exist."""
     workers: int | None = None
     """With all: number of networks exported in parallel; default: one per core."""
+    triton_repository: Path | None = None
+    """Model repository of Triton Inference Server, to which the ONNX graphs and TensorRT engines
+    are added, each as a model with its config.pbtxt."""
     elsewhere: Annotated[Elsewhere, tyro.conf.OmitArgPrefixes] = field(default_factory=Elsewhere)
 
     def __call__(self) -> int:
@@ -76,6 +81,8 @@ class Run:
         if model != self.model:
             return replace(self, model=model, elsewhere=elsewhere)()
         self._check()
+        if self.triton_repository is not None:
+            check_folder(self.triton_repository)
         job = Job(
             model=self.model,
             data=self.data,
@@ -102,6 +109,10 @@ class Run:
                 cli.results().print(f"{outcome.target}: {calibration(outcome.artifact)}")
         if any(outcome.artifact for outcome in outcomes):
             print(ARTIFACTS if self.model == ALL else ARTIFACTS / exported[0][0])
+        if self.triton_repository is not None:
+            made = [outcome.artifact for outcome in outcomes if outcome.artifact]
+            for folder in write_models(made, self.triton_repository):
+                print(folder)
         missing = [outcome for outcome in outcomes if outcome.artifact is None]
         asked = [outcome for outcome in missing if outcome.target in self.formats]
         return int(bool(asked) or any(outcome.failed for outcome in missing))
