@@ -14,31 +14,42 @@ from starlette.responses import JSONResponse, Response
 from serving.answers import Found
 from serving.bodies import TOP_K
 from serving.errors import Refusal
-from serving.models import Served
+from serving.models import Models
 from serving.predictor import Upload, unwrap
+from serving.served import Served
 from serving.uploads import BATCH, Content, advise, read_image, read_images
 from serving.waiting import wait_for
 
 T = TypeVar("T")
 
 
-async def answer_image(served: Served, request: Request) -> Response:
-    """Returns the response to a request with one image."""
+async def answer_image(served: Served, request: Request, models: Models | None = None) -> Response:
+    """Returns the response to a request with one image.
+
+    Args:
+        served: the model that answers.
+        request: the request.
+        models: those of the service, if the request names none of them: then a shadow is asked,
+            too, and a header names the model that answered where there is a canary.
+    """
     predictor = served.predictor
     max_bytes = predictor.settings.max_bytes
-    (found,) = await _classify(served, request, lambda: read_image(request, max_bytes), 1)
+    (found,) = await _classify(served, request, lambda: read_image(request, max_bytes), 1, models)
     if isinstance(found, Refusal):
         raise advise(found, request)
     timing = ", ".join(f"{stage};dur={ms}" for stage, ms in found["timings_ms"].items())
     return Response(
         to_json({**found, **predictor.names}),  # a fifth of the time of the standard library's
         media_type="application/json",
-        headers={"server-timing": timing},
+        headers={"server-timing": timing, **_named(served, models)},
     )
 
 
-async def answer_images(served: Served, request: Request) -> Response:
-    """Returns the response to a request with several images, each with a result of its own."""
+async def answer_images(served: Served, request: Request, models: Models | None = None) -> Response:
+    """Returns the response to a request with several images, each with a result of its own.
+
+    The arguments are those of :func:`answer_image`.
+    """
     predictor = served.predictor
     settings = predictor.settings
 
@@ -46,13 +57,24 @@ async def answer_images(served: Served, request: Request) -> Response:
         return read_images(request, settings.max_bytes, settings.max_images)
 
     # It takes slots in proportion to its byte limit.
-    found = await _classify(served, request, read, BATCH)
+    found = await _classify(served, request, read, BATCH, models)
     results = [each.body if isinstance(each, Refusal) else each for each in found]
-    return JSONResponse({"results": results, **predictor.names})
+    body = {"results": results, **predictor.names}
+    return JSONResponse(body, headers=_named(served, models))
+
+
+def _named(served: Served, models: Models | None) -> dict[str, str]:
+    if models is None or models.canary is None:
+        return {}
+    return {"x-model": served.entry.reference}
 
 
 async def _classify(
-    served: Served, request: Request, read: Callable[[], Awaitable[Content]], size: int
+    served: Served,
+    request: Request,
+    read: Callable[[], Awaitable[Content]],
+    size: int,
+    models: Models | None,
 ) -> list[Found | Refusal]:
     predictor = served.predictor
     request.scope["model"] = served.entry.key
@@ -62,7 +84,10 @@ async def _classify(
         content = await read_in_time(read(), seconds)
         top_k = _choose_top_k(served, request, content.top_k)
         answers = predictor.predict([Upload(data, top_k) for data in content.images])
-        return unwrap(await wait_for(answers, request, seconds))
+        found = unwrap(await wait_for(answers, request, seconds))
+    if models is not None and models.shadow is not None:
+        models.shadow.offer(served, content.images, found)
+    return found
 
 
 async def read_in_time(body: Awaitable[T], seconds: float) -> T:

@@ -56,10 +56,10 @@ def create_app(
     api: dict[str, Any] = {}
 
     async def predict(request: Request) -> Response:
-        return await answer_image(models.default, request)
+        return await answer_image(models.pick(request), request, models)
 
     async def predict_batch(request: Request) -> Response:
-        return await answer_images(models.default, request)
+        return await answer_images(models.pick(request), request, models)
 
     async def model(request: Request) -> Response:
         return JSONResponse(models.default.facts)

@@ -90,7 +90,7 @@ class Threads:
                 return None, []
             queue = waiting[0]
             if len(waiting) > 1:
-                queue = min(waiting, key=attrgetter("spent"))
+                queue = min(waiting, key=attrgetter("background", "spent"))
             if jobs := queue.take():
                 return queue, jobs
 
@@ -108,6 +108,7 @@ class Batcher(Generic[T, R]):
         size: most items in a batch.
         capacity: most items in the queue, not counting those being processed.
         window: seconds that a thread waits for a batch to fill.
+        background: whether a thread takes from it only if all other queues are empty.
 
     Attributes:
         spent: seconds of the threads that its batches took, those in progress as expected.
@@ -121,8 +122,10 @@ class Batcher(Generic[T, R]):
         size: int,
         capacity: int,
         window: float = 0.0,
+        background: bool = False,
     ) -> None:
         self._work = work
+        self.background = background
         self._threads = threads
         self._size = size
         self._capacity = capacity
@@ -182,7 +185,8 @@ class Batcher(Generic[T, R]):
         taken = [self._jobs.popleft() for _ in range(count)]
         wanted = [job for job in taken if not job[1].cancelled()]
         if wanted:
-            self._threads.level = self.spent
+            if not self.background:
+                self._threads.level = self.spent
             self.spent += self._usual
             self._running += 1
         if self._closed:

@@ -23,7 +23,7 @@ from artifact.artifact import format_of
 from artifact.runtimes.base import servable_runtimes
 from core import cli
 from core.errors import UserError
-from serving.listing import check, default_in, first_listing, split_name
+from serving.repository import check, default_in, first_listing, split_name
 from serving.selection import Wanted, select, settings_for
 from serving.settings import PREFIX, Settings, describe, warn_of_unknown
 
@@ -37,6 +37,11 @@ class Serve(Wanted):
     answers paths that name no model, unless --artifact or --model is given."""
     repository: Path | None = None
     """Folder of models, all of which are loaded. Default: POCKETNETS_REPOSITORY."""
+    canary: Annotated[str | None, tyro.conf.arg(metavar="NAME=5%")] = None
+    """Model that answers a share of the requests that name none. Default: POCKETNETS_CANARY."""
+    shadow: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """Model that is asked, too, and never answers; NAME=5% for a share. Default:
+    POCKETNETS_SHADOW."""
     watch: bool = False
     """Follow what changes in the repository: models come, are replaced and go. Default:
     POCKETNETS_WATCH."""
@@ -102,6 +107,10 @@ def settle(wanted: Serve) -> tuple[Settings, str]:
         os.environ[PREFIX + "PORT"] = str(wanted.port)
     if wanted.allow_unverified:
         os.environ[PREFIX + "ALLOW_UNVERIFIED"] = "1"
+    if wanted.canary is not None:
+        os.environ[PREFIX + "CANARY"] = wanted.canary
+    if wanted.shadow is not None:
+        os.environ[PREFIX + "SHADOW"] = wanted.shadow
     if wanted.watch:
         os.environ[PREFIX + "WATCH"] = "1"
     if wanted.abstain:

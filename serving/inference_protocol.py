@@ -19,9 +19,10 @@ from artifact.scores import largest
 from serving.answering import read_in_time
 from serving.bodies import ENVELOPE, TEXT
 from serving.errors import Refusal
-from serving.models import Models, Served
+from serving.models import Models
 from serving.predictor import Predictor, Upload, unwrap
 from serving.routes import Route
+from serving.served import Served
 from serving.tensors import Output, read_request, write_response
 from serving.uploads import BATCH, read_body
 from serving.waiting import wait_for

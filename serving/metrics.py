@@ -56,6 +56,11 @@ DRIFT = Gauge(
     multiprocess_mode="livemax",
 )
 
+MIRRORED = Counter(
+    "pocketnets_shadow_images",
+    "Images that the shadow was asked, by whether its likeliest label agrees with the answer's",
+    [*_MODEL, "shadow", "shadow_version", "outcome"],
+)
 
 _NONE = ("", "")
 _requests = functools.cache(lambda path, status, model: REQUESTS.labels(path, str(status), *model))

@@ -19,6 +19,8 @@ class ModelEntry(TypedDict):
     version: str
     current: Annotated[bool, Field(description="Whether it answers for its name")]
     default: Annotated[bool, Field(description="Whether it answers paths that name no model")]
+    canary: Annotated[float, Field(ge=0, le=1, description="Share of these that it answers")]
+    shadow: Annotated[float, Field(ge=0, le=1, description="Share of these that it is asked, too")]
     model: Annotated[str, Field(description="Name of the network")]
     data: str
     precision: str
@@ -71,6 +73,14 @@ class LoadRequest(TypedDict):
 
     version: NotRequired[Annotated[str, Field(min_length=1, max_length=128)]]
     current: NotRequired[bool]
+
+
+@with_config(_CLOSED)
+class TrialRequest(TypedDict):
+    """Which version, and for which share of the requests that name no model; 0 ends the trial."""
+
+    version: NotRequired[Annotated[str, Field(min_length=1, max_length=128)]]
+    share: Annotated[float, Field(ge=0, le=1)]
 
 
 @with_config(_CLOSED)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 from starlette.requests import Request
@@ -16,18 +16,22 @@ from serving.administration import Administration, shown
 from serving.answering import answer_image, answer_images, read_in_time
 from serving.answers import Error, Facts
 from serving.errors import Refusal
-from serving.listing import Entry, Listing, entry_of, version_folders
+from serving.listing import Entry, Listing, Trial
 from serving.memory import resident_bytes
-from serving.model_answers import Changed, LoadRequest, ModelList, VersionRequest
-from serving.models import Models, Served
+from serving.model_answers import Changed, LoadRequest, ModelList, TrialRequest, VersionRequest
+from serving.models import Models
 from serving.predict_routes import predict_routes
-from serving.routes import Reply, Route
+from serving.repository import entry_of, version_folders
+from serving.routes import Handler, Reply, Route
+from serving.served import Served
 from serving.settings import PREFIX
+from serving.trials import Canary, Shadow
 from serving.uploads import read_body
 
 _MOST_BYTES = 4096  # of a request that changes the list
 T = TypeVar("T")
 _LOAD: TypeAdapter[LoadRequest] = TypeAdapter(LoadRequest)
+_TRIAL: TypeAdapter[TrialRequest] = TypeAdapter(TrialRequest)
 _VERSION: TypeAdapter[VersionRequest] = TypeAdapter(VersionRequest)
 
 
@@ -53,6 +57,8 @@ def _describe(models: Models, served: Served) -> dict[str, Any]:
         "version": entry.version,
         "current": models.is_current(served),
         "default": served is models.default,
+        "canary": _share(models.canary, served),
+        "shadow": _share(models.shadow, served),
         "model": artifact.model,
         "data": artifact.data,
         "precision": artifact.precision,
@@ -61,6 +67,10 @@ def _describe(models: Models, served: Served) -> dict[str, Any]:
         "labels": len(artifact.labels),
         "bytes": served.bytes,
     }
+
+
+def _share(trial: Canary | Shadow | None, served: Served) -> float:
+    return trial.share if trial is not None and trial.served is served else 0.0
 
 
 def model_routes(models: Models, administration: Administration) -> list[Route]:
@@ -141,6 +151,20 @@ def _changes(models: Models, administration: Administration) -> list[Route]:
         entry = models.find(request.path_params["name"], wanted.get("version")).entry
         return await change(request, lambda listing: listing.promoting(*entry.key))
 
+    async def rollback(request: Request) -> Response:
+        wanted = await _read(request, models, _VERSION)
+        entry = models.find(request.path_params["name"], wanted.get("version")).entry
+        return await change(request, lambda listing: listing.rolling_back(*entry.key))
+
+    def tried(kind: Literal["canary", "shadow"]) -> Handler:
+        async def start(request: Request) -> Response:
+            wanted = await _read(request, models, _TRIAL)
+            entry = models.find(request.path_params["name"], wanted.get("version")).entry
+            trial = Trial(name=entry.name, version=entry.version, share=wanted["share"])
+            return await change(request, lambda listing: listing.trying(kind, trial))
+
+        return start
+
     refusals = {
         400: "Not the JSON that is expected",
         403: "The service has no token, so nobody may change it, or this one may not",
@@ -157,6 +181,9 @@ def _changes(models: Models, administration: Administration) -> list[Route]:
         ("load", load, "Load a model of the repository, or load it again", LoadRequest),
         ("unload", unload, "Unload a version of a model", VersionRequest),
         ("promote", promote, "Let a version answer for its model, and by default", VersionRequest),
+        ("canary", tried("canary"), "Let a model answer a share of the requests", TrialRequest),
+        ("shadow", tried("shadow"), "Ask a model, too, and compare its answers", TrialRequest),
+        ("rollback", rollback, "End a trial, or return to the default before", VersionRequest),
     ]
     return [
         Route(
@@ -165,9 +192,9 @@ def _changes(models: Models, administration: Administration) -> list[Route]:
             method="POST",
             admin=True,
             summary=summary,
-            takes="JSON; no body stands for {}",
+            takes="JSON; without a version, that which answers",
             body={"application/json": kind},
-            body_required=False,
+            body_required=kind is TrialRequest,
             replies=replies,
         )
         for verb, handler, summary, kind in kinds

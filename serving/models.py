@@ -5,22 +5,23 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import functools
-from typing import Any
+
+from starlette.requests import Request
 
 from artifact.opening import check_runtime, open_artifact
 from core.errors import UserError, closest
-from core.image_types import list_suffixes
-from core.preprocess import TYPES
-from serving.answers import PRIVATE
 from serving.batcher import Threads
 from serving.errors import Refusal
-from serving.listing import Entry, Listing, entry_of, first_listing
+from serving.listing import Entry, Listing
 from serving.memory import resident_bytes
 from serving.metrics import MODEL_BYTES
 from serving.predictor import Predictor
+from serving.repository import entry_of, first_listing
+from serving.served import Served
 from serving.settings import PREFIX, Settings
-from serving.slots import Share, Slots
+from serving.slots import Slots
 from serving.state import State
+from serving.trials import Canary, Shadow
 
 _IDLE_S = 0.02  # between two looks whether a model that left still has requests
 
@@ -39,38 +40,6 @@ def the_models() -> Models:
     return Models(settings, first_listing(settings) if state is None else state.read())
 
 
-class Served:
-    """A loaded model.
-
-    Attributes:
-        entry: what the list says of it.
-        predictor: classifies images with it.
-        slots: its share of the requests in progress.
-        bytes: its memory: how much larger this process became by it, at least its files' size.
-    """
-
-    def __init__(self, entry: Entry, predictor: Predictor, slots: Share, bytes: int = 0) -> None:
-        self.entry = entry
-        self.predictor = predictor
-        self.slots = slots
-        self.bytes = bytes
-
-    @functools.cached_property
-    def facts(self) -> dict[str, Any]:
-        """Returns the response of ``GET /model``: the manifest without paths of this machine."""
-        settings, artifact = self.predictor.settings, self.predictor.artifact
-        facts = dataclasses.asdict(artifact)
-        for private in PRIVATE:
-            del facts[private]
-        limits = ("max_bytes", "max_pixels", "max_images")
-        return {
-            **facts,
-            "runtime": settings.runtime,
-            "limits": {name: getattr(settings, name) for name in limits},
-            "accepts": {"types": TYPES, "suffixes": list_suffixes()},
-        }
-
-
 class Models:
     """All models of a process, with one pool of threads. A context manager, open inside the block.
 
@@ -86,6 +55,8 @@ class Models:
         settings: those of the service.
         listing: the models that answer here; before :meth:`open`, the default alone.
         default: the model of the paths that name none.
+        canary: the model that answers a share of them; None without.
+        shadow: the model that is asked, too; None without.
         failed: why models of the list did not come, by ``name:version``.
 
     Raises:
@@ -101,6 +72,8 @@ class Models:
         self._threads: Threads | None = None
         self._leaving: set[asyncio.Task[None]] = set()
         self._wanted = listing
+        self.canary: Canary | None = None
+        self.shadow: Shadow | None = None
         entry = listing.keys[listing.default, listing.current[listing.default]]
         self.default = Served(entry, predictor or self._predictor(entry), self._slots.share())
         self._served = {entry.key: self.default}
@@ -164,7 +137,9 @@ class Models:
             self._threads = None
 
     async def left(self) -> None:
-        """Waits until all models that left are closed."""
+        """Waits until all models that left are closed, and the shadow has nothing to compare."""
+        if self.shadow is not None:
+            await self.shadow.done()
         await asyncio.gather(*self._leaving)
 
     def __enter__(self) -> Models:
@@ -195,6 +170,13 @@ class Models:
     def is_current(self, served: Served) -> bool:
         """Returns whether it answers for its name."""
         return self.listing.current.get(served.entry.name) == served.entry.version
+
+    def pick(self, request: Request) -> Served:
+        """Returns the model that answers ``request``, which names none."""
+        canary = self.canary
+        if canary is not None and canary.answers(request):
+            return canary.served
+        return self.default
 
     def find(self, name: str, version: str | None = None) -> Served:
         """Returns a model by its name, and its version or the one that answers.
@@ -266,6 +248,12 @@ class Models:
             loaded[self.default.entry.key] = self.default
         self._served = loaded
         self.default = loaded[default, current[default]]
+        canary, shadow = (
+            None if trial is None or trial.key not in loaded else (loaded[trial.key], trial.share)
+            for trial in (listing.canary, listing.shadow)
+        )
+        self.canary = canary and Canary(*canary)
+        self.shadow = shadow and Shadow(*shadow)
         self.listing = dataclasses.replace(
             listing,
             entries=tuple(served.entry for served in loaded.values()),
@@ -274,7 +262,7 @@ class Models:
         )
 
     async def _leave(self, served: Served) -> None:
-        while served.slots.used:
+        while not served.is_idle:
             await asyncio.sleep(_IDLE_S)
         await asyncio.to_thread(served.predictor.close)
         self._slots.drop(served.slots)

@@ -93,6 +93,8 @@ class Predictor:
         self.batch_size = 1
         self._runtime: Runtime | None = None
         self._batcher: Batcher[Upload, Result] | None = None
+        self._background: Batcher[Upload, Result] | None = None
+        self._pool: Threads | None = None  # that its batchers share with those of other models
         self._threads: Threads | None = None
         self._stages = {stage: STAGES.labels(stage, *key) for stage in _STAGES}
         self._batches, self._depth = BATCHES.labels(*key), DEPTH.labels(*key)
@@ -130,6 +132,7 @@ class Predictor:
             self._log = PredictionLog(settings, self.artifact, self._key)
         if threads is None:
             threads = self._threads = Threads(settings.threads)
+        self._pool = threads
         self._batcher = Batcher(
             self._work,
             threads=threads,
@@ -145,6 +148,9 @@ class Predictor:
         assert self._batcher is not None
         assert self._runtime is not None
         self._batcher.close()
+        if self._background is not None:
+            self._background.close()
+            self._background = None
         if self._threads is not None:
             self._threads.close()
             self._threads = None
@@ -183,6 +189,20 @@ class Predictor:
         futures = self._batcher.submit(uploads)
         self._depth.set(self._batcher.depth)
         return futures
+
+    def mirror(self, uploads: Sequence[Upload]) -> list[asyncio.Future[Any]]:
+        """As :meth:`predict`, for answers that nobody waits for: others go first.
+
+        Raises:
+            Refusal: more wait already than there are threads.
+        """
+        if self._background is None:
+            assert self._pool is not None
+            count = self.settings.threads
+            self._background = Batcher(
+                self._work, threads=self._pool, size=1, capacity=count, background=True
+            )
+        return self._background.submit(uploads)
 
     def scores(self, logits: Logits) -> Scores:
         """Returns the scores of ``logits`` (N, C), as answers have them."""

@@ -61,6 +61,8 @@ class Settings:
     repository: Path | None = _setting(  # noqa: RUF009 - a field
         "folder of models, all of which are loaded", None
     )
+    canary: str = _setting("model that answers a share of the requests that name none: NAME=5%", "")
+    shadow: str = _setting("model that is asked, too, and never answers: NAME or NAME=5%", "")
     watch: bool = _setting("1 follows what changes in the repository", False)
     max_models: int = _setting("models loaded at once", 16, range=(1, 1000))
     model_memory_mb: int = _setting(

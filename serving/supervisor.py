@@ -22,9 +22,9 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess, multiprocess
 
 from core.errors import UserError
-from serving.listing import check
 from serving.models import the_models
 from serving.protocol import connection_class
+from serving.repository import check
 from serving.routes import wrap
 from serving.settings import PREFIX, Settings
 from serving.state import State

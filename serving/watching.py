@@ -10,7 +10,8 @@ from pathlib import Path
 
 from artifact.opening import open_artifact, open_runtime
 from core.errors import UserError
-from serving.listing import Entry, Listing, check, entry_of, folders_of
+from serving.listing import Entry, Listing
+from serving.repository import check, entry_of, folders_of
 from serving.settings import Settings
 from serving.state import Locked, State
 

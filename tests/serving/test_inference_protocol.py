@@ -18,8 +18,8 @@ from starlette.applications import Starlette
 from artifact.artifact import Artifact
 from core.preprocess import Pixels
 from serving.app import create_app
-from serving.listing import first_listing
 from serving.models import Models
+from serving.repository import first_listing
 from serving.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]

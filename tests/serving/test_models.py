@@ -13,8 +13,8 @@ from starlette.applications import Starlette
 
 from core.errors import UserError
 from serving.app import create_app
-from serving.listing import first_listing
 from serving.models import Models
+from serving.repository import first_listing
 from serving.settings import Settings
 
 Encoded = Callable[..., bytes]
@@ -120,7 +120,7 @@ def test_models_come_and_go_by_an_administrator(
         assert promoted.json()["models"][2] | {"bytes": 0} == {
             **{"name": "sharp", "version": "1", "current": True, "default": True},
             **{"model": "channels", "data": "colours", "precision": "fp32", "format": "onnx"},
-            **{"runtime": "ort-cpu", "labels": 3, "bytes": 0},
+            **{"runtime": "ort-cpu", "labels": 3, "bytes": 0, "canary": 0.0, "shadow": 0.0},
         }
         assert score(await ask(app, "POST", "/predict", content=red)) == older
         refused = await change("/models/sharp/unload")

@@ -76,7 +76,7 @@ def test_page_docs_and_log(
             assert bars(page)[0][0] == "blue"
             docs = browser.open(f"{url}docs/")
             docs.wait(DRAWN)
-            assert docs.evaluate(DRAWN) == 16
+            assert docs.evaluate(DRAWN) == 19
             assert docs.evaluate("document.querySelector('.servers select').value") == PREFIX
             for each in (page, docs):
                 assert each.errors == []

@@ -34,11 +34,12 @@ PUBLIC = {
     *("/static_content/swagger-ui.css", "/static_content/swagger-ui-bundle.js"),
     *("/healthz", "/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"),
 }
+CHANGES = ("/load", "/unload", "/promote", "/canary", "/shadow", "/rollback")
 OF_PROTOCOL = ("", "/ready", "/infer")
 OF_A_MODEL = ("", "/predict", "/predict_batch")
 NEED_THE_TOKEN = {
     *("/predict", "/predict_batch", "/model", "/models", "/schema.json", "/docs.json"),
-    *(f"/models/{{name}}{path}" for path in (*OF_A_MODEL, "/load", "/unload", "/promote")),
+    *(f"/models/{{name}}{path}" for path in (*OF_A_MODEL, *CHANGES)),
     *(f"/models/{{name}}/versions/{{version}}{path}" for path in OF_A_MODEL),
     *("/v2", *(f"/v2/models/{{name}}{path}" for path in OF_PROTOCOL)),
     *(f"/v2/models/{{name}}/versions/{{version}}{path}" for path in OF_PROTOCOL),

@@ -14,7 +14,7 @@ import pytest
 from crowd import crowd, wait_until
 
 from core.errors import UserError
-from serving.listing import first_listing
+from serving.repository import first_listing
 from serving.settings import Settings
 from serving.state import State
 from serving.watching import Watch

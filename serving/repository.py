@@ -1,0 +1,200 @@
+"""Finds the models that a service is started with: folders by name, and a folder of all of them."""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args
+
+from artifact.answering import answering_of
+from artifact.artifact import MANIFEST, format_of
+from artifact.opening import check_runtime, open_artifact
+from artifact.records import Precision
+from artifact.runtimes.base import is_servable, servable_runtimes
+from artifact.store import choose, read_pick
+from core.errors import UserError, closest, first_line
+from core.files import sha256
+from serving.listing import Entry, Listing, Trial
+from serving.settings import PREFIX, Settings
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_VERSION = re.compile(rf"[a-z_]+-({'|'.join(get_args(Precision))})|[0-9]+")  # such a folder is one
+_ALLOWED = "letters, digits, '.', '_' and '-', at most 128 of them"
+
+
+def entry_of(folder: Path, settings: Settings, name: str | None = None) -> Entry:
+    """Returns the entry of the artifact that ``folder`` stands for; only its manifest is read.
+
+    Without a name it is called by its folder, or where that is a version, such as ``onnx-int8`` or
+    ``3``, by the folder above.
+
+    Raises:
+        UserError: no artifact, one that no server runs, or a name that cannot stand in a path.
+    """
+    choice = choose(folder)
+    path = choice.artifact.absolute()
+    spec = format_of(path)
+    allowed = servable_runtimes(spec.name)
+    runtime, threads = choice.runtime, choice.threads
+    if path == settings.artifact.absolute():
+        runtime, threads = settings.runtime, settings.call_threads
+    if runtime is None and settings.runtime in allowed:
+        runtime = settings.runtime
+    if runtime is None:
+        runtime = spec.proving_runtime if is_servable(spec.proving_runtime) else allowed[0]
+    version = path.name if _VERSION.fullmatch(path.name) else "1"
+    if name is None:
+        name = path.parent.name if version == path.name else path.name
+    if not _NAME.fullmatch(name):
+        raise UserError(f"{folder}: {name!r} cannot be a model's name: use {_ALLOWED}: NAME=FOLDER")
+    return Entry(
+        name=name,
+        version=version,
+        artifact=path,
+        runtime=runtime,
+        call_threads=threads or settings.call_threads,
+        digest=sha256(path / MANIFEST),
+    )
+
+
+def check(entry: Entry, settings: Settings) -> None:
+    """Checks that all files of a model are as they were made, and that it can run here.
+
+    Raises:
+        UserError: they are not, it cannot, or it cannot abstain and is to.
+    """
+    artifact = open_artifact(entry.artifact, allow_unverified=settings.allow_unverified)
+    check_runtime(entry.runtime, artifact)
+    answering_of(artifact, abstain=settings.abstain)  # refuses one that cannot abstain
+
+
+def split_name(text: str) -> tuple[str | None, Path]:
+    """Returns name and folder of ``[NAME=]FOLDER``."""
+    name, _, folder = text.partition("=")
+    if not folder or not _NAME.fullmatch(name):
+        name, folder = "", text
+    return name or None, Path(folder).expanduser()
+
+
+def folders_of(repository: Path) -> dict[str, Path]:
+    """Returns the artifact's folder of each model in ``repository``, by name.
+
+    A model is a folder with versions: the highest number, else the one that was picked, else
+    ``onnx-fp32``, else the first. A folder that is an artifact itself is a model, too.
+
+    Raises:
+        UserError: it is no folder, or cannot be read.
+    """
+    try:
+        folders = sorted(path for path in repository.iterdir() if path.is_dir())
+    except OSError as error:
+        raise UserError(f"repository is {repository}: {first_line(error)}") from None
+    found = {}
+    for folder in folders:
+        if not folder.name.startswith(".") and (version := _version_in(folder)):
+            found[folder.name] = version
+    return found
+
+
+def version_folders(folder: Path) -> list[Path]:
+    """Returns the versions of the model in ``folder``."""
+    return sorted(
+        path.parent for path in folder.glob(f"*/{MANIFEST}") if not path.parent.name.startswith(".")
+    )
+
+
+def _version_in(folder: Path) -> Path | None:
+    if (folder / MANIFEST).exists():
+        return folder
+    versions = version_folders(folder)
+    numbers = [path for path in versions if path.name.isdecimal()]
+    if numbers:
+        return max(numbers, key=lambda path: int(path.name))
+    chosen = choose(folder).artifact
+    if chosen in versions:
+        return chosen
+    return versions[0] if versions else None
+
+
+def default_in(repository: Path, name: str | None) -> Path:
+    """Returns the folder of the model ``name`` in ``repository``, else of the one picked in it.
+
+    Without both it is the first by name.
+
+    Raises:
+        UserError: there is none.
+    """
+    folders = folders_of(repository)
+    if not folders:
+        raise UserError(f"repository is {repository}: it holds no model (docs/serving.md)")
+    if name is not None:
+        if name not in folders:
+            raise UserError(f"default is {name!r}: {closest(name, list(folders))}")
+        return folders[name]
+    pick = read_pick(repository)
+    return folders[min(folders)] if pick is None else repository / pick.artifact
+
+
+def first_listing(settings: Settings) -> Listing:
+    """Returns the models that ``settings`` name: the artifact, more of them, and a repository.
+
+    What is broken in the repository is left out, with a line on stderr.
+
+    Raises:
+        UserError: one of them is no artifact, or two have the same name and version.
+    """
+    entries: dict[Path, Entry] = {}
+    for text in settings.models:
+        named, where = split_name(text)
+        entry = entry_of(where, settings, named)
+        entries[entry.artifact] = entry
+    default = settings.artifact.absolute()
+    if settings.repository is not None:
+        for name, folder in folders_of(settings.repository).items():
+            if folder.absolute() in entries:
+                continue
+            try:
+                entry = entry_of(folder, settings, name)
+                check(entry, settings)
+            except UserError as error:
+                print(f"error: {error}; {name} is left out", file=sys.stderr, flush=True)
+            else:
+                entries[entry.artifact] = entry
+    if default not in entries:
+        entries = {default: entry_of(default, settings), **entries}
+    if len(entries) > settings.max_models:
+        raise UserError(
+            f"{len(entries)} models are more than max_models, {settings.max_models} "
+            f"(set {PREFIX}MAX_MODELS)"
+        )
+    listing = Listing.of(tuple(entries.values()), entries[default].name)
+    for kind, text in (("canary", settings.canary), ("shadow", settings.shadow)):
+        if text:
+            listing = listing.trying(kind, _trial(kind, text, listing))  # type: ignore[arg-type]
+    return replace(listing, revision=0)
+
+
+def _trial(kind: str, text: str, listing: Listing) -> Trial:
+    """Returns the trial that ``NAME[:VERSION][=5%]`` stands for.
+
+    Raises:
+        UserError: no such model, or no such share.
+    """
+    named, _, share = text.partition("=")
+    name, _, version = named.partition(":")
+    if name not in listing.current:
+        raise UserError(f"{kind} is {text!r}: {closest(name, list(listing.current))}")
+    version = version or listing.current[name]
+    if (name, version) not in listing.keys:
+        versions = [entry.version for entry in listing.entries if entry.name == name]
+        raise UserError(f"{kind} is {text!r}: {closest(version, versions)}")
+    percent = share.removesuffix("%") or "100"
+    try:
+        part = float(percent) / 100
+    except ValueError:
+        part = 0.0
+    if not 0 < part <= 1:
+        raise UserError(f"{kind} is {text!r}: a share is a percentage above 0, up to 100: B=5%")
+    return Trial(name=name, version=version, share=part)
