@@ -20,7 +20,7 @@ from serving.repository import entry_of, first_listing
 from serving.served import Served
 from serving.settings import PREFIX, Settings
 from serving.slots import Slots
-from serving.state import State
+from serving.state import STARTING, State
 from serving.trials import Canary, Shadow
 
 _IDLE_S = 0.02  # between two looks whether a model that left still has requests
@@ -37,7 +37,10 @@ def the_models() -> Models:
     """
     settings = Settings.from_environment()
     state = State.from_environment()
-    return Models(settings, first_listing(settings) if state is None else state.read())
+    if state is None:
+        return Models(settings, first_listing(settings))
+    state.report(STARTING, {})  # before it reads: whoever changes the list later waits for it
+    return Models(settings, state.read())
 
 
 class Models:

@@ -23,6 +23,8 @@ from serving.settings import PREFIX
 
 FOLDER = PREFIX + "STATE"  # set for the workers, by what starts them
 
+STARTING = -1  # revision of a worker that has not loaded its models yet
+
 _LISTING = TypeAdapter(Listing)
 
 
