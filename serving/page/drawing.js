@@ -22,6 +22,16 @@ export function drawModel({ model, precision, runtime, metrics, task }) {
   document.title = `${model} · Pocketnets`;
 }
 
+// With one model there is nothing to choose.
+export function drawModels(names, chosen) {
+  const options = names.map((name) => {
+    const fields = { value: name, selected: name === chosen };
+    return Object.assign(make("option", "", name), fields);
+  });
+  at("models").replaceChildren(...options);
+  at("choice").hidden = names.length < 2;
+}
+
 export function welcome({ accepts, limits }) {
   return `${accepts.types.join(", ")}, up to ${bytes(limits.max_bytes, Math.floor)}`;
 }

@@ -1,4 +1,5 @@
-// The page at "/": images go to POST /predict one by one; each answer is seen beside its picture.
+// The page at "/": images go to POST /predict one by one, or to that of the chosen model; each
+// answer is seen beside its picture.
 
 import { closeCamera, isAvailable, openCamera, shoot } from "./camera.js";
 import * as drawing from "./drawing.js";
@@ -8,7 +9,8 @@ const CHOICES = [1, 3, 5, 10]; // of how many predictions are seen; the most are
 
 const { at } = drawing;
 
-let facts = null; // what GET /model answered
+let chosen = ""; // name of the model that is asked; empty for the default
+let facts = null; // what GET /model answered, or that of the chosen model
 let refusal = null; // why it did not
 let images = []; // of the last choice: {file, url, row, answer, roundTrip, failure, noPreview}
 let shown = null; // the one whose picture and answer are seen
@@ -18,7 +20,12 @@ let asking = new AbortController();
 // Asking ----------------------------------------------------------------------------------------
 
 async function loadModel(signal) {
-  facts = await ask("model", { signal });
+  const { models, default: usual } = await ask("models", { signal });
+  const names = models.filter(({ current }) => current).map(({ name }) => name);
+  if (!names.includes(chosen) || chosen === usual) chosen = "";
+  drawing.drawModels(names, chosen || usual);
+  facts = await ask(chosen ? `models/${chosen}` : "model", { signal });
+  at("address").textContent = new URL(predictPath(), document.baseURI).href;
   const all = facts.labels.length;
   const choices = CHOICES.filter((k) => k < all);
   if (all <= CHOICES.at(-1)) choices.push(all);
@@ -27,6 +34,10 @@ async function loadModel(signal) {
   at("files").accept = ["image/*", ...facts.accepts.suffixes].join(); // some systems know few types
   drawing.drawModel(facts);
   drawing.drawChoices(choices, count);
+}
+
+function predictPath() {
+  return chosen ? `models/${chosen}/predict` : "predict";
 }
 
 async function classify(image, signal) {
@@ -44,7 +55,7 @@ async function classify(image, signal) {
   const most = Math.min(CHOICES.at(-1), facts.labels.length);
   const options = { method: "POST", body, headers: { "Content-Type": kind }, signal };
   const started = performance.now();
-  const answer = await ask(`predict?top_k=${most}`, options);
+  const answer = await ask(`${predictPath()}?top_k=${most}`, options);
   Object.assign(image, { answer, roundTrip: performance.now() - started });
 }
 
@@ -74,6 +85,13 @@ async function start() {
   await loadModel().catch((error) => (refusal = error));
   draw();
   if (refusal?.status === 401) at("token").focus();
+}
+
+function chooseModel(name) {
+  chosen = name;
+  facts = null;
+  for (const image of images) image.answer = image.failure = null;
+  return images.length ? work() : start();
 }
 
 function tryAgain() {
@@ -195,6 +213,7 @@ at("top-k").addEventListener("change", (event) => {
   count = Number(event.target.value);
   drawResult();
 });
+at("models").addEventListener("change", (event) => chooseModel(event.target.value));
 at("again").addEventListener("click", tryAgain);
 at("access").addEventListener("submit", (event) => {
   event.preventDefault();
@@ -220,5 +239,5 @@ addEventListener("drop", (event) => {
 });
 addEventListener("pagehide", closeCamera);
 
-at("address").textContent = new URL("predict", document.baseURI).href;
+at("address").textContent = new URL(predictPath(), document.baseURI).href;
 start();

@@ -18,7 +18,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from artifact.artifact import Artifact
 from serving.app import create_app
+from serving.models import Models
 from serving.predictor import Predictor
+from serving.repository import first_listing
 from serving.settings import Settings
 
 MAX_BYTES = 100_000
@@ -47,7 +49,7 @@ class Site:
         self.broken = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope.get("path") in ("/model", "/predict"):
+        if scope.get("path") in ("/models", "/model", "/predict"):
             wanted = f"Bearer {self.token}".encode()
             if self.broken:
                 return await _answer(send, 502, "<html>Bad gateway</html>")
@@ -69,7 +71,9 @@ def served(artifact: Artifact, **changes: Any) -> Iterator[Site]:
     It runs in this process, without BentoML around it; ``changes`` replace settings.
     """
     settings = Settings(artifact=artifact.path, threads=1, max_bytes=MAX_BYTES)
-    site = Site(create_app(Predictor(replace(settings, **changes), artifact)))
+    settings = replace(settings, **changes)
+    predictor = Predictor(settings, artifact)
+    site = Site(create_app(Models(settings, first_listing(settings), predictor)))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         site.url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
         server = uvicorn.Server(uvicorn.Config(site, lifespan="on", log_level="critical"))

@@ -266,3 +266,32 @@ def test_a_camera_that_is_not_there_is_told(page: Page) -> None:
     page.evaluate("document.getElementById('camera').click()")  # this machine has none
     page.wait("document.getElementById('notice').textContent !== ''")
     assert "camera" in seen(page, "notice")
+
+
+def test_a_model_can_be_chosen(
+    browser: Browser,
+    artifact_path: Path,
+    encoded: Encoded,
+    save_artifact: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    soft = save_artifact(tmp_path / "soft" / "onnx-fp32", scale=0.001)
+    with served(Artifact.load(artifact_path), models=(str(soft),)) as site:
+        page = opened(browser, site)
+        give(page, "drop", image=encoded("red"))
+        page.wait(ANSWERED)
+        before = bars(page)[0]
+        assert seen(page, "address").endswith("/predict")
+        names = "[...document.querySelectorAll('#models option')].map((each) => each.value)"
+        assert page.evaluate(names) == ["channels-colours", "soft"]
+        page.evaluate(
+            "(() => { const select = document.getElementById('models'); select.value = 'soft';"
+            "select.dispatchEvent(new Event('change', { bubbles: true })); })()"
+        )
+        page.wait("document.getElementById('address').textContent.endsWith('/models/soft/predict')")
+        page.wait(ANSWERED)
+        after = bars(page)[0]
+        assert (before[0], after[0]) == ("red", "red")
+        assert "99.9" in before[1]
+        assert float(after[1].rstrip("\xa0%")) < 50
+        assert page.errors == []
