@@ -11,6 +11,7 @@ from core.images.heif import decoding_cost
 from core.images.jpeg import SCAN, segments
 from core.images.jpeg2000 import is_jpeg2000, read_headers
 from core.images.tiff import MAX_ENTRIES, entries, is_tiff
+from core.images.webp import canvas_size, is_webp
 
 # Most passes over ``max_pixels`` pixels: a progressive JPEG needs about ten.
 _PASSES = 20
@@ -19,6 +20,9 @@ MAX_PARTS = 250_000
 _STRIPS = 100_000  # Pillow allocates an object for each when it opens the file
 # Limits for JPEG 2000: OpenJPEG needs 10 kB for a tile, 500 bytes for a code block or precinct, and
 # 0.2 us for a packet, even an empty one.
+# Shares of ``max_pixels``: libwebp takes 16 bytes a pixel, OpenJPEG up to 24, others 8 at most. So
+# an image of 50 megapixels of any type takes less than 600 MiB.
+_WEBP_SHARE, _JPEG2000_SHARE = 3 / 4, 1 / 2
 _COMPONENTS, _TILES, _PACKETS = 4, 4096, 5_000_000
 _BLOCK, _FEW_BLOCKS = 64, 10_000  # least pixels per block on average; blocks always allowed
 
@@ -54,6 +58,10 @@ def bomb_in_header(data: bytes, max_pixels: int) -> str | None:
         return _bomb_in_tiff(data, max_pixels)
     if is_jpeg2000(data):
         return _bomb_in_jpeg2000(data, max_pixels)
+    if is_webp(data):
+        width, height = canvas_size(data)
+        if width * height > (most := int(_WEBP_SHARE * max_pixels)):
+            return f"{width}x{height} as WebP is {width * height} pixels, the limit is {most}"
     if data[4:8] == b"ftyp":
         largest, total = decoding_cost(data)
         if largest > max_pixels or total > _PASSES * max_pixels:
@@ -66,7 +74,7 @@ def _bomb_in_jpeg2000(data: bytes, max_pixels: int) -> str | None:
     pixels = headers.width * headers.height
     most_blocks = max(_FEW_BLOCKS, max_pixels // _BLOCK)
     for count, most, words in (
-        (pixels, max_pixels, "pixels"),
+        (pixels, int(_JPEG2000_SHARE * max_pixels), "pixels of JPEG 2000"),
         (headers.components, _COMPONENTS, "components"),
         (headers.tiles, _TILES, "tiles"),
         (headers.blocks, most_blocks, "code blocks"),
