@@ -131,6 +131,8 @@ class Manifest:
             made_of += f" --channels {self.preprocess.channels}"
         if self.source.reading:
             made_of = join(self.source.reading.flags) + (f" {data}" if self.source.data else "")
+        if self.source.qat:
+            made_of += " --qat"
         options = f"--formats {self.name} --max-batch {self.batch_range[1]}"
         drop = self.limits.top1_drop
         if drop is not None and drop != DEFAULTS[self.precision].top1_drop:

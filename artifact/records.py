@@ -12,7 +12,8 @@ from pydantic import ConfigDict, Field, with_config
 Logits = npt.NDArray[np.float32]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 Weights = Literal["trained", "imagenet", "random"]
-Calibration = Literal["MinMax", "Percentile", "Entropy"]
+# How the ranges of an int8 graph were found; the last by training, all others by measuring.
+Calibration = Literal["MinMax", "Percentile", "Entropy", "QAT"]
 # Modules of export.rewrites.
 Rewrite = Literal["channel_shuffle", "float_activations", "hard_sigmoid"]
 Reference = Literal["torch", "onnx", "golden"]
@@ -68,6 +69,22 @@ class Reading:
 
 @_STRICT
 @dataclass(frozen=True, kw_only=True, slots=True)
+class QatRun:
+    """A run of quantization-aware fine-tuning.
+
+    Attributes:
+        checkpoint: path of its checkpoint.
+        sha256: digest of that file.
+        epochs: epochs of the kept weights.
+    """
+
+    checkpoint: str
+    sha256: Digest
+    epochs: Positive
+
+
+@_STRICT
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
     """The origin of the weights.
 
@@ -79,6 +96,7 @@ class Source:
             name, or the path of a folder; None without one.
         reading: how the weights were read; None for those of a run here or random ones, and for
             published ones that are as published.
+        qat: the run that trained the int8 form of the weights; None without one.
     """
 
     origin: str
@@ -86,6 +104,7 @@ class Source:
     sha256: Digest | None = None
     data: str | None = None
     reading: Reading | None = None
+    qat: QatRun | None = None
 
 
 @_STRICT
@@ -192,8 +211,8 @@ class Quantization:
     """How an int8 graph was made.
 
     Attributes:
-        calibration: method that determined the range of each activation.
-        images: number of calibration images.
+        calibration: method that determined the range of each activation; QAT if it was learned.
+        images: number of calibration images; with QAT, only ``top1`` is measured with them.
         labelled: whether ``top1`` is accuracy on labels; otherwise it is agreement with float32.
         top1: top-1 of each method on those images, with all layers in int8; the best was chosen.
         weight_bits: bits of the weights. With 8, x86 CPUs without VNNI compute wrong sums.

@@ -49,6 +49,9 @@ class Run:
     weights: Literal["auto", "imagenet", "random"] = "auto"
     """auto: those of the run on --data. random: useful for latency only."""
     formats: Annotated[tuple[str, ...], tyro.conf.arg(help=_FORMATS)] = ()
+    qat: bool = False
+    """Take int8 from the run of --recipe-name qat, or qat_imagenet, that began with these weights;
+    artifacts are in artifacts/<model>-<data>-qat/."""
     max_batch: int = 32
     """Largest batch size of the artifacts."""
     max_drop: float | None = None
@@ -89,6 +92,7 @@ class Run:
             weights=self.weights,
             size=self.elsewhere.size,
             channels=self.elsewhere.channels,
+            qat=self.qat,
             targets=targets_of(self.formats) or DEFAULT_TARGETS,
             options=Options(
                 max_batch=self.max_batch,
@@ -138,6 +142,8 @@ class Run:
     def _check(self) -> None:
         """Raises UserError if flags for weights from other software are wrong, or contradict."""
         self.elsewhere.check()
+        if self.qat and (self.model == ALL or self.elsewhere.file or self.weights == "random"):
+            raise UserError("--qat is for one network, with the weights of a run or published ones")
         kinds = ("checkpoint", "onnx", "program")
         files = [f"--{kind}" for kind in kinds if getattr(self.elsewhere, kind)]
         if len(files) > 1:
@@ -233,9 +239,11 @@ def _export_one(job: Job, elsewhere: Elsewhere) -> Exported:
     from export.build import build_artifacts
     from export.foreign import load_foreign
     from export.network import load_network
+    from export.trained_int8 import with_learned
 
     if not elsewhere.file:
         network = load_network(job.model, job.data, job.weights, job.size, job.channels)
+        network = with_learned(network) if job.qat else network
     else:
         network = load_foreign(job.model, job.data, elsewhere)
     outcomes = []

@@ -21,6 +21,7 @@ from export.network import Network
 from export.prover import Prover
 from export.quantization.fp16 import fp16_candidates
 from export.quantization.int8 import Labels, int8_candidates
+from export.quantization.learned import learned_candidate
 from export.quantization.sensitivity import GraphCandidate
 from export.rewrites.channel_shuffle import fold_shuffles
 from export.to_onnx import INPUT, OUTPUT, to_onnx
@@ -91,6 +92,8 @@ class Graphs:
             return fp16_candidates(self._fp32, pixels, self.limits("fp16"))
         limits, symmetric = self.limits("int8"), scheme == "int8-symmetric"
         bits = None if symmetric else self._weight_bits
+        if self._network.learned is not None and not symmetric:
+            return [learned_candidate(self._network.learned, self._fp32, pixels, labels, bits)]
         return int8_candidates(
             self._fp32, pixels, labels, limits, symmetric=symmetric, weight_bits=bits
         )

@@ -34,6 +34,7 @@ class Job:
     options: Options
     size: Size | None = None
     channels: int | None = None
+    qat: bool = False
 
 
 def run_jobs(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, list[Outcome]]]:

@@ -24,6 +24,7 @@ from core.image_size import Size, size_text
 from core.names import canonical_name
 from core.preprocess import Pixels, Preprocess, Truncated
 from export.foreign_reference import read_given
+from export.quantization.qdq import LearnedInt8
 from models.channels import adapted_form, adapted_imagenet
 from models.classifier import IMAGENET_MEAN, IMAGENET_STD, Classifier
 from models.fit_weights import fit_weights
@@ -70,6 +71,7 @@ class Network:
         held_out: labelled images that it was not trained on, or unlabelled ones.
         labelled: whether the labels of ``held_out`` are valid.
         truncated: whether truncated images are accepted, as in training.
+        learned: the int8 form, if a run trained it.
         graph: the float32 ONNX ``ModelProto`` with the same input and output, if it was given
             instead of being exported from the module, or comes from an exported program with a
             fixed batch size.
@@ -86,6 +88,7 @@ class Network:
     held_out: Sequence[Sample]
     labelled: bool
     truncated: Truncated = "refuse"
+    learned: LearnedInt8 | None = None
     graph: Any = None
 
     @property
@@ -160,7 +163,9 @@ def rebuild(artifact: Artifact) -> Classifier:
         size, channels = artifact.preprocess.crop, artifact.preprocess.channels
         fitted = fit_weights(artifact.model, read_weights(path), reading.entry, size, channels)
         return Classifier(fitted.network, mean=reading.mean, std=reading.std).eval()
-    return load_checkpoint(path).network()
+    trained = load_checkpoint(path).network()
+    assert isinstance(trained, Classifier)
+    return trained
 
 
 def check_source(artifact: Artifact) -> Path:

@@ -62,10 +62,11 @@ def train(
             raise unknown("field of a recipe", name, fields)
     named = recipe or default_recipe(model, str(data))
     given = "".join(f", {name}={value!r}" for name, value in changes.items())
+    images = load_data(str(data))
     path = fit(
         model,
-        load_data(str(data)),
-        dataclasses.replace(find_recipe(named, model), **changes),
+        images,
+        dataclasses.replace(find_recipe(named, model, images.name), **changes),
         recipe_name=named,
         command=f"# in Python: pocketnets.train({model!r}, {str(data)!r}, recipe={named!r}{given})",
         resume=resume,
@@ -86,6 +87,7 @@ def export(
     formats: Sequence[str] = (),
     max_batch: int = 32,
     max_drop: float | None = None,
+    qat: bool = False,
 ) -> dict[str, Artifact]:
     """Exports a network and returns its artifacts by name, each verified against the network.
 
@@ -117,6 +119,7 @@ def export(
             ``all`` every one. If empty, ``export.build.DEFAULT_TARGETS``.
         max_batch: largest batch size of the artifacts.
         max_drop: largest loss of top-1 against torch, in [0, 1]; if None 0.001, for int8 0.01.
+        qat: for a name: whether int8 is that of its run with the recipe qat or qat_imagenet.
 
     Raises:
         UserError: unknown network, run, data or format, a missing argument for a module, or a
@@ -126,6 +129,7 @@ def export(
     from core.errors import UserError
     from export.build import DEFAULT_TARGETS, Options, build_artifacts, targets_of
     from export.network import load_network
+    from export.trained_int8 import with_learned
 
     targets = targets_of(formats) or DEFAULT_TARGETS
     options = Options(max_batch=max_batch, max_drop=max_drop)
@@ -135,6 +139,7 @@ def export(
         if wrong := [each for each, value in given.items() if value is not None]:
             raise UserError(f"{wrong[0]} is of a torch module; the run of {network} knows its own")
         found = load_network(network, data)
+        found = with_learned(found) if qat else found
     else:
         from export.module import network_of
 

@@ -12,6 +12,7 @@ import tyro
 from rich.console import Console
 
 from core import cli
+from core.errors import UserError
 from core.names import canonical_name
 from training.accelerators import Accelerators, is_first_process
 from training.data import ImageData
@@ -19,8 +20,9 @@ from training.datasets import DATASETS, data_name, load_data
 from training.folds import runs_of
 from training.look import look
 from training.options import FolderOptions
+from training.qat.names import qat_name
 from training.recipe import Recipe
-from training.recipes import default_recipe, find_recipe
+from training.recipes import RECIPES, default_recipe, find_recipe
 from training.records import MONITORS
 
 _DATA = (
@@ -75,7 +77,7 @@ def _parse() -> tuple[Train, ImageData | None]:
         from training.run import PartialRun, read_plan
 
         first, *more = runs_of(_options(start))
-        name_of_run = data.name + first.suffix if more else data.name
+        name_of_run = data.name + first.suffix if more else _run_of(start, data.name)
         partial = PartialRun(run_folder(start.model, name_of_run))
         # Of several folds, the first may be finished.
         saved = read_plan(partial.standing) if more and partial.standing else partial.saved_plan()
@@ -84,7 +86,7 @@ def _parse() -> tuple[Train, ImageData | None]:
     if name is None:
         name = default_recipe(start.model, start.data) if start.model else "scratch"
     if recipe is None:
-        recipe = find_recipe(name, start.model)
+        recipe = find_recipe(name, start.model, data.name if data else "")
     default = Train(model=tyro.MISSING, data=tyro.MISSING, recipe_name=name, recipe=recipe)
     return tyro.cli(Train, default=default, prog=cli.program("training")), data
 
@@ -98,8 +100,16 @@ def _load(start: _Start) -> ImageData:
         from training.run import PartialRun
 
         for each in runs_of(options):
-            PartialRun(run_folder(start.model, data_name(start.data) + each.suffix)).check_free()
+            name = _run_of(start, data_name(start.data) + each.suffix)
+            PartialRun(run_folder(start.model, name)).check_free()
     return look(load_data(start.data, options, console), options, console)
+
+
+def _run_of(start: _Start, data: str) -> str:
+    """Returns the second part of the name of the run that is asked for."""
+    make = RECIPES.get(start.recipe_name or "")
+    recipe = make(1) if make else None
+    return qat_name(data, recipe.weights) if recipe and recipe.qat else data
 
 
 def _options(flags: FolderOptions) -> FolderOptions:
@@ -144,6 +154,9 @@ def main() -> None:
         "fresh": args.fresh,
         "options": options,
     }
+    if args.recipe.qat and (several or args.find_learning_rate):
+        asked = "--folds" if several else "--find-learning-rate"
+        raise UserError(f"{asked}: not with quantization-aware fine-tuning; leave it out")
     if args.find_learning_rate:
         from training.rate_finder import find_rate
 

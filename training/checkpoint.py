@@ -20,6 +20,7 @@ from models.registry import build_model
 from models.weight_places import probe
 from training.identity import DIGEST_BYTES
 from training.options import FolderOptions
+from training.qat.network import QuantizedNetwork
 from training.records import Epoch
 from training.thresholds import Abstention
 
@@ -52,6 +53,8 @@ class Checkpoint:
         task: whether an image has one class or any number of labels.
         thresholds: scores above which an image has each label; empty for one class.
         abstention: when the most likely class is no answer; None if it always is one.
+        qat: of a run with quantization-aware fine-tuning: digest of the float32 weights, and bits
+            of the int8 ones.
     """
 
     model: str
@@ -69,13 +72,20 @@ class Checkpoint:
     task: Task = "single"
     thresholds: tuple[float, ...] = ()
     abstention: Abstention | None = None
+    qat: dict[str, Any] | None = None
 
-    def network(self, *, calibrated: bool = True) -> Classifier:
+    def network(self, *, calibrated: bool = True) -> Classifier | QuantizedNetwork:
         """Returns the trained network in evaluation mode: uint8 (N, H, W, 3) -> (N, C).
 
         Args:
             calibrated: whether the last layer is divided by the temperature.
         """
+        if self.qat is not None:
+            quantized = QuantizedNetwork(
+                self.state_dict["graph"].numpy().tobytes(), limit=int(self.state_dict["limit"])
+            )
+            quantized.load_state_dict(self.state_dict)
+            return quantized.eval()
         network = Classifier(build_model(self.model, num_classes=len(self.labels)))
         weights = dict(self.state_dict)
         if calibrated and self.temperature != 1:
@@ -135,6 +145,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             task=block.get("task", "single"),
             thresholds=tuple(block.get("thresholds", ())),
             abstention=Abstention(**block["abstention"]) if block.get("abstention") else None,
+            qat=block.get("qat"),
         )
 
 

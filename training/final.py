@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from core.errors import UserError
 from core.preprocess import ImageError
-from models.classifier import Classifier
 from training.checkpoint import Checkpoint
 from training.data import Combinations, ImageData, Sample, label_sets, open_image
 from training.loader import Report, plain_batches, read
@@ -49,7 +49,7 @@ class Final:
 
 def measure(
     checkpoint: Checkpoint,
-    network: Classifier,
+    network: nn.Module,
     data: ImageData,
     recipe: Recipe,
     *,
@@ -142,7 +142,7 @@ def _add_abstention(
 
 @torch.inference_mode()
 def evaluate(
-    network: Classifier,
+    network: nn.Module,
     samples: Sequence[Sample],
     recipe: Recipe,
     *,

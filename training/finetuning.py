@@ -32,6 +32,7 @@ class Frozen(lightning.Callback):
     ) -> None:
         """Freezes the backbone, or lets it learn again."""
         assert isinstance(module, ClassifierModule)
+        assert isinstance(module.network, Classifier)
         self.apply(module.network, trainer.current_epoch)
 
     def apply(self, network: Classifier, epoch: int) -> None:

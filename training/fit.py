@@ -8,8 +8,10 @@ from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
+from torch import nn
 
 from core import cli
 from core.errors import UserError, storage_error
@@ -17,6 +19,7 @@ from core.files import write_whole
 from core.machine import this_machine
 from core.names import canonical_name
 from core.preprocess import ImageError
+from models.cost import count_parameters
 from models.input_size import check_input_size
 from training.accelerators import Accelerators, is_first_process
 from training.checkpoint import (
@@ -34,6 +37,12 @@ from training.look import look
 from training.module import ClassifierModule, facts_of_classes
 from training.networks import first_network
 from training.options import FolderOptions
+from training.qat.start import (
+    check_same_images,
+    float_self,
+    quantized_network,
+    with_own_labels,
+)
 from training.recipe import Recipe
 from training.records import RunFacts, to_csv
 from training.run import PartialRun, make_plan
@@ -83,6 +92,12 @@ def fit(
     recipe = recipe.for_task(data.task)
     options = options or FolderOptions()
     data = look(data, options)
+    model = canonical_name(model)
+    own = None
+    if recipe.qat:
+        own = float_self(model, data.name, recipe)
+        check_same_images(own, recipe)
+        data = with_own_labels(data, own, recipe)
     check_input_size(
         model,
         *sorted({recipe.crop, *recipe.train_crops}),
@@ -94,9 +109,8 @@ def fit(
             f"batch_size is {recipe.batch_size}, more than the {len(data.train)} training images "
             f"of {data.name}; try --recipe.batch-size {len(data.train) // 2 or 1}"
         )
-    model = canonical_name(model)
     partial = PartialRun(run_folder(model, data.name))
-    plan = make_plan(model, data, recipe_name, recipe)
+    plan = make_plan(model, data, recipe_name, recipe, own.sha256 if own else None)
     digests = part_digests(data)
     images = image_list(data, digests)
     with partial.alone() if is_first_process() else nullcontext():
@@ -106,25 +120,28 @@ def fit(
             if not fresh:
                 partial.check_free()
             partial.start(plan, images)
-        last = str(partial.last) if resume and partial.last.exists() else None
+        last = partial.last if resume and partial.last.exists() else None
         if last:
-            read_checkpoint(partial.last)  # raises our own error for a damaged one
+            read_checkpoint(last)  # raises our own error for a damaged one
         with quiet(), _one_line(recipe, partial):
             torch.manual_seed(recipe.seed)
             skipped = _Skipped() if options.skip_unreadable else None
-            network, origin = first_network(model, data.labels, recipe)
+            facts_of_run: dict[str, Any] = {"model": model, "data": data.name, "task": data.task}
+            facts_of_run |= facts_of_data(digests["train"], options)
+            network: nn.Module
+            if own is None:
+                network, origin = first_network(model, data.labels, recipe)
+            else:
+                network, origin = quantized_network(own, data, recipe, last), own.origin
+                facts_of_run["qat"] = {"sha256": own.sha256, "weight_bits": recipe.weight_bits}
             module = ClassifierModule(
                 network,
-                {
-                    "model": model,
-                    "data": data.name,
-                    "task": data.task,
-                    **facts_of_data(digests["train"], options),
-                },
+                facts_of_run,
                 data.labels,
                 recipe,
                 report=skipped,
                 **facts_of_classes(data),
+                teacher=own.module if own else None,
             )
             if is_first_process() and not resume:
                 picture = partial.folder / AUGMENTATION
@@ -133,7 +150,12 @@ def fit(
             trainer = make_trainer(
                 model, recipe, machine or Accelerators(), partial, held_out=len(data.val)
             )
-            trainer.fit(module, datamodule=Loaders(data, recipe), ckpt_path=last, weights_only=True)
+            trainer.fit(
+                module,
+                datamodule=Loaders(data, recipe),
+                ckpt_path=str(last) if last else None,
+                weights_only=True,
+            )
             if not trainer.is_global_zero:
                 return checkpoint_path(run_folder(model, data.name))
             checkpoint = load_checkpoint(partial.save_final())
@@ -158,7 +180,7 @@ def fit(
                 mistakes=final.mistakes,
                 kept_epoch=len(checkpoint.history),
                 chosen_by=recipe.chosen_by,
-                parameters=sum(parameter.numel() for parameter in network.parameters()),
+                parameters=count_parameters(own.module if own else network),
                 device=device_name(trainer),
                 precision=str(trainer.precision),
                 versions=this_machine(LIBRARIES).versions,

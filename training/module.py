@@ -15,7 +15,6 @@ from torch import nn
 from torchmetrics import MeanMetric
 
 from core.errors import UserError
-from models.classifier import Classifier
 from training.augment import mixed, seed_of
 from training.checkpoint import KEY, SCHEMA
 from training.data import Combinations, ImageData
@@ -36,6 +35,7 @@ class ClassifierModule(lightning.LightningModule):
 
     Args:
         network: uint8 (N, H, W, 3) -> logits (N, C).
+        teacher: a frozen network for distillation; None for that of the recipe, if it has one.
         facts: added to the checkpoint: the names ``model`` and ``data``, and a record of the data.
         labels: class names.
         recipe: the recipe.
@@ -47,7 +47,7 @@ class ClassifierModule(lightning.LightningModule):
 
     def __init__(
         self,
-        network: Classifier,
+        network: nn.Module,
         facts: dict[str, Any],
         labels: tuple[str, ...],
         recipe: Recipe,
@@ -56,6 +56,7 @@ class ClassifierModule(lightning.LightningModule):
         combinations: Combinations = (),
         total: int = 0,
         report: Report | None = None,
+        teacher: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.network = network
@@ -72,6 +73,7 @@ class ClassifierModule(lightning.LightningModule):
         self._distillation: DistillationLoss | None = None
         if recipe.teacher:
             teacher = load_teacher(recipe.teacher, labels, sorted(recipe.train_crops))
+        if teacher is not None:
             self._distillation = DistillationLoss(teacher, recipe.temperature, self._loss)
         self._train_loss, self._train_top1, self._val_loss = (
             MeanMetric(nan_strategy="disable") for _ in range(3)

@@ -29,6 +29,8 @@ def first_network(model: str, labels: tuple[str, ...], recipe: Recipe) -> tuple[
         UserError: the recipe needs ImageNet weights that are not available, or has an option that
             the network does not support.
     """
+    if recipe.qat:
+        raise UserError("quantization-aware fine-tuning is for training alone; use another recipe")
     if recipe.weights == "imagenet":
         try:
             weights = load_imagenet_weights(model)
@@ -51,7 +53,7 @@ def first_network(model: str, labels: tuple[str, ...], recipe: Recipe) -> tuple[
     return network, origin
 
 
-def load_teacher(teacher: str, labels: tuple[str, ...], sizes: Iterable[int]) -> Classifier:
+def load_teacher(teacher: str, labels: tuple[str, ...], sizes: Iterable[int]) -> nn.Module:
     """Returns a frozen network in evaluation mode that classifies images into ``labels``.
 
     Args:
@@ -64,11 +66,8 @@ def load_teacher(teacher: str, labels: tuple[str, ...], sizes: Iterable[int]) ->
     """
     if Path(teacher).is_dir():
         checkpoint = load_checkpoint(checkpoint_path(Path(teacher)))
-        known, network, model = (
-            checkpoint.labels,
-            checkpoint.network(calibrated=False),
-            checkpoint.model,
-        )
+        known, model = checkpoint.labels, checkpoint.model
+        network: nn.Module = checkpoint.network(calibrated=False)
     else:
         weights = load_imagenet_weights(teacher)
         known, network, model = weights.labels, imagenet_classifier(teacher, weights), teacher
@@ -88,7 +87,7 @@ class DistillationLoss(nn.Module):
     neither saved nor trained.
     """
 
-    def __init__(self, teacher: Classifier, temperature: float, hard: nn.Module) -> None:
+    def __init__(self, teacher: nn.Module, temperature: float, hard: nn.Module) -> None:
         super().__init__()
         self._teacher = [teacher]
         self._temperature = temperature

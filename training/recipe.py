@@ -28,8 +28,9 @@ class Recipe:
     accumulate: int = 1
     """Gradient accumulation: number of parts of a batch, to save memory."""
 
-    weights: Literal["random", "imagenet"] = "random"
-    """Initial weights; the last layer is zero if the classes differ."""
+    weights: Literal["random", "imagenet", "run"] = "random"
+    """Initial weights; the last layer is zero if the classes differ. run: those of the finished run
+    of this network and data, for qat."""
     zero_gamma: bool = False
     """Start the last norm of every residual branch at zero."""
     bn_momentum: float | None = None
@@ -46,6 +47,13 @@ class Recipe:
     layer_decay: float = 1.0
     """Fine-tuning: the learning rate of each stage (the layers between two changes of resolution)
     is so many times that of the next one; 1 for the same in all."""
+
+    qat: bool = False
+    """Quantization-aware fine-tuning: the int8 form of the weights learns, through its roundings,
+    to answer as they do in float32. Recipes qat and qat_imagenet set all that it needs."""
+    weight_bits: Literal[7, 8] = 7
+    """QAT: bits of the weights: 7 for any CPU, 8 for those with VNNI and ARM; as --target of export
+    has them."""
 
     optimizer: Literal["adam", "adamw", "rmsprop", "sgd"] = "adamw"
     """Optimiser; RMSprop and SGD use momentum 0.9."""
@@ -185,6 +193,7 @@ class Recipe:
                     f"{name} is {getattr(self, name)} and weights is random: that is for published "
                     "weights; use --recipe.weights imagenet, or another recipe"
                 )
+        self._check_qat()
         if self.stages > self.epochs:
             raise UserError(f"stages is {self.stages}: more than the {self.epochs} epochs")
         if self.crop > self.resize:
@@ -212,12 +221,46 @@ class Recipe:
                 "sampler is balanced, and an image with several labels is of no one class: use "
                 "--recipe.class-weights balanced"
             )
+        if task == "multi" and self.qat:
+            raise UserError(
+                "qat is True: the int8 form learns the softmax of one class from float32, and an "
+                "image has several labels; export calibrates int8 without training"
+            )
         if task == "multi" and self.teacher:
             raise UserError(
                 f"teacher is {self.teacher}: distillation is of the softmax of one class, and an "
                 "image has several labels; leave it out"
             )
         return self
+
+    def _check_qat(self) -> None:
+        """Raises UserError if fields for quantization-aware fine-tuning contradict others."""
+        if not self.qat:
+            if self.weights == "run":
+                raise UserError("weights is run: only --recipe-name qat starts from a run")
+            return
+        if self.weights == "random":
+            raise UserError(
+                "qat is True and weights is random: it is for trained weights; use --recipe-name "
+                "qat for those of a run of yours, qat_imagenet for published ones"
+            )
+        own = {field.name: field.default for field in dataclasses.fields(self)}
+        for name in _NOT_IN_QAT:
+            if (value := getattr(self, name)) != own[name]:
+                raise UserError(
+                    f"qat is True and {name} is {value}: its network is an int8 graph without "
+                    f"batch norm, taught by itself in float32; leave --recipe.{name} out"
+                )
+        if self.train_crop not in (None, self.crop) or self.stages > 1:
+            raise UserError(
+                f"qat is True, and images of training are of another size than {self.crop}, that "
+                "of the int8 graph; leave train_crop and stages out"
+            )
+        if self.precision not in ("auto", "fp32"):
+            raise UserError(
+                f"qat is True and precision is {self.precision}: it would round otherwise than the "
+                "int8 graph; use fp32"
+            )
 
     @property
     def preprocess(self) -> Preprocess:
@@ -251,6 +294,16 @@ class Recipe:
         return dataclasses.replace(self, **values)  # type: ignore[arg-type]
 
 
+# Of what an int8 graph does not have: batch norm, dropout, stages of layers, a last layer apart.
+_NOT_IN_QAT = (
+    "zero_gamma",
+    "bn_momentum",
+    "dropout",
+    "freeze_epochs",
+    "keep_statistics",
+    "layer_decay",
+    "teacher",
+)
 _ANY = float("inf")
 _RANGES: dict[str, tuple[float, float]] = {
     "epochs": (1, _ANY),

@@ -155,6 +155,40 @@ def probe(size: int = 224) -> Recipe:
     )
 
 
+def qat(size: int = 224) -> Recipe:
+    """Returns the recipe of quantization-aware fine-tuning of a finished run, by its int8 form.
+
+    make train MODEL=mobilenet_v3 DATA=digits RECIPE=qat
+
+    Images are augmented as in that run. Measured: docs/results.md.
+    """
+    return photos(
+        size,
+        epochs=5,
+        batch_size=64,
+        learning_rate=3e-4,
+        weights="run",
+        qat=True,
+        weight_decay=0.0,
+        warmup=0.1,
+        label_smoothing=0.0,
+        temperature=1.0,
+        calibrate=False,
+        precision="fp32",
+    )
+
+
+def qat_imagenet(size: int = 224) -> Recipe:
+    """Returns the recipe of quantization-aware fine-tuning of published ImageNet weights.
+
+    make train MODEL=efficientnet_lite0 DATA=path/to/photos RECIPE=qat_imagenet
+
+    Any photos will do: those of other classes are labelled by the network's own answers. Measured:
+    docs/results.md.
+    """
+    return dataclasses.replace(qat(size), weights="imagenet")
+
+
 def mobilenet(size: int = 224) -> Recipe:
     """Returns the recipe of MobileNetV2 (arXiv 1801.04381, Section 6.1).
 
@@ -278,6 +312,8 @@ RECIPES: dict[str, Callable[[int], Recipe]] = {
     "scratch": scratch,
     "finetune": finetune,
     "probe": probe,
+    "qat": qat,
+    "qat_imagenet": qat_imagenet,
     "mobilenet": mobilenet,
     "shufflenet": shufflenet,
     "efficientnet": efficientnet,
@@ -297,15 +333,26 @@ def default_recipe(model: str, data: str) -> str:
     return "finetune" if find_model(model).imagenet else "scratch"
 
 
-def find_recipe(name: str, model: str) -> Recipe:
+def find_recipe(name: str, model: str, data: str = "") -> Recipe:
     """Returns a recipe at the input size of a network's design; 224 where ``model`` is empty.
 
+    Args:
+        name: of the recipe.
+        model: registry name.
+        data: name of the data set, by which a recipe that starts from a run finds it; if it is
+            empty, that has the sizes of photos.
+
     Raises:
-        UserError: no such recipe, or no such network.
+        UserError: no such recipe, no such network, or no such run.
     """
     if name not in RECIPES:
         raise unknown("recipe", name, RECIPES)
-    return RECIPES[name](native_side(model) if model else 224)
+    recipe = RECIPES[name](native_side(model) if model else 224)
+    if recipe.qat and model and data:
+        from training.qat.recipe import fitted  # imports torch
+
+        return fitted(recipe, model, data)
+    return recipe
 
 
 def native_side(model: str) -> int:

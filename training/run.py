@@ -198,8 +198,13 @@ class WholeFileIO(TorchCheckpointIO):
             os.fsync(file.fileno())
 
 
-def make_plan(model: str, data: ImageData, recipe_name: str, recipe: Recipe) -> dict[str, Any]:
-    """Returns what determines a run's result, except the images' contents, as plain values."""
+def make_plan(
+    model: str, data: ImageData, recipe_name: str, recipe: Recipe, own_sha256: str | None = None
+) -> dict[str, Any]:
+    """Returns what determines a run's result, except the images' contents, as plain values.
+
+    ``own_sha256`` is the digest of the weights that quantization-aware fine-tuning starts from.
+    """
     teacher = checkpoint_path(Path(recipe.teacher or ""))  # by digest, as the file may change
     return {
         "model": model,
@@ -207,6 +212,7 @@ def make_plan(model: str, data: ImageData, recipe_name: str, recipe: Recipe) -> 
         "labels": list(data.labels),
         "images": sum(map(len, data.parts.values())),
         "teacher_sha256": sha256(teacher) if recipe.teacher and teacher.is_file() else None,
+        **({"qat_sha256": own_sha256} if own_sha256 else {}),
         "recipe_name": recipe_name,
         "recipe": asdict(recipe),
     }

@@ -115,6 +115,8 @@ def trainer_options(recipe: Recipe, machine: Accelerators) -> dict[str, Any]:
 def precision_for(recipe: Recipe, *, gpu: bool) -> Any:
     """Returns Lightning's name of the recipe's precision."""
     chosen = recipe.precision
+    if recipe.qat:
+        chosen = "fp32"
     if chosen == "auto":
         chosen = "fp32" if not gpu else "bf16" if torch.cuda.is_bf16_supported() else "fp16"
     return {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[chosen]

@@ -82,70 +82,130 @@ def int8_candidates(
         symmetric: whether activations are symmetric int8, as TensorRT requires.
         weight_bits: bits of the weights; None for 8 if ``symmetric``, else 7.
     """
-    from onnx.checker import check_model
-
-    weight_bits = weight_bits or (8 if symmetric else 7)
-    chosen = np.random.default_rng(0).permutation(len(pixels))  # the first ones have every class
     judged = limits.top1_agreement is not None
-    chosen = chosen[: affordable(pixels, IMAGES if judged else RANDOM_IMAGES)]
-    pixels, labels = pixels[chosen], None if labels is None else labels[chosen]
-    prepared = prepare(model)
-    norms = [] if symmetric else [n.name for n in prepared.graph.node if n.op_type in NORMS]
-    judge = _judge(prepared, pixels, labels)
-    methods = METHODS if judged else METHODS[:1]
-    ranges = measure_ranges(prepared, pixels, methods)
-    rounding = Rounding(prepared, pixels, limit=WEIGHT_LIMIT[weight_bits]) if judged else None
-
-    def rounded(graph: Any) -> Any:
-        if rounding:
-            rounding.apply(graph)
-        return graph
-
-    def graph_of(method: Calibration, fp32_layers: Sequence[str] = ()) -> Any:
-        return rounded(
-            to_int8(
-                prepared, ranges[method], fp32_layers, symmetric=symmetric, weight_bits=weight_bits
-            )
-        )
-
-    plain = to_int8(prepared, ranges[methods[0]], symmetric=symmetric, weight_bits=weight_bits)
-    graphs = {m: rounded(with_ranges(plain, prepared, ranges[m])) for m in methods}
-    scores = {method: judge(graph) for method, graph in graphs.items()}
-    best = max(scores, key=lambda method: scores[method])
-    made = Quantization(
-        calibration=best,
-        images=len(pixels),
-        labelled=labels is not None,
-        top1={method: score.top1 for method, score in scores.items()},
-        weight_bits=weight_bits,
+    made = Calibrated(
+        model, pixels, labels, judged=judged, symmetric=symmetric, weight_bits=weight_bits
     )
+    norms = [] if symmetric else norms_of(made.prepared)
 
     def candidate(graph: Any, layers: Sequence[str]) -> GraphCandidate:
-        rewritten = copy.deepcopy(graph)
-        replaced = add_in_integers(rewritten)
-        check_model(rewritten, full_check=True)
-        rewrites: dict[Rewrite, int] = {"hard_sigmoid": replaced} if replaced else {}
-        return GraphCandidate(rewritten, (*layers, *norms), made, rewrites)
+        return finished(graph, (*layers, *norms), made.record)
 
     left = 0
-    if scores[best].holds(limits):
-        yield candidate(graphs[best], ())
-    order = list(layer_errors(prepared, graphs[best], pixels))
+    if made.score.holds(limits):
+        yield candidate(made.graph, ())
+    order = list(layer_errors(made.prepared, made.graph, made.pixels))
     if symmetric:  # only the inputs of Conv and Gemm are rounded
-        weighted = {node.name for node in prepared.graph.node if node.op_type in WEIGHTED}
+        weighted = {node.name for node in made.prepared.graph.node if node.op_type in WEIGHTED}
         order = [layer for layer in order if layer in weighted]
-    if not scores[best].holds(limits):
+    if not made.score.holds(limits):
         most = int(len(order) * MOST_FP32)
         tried: dict[int, Any] = {}
 
         def holds(count: int) -> bool:
-            tried[count] = graph_of(best, order[:count])
-            return judge(tried[count]).holds(limits)
+            tried[count] = made.graph_of(order[:count])
+            return made.judge(tried[count]).holds(limits)
 
         left = fewest(most, holds)
         yield candidate(tried[left], order[:left])
     for count in counts(len(order), above=left):
-        yield candidate(graph_of(best, order[:count]), order[:count])
+        yield candidate(made.graph_of(order[:count]), order[:count])
+
+
+class Calibrated:
+    """An int8 graph without float32 layers, by the calibration method that measures best.
+
+    Args:
+        model: as for :func:`int8_candidates`, like the other ones.
+        judged: whether anything is chosen; otherwise MinMax, and weights rounded to the nearest.
+
+    Attributes:
+        pixels: the images it was calibrated with.
+        prepared: the float32 graph it was made of.
+        graph: the int8 graph.
+        judge: returns the quality of an int8 graph on those images.
+        score: quality of the graph.
+        record: how it was made.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        pixels: Pixels,
+        labels: Labels | None,
+        *,
+        judged: bool,
+        symmetric: bool = False,
+        weight_bits: WeightBits | None = None,
+    ) -> None:
+        self._symmetric = symmetric
+        self._bits: WeightBits = weight_bits or (8 if symmetric else 7)
+        self.pixels, labels = chosen_images(pixels, labels, IMAGES if judged else RANDOM_IMAGES)
+        self.prepared = prepare(model)
+        self.judge = judge_of(self.prepared, self.pixels, labels)
+        methods = METHODS if judged else METHODS[:1]
+        self._ranges = measure_ranges(self.prepared, self.pixels, methods)
+        self._rounding = None
+        if judged:
+            limit = WEIGHT_LIMIT[self._bits]
+            self._rounding = Rounding(self.prepared, self.pixels, limit=limit)
+        plain = self._int8(methods[0])
+        graphs = {
+            m: self._rounded(with_ranges(plain, self.prepared, self._ranges[m])) for m in methods
+        }
+        scores = {method: self.judge(graph) for method, graph in graphs.items()}
+        self._best = max(scores, key=lambda method: scores[method])
+        self.graph, self.score = graphs[self._best], scores[self._best]
+        self.record = Quantization(
+            calibration=self._best,
+            images=len(self.pixels),
+            labelled=labels is not None,
+            top1={method: score.top1 for method, score in scores.items()},
+            weight_bits=self._bits,
+        )
+
+    def graph_of(self, fp32_layers: Sequence[str]) -> Any:
+        """Returns the graph with some layers in float32."""
+        return self._rounded(self._int8(self._best, fp32_layers))
+
+    def _int8(self, method: Calibration, fp32_layers: Sequence[str] = ()) -> Any:
+        return to_int8(
+            self.prepared,
+            self._ranges[method],
+            fp32_layers,
+            symmetric=self._symmetric,
+            weight_bits=self._bits,
+        )
+
+    def _rounded(self, graph: Any) -> Any:
+        if self._rounding:
+            self._rounding.apply(graph)
+        return graph
+
+
+def chosen_images(
+    pixels: Pixels, labels: Labels | None, count: int
+) -> tuple[Pixels, Labels | None]:
+    """Returns images in random order, as many as cost as much as ``count`` of 224x224."""
+    chosen = np.random.default_rng(0).permutation(len(pixels))  # the first ones have every class
+    chosen = chosen[: affordable(pixels, count)]
+    return pixels[chosen], None if labels is None else labels[chosen]
+
+
+def norms_of(model: Any) -> list[str]:
+    """Returns the names of the layers that no runtime computes in int8."""
+    return [node.name for node in model.graph.node if node.op_type in NORMS]
+
+
+def finished(graph: Any, fp32_layers: Sequence[str], made: Quantization) -> GraphCandidate:
+    """Returns a copy of an int8 graph with its rewrites, checked."""
+    from onnx.checker import check_model
+
+    rewritten = copy.deepcopy(graph)
+    replaced = add_in_integers(rewritten)
+    check_model(rewritten, full_check=True)
+    rewrites: dict[Rewrite, int] = {"hard_sigmoid": replaced} if replaced else {}
+    return GraphCandidate(rewritten, tuple(fp32_layers), made, rewrites)
 
 
 def fewest(most: int, holds: Callable[[int], bool]) -> int:
@@ -164,7 +224,8 @@ def fewest(most: int, holds: Callable[[int], bool]) -> int:
     return count
 
 
-def _judge(prepared: Any, pixels: Pixels, labels: Labels | None) -> Callable[[Any], Score]:
+def judge_of(prepared: Any, pixels: Pixels, labels: Labels | None) -> Callable[[Any], Score]:
+    """Returns what measures the quality of int8 graphs on images, against a float32 graph."""
     reference = logits_of(prepared, pixels)
     expected = reference.argmax(axis=1)
     truth = expected if labels is None else labels

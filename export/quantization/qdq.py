@@ -6,7 +6,7 @@ import copy
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +21,13 @@ _QUANTIZED = "_quantized"  # suffix that the quantizer adds to names of constant
 Range = tuple[float, float]  # smallest and largest value of an activation
 # By the bits of weights, the largest integer weight of to_int8; the smallest is its negative.
 WEIGHT_LIMIT: dict[WeightBits, int] = {7: 64, 8: 127}
+
+
+class LearnedInt8(NamedTuple):
+    """An int8 graph from quantization-aware fine-tuning."""
+
+    content: bytes  # serialized ModelProto in QDQ form
+    weight_bits: WeightBits
 
 
 def prepare(model: Any) -> Any:

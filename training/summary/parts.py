@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from report.format import duration, millions, number
 from report.markdown import escape, fenced, plain, table
+from training.qat.names import SUFFIX
 from training.records import RunFacts
 
 README, CURVES, CONFUSION = "README.md", "curves.png", "confusion.png"
@@ -79,9 +80,13 @@ def _values(rows: Iterable[tuple[str, object]]) -> list[str]:
 
 def _next(facts: RunFacts) -> str:
     model, name = shlex.quote(facts.model), shlex.quote(facts.data)
-    path = shlex.quote(facts.data_path or facts.data)
+    qat = " ARGS=--qat" if facts.recipe.get("qat") else ""
+    learned_on = facts.data.removesuffix(SUFFIX) if qat else facts.data
+    path = f"DATA={shlex.quote(facts.data_path or learned_on)}"
+    if qat and facts.recipe["weights"] == "imagenet":
+        path = "WEIGHTS=imagenet"
     steps = {
-        f"make export MODEL={model} DATA={path}": "to ONNX and TensorRT, checked against torch",
+        f"make export MODEL={model} {path}{qat}": "to ONNX and TensorRT, checked against torch",
         f"make bench MODEL={model} DATA={name}": "what an image costs on your machine",
         f"make serve MODEL={model} DATA={name}": "the fastest of them, over HTTP",
     }
