@@ -33,7 +33,7 @@ def entry_of(folder: Path, settings: Settings, name: str | None = None) -> Entry
     Raises:
         UserError: no artifact, one that no server runs, or a name that cannot stand in a path.
     """
-    choice = choose(folder)
+    choice = choose(_version_in(folder) or folder)
     path = choice.artifact.absolute()
     spec = format_of(path)
     allowed = servable_runtimes(spec.name)
@@ -145,35 +145,44 @@ def first_listing(settings: Settings) -> Listing:
     Raises:
         UserError: one of them is no artifact, or two have the same name and version.
     """
-    entries: dict[Path, Entry] = {}
+    entries: list[Entry] = []
     for text in settings.models:
         named, where = split_name(text)
-        entry = entry_of(where, settings, named)
-        entries[entry.artifact] = entry
-    default = settings.artifact.absolute()
+        entries.append(entry_of(where, settings, named))
     if settings.repository is not None:
-        for name, folder in folders_of(settings.repository).items():
-            if folder.absolute() in entries:
-                continue
-            try:
-                entry = entry_of(folder, settings, name)
-                check(entry, settings)
-            except UserError as error:
-                print(f"error: {error}; {name} is left out", file=sys.stderr, flush=True)
-            else:
-                entries[entry.artifact] = entry
-    if default not in entries:
-        entries = {default: entry_of(default, settings), **entries}
+        entries += _in_repository(settings, settings.repository, entries)
+    path = settings.artifact.absolute()
+    default = next((entry for entry in entries if entry.artifact == path), None)
+    if default is None:
+        default = entry_of(path, settings)
+        entries.insert(0, default)
     if len(entries) > settings.max_models:
         raise UserError(
             f"{len(entries)} models are more than max_models, {settings.max_models} "
             f"(set {PREFIX}MAX_MODELS)"
         )
-    listing = Listing.of(tuple(entries.values()), entries[default].name)
+    listing = Listing.of(tuple(entries), default.name)
     for kind, text in (("canary", settings.canary), ("shadow", settings.shadow)):
         if text:
             listing = listing.trying(kind, _trial(kind, text, listing))  # type: ignore[arg-type]
     return replace(listing, revision=0)
+
+
+def _in_repository(settings: Settings, repository: Path, known: list[Entry]) -> list[Entry]:
+    """Returns the models of ``repository`` besides those ``known``, without broken ones."""
+    folders = {entry.artifact for entry in known}
+    found = []
+    for name, folder in folders_of(repository).items():
+        if folder.absolute() in folders:
+            continue
+        try:
+            entry = entry_of(folder, settings, name)
+            check(entry, settings)
+        except UserError as error:
+            print(f"error: {error}; {name} is left out", file=sys.stderr, flush=True)
+        else:
+            found.append(entry)
+    return found
 
 
 def _trial(kind: str, text: str, listing: Listing) -> Trial:

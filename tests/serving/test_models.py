@@ -153,6 +153,23 @@ def models_logits() -> Any:
     return np.zeros((3, 3), np.float32)
 
 
+def test_models_are_named_by_their_folders_or_as_told(repository: Path) -> None:
+    soft = repository / "soft" / "onnx-fp32"
+    settings = Settings(
+        artifact=soft, models=(f"twice={soft}", str(soft), str(repository / "sharp"))
+    )
+    listing = first_listing(settings)
+    assert [entry.reference for entry in listing.entries] == [
+        *("twice:onnx-fp32", "soft:onnx-fp32", "sharp:2")
+    ]
+    assert listing.default == "twice"  # the first of those with the default's artifact
+    with pytest.raises(UserError, match="two models are called soft:onnx-fp32"):
+        first_listing(Settings(artifact=soft, models=(str(soft), str(soft))))
+    odd = soft.rename(repository / "odd name")
+    with pytest.raises(UserError, match="cannot be a model's name"):
+        first_listing(Settings(artifact=odd))
+
+
 @pytest.mark.parametrize(
     ("body", "detail"),
     [
