@@ -1,6 +1,7 @@
 // The camera of this machine: opened by a button, seen in the frame, closed after one picture.
 
 import { at } from "./drawing.js";
+import { grab, stopLive } from "./live.js";
 
 let stream = null;
 let asked = false; // the browser is asking the user right now
@@ -28,19 +29,16 @@ export async function openCamera() {
 
 export function closeCamera() {
   if (!stream) return;
+  stopLive();
   for (const track of stream.getTracks()) track.stop();
   stream = null;
   draw();
   at("camera").focus();
 }
 
-export function shoot(take) {
-  const { videoWidth: width, videoHeight: height, readyState } = at("viewfinder");
-  if (readyState < HTMLMediaElement.HAVE_CURRENT_DATA) return; // no frame has come yet
-  const canvas = Object.assign(document.createElement("canvas"), { width, height });
-  canvas.getContext("2d").drawImage(at("viewfinder"), 0, 0);
-  const done = (blob) => take([new File([blob], "camera.jpg", { type: blob.type })]);
-  canvas.toBlob(done, "image/jpeg", 0.95);
+export async function shoot(take) {
+  const file = await grab(at("viewfinder"), Infinity);
+  if (file) take([file]);
 }
 
 function draw() {

@@ -3,6 +3,8 @@
 
 import { closeCamera, isAvailable, openCamera, shoot } from "./camera.js";
 import * as drawing from "./drawing.js";
+import { saveAnswers, sortImages } from "./gallery.js";
+import { isLive, startLive, stopLive } from "./live.js";
 import { Failure, ask, keepToken } from "./server.js";
 
 const CHOICES = [1, 3, 5, 10]; // of how many predictions are seen; the most are always asked for
@@ -77,6 +79,30 @@ async function work() {
     if (failure?.status === 401) return at("token").focus(); // all others would be refused, too
   }
   announce();
+}
+
+// Asks for a frame of the camera; returns whether to go on with the next one.
+async function classifyFrame(file, signal) {
+  const image = { file, frame: true };
+  const failure = await classify(image, signal).then(() => null, (error) => error);
+  if (signal.aborted) return false;
+  shown = Object.assign(image, { failure });
+  drawResult();
+  if (failure && !(failure instanceof Failure)) throw failure;
+  return !failure;
+}
+
+// The last frame stays as a picture with its answer.
+function endLive() {
+  stopLive();
+  if (shown?.frame) take([shown.file]);
+}
+
+function leaveCamera() {
+  closeCamera();
+  if (!shown?.frame) return;
+  shown = images[0] ?? null;
+  draw();
 }
 
 async function start() {
@@ -177,6 +203,7 @@ function drawList() {
   }
   const done = images.filter((each) => each.answer || each.failure).length;
   at("progress").textContent = `${done} of ${images.length}`;
+  if (images.length > 1) sortImages(images);
 }
 
 function announce() {
@@ -195,7 +222,8 @@ const phone = matchMedia("(pointer: coarse)").matches; // its own camera program
 at("camera").hidden = !phone && !isAvailable;
 at("camera").addEventListener("click", () => (phone ? at("capture").click() : openCamera()));
 at("shoot").addEventListener("click", () => shoot(take));
-at("cancel").addEventListener("click", closeCamera);
+at("live").addEventListener("click", () => (isLive() ? endLive() : startLive(classifyFrame)));
+at("cancel").addEventListener("click", leaveCamera);
 at("choose").addEventListener("click", () => at("files").click());
 at("stage").addEventListener("click", () => at("viewfinder").hidden && at("files").click());
 for (const input of [at("files"), at("capture")]) {
@@ -213,6 +241,8 @@ at("top-k").addEventListener("change", (event) => {
   count = Number(event.target.value);
   drawResult();
 });
+at("order").addEventListener("change", drawList);
+at("save").addEventListener("click", () => saveAnswers(images));
 at("models").addEventListener("change", (event) => chooseModel(event.target.value));
 at("again").addEventListener("click", tryAgain);
 at("access").addEventListener("submit", (event) => {
@@ -221,7 +251,7 @@ at("access").addEventListener("submit", (event) => {
   at("token").value = "";
   tryAgain();
 });
-addEventListener("keydown", (event) => event.key === "Escape" && closeCamera());
+addEventListener("keydown", (event) => event.key === "Escape" && leaveCamera());
 addEventListener("paste", ({ clipboardData: { files } }) => files.length && take(files));
 addEventListener("dragover", (event) => {
   const { types } = event.dataTransfer;

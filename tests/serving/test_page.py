@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -146,6 +148,48 @@ def test_several_images_are_a_list(page: Page, encoded: Encoded) -> None:
     assert seen(page, "images") == ""
 
 
+LABELS = "[...document.querySelectorAll('#list .label')].map((e) => e.innerText)"
+
+
+def order(page: Page, value: str) -> list[str]:
+    """Chooses an order of the gallery, and returns the labels in it."""
+    page.evaluate(
+        f"(() => {{ const select = document.getElementById('order'); select.value = '{value}';"
+        "select.dispatchEvent(new Event('change', { bubbles: true })); })()"
+    )
+    return list(page.evaluate(LABELS))
+
+
+def test_a_gallery_is_sorted_by_score_and_saved_as_csv(page: Page, encoded: Encoded) -> None:
+    faint, clear = encoded((100, 104, 96)), encoded("blue")
+    give(page, "drop", **{"a,faint": faint, "broken": b"no image", "clear": clear})
+    page.wait("document.getElementById('progress').textContent === '3 of 3'")
+    chosen = ["green, 40.2\xa0%", "failed", "blue, > 99.9\xa0%"]
+    assert page.evaluate(LABELS) == chosen
+    assert order(page, "highest") == [chosen[2], chosen[0], "failed"]
+    assert order(page, "lowest") == [chosen[0], chosen[2], "failed"]
+    assert order(page, "chosen") == chosen
+    text = """(async () => {
+        let saved;
+        const made = URL.createObjectURL;
+        URL.createObjectURL = (blob) => { saved = blob.text(); return made(blob); };
+        HTMLAnchorElement.prototype.click = function () { window.download = this.download; };
+        document.getElementById("save").click();
+        return await saved;
+    })()"""
+    header, first, second, third = csv.reader(io.StringIO(page.evaluate(text)))
+    assert page.evaluate("window.download") == "predictions.csv"
+    labels = [f"{kind}_{place}" for place in (1, 2, 3) for kind in ("label", "score")]
+    assert header == ["file", "answer", *labels, "error"]
+    assert first[:3] == ["a,faint", "green", "green"]
+    assert float(first[3]) == pytest.approx(0.40176, abs=1e-4)
+    assert first[-1] == ""
+    assert second[0] == "broken"
+    assert second[1:-1] == [""] * 7
+    assert "not a JPEG" in second[-1]
+    assert third[:2] == ["clear", "blue"]
+
+
 def test_a_later_choice_ends_an_earlier_one(page: Page, encoded: Encoded) -> None:
     page.evaluate(
         """addEventListener("drop", ({ dataTransfer: { files } }) => {
@@ -226,7 +270,8 @@ def test_a_label_is_text_whatever_it_holds(
             page.evaluate(written)
 
 
-def test_a_picture_from_the_camera(page: Page) -> None:
+def set_camera(page: Page) -> None:
+    """Gives the page a camera that sees lime green."""
     page.evaluate(
         """navigator.mediaDevices.getUserMedia = async () => {
             const canvas = document.createElement("canvas");
@@ -240,6 +285,10 @@ def test_a_picture_from_the_camera(page: Page) -> None:
             return (window.stream = canvas.captureStream());
         }"""
     )
+
+
+def test_a_picture_from_the_camera(page: Page) -> None:
+    set_camera(page)
     page.evaluate("document.getElementById('camera').click()")
     page.wait(f"({FOCUSED}) === 'shoot' && document.getElementById('viewfinder').readyState >= 2")
     press(page, "Escape")
@@ -260,6 +309,54 @@ def test_a_picture_from_the_camera(page: Page) -> None:
     assert seen(page, "caption").startswith("camera.jpg")
     assert page.evaluate("stream.active") is False
     assert page.errors == []
+
+
+def test_what_the_camera_sees_is_classified_all_the_time(page: Page) -> None:
+    set_camera(page)
+    page.evaluate(  # counts the requests under way, and the most at once
+        """(() => {
+            const plain = window.fetch;
+            Object.assign(window, { asked: 0, under: 0, most: 0 });
+            window.fetch = async (...args) => {
+                window.most = Math.max(window.most, ++window.under);
+                window.asked += 1;
+                try { return await plain(...args); } finally { window.under -= 1; }
+            };
+        })()"""
+    )
+    page.evaluate("document.getElementById('camera').click()")
+    page.wait(f"({FOCUSED}) === 'shoot' && document.getElementById('viewfinder').readyState >= 2")
+    page.evaluate("document.getElementById('live').click()")
+    page.wait("window.asked > 5 && document.querySelector('#bars .label')?.textContent === 'green'")
+    page.wait("/^[0-9]+[.][0-9] frames[/]s$/.test(document.getElementById('rate').textContent)")
+    assert page.evaluate("window.most") == 1  # frames are dropped, never queued
+    assert page.evaluate("document.getElementById('viewfinder').checkVisibility()")
+    page.evaluate("document.getElementById('live').click()")
+    page.wait("window.under === 0")
+    page.wait(ANSWERED)  # the last frame stays as a picture
+    assert seen(page, "caption").startswith("camera.jpg")
+    assert bars(page)[0][0] == "green"
+    assert page.evaluate("stream.active") is False
+    asked = page.evaluate("window.asked")
+    page.evaluate("new Promise((done) => setTimeout(done, 100))")
+    assert page.evaluate("window.asked") == asked
+    assert page.errors == []
+
+
+def test_the_camera_stops_at_an_error_and_tells_it(page: Page, site: Site) -> None:
+    set_camera(page)
+    page.evaluate("document.getElementById('camera').click()")
+    page.wait(f"({FOCUSED}) === 'shoot' && document.getElementById('viewfinder').readyState >= 2")
+    site.broken = True
+    page.evaluate("document.getElementById('live').click()")
+    page.wait(FAILED)
+    assert "502" in seen(page, "failure")
+    page.wait("document.getElementById('live').textContent === 'Classify all the time'")
+    site.broken = False
+    press(page, "Escape")
+    assert page.evaluate("stream.active") is False
+    assert seen(page, "failure") == ""
+    page.errors.clear()  # the 502
 
 
 def test_a_camera_that_is_not_there_is_told(page: Page) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
-from chromium import Browser
-from live_page import ANSWERED, FOCUSED, READY, Site, bars, give, opened, press
+from chromium import Browser, Page
+from live_page import ANSWERED, FOCUSED, READY, Site, bars, give, opened, press, served
 from PIL import Image
+
+from artifact.artifact import Artifact
 
 Encoded = Callable[..., bytes]
 
@@ -26,7 +30,7 @@ def test_everything_can_be_reached_and_worked_by_keyboard(
     give(page, "drop", one=encoded("red"), two=encoded("blue"))
     page.wait(TWO_DONE)
     stops = []
-    for _ in range(6):
+    for _ in range(8):
         press(page, "Tab")
         stops.append(page.evaluate("document.activeElement.innerText || " + FOCUSED))
         assert page.evaluate(RING), stops[-1]
@@ -37,8 +41,10 @@ def test_everything_can_be_reached_and_worked_by_keyboard(
             press(page, "Enter")
             assert bars(page)[0][0] == "blue"
     assert stops[:3] == ["Choose images", "Use the camera", "3"]
-    assert [stop.partition(",")[0] for stop in stops[3:5]] == ["red", "blue"]
-    assert stops[5] == "OpenAPI"
+    assert stops[3].startswith("as chosen")
+    assert stops[4] == "Save as CSV"
+    assert [stop.partition(",")[0] for stop in stops[5:7]] == ["red", "blue"]
+    assert stops[7] == "OpenAPI"
 
 
 def test_enter_opens_the_file_dialog(browser: Browser, site: Site) -> None:
@@ -148,3 +154,37 @@ def test_colours_follow_the_user_and_can_be_read(
         assert contrast >= 4.5, (over, under)  # WCAG 2.2, 1.4.3
     for over, under in (("edge", "paper"), ("inference", "track")):
         assert page.evaluate(f"{CONTRAST}('--{over}', '--{under}')") >= 3, over  # 1.4.11
+
+
+AXE = files("axe_core_python") / "axe.min.js"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(
+    browser: Browser, artifact_path: Path, encoded: Encoded, scheme: str, tmp_path: Path
+) -> None:
+    shutil.copytree(artifact_path, tmp_path / "second" / "onnx-fp32")
+    models = (str(tmp_path / "second"),)
+    with served(Artifact.load(artifact_path), models=models) as site:
+        page = opened(browser, site)
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        page.call("Emulation.setEmulatedMedia", features=features)
+        page.evaluate(AXE.read_text() + "; 0")
+        assert violations(page) == []
+        give(page, "drop", one=encoded("red"), two=b"no image", three=encoded("blue"))
+        page.wait("document.getElementById('progress').textContent === '3 of 3'")
+        assert violations(page) == []
+        page.evaluate("document.querySelectorAll('#list button')[1].click()")  # an error
+        page.evaluate("document.getElementById('shooting').hidden = false")  # as with a camera
+        assert violations(page) == []
+
+
+def violations(page: Page) -> list[str]:
+    found = page.evaluate(
+        """(async () => {
+            for (const each of document.getAnimations()) each.cancel(); // colours as they stay
+            const { violations } = await axe.run();
+            return violations.map(({ id, nodes }) => `${id}: ${nodes.map((n) => n.html)}`);
+        })()"""
+    )
+    return list(found)
