@@ -6,6 +6,7 @@ artifacts/mobilenet_v3_large-digits/onnx-int8/
     model.engine        model files of another format, by the names in its FormatSpec
     golden_pixels.npy   uint8 (n, H, W, 3)
     golden_logits.npy   float32 (n, num_classes): the model file's output when it was made
+    README.md           the model card; not in the manifest, so that it may be completed by hand
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ ARTIFACTS = Path("artifacts")  # <model>-<data>/<format>-<precision>/
 
 SCHEMA = 2
 MANIFEST = "manifest.json"
+CARD = "README.md"  # for people and model hubs; nothing reads it
 GOLDEN_PIXELS = "golden_pixels.npy"
 GOLDEN_LOGITS = "golden_logits.npy"
 

@@ -58,6 +58,11 @@ class Gate:
         return self.value <= self.limit + 1e-9  # a drop is a difference of two fractions
 
     @property
+    def title(self) -> str:
+        """Returns what it measures, as text."""
+        return _TITLES[self.name]
+
+    @property
     def figure(self) -> str:
         """Returns the value as text."""
         return self._show(self.value)
@@ -78,7 +83,7 @@ class Gate:
         return f"{value:.2g}"
 
     def __str__(self) -> str:
-        return f"{_TITLES[self.name]}: {self.figure} {self.measured}, must be {self.bound}"
+        return f"{self.title}: {self.figure} {self.measured}, must be {self.bound}"
 
 
 def limits_for(

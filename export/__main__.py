@@ -61,6 +61,8 @@ class Run:
     target: Target = "avx2"
     """CPUs that int8 is for. avx2: any, weights of 7 bits; vnni and arm: x86 with VNNI, and ARM, 8
     bits, which are more accurate; this: the best for this machine."""
+    license: str | None = None
+    """Licence of the artifacts for their model card: an identifier such as apache-2.0."""
     fresh: bool = False
     """With all: export again even where up-to-date artifacts exist."""
     workers: int | None = None
@@ -100,6 +102,7 @@ class Run:
                 weight_bits=self._weight_bits(),
                 batches=self.batches,
                 resume=self.model == ALL and not self.fresh,
+                license=self.license,
             ),
         )
         if self.model == ALL:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from export.network import Network
 
 DEFAULT_TARGETS = tuple(default_names())
+_LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 _GRAPH_PACKAGES = ("torch", "torchvision", "onnx", "onnxscript")
 
 
@@ -43,6 +45,7 @@ class Options:
             dynamic shapes cost latency.
         resume: keep existing artifacts made from the same weights, with the same options, by the
             same versions.
+        license: identifier of their licence for the model card, such as ``apache-2.0``.
     """
 
     max_batch: int = 32
@@ -50,12 +53,18 @@ class Options:
     weight_bits: WeightBits = 7
     batches: tuple[int, ...] = ()
     resume: bool = False
+    license: str | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.max_batch <= MAX_BATCH:
             raise UserError(f"max_batch is {self.max_batch}: it must lie in 1..{MAX_BATCH}")
         if self.max_drop is not None and not 0 <= self.max_drop <= 1:
             raise UserError(f"max_drop is {100 * self.max_drop:g} points: it must lie in 0..100")
+        if self.license is not None and not _LICENSE.fullmatch(self.license):
+            raise UserError(
+                f"license is {self.license!r}: it must be an identifier such as apache-2.0, mit, "
+                "cc-by-4.0 or other"
+            )
         for batch in self.batches:
             if not 1 <= batch <= self.max_batch:
                 raise UserError(
@@ -163,6 +172,8 @@ class _Builder:
 
     def build(self, target: str, folder: Path) -> Artifact:
         """Builds and verifies the artifact ``target`` in ``folder``, and returns it."""
+        from export.card.write import write_card
+
         spec, precision = split_name(target)
         if spec.require:  # checked first, as making the graphs takes long
             resolve(spec.require)(spec.name)
@@ -186,7 +197,9 @@ class _Builder:
             except RuntimeUnavailable as error:
                 draft = replace(draft, unverified=str(error))
             check_gates(draft.gates)
-        return write_artifact(draft, self._graphs.prover.golden_pixels, golden)
+        artifact = write_artifact(draft, self._graphs.prover.golden_pixels, golden)
+        write_card(artifact, self._network.run, self.options.license)
+        return artifact
 
 
 def _versions(spec: FormatSpec) -> dict[str, str]:

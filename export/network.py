@@ -75,6 +75,7 @@ class Network:
         graph: the float32 ONNX ``ModelProto`` with the same input and output, if it was given
             instead of being exported from the module, or comes from an exported program with a
             fixed batch size.
+        run: the run that trained it, without its weights; None for others.
     """
 
     model: str
@@ -90,6 +91,7 @@ class Network:
     truncated: Truncated = "refuse"
     learned: LearnedInt8 | None = None
     graph: Any = None
+    run: Checkpoint | None = None
 
     @property
     def reference(self) -> Reference:
@@ -233,6 +235,7 @@ def _trained(model: str, data: str, size: Size | None, channels: int | None) -> 
         held_out=_held_out(images, checkpoint, path),
         labelled=True,
         truncated=checkpoint.recipe.get("truncated", "refuse"),
+        run=replace(checkpoint, state_dict={}),
     )
 
 

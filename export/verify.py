@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from artifact.artifact import Artifact, write_artifact, write_manifest
+from artifact.artifact import CARD, Artifact, write_artifact, write_manifest
 from artifact.gates import Gate, check_gates
 from artifact.parity import measure_parity
 from artifact.runtimes.base import load_runtime
@@ -83,6 +83,8 @@ def rebuild(artifact: Artifact, *, data: str | None = None) -> Verified:
     engine, fingerprint = rebuild_engine(artifact)
     with staged(artifact.path) as new:  # the old engine stays until the new one has passed
         shutil.copy(artifact.graph_file, new)
+        if (card := artifact.path / CARD).exists():
+            shutil.copy(card, new)
         (new / artifact.model_file.name).write_bytes(engine)
         rebuilt = replace(
             artifact,

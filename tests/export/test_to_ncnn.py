@@ -52,7 +52,11 @@ def test_is_proven_like_the_others(made: dict[str, Artifact], name: str) -> None
     assert {"agreement", "drop", "golden"} < {gate.name for gate in artifact.gates}
     assert {"model.param", "model.bin", "model.onnx"} < set(artifact.sha256s)
     assert {"ncnn", "pnnx"} < artifact.versions.keys()
-    assert {file.name for file in artifact.path.iterdir()} == {*artifact.sha256s, "manifest.json"}
+    assert {file.name for file in artifact.path.iterdir()} == {
+        *artifact.sha256s,
+        "manifest.json",
+        "README.md",
+    }
 
 
 def test_both_are_for_phones_and_float16_takes_half(made: dict[str, Artifact]) -> None:
