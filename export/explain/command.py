@@ -7,8 +7,8 @@ from pathlib import Path
 
 import tyro
 
+from artifact.answering import answering_of
 from artifact.artifact import Artifact
-from artifact.scores import softmax
 from artifact.store import choose
 from core import cli
 from core.errors import UserError, unknown
@@ -56,7 +56,7 @@ class Explain:
         pixels = self._pixels(artifact)
         index = None if self.label is None else artifact.labels.index(self.label)
         found = grad_cam(rebuild(artifact), pixels, index, layer=self.layer)
-        scores = softmax(found.logits)
+        scores = answering_of(artifact).scores(found.logits)
         first = int(scores.argmax())
         index = first if index is None else index
         said = f"{one_line(artifact.labels[index])}: {percent(float(scores[index]))}"

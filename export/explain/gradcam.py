@@ -158,11 +158,11 @@ def _form(shape: tuple[int, ...], size: tuple[int, int]) -> tuple[str, tuple[int
             if _covers((grid[0], grid[1]), size):
                 return order, (grid[0], grid[1])
     if len(shape) == 3:
-        for extra in range(_EXTRA_TOKENS + 1):
-            height = round(((shape[1] - extra) * size[0] / size[1]) ** 0.5)
-            grid = (height, (shape[1] - extra) // height) if height else (0, 0)
-            if grid[0] * grid[1] == shape[1] - extra and _covers(grid, size):
-                return "NLC", grid
+        for extra in range(min(_EXTRA_TOKENS + 1, shape[1])):  # a class token may stand alone
+            cells = shape[1] - extra
+            height = max(1, round((cells * size[0] / size[1]) ** 0.5))
+            if cells % height == 0 and _covers((height, cells // height), size):
+                return "NLC", (height, cells // height)
     return None
 
 

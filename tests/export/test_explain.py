@@ -15,7 +15,7 @@ from artifact.artifact import Artifact, write_manifest
 from core.errors import UserError
 from core.preprocess import Pixels
 from export.explain.command import Explain
-from export.explain.gradcam import grad_cam
+from export.explain.gradcam import _form, grad_cam
 from models.classifier import Classifier
 
 
@@ -86,6 +86,15 @@ def test_attention(name: str, options: dict[str, Any], layer: str, cells: tuple[
     assert found.heat.shape == cells
     assert found.heat.max() == 1
     assert found.heat.min() >= 0
+
+
+def test_tokens_are_a_map_only_if_they_make_a_grid() -> None:
+    assert _form((1, 1, 8), (64, 64)) is None  # a class token alone
+    assert _form((1, 17, 8), (64, 64)) == ("NLC", (4, 4))
+    assert _form((1, 24, 8), (64, 96)) == ("NLC", (4, 6))
+    assert _form((1, 13, 8), (64, 64)) == ("NLC", (3, 3))  # with four registers
+    assert _form((4, 16, 8), (64, 64)) is None  # windows
+    assert _form((1, 3, 17, 8), (64, 64)) is None  # queries of three heads
 
 
 def test_a_network_without_a_map_is_refused_in_one_line() -> None:
