@@ -41,6 +41,9 @@ class Recipe:
     freeze_epochs: int = 0
     """Fine-tuning: number of first epochs in which only the last layer learns; all of them for a
     linear probe."""
+    unfreeze_every: int = 0
+    """Fine-tuning: gradual unfreezing: after freeze_epochs the last stage learns, and a further one
+    after each so many epochs, up to the first; 0: all at once."""
     keep_statistics: bool = False
     """Fine-tuning: batch norm keeps the statistics of the published weights, instead of those of
     the batch and of the new images."""
@@ -187,7 +190,7 @@ class Recipe:
             raise UserError(
                 f"freeze_epochs is {self.freeze_epochs}: more than the {self.epochs} epochs"
             )
-        for name in ("freeze_epochs", "keep_statistics"):
+        for name in ("freeze_epochs", "unfreeze_every", "keep_statistics"):
             if getattr(self, name) and self.weights == "random":
                 raise UserError(
                     f"{name} is {getattr(self, name)} and weights is random: that is for published "
@@ -310,6 +313,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "batch_size": (1, _ANY),
     "accumulate": (1, _ANY),
     "freeze_epochs": (0, _ANY),
+    "unfreeze_every": (0, _ANY),
     "layer_decay": (0.001, 1),
     "bn_momentum": (0, 1),
     "dropout": (0, 1),

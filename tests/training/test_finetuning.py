@@ -15,6 +15,7 @@ from models.classifier import Classifier
 from models.registry import build_model
 from training.checkpoint import load_checkpoint
 from training.estimate import seconds_left
+from training.finetuning import Frozen
 from training.fit import fit
 from training.optimizer import make_optimizer
 from training.recipe import Recipe
@@ -128,3 +129,40 @@ def test_a_probe_is_frozen_to_its_end() -> None:
     assert probe.weights == "imagenet"
     probe.check()
     assert dataclasses.replace(probe, freeze_epochs=0) != probe
+
+
+def test_stages_learn_one_after_the_other() -> None:
+    network = Classifier(build_model("resnet14", num_classes=10))
+    stages = find_stages(network, 32)
+    wanted = recipe(epochs=9, freeze_epochs=1, unfreeze_every=2, resize=32, crop=32)
+    frozen = Frozen("resnet14", wanted)
+    head = {id(each) for name, each in network.named_parameters() if name in HEAD}
+    for epoch, count in enumerate((0, 2, 2, 3, 3, 4, 4, 4)):
+        frozen.apply(network, epoch)
+        learning = {id(each) for each in network.parameters() if each.requires_grad}
+        expected = {id(each) for stage in stages[len(stages) - count :] for each in stage}
+        assert learning == expected | head, epoch
+
+
+def test_gradual_unfreezing_trains_what_it_reaches(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    published = Classifier(build_model("resnet14", num_classes=10))
+    before = {name: value.clone() for name, value in published.named_parameters()}
+    placed = stages_of("resnet14", 8)
+    monkeypatch.setattr("training.fit.first_network", lambda *_: (published, "published"))
+    monkeypatch.setattr("training.fit.write_summary", lambda *_: None)
+    wanted = recipe(epochs=2, unfreeze_every=1, keep_statistics=True)
+    path = fit("resnet14", few_digits("written", train=64, val=32), wanted)
+    after = load_checkpoint(path).state_dict
+    last = max(placed.values())
+    moved = {placed[name] for name in before if not torch.equal(before[name], after[name])}
+    assert moved == {last, last - 1, last - 2}
+    said = capsys.readouterr().err
+    assert "epoch 1: the last 2 of" in said
+    assert "epoch 2: the last 3 of" in said
+
+
+def test_random_weights_are_not_unfrozen() -> None:
+    with pytest.raises(UserError, match="unfreeze_every is 1 and weights is random"):
+        recipe(unfreeze_every=1, weights="random").check()
