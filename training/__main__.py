@@ -19,7 +19,7 @@ from training.data import ImageData
 from training.datasets import DATASETS, data_name, load_data
 from training.folds import runs_of
 from training.look import look
-from training.options import FolderOptions
+from training.options import FolderOptions, LoggerName
 from training.qat.names import qat_name
 from training.recipe import Recipe
 from training.recipes import RECIPES, default_recipe, find_recipe
@@ -48,6 +48,9 @@ class Train(FolderOptions):
     find_learning_rate: bool = False
     """Print the loss of 100 steps at learning rates from 1e-6 to 1, and the rate at which it falls
     fastest, instead of training."""
+    log: tuple[LoggerName, ...] = ("tensorboard",)
+    """Where the figures of steps and epochs go besides the run's own files; wandb and mlflow are
+    extras of the package."""
     machine: Accelerators = field(default_factory=Accelerators)
     """Devices to train on."""
     recipe: Recipe
@@ -153,6 +156,7 @@ def main() -> None:
         "resume": args.resume,
         "fresh": args.fresh,
         "options": options,
+        "log": args.log,
     }
     if args.recipe.qat and (several or args.find_learning_rate):
         asked = "--folds" if several else "--find-learning-rate"

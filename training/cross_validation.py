@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from training.fit import fit
 from training.folder import find_folder
 from training.folds import one_fold, runs_of
 from training.identity import image_list, part_digests
-from training.options import FolderOptions
+from training.options import FolderOptions, LoggerName
 from training.recipe import Recipe
 from training.run import PartialRun, check_same, make_plan
 from training.summary.folds import Fold, write_folds
@@ -35,6 +35,7 @@ def cross_validate(
     options: FolderOptions,
     resume: bool,
     fresh: bool,
+    log: Sequence[LoggerName] = ("tensorboard",),
 ) -> tuple[Path, Mapping[str, tuple[float, float]]]:
     """Trains as many networks as there are folds, each on all but one, and summarises them.
 
@@ -51,6 +52,7 @@ def cross_validate(
         options: how the data was read, with the number of folds.
         resume: use finished runs of the same recipe and images, and resume an unfinished one.
         fresh: train all folds again.
+        log: as for :func:`training.fit.fit`.
 
     Returns:
         The path of the summary's README, and mean and standard deviation of each figure, by name.
@@ -91,6 +93,7 @@ def cross_validate(
                 resume=standing is not None,
                 fresh=fresh,
                 options=each,
+                log=log,
             )
         checkpoint = load_checkpoint(path)
         folds.append(

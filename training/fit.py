@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict
 from datetime import date
@@ -33,10 +33,11 @@ from training.data import ImageData
 from training.final import measure
 from training.identity import image_list, part_digests
 from training.loader import Loaders
+from training.loggers import check_loggers, finish_loggers, make_loggers
 from training.look import look
 from training.module import ClassifierModule, facts_of_classes
 from training.networks import first_network
-from training.options import FolderOptions
+from training.options import FolderOptions, LoggerName
 from training.qat.start import (
     check_same_images,
     float_self,
@@ -65,6 +66,7 @@ def fit(
     resume: bool = False,
     fresh: bool = True,
     options: FolderOptions | None = None,
+    log: Sequence[LoggerName] = ("tensorboard",),
 ) -> Path:
     """Trains a network and returns the path of the checkpoint in ``runs/<model>-<data>/``.
 
@@ -82,6 +84,7 @@ def fit(
         fresh: discard an unfinished run, and in the end replace a finished one, instead of refusing
             to start.
         options: how the data was read, and whether to leave out images that cannot be decoded.
+        log: where the figures of steps and epochs go, besides the run's own files.
 
     Raises:
         UserError: an unknown network or one that does not accept the image size, an image that
@@ -90,6 +93,7 @@ def fit(
     """
     recipe.check()
     recipe = recipe.for_task(data.task)
+    check_loggers(log)
     options = options or FolderOptions()
     data = look(data, options)
     model = canonical_name(model)
@@ -147,8 +151,9 @@ def fit(
                 picture = partial.folder / AUGMENTATION
                 write_whole(picture, augmentation_png(data, recipe))
                 cli.notes().print(f"{picture} shows what augmentation does", soft_wrap=True)
+            loggers = make_loggers(log, partial.folder, model=model, data=data.name, recipe=recipe)
             trainer = make_trainer(
-                model, recipe, machine or Accelerators(), partial, held_out=len(data.val)
+                model, recipe, machine or Accelerators(), partial, loggers, held_out=len(data.val)
             )
             trainer.fit(
                 module,
@@ -156,6 +161,7 @@ def fit(
                 ckpt_path=str(last) if last else None,
                 weights_only=True,
             )
+            finish_loggers(loggers)
             if not trainer.is_global_zero:
                 return checkpoint_path(run_folder(model, data.name))
             checkpoint = load_checkpoint(partial.save_final())

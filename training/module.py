@@ -11,6 +11,7 @@ from typing import Any
 
 import pytorch_lightning as lightning
 import torch
+from pytorch_lightning.loggers import TensorBoardLogger
 from torch import nn
 from torchmetrics import MeanMetric
 
@@ -110,8 +111,8 @@ class ClassifierModule(lightning.LightningModule):
         detached, right = loss.detach(), self.judge.right(logits.detach(), batch.labels)
         self._train_loss.update(detached, len(right))
         self._train_top1.update(right.float())
-        if self.logger and self.global_step % LOG_EVERY == 0:
-            self.logger.log_metrics({"loss": detached.item()}, self.global_step)
+        if self.loggers and self.global_step % LOG_EVERY == 0:
+            self._log({"loss": detached.item()})
         return loss
 
     def on_validation_start(self) -> None:
@@ -132,13 +133,14 @@ class ClassifierModule(lightning.LightningModule):
         self._held_out = {"val_loss": taken(self._val_loss), **self.judge.figures()}
         chosen = MONITORS[self.recipe.chosen_by or "top1"].field
         self.log(chosen, self._held_out[chosen], sync_dist=True)
-        if self.logger and len(self.labels) <= _LOGGED_CLASSES:
+        boards = [each for each in self.loggers if isinstance(each, TensorBoardLogger)]
+        if boards and len(self.labels) <= _LOGGED_CLASSES:
             name = "class_map" if "val_map" in self._held_out else "class_top1"
             tops = {
                 f"{name}/{label.encode(errors='replace').decode()}": figure
                 for label, figure in self.judge.class_figures.items()
             }
-            self.logger.log_metrics(tops, self.global_step)
+            boards[0].log_metrics(tops, self.global_step)  # others refuse some names of classes
 
     def on_validation_end(self) -> None:
         """Adds the epoch to the history, before callbacks at the end of the epoch use it.
@@ -164,9 +166,13 @@ class ClassifierModule(lightning.LightningModule):
                 f"{self.recipe.learning_rate:g} is too high for this network and batch, or set clip"
             )
         self.history.append(epoch)
-        if self.logger:
+        if self.loggers:
             figures = {k: v for k, v in dataclasses.asdict(epoch).items() if v is not None}
-            self.logger.log_metrics({f"epoch/{k}": v for k, v in figures.items()}, self.global_step)
+            self._log({f"epoch/{k}": v for k, v in figures.items()})
+
+    def _log(self, figures: dict[str, float]) -> None:
+        for logger in self.loggers:
+            logger.log_metrics(figures, self.global_step)
 
     def so_far(self) -> tuple[float, float]:
         """Returns mean loss and top-1 of the epoch so far in this process."""

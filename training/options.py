@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+LoggerName = Literal["tensorboard", "csv", "wandb", "mlflow"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import pytorch_lightning as lightning
 import torch
 from pytorch_lightning.callbacks import EarlyStopping
-from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.loggers import Logger
 
 from core import cli
 from core.machine import cpu_name
@@ -28,7 +28,13 @@ from training.stopping import OwnSignals, StopAfterEpoch
 
 
 def make_trainer(
-    model: str, recipe: Recipe, machine: Accelerators, partial: PartialRun, *, held_out: int
+    model: str,
+    recipe: Recipe,
+    machine: Accelerators,
+    partial: PartialRun,
+    loggers: Sequence[Logger],
+    *,
+    held_out: int,
 ) -> lightning.Trainer:
     """Returns the trainer of a run, which saves every epoch in the run's folder.
 
@@ -37,6 +43,7 @@ def make_trainer(
         recipe: the recipe.
         machine: devices to train on.
         partial: the run's folder.
+        loggers: where its figures go.
         held_out: number of held-out images.
     """
     console = cli.notes()
@@ -49,7 +56,7 @@ def make_trainer(
         Estimate(console, held_out),
         KeepEpochs(partial.folder, best),
     ]
-    if recipe.freeze_epochs or recipe.keep_statistics:
+    if recipe.freeze_epochs or recipe.unfreeze_every or recipe.keep_statistics:
         callbacks.append(Frozen(model, recipe))
     if recipe.ema is not None:
         callbacks.append(Averaging(recipe.ema))
@@ -65,7 +72,7 @@ def make_trainer(
             )
         )
     return lightning.Trainer(
-        logger=TensorBoardLogger(partial.folder, name=None, version="tensorboard"),
+        logger=list(loggers),
         callbacks=callbacks,
         plugins=[WholeFileIO()],
         **trainer_options(recipe, machine),
@@ -93,7 +100,7 @@ def trainer_options(recipe: Recipe, machine: Accelerators) -> dict[str, Any]:
     if "TORCHELASTIC_RUN_ID" in os.environ:
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
     # Processes await the gradients of all parameters, of which frozen ones have none.
-    frozen = recipe.freeze_epochs > 0 and processes(machine) > 1
+    frozen = max(recipe.freeze_epochs, recipe.unfreeze_every) > 0 and processes(machine) > 1
     return {
         "accelerator": "gpu" if gpu else "cpu",
         "devices": devices,
