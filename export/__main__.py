@@ -18,6 +18,7 @@ from core.errors import UserError
 from core.files import check_folder
 from export.elsewhere import Elsewhere
 from export.explain.command import Explain
+from export.push.command import Push
 from export.table import calibration, gate_table, outcome_table, shelf_table, show_tables
 from export.triton import write_models
 from models.registry import DEFAULT_NETWORKS
@@ -215,22 +216,6 @@ class Verify:
         verified = check(Artifact.load(self.artifact), data=self.data)
         cli.results().print(gate_table(verified.gates))
         print(f"{self.artifact}: passed, against {verified.against}")
-
-
-@dataclass(frozen=True)
-class Push:
-    """Copy an artifact into BentoML's model store and print its tag and folder."""
-
-    artifact: Folder
-    """Its folder."""
-
-    def __call__(self) -> None:
-        """Prints the tag, and on the last line the folder, which can be served."""
-        from export.push import push
-
-        pushed = push(Artifact.load(self.artifact))
-        print(pushed.tag if pushed.new else f"{pushed.tag} was there already")
-        print(pushed.path)
 
 
 def _progress() -> Progress:

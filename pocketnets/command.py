@@ -76,7 +76,11 @@ COMMANDS = {
             "Classify many images with an artifact, without a server",
             "predict.command:Predict",
         ),
-        Command("push", "Copy an artifact into BentoML's model store", "export.__main__:Push"),
+        Command(
+            "push",
+            "Copy artifacts into BentoML's model store, or to a model hub or MLflow's registry",
+            "export.push.command:Push",
+        ),
         Command(
             "bench",
             "Measure every artifact in every runtime, pick the fastest to serve",
