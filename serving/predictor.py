@@ -247,16 +247,17 @@ class Predictor:
         stages |= {"queue": total - sum(stages.values()) - inference, "inference": inference}
         for name, seconds in stages.items():
             self._stages[name].observe(seconds)
-        if image.upload.top_k is None:
+        top_k = image.upload.top_k
+        if top_k is None and self._log is None:
             return logits
         timings = {name: round(seconds * 1e3, 3) for name, seconds in stages.items()}
         found: Found = {
-            **self._predictions(logits, image.upload.top_k),
+            **self._predictions(logits, top_k or self.settings.top_k),
             "timings_ms": cast(Timings, timings),
         }
         if self._log is not None and image.pixels is not None:
             self._log.offer(image.upload.data, image.pixels, found)
-        return found
+        return logits if top_k is None else found
 
     def _predictions(self, logits: Logits, top_k: int) -> Predictions:
         labels, thresholds = self.artifact.labels, self._answering.thresholds

@@ -5,6 +5,7 @@ All 10,000 run with ``--slow``; else every 25th, and all the bombs.
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 from collections import Counter
@@ -16,6 +17,7 @@ from random import Random
 from threading import Thread
 from typing import Any
 
+import other_routes
 import psutil
 import pytest
 from answers import exchange, form, head, judge, post
@@ -29,6 +31,7 @@ Environment = dict[str, str]
 Serve = Callable[..., Any]
 
 UPLOADS = 9_400
+ROUTED = 10_000
 BODIES = 600  # that come slowly, cut off, or in another number than promised
 CLIENTS = 4
 THREADS = 2
@@ -65,7 +68,8 @@ class Watched:
         return int(line.split()[1]) << 10
 
     def check_good(self) -> None:
-        status, body = post(self.port, "/predict", "image/png", GOOD)
+        good = ("POST", "/predict", {"Content-Type": "image/png"}, GOOD)
+        status, body = other_routes.send(self.port, good)
         assert (status, judge(status, body)) == (200, "ok")
 
     @contextmanager
@@ -90,13 +94,14 @@ def watch(artifact_path: Path, serve: Serve, environment: Environment) -> Callab
     """Returns a context manager: a server with a deadline, whose log must tell of no failure."""
 
     @contextmanager
-    def started(deadline_ms: int) -> Iterator[Watched]:
+    def started(deadline_ms: int, **more: object) -> Iterator[Watched]:
         settings = {
             "ARTIFACT": artifact_path,
             "THREADS": THREADS,
             "MAX_BYTES": MAX_BYTES,
             "MAX_PIXELS": MAX_PIXELS,
             "DEADLINE_MS": deadline_ms,
+            **more,
         }
         own = {f"POCKETNETS_{name}": str(value) for name, value in settings.items()}
         log: list[str] = []
@@ -174,6 +179,28 @@ def test_spoiled_uploads(watch: Callable[..., Any], every: int) -> None:
     assert {"ok", "mixed", "not_an_image", "too_many_pixels", "bad_form", "empty"} <= set(found)
     assert {"bad_json", "bad_base64", "bad_gzip", "unsupported_coding"} <= set(found)
     assert found["not_an_image"] > 0.4 * found.total()
+
+
+@share
+def test_the_routes_of_models_and_of_the_inference_protocol(
+    watch: Callable[..., Any], every: int
+) -> None:
+    def answer(number: int) -> int:
+        status, body = other_routes.send(server.port, other_routes.asked(number))
+        assert status < 500, (number, status, body[:500])
+        assert not body or json.loads(body) is not None
+        return status
+
+    numbers = range(0, ROUTED, every)
+    with (
+        watch(deadline_ms=60_000, TOKEN=other_routes.TOKEN) as server,
+        server.unharmed(),
+        ThreadPoolExecutor(CLIENTS) as pool,
+    ):
+        found = Counter(pool.map(answer, numbers))
+    print(found)
+    assert found.total() == len(numbers)
+    assert {200, 400, 404, 405, 409} <= set(found)
 
 
 def test_bombs(watch: Callable[..., Any]) -> None:

@@ -32,7 +32,7 @@ def serving(path: Path, log: Path, **changes: Any) -> Iterator[Predictor]:
         yield predictor
 
 
-def ask(predictor: Predictor, *images: bytes | str, top_k: int = 1) -> list[Any]:
+def ask(predictor: Predictor, *images: bytes | str, top_k: int | None = 1) -> list[Any]:
     async def answers() -> list[Any]:
         futures = predictor.predict([Upload(image, top_k) for image in images])
         return list(await asyncio.gather(*futures, return_exceptions=True))
@@ -66,6 +66,16 @@ def test_a_row_is_the_answer_with_what_the_image_was_like(
     expected = {name: float(each[0]) for name, each in image_statistics(red).items()}
     assert rows[0].statistics == pytest.approx(expected, abs=1e-4)
     assert list(log.iterdir()) == log_files(log)  # no image
+
+
+def test_an_answer_of_logits_is_logged_as_predictions(
+    artifact_path: Path, tmp_path: Path, encoded: Encoded
+) -> None:
+    with serving(artifact_path, tmp_path) as predictor:
+        (logits,) = ask(predictor, encoded("red"), top_k=None)
+    assert logits.shape == (3,)
+    (row,) = read_log(tmp_path)
+    assert row.predictions[0].label == "red"
 
 
 def test_nothing_is_written_unless_asked(artifact_path: Path, here: Path, encoded: Encoded) -> None:
