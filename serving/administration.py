@@ -50,6 +50,9 @@ class Administration:
         """
         async with self._turn:
             if self._state is None:
+                if self.models.settings.workers > 1:
+                    detail = "the workers of bentoml serve share no list: take pocketnets serve"
+                    raise Refusal(409, "not_possible", detail)
                 await self._try(make, self.models.listing)
                 return []
             async with self._alone(self._state):

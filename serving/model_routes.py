@@ -21,7 +21,7 @@ from serving.memory import resident_bytes
 from serving.model_answers import Changed, LoadRequest, ModelList, TrialRequest, VersionRequest
 from serving.models import Models
 from serving.predict_routes import predict_routes
-from serving.repository import entry_of, version_folders
+from serving.repository import entry_of, is_name, version_folders
 from serving.routes import Handler, Reply, Route
 from serving.served import Served
 from serving.settings import PREFIX
@@ -235,7 +235,7 @@ def _found(models: Models, listing: Listing, name: str, version: str | None) -> 
     }
     current = listing.current.get(name)
     repository = settings.repository
-    if repository is not None and "/" not in name and not name.startswith("."):
+    if repository is not None and is_name(name):
         folder = repository / name
         for each in version_folders(folder):
             folders.setdefault(each.name, each)

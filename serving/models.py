@@ -192,11 +192,13 @@ class Models:
         if served is not None:
             return served
         if current is None:
+            name = name[:80]
             hint = closest(name, list(self.listing.current))
-            raise Refusal(404, "unknown_model", f"no model {name[:80]!r}: {hint}")
+            raise Refusal(404, "unknown_model", f"no model {name!r}: {hint}")
         versions = [each.version for each in self.listing.entries if each.name == name]
-        hint = closest(str(version), versions)
-        raise Refusal(404, "unknown_model", f"no version {str(version)[:80]!r} of {name}: {hint}")
+        wanted = str(version)[:80]
+        hint = closest(wanted, versions)
+        raise Refusal(404, "unknown_model", f"no version {wanted!r} of {name}: {hint}")
 
     # Coming and going -----------------------------------------------------------------------------
 

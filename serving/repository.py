@@ -47,7 +47,7 @@ def entry_of(folder: Path, settings: Settings, name: str | None = None) -> Entry
     version = path.name if _VERSION.fullmatch(path.name) else "1"
     if name is None:
         name = path.parent.name if version == path.name else path.name
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         raise UserError(f"{folder}: {name!r} cannot be a model's name: use {_ALLOWED}: NAME=FOLDER")
     return Entry(
         name=name,
@@ -57,6 +57,11 @@ def entry_of(folder: Path, settings: Settings, name: str | None = None) -> Entry
         call_threads=threads or settings.call_threads,
         digest=sha256(path / MANIFEST),
     )
+
+
+def is_name(text: str) -> bool:
+    """Returns whether a model can be called ``text``, which is then no path to elsewhere."""
+    return _NAME.fullmatch(text) is not None
 
 
 def check(entry: Entry, settings: Settings) -> None:
@@ -73,7 +78,7 @@ def check(entry: Entry, settings: Settings) -> None:
 def split_name(text: str) -> tuple[str | None, Path]:
     """Returns name and folder of ``[NAME=]FOLDER``."""
     name, _, folder = text.partition("=")
-    if not folder or not _NAME.fullmatch(name):
+    if not folder or not is_name(name):
         name, folder = "", text
     return name or None, Path(folder).expanduser()
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import random
 import struct
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,9 +20,11 @@ from starlette.applications import Starlette
 from artifact.artifact import Artifact
 from core.preprocess import Pixels
 from serving.app import create_app
+from serving.errors import Refusal
 from serving.models import Models
 from serving.repository import first_listing
 from serving.settings import Settings
+from serving.tensors import read_request
 
 ROOT = Path(__file__).resolve().parents[2]
 Encoded = Callable[..., bytes]
@@ -217,3 +221,58 @@ def test_what_is_no_image_or_too_much(app: Starlette) -> None:
     assert large.status_code == 413
     many = b'{"inputs": [' + b"1," * 20_000 + b"1]}"
     assert "too many numbers" in ask(app, "POST", INFER, content=many).json()["error"]
+
+
+def test_mutated_requests_are_read_or_refused() -> None:
+    draw = random.Random(0)
+    odd = [
+        0,
+        -1,
+        2**31,
+        2**70,
+        1.5,
+        True,
+        None,
+        "",
+        "image",
+        "BYTES",
+        "\u00e9",
+        [],
+        {},
+        [[1], [2, 3]],
+    ]
+
+    def mutate(value: Any) -> Any:
+        if isinstance(value, dict) and value and draw.random() < 0.8:
+            key = draw.choice(list(value))
+            return {**value, key: mutate(value[key])}
+        if isinstance(value, list) and value and draw.random() < 0.7:
+            place = draw.randrange(len(value))
+            return [*value[:place], mutate(value[place]), *value[place + 1 :]]
+        return draw.choice(odd)
+
+    outcomes = Counter[int]()
+    for _ in range(3000):
+        tail = bytes(12) if draw.random() < 0.5 else packed(b"abc")
+        name, kind, shape = ("pixels", "UINT8", [1, 2, 2, 3])
+        if len(tail) != 12:
+            name, kind, shape = ("image", "BYTES", [1])
+        size = {"binary_data_size": len(tail)}
+        tensor = {"name": name, "datatype": kind, "shape": shape, "parameters": size}
+        wanted = [{"name": "scores", "parameters": {"classification": 2}}]
+        head: Any = {"id": "1", "inputs": [tensor], "outputs": wanted}
+        for _ in range(draw.randrange(3)):
+            head = mutate(head)
+        text = json.dumps(head).encode()
+        body = bytearray(text + tail)
+        if draw.random() < 0.2:
+            body[draw.randrange(len(body))] = draw.randrange(256)
+        size_told = draw.choice([len(text)] * 9 + [len(text) - 1])
+        try:
+            read = read_request(bytes(body), size_told, (2, 2, 3), 3, 4)
+            assert (read.pixels is None) == bool(read.files)
+            outcomes[200] += 1
+        except Refusal as refusal:
+            outcomes[refusal.status if "\n" not in refusal.detail else 500] += 1
+    assert outcomes.keys() == {200, 400}
+    assert min(outcomes.values()) > 500

@@ -139,7 +139,7 @@ def test_models_come_and_go_by_an_administrator(
         save_artifact(repository / "late" / "onnx-fp32", scale=0.03)
         assert (await change("/models/late/load")).status_code == 200
         assert (await change("/models/promote/promote")).status_code == 404
-        for path in ("none", "..", ".hidden", "empty"):
+        for path in ("none", "..", ".hidden", "empty", "a" * 5000, "%00", "a%2Fb", "~"):
             response = await change(f"/models/{path}/load")
             assert response.status_code in (404, 409), path
         await models.left()
@@ -192,6 +192,14 @@ def test_without_a_token_nobody_changes_models(repository: Path) -> None:
         for verb in ("load", "unload", "promote"):
             response = asyncio.run(ask(app, "POST", f"/models/soft/{verb}"))
             assert (response.status_code, response.json()["error"]) == (403, "no_token")
+
+
+def test_workers_that_share_no_list_are_not_changed(repository: Path) -> None:
+    settings = settings_of(repository, workers=2)  # as bentoml serve starts them
+    with Models(settings, first_listing(settings)) as models:
+        response = asyncio.run(ask(create_app(models), "POST", "/models/soft/unload"))
+        assert (response.status_code, response.json()["error"]) == (409, "not_possible")
+        assert len(models.all) == 2
 
 
 def test_the_memory_of_all_has_a_limit(repository: Path, save_artifact: Save) -> None:
