@@ -5,14 +5,7 @@ Limits, threads, queue and token are set by environment variables:
 
 from __future__ import annotations
 
-import errno
-import ipaddress
 import os
-import socket
-import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -23,7 +16,8 @@ from artifact.artifact import format_of
 from artifact.runtimes.base import servable_runtimes
 from core import cli
 from core.errors import UserError
-from serving.repository import check, default_in, first_listing, split_name
+from serving.launch import launch
+from serving.repository import default_in, split_name
 from serving.selection import Wanted, select, settings_for
 from serving.settings import PREFIX, Settings, describe, warn_of_unknown
 
@@ -64,33 +58,7 @@ def main() -> int:
     wanted = tyro.cli(Serve, prog=cli.program("serving"), description=_description())
     warn_of_unknown()
     settings, why = settle(wanted)
-    with _shared_folder(settings.workers) as folder:
-        return _serve(settings, why, folder)
-
-
-def _serve(settings: Settings, why: str, folder: Path) -> int:
-    from serving.state import FOLDER, State
-
-    listing = first_listing(settings)
-    for entry in listing.entries:
-        check(entry, settings)
-    os.environ[FOLDER] = str(folder)
-    state = State(folder)
-    state.write(listing)
-    with listen(settings.host, settings.port) as listening:
-        print(
-            f"serving {settings.artifact} with {settings.runtime} ({why}) "
-            f"on http://{_shown(settings.host)}:{settings.port}",
-            file=sys.stderr,
-            flush=True,
-        )
-        if len(listing.entries) > 1:
-            names = ", ".join(entry.reference for entry in listing.entries)
-            print(f"models: {names}; default: {listing.default}", file=sys.stderr, flush=True)
-        os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")  # no telemetry from a server
-        from serving.supervisor import supervise
-
-        return supervise(settings, listening, state)
+    return launch(settings, why)
 
 
 def settle(wanted: Serve) -> tuple[Settings, str]:
@@ -146,46 +114,6 @@ def _default_of_several(wanted: Serve) -> Serve:
         folder = default_in(Path(repository).expanduser(), wanted.default)
         return replace(wanted, artifact=folder)
     return wanted
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Returns a socket that listens on ``host``:``port``.
-
-    Raises:
-        UserError: it is in use, or not allowed; the message says how to choose another.
-    """
-    version = ipaddress.ip_address(host).version
-    listening = socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind((host, port))
-        listening.listen(2048)
-    except OSError as error:
-        listening.close()
-        reason = "is in use" if error.errno == errno.EADDRINUSE else f"({error.strerror})"
-        raise UserError(
-            f"cannot listen on {host}: port {port} {reason}; "
-            f"choose another with PORT={port + 1} (make) or --port {port + 1}"
-        ) from None
-    return listening
-
-
-@contextmanager
-def _shared_folder(workers: int) -> Iterator[Path]:
-    """Yields a folder for the list of models; beside it, several workers share their metrics.
-
-    That must exist before prometheus_client is imported, which checks for it then.
-    """
-    with tempfile.TemporaryDirectory(prefix="pocketnets-") as folder:
-        if workers > 1:
-            os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-        yield Path(folder) / "state"
-
-
-def _shown(host: str) -> str:
-    if host in ("0.0.0.0", "::"):
-        return "localhost"
-    return f"[{host}]" if ":" in host else host
 
 
 def _description() -> str:

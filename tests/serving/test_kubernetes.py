@@ -227,8 +227,7 @@ def test_no_service_sets_ours(deployment: Manifest) -> None:
 
 
 def test_there_is_time_to_finish(deployment: Manifest) -> None:
-    arguments = container(deployment)["args"]
-    assert arguments == ["serve", "--timeout-graceful-shutdown", str(GRACE_S)]
+    assert container(deployment)["args"] == ["python", "-m", "serving.launch"]
     before = container(deployment)["lifecycle"]["preStop"]["sleep"]["seconds"]
     assert pod(deployment)["terminationGracePeriodSeconds"] > before + GRACE_S
 
@@ -264,7 +263,7 @@ def files_below(folder: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
-def test_the_container_serves_writes_to_tmp_only_and_ends_with_its_worker(
+def test_the_container_serves_writes_to_tmp_only_and_replaces_its_worker(
     bento: Path,
     encoded: Callable[..., bytes],
     serve: Callable[..., Any],
@@ -291,7 +290,9 @@ def test_the_container_serves_writes_to_tmp_only_and_ends_with_its_worker(
     enter = "import os, sys; os.execv('/bin/bash', ['bash', *sys.argv[1:]])"
     entrypoint = str(bento / "env/docker/entrypoint.sh")
     arguments = ("-c", enter, entrypoint, *container(deployment)["args"])
-    with serve(*arguments, cwd=bento, environment=variables) as server:
+    place = image_variables(bento)["BENTO_PATH"]
+    folder = bento / Path(container(deployment)["workingDir"]).relative_to(place)
+    with serve(*arguments, cwd=folder, environment=variables) as server:
         headers = {"Authorization": f"Bearer {asked['POCKETNETS_TOKEN']}"}
         sent = {"image": ("a.png", encoded("blue"))}
         assert httpx.post(f"{server.url}/predict", files=sent).status_code == 401
@@ -310,4 +311,8 @@ def test_the_container_serves_writes_to_tmp_only_and_ends_with_its_worker(
         assert files_below(tmp)
         worker = server.family[-1]
         worker.send_signal(signal.SIGKILL)
-        assert server.process.wait(60) != 0  # so that Kubernetes starts the container again
+        # The listening socket stays open: who comes meanwhile waits, and is answered.
+        found = httpx.post(f"{server.url}/predict", files=sent, headers=headers, timeout=60)
+        assert found.status_code == 200
+        assert worker.pid not in [child.pid for child in server.family[0].children()]
+        assert server.stop(signal.SIGTERM) == 0
