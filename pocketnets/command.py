@@ -46,6 +46,11 @@ COMMANDS = {
             "training.__main__:main",
         ),
         Command(
+            "tune",
+            "Search for the network and the recipe of the highest top-1 within a latency",
+            "bench.tune.command:Tune",
+        ),
+        Command(
             "export",
             "Export a network to artifacts in artifacts/<model>-<data>/",
             "export.__main__:Run",

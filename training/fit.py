@@ -32,7 +32,7 @@ from training.checkpoint import (
 from training.data import ImageData
 from training.final import measure
 from training.identity import image_list, part_digests
-from training.loader import Loaders
+from training.loader import Loaders, check_batch
 from training.loggers import check_loggers, finish_loggers, make_loggers
 from training.look import look
 from training.module import ClassifierModule, facts_of_classes
@@ -108,11 +108,7 @@ def fit(
         classes=len(data.labels),
         batch=max(1, recipe.batch_size // recipe.accumulate),
     )
-    if len(data.train) < recipe.batch_size:
-        raise UserError(
-            f"batch_size is {recipe.batch_size}, more than the {len(data.train)} training images "
-            f"of {data.name}; try --recipe.batch-size {len(data.train) // 2 or 1}"
-        )
+    check_batch(data, recipe)
     partial = PartialRun(run_folder(model, data.name))
     plan = make_plan(model, data, recipe_name, recipe, own.sha256 if own else None)
     digests = part_digests(data)

@@ -101,6 +101,15 @@ def read(batch: Batch, report: Report | None) -> Batch:
     return batch
 
 
+def check_batch(data: ImageData, recipe: Recipe) -> None:
+    """Raises UserError if there are fewer training images than a batch has."""
+    if len(data.train) < recipe.batch_size:
+        raise UserError(
+            f"batch_size is {recipe.batch_size}, more than the {len(data.train)} training images "
+            f"of {data.name}; try --recipe.batch-size {len(data.train) // 2 or 1}"
+        )
+
+
 def part_size(recipe: Recipe, world: int) -> int:
     """Returns the number of images per forward pass in each of ``world`` processes.
 

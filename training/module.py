@@ -31,6 +31,10 @@ LOG_EVERY = 20  # steps
 _LOGGED_CLASSES = 20  # most classes for which TensorBoard's log has the top-1 of each
 
 
+class LossNotFinite(UserError):
+    """A loss that is not finite."""
+
+
 class ClassifierModule(lightning.LightningModule):
     """Trains a network to classify images into ``labels`` by ``recipe``.
 
@@ -146,7 +150,7 @@ class ClassifierModule(lightning.LightningModule):
         """Adds the epoch to the history, before callbacks at the end of the epoch use it.
 
         Raises:
-            UserError: the loss is not finite.
+            LossNotFinite: the loss is not finite.
         """
         order: Any = self.trainer.train_dataloader
         images = len(order.sampler) * self.trainer.world_size
@@ -161,7 +165,7 @@ class ClassifierModule(lightning.LightningModule):
             **self._held_out,
         )
         if not math.isfinite(epoch.loss):
-            raise UserError(
+            raise LossNotFinite(
                 f"the loss of epoch {epoch.epoch} is {epoch.loss}: learning_rate "
                 f"{self.recipe.learning_rate:g} is too high for this network and batch, or set clip"
             )

@@ -56,11 +56,7 @@ def make_trainer(
         Estimate(console, held_out),
         KeepEpochs(partial.folder, best),
     ]
-    if recipe.freeze_epochs or recipe.unfreeze_every or recipe.keep_statistics:
-        callbacks.append(Frozen(model, recipe))
-    if recipe.ema is not None:
-        callbacks.append(Averaging(recipe.ema))
-    callbacks.append(PreciseBN(always=recipe.ema is not None))
+    callbacks += learning_callbacks(model, recipe)
     if recipe.patience is not None:
         assert best is not None
         callbacks.append(
@@ -77,6 +73,17 @@ def make_trainer(
         plugins=[WholeFileIO()],
         **trainer_options(recipe, machine),
     )
+
+
+def learning_callbacks(model: str, recipe: Recipe) -> list[lightning.Callback]:
+    """Returns the callbacks that change what is learned: freezing, averaging, statistics."""
+    callbacks: list[lightning.Callback] = []
+    if recipe.freeze_epochs or recipe.unfreeze_every or recipe.keep_statistics:
+        callbacks.append(Frozen(model, recipe))
+    if recipe.ema is not None:
+        callbacks.append(Averaging(recipe.ema))
+    callbacks.append(PreciseBN(always=recipe.ema is not None))
+    return callbacks
 
 
 def processes(machine: Accelerators) -> int:

@@ -1,0 +1,1 @@
+"""A search for the recipe and the network: top-1 against measured latency."""

@@ -1,0 +1,272 @@
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from few_digits import few_digits, write_images
+
+from bench.tune.command import Tune
+from bench.tune.latency import Speed, speeds, within
+from bench.tune.plan import Candidate, find_candidates
+from bench.tune.search import Search, Tried
+from bench.tune.sections import Found, tune_report
+from core.errors import UserError
+from core.machine import this_machine
+from training.recipe import Recipe
+from training.records import Epoch
+
+optuna = pytest.importorskip("optuna", reason="optuna is not installed: pip install '.[tune]'")
+
+RECIPE = Recipe(
+    epochs=3, batch_size=16, learning_rate=0.01, resize=8, crop=8, min_scale=1.0, flip=False
+)
+NAMES = ("resnet14", "resnet14_se")
+FAST = Speed(p50_s=1e-3, p99_s=2e-3, calls=100, source="measured for this search")
+SLOW = replace(FAST, p50_s=3e-3, p99_s=4e-3)
+SPEEDS = {"resnet14": FAST, "resnet14_se": SLOW}
+
+
+def candidates() -> list[Candidate]:
+    return [Candidate(model=name, recipe_name="digits", recipe=RECIPE) for name in NAMES]
+
+
+def epoch(number: int, top1: float) -> Epoch:
+    return Epoch(
+        epoch=number,
+        loss=1.0,
+        train_top1=top1,
+        val_loss=1.0,
+        val_top1=top1,
+        learning_rate=0.1,
+        images_per_second=1.0,
+        train_seconds=1.0,
+        val_seconds=1.0,
+    )
+
+
+@pytest.fixture
+def trials(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Recipe]]:
+    """Replaces the training of a trial: resnet14_se is better; a high rate is no good."""
+    seen: list[tuple[str, Recipe]] = []
+
+    def run(model: str, data: Any, recipe: Recipe, go_on: Callable[[Epoch], bool]) -> Epoch:
+        seen.append((model, recipe))
+        last = epoch(1, 0.0)
+        for number in range(1, recipe.epochs + 1):
+            top1 = (0.8 if model == "resnet14_se" else 0.6) - recipe.learning_rate
+            last = epoch(number, top1)
+            if not go_on(last):
+                break
+        return last
+
+    monkeypatch.setattr("training.trial.run_trial", run)
+    return seen
+
+
+def searched(folder: Path, count: int) -> Search:
+    search = Search(folder)
+    search.begin(candidates(), None)
+    search.run(candidates(), few_digits("pets", train=32, val=16), count)
+    return search
+
+
+def found(*tried: Tried) -> Found:
+    by_name = {each.model: each for each in candidates()}
+    return Found(
+        data="my pets", candidates=by_name, speeds=SPEEDS, tried=tried, p99=0.005, images=16
+    )
+
+
+def trial(number: int, model: str, top1: float | None, **fields: Any) -> Tried:
+    fields = fields or {"learning_rate": 0.02, "randaugment": 3}
+    return Tried(number=number, model=model, fields=fields, top1=top1, epochs=3)
+
+
+def test_trials_change_the_recipe_within_their_ranges(
+    tmp_path: Path, trials: list[tuple[str, Recipe]]
+) -> None:
+    search = searched(tmp_path, 8)
+    assert len(trials) == len(search.tried()) == 8
+    assert {model for model, _ in trials} == set(NAMES)
+    for _, recipe in trials:
+        assert 0.001 <= recipe.learning_rate <= 0.1
+        assert 1e-4 <= recipe.weight_decay <= 0.3
+        assert recipe.min_scale == 1  # the recipe does not crop at random
+        same = {"learning_rate": 0.01, "weight_decay": 0.01, "randaugment": 0, "mixup": 0.0}
+        assert replace(recipe, **same) == RECIPE  # type: ignore[arg-type]
+    for each, (model, recipe) in zip(search.tried(), trials, strict=True):
+        assert each.model == model
+        assert each.fields["learning_rate"] == recipe.learning_rate
+        if each.top1 is None:  # pruned
+            assert 0 < each.epochs < 3
+    assert any(each.top1 is None for each in search.tried())
+
+
+def test_a_search_goes_on_where_it_stopped(
+    tmp_path: Path, trials: list[tuple[str, Recipe]]
+) -> None:
+    searched(tmp_path, 2)
+    assert len(searched(tmp_path, 3).tried()) == 3
+    assert len(searched(tmp_path, 3).tried()) == 3
+    assert len(trials) == 3
+    assert len({recipe.learning_rate for _, recipe in trials}) == 3  # the seed does not repeat them
+    other = [replace(each, recipe=replace(RECIPE, epochs=5)) for each in candidates()]
+    with pytest.raises(UserError, match="holds trials of a search with other"):
+        Search(tmp_path).begin(other, None)
+    search = Search(tmp_path)
+    with search.alone(fresh=True):
+        assert search.begin(other, None) is None
+        search.keep_speeds(SPEEDS)
+        assert search.begin(other, None) == SPEEDS
+        assert search.tried() == []
+
+
+def test_a_trial_that_was_cut_off_is_tried_again(
+    tmp_path: Path, trials: list[tuple[str, Recipe]]
+) -> None:
+    search = Search(tmp_path)
+    search.begin(candidates(), None)
+    cut = search.study().ask()
+    model = cut.suggest_categorical("model", list(NAMES))
+    rate = candidates()[0].suggest(cut)["learning_rate"]
+    assert len(searched(tmp_path, 1).tried()) == 1
+    assert [(name, recipe.learning_rate) for name, recipe in trials] == [(model, rate)]
+
+
+def test_a_loss_that_is_not_finite_is_a_failed_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from training.module import LossNotFinite
+
+    def run(*_: Any) -> Epoch:
+        raise LossNotFinite("the loss of epoch 1 is nan")
+
+    monkeypatch.setattr("training.trial.run_trial", run)
+    (tried,) = searched(tmp_path, 1).tried()
+    assert (tried.top1, tried.failed) == (None, "the loss of epoch 1 is nan")
+
+
+def test_two_commands_do_not_search_in_one_folder(tmp_path: Path) -> None:
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        with pytest.raises(UserError, match="another command searches"), Search(tmp_path).alone():
+            pass
+    finally:
+        os.close(descriptor)
+
+
+def test_networks_beyond_the_limit_are_left_out() -> None:
+    assert [each.model for each in within(candidates(), SPEEDS, 0.003)] == ["resnet14"]
+    assert len(within(candidates(), SPEEDS, None)) == 2
+    with pytest.raises(UserError, match=r"the fastest of 2 is resnet14 with 2.00 ms"):
+        within(candidates(), SPEEDS, 0.001)
+
+
+def test_latency_is_measured_where_no_benchmark_has_it(tmp_path: Path) -> None:
+    known = speeds(candidates(), "pets", 10, tmp_path)
+    assert list(known) == list(NAMES)
+    for speed in known.values():
+        assert 0 < speed.p50_s <= speed.p99_s < 1
+        assert speed.calls >= 5
+        assert speed.source == "measured for this search"
+
+
+def test_the_front_has_what_no_other_beats() -> None:
+    tried = (
+        trial(0, "resnet14", 0.7),
+        trial(1, "resnet14", 0.6),
+        trial(2, "resnet14_se", 0.9),
+        trial(3, "resnet14_se", None),
+    )
+    assert [each.number for each in found(*tried).front] == [0, 2]
+    slower = found(trial(0, "resnet14", 0.9), trial(1, "resnet14_se", 0.9))
+    assert [each.number for each in slower.front] == [0]
+    assert found(trial(0, "resnet14", None)).winner is None
+
+    report = tune_report(found(*tried), "tuning-pets", this_machine(()), "2026-11-27T07:00:00Z")
+    assert report.lead is not None
+    assert [row[:5] for row in report.lead.rows] == [
+        ("resnet14", "1.00", "2.00", "70.0 %", "2"),
+        ("resnet14_se", "3.00", "4.00", "90.0 %", "2"),
+    ]
+    (points,) = report.figures[0].data.values()
+    assert [(each["trial"], each["front"]) for each in points] == [
+        (1, "yes"),
+        (2, "no"),
+        (3, "yes"),
+    ]
+
+
+def test_the_command_of_the_winner_trains_its_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    import training.__main__ as train
+
+    fields = {"learning_rate": 0.0123, "weight_decay": 0.00021, "randaugment": 7, "mixup": 0.1}
+    one = found(trial(0, "resnet14", 0.7, **fields))
+    words = shlex.split(replace(one, flags=("--group-by", "(a b)")).command(one.front[0]))
+    monkeypatch.setattr(sys, "argv", ["training", *words[words.index("--model") :]])
+    monkeypatch.setattr(train, "_load", lambda _: None)
+    parsed, _ = train._parse()
+    assert (parsed.model, parsed.data, parsed.group_by) == ("resnet14", "my pets", "(a b)")
+    assert {name: getattr(parsed.recipe, name) for name in fields} == fields
+    assert (parsed.recipe.epochs, parsed.recipe.crop) == (3, 8)
+
+
+def test_a_search_on_a_folder(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_images(few_digits("pets", train=64, val=32), here)
+    tune = Tune(
+        data=str(folder),
+        models=("resnet14",),
+        recipe_name="digits",
+        epochs=1,
+        size=8,
+        trials=1,
+    )
+    tune()
+    out = capsys.readouterr().out.splitlines()
+    assert out[-1].startswith("python -m training --model resnet14")
+    assert Path(out[-2]).is_file()
+    page = Path("reports") / f"tuning-{folder.name}"
+    assert page.with_suffix(".png").is_file()
+    assert "| resnet14 |" in page.with_suffix(".md").read_text()
+    assert (Path("tuning") / folder.name / "study.db").is_file()
+    tune()  # nothing is left to try
+    assert capsys.readouterr().out.splitlines()[-1] == out[-1]
+
+
+def test_mistakes_end_in_one_line(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for changes, message in (
+        ({"trials": 0}, "--trials 0"),
+        ({"workers": 0}, "--workers 0"),
+        ({"folds": 3}, "--folds"),
+        ({"models": ("resnet15",)}, "resnet15"),
+        ({"models": ()}, "--models is empty"),
+        ({"p99": "fast"}, "fast"),
+        ({"recipe_name": "none"}, "none"),
+        ({"recipe_name": "qat"}, "trains the int8 form"),
+    ):
+        with pytest.raises(UserError, match=message):
+            Tune(data="digits", **changes)()  # type: ignore[arg-type]
+    several = SimpleNamespace(name="pets", task="multi")
+    monkeypatch.setattr("training.datasets.load_data", lambda *_: several)
+    monkeypatch.setattr("training.look.look", lambda data, *_: data)
+    with pytest.raises(UserError, match="any number of labels"):
+        Tune(data="digits", models=("resnet14",))()
+    (here / "study.db").write_bytes(b"no database")
+    with pytest.raises(UserError, match="cannot be used"):
+        Search(here).study()
+
+
+def test_images_of_another_side() -> None:
+    (one,) = find_candidates(("resnet14",), "digits", size=96, epochs=2)
+    assert (one.recipe.crop, one.recipe.resize, one.recipe.epochs) == (96, 96, 2)
+    assert json.dumps(one.recipe_name) == '"digits"'
