@@ -141,7 +141,7 @@ def fit(
                 recipe,
                 report=skipped,
                 **facts_of_classes(data),
-                teacher=own.module if own else None,
+                own=own.module if own else None,
             )
             if is_first_process() and not resume:
                 picture = partial.folder / AUGMENTATION

@@ -24,6 +24,7 @@ from training.loader import Batch, Report, read
 from training.losses import make_loss, make_multi_loss
 from training.networks import DistillationLoss, load_teacher
 from training.optimizer import make_optimizer, rate_factor
+from training.qat.loss import OwnAnswers
 from training.recipe import Recipe
 from training.records import MONITORS, Epoch
 
@@ -40,7 +41,7 @@ class ClassifierModule(lightning.LightningModule):
 
     Args:
         network: uint8 (N, H, W, 3) -> logits (N, C).
-        teacher: a frozen network for distillation; None for that of the recipe, if it has one.
+        own: of an int8 form, the frozen float32 network whose answers it learns; None otherwise.
         facts: added to the checkpoint: the names ``model`` and ``data``, and a record of the data.
         labels: class names.
         recipe: the recipe.
@@ -61,7 +62,7 @@ class ClassifierModule(lightning.LightningModule):
         combinations: Combinations = (),
         total: int = 0,
         report: Report | None = None,
-        teacher: nn.Module | None = None,
+        own: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.network = network
@@ -75,10 +76,11 @@ class ClassifierModule(lightning.LightningModule):
         self._loss = (
             make_multi_loss(recipe, images, total) if combinations else make_loss(recipe, images)
         )
-        self._distillation: DistillationLoss | None = None
-        if recipe.teacher:
+        self._distillation: nn.Module | None = None
+        if own is not None:
+            self._distillation = OwnAnswers(own, recipe.temperature)
+        elif recipe.teacher:
             teacher = load_teacher(recipe.teacher, labels, sorted(recipe.train_crops))
-        if teacher is not None:
             self._distillation = DistillationLoss(teacher, recipe.temperature, self._loss)
         self._train_loss, self._train_top1, self._val_loss = (
             MeanMetric(nan_strategy="disable") for _ in range(3)

@@ -36,6 +36,7 @@ from models.registry import build_model
 from models.weights import settle_batch_norm
 from training.checkpoint import Checkpoint, checkpoint_path, load_checkpoint, run_folder
 from training.module import ClassifierModule
+from training.qat.loss import OwnAnswers
 from training.qat.names import qat_name
 from training.qat.network import FakeQuantize, QuantizedNetwork
 from training.qat.operators import OPERATORS
@@ -107,6 +108,16 @@ def test_values_within_the_range_get_gradients_and_the_step_that_of_its_paper() 
     expected = 1 * -2 + 2 * (2 - 1.8) + 3 * (3 - 3.2) + 4 * 7
     assert step.grad is not None
     assert step.grad.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_it_learns_its_own_answers_and_no_label() -> None:
+    images, labels = torch.tensor([[1.0, 2.0, 4.0]]), torch.tensor([0])
+    loss = OwnAnswers(torch.nn.Flatten(), temperature=1.0)
+    assert loss(images, labels, images).item() == pytest.approx(0, abs=1e-6)
+    logits = torch.zeros(1, 3, requires_grad=True)
+    loss(logits, labels, images).backward()
+    expected = torch.full((1, 3), 1 / 3) - images.softmax(dim=1)
+    torch.testing.assert_close(logits.grad, expected)
 
 
 @pytest.mark.parametrize("model", ["mobilenet_v3_small", "shufflenet_v2_x1_0"])
@@ -313,7 +324,9 @@ def test_the_artifact_answers_as_the_network_of_the_run(in_runs: Path, data: Pat
         logits = quantized(torch.from_numpy(pixels)).numpy()
     assert network.learned is not None
     answers = exact(network.learned.content, pixels)
-    assert np.allclose(logits, answers, atol=1e-3 * np.ptp(logits))
+    # Sums in another order can be on the other side of a tie, which is one level.
+    assert np.allclose(logits, answers, atol=0.02 * np.ptp(logits))
+    assert np.mean(answers.argmax(axis=1) == logits.argmax(axis=1)) > 0.95
     with load_runtime("ort-cpu", artifact) as runtime:
         assert np.mean(runtime(pixels).argmax(axis=1) == logits.argmax(axis=1)) > 0.95
 
