@@ -157,7 +157,8 @@ class PlainLoop:
     """The training step of torchvision's references/classification/train.py, one step per call.
 
     That script normalises images in its loader; here the network does so within the step, as in
-    the trainer, so that both do the same work.
+    the trainer, so that both do the same work. Its loader makes NCHW tensors, whose convolutions
+    take longer on a CPU: with ``last`` they are NHWC in memory, as the trainer's are.
     """
 
     def __init__(
@@ -174,12 +175,15 @@ class PlainLoop:
         self.network.train().to(memory_format=layout)
         self._optimizer = make_optimizer(self.network, recipe, fused=False)  # as in that script
         self._criterion = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
-        self._bf16 = bf16
+        self._bf16, self._last = bf16, last
 
     def __call__(self, batch: Batch) -> None:
         """Trains on one batch."""
+        pixels = batch.pixels
+        if not self._last:  # NHWC by their shape, NCHW in memory
+            pixels = pixels.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
         with torch.autocast("cpu", torch.bfloat16, enabled=self._bf16):
-            logits = self.network(batch.pixels)
+            logits = self.network(pixels)
             loss = self._criterion(logits, batch.labels)
         self._optimizer.zero_grad()
         loss.backward()

@@ -41,6 +41,18 @@ def test_the_plain_loop_does_the_work_of_the_step() -> None:
     torch.testing.assert_close(other, expected, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("last", [False, True])
+def test_images_are_laid_out_as_the_loop_says(last: bool) -> None:
+    data = load_data("digits")
+    batch = next(iter(Loaders(data, RECIPE).train_dataloader()))
+    loop = PlainLoop("resnet14", data, RECIPE, last=last)
+    seen: list[torch.Tensor] = []
+    loop.network.backbone.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    loop(batch)
+    layout = torch.channels_last if last else torch.contiguous_format
+    assert seen[0].is_contiguous(memory_format=layout)
+
+
 def test_too_few_images() -> None:
     few = Recipe(epochs=1, batch_size=1000, learning_rate=0.1)
     with pytest.raises(UserError, match="batch_size is 1000: 1438 training images hold fewer than"):
