@@ -13,7 +13,7 @@ from core.errors import UserError, closest
 from serving.batcher import Threads
 from serving.errors import Refusal
 from serving.listing import Entry, Listing
-from serving.memory import resident_bytes
+from serving.memory import give_back, resident_bytes
 from serving.metrics import MODEL_BYTES
 from serving.predictor import Predictor
 from serving.repository import entry_of, first_listing
@@ -270,8 +270,10 @@ class Models:
         while not served.is_idle:
             await asyncio.sleep(_IDLE_S)
         await asyncio.to_thread(served.predictor.close)
+        await asyncio.to_thread(give_back)
         self._slots.drop(served.slots)
-        MODEL_BYTES.labels(*served.entry.key).set(0)
+        successor = self._served.get(served.entry.key)
+        MODEL_BYTES.labels(*served.entry.key).set(0 if successor is None else successor.bytes)
 
     def _open(self, predictor: Predictor, entry: Entry) -> int:
         """Loads and warms up, and returns the bytes that it takes, within the limit of all."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from prometheus_client import REGISTRY
 from starlette.applications import Starlette
 
 from core.errors import UserError
@@ -143,6 +144,11 @@ def test_models_come_and_go_by_an_administrator(
             response = await change(f"/models/{path}/load")
             assert response.status_code in (404, 409), path
         await models.left()
+        sizes = {(each.entry.name, each.entry.version): each.bytes for each in models.all}
+        sizes["sharp", "2"] = 0  # which left
+        for (name, version), size in sizes.items():
+            labels = {"model": name, "version": version}
+            assert REGISTRY.get_sample_value("pocketnets_model_memory_bytes", labels) == size
 
     asyncio.run(run())
 

@@ -15,7 +15,7 @@ REPLY_S = 60
 # What must not be told: places in a file system, code, addresses of objects, the upload's name.
 _TOLD = re.compile(
     rf"/(home|tmp|usr|work|opt|root|var|proc)\b|site-packages|\.py\b|Traceback|File \"|\n"
-    rf"|0x[0-9a-f]{{6,}}|object at|{re.escape(NAME)}"
+    rf"|0x[0-9a-f]{{6,}}|object at 0x|{re.escape(NAME)}"
 )
 
 
