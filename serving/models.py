@@ -126,7 +126,7 @@ class Models:
             except UserError as error:
                 if not listing.revision:
                     raise
-                self.failed[entry.reference] = str(error)
+                self.failed[entry.reference] = _told(error, entry)
             else:
                 self._served[entry.key] = Served(entry, predictor, self._slots.share(), size)
         self._settle(listing, self._served)
@@ -222,7 +222,7 @@ class Models:
                 predictor = await asyncio.to_thread(self._predictor, entry)
                 size = await asyncio.to_thread(self._open, predictor, entry)
             except UserError as error:
-                self.failed[entry.reference] = str(error)
+                self.failed[entry.reference] = _told(error, entry)
                 if known is not None:
                     loaded[entry.key] = known
             else:
@@ -310,3 +310,8 @@ class Models:
         artifact = open_artifact(entry.artifact, allow_unverified=settings.allow_unverified)
         check_runtime(entry.runtime, artifact)
         return Predictor(settings, artifact, entry.key)
+
+
+def _told(error: UserError, entry: Entry) -> str:
+    """Returns what clients are told of ``error``: not where the artifact lies."""
+    return str(error).replace(str(entry.artifact), entry.reference)

@@ -136,6 +136,8 @@ def test_models_come_and_go_by_an_administrator(
         save_artifact(repository / "soft" / "onnx-fp32", logits=models_logits())
         failed = await change("/models/soft/load")
         assert (failed.status_code, failed.json()["error"]) == (409, "not_loaded")
+        assert "soft:onnx-fp32" in failed.json()["detail"]
+        assert str(repository) not in failed.json()["detail"]
         assert score(await ask(app, "POST", "/models/soft/predict", content=red)) > 0.9
         save_artifact(repository / "late" / "onnx-fp32", scale=0.03)
         assert (await change("/models/late/load")).status_code == 200
