@@ -82,6 +82,9 @@ class Answering:
         return answers
 
 
+ONE_CLASS = Answering()
+
+
 def answering_of(artifact: Manifest, *, abstain: bool = False) -> Answering:
     """Returns how the logits of ``artifact`` become an answer.
 

@@ -30,6 +30,10 @@ _TITLES = {
 }
 
 
+# Where an image may have several labels.
+_SEVERAL = {"agreement": "agreement of labels", "drop": "mAP lost"}
+
+
 class GateError(UserError):
     """An artifact that misses a gate; the message names the figure and its limit."""
 
@@ -43,12 +47,14 @@ class Gate:
         value: measured value.
         limit: lower limit for ``agreement`` and ``finite``, upper limit otherwise.
         measured: a text that says on what it was measured.
+        several: whether an image may have several labels.
     """
 
     name: Literal["agreement", "batches", "drop", "error", "finite", "golden"]
     value: float
     limit: float
     measured: str
+    several: bool = False
 
     @property
     def holds(self) -> bool:
@@ -60,7 +66,8 @@ class Gate:
     @property
     def title(self) -> str:
         """Returns what it measures, as text."""
-        return _TITLES[self.name]
+        titles = {**_TITLES, **_SEVERAL} if self.several else _TITLES
+        return titles[self.name]
 
     @property
     def figure(self) -> str:
@@ -114,17 +121,21 @@ def gates_of(parity: Parity, metrics: Metrics | None, limits: Limits) -> tuple[G
     where = f"on {parity.runtime} at batch {batches}"
     names = {"torch": "torch", "onnx": "the original graph", "golden": "the golden batch"}
     reference = names[parity.reference]
+    several = metrics is not None and metrics.mean_ap is not None
     gates = [Gate("finite", float(parity.finite), 1.0, where)]
     if limits.relative_error is not None:
         what = f"against {reference} on {parity.images} images"
         gates.append(Gate("error", parity.relative_error, limits.relative_error, what))
     if limits.top1_agreement is not None:
         what = f"with {reference} on {parity.images} images"
-        gates.append(Gate("agreement", parity.top1_agreement, limits.top1_agreement, what))
+        gates.append(Gate("agreement", parity.top1_agreement, limits.top1_agreement, what, several))
     if limits.top1_drop is not None and metrics is not None:
-        lost = metrics.torch_top1 - metrics.top1
-        what = f"of {reference}'s {metrics.torch_top1:.1%} on {metrics.images} images"
-        gates.append(Gate("drop", lost, limits.top1_drop, what))
+        pair = (metrics.torch_top1, metrics.top1)
+        if metrics.torch_mean_ap is not None and metrics.mean_ap is not None:
+            pair = (metrics.torch_mean_ap, metrics.mean_ap)
+        lost = pair[0] - pair[1]
+        what = f"of {reference}'s {pair[0]:.1%} on {metrics.images} images"
+        gates.append(Gate("drop", lost, limits.top1_drop, what, several))
     gates.append(Gate("batches", parity.batch_error, limits.golden_error, where))
     gates.append(Gate("golden", parity.golden_error, limits.golden_error, f"on {parity.runtime}"))
     return tuple(gates)

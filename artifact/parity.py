@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from artifact.answering import agreement, answering_of
 from artifact.artifact import Artifact
 from artifact.golden import relative_error
 from artifact.records import Logits, Parity, Reference
@@ -52,7 +53,7 @@ def measure_parity(
         images=images,
         batches=batches,
         finite=all(bool(np.isfinite(each).all()) for each in (logits, *others)),
-        top1_agreement=float(np.mean(logits.argmax(axis=1) == expected.argmax(axis=1))),
+        top1_agreement=agreement(*map(answering_of(artifact).sets, (logits, expected))),
         relative_error=relative_error(logits, expected),
         batch_error=max((relative_error(*pair) for pair in shared), default=0.0),
         golden_error=relative_error(reproduced, golden[1]),

@@ -119,7 +119,8 @@ class Parity:
         images: number of images compared, at the largest batch size.
         batches: batch sizes that were run.
         finite: whether all logits were finite at every batch size.
-        top1_agreement: fraction of images with the same top-1 class.
+        top1_agreement: fraction of images with the same top-1 class; of several labels, the mean
+            over the images of what both have of the labels that either has (Jaccard's index).
         relative_error: largest absolute difference of logits divided by the largest absolute logit
             of the reference. It has a limit only for random weights.
         batch_error: the same, between the logits of an image at other batch sizes and the largest.
@@ -169,7 +170,8 @@ class Limits:
     Attributes:
         top1_agreement: least agreement with the reference; None for random weights, whose top-1
             is meaningless.
-        top1_drop: largest loss of top-1 against torch, in [0, 1]; None without labelled images.
+        top1_drop: largest loss of top-1 against torch, of several labels of mAP, in [0, 1]; None
+            without labelled images.
         golden_error: largest relative error of the golden batch, and between batch sizes:
             processors and versions round differently, most of all in int8.
         relative_error: largest relative error against the reference; None where agreement is

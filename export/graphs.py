@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
+from artifact.answering import Sets
 from artifact.artifact import Artifact
 from artifact.formats import Scheme
 from artifact.gates import GateError, check_gates, limits_for
@@ -20,7 +21,7 @@ from export.free_batch import shape_nodes
 from export.network import Network
 from export.prover import Prover
 from export.quantization.fp16 import fp16_candidates
-from export.quantization.int8 import Labels, int8_candidates
+from export.quantization.int8 import int8_candidates
 from export.quantization.learned import learned_candidate
 from export.quantization.sensitivity import GraphCandidate
 from export.rewrites.channel_shuffle import fold_shuffles
@@ -89,13 +90,20 @@ class Graphs:
             return [self._float32]
         pixels, labels = self._calibration
         if scheme == "fp16":
-            return fp16_candidates(self._fp32, pixels, self.limits("fp16"))
+            limits = self.limits("fp16")
+            return fp16_candidates(self._fp32, pixels, limits, self._network.answering)
         limits, symmetric = self.limits("int8"), scheme == "int8-symmetric"
         bits = None if symmetric else self._weight_bits
         if self._network.learned is not None and not symmetric:
             return [learned_candidate(self._network.learned, self._fp32, pixels, labels, bits)]
         return int8_candidates(
-            self._fp32, pixels, labels, limits, symmetric=symmetric, weight_bits=bits
+            self._fp32,
+            pixels,
+            labels,
+            limits,
+            symmetric=symmetric,
+            weight_bits=bits,
+            answering=self._network.answering,
         )
 
     def _draft(self, folder: Path, scheme: Scheme, candidate: GraphCandidate) -> Artifact:
@@ -121,6 +129,9 @@ class Graphs:
             metrics=None,
             unverified=None,
             source=network.source,
+            task=network.answering.task,
+            thresholds=network.answering.thresholds,
+            abstention=network.abstention,
             fp32_layers=candidate.fp32_layers,
             quantization=candidate.quantization,
             rewrites={**self._float32.rewrites, **candidate.rewrites},
@@ -181,8 +192,8 @@ class Graphs:
         return network_cost(self._fp32, parameters=count)
 
     @cached_property
-    def _calibration(self) -> tuple[Pixels, Labels | None]:
-        """Returns uint8 pixels (n, H, W, 3), and int64 labels (n,) if known."""
+    def _calibration(self) -> tuple[Pixels, Sets | None]:
+        """Returns uint8 pixels (n, H, W, 3), and bool (n, C), their labels, if known."""
         network = self._network
         samples = network.calibration
         batches = pixel_batches(
@@ -192,7 +203,7 @@ class Graphs:
             truncated=network.truncated,
         )
         pixels, labels = next(batches)
-        return pixels, labels if network.labelled else None
+        return pixels, network.targets(labels) if network.labelled else None
 
 
 def _tried(make: Callable[[], Any]) -> Any:

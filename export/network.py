@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from threading import Lock
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import nn
 
+from artifact.answering import ONE_CLASS, Answering, Sets
 from artifact.artifact import Artifact
-from artifact.records import Reading, Reference, Source, Weights
+from artifact.records import Abstention, Reading, Reference, Source, Weights
 from core import cli
 from core.errors import UserError
 from core.files import sha256
@@ -39,7 +41,14 @@ from models.weights import (
     settle_batch_norm,
 )
 from training.checkpoint import Checkpoint, checkpoint_path, load_checkpoint, run_folder
-from training.data import ImageData, Sample, pixel_batches, sample_photos
+from training.data import (
+    Combinations,
+    ImageData,
+    Sample,
+    label_sets,
+    pixel_batches,
+    sample_photos,
+)
 from training.datasets import data_name, load_data
 from training.identity import unseen
 from training.look import look
@@ -72,6 +81,10 @@ class Network:
         labelled: whether the labels of ``held_out`` are valid.
         truncated: whether truncated images are accepted, as in training.
         learned: the int8 form, if a run trained it.
+        answering: how logits become an answer.
+        combinations: if images may have several labels, those that occur together, of which the
+            samples' indices are.
+        abstention: when the most likely class is no answer.
         graph: the float32 ONNX ``ModelProto`` with the same input and output, if it was given
             instead of being exported from the module, or comes from an exported program with a
             fixed batch size.
@@ -92,6 +105,13 @@ class Network:
     learned: LearnedInt8 | None = None
     graph: Any = None
     run: Checkpoint | None = None
+    answering: Answering = ONE_CLASS
+    combinations: Combinations = ()
+    abstention: Abstention | None = None
+
+    def targets(self, indices: npt.NDArray[np.int64]) -> Sets:
+        """Returns bool (N, C): whether images have each label, by the samples' indices (N,)."""
+        return label_sets(indices, self.combinations, len(self.labels))
 
     @property
     def reference(self) -> Reference:
@@ -196,7 +216,8 @@ def _trained(model: str, data: str, size: Size | None, channels: int | None) -> 
             f"DATA={data}, or WEIGHTS=imagenet, or, for latency only, WEIGHTS=random"
         )
     checkpoint = load_checkpoint(path)
-    if words := chance(checkpoint.confusion.numpy()):
+    single = checkpoint.task == "single"
+    if single and (words := chance(checkpoint.confusion.numpy())):
         cli.notes().print(f"warning: {path}: {words}", soft_wrap=True)
     images = load_data(data, checkpoint.options)
     if images.labels != checkpoint.labels:
@@ -236,6 +257,9 @@ def _trained(model: str, data: str, size: Size | None, channels: int | None) -> 
         labelled=True,
         truncated=checkpoint.recipe.get("truncated", "refuse"),
         run=replace(checkpoint, state_dict={}),
+        answering=Answering(task=checkpoint.task, thresholds=checkpoint.thresholds),
+        combinations=images.combinations,
+        abstention=Abstention(**asdict(checkpoint.abstention)) if checkpoint.abstention else None,
     )
 
 

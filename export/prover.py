@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 
+import numpy as np
 import torch
 
 from artifact.answering import answering_of
@@ -20,6 +21,7 @@ from core.preprocess import Pixels
 from export.network import Network, stack
 from training.data import pixel_batches
 from training.summary.confusion import no_better_than_chance
+from training.summary.label_figures import label_figures
 
 IMAGES, FEW_IMAGES = 64, 32  # the latter for networks with more MACs than HEAVY
 HEAVY = 2_000_000_000  # MACs
@@ -86,11 +88,11 @@ class Prover:
         return self._torch(self._pixels)
 
     @cached_property
-    def _torch_top1(self) -> float:
-        top1 = self._top1(self._torch)
+    def _torch_accuracy(self) -> tuple[float, float | None]:
+        top1, mean_ap = self._accuracy(self._torch)
         if self._network.foreign:
             self._warn_of_chance(top1)
-        return top1
+        return top1, mean_ap
 
     def _warn_of_chance(self, top1: float) -> None:
         labels = Counter(label for _, label in self._network.held_out)
@@ -107,28 +109,41 @@ class Prover:
     def _metrics(
         self, name: str, runtime: Callable[[Pixels], Logits], profiler: Profiler
     ) -> Metrics:
+        top1, mean_ap = self._accuracy(runtime, profiler)
+        torch_top1, torch_ap = self._torch_accuracy
         return Metrics(
-            top1=self._top1(runtime, profiler),
-            torch_top1=self._torch_top1,
+            top1=top1,
+            torch_top1=torch_top1,
             images=len(self._network.held_out),
             runtime=name,
+            mean_ap=mean_ap,
+            torch_mean_ap=torch_ap,
         )
 
-    def _top1(self, run: Callable[[Pixels], Logits], profiler: Profiler | None = None) -> float:
-        network = self._network
+    def _accuracy(
+        self, run: Callable[[Pixels], Logits], profiler: Profiler | None = None
+    ) -> tuple[float, float | None]:
+        """Returns the fraction of images answered correctly, and, of several labels, the mAP."""
+        network, answering = self._network, self._network.answering
         batches = pixel_batches(
             network.held_out,
             network.preprocess,
             size=self._max_batch,
             truncated=network.truncated,
         )
-        right = 0
-        for pixels, labels in batches:
-            logits = run(pixels)
-            right += int((logits.argmax(axis=1) == labels).sum())
+        right, outputs = 0, []
+        for pixels, indices in batches:
+            logits, truth = run(pixels), network.targets(indices)
             if profiler:
                 profiler.add(pixels, logits)
-        return right / len(network.held_out)
+            right += int((answering.sets(logits) == truth).all(axis=1).sum())
+            if answering.task == "multi":
+                outputs.append((truth, answering.scores(logits)))
+        mean_ap = None
+        if outputs:
+            truth, scores = map(np.concatenate, zip(*outputs, strict=True))
+            mean_ap = label_figures(truth, scores, answering.thresholds, network.labels).mean_ap
+        return right / len(network.held_out), mean_ap
 
     @torch.inference_mode()
     def _torch(self, pixels: Pixels) -> Logits:

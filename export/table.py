@@ -9,6 +9,7 @@ from rich.table import Table
 
 from artifact.artifact import Artifact
 from artifact.gates import Gate
+from artifact.records import Metrics
 from artifact.store import StoredArtifact, graph_facts
 from core.image_size import size_text
 
@@ -94,8 +95,19 @@ def _facts(artifact: Artifact, opset: int) -> Iterable[tuple[str, str]]:
     )
     if artifact.shape_nodes:
         yield "shapes", f"{artifact.shape_nodes} nodes compute with nothing but sizes"
-    if artifact.metrics:
-        yield "top-1", f"{artifact.metrics.top1:.1%} of {artifact.metrics.images} held-out images"
+    if metrics := artifact.metrics:
+        name = "top-1" if metrics.mean_ap is None else "mAP"
+        figure = metrics.top1 if metrics.mean_ap is None else metrics.mean_ap
+        yield name, f"{figure:.1%} of {metrics.images} held-out images"
+    if artifact.thresholds:
+        pairs = zip(artifact.labels, artifact.thresholds, strict=True)
+        yield "thresholds", _few([f"{label} {each:.3f}" for label, each in pairs])
+    if abstention := artifact.abstention:
+        yield (
+            "abstention",
+            f"below a score of {abstention.threshold:.3f}: then {abstention.precision:.1%} of the "
+            f"answers are right, to {abstention.coverage:.1%} of {abstention.images} images",
+        )
     yield "state", _state(artifact)
     if artifact.precision != "fp32":
         yield _left(artifact), _few(artifact.fp32_layers) or "no layer"
@@ -137,10 +149,18 @@ def _cells(artifact: Artifact) -> tuple[str, ...]:
     parity, metrics = artifact.parity, artifact.metrics
     return (
         f"{artifact.size / 1e6:.1f} MB",
-        f"{metrics.top1:.1%}" if metrics else "-",
+        _accuracy(metrics),
         f"{parity.top1_agreement:.1%}" if parity else "-",
         _state(artifact),
     )
+
+
+def _accuracy(metrics: Metrics | None) -> str:
+    """Returns top-1, or, of several labels, mAP."""
+    if metrics is None:
+        return "-"
+    several = metrics.mean_ap is not None
+    return f"{metrics.mean_ap:.1%} mAP" if several else f"{metrics.top1:.1%}"
 
 
 def _says_little(artifact: Artifact) -> bool:

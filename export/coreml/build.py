@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Sequence
 from contextlib import redirect_stderr
@@ -22,7 +23,7 @@ from export.coreml.program import Translator
 from export.image_words import resizing_in_words
 from export.one_image import Unconvertible, for_one_image
 
-_SHARES = "probabilities"  # the softmax in the program
+_SHARES = "probabilities"  # the softmax in the program, or of several labels the sigmoid
 LABEL, LABEL_SHARES = "classLabel", "classLabel_probs"  # by coremltools, outputs of a classifier
 _COLOURS = {1: "GRAYSCALE", 3: "RGB"}  # by the number of channels
 
@@ -45,7 +46,8 @@ def build(draft: Artifact, graph: bytes, batches: Sequence[int]) -> Artifact:
     if channels not in _COLOURS:
         raise Unconvertible(f"coreml: its images have 1 or 3 channels, and these have {channels}")
     layout, shape = ct.colorlayout[_COLOURS[channels]], (1, channels, height, width)
-    classes = ct.ClassifierConfig(distinct(draft.labels), LABEL, _SHARES)
+    several = draft.task == "multi"
+    classes = None if several else ct.ClassifierConfig(distinct(draft.labels), LABEL, _SHARES)
     translator = Translator(model, half=draft.precision == "int8")
     with (
         TemporaryDirectory() as folder,
@@ -69,7 +71,10 @@ def build(draft: Artifact, graph: bytes, batches: Sequence[int]) -> Artifact:
 
 
 def _program(translator: Translator, draft: Artifact, shape: tuple[int, ...]) -> Any:
-    """Returns the program, float32 image (1, C, H, W) to logits and their softmax."""
+    """Returns the program, float32 image (1, C, H, W) to logits and their softmax.
+
+    Of several labels, it is the sigmoid of each.
+    """
     import coremltools as ct
     from coremltools.converters.mil.mil import Function, Program
 
@@ -77,7 +82,9 @@ def _program(translator: Translator, draft: Artifact, shape: tuple[int, ...]) ->
     name = draft.input.name
     with Function({name: mb.placeholder(shape)}, opset_version=ct.target.iOS17) as function:
         logits = translator.translate(function.inputs[name], HANDLERS)
-        function.set_outputs([logits, mb.softmax(x=logits, axis=-1, name=_SHARES)])
+        several = draft.task == "multi"
+        shares = mb.sigmoid(x=logits, name=_SHARES) if several else None
+        function.set_outputs([logits, shares or mb.softmax(x=logits, axis=-1, name=_SHARES)])
     program.add_function("main", function)
     return program
 
@@ -103,5 +110,13 @@ def _describe(package: Any, draft: Artifact) -> None:
     package.output_description[draft.output.name] = (
         "A logit for each class, in the order of labels."
     )
+    if draft.task == "multi":
+        package.user_defined_metadata["labels"] = json.dumps(draft.labels, ensure_ascii=False)
+        package.user_defined_metadata["thresholds"] = json.dumps(draft.thresholds)
+        package.output_description[_SHARES] = (
+            "The sigmoid of each logit, in the order of labels: they do not sum to 1. An image has "
+            "the labels above their thresholds."
+        )
+        return
     package.output_description[LABEL] = "The most likely class."
     package.output_description[LABEL_SHARES] = "The softmax of the logits, by class."

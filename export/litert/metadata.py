@@ -108,6 +108,8 @@ def _scores(builder: Builder, artifact: Artifact) -> int:
         kinds={2: _AXIS_LABELS},
     )
     described = "A logit for each class; softmax makes probabilities of them."
+    if artifact.task == "multi":
+        described = "A logit for each label; sigmoid makes a probability of each by itself."
     return _table(
         builder,
         {

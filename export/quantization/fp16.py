@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from artifact.answering import ONE_CLASS, Answering, agreement
 from artifact.gates import GateError
 from artifact.golden import relative_error
 from artifact.records import Limits
@@ -40,7 +41,9 @@ EXACT = {
 }
 
 
-def fp16_candidates(model: Any, pixels: Pixels, limits: Limits) -> Iterator[GraphCandidate]:
+def fp16_candidates(
+    model: Any, pixels: Pixels, limits: Limits, answering: Answering = ONE_CLASS
+) -> Iterator[GraphCandidate]:
     """Yields float16 graphs of a float32 one that stay within ``limits`` in float16 arithmetic.
 
     A CPU computes float16 layers in float32, so gates on a CPU do not see their rounding; here it
@@ -53,6 +56,7 @@ def fp16_candidates(model: Any, pixels: Pixels, limits: Limits) -> Iterator[Grap
         model: float32 graph with uint8 pixels as input.
         pixels: uint8 (n, H, W, 3) of real images that no gate uses.
         limits: limits that a graph must meet.
+        answering: how logits become answers, which must agree.
 
     Raises:
         GateError: no emulated graph is within ``limits``.
@@ -62,7 +66,7 @@ def fp16_candidates(model: Any, pixels: Pixels, limits: Limits) -> Iterator[Grap
     typed = onnx.shape_inference.infer_shapes(model)
     random = np.random.default_rng(0).permutation(len(pixels))
     pixels = pixels[random[: affordable(pixels, IMAGES)]]
-    holds = _judge(typed, pixels, limits)
+    holds = _judge(typed, pixels, limits, answering)
     beyond = overflowing_layers(typed, pixels)
     none = True
     for layers in _choices(typed, pixels, beyond):
@@ -149,15 +153,17 @@ def _feeding(model: Any, layers: Sequence[str]) -> list[str]:
     return found
 
 
-def _judge(model: Any, pixels: Pixels, limits: Limits) -> Callable[[Any], bool]:
+def _judge(
+    model: Any, pixels: Pixels, limits: Limits, answering: Answering
+) -> Callable[[Any], bool]:
     reference = logits_of(model, pixels)
-    right = reference.argmax(axis=1)
+    right = answering.sets(reference)
     least = 0.0 if limits.top1_agreement is None else limits.top1_agreement
 
     def holds(emulated: Any) -> bool:
         logits = logits_of(emulated, pixels)
         # A single answer may be a tie.
-        wrong = int((logits.argmax(axis=1) != right).sum())
+        wrong = round((1 - agreement(answering.sets(logits), right)) * len(pixels), 6)
         close = relative_error(logits, reference) <= limits.golden_error
         return close and wrong <= max(1, (1 - least) * len(pixels))
 

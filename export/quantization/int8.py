@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from artifact.answering import ONE_CLASS, Answering, Sets, agreement
 from artifact.golden import relative_error
 from artifact.records import Calibration, Limits, Quantization, Rewrite, WeightBits
 from core.preprocess import Pixels
@@ -26,8 +26,6 @@ from export.quantization.qdq import (
 from export.quantization.sensitivity import MOST_FP32, GraphCandidate, counts, layer_errors
 from export.rewrites.hard_sigmoid import add_in_integers
 
-Labels = npt.NDArray[np.int64]
-
 IMAGES = 64  # images of 224x224 for calibration, rounding and choice
 RANDOM_IMAGES = 16  # for random weights, where there is no choice
 
@@ -35,8 +33,8 @@ RANDOM_IMAGES = 16  # for random weights, where there is no choice
 class Score(NamedTuple):
     """Quality of an int8 graph on the calibration images; compared in the order of the fields."""
 
-    top1: float  # accuracy on labels; agreement if there are none
-    agreement: float  # fraction of images with the same top-1 class as in float32
+    top1: float  # accuracy on labels (of several, their agreement); agreement without any
+    agreement: float  # of the answers with those of float32
     closeness: float  # minus the largest relative error of a logit
     drop: float  # top-1 of float32 minus top1; 0 without labels
     image: float  # one image as a fraction of all
@@ -60,11 +58,12 @@ class Score(NamedTuple):
 def int8_candidates(
     model: Any,
     pixels: Pixels,
-    labels: Labels | None,
+    labels: Sets | None,
     limits: Limits,
     *,
     symmetric: bool = False,
     weight_bits: WeightBits | None = None,
+    answering: Answering = ONE_CLASS,
 ) -> Iterator[GraphCandidate]:
     """Yields int8 graphs, first the one that measures best on the calibration images.
 
@@ -76,15 +75,22 @@ def int8_candidates(
     Args:
         model: float32 graph with uint8 pixels as input.
         pixels: uint8 (n, H, W, 3) of calibration images that no gate uses.
-        labels: their classes, int64 (n,); None if unknown.
+        labels: their answers, bool (n, C): which labels they have; None if unknown.
         limits: limits on other images. Without a limit on agreement, as for random weights, nothing
             is chosen: MinMax, weights rounded to the nearest, and no layer in float32.
         symmetric: whether activations are symmetric int8, as TensorRT requires.
         weight_bits: bits of the weights; None for 8 if ``symmetric``, else 7.
+        answering: how logits become answers, of which top-1 and agreement are.
     """
     judged = limits.top1_agreement is not None
     made = Calibrated(
-        model, pixels, labels, judged=judged, symmetric=symmetric, weight_bits=weight_bits
+        model,
+        pixels,
+        labels,
+        judged=judged,
+        symmetric=symmetric,
+        weight_bits=weight_bits,
+        answering=answering,
     )
     norms = [] if symmetric else norms_of(made.prepared)
 
@@ -132,17 +138,18 @@ class Calibrated:
         self,
         model: Any,
         pixels: Pixels,
-        labels: Labels | None,
+        labels: Sets | None,
         *,
         judged: bool,
         symmetric: bool = False,
         weight_bits: WeightBits | None = None,
+        answering: Answering = ONE_CLASS,
     ) -> None:
         self._symmetric = symmetric
         self._bits: WeightBits = weight_bits or (8 if symmetric else 7)
         self.pixels, labels = chosen_images(pixels, labels, IMAGES if judged else RANDOM_IMAGES)
         self.prepared = prepare(model)
-        self.judge = judge_of(self.prepared, self.pixels, labels)
+        self.judge = judge_of(self.prepared, self.pixels, labels, answering)
         methods = METHODS if judged else METHODS[:1]
         self._ranges = measure_ranges(self.prepared, self.pixels, methods)
         self._rounding = None
@@ -183,9 +190,7 @@ class Calibrated:
         return graph
 
 
-def chosen_images(
-    pixels: Pixels, labels: Labels | None, count: int
-) -> tuple[Pixels, Labels | None]:
+def chosen_images(pixels: Pixels, labels: Sets | None, count: int) -> tuple[Pixels, Sets | None]:
     """Returns images in random order, as many as cost as much as ``count`` of 224x224."""
     chosen = np.random.default_rng(0).permutation(len(pixels))  # the first ones have every class
     chosen = chosen[: affordable(pixels, count)]
@@ -224,21 +229,23 @@ def fewest(most: int, holds: Callable[[int], bool]) -> int:
     return count
 
 
-def judge_of(prepared: Any, pixels: Pixels, labels: Labels | None) -> Callable[[Any], Score]:
+def judge_of(
+    prepared: Any, pixels: Pixels, labels: Sets | None, answering: Answering = ONE_CLASS
+) -> Callable[[Any], Score]:
     """Returns what measures the quality of int8 graphs on images, against a float32 graph."""
     reference = logits_of(prepared, pixels)
-    expected = reference.argmax(axis=1)
+    expected = answering.sets(reference)
     truth = expected if labels is None else labels
 
     def judge(graph: Any) -> Score:
         logits = logits_of(graph, pixels)
-        answers = logits.argmax(axis=1)
-        top1 = float(np.mean(answers == truth))
+        answers = answering.sets(logits)
+        top1 = agreement(answers, truth)
         return Score(
             top1=top1,
-            agreement=float(np.mean(answers == expected)),
+            agreement=agreement(answers, expected),
             closeness=-relative_error(logits, reference),
-            drop=float(np.mean(expected == truth)) - top1,
+            drop=agreement(expected, truth) - top1,
             image=1 / len(pixels),
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from artifact.answering import Sets
 from artifact.records import Quantization, WeightBits
 from core.errors import UserError
 from core.preprocess import Pixels, Preprocess
@@ -11,7 +12,6 @@ from export.network import CALIBRATION_IMAGES, spread
 from export.quantization.int8 import (
     IMAGES,
     Calibrated,
-    Labels,
     chosen_images,
     finished,
     judge_of,
@@ -23,7 +23,7 @@ from export.rewrites.channel_shuffle import fold_shuffles
 from export.to_onnx import to_onnx
 from models.classifier import Classifier
 from models.inference_form import inference_form
-from training.data import ImageData, pixel_batches
+from training.data import ImageData, label_sets, pixel_batches
 from training.recipe import Recipe
 
 
@@ -42,7 +42,8 @@ def first_graph(
     """
     samples = spread(data.train, CALIBRATION_IMAGES)
     batches = pixel_batches(samples, preprocess, size=len(samples), truncated=recipe.truncated)
-    pixels, labels = next(batches)
+    pixels, indices = next(batches)
+    labels = label_sets(indices, data.combinations, len(data.labels))
     model = to_onnx(inference_form(module), size=preprocess.crop)
     fold_shuffles(model)
     made = Calibrated(model, pixels, labels, judged=True, weight_bits=recipe.weight_bits)
@@ -53,7 +54,7 @@ def learned_candidate(
     learned: LearnedInt8,
     fp32: Any,
     pixels: Pixels,
-    labels: Labels | None,
+    labels: Sets | None,
     weight_bits: WeightBits | None,
 ) -> GraphCandidate:
     """Returns the int8 graph that a run trained, with its rewrites.
@@ -62,7 +63,7 @@ def learned_candidate(
         learned: from the run.
         fp32: the float32 graph.
         pixels: uint8 (n, H, W, 3) of the images that others calibrate with; it is measured on them.
-        labels: their classes, int64 (n,); None if unknown.
+        labels: their answers, bool (n, C): which labels they have; None if unknown.
         weight_bits: bits of the weights that are asked for.
 
     Raises:
