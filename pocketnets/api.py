@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from predict.classifier import Classifier
     from predict.evaluation import Evaluation
     from predict.pipeline import Row
+    from predict.several import SeveralEvaluation
     from training.checkpoint import Checkpoint
 
 # ImageNet's mean and standard deviation, as in models.classifier, which would import torch.
@@ -234,11 +235,13 @@ def evaluate(
     include_seen: bool = False,
     runtime: str | None = None,
     threads: int | None = None,
-) -> Evaluation:
+) -> Evaluation | SeveralEvaluation:
     """Evaluates an artifact on labelled images that it was not trained on.
 
     >>> found = pocketnets.evaluate("artifacts/mobilenet_v3_large-digits/onnx-int8", "digits")
     >>> found.top1, found.images
+
+    If the artifact gives an image several labels, it has ``mean_ap`` and other figures instead.
 
     Args:
         artifact: folder of the artifact.

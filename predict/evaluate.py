@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import tyro
@@ -20,13 +20,15 @@ from core.conditions import now
 from core.errors import UserError
 from core.files import check_folder
 from core.preprocess import Truncated, encode_png
+from core.task import Task
 from predict.classifier import Classifier, Limits, Prediction
-from predict.evaluation import Comparison, Evaluation, Subject, Unreadable
+from predict.evaluation import Abstaining, Comparison, Evaluation, Subject, Unreadable
 from predict.figures import Figures, Indices, figures_of, paired
 from predict.matching import match_classes, read_names
 from predict.pipeline import Item, Row, classify, file_item, readable
 from predict.seen import learned_by
 from predict.selection import Selected, select_images
+from predict.several import SeveralEvaluation, evaluate_several, every_combination, truth_of
 from training.datasets import DATASETS
 from training.labelled import load_labelled
 from training.options import FolderLayout
@@ -34,6 +36,7 @@ from training.records import TOP
 from training.scan import some
 from training.summary.calibration import Scores
 from training.summary.mistakes import worst_mistakes
+from training.thresholds import answers_at
 
 WORST = 24  # number of mistakes reported
 _DATA = (
@@ -60,8 +63,10 @@ def evaluate(
     threads: int | None = None,
     allow_unverified: bool = False,
     console: Console | None = None,
-) -> Evaluation:
+) -> Evaluation | SeveralEvaluation:
     """Evaluates an artifact on labelled images that it was not trained on.
+
+    If its images may have several labels, it is a :class:`predict.several.SeveralEvaluation`.
 
     Images are decoded and run by :func:`predict.pipeline.classify`, as in a server.
 
@@ -83,8 +88,7 @@ def evaluate(
         UserError: an artifact that cannot be run, no labelled images, no class that is a label, two
             artifacts with different labels, or no image that can be classified.
     """
-    limits = limits or Limits()
-    images = load_labelled(str(data), layout)
+    limits, layout = limits or Limits(), layout or FolderLayout()
     wanted = [(artifact, runtime), *([(against, against_runtime)] if against else [])]
     with ExitStack() as stack:
         classifiers = [
@@ -99,14 +103,20 @@ def evaluate(
             )
             for path, name in wanted
         ]
-        labels = classifiers[0].labels
+        labels, several = classifiers[0].labels, _task(classifiers, layout) == "multi"
+        images = load_labelled(str(data), replace(layout, multi_label=several))
         places = [_places(classifiers[0].artifact, each.artifact) for each in classifiers]
         matching = match_classes(images.labels, labels, names)
         learned = [learned_by(each.artifact) for each in classifiers]
         selected = select_images(
-            images, matching, learned, include_seen=include_seen, console=console
+            images,
+            every_combination(images) if several else matching,
+            learned,
+            include_seen=include_seen,
+            console=console,
         )
-        rows = [_rows(each, selected, console) for each in classifiers]
+        top_k = len(labels) if several else TOP
+        rows = [_rows(each, selected, top_k, console) for each in classifiers]
     unreadable, kept = list(selected.unreadable), []
     for number, of_one in enumerate(zip(*rows, strict=True)):
         if reason := next((row.error for row in of_one if row.error is not None), None):
@@ -118,12 +128,20 @@ def evaluate(
             f"{data}: none of its {len(unreadable):,} {images.part} can be answered, such as "
             f"{unreadable[0].image}: {unreadable[0].reason}"
         )
-    truth = np.array([selected.samples[number][1] for number in kept], dtype=np.int64)
-    answers = [
-        _Answers.of([of_one[number].prediction for number in kept], place)
-        for of_one, place in zip(rows, places, strict=True)
-    ]
-    figures = [figures_of(truth, each.best, each.scores, labels) for each in answers]
+    indices = [selected.samples[number][1] for number in kept]
+    truth = np.array(indices, dtype=np.int64)
+    circumstances: dict[str, Any] = {
+        "data": readable(str(data)),
+        "part": images.part,
+        "when": now(),
+        "unreadable": tuple(unreadable),
+        "seen": selected.seen,
+        "seen_included": include_seen,
+        "unknown": selected.unknown,
+        "lacking": matching.lacking,
+        "contradictions": selected.contradictions,
+        "unused": tuple(map(readable, images.scan.lines())),
+    }
     subjects = [
         Subject(
             path=readable(str(each.artifact.path)),
@@ -137,6 +155,25 @@ def evaluate(
         )
         for each, seen, known in zip(classifiers, selected.seen_by, learned, strict=True)
     ]
+    if several:
+        predictions = [[of_one[number].prediction for number in kept] for of_one in rows]
+        sets = truth_of(images, matching, indices, len(labels))
+        return evaluate_several(
+            [each.answering for each in classifiers],
+            [_sound(each) for each in predictions],
+            places,
+            sets,
+            images,
+            matching,
+            labels,
+            subjects,
+            circumstances,
+        )
+    answers = [
+        _Answers.of([of_one[number].prediction for number in kept], place)
+        for of_one, place in zip(rows, places, strict=True)
+    ]
+    figures = [figures_of(truth, each.best, each.scores, labels) for each in answers]
     comparison = None
     if against:
         first, second = (each.best[:, 0] for each in answers)
@@ -144,10 +181,8 @@ def evaluate(
         comparison = Comparison(subject=subjects[1], figures=figures[1], paired=pairs)
     return Evaluation(
         **{field.name: getattr(figures[0], field.name) for field in fields(Figures)},
+        **circumstances,
         subject=subjects[0],
-        data=readable(str(data)),
-        part=images.part,
-        when=now(),
         mistakes=worst_mistakes(
             [selected.samples[number] for number in kept],
             [selected.names[number] for number in kept],
@@ -156,15 +191,54 @@ def evaluate(
             labels,
             WORST,
         ),
-        unreadable=tuple(unreadable),
-        seen=selected.seen,
-        seen_included=include_seen,
-        unknown=selected.unknown,
-        lacking=matching.lacking,
-        contradictions=selected.contradictions,
-        unused=tuple(map(readable, images.scan.lines())),
         against=comparison,
+        abstaining=_abstaining(classifiers[0].artifact, answers[0], truth),
     )
+
+
+def _task(classifiers: Sequence[Classifier], layout: FolderLayout) -> Task:
+    """Returns what all artifacts answer.
+
+    Raises:
+        UserError: they answer different things, or the layout is for the other.
+    """
+    first, *others = [each.artifact for each in classifiers]
+    for other in others:
+        if other.task != first.task:
+            raise UserError(
+                f"{other.path} cannot be compared with {first.path}: one gives an image one class, "
+                "the other several labels"
+            )
+    if first.task == "multi" and layout.labels is None:
+        raise UserError(
+            f"{first.path} gives an image several labels: name the CSV file that has those of each "
+            "image, --labels FILE"
+        )
+    if first.task == "single" and layout.multi_label:
+        raise UserError(f"{first.path} gives an image one class: leave out --multi-label")
+    return first.task
+
+
+def _abstaining(artifact: Artifact, answers: _Answers, truth: Indices) -> Abstaining | None:
+    """Returns what is answered if ``artifact`` abstains; None if it cannot."""
+    if (found := artifact.abstention) is None:
+        return None
+    hits = answers.best[:, 0] == truth
+    right, answered = answers_at(found.threshold, answers.scores, hits)
+    return Abstaining(
+        threshold=found.threshold,
+        wanted=found.wanted,
+        answered=answered,
+        right=right,
+        precision=right / answered if answered else None,
+        coverage=answered / len(truth),
+    )
+
+
+def _sound(predictions: Sequence[Prediction | None]) -> list[Prediction]:
+    sound = [each for each in predictions if each is not None]
+    assert len(sound) == len(predictions)
+    return sound
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +251,7 @@ class _Answers:
     @classmethod
     def of(cls, predictions: Sequence[Prediction | None], places: Indices) -> _Answers:
         """Returns the answers, with class indices mapped by ``places``."""
-        sound = [each for each in predictions if each is not None]
-        assert len(sound) == len(predictions)
+        sound = _sound(predictions)
         best = np.array([each.indices for each in sound], dtype=np.int64)
         return cls(places[best], np.array([each.score for each in sound]))
 
@@ -201,7 +274,9 @@ def _places(first: Artifact, other: Artifact) -> Indices:
     return np.array([place[label] for label in other.labels], dtype=np.int64)
 
 
-def _rows(classifier: Classifier, selected: Selected, console: Console | None) -> list[Row]:
+def _rows(
+    classifier: Classifier, selected: Selected, top_k: int, console: Console | None
+) -> list[Row]:
     items = (
         _item(name, source, classifier.limits)
         for name, (source, _) in zip(selected.names, selected.samples, strict=True)
@@ -212,7 +287,7 @@ def _rows(classifier: Classifier, selected: Selected, console: Console | None) -
         *columns, TimeRemainingColumn(), console=console, disable=hidden, transient=True
     ) as progress:
         outcomes = progress.track(
-            classify(classifier, items, top_k=TOP),
+            classify(classifier, items, top_k=top_k),
             total=len(selected.samples),
             description=f"evaluating {classifier.artifact.name}",
         )
@@ -256,6 +331,7 @@ class Evaluate(FolderLayout):
     def __call__(self) -> None:
         """Evaluates, writes the report, and prints its figures and the path of its page."""
         from predict.evaluation_report import evaluation_report, write_evaluation
+        from predict.several_report import several_report
         from report.terminal import show_report
 
         check_folder(self.out)  # before the evaluation, which takes long
@@ -274,7 +350,11 @@ class Evaluate(FolderLayout):
                 allow_unverified=self.allow_unverified,
                 console=cli.notes(),
             )
-            report = evaluation_report(evaluation)
+            report = (
+                several_report(evaluation)
+                if isinstance(evaluation, SeveralEvaluation)
+                else evaluation_report(evaluation)
+            )
             page = write_evaluation(evaluation, report, self.out)
         except KeyboardInterrupt as stop:
             raise type(stop)("no report was written") from None

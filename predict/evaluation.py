@@ -64,6 +64,27 @@ class Comparison:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Abstaining:
+    """What is answered if the artifact abstains where it is unsure.
+
+    Attributes:
+        threshold: score below which an image gets no answer.
+        wanted: precision for which that was chosen in training.
+        answered: number of images that get one.
+        right: number of right ones of them.
+        precision: fraction of right answers among them; None if no image is answered.
+        coverage: fraction of the images that are answered.
+    """
+
+    threshold: float
+    wanted: float
+    answered: int
+    right: int
+    precision: float | None
+    coverage: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluation(Figures):
     """The figures of an artifact on labelled images, and what was left out.
 
@@ -81,6 +102,7 @@ class Evaluation(Figures):
         contradictions: pairs of names of byte-identical images in two classes.
         unused: texts on files of a folder that were not used, with the reason.
         against: another artifact on the same images.
+        abstaining: what is answered if it abstains; None if it cannot.
     """
 
     subject: Subject
@@ -96,3 +118,4 @@ class Evaluation(Figures):
     contradictions: tuple[tuple[str, str], ...] = ()
     unused: tuple[str, ...] = ()
     against: Comparison | None = None
+    abstaining: Abstaining | None = None

@@ -10,32 +10,29 @@ from tempfile import TemporaryDirectory
 import altair as alt
 import numpy as np
 
-from artifact.runtimes.base import RUNTIMES
 from core.files import write_whole
-from core.machine import this_machine
 from core.record_file import dump
 from predict.calibration import calibration
-from predict.evaluation import Comparison, Evaluation, Subject
+from predict.evaluation import Abstaining, Comparison, Evaluation
 from predict.figures import CHANCE, ClassFigures, Figures
+from predict.report_parts import NAME, AnyEvaluation, held_out, images_section, machine_facts
 from report.format import percent, plural, points
 from report.section import Figure, Picture, Report, Section, Table
 from report.theme import sheet
 from report.write import write_report
 from training.scan import some
 from training.summary.calibration import BINS
-from training.summary.confusion import FEW, Matrix, most_confused
+from training.summary.confusion import FEW, Matrix, most_confused, wilson
 from training.summary.matrix import confusion_chart
 from training.summary.reliability import reliability_chart
 
-NAME = "evaluation"
 _ALL = 20  # most classes in the main table
 _CELLS = 30  # most classes for which the confusion matrix shows all
 _PAIRS = 10
-_UNREADABLE = 20  # most of them listed; the JSON file has all
 _COLUMNS = ("Class", "Images", "Right", "Precision", "Recall", "F1")
 
 
-def write_evaluation(evaluation: Evaluation, report: Report, folder: Path) -> Path:
+def write_evaluation(evaluation: AnyEvaluation, report: Report, folder: Path) -> Path:
     """Writes ``report`` to ``folder`` and returns the path of the HTML page.
 
     It also writes ``evaluation.md``, ``evaluation.json`` and ``evaluation.png``; all files are
@@ -76,13 +73,14 @@ def evaluation_report(evaluation: Evaluation) -> Report:
         sections=(
             Section(title="Figures", tables=(_figures(evaluation, other),)),
             *([_comparison(evaluation, other)] if other else []),
-            _images(evaluation),
+            images_section(evaluation),
             *_classes(evaluation.classes),
             _confusions(evaluation),
             _mistakes(evaluation),
             calibration(evaluation),
+            *_abstaining(evaluation.abstaining),
         ),
-        facts=tuple(_facts(evaluation)),
+        facts=tuple(machine_facts(evaluation)),
         method=_METHOD,
     )
 
@@ -115,7 +113,7 @@ def _summary(evaluation: Evaluation) -> Iterable[str]:
         f"{percent(high)}). "
         f"Always answering the largest class would reach {percent(largest / evaluation.images)}."
     )
-    yield _held_out("The artifact", evaluation.subject, included=evaluation.seen_included)
+    yield held_out("The artifact", evaluation.subject, included=evaluation.seen_included)
     if evaluation.unreadable:
         yield f"{plural(len(evaluation.unreadable), 'image')} could not be answered."
     if evaluation.unknown:
@@ -133,22 +131,7 @@ def _summary(evaluation: Evaluation) -> Iterable[str]:
     if other := evaluation.against:
         yield _verdict(other)
         if other.subject.seen != evaluation.subject.seen:
-            yield _held_out("The other", other.subject, included=evaluation.seen_included)
-
-
-def _held_out(name: str, subject: Subject, *, included: bool) -> str:
-    """Returns a sentence on whether the artifact was trained on any of the images."""
-    if subject.seen is None:
-        return (
-            f"{name} may have learned from some of these images, which would make its figures too "
-            f"good: {subject.source}."
-        )
-    if not subject.seen:
-        return f"{name} learned from none of these images: {subject.source}."
-    images = plural(subject.seen, "image")
-    if included:
-        return f"{name} learned from {images} of these, so its figures are too good."
-    return f"{name} learned from {images}, which are left out: {subject.source}."
+            yield held_out("The other", other.subject, included=evaluation.seen_included)
 
 
 def _verdict(other: Comparison) -> str:
@@ -205,7 +188,7 @@ def _comparison(evaluation: Evaluation, other: Comparison) -> Section:
         sentences=(
             f"Both were run on the same images, the other with {other.subject.runtime}.",
             _verdict(other),
-            _held_out("The other", other.subject, included=evaluation.seen_included),
+            held_out("The other", other.subject, included=evaluation.seen_included),
             f"They give {percent(pairs.agreement)} of the images the same name.",
         ),
         tables=(
@@ -219,34 +202,6 @@ def _comparison(evaluation: Evaluation, other: Comparison) -> Section:
         ),
         notes=(_PAIRED,),
     )
-
-
-def _images(evaluation: Evaluation) -> Section:
-    sentences = [
-        f"{evaluation.images:,} of the {evaluation.part} of {evaluation.data} were answered.",
-        *evaluation.unused,
-    ]
-    if evaluation.lacking:
-        sentences.append(
-            f"{plural(len(evaluation.lacking), 'label')} of the artifact "
-            f"{'is' if len(evaluation.lacking) == 1 else 'are'} no class of the data: "
-            f"{some(evaluation.lacking)}."
-        )
-    tables = []
-    if evaluation.unknown:
-        rows = tuple((name, f"{count:,}") for name, count in evaluation.unknown.items())
-        header = ("Class without a label, left out", "Images")
-        tables.append(Table(header=header, rows=rows, numeric=frozenset({"Images"})))
-    if unreadable := evaluation.unreadable:
-        left = len(unreadable) - _UNREADABLE
-        if left > 0:
-            sentences.append(
-                f"Of the {len(unreadable):,} images that could not be answered, {left:,} more are "
-                f"listed in {NAME}.json."
-            )
-        rows = tuple((each.image, each.reason) for each in unreadable[:_UNREADABLE])
-        tables.append(Table(header=("Image that could not be answered", "Why"), rows=rows))
-    return Section(title="Images", sentences=tuple(sentences), tables=tuple(tables))
 
 
 def _classes(classes: Sequence[ClassFigures]) -> Iterable[Section]:
@@ -328,6 +283,28 @@ def _shown(confusion: Matrix) -> tuple[list[int], str]:
     return used[:_ALL], f"The first {_ALL} classes: none was confused."
 
 
+def _abstaining(found: Abstaining | None) -> Iterable[Section]:
+    """Yields the section on images without an answer, if the artifact can abstain."""
+    if found is None:
+        return
+    precision = "none is right or wrong"
+    if found.precision is not None:
+        low, high = wilson(found.right, found.answered)
+        precision = (
+            f"{percent(found.precision)} of the answers are right (95 % interval "
+            f"{low * 100:.1f} to {percent(high)})"
+        )
+    yield Section(
+        title="No answer where it is unsure",
+        sentences=(
+            f"If images with a best score below {found.threshold:.3f} get no answer (--abstain in "
+            f"serving and predict), {plural(found.answered, 'image')} "
+            f"({percent(found.coverage)}) are answered, and {precision}. The threshold was chosen "
+            f"in training for a precision of {percent(found.wanted)}.",
+        ),
+    )
+
+
 def _mistakes(evaluation: Evaluation) -> Section:
     mistakes = evaluation.mistakes
     if not mistakes:
@@ -360,14 +337,3 @@ def _mistakes(evaluation: Evaluation) -> Section:
         ),
         folded="The same as a table",
     )
-
-
-def _facts(evaluation: Evaluation) -> Iterable[tuple[str, str]]:
-    subjects = [evaluation.subject, *([evaluation.against.subject] if evaluation.against else [])]
-    runtimes = dict.fromkeys(each.runtime for each in subjects)
-    machine = this_machine([name for each in runtimes for name in RUNTIMES[each].packages])
-    yield "Processor", f"{machine.cpu}, {plural(machine.cores, 'core')}"
-    if machine.gpu:
-        yield "GPU", f"{machine.gpu}, driver {machine.driver}"
-    yield "System", machine.os
-    yield "Versions", ", ".join(f"{name} {number}" for name, number in machine.versions.items())

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from training.data import Sample
+from training.data import Combinations, Sample
 from training.datasets import DATASETS, load_named
-from training.folder import find_classes, find_folder
+from training.folder import find_classes, find_folder, find_label_sets
 from training.options import FolderLayout
 from training.scan import Scan
 
@@ -24,6 +24,8 @@ class Labelled:
         labels: class names, in the order of the class indices.
         samples: the images, not yet checked.
         scan: what was noticed while a folder was read.
+        combinations: if an image may have several labels, the indices of those that occur
+            together; the samples' indices are of these.
     """
 
     data: str
@@ -31,6 +33,7 @@ class Labelled:
     labels: tuple[str, ...]
     samples: Sequence[Sample]
     scan: Scan = field(default_factory=Scan)
+    combinations: Combinations = ()
 
 
 def load_labelled(data: str, layout: FolderLayout | None = None) -> Labelled:
@@ -53,6 +56,16 @@ def load_labelled(data: str, layout: FolderLayout | None = None) -> Labelled:
         samples = images.test or images.val
         return Labelled(data=data, part="held-out images", labels=images.labels, samples=samples)
     scan = Scan()
+    if layout.multi_label:
+        sets = find_label_sets(find_folder(data, DATASETS), layout, scan, least=1)
+        return Labelled(
+            data=data,
+            part=_PARTS["train"],
+            labels=sets.labels,
+            samples=sets.samples,
+            scan=scan,
+            combinations=sets.combinations,
+        )
     parts = find_classes(find_folder(data, DATASETS), layout, scan, least=1)
     part, classes = next((role, parts[role]) for role in ("test", "val", "train") if role in parts)
     scan.notes.clear()  # they are about training

@@ -93,4 +93,5 @@ def _write_reliability(folder: Path, facts: RunFacts, title: str) -> None:
     panels = [("as trained", calibration.before)]
     if not calibration.reason:
         panels.append(("with the temperature", calibration.after))
-    write_whole(folder / RELIABILITY, reliability_png(panels, title))
+    picture = reliability_png(panels, title, several=facts.several is not None)
+    write_whole(folder / RELIABILITY, picture)
