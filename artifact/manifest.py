@@ -123,7 +123,7 @@ class Manifest:
         made_of = f"--weights {self.weights}"
         data = f"--data {quote(self.source.data or self.data)}"
         if self.weights == "trained":
-            made_of = data
+            made_of = data + (f" --fold {self.source.fold}" if self.source.fold else "")
         size = size_text(self.preprocess.crop)
         if self.data.endswith(f"-{size}"):  # not the network's native size
             made_of += f" --size {size}"

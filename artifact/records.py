@@ -97,6 +97,7 @@ class Source:
         reading: how the weights were read; None for those of a run here or random ones, and for
             published ones that are as published.
         qat: the run that trained the int8 form of the weights; None without one.
+        fold: the fold that its run held out, ``2of5``; None if it was no fold.
     """
 
     origin: str
@@ -105,6 +106,7 @@ class Source:
     data: str | None = None
     reading: Reading | None = None
     qat: QatRun | None = None
+    fold: Annotated[str, Field(pattern=r"^[0-9]+of[0-9]+$")] | None = None
 
 
 @_STRICT

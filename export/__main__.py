@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -47,6 +48,8 @@ class Run:
     data: str | None = None
     """Data set or folder whose run is exported; default: published ImageNet weights. With
     --checkpoint: labelled images for int8 calibration and for measuring accuracy."""
+    fold: Annotated[str | None, tyro.conf.arg(metavar="IofK")] = None
+    """With --data: export the run of one fold of --folds, such as 2of5."""
     weights: Literal["auto", "imagenet", "random"] = "auto"
     """auto: those of the run on --data. random: useful for latency only."""
     formats: Annotated[tuple[str, ...], tyro.conf.arg(help=_FORMATS)] = ()
@@ -96,6 +99,7 @@ class Run:
             size=self.elsewhere.size,
             channels=self.elsewhere.channels,
             qat=self.qat,
+            fold=self.fold,
             targets=targets_of(self.formats) or DEFAULT_TARGETS,
             options=Options(
                 max_batch=self.max_batch,
@@ -148,6 +152,11 @@ class Run:
         self.elsewhere.check()
         if self.qat and (self.model == ALL or self.elsewhere.file or self.weights == "random"):
             raise UserError("--qat is for one network, with the weights of a run or published ones")
+        if self.fold is not None:
+            if not re.fullmatch(r"\d+of\d+", self.fold):
+                raise UserError(f"--fold {self.fold}: it must be such as 2of5")
+            if self.data is None or self.weights != "auto" or self.elsewhere.file:
+                raise UserError(f"--fold {self.fold}: it is of a run: name its data with --data")
         kinds = ("checkpoint", "onnx", "program")
         files = [f"--{kind}" for kind in kinds if getattr(self.elsewhere, kind)]
         if len(files) > 1:
@@ -230,7 +239,7 @@ def _export_one(job: Job, elsewhere: Elsewhere) -> Exported:
     from export.trained_int8 import with_learned
 
     if not elsewhere.file:
-        network = load_network(job.model, job.data, job.weights, job.size, job.channels)
+        network = load_network(job.model, job.data, job.weights, job.size, job.channels, job.fold)
         network = with_learned(network) if job.qat else network
     else:
         network = load_foreign(job.model, job.data, elsewhere)

@@ -35,6 +35,7 @@ class Job:
     size: Size | None = None
     channels: int | None = None
     qat: bool = False
+    fold: str | None = None
 
 
 def run_jobs(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, list[Outcome]]]:
@@ -93,7 +94,7 @@ def _run(job: Job) -> list[Outcome]:
     from export.network import load_network
 
     torch.set_num_threads(usable_cores())
-    network = load_network(job.model, job.data, job.weights, job.size, job.channels)
+    network = load_network(job.model, job.data, job.weights, job.size, job.channels, fold=job.fold)
     return list(build_artifacts(network, job.targets, job.options))
 
 

@@ -52,6 +52,7 @@ from training.data import (
 from training.datasets import data_name, load_data
 from training.identity import unseen
 from training.look import look
+from training.scan import some
 from training.summary.confusion import chance
 
 WeightsChoice = Literal["auto", "imagenet", "random"]
@@ -131,6 +132,7 @@ def load_network(
     weights: WeightsChoice = "auto",
     size: Size | None = None,
     channels: int | None = None,
+    fold: str | None = None,
 ) -> Network:
     """Returns a network to export: the run on ``data``, or ImageNet or random weights.
 
@@ -140,6 +142,7 @@ def load_network(
         weights: ``auto`` uses the run on ``data``, or ImageNet weights if ``data`` is None.
         size: of the input images, in pixels; None for the size of training, or the native one.
         channels: of the input images, 1 to 4; None for those of training, or RGB.
+        fold: the fold that the run on ``data`` held out, ``2of5``; None for a run without folds.
 
     Raises:
         UserError: unknown network, no such run, a size or channels that it does not take, or
@@ -151,7 +154,7 @@ def load_network(
         return _random(model, size, 3 if channels is None else channels)
     if weights == "imagenet" or data is None:
         return _imagenet(model, size, channels)
-    return _trained(model, data, size, channels)
+    return _trained(model, data, size, channels, fold)
 
 
 def check_kept(artifact: Artifact) -> None:
@@ -208,9 +211,19 @@ def check_source(artifact: Artifact) -> Path:
     return path
 
 
-def _trained(model: str, data: str, size: Size | None, channels: int | None) -> Network:
-    path = checkpoint_path(run_folder(model, data_name(data)))
+def _trained(
+    model: str, data: str, size: Size | None, channels: int | None, fold: str | None
+) -> Network:
+    suffix = f"-fold{fold}" if fold else ""
+    path = checkpoint_path(run_folder(model, data_name(data) + suffix))
     if not path.is_file():
+        folds = path.parent.with_name(f"{path.parent.name}-fold*")
+        there = sorted(each.name.rpartition("-fold")[2] for each in Path("runs").glob(folds.name))
+        if there and not fold:
+            raise UserError(
+                f"no run of {model} on {data} without folds: {path} is not there; --fold "
+                f"{there[0]} exports that of a fold ({some(there)})"
+            )
         raise UserError(
             f"no run of {model} on {data}: {path} is not there; make train MODEL={model} "
             f"DATA={data}, or WEIGHTS=imagenet, or, for latency only, WEIGHTS=random"
@@ -250,7 +263,8 @@ def _trained(model: str, data: str, size: Size | None, channels: int | None) -> 
             origin=f"trained on {images.name}",
             checkpoint=str(path),
             sha256=sha256(path),
-            data=images.origin,
+            data=data,
+            fold=fold,
         ),
         calibration=images.train,
         held_out=_held_out(images, checkpoint, path),

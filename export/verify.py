@@ -108,7 +108,14 @@ def _network(artifact: Artifact, data: str | None) -> Network:
         return load_foreign_again(artifact, data)
     weights = "auto" if artifact.weights == "trained" else artifact.weights
     size, channels = artifact.preprocess.crop, artifact.preprocess.channels
-    network = load_network(artifact.model, data or artifact.source.data, weights, size, channels)
+    network = load_network(
+        artifact.model,
+        data or artifact.source.data,
+        weights,
+        size,
+        channels,
+        fold=artifact.source.fold,
+    )
     made_of = (artifact.source.sha256, artifact.labels, artifact.preprocess)
     if (network.source.sha256, network.labels, network.preprocess) != made_of:
         raise UserError(

@@ -14,6 +14,7 @@ from rich.console import Console
 from core import cli
 from core.errors import UserError
 from core.names import canonical_name
+from models.registry import find_model
 from training.accelerators import Accelerators, is_first_process
 from training.data import ImageData
 from training.datasets import DATASETS, data_name, load_data
@@ -72,6 +73,8 @@ class _Start(FolderOptions):
 def _parse() -> tuple[Train, ImageData | None]:
     """Returns the flags and the data; a resumed run uses its saved values for omitted flags."""
     start, _ = tyro.cli(_Start, return_unknown_args=True, add_help=False)
+    if start.model:
+        find_model(start.model)  # an unknown one is told before all images are looked at
     data = _load(start) if start.data else None
     name = start.recipe_name
     recipe: Recipe | None = None

@@ -17,6 +17,7 @@ from training.fit import fit
 from training.folder import find_folder
 from training.folds import one_fold, runs_of
 from training.identity import image_list, part_digests
+from training.networks import first_network
 from training.options import FolderOptions, LoggerName
 from training.recipe import Recipe
 from training.run import PartialRun, check_same, make_plan
@@ -66,9 +67,11 @@ def cross_validate(
             f"--folds {options.folds} trains on one device: --machine.devices 1, or --fold 1, "
             "--fold 2 and so on one after the other on all"
         )
-    assert data.folder is not None
+    recipe = recipe.for_task(data.task)
+    recipe.check()
+    first_network(model, data.labels, recipe)  # says now, not in the first fold, what is missing
     model = canonical_name(model)
-    folder = find_folder(data.folder, DATASETS)
+    folder = None if data.folder is None else find_folder(data.folder, DATASETS)
     folds = []
     for each in runs_of(options):
         part = replace(one_fold(data, folder, each), name=data.name + each.suffix)

@@ -22,6 +22,7 @@ from core.registry import Registry
 from training.data import ImageData, Sample
 from training.fetch import data_folder, fetching
 from training.folder import find_folder, folder_name, read_folder
+from training.folds import named_fold
 from training.identity import HELD_OUT
 from training.options import FolderLayout, FolderOptions
 
@@ -355,13 +356,14 @@ def load_data(
     """
     name = data_name(data)
     if data in DATASETS:
-        splits = (options.group_by, options.folds, options.fold) if options else ()
-        if options and (options.test_fraction or any(value is not None for value in splits)):
+        if options and (options.test_fraction or options.group_by is not None):
             raise UserError(
-                f"{data} has parts of its own; --test-fraction, --group-by and --folds are for "
-                "folders"
+                f"{data} has parts of its own; --test-fraction and --group-by are for folders"
             )
-        return load_named(data, options)
+        images = load_named(data, options)
+        if options and (options.folds, options.fold) != (None, None):
+            return named_fold(images, options)
+        return images
     name += options.suffix if options else ""
     images = read_folder(find_folder(data, DATASETS), name=name, options=options, console=console)
     return replace(images, folder=data)

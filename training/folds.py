@@ -38,21 +38,38 @@ def runs_of(options: FolderOptions) -> list[FolderOptions]:
     return [replace(options, fold=fold) for fold in range(1, options.folds + 1)]
 
 
-def one_fold(data: ImageData, folder: Path, options: FolderOptions) -> ImageData:
+def named_fold(data: ImageData, options: FolderOptions) -> ImageData:
+    """Returns a named data set with a fold of its training images held out.
+
+    The images that it holds out itself become test images, by which nothing is chosen.
+
+    Raises:
+        UserError: as :func:`check_folds` and :func:`one_fold`.
+    """
+    check_folds(options)
+    test = data.test or data.val
+    named = replace(data, name=data.name + options.suffix, val=(), test=test)
+    return one_fold(named, None, options)
+
+
+def one_fold(data: ImageData, folder: Path | None, options: FolderOptions) -> ImageData:
     """Returns ``data`` with the part of ``options`` held out of its training and held-out images.
 
     Args:
         data: the data set, with the digests of its files.
-        folder: the user's folder.
+        folder: the user's folder; None for a named data set, which has no groups.
         options: number of parts, the part to hold out, and how groups are named.
 
     Raises:
         UserError: a class with fewer images, or of groups, than there are parts.
     """
     assert options.folds is not None
-    samples = sorted([*data.train, *data.val], key=lambda sample: (sample[1], str(sample[0])))
+    unsorted = [*data.train, *data.val]
+    order = zip(unsorted, digests_of(unsorted, data.digests), strict=True)
+    samples = [sample for sample, _ in sorted(order, key=_place)]
     groups = None
     if options.group_by is not None:
+        assert folder is not None
         groups = names_of_groups(samples, folder, options.group_by)
     held = _parts(samples, data, groups, options.folds) == (options.fold or 1)
     pairs = list(zip(samples, held, strict=True))
@@ -61,6 +78,12 @@ def one_fold(data: ImageData, folder: Path, options: FolderOptions) -> ImageData
         train=[sample for sample, out in pairs if not out],
         val=[sample for sample, out in pairs if out],
     )
+
+
+def _place(pair: tuple[Sample, bytes]) -> tuple[int, str]:
+    """Returns where a sample stands: by class, then by path, or by digest without one."""
+    (source, label), digest = pair
+    return label, str(source) if isinstance(source, Path) else digest.hex()
 
 
 def _parts(

@@ -13,10 +13,13 @@ from statistics import fmean, stdev
 
 import pytest
 
+from artifact.artifact import Artifact
 from core.errors import UserError
+from export.verify import verify
 from training.checkpoint import checkpoint_path, load_checkpoint, run_folder
 from training.data import ImageData
 from training.datasets import load_data
+from training.folds import one_fold
 from training.identity import digests_of
 from training.options import FolderOptions
 from training.records import RunFacts
@@ -101,8 +104,8 @@ def test_mistakes(folder: Path, options: dict[str, object], reason: str) -> None
 
 
 def test_parts_that_are_given_are_not_split(tmp_path: Path, make_images: MakeImages) -> None:
-    with pytest.raises(UserError, match=r"digits has parts of its own.*--folds"):
-        load_data("digits", FolderOptions(folds=5))
+    with pytest.raises(UserError, match=r"digits has parts of its own.*--test-fraction"):
+        load_data("digits", FolderOptions(folds=5, test_fraction=0.1))
     for part in ("train", "val"):
         for label in ("a", "b"):
             make_images(tmp_path / "set" / part / label, 3)
@@ -162,6 +165,53 @@ def test_folds_are_runs_that_are_resumed(
     other = command("training", *FLAGS, "--resume", "--recipe.seed", "1")
     assert re.search(r"fold1of2 cannot be resumed .*seed was 0, is 1", other.stderr)
     assert "Traceback" not in other.stderr
+
+
+def test_folds_of_a_named_data_set_leave_its_held_out_images_to_test_on() -> None:
+    whole = load_data("digits")
+    parts = [load_data("digits", FolderOptions(folds=3, fold=number)) for number in (1, 2, 3)]
+    assert [part.name for part in parts] == [f"digits-fold{number}of3" for number in (1, 2, 3)]
+    held = Counter(digest for part in parts for digest in digests_of(part.val, {}))
+    assert held == Counter(digests_of(whole.train, {}))
+    for part in parts:
+        assert digests_of(part.test, {}) == digests_of(whole.val, {})
+        assert not set(digests_of(part.train, {})) & set(digests_of(part.val, {}))
+    again = load_data("digits", FolderOptions(folds=3, fold=2))
+    assert digests_of(again.train, {}) == digests_of(parts[1].train, {})
+    # As cross-validation makes the second of the first.
+    other = one_fold(parts[0], None, FolderOptions(folds=3, fold=2))
+    assert digests_of(other.train, {}) == digests_of(parts[1].train, {})
+
+
+def test_a_network_that_is_not_there_is_told_before_the_images_are_read(
+    here: Path, folder: Path, command: Command
+) -> None:
+    (folder / "cat" / "0.png").write_bytes(b"no image")
+    ran = command("training", *FLAGS, "--model", "resnet15")
+    assert "resnet15" in ran.stderr
+    ran = command("training", *FLAGS, "--skip-unreadable", "--recipe.weights", "imagenet")
+    assert ran.returncode == 1
+    assert "fold 1 of 2" not in ran.stderr
+    assert not Path("runs").exists()
+
+
+def test_the_run_of_a_fold_is_exported(here: Path, folder: Path, command: Command) -> None:
+    assert command("training", *FLAGS, "--fold", "2").returncode == 0
+    assert '--fold 2of2"' in (RUNS[1] / "README.md").read_text()
+    export = ("run", "--model", "resnet14", "--data", "pets", "--formats", "onnx-fp32")
+    ran = command("export", *export)
+    assert "--fold 2of2 exports that of a fold" in ran.stderr
+    assert "--fold 2: it must be" in command("export", *export, "--fold", "2").stderr
+    ran = command("export", *export, "--fold", "2of2", "--max-batch", "2")
+    assert ran.returncode == 0, ran.stderr
+    artifact = Artifact.load(Path("artifacts/resnet14-pets-fold2of2/onnx-fp32"))
+    assert artifact.source.fold == "2of2"
+    assert artifact.rebuild_command.startswith(
+        "python -m export run --model resnet14 --data pets --fold 2of2 "
+    )
+    assert artifact.metrics is not None
+    assert artifact.metrics.images == 10  # those that it held out
+    assert verify(artifact).against.startswith("torch")
 
 
 def test_folds_are_for_one_device(here: Path, folder: Path, command: Command) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterable
 
@@ -85,6 +86,9 @@ def _next(facts: RunFacts) -> str:
     path = f"DATA={shlex.quote(facts.data_path or learned_on)}"
     if qat and facts.recipe["weights"] == "imagenet":
         path = "WEIGHTS=imagenet"
+    if not qat and (fold := re.search(r"(.*)-fold(\d+of\d+)$", facts.data)):
+        path = f"DATA={shlex.quote(facts.data_path or fold[1])}"
+        path += f' ARGS="--fold {fold[2]}"'
     steps = {
         f"make export MODEL={model} {path}{qat}": "to ONNX and TensorRT, checked against torch",
         f"make bench MODEL={model} DATA={name}": "what an image costs on your machine",
