@@ -8,6 +8,7 @@ from typing import Literal
 
 from artifact.records import Limits, Metrics, Parity, Precision, Weights
 from core.errors import UserError
+from core.task import Task
 
 # int8 can move logits by a quarter without changing the top-1 class, so agreement is limited.
 DEFAULTS: dict[Precision, Limits] = {
@@ -19,6 +20,7 @@ DEFAULTS: dict[Precision, Limits] = {
 # For float32 with random weights: the order of summation alone causes errors up to 5e-4 in deep
 # networks, a wrong layer 0.1 and more.
 RANDOM_ERROR = 1e-2
+MOST_OF_SEVERAL = 0.99  # highest limit of the agreement of several labels
 
 _TITLES = {
     "agreement": "top-1 agreement",
@@ -94,7 +96,12 @@ class Gate:
 
 
 def limits_for(
-    precision: Precision, *, weights: Weights, labelled: bool, max_drop: float | None = None
+    precision: Precision,
+    *,
+    weights: Weights,
+    labelled: bool,
+    max_drop: float | None = None,
+    task: Task = "single",
 ) -> Limits:
     """Returns the limits of an artifact.
 
@@ -104,6 +111,8 @@ def limits_for(
             torch's instead.
         labelled: whether there are labelled images.
         max_drop: largest loss of top-1, in [0, 1]; None for the default of its precision.
+        task: of several labels, one of many scores may lie on its threshold, so that the last digit
+            decides: not even float32 agrees fully.
     """
     default = DEFAULTS[precision]
     if weights == "random":
@@ -112,7 +121,12 @@ def limits_for(
             default, top1_agreement=None, top1_drop=None, relative_error=error
         )
     drop = default.top1_drop if max_drop is None else max_drop
-    return dataclasses.replace(default, top1_drop=drop if labelled else None)
+    agreement = default.top1_agreement
+    if task == "multi" and agreement is not None:
+        agreement = min(agreement, MOST_OF_SEVERAL)
+    return dataclasses.replace(
+        default, top1_agreement=agreement, top1_drop=drop if labelled else None
+    )
 
 
 def gates_of(parity: Parity, metrics: Metrics | None, limits: Limits) -> tuple[Gate, ...]:

@@ -146,6 +146,7 @@ class Graphs:
             weights=self._network.weights,
             labelled=self._network.labelled,
             max_drop=self._max_drop,
+            task=self._network.answering.task,
         )
 
     @cached_property

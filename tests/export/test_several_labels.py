@@ -81,6 +81,8 @@ def test_it_is_verified_again(made: dict[str, Artifact], in_several: Path) -> No
     assert verified.against == "torch, trained on marked"
     (drop,) = [gate for gate in verified.gates if gate.name == "drop"]
     assert str(drop).startswith("mAP lost: 0.00 points")
+    (agreement,) = [gate for gate in verified.gates if gate.name == "agreement"]
+    assert (agreement.value, agreement.limit) == (1.0, 0.99)
 
 
 def test_what_loses_map_leaves_nothing(
