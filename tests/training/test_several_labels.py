@@ -304,7 +304,7 @@ TINY = shlex.split(
 )
 
 
-def test_the_command_trains_and_resumes_what_several_labels_allow(
+def test_the_command_trains_with_what_several_labels_allow(
     marked: dict[str, tuple[str, ...]], command: Command
 ) -> None:
     more = shlex.split(
