@@ -17,14 +17,15 @@ from serving.state import Locked, State
 
 Stamp = tuple[object, ...]
 Found = dict[str, tuple[Path, Stamp]]
+Change = tuple[str, Path, Stamp]  # name, folder of the version, and what it is like
 
 
 class Watch:
     """What was last seen in the repository of ``settings``; ``state`` gets the changes.
 
     A change counts once two looks see the same: a folder that is being copied is left alone. Before
-    a model is listed its files are checked, and its golden batch in a process of its own, which
-    leaves no runtime behind in the process that forks the workers.
+    a model is listed its files are checked and its golden batch is run in a process of its own,
+    which leaves no runtime behind in the process that forks the workers. No look waits for that.
     """
 
     def __init__(self, settings: Settings, state: State) -> None:
@@ -33,6 +34,12 @@ class Watch:
         self._state = state
         self._repository = settings.repository
         self._taken = self._before = self._scan()
+        self._proofs: dict[Change, Proof] = {}
+
+    @property
+    def is_proving(self) -> bool:
+        """Returns whether a golden batch is running."""
+        return any(not proof.is_done for proof in self._proofs.values())
 
     def look(self) -> None:
         """Looks once, and lists what has changed."""
@@ -45,28 +52,33 @@ class Watch:
         self._before = found
         if not settled or found == self._taken:
             return
+        changes = [(name, *seen) for name, seen in found.items() if self._taken.get(name) != seen]
+        self._proofs = {
+            change: self._proofs.get(change) or Proof(change[0], change[1], self._settings)
+            for change in changes
+        }
+        if self.is_proving:
+            return
         try:
             with self._state.locked():
                 self._list(found)
         except Locked:  # a worker changes the list: at the next look
             return
         self._taken = found
+        self._proofs = {}
 
     def _list(self, found: Found) -> None:
         before = listing = self._state.read()
-        for name, (folder, stamp) in found.items():
-            if self._taken.get(name) != (folder, stamp):
-                listing = self._with(listing, name, folder)
+        for (name, *_), proof in self._proofs.items():
+            listing = self._with(listing, name, proof)
         for name in self._taken.keys() - found.keys():
             listing = self._without(listing, name)
         if listing.entries != before.entries:
             self._state.write(listing)
 
-    def _with(self, listing: Listing, name: str, folder: Path) -> Listing:
+    def _with(self, listing: Listing, name: str, proof: Proof) -> Listing:
         try:
-            entry = entry_of(folder, self._settings, name)
-            check(entry, self._settings)
-            _prove(entry, self._settings)
+            entry = proof.entry()
             if entry.key not in listing.keys and len(listing.entries) >= self._settings.max_models:
                 raise UserError(f"{name}: {self._settings.max_models} models are loaded already")
         except UserError as error:
@@ -108,31 +120,54 @@ def _stamp(folder: Path) -> Stamp:
     return tuple(found)
 
 
-def _prove(entry: Entry, settings: Settings) -> None:
-    """Runs the golden batch in a process of its own.
+class Proof:
+    """The golden batch of a model that came or changed, run in a process of its own."""
 
-    Raises:
-        UserError: it does not come out right, or the process ended by itself.
-    """
-    ours, theirs = multiprocessing.Pipe(duplex=False)
-    process = multiprocessing.get_context("fork").Process(
-        target=_run_golden, args=(theirs, entry, settings)
-    )
-    process.start()
-    theirs.close()
-    try:
-        why = ours.recv()
-    except EOFError:
-        why = f"{entry.artifact}: the process that ran its golden batch ended by itself"
-    finally:
-        process.join()
-        ours.close()
-    if why:
-        raise UserError(why)
+    def __init__(self, name: str, folder: Path, settings: Settings) -> None:
+        self._folder = folder
+        self._found: Entry | UserError
+        self._answer: Connection | None = None
+        try:
+            self._found = entry_of(folder, settings, name)
+        except UserError as error:
+            self._found = error
+            return
+        self._answer, theirs = multiprocessing.Pipe(duplex=False)
+        process = multiprocessing.get_context("fork").Process(
+            target=_run_golden, args=(theirs, self._found, settings), daemon=True
+        )
+        process.start()
+        theirs.close()
+
+    @property
+    def is_done(self) -> bool:
+        """Returns whether the process has answered or ended."""
+        return self._answer is None or self._answer.poll()
+
+    def entry(self) -> Entry:
+        """Returns the model; call it once, when it is done.
+
+        Raises:
+            UserError: it is no artifact, or its golden batch did not come out right.
+        """
+        why = ""
+        if self._answer is not None:
+            try:
+                why = self._answer.recv()
+            except EOFError:
+                why = f"{self._folder}: the process that ran its golden batch ended by itself"
+            self._answer.close()
+            multiprocessing.active_children()  # joins those that have ended
+        if why:
+            raise UserError(why)
+        if isinstance(self._found, UserError):
+            raise self._found
+        return self._found
 
 
 def _run_golden(answer: Connection, entry: Entry, settings: Settings) -> None:
     try:
+        check(entry, settings)
         artifact = open_artifact(entry.artifact, allow_unverified=settings.allow_unverified)
         with open_runtime(entry.runtime, artifact, threads=entry.call_threads):
             pass

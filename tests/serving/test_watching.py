@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import shutil
 import signal
+import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,7 @@ import pytest
 from crowd import crowd, wait_until
 
 from core.errors import UserError
+from serving import watching
 from serving.repository import first_listing
 from serving.settings import Settings
 from serving.state import State
@@ -38,6 +43,9 @@ class Watched:
     def look(self) -> list[str]:
         """Returns the models that are listed once a change has settled."""
         self.watch.look()
+        self.watch.look()
+        while self.watch.is_proving:
+            time.sleep(0.01)
         self.watch.look()
         return [entry.reference for entry in self.state.read().entries]
 
@@ -97,7 +105,40 @@ def test_a_change_waits_for_another(watched: Watched, save_artifact: Save) -> No
     save_artifact(watched.repository / "b" / "onnx-fp32")
     with watched.state.locked():
         assert watched.look() == ["a:1"]
+    # The process that ran the golden batch had inherited the lock, and ends a moment later.
+    wait_until(lambda: watched.look() == ["a:1", "b:onnx-fp32"])
+
+
+def test_no_look_waits_for_a_golden_batch(
+    watched: Watched, save_artifact: Save, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = multiprocessing.Event()
+    run = watching._run_golden
+
+    def slowly(answer: Connection, *arguments: Any) -> None:
+        gate.wait(10)
+        run(answer, *arguments)
+
+    monkeypatch.setattr(watching, "_run_golden", slowly)
+    save_artifact(watched.repository / "b" / "onnx-fp32")
+    for _ in range(3):
+        watched.watch.look()
+    assert watched.watch.is_proving
+    assert watched.state.read().revision == 0
+    gate.set()
     assert watched.look() == ["a:1", "b:onnx-fp32"]
+
+
+def test_a_process_that_ends_by_itself_proves_nothing(
+    watched: Watched,
+    save_artifact: Save,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(watching, "_run_golden", lambda *_: os._exit(1))
+    save_artifact(watched.repository / "b" / "onnx-fp32")
+    assert watched.look() == ["a:1"]
+    assert "ended by itself" in capsys.readouterr().err
 
 
 def test_watching_needs_a_repository(artifact_path: Path) -> None:
