@@ -130,7 +130,9 @@ def _run(network: nn.Module, pixels: Pixels) -> tuple[torch.Tensor, list[_Layer]
     def keep(name: str, module: nn.Module, inputs: Any, output: Any) -> None:
         if not isinstance(output, torch.Tensor) or not output.requires_grad:
             return
-        if output.ndim == 3 and output.shape != getattr(inputs[0], "shape", None):
+        if isinstance(module, nn.Dropout | nn.Identity):
+            return  # it answers what it gets, such as the matrix of an attention
+        if output.ndim == 3 and (not inputs or output.shape != getattr(inputs[0], "shape", None)):
             return  # no tokens of the network, such as queries, keys and values in one
         if form := _form(tuple(output.shape), (size[0], size[1])):
             layers.setdefault(id(output), _Layer([], output, *form)).names.append(name)

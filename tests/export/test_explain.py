@@ -25,6 +25,7 @@ def colours(stride: int, pool: int = 1) -> Classifier:
     layers.add_module("dots", nn.Conv2d(3, 3, stride, stride, bias=False))
     layers.add_module("pool", nn.MaxPool2d(pool))
     layers.add_module("active", nn.ReLU(inplace=True))
+    layers.add_module("drop", nn.Dropout())  # answers what it gets
     layers.add_module("mean", nn.AdaptiveAvgPool2d(1))
     layers.add_module("flat", nn.Flatten())
     with torch.no_grad():
