@@ -9,6 +9,7 @@ from bench.gpu.command import GpuCheck
 from bench.latency.command import Compare, Pick, Report, Run
 from bench.layers.command import Layers, Predict, Roofline
 from bench.load.command import Load
+from bench.peers.command import Peers
 from bench.studies.command import Study
 from bench.timer.command import Timer
 from bench.training.command import Training
@@ -27,6 +28,7 @@ Command = (
     | Timer
     | Load
     | Training
+    | Peers
     | GpuCheck
 )
 

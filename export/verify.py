@@ -49,7 +49,7 @@ def verify(artifact: Artifact, *, data: str | None = None) -> Verified:
         UserError: ``data`` is given, and the network that belongs to it is not to be had.
     """
     try:
-        network = _network(artifact, data)
+        network = network_of(artifact, data)
     except (UserError, ImportError) as error:
         if data is not None:
             raise
@@ -98,8 +98,16 @@ def rebuild(artifact: Artifact, *, data: str | None = None) -> Verified:
     return replace(verified, artifact=replace(verified.artifact, path=artifact.path))
 
 
-def _network(artifact: Artifact, data: str | None) -> Network:
-    """Returns the very network that ``artifact`` was made from."""
+def network_of(artifact: Artifact, data: str | None = None) -> Network:
+    """Returns the very network that ``artifact`` was made from.
+
+    Args:
+        artifact: any artifact.
+        data: data set or folder of its run; None for the one that the manifest names.
+
+    Raises:
+        UserError: its weights or data are not at hand, or not the same.
+    """
     from export.foreign import load_foreign_again
     from export.network import check_kept, load_network
 

@@ -46,7 +46,7 @@ _QUICK_HELP = (
 class Run(GridFlags, PlanFlags):
     """Measure every artifact in every runtime, pick the fastest to serve, write the report.
 
-    `bench device` measures on a phone; `bench device --help` lists its flags.
+    `bench device` measures on a phone, `bench peers` beside other toolchains; each has a --help.
     """
 
     model: str | None = None

@@ -11,7 +11,7 @@ from artifact.runtimes.base import is_servable, runs_on_gpu
 from artifact.store import SavedPick, save_pick
 from bench.latency.pareto import RatedRow, as_decided, pareto_front, with_accuracy
 from bench.latency.record import Row, Sweep, latency, p50, title
-from bench.measure.timing import decisive, overlap
+from bench.measure.timing import Latency, decisive, overlap
 from core.errors import UserError
 from report.format import ms, percent
 
@@ -64,11 +64,17 @@ def pick(sweep: Sweep, network: str) -> Pick | None:
     rows = [row for row in sweep.measured(network, batch=1) if servable(row)]
     if not rows:
         return None
-    times = decisive(map(latency, rows))
+    best, tied = preferred([row.precision for row in rows], [latency(row) for row in rows])
+    return Pick(row=rows[best], ties=tuple(rows[index] for index in tied if index != best))
+
+
+def preferred(precisions: Sequence[str], latencies: Sequence[Latency]) -> tuple[int, list[int]]:
+    """Returns the index of the candidate to serve, and those of all that tie for the fastest."""
+    times = decisive(latencies)
     fastest = min(times, key=lambda time: time.p50)
-    tied = [(row, time) for row, time in zip(rows, times, strict=True) if overlap(time, fastest)]
-    best, _ = min(tied, key=lambda tie: (PRECISIONS.index(tie[0].precision), tie[1].p50))
-    return Pick(row=best, ties=tuple(row for row, _ in tied if row is not best))
+    tied = [index for index, time in enumerate(times) if overlap(time, fastest)]
+    best = min(tied, key=lambda index: (PRECISIONS.index(precisions[index]), times[index].p50))
+    return best, tied
 
 
 def pick_all(sweep: Sweep) -> dict[str, Pick]:

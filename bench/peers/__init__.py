@@ -1,0 +1,1 @@
+"""Our picks beside what other toolchains make of the same networks, each at its best."""
