@@ -14,6 +14,7 @@ from bench.latency.prose import in_words
 from bench.latency.record import Sweep
 from bench.latency.timing_scopes import gpu_section
 from bench.layers.explanation import explain
+from bench.studies.rewrite_table import known_rewrites
 from core.cli import results
 from report.section import Report, Section
 from report.terminal import show_report
@@ -50,6 +51,7 @@ def explaining_sections(sweep: Sweep, folder: Path) -> list[Section]:
         pareto_section(sweep),
         gpu_section(sweep),
         *cost_sections(sweep, profiles),
+        known_rewrites(folder, sweep.networks(), sweep.machine),
     )
     return [*filter(None, parts), *bounded.sections()]
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from statistics import geometric_mean
 
 from bench.latency.pick import preferred
+from bench.measure.ratio import Ratio
 from bench.measure.timing import Latency, decisive, overlap
 from bench.peers.record import OURS, PeerRow
 from bench.peers.registry import PEERS
-from bench.studies.record import Ratio
 from report.format import MISSING, ms, percent
 from report.section import Section, Table
 

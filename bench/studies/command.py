@@ -27,7 +27,7 @@ class Study:
     seconds: float | None = None
     """Not for ablation: least total time of a candidate's samples; servers: length of a turn."""
     fresh: bool = False
-    """Studies of papers only: measure again instead of reusing earlier measurements."""
+    """Studies of papers, and rewrites: measure again instead of reusing earlier measurements."""
     data: str | None = None
     """ablation only: fashion_mnist (if left out), cifar10, or a folder of images."""
     epochs: int | None = None

@@ -64,3 +64,11 @@ STUDIES.register(
         flags=("artifact", "rounds", "seconds"),
     )
 )
+STUDIES.register(
+    StudySpec(
+        name="rewrites",
+        summary="what each graph rewrite gains",
+        run="bench.studies.rewrites:run",
+        flags=("seconds", "fresh"),
+    )
+)

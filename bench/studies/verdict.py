@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from bench.studies.record import PAPER, Ratio, Results
+from bench.measure.ratio import Ratio
+from bench.studies.record import PAPER, Results
 from bench.studies.variants import Variant
 
 Outcome = Literal["holds", "does not hold", "a tie"]

@@ -14,9 +14,10 @@ from typing import Any
 import altair as alt
 
 from bench.latency.charts import Panel
+from bench.measure.ratio import Ratio
 from bench.measure.timing import decisive
 from bench.studies.measure import Study
-from bench.studies.record import Ratio, Results
+from bench.studies.record import Results
 from bench.studies.sections import colours
 from bench.studies.variants import Platform, Variant
 from bench.studies.verdict import Claim, Verdict, below

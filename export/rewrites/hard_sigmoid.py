@@ -79,8 +79,14 @@ def add_in_integers(model: Any) -> int:
     return replaced
 
 
-def restore(model: Any) -> None:
-    """Undoes :func:`add_in_integers`, in place; each HardSigmoid reads what was not yet rounded."""
+def restore(model: Any, *, rounded: bool = False) -> None:
+    """Undoes :func:`add_in_integers`, in place.
+
+    Args:
+        model: ONNX ``ModelProto`` in QDQ form.
+        rounded: whether each HardSigmoid reads levels again, as in the graph before; otherwise it
+            reads what they are rounded from.
+    """
     from onnx.helper import make_node
     from onnx.numpy_helper import to_array
 
@@ -91,7 +97,13 @@ def restore(model: Any) -> None:
     for node in graph.node:
         slope, shift = (constants.get(f"{node.name}/{name}") for name in ("slope", "shift_scale"))
         if node.op_type == "Add" and slope is not None and shift is not None:
-            source, scale, _ = makers[makers[node.input[0]].input[0]].input
+            levels = makers[node.input[0]].input[0]
+            source, scale, zero = makers[levels].input
+            if rounded:
+                source = f"{node.name}/restored"
+                nodes.append(
+                    make_node("DequantizeLinear", [levels, scale, zero], [source], name=source)
+                )
             alpha, beta = float(slope / constants[scale]), float(_LEVEL * shift)
             made = make_node("HardSigmoid", [source], node.output, alpha=alpha, beta=beta)
             made.name = node.name

@@ -15,10 +15,11 @@ from torch import nn
 
 import bench.studies
 from bench.experiment import this_machine
+from bench.measure.ratio import Ratio
 from bench.measure.timing import Latency, Plan, overlap
 from bench.studies import fused_mbconv, grouped, guidelines, scaling
 from bench.studies.measure import find_study
-from bench.studies.record import PAPER, Ratio, Results, StudyRow
+from bench.studies.record import PAPER, Results, StudyRow
 from bench.studies.registry import STUDIES, StudySpec
 from bench.studies.variants import Platform, Variant, settle
 from bench.studies.verdict import below

@@ -20,7 +20,7 @@ from artifact.artifact import Artifact
 from artifact.golden import relative_error
 from export.quantization.calibration import measure_ranges
 from export.quantization.qdq import prepare, to_int8
-from export.rewrites.hard_sigmoid import add_in_integers
+from export.rewrites.hard_sigmoid import add_in_integers, restore
 from export.to_onnx import to_onnx
 from models.classifier import Classifier
 from models.registry import build_model, find_model, list_models
@@ -103,6 +103,9 @@ def check(model: Any) -> None:
     assert add_in_integers(rewritten) == hard > 0
     assert "HardSigmoid" not in [node.op_type for node in rewritten.graph.node]
     expected = run_onnx(quantized, pixels)
+    undone = copy.deepcopy(rewritten)
+    restore(undone, rounded=True)
+    np.testing.assert_array_equal(run_onnx(undone, pixels), expected)
     error = relative_error(run_onnx(prepared, pixels), expected)
     assert relative_error(run_onnx(rewritten, pixels), expected) < max(error, 0.01)
 
