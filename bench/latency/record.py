@@ -398,9 +398,14 @@ def title(row: Row) -> str:
 
 
 def top1(row: Row) -> str:
-    """Returns the artifact's measured top-1 and the number of images, as text."""
+    """Returns the artifact's measured top-1 and the number of images, as text.
+
+    Of several labels it is the mAP.
+    """
     if row.metrics is None:
         return MISSING
+    if row.metrics.mean_ap is not None:
+        return f"{percent(row.metrics.mean_ap)} mAP of {row.metrics.images:,}"
     return f"{percent(row.metrics.top1)} of {row.metrics.images:,}"
 
 

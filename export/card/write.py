@@ -89,6 +89,9 @@ def front_matter(
     if artifact.metrics:
         of = f"{_accuracy(artifact)}: {artifact.name}, {artifact.metrics.images} held-out images"
         metrics.append({"type": "accuracy", "value": round(artifact.metrics.top1, 4), "name": of})
+        if (mean_ap := artifact.metrics.mean_ap) is not None:
+            of = f"mAP: {artifact.name}, {artifact.metrics.images} held-out images"
+            metrics.append({"type": "mAP", "value": round(mean_ap, 4), "name": of})
     if results:
         of = "macro-F1 of the network in torch"
         metrics.append({"type": "f1", "value": round(macro_f1(results), 4), "name": of})
@@ -210,10 +213,17 @@ def _figures(
         rows.append((f"{_accuracy(artifact)}: this artifact", percent(found.top1), on))
         torch = f"{_accuracy(artifact)}: the network in torch"
         rows.append((torch, percent(found.torch_top1), "the same images"))
+        if found.mean_ap is not None and found.torch_mean_ap is not None:
+            rows.append(("mAP: this artifact", percent(found.mean_ap), on))
+            rows.append(
+                ("mAP: the network in torch", percent(found.torch_mean_ap), "the same images")
+            )
     if run and "test_top1" in run.metrics:
         on = plural(int(run.metrics["test_images"]), "test image")
         name = f"{_accuracy(artifact)}: torch"
         rows.append((name, percent(run.metrics["test_top1"]), on))
+        if "test_map" in run.metrics:
+            rows.append(("mAP: torch", percent(run.metrics["test_map"]), on))
     if results:
         on = f"{plural(sum(each.images for each in results), 'held-out image')}, torch"
         rows.append(("macro-F1", percent(macro_f1(results)), on))

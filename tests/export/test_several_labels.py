@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from artifact.artifact import Artifact
 from artifact.records import Abstention, Limits
 from artifact.runtimes.base import load_runtime
 from artifact.scores import sigmoid
+from bench.latency.record import top1
 from export import build
 from export.build import Options, build_artifacts
 from export.litert.metadata import metadata_of
@@ -74,6 +76,18 @@ def test_figures_are_of_the_runtimes_answers(made: dict[str, Artifact], in_sever
     assert artifact.metrics.top1 == pytest.approx(found.exact)
     answers = answering_of(artifact).sets(logits)
     assert (answers == (sigmoid(logits) > artifact.thresholds)).all()
+
+
+def test_the_card_and_the_benchmark_have_the_map(made: dict[str, Artifact]) -> None:
+    artifact = made["onnx-fp32"]
+    assert artifact.metrics is not None
+    assert artifact.metrics.mean_ap is not None
+    figure = f"{100 * artifact.metrics.mean_ap:.1f} %"
+    card = (artifact.path / "README.md").read_text()
+    assert f"| mAP: this artifact | {figure} |" in card
+    assert "type: mAP" in card
+    row = SimpleNamespace(metrics=artifact.metrics)
+    assert top1(row) == f"{figure} mAP of {artifact.metrics.images}"  # type: ignore[arg-type]
 
 
 def test_it_is_verified_again(made: dict[str, Artifact], in_several: Path) -> None:

@@ -321,6 +321,25 @@ def test_the_command_trains_with_what_several_labels_allow(
     assert all(math.isfinite(metrics[name]) for name in ("map", "macro_f1", "micro_f1", "top1"))
 
 
+def test_a_stopped_run_of_several_labels_goes_on(
+    marked: dict[str, tuple[str, ...]], command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("training.fit.write_summary", stop)
+        assert command("training", *TINY).returncode != 0
+    assert not RUN.exists()
+    ran = command("training", *TINY[:7], "--resume")
+    assert ran.returncode == 0, ran.stderr
+    checkpoint = load_checkpoint(checkpoint_path(RUN))
+    assert len(checkpoint.history) == 2
+    assert len(checkpoint.thresholds) == 3
+    other = command("training", *TINY[:4], "--labels", "flags.csv", *TINY[6:], "--resume")
+    assert other.returncode == 1
+
+
 def test_folds_of_several_labels_have_a_summary(
     marked: dict[str, tuple[str, ...]], command: Command
 ) -> None:
