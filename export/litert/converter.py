@@ -90,6 +90,7 @@ class Converter:
             if node.op_type == "Constant":
                 self._weights[node.output[0]] = Weight(to_array(node.attribute[0].t))
         self._values: dict[str, Value] = {}
+        self._asked: dict[str, Steps] = {}  # of levels that an operator before has rounded to
         self._readers: dict[str, list[Any]] = defaultdict(list)
         for node in graph.node:
             for name in node.input:
@@ -227,6 +228,7 @@ class Converter:
         assert rounds is not None
         self.absorb(rounds)
         self._values[rounds.output[0]] = value
+        self._asked[rounds.output[0]] = self.steps(rounds)
 
     def steps(self, node: Any) -> Steps:
         """Returns the steps of a QuantizeLinear or DequantizeLinear of an activation.
@@ -245,7 +247,10 @@ class Converter:
         """Takes a DequantizeLinear: its result is known by its integers."""
         source, result = node.input[0], node.output[0]
         if source not in self._weights:
-            self._values[result] = self._reread(self._values[source], self.steps(node))
+            value = self._values[source]
+            self._values[result] = self._reread(
+                value, self._asked.get(source, value.steps), self.steps(node)
+            )
             return
         attributes = {attribute.name: attribute.i for attribute in node.attribute}
         levels = self._weights[source].values
@@ -256,13 +261,19 @@ class Converter:
         axis = attributes.get("axis", 1) if scale.size > 1 else 0
         self._weights[result] = Weight(levels, Steps(scale, 0, axis))
 
-    def _reread(self, value: Value, steps: Steps) -> Value:
-        """Returns the same integers in other steps: by a MUL, as they are a tensor's own."""
-        if value.steps is None or steps.same(value.steps):
+    def _reread(self, value: Value, asked: Steps | None, steps: Steps) -> Value:
+        """Returns the same integers in other steps: by a MUL, as they are a tensor's own.
+
+        Args:
+            value: the tensor.
+            asked: steps that the graph rounds it to; an operator of TFLite may have had others.
+            steps: those that the graph reads it with.
+        """
+        if asked is None or steps.same(asked):
             return value
         made = self.new(f"scaled/{value.tensor}", value.shape, value.order, steps)
         level = np.iinfo(np.int8).max
-        factor = Steps(steps.scale / value.steps.scale / np.float32(level))
+        factor = Steps(steps.scale / asked.scale / np.float32(level))
         number = self.writer.constant("factor", np.array([level], np.int8), factor)
         self.writer.operator("MUL", [value.tensor, number], [made.tensor], options="MulOptions")
         return made

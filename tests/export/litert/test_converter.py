@@ -5,12 +5,18 @@ from collections import Counter
 import numpy as np
 import onnx
 import pytest
-from small_graphs import NAMES, pixels_of, run_onnx, small_graph, strange_graph
+import torch
+from small_graphs import NAMES, SIDE, pixels_of, run_onnx, small_graph, strange_graph
+from torch import nn
 
 from artifact.artifact import Artifact
 from core.errors import UserError
 from core.preprocess import Pixels
 from export.litert.to_tflite import to_tflite
+from export.quantization.calibration import measure_ranges
+from export.quantization.qdq import prepare, to_int8
+from export.to_onnx import to_onnx
+from models.classifier import Classifier
 
 litert = pytest.importorskip("ai_edge_litert.interpreter")
 schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
@@ -55,6 +61,19 @@ def test_answers_as_the_graph_does(name: str) -> None:
 
 def test_a_shuffle_moves_no_more_than_its_channels() -> None:
     assert operators(to_tflite(small_graph("shuffle")))["TRANSPOSE", "FLOAT32"] == 1
+
+
+def test_a_sigmoid_far_below_one_is_read_in_its_own_steps() -> None:
+    torch.manual_seed(0)
+    first, last = nn.Conv2d(3, 8, 1), nn.Linear(8, 5)
+    nn.init.constant_(first.bias, -2.0)  # sigmoids around 0.1, while TFLite's levels end at 1
+    network = nn.Sequential(first, nn.SiLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), last)
+    prepared = prepare(to_onnx(Classifier(network.eval()), size=SIDE))
+    pixels = pixels_of(prepared)
+    graph = to_int8(prepared, measure_ranges(prepared, pixels, ["MinMax"])["MinMax"])
+    expected = run_onnx(graph, pixels)
+    logits = run_tflite(to_tflite(graph), pixels)
+    np.testing.assert_allclose(logits, expected, atol=0.02 * np.abs(expected).max())
 
 
 def test_int8_layers_stay_int8(artifacts: dict[str, Artifact]) -> None:
