@@ -30,11 +30,14 @@ class LoggedAnswer:
 
     Attributes:
         time: UTC date and time of the answer, ISO 8601.
+        name: name of the model in the service.
+        version: its version there.
         artifact: beginning of the SHA-256 of the artifact's model file.
         model: name of the network.
         precision: precision of the artifact.
         runtime: name of the runtime.
         predictions: the predictions of the answer, the likeliest label first.
+        shadow: whether the model was asked as a shadow, whose answers nobody gets.
         labels: those that the image has by the answer, where it can have several, or none.
         timings_ms: milliseconds of each stage.
         bytes: size of the image file.
@@ -43,6 +46,8 @@ class LoggedAnswer:
     """
 
     time: str
+    name: str
+    version: str
     artifact: str
     model: str
     precision: str
@@ -51,6 +56,7 @@ class LoggedAnswer:
     timings_ms: dict[str, float]
     bytes: Count
     statistics: dict[str, NonNegative]
+    shadow: bool = False
     labels: tuple[str, ...] | None = None
     image: str | None = None
 

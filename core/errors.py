@@ -42,7 +42,9 @@ def closest(
         listed: names all that are allowed even where some are near.
     """
     names = sorted(allowed)
-    near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
+    lower = {each.lower(): each for each in names}
+    found = difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.5)
+    near = [lower[each] for each in found]
     if near:
         every = f" (there are {', '.join(map(show, names))})" if listed else ""
         return f"did you mean {' or '.join(map(show, near))}{every}?"

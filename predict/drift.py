@@ -123,9 +123,11 @@ def _observed(
     key = artifact_key(artifact)
     rows: list[LoggedAnswer] = []
     others: Counter[str] = Counter()
+    early_or_late = 0
     for row in read_log(log):
         when = datetime.fromisoformat(row.time)
         if (since and when < since) or (until and when >= until):
+            early_or_late += 1
             continue
         if row.artifact == key:
             rows.append(row)
@@ -137,6 +139,7 @@ def _observed(
             f"{log}: {plural(len(rows), 'answer')} of {artifact.path} ({key}) in "
             f"{plural(len(log_files(log)), 'file')}, at least {LEAST} are needed"
             + (f"; there are {found}" if found else "")
+            + (f"; {early_or_late:,} are not in the time asked for" if early_or_late else "")
         )
     rows.sort(key=lambda row: row.time)
     features = {SCORE: np.array([row.predictions[0].score for row in rows])}

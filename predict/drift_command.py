@@ -11,6 +11,7 @@ import tyro
 
 from artifact.opening import open_artifact
 from artifact.store import choose
+from core import cli
 from core.errors import UserError
 from core.files import check_folder
 from predict.drift import find_drift
@@ -59,7 +60,10 @@ class DriftCommand:
         show_report(report)
         print(files.html)
         limit = self.max_psi
-        return int(limit is not None and any(row.psi > limit for row in found.rows))
+        above = [row for row in found.rows if limit is not None and row.psi > limit]
+        for row in above:
+            cli.notes().print(f"{row.feature}: PSI {row.psi:.2f} is above {limit:g}")
+        return int(bool(above))
 
 
 def _time(flag: str, text: str | None) -> datetime | None:

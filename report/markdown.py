@@ -64,8 +64,9 @@ def document(report: Report) -> str:
     for section in report.sections:
         lines += markdown(section)
         lines += [f"![{each.title}]({report.picture(each)})\n" for each in section.figures]
-    facts = Table(header=("Fact", "Value"), rows=tuple(report.facts))
-    lines += ["## Machine", "", *pipe(facts), ""]
+    if report.facts:
+        facts = Table(header=("Fact", "Value"), rows=tuple(report.facts))
+        lines += ["## Machine", "", *pipe(facts), ""]
     lines += ["## How it was measured", "", *(f"- {line}" for line in report.notes), ""]
     return "\n".join(lines)
 

@@ -56,8 +56,11 @@ class AccessLog:
 
 
 def audit(scope: Scope, status: int) -> None:
-    """Writes a line for a request that changes the models: who asked what, with which result."""
-    write_line("admin", scope, status=status)
+    """Writes a line for a request that changes the models: who asked what, with which result.
+
+    ``scope["change"]``, if there is such an entry, has what the request's body said.
+    """
+    write_line("admin", scope, change=scope.get("change"), status=status)
 
 
 def write_line(event: str, scope: Scope, **facts: Any) -> None:

@@ -215,12 +215,14 @@ async def _read(request: Request, models: Models, kind: TypeAdapter[T]) -> T:
         raise Refusal(403, "no_token", detail)
     body = await read_in_time(read_body(request, _MOST_BYTES), settings.deadline_ms / 1e3)
     try:
-        return kind.validate_json(body or b"{}", strict=True)
+        wanted = kind.validate_json(body or b"{}", strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"]))
         detail = f"{place + ': ' if place else ''}{first['msg']}"
         raise Refusal(400, "bad_json", f"the JSON is not as expected: {detail}") from None
+    request.scope["change"] = wanted  # for the line that it leaves
+    return wanted
 
 
 def _found(models: Models, listing: Listing, name: str, version: str | None) -> Entry:

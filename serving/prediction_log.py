@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
+from tempfile import TemporaryFile
 from typing import BinaryIO, cast
 
 import numpy as np
@@ -46,6 +47,7 @@ class _Waiting:
     data: bytes | str | Pixels
     pixels: Pixels
     found: Found
+    shadow: bool
 
 
 class PredictionLog:
@@ -55,7 +57,7 @@ class PredictionLog:
     are counted in ``/metrics``, and a warning says so once a minute. The service goes on.
 
     Args:
-        settings: folder, share, size of a file and number of files.
+        settings: folder, share, size of a file and of the log.
         artifact: what answers.
         key: its name and version in the metrics.
     """
@@ -64,6 +66,7 @@ class PredictionLog:
         assert settings.log_predictions is not None
         self._settings, self._artifact = settings, artifact
         self._folder = settings.log_predictions
+        self._name, self._version = key
         self._key = artifact_key(artifact)
         self._share = 1 / settings.log_every
         self._queue: queue.Queue[_Waiting | None] = queue.Queue(QUEUED)
@@ -72,7 +75,7 @@ class PredictionLog:
         self._warned = -_SILENCE
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._next_file()
+            TemporaryFile(dir=self._folder).close()
         except OSError as error:
             raise UserError(
                 f"{self._folder}: cannot be written ({error.strerror}); "
@@ -81,18 +84,21 @@ class PredictionLog:
         self._thread = threading.Thread(target=self._run, name="prediction-log")
         self._thread.start()
 
-    def offer(self, data: bytes | str | Pixels, pixels: Pixels, found: Found) -> None:
+    def offer(
+        self, data: bytes | str | Pixels, pixels: Pixels, found: Found, *, shadow: bool = False
+    ) -> None:
         """Logs an answer, or not, by chance; returns at once.
 
         Args:
             data: the image file, its base64, or pixels that came as such: kept as PNG.
             pixels: uint8 (height, width, channels), what the network got.
             found: the answer.
+            shadow: whether nobody got it.
         """
         if self._share < 1 and random.random() >= self._share:
             return
         try:
-            self._queue.put_nowait(_Waiting(time.time(), data, pixels, found))
+            self._queue.put_nowait(_Waiting(time.time(), data, pixels, found, shadow))
         except queue.Full:
             LOGGED.labels("lost").inc()
 
@@ -125,6 +131,8 @@ class PredictionLog:
             data = encode_png(image_of(data))
         row = LoggedAnswer(
             time=datetime.fromtimestamp(waiting.when, UTC).isoformat(timespec="milliseconds"),
+            name=self._name,
+            version=self._version,
             artifact=self._key,
             model=self._artifact.model,
             precision=self._artifact.precision,
@@ -137,12 +145,11 @@ class PredictionLog:
             timings_ms=cast(dict[str, float], waiting.found["timings_ms"]),
             bytes=len(data),
             statistics=statistics,
+            shadow=waiting.shadow,
             image=self._keep(data) if self._settings.log_images else None,
         )
-        if self._file is None or self._file.tell() > self._settings.log_file_mb * MEGABYTE:
-            self._next_file()
-        assert self._file is not None
-        self._file.write(dump(row) + b"\n")  # unbuffered: a killed process loses no whole row
+        file = self._open_file()
+        file.write(dump(row) + b"\n")  # unbuffered: a killed process loses no whole row
         if self._gauges:
             self._gauges.add(row)
 
@@ -155,17 +162,28 @@ class PredictionLog:
             write_whole(path, data)
         return name
 
-    def _next_file(self) -> None:
-        """Begins a file, and deletes the oldest ones of the log, of all processes."""
+    def _open_file(self) -> BinaryIO:
+        """Returns the file for the next row: a new one if that is full, or was deleted."""
         if self._file is not None:
+            status = os.fstat(self._file.fileno())
+            if status.st_nlink and status.st_size < self._settings.log_file_mb * MEGABYTE:
+                return self._file
             self._file.close()
             self._file = None
+        self._make_room()
         now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
         path = self._folder / PATTERN.replace("*", f"{now}-{os.getpid()}-{self._key}")
         self._file = path.open("ab", buffering=0)
-        for old in sorted(self._folder.glob(PATTERN))[: -self._settings.log_files]:
+        return self._file
+
+    def _make_room(self) -> None:
+        """Deletes the oldest files of the log, of all processes, until a full one has room."""
+        room = (self._settings.log_mb - self._settings.log_file_mb) * MEGABYTE
+        for file in sorted(self._folder.glob(PATTERN), reverse=True):
             with suppress(FileNotFoundError):  # another process was faster
-                old.unlink()
+                room -= file.stat().st_size
+                if room < 0:
+                    file.unlink()
 
     def _warn(self) -> None:
         if time.monotonic() - self._warned >= _SILENCE:

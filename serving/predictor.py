@@ -52,10 +52,12 @@ class Upload:
         data: content of the file, as bytes or base64 text; or pixels, uint8 (H, W, channels), as
             the network takes them.
         top_k: how many labels are answered; None for the logits instead.
+        shadow: whether nobody gets the answer.
     """
 
     data: bytes | str | Pixels
     top_k: int | None
+    shadow: bool = False
     queued: float = field(default_factory=perf_counter)
 
 
@@ -256,7 +258,8 @@ class Predictor:
             "timings_ms": cast(Timings, timings),
         }
         if self._log is not None and image.pixels is not None:
-            self._log.offer(image.upload.data, image.pixels, found)
+            upload = image.upload
+            self._log.offer(upload.data, image.pixels, found, shadow=upload.shadow)
         return logits if top_k is None else found
 
     def _predictions(self, logits: Logits, top_k: int) -> Predictions:

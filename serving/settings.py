@@ -157,8 +157,10 @@ class Settings:
         "logs one of so many answers, drawn by chance", 1, range=(1, 1_000_000)
     )
     log_file_mb: int = _setting("size in MB at which a new file begins", 64, range=(1, 10_000))
-    log_files: int = _setting(
-        "files of the log that are kept; the oldest are deleted", 16, range=(1, 100_000)
+    log_mb: int = _setting(
+        "size in MB of the whole log; of more, the oldest files are deleted",
+        1024,
+        range=(1, 10_000_000),
     )
     log_images: bool = _setting(
         "1 keeps the image files of logged answers, in images/ of the log; nothing deletes them",
@@ -204,6 +206,11 @@ class Settings:
         for name, kind in (("truncated", Truncated), ("access_log", AccessLog)):
             if (value := getattr(self, name)) not in get_args(kind):
                 raise _bad(name, value, " or ".join(get_args(kind)))
+        if self.log_file_mb > self.log_mb:
+            raise UserError(
+                f"log_file_mb is {self.log_file_mb} and log_mb {self.log_mb}: a file must fit into "
+                f"the log (set {PREFIX}LOG_FILE_MB or {PREFIX}LOG_MB)"
+            )
         if self.max_images > self.queue_size:
             raise UserError(
                 f"max_images is {self.max_images} and queue_size {self.queue_size}: a batch that "

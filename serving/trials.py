@@ -75,7 +75,7 @@ class Shadow:
                 continue
             names = (*by.entry.key, *self.served.entry.key)
             try:
-                (answer,) = self.served.predictor.mirror([Upload(image, 1)])
+                (answer,) = self.served.predictor.mirror([Upload(image, 1, shadow=True)])
             except Refusal:
                 MIRRORED.labels(*names, "dropped").inc()
                 continue

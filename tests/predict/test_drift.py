@@ -41,6 +41,8 @@ def write_log(folder: Path, made: Artifact, count: int, brightness: float, **cha
         best = LoggedLabel(label=made.labels[index], index=int(index), score=columns[SCORE][n])
         row = LoggedAnswer(
             time=(START + timedelta(minutes=n)).isoformat(),
+            name="means",
+            version="1",
             runtime="ort-cpu",
             predictions=(best,),
             timings_ms={"decode": 1.0},
@@ -60,7 +62,9 @@ def artifact(make_artifact: Callable[..., Path]) -> Artifact:
     return Artifact.load(make_artifact(profile=profile()))
 
 
-def test_darker_images_are_found_and_nothing_else(artifact: Artifact, here: Path) -> None:
+def test_darker_images_are_found_and_nothing_else(
+    artifact: Artifact, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     log = write_log(here / "log", artifact, 400, 0.35)
     found = find_drift(log, artifact)
     assert [row.feature for row in found.changed] == ["brightness"]
@@ -68,9 +72,12 @@ def test_darker_images_are_found_and_nothing_else(artifact: Artifact, here: Path
     assert report.title == "Drift: brightness"
     assert len(report.summary) == 1
     assert DriftCommand(log=log, against=artifact.path)() == 0
+    capsys.readouterr()
     assert DriftCommand(log=log, against=artifact.path, max_psi=0.5)() == 1
+    assert "is above 0.5" in capsys.readouterr().err
     page = (here / "reports/drift.html").read_text()
     assert "Drift: brightness" in page
+    assert "The machine" not in page  # of which a log says nothing
     assert (here / "reports/drift.png").stat().st_size > 1000
 
 
@@ -90,7 +97,7 @@ def test_times_choose_answers_and_other_artifacts_are_counted(
     assert len(found.observed.times) == 80
     assert found.observed.other == 10  # from then on
     assert found.observed.times[0] == START + timedelta(minutes=20)
-    with pytest.raises(UserError, match=r"10 answers of .* at least 50 are needed"):
+    with pytest.raises(UserError, match=r"10 answers .* 50 are needed.* not in the time"):
         find_drift(log, artifact, until=START + timedelta(minutes=10))
 
 

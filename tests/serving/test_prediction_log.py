@@ -14,7 +14,7 @@ from prometheus_client import REGISTRY
 
 from artifact.answering import Answering
 from artifact.artifact import Artifact
-from artifact.prediction_log import LoggedAnswer, artifact_key, log_files, read_log
+from artifact.prediction_log import PATTERN, LoggedAnswer, artifact_key, log_files, read_log
 from artifact.profile import Profiler
 from core.errors import UserError
 from core.image_statistics import image_statistics
@@ -61,6 +61,7 @@ def test_a_row_is_the_answer_with_what_the_image_was_like(
         ]
         assert row.timings_ms == answer["timings_ms"]
         assert (row.artifact, row.model) == (artifact_key(artifact), artifact.model)
+        assert not row.shadow
         assert (row.bytes, row.image, row.labels) == (len(image), None, None)
     red = np.full((1, 8, 8, 3), (255, 0, 0), np.uint8)
     expected = {name: float(each[0]) for name, each in image_statistics(red).items()}
@@ -105,19 +106,37 @@ def test_about_one_answer_of_so_many_is_logged(
     assert 50 < len(list(read_log(tmp_path))) < 160  # 100 expected, 11 standard deviations
 
 
-def test_files_rotate_and_the_oldest_go(
+def test_files_rotate_and_the_oldest_go_by_the_size_of_all(
     artifact_path: Path, tmp_path: Path, encoded: Encoded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image = encoded()
-    with serving(artifact_path, tmp_path, log_files=3) as predictor:
-        ask(predictor, image, image)
-    (first,) = log_files(tmp_path)
-    monkeypatch.setattr(prediction_log, "MEGABYTE", 0)  # each row begins a file
-    with serving(artifact_path, tmp_path, log_files=3) as predictor:
-        ask(predictor, *[image] * 5)
-    assert len(log_files(tmp_path)) == 3
-    assert first not in log_files(tmp_path)
-    assert len(list(read_log(tmp_path))) == 3
+    monkeypatch.setattr(prediction_log, "MEGABYTE", 1000)  # a row has some 700 bytes
+    for _ in range(3):  # starts without answers leave no file, and delete none
+        with serving(artifact_path, tmp_path, log_mb=1, log_file_mb=1):
+            pass
+    assert list(tmp_path.glob(PATTERN)) == []
+    with serving(artifact_path, tmp_path, log_mb=4, log_file_mb=1) as predictor:
+        ask(predictor, *[image] * 20)
+    rows = list(read_log(tmp_path))
+    assert 4 <= len(rows) <= 8
+    assert sum(file.stat().st_size for file in log_files(tmp_path)) <= 5000
+    times = [row.time for row in rows]
+    assert times == sorted(times)
+
+
+def test_a_deleted_file_loses_no_later_row(
+    artifact_path: Path, tmp_path: Path, encoded: Encoded
+) -> None:
+    with serving(artifact_path, tmp_path) as predictor:
+        ask(predictor, encoded())
+        while not list(tmp_path.glob(PATTERN)):  # until the writer has begun it
+            pass
+        (file,) = log_files(tmp_path)
+        while not file.read_bytes():
+            pass
+        file.unlink()
+        ask(predictor, encoded())
+    assert len(list(read_log(tmp_path))) == 1
 
 
 def test_a_full_queue_loses_rows_and_no_answer(
@@ -192,6 +211,8 @@ def test_gauges_tell_the_drift_of_the_last_answers(
     settings = Settings(artifact=path, threads=1, log_predictions=tmp_path)
     with Predictor(settings, Artifact.load(path), ("means", "1")) as predictor:
         ask(predictor, *[encoded("black")] * 20)
+    rows = list(read_log(tmp_path))
+    assert {(row.name, row.version) for row in rows} == {("means", "1")}
     for feature in ("brightness", "classes"):
         labels = {"model": "means", "version": "1", "feature": feature}
         assert (REGISTRY.get_sample_value("pocketnets_drift_psi", labels) or 0) > 0.25

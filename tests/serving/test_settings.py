@@ -106,7 +106,13 @@ def test_threads_fill_the_cores_together() -> None:
 
 
 @pytest.mark.parametrize(
-    "values", [{"MAX_IMAGES": "65"}, {"QUEUE_SIZE": "31"}, {"TOKEN": "gehe\u00efm"}]
+    "values",
+    [
+        {"MAX_IMAGES": "65"},
+        {"QUEUE_SIZE": "31"},
+        {"TOKEN": "gehe\u00efm"},
+        {"LOG_FILE_MB": "2000"},
+    ],
 )
 def test_settings_that_contradict_each_other(values: dict[str, str]) -> None:
     with pytest.raises(UserError, match=f"POCKETNETS_{next(iter(values))}"):
@@ -120,4 +126,4 @@ def test_a_variable_that_is_no_setting_is_named_with_the_nearest(
     warn_of_unknown(mistaken)
     (line,) = capsys.readouterr().err.splitlines()
     assert "POCKETNETS_TREADS" in line
-    assert "POCKETNETS_THREADS" in line
+    assert "did you mean POCKETNETS_THREADS" in line
