@@ -85,6 +85,11 @@ class Answering:
 ONE_CLASS = Answering()
 
 
+def can_abstain(artifact: Manifest) -> bool:
+    """Returns whether ``artifact`` has a score below which it may give no class."""
+    return artifact.task == "single" and artifact.abstention is not None
+
+
 def answering_of(artifact: Manifest, *, abstain: bool = False) -> Answering:
     """Returns how the logits of ``artifact`` become an answer.
 

@@ -104,14 +104,23 @@ class Artifact(Manifest):
 _ADAPTER = TypeAdapter(Artifact)
 
 
-def format_of(path: Path) -> FormatSpec:
-    """Returns the format of the artifact in folder ``path``, reading only its manifest.
+def read_manifest(path: Path) -> Artifact:
+    """Returns the artifact in folder ``path``, of which only the manifest is read and checked.
 
     Raises:
         ArtifactError: no artifact, or a manifest that cannot be understood.
     """
     with _readable(path):
-        return _read_manifest(path).spec
+        return _read_manifest(path)
+
+
+def format_of(path: Path) -> FormatSpec:
+    """Returns the format of the artifact in folder ``path``, reading only its manifest.
+
+    Raises:
+        ArtifactError: as :func:`read_manifest`.
+    """
+    return read_manifest(path).spec
 
 
 @contextmanager

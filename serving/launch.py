@@ -60,6 +60,9 @@ def _serve(settings: Settings, why: str, folder: Path) -> int:
         if len(listing.entries) > 1:
             names = ", ".join(entry.reference for entry in listing.entries)
             print(f"models: {names}; default: {listing.default}", file=sys.stderr, flush=True)
+        for kind, trial in (("canary", listing.canary), ("shadow", listing.shadow)):
+            if trial is not None:
+                print(f"{kind}: {trial.name} {100 * trial.share:.6g}%", file=sys.stderr, flush=True)
         os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")  # no telemetry from a server
         from serving.supervisor import supervise
 

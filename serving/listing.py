@@ -21,6 +21,7 @@ class Entry:
         runtime: what executes it.
         call_threads: CPU threads inside one call.
         digest: SHA-256 of its manifest, which holds those of all its files.
+        answers: SHA-256 of its task and labels: what its answers can be.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Entry:
     runtime: str
     call_threads: int
     digest: str
+    answers: str
 
     @property
     def key(self) -> tuple[str, str]:
@@ -113,6 +115,9 @@ class Listing:
         Args:
             entry: the model.
             current: whether it answers for its name from now on; the first of a name always does.
+
+        Raises:
+            UserError: the default and a model on trial would have other labels.
         """
         known = self.keys
         known[entry.key] = entry
@@ -121,7 +126,7 @@ class Listing:
             answering[entry.name] = entry.version
         return replace(
             self, entries=tuple(known.values()), current=answering, revision=self.revision + 1
-        )
+        )._comparable()
 
     def without(self, name: str, version: str) -> Listing:
         """Returns the list without a model.
@@ -151,6 +156,9 @@ class Listing:
         """Returns the list in which this version answers for its name, and this name by default.
 
         It is on trial no more.
+
+        Raises:
+            UserError: a model on trial has other labels.
         """
         return replace(
             self._without_trials(name, version),
@@ -158,18 +166,19 @@ class Listing:
             current={**self.current, name: version},
             previous=(self.default, self.current[self.default]),
             revision=self.revision + 1,
-        )
+        )._comparable()
 
     def trying(self, kind: Literal["canary", "shadow"], trial: Trial) -> Listing:
         """Returns the list with a model on trial; a share of 0 ends it.
 
         Raises:
-            UserError: it is the default.
+            UserError: it is the default, or has other labels or another task.
         """
         if trial.key == (self.default, self.current[self.default]):
             raise UserError(f"{trial.name}:{trial.version} is the default: it cannot be the {kind}")
         now = {kind: trial if trial.share else None}
-        return replace(self, **now, revision=self.revision + 1)  # type: ignore[arg-type]
+        tried = replace(self, **now, revision=self.revision + 1)  # type: ignore[arg-type]
+        return tried._comparable()
 
     def rolling_back(self, name: str, version: str) -> Listing:
         """Returns the list in which a model is on trial no more, or no longer the default.
@@ -185,6 +194,22 @@ class Listing:
         if self.previous is None:
             raise UserError(f"nothing was the default before {name}:{version}")
         return replace(self.promoting(*self.previous), previous=None)
+
+    def _comparable(self) -> Listing:
+        """Returns itself, in which no model on trial gives other answers than the default can."""
+        entries = self.keys
+        for kind, trial in (("canary", self.canary), ("shadow", self.shadow)):
+            if trial is None:
+                continue
+            default = entries[self.default, self.current[self.default]]
+            tried = entries[trial.key]
+            if tried.answers != default.answers:
+                raise UserError(
+                    f"{tried.reference} cannot be the {kind} of {default.reference}: its labels or "
+                    "its task are others, so clients would get answers they do not know; try a "
+                    "model with the same labels"
+                )
+        return self
 
     def _without_trials(self, name: str, version: str) -> Listing:
         key, canary, shadow = (name, version), self.canary, self.shadow

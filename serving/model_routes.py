@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from artifact.artifact import MANIFEST
 from core.errors import UserError, closest
 from serving.administration import Administration, shown
 from serving.answering import answer_image, answer_images, read_in_time
@@ -21,7 +22,7 @@ from serving.memory import resident_bytes
 from serving.model_answers import Changed, LoadRequest, ModelList, TrialRequest, VersionRequest
 from serving.models import Models
 from serving.predict_routes import predict_routes
-from serving.repository import entry_of, is_name, version_folders
+from serving.repository import entry_of, given_folders, is_name, version_folders
 from serving.routes import Handler, Reply, Route
 from serving.served import Served
 from serving.settings import PREFIX
@@ -228,8 +229,8 @@ async def _read(request: Request, models: Models, kind: TypeAdapter[T]) -> T:
 def _found(models: Models, listing: Listing, name: str, version: str | None) -> Entry:
     """Returns the entry of a model as it lies on the disk now.
 
-    It is looked for in the repository and among the models of the list, so that a request can name
-    no other folder of this machine.
+    It is looked for in the repository, among the models of the list, and in the folders of those
+    that were given at the start, so that a request can name no other folder of this machine.
     """
     settings = models.settings
     folders: dict[str, Path] = {
@@ -245,8 +246,17 @@ def _found(models: Models, listing: Listing, name: str, version: str | None) -> 
             entry = entry_of(folder, settings, name)
             folders.setdefault(entry.version, entry.artifact)
             current = entry.version
+    given = given_folders(settings)
+    if name in given:
+        where, home = given[name]
+        for each in version_folders(home):
+            folders.setdefault(each.name, each)
+        if current is None or (where / MANIFEST).exists():
+            entry = entry_of(where, settings, name)
+            folders.setdefault(entry.version, entry.artifact)
+            current = current or entry.version
     if not folders:
-        known = sorted(listing.current)
+        known = sorted({*listing.current, *given})
         raise UserError(
             f"no model {name[:80]!r} in the list"
             + (" or the repository" if repository else "")

@@ -8,6 +8,7 @@ import functools
 
 from starlette.requests import Request
 
+from artifact.answering import can_abstain
 from artifact.opening import check_runtime, open_artifact
 from core.errors import UserError, closest
 from serving.batcher import Threads
@@ -309,7 +310,8 @@ class Models:
         )
         artifact = open_artifact(entry.artifact, allow_unverified=settings.allow_unverified)
         check_runtime(entry.runtime, artifact)
-        return Predictor(settings, artifact, entry.key)
+        abstain = settings.abstain and can_abstain(artifact)
+        return Predictor(dataclasses.replace(settings, abstain=abstain), artifact, entry.key)
 
 
 def _told(error: UserError, entry: Entry) -> str:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
-from artifact.answering import answering_of
-from artifact.artifact import MANIFEST, format_of
+from artifact.answering import answering_of, can_abstain
+from artifact.artifact import MANIFEST, Artifact, read_manifest
 from artifact.opening import check_runtime, open_artifact
 from artifact.records import Precision
 from artifact.runtimes.base import is_servable, servable_runtimes
 from artifact.store import choose, read_pick
-from core.errors import UserError, closest, first_line
+from core.errors import UserError, closest
 from core.files import sha256
 from serving.listing import Entry, Listing, Trial
-from serving.settings import PREFIX, Settings
+from serving.settings import CARRIED, PREFIX, Settings
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _VERSION = re.compile(rf"[a-z_]+-({'|'.join(get_args(Precision))})|[0-9]+")  # such a folder is one
@@ -28,14 +30,15 @@ def entry_of(folder: Path, settings: Settings, name: str | None = None) -> Entry
     """Returns the entry of the artifact that ``folder`` stands for; only its manifest is read.
 
     Without a name it is called by its folder, or where that is a version, such as ``onnx-int8`` or
-    ``3``, by the folder above.
+    ``3``, by the folder above. The one in a Bento is called by its manifest, as it was elsewhere.
 
     Raises:
         UserError: no artifact, one that no server runs, or a name that cannot stand in a path.
     """
     choice = choose(_version_in(folder) or folder)
     path = choice.artifact.absolute()
-    spec = format_of(path)
+    manifest = read_manifest(path)
+    spec = manifest.spec
     allowed = servable_runtimes(spec.name)
     runtime, threads = choice.runtime, choice.threads
     if path == settings.artifact.absolute():
@@ -44,9 +47,8 @@ def entry_of(folder: Path, settings: Settings, name: str | None = None) -> Entry
         runtime = settings.runtime
     if runtime is None:
         runtime = spec.proving_runtime if is_servable(spec.proving_runtime) else allowed[0]
-    version = path.name if _VERSION.fullmatch(path.name) else "1"
-    if name is None:
-        name = path.parent.name if version == path.name else path.name
+    usual, version = _called(path, manifest)
+    name = usual if name is None else name
     if not is_name(name):
         raise UserError(f"{folder}: {name!r} cannot be a model's name: use {_ALLOWED}: NAME=FOLDER")
     return Entry(
@@ -56,7 +58,22 @@ def entry_of(folder: Path, settings: Settings, name: str | None = None) -> Entry
         runtime=runtime,
         call_threads=threads or settings.call_threads,
         digest=sha256(path / MANIFEST),
+        answers=_digest([manifest.task, *manifest.labels]),
     )
+
+
+def _called(path: Path, manifest: Artifact) -> tuple[str, str]:
+    """Returns name and version of the artifact in ``path``, unless it is given another name."""
+    if path == CARRIED:
+        name = f"{Path(manifest.model).name}-{manifest.data}"
+        return name, f"{manifest.format}-{manifest.precision}"
+    if _VERSION.fullmatch(path.name):
+        return path.parent.name, path.name
+    return path.name, "1"
+
+
+def _digest(texts: list[str]) -> str:
+    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()
 
 
 def is_name(text: str) -> bool:
@@ -68,11 +85,25 @@ def check(entry: Entry, settings: Settings) -> None:
     """Checks that all files of a model are as they were made, and that it can run here.
 
     Raises:
-        UserError: they are not, it cannot, or it cannot abstain and is to.
+        UserError: they are not, or it cannot.
     """
     artifact = open_artifact(entry.artifact, allow_unverified=settings.allow_unverified)
     check_runtime(entry.runtime, artifact)
-    answering_of(artifact, abstain=settings.abstain)  # refuses one that cannot abstain
+
+
+def without_threshold(listing: Listing, settings: Settings) -> list[Entry]:
+    """Returns the models that cannot abstain though the service is to.
+
+    Raises:
+        UserError: none of them can.
+    """
+    if not settings.abstain:
+        return []
+    manifests = [(entry, read_manifest(entry.artifact)) for entry in listing.entries]
+    unable = [entry for entry, manifest in manifests if not can_abstain(manifest)]
+    if len(unable) == len(manifests):
+        answering_of(manifests[0][1], abstain=True)  # says why
+    return unable
 
 
 def split_name(text: str) -> tuple[str | None, Path]:
@@ -95,7 +126,8 @@ def folders_of(repository: Path) -> dict[str, Path]:
     try:
         folders = sorted(path for path in repository.iterdir() if path.is_dir())
     except OSError as error:
-        raise UserError(f"repository is {repository}: {first_line(error)}") from None
+        why = "there is no such folder" if isinstance(error, FileNotFoundError) else error.strerror
+        raise UserError(f"repository is {repository}: {why}") from None
     found = {}
     for folder in folders:
         if not folder.name.startswith(".") and (version := _version_in(folder)):
@@ -170,7 +202,25 @@ def first_listing(settings: Settings) -> Listing:
     for kind, text in (("canary", settings.canary), ("shadow", settings.shadow)):
         if text:
             listing = listing.trying(kind, _trial(kind, text, listing))  # type: ignore[arg-type]
+    for entry in without_threshold(listing, settings):
+        why = f"{entry.reference} always answers: it has no score below which to abstain"
+        print(why, file=sys.stderr, flush=True)
     return replace(listing, revision=0)
+
+
+def given_folders(settings: Settings) -> dict[str, tuple[Path, Path]]:
+    """Returns, by name, the models given at the start: the folder, and that of its versions."""
+    found: dict[str, tuple[Path, Path]] = {}
+    for named, where in (*map(split_name, settings.models), (None, settings.artifact)):
+        path = where.absolute()
+        name, home = path.name, path
+        if path == CARRIED and (path / MANIFEST).exists():
+            name, _ = _called(path, read_manifest(path))
+        elif _VERSION.fullmatch(path.name) and not version_folders(path):
+            name, home = path.parent.name, path.parent
+        if named is not None or home not in [known for _, known in found.values()]:
+            found.setdefault(named or name, (path, home))
+    return found
 
 
 def _in_repository(settings: Settings, repository: Path, known: list[Entry]) -> list[Entry]:
@@ -191,12 +241,12 @@ def _in_repository(settings: Settings, repository: Path, known: list[Entry]) -> 
 
 
 def _trial(kind: str, text: str, listing: Listing) -> Trial:
-    """Returns the trial that ``NAME[:VERSION][=5%]`` stands for.
+    """Returns the trial that ``NAME[:VERSION][=5%]`` stands for; a shadow may lack the share.
 
     Raises:
         UserError: no such model, or no such share.
     """
-    named, _, share = text.partition("=")
+    named, equals, share = text.partition("=")
     name, _, version = named.partition(":")
     if name not in listing.current:
         raise UserError(f"{kind} is {text!r}: {closest(name, list(listing.current))}")
@@ -204,11 +254,14 @@ def _trial(kind: str, text: str, listing: Listing) -> Trial:
     if (name, version) not in listing.keys:
         versions = [entry.version for entry in listing.entries if entry.name == name]
         raise UserError(f"{kind} is {text!r}: {closest(version, versions)}")
-    percent = share.removesuffix("%") or "100"
+    if kind == "shadow" and not equals:
+        share = "100%"
     try:
-        part = float(percent) / 100
+        part = float(share.removesuffix("%")) / 100 if share.endswith("%") else 0.0
     except ValueError:
         part = 0.0
     if not 0 < part <= 1:
-        raise UserError(f"{kind} is {text!r}: a share is a percentage above 0, up to 100: B=5%")
+        raise UserError(
+            f"{kind} is {text!r}: its share is a percentage above 0, up to 100: {named}=5%"
+        )
     return Trial(name=name, version=version, share=part)

@@ -24,7 +24,7 @@ from uvicorn.supervisors import Multiprocess, multiprocess
 from core.errors import UserError
 from serving.models import the_models
 from serving.protocol import connection_class
-from serving.repository import check
+from serving.repository import check, without_threshold
 from serving.routes import wrap
 from serving.settings import PREFIX, Settings
 from serving.state import State
@@ -165,8 +165,10 @@ class _Supervisor(Multiprocess):
         """Replaces the workers, unless an artifact is now invalid."""
         try:
             settings = Settings.from_environment()
-            for entry in self._state.read().entries:
+            listing = self._state.read()
+            for entry in listing.entries:
                 check(entry, settings)
+            without_threshold(listing, settings)
         except UserError as error:
             print(f"error: {error}; the old workers go on", file=sys.stderr, flush=True)
             return

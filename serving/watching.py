@@ -81,15 +81,15 @@ class Watch:
             entry = proof.entry()
             if entry.key not in listing.keys and len(listing.entries) >= self._settings.max_models:
                 raise UserError(f"{name}: {self._settings.max_models} models are loaded already")
+            old = listing.current.get(name)
+            changed = listing.having(entry, current=True)
+            if old is not None and old != entry.version:
+                changed = changed.without(name, old)
         except UserError as error:
             _say(f"{error}; it is not taken")
             return listing
-        old = listing.current.get(name)
-        listing = listing.having(entry, current=True)
-        if old is not None and old != entry.version:
-            listing = listing.without(name, old)
         _say(f"{entry.reference} is taken from {self._repository}", kind="models")
-        return listing
+        return changed
 
     def _without(self, listing: Listing, name: str) -> Listing:
         for entry in reversed(listing.entries):  # the version that answers after the others

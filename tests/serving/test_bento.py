@@ -153,6 +153,7 @@ def test_serves_from_another_folder(
     with serve("-m", "bentoml", "serve", tag, cwd=tmp_path, environment=environment) as server:
         image = {"image": ("a.png", encoded("blue"))}
         answer = httpx.post(f"{server.url}/predict", files=image).json()
+        named = httpx.get(f"{server.url}/v2/models/channels-colours/versions/onnx-fp32")
         places = {process.cwd() for process in server.family[1:]}
         icon = httpx.get(f"{server.url}/favicon.ico")
         moved = httpx.get(f"{server.url}/predict/")
@@ -163,6 +164,7 @@ def test_serves_from_another_folder(
     assert (missing.status_code, missing.json()["error"]) == (404, "not_found")
     assert (refused.status_code, refused.headers["connection"]) == (415, "close")
     assert answer["predictions"][0]["label"] == "blue"
+    assert named.status_code == 200
     assert places == {str(bento / "src")}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from starlette.applications import Starlette
 from core.errors import UserError
 from serving.app import create_app
 from serving.models import Models
-from serving.repository import first_listing
+from serving.repository import first_listing, given_folders
 from serving.settings import Settings
 
 Encoded = Callable[..., bytes]
@@ -176,6 +177,49 @@ def test_models_are_named_by_their_folders_or_as_told(repository: Path) -> None:
     odd = soft.rename(repository / "odd name")
     with pytest.raises(UserError, match="cannot be a model's name"):
         first_listing(Settings(artifact=odd))
+
+
+def test_the_model_in_a_bento_is_called_as_elsewhere(
+    artifact_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = Path(shutil.copytree(artifact_path, tmp_path / "artifact"))
+    monkeypatch.setattr("serving.repository.CARRIED", packed)
+    elsewhere, settings = Settings(artifact=artifact_path), Settings(artifact=packed)
+    (entry,) = first_listing(settings).entries
+    assert entry.key == first_listing(elsewhere).entries[0].key == ("channels-colours", "onnx-fp32")
+    assert given_folders(settings) == {"channels-colours": (packed, packed)}
+
+
+def test_what_was_given_at_the_start_can_come_back_in_any_version(
+    repository: Path, save_artifact: Save
+) -> None:
+    plain = save_artifact(repository / "plain", scale=0.03)
+    given = (str(repository / "sharp" / "2"), f"mild={repository / 'soft'}", str(plain))
+    settings = Settings(artifact=repository / "sharp" / "2", models=given, threads=1, token=TOKEN)
+
+    async def run(app: Starlette, models: Models) -> None:
+        async def change(path: str, **body: Any) -> list[str]:
+            response = await ask(app, "POST", f"/models/{path}", json=body)
+            assert response.status_code == 200, response.text
+            return [f"{each['name']}:{each['version']}" for each in response.json()["models"]]
+
+        assert await change("sharp/load", version="1") == [
+            *("sharp:2", "mild:onnx-fp32", "plain:1", "sharp:1")
+        ]
+        assert await change("sharp/unload", version="1")
+        for name in ("mild", "plain"):
+            assert len(await change(f"{name}/unload")) == 2
+            assert len(await change(f"{name}/load")) == 3
+        save_artifact(repository / "soft" / "onnx-int8", scale=0.02)
+        assert "mild:onnx-int8" in await change("mild/load", version="onnx-int8")
+        # No other folder of this machine, though it lies beside those.
+        for name, version in (("soft", "onnx-fp32"), ("mild", "../sharp/1"), ("plain", "sharp")):
+            refused = await ask(app, "POST", f"/models/{name}/load", json={"version": version})
+            assert refused.status_code == 409, name
+        await models.left()
+
+    with Models(settings, first_listing(settings)) as models:
+        asyncio.run(run(create_app(models), models))
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,15 @@ import jsonschema
 import pytest
 from chromium import Browser
 from live_page import ANSWERED, bars, give, opened, seen, served
+from starlette.testclient import TestClient
 
 from artifact.artifact import Artifact
 from artifact.records import Abstention, Metrics
 from core.errors import UserError
+from serving.app import create_app
+from serving.models import Models
 from serving.predictor import Predictor
+from serving.repository import first_listing
 from serving.settings import Settings
 
 Encoded = Callable[..., bytes]
@@ -90,6 +94,30 @@ def test_what_cannot_abstain_is_refused(several: Artifact, artifact_path: Path) 
     for artifact in (several, Artifact.load(artifact_path)):
         with pytest.raises(UserError, match="POCKETNETS_ABSTAIN"):
             Predictor(Settings(artifact=artifact.path, abstain=True), artifact)
+
+
+def test_of_several_models_those_abstain_that_have_a_threshold(
+    save_artifact: MakeArtifact,
+    tmp_path: Path,
+    encoded: Encoded,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    save_artifact(tmp_path / "sure" / "onnx-fp32")
+    artifact = save_artifact(tmp_path / "wary" / "onnx-fp32", abstention=ABSTENTION)
+    settings = Settings(artifact=artifact, repository=tmp_path, abstain=True, threads=1)
+    with Models(settings, first_listing(settings)) as models:
+        client = TestClient(create_app(models))
+        told, always = (
+            client.post(f"/models/{name}/predict", content=encoded("black")).json()
+            for name in ("wary", "sure")
+        )
+    assert (told["label"], told["reason"]) == (None, "unsure")
+    assert not {"label", "reason"} & always.keys()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("sure:onnx-fp32 ")
+    alone = Settings(artifact=tmp_path / "sure" / "onnx-fp32", abstain=True)
+    with pytest.raises(UserError, match="POCKETNETS_ABSTAIN"):
+        first_listing(alone)
 
 
 def test_the_page_shows_several_labels(

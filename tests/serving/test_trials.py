@@ -13,8 +13,11 @@ import pytest
 from prometheus_client import REGISTRY
 from starlette.applications import Starlette
 
+from artifact.records import Metrics
 from core.errors import UserError
+from serving import state, supervisor
 from serving.app import create_app
+from serving.launch import launch
 from serving.models import Models
 from serving.repository import first_listing
 from serving.settings import Settings
@@ -93,7 +96,7 @@ def test_a_canary_answers_its_share_and_clients_stay(
 
 
 def test_a_promotion_can_be_rolled_back(made: tuple[Path, Path]) -> None:
-    settings = settings_of(made, canary="new", shadow="new")
+    settings = settings_of(made, canary="new=100%", shadow="new")
 
     async def run(app: Starlette) -> None:
         async def change(path: str, **body: Any) -> tuple[str, list[float]]:
@@ -157,8 +160,61 @@ def test_overload_drops_the_shadow_first(made: tuple[Path, Path], encoded: Encod
         assert dropped >= 20  # one thread, and room for one that waits
 
 
-@pytest.mark.parametrize("text", ["other=5%", "new:2=5%", "new=x", "new=0%", "new=101%", "old=5%"])
+@pytest.mark.parametrize(
+    "text",
+    ["other=5%", "new:2=5%", "new=x", "new=0%", "new=101%", "old=5%", "new=0.05", "new=5", "new="],
+)
 def test_a_trial_that_cannot_be(made: tuple[Path, Path], text: str) -> None:
     for kind in ("canary", "shadow"):
         with pytest.raises(UserError, match=kind):
             first_listing(settings_of(made, **{kind: text}))
+
+
+def test_a_canary_has_a_share_and_the_start_says_which(
+    made: tuple[Path, Path],
+    port: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(UserError, match="new=5%"):
+        first_listing(settings_of(made, canary="new"))
+    monkeypatch.setenv(state.FOLDER, "")  # restored afterwards
+    monkeypatch.setattr(supervisor, "supervise", lambda *_: 0)
+    settings = settings_of(made, canary="new=0.5%", shadow="new", port=port)
+    assert launch(settings, "by the test") == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert {"canary: new 0.5%", "shadow: new 100%"} <= set(lines)
+
+
+def test_a_trial_has_the_labels_of_the_default(
+    made: tuple[Path, Path], save_artifact: Save, tmp_path: Path
+) -> None:
+    other = save_artifact(tmp_path / "other" / "onnx-fp32", labels=("red", "green", "violet"))
+    metrics = Metrics(
+        top1=0.5, torch_top1=0.5, images=4, runtime="ort-cpu", mean_ap=0.7, torch_mean_ap=0.7
+    )
+    several = save_artifact(
+        *(tmp_path / "several" / "onnx-fp32",),
+        **{"task": "multi", "thresholds": (0.9, 0.5, 0.4), "metrics": metrics},
+    )
+    for path, kind in ((other, "canary"), (several, "shadow")):
+        settings = Settings(
+            artifact=made[0], models=(str(path),), **{kind: f"{path.parent.name}=5%"}
+        )
+        with pytest.raises(UserError, match=f"cannot be the {kind} of old"):
+            first_listing(settings)
+    options: dict[str, Any] = {"threads": 1, "token": TOKEN, "canary": "new=5%"}
+    settings = Settings(artifact=made[0], models=(str(made[1]), str(other)), **options)
+
+    async def run(app: Starlette, models: Models) -> None:
+        for verb in ("canary", "shadow"):
+            refused = await ask(app, f"/models/other/{verb}", json={"share": 0.5})
+            assert refused.json()["error"] == "not_possible"
+        # The default must not become another than the canary's either.
+        assert (await ask(app, "/models/other/promote")).status_code == 409
+        assert models.canary is not None
+        await ask(app, "/models/new/rollback")
+        assert (await ask(app, "/models/other/promote")).status_code == 200
+
+    with Models(settings, first_listing(settings)) as models:
+        asyncio.run(run(create_app(models), models))
