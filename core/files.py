@@ -116,6 +116,13 @@ def check_folder(path: Path) -> None:
         raise UserError(f"{path}: cannot be written ({nearest} is a file)")
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise UserError(f"{path}: cannot be written (no permission for {nearest})")
+    try:
+        tempfile.TemporaryFile(dir=nearest).close()  # root has every permission
+    except OSError as error:
+        why = error.strerror or first_line(error)
+        raise UserError(
+            f"{path}: cannot be written (no file can be made in {nearest}: {why})"
+        ) from None
 
 
 def contains(path: Path, needle: bytes) -> bool:

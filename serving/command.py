@@ -14,10 +14,11 @@ import tyro
 
 from artifact.artifact import format_of
 from artifact.runtimes.base import servable_runtimes
+from artifact.store import read_pick
 from core import cli
 from core.errors import UserError
 from serving.launch import launch
-from serving.repository import default_in, split_name
+from serving.repository import check_given, default_in, split_name
 from serving.selection import Wanted, select, settings_for
 from serving.settings import PREFIX, Settings, describe, warn_of_unknown
 
@@ -26,9 +27,11 @@ from serving.settings import PREFIX, Settings, describe, warn_of_unknown
 class Serve(Wanted):
     """What to serve, and where."""
 
-    models: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="MODEL")] = ()
-    """Folders of artifacts, or of several as for --artifact, each a model: [NAME=]FOLDER. The first
-    answers paths that name no model, unless --artifact or --model is given."""
+    models: Annotated[
+        tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[[NAME=]FOLDER ...]")
+    ] = ()
+    """Folders of artifacts, or of several as for --artifact, each a model. The first answers paths
+    that name no model, unless --artifact or --model is given. They may be left out."""
     repository: Path | None = None
     """Folder of models, all of which are loaded. Default: POCKETNETS_REPOSITORY."""
     canary: Annotated[str | None, tyro.conf.arg(metavar="NAME=5%")] = None
@@ -83,8 +86,8 @@ def settle(wanted: Serve) -> tuple[Settings, str]:
         os.environ[PREFIX + "WATCH"] = "1"
     if wanted.abstain:
         os.environ[PREFIX + "ABSTAIN"] = "1"
-    wanted = _default_of_several(wanted)
-    selection = select(wanted, settings_for(wanted))
+    wanted, why = _default_of_several(wanted)
+    selection = select(wanted, settings_for(wanted), why)
     servable_runtimes(format_of(selection.artifact).name)
     os.environ[PREFIX + "ARTIFACT"] = str(selection.artifact.absolute())
     os.environ[PREFIX + "RUNTIME"] = selection.runtime
@@ -93,12 +96,18 @@ def settle(wanted: Serve) -> tuple[Settings, str]:
     return Settings.from_environment(), selection.why
 
 
-def _default_of_several(wanted: Serve) -> Serve:
-    """Returns ``wanted`` with the folder of the default, and writes the others to the environment.
+def _default_of_several(wanted: Serve) -> tuple[Serve, str]:
+    """Returns ``wanted`` with the folder of the default, and why it is that.
+
+    It writes the others to the environment.
 
     Raises:
-        UserError: --default without a repository, or no model in it.
+        UserError: --default without a repository, no model in it, or a folder that is no model.
     """
+    for folder in [split_name(text)[1] for text in wanted.models]:
+        check_given(folder)
+    if wanted.artifact:
+        check_given(wanted.artifact)
     if wanted.models:
         os.environ[PREFIX + "MODELS"] = ",".join(wanted.models)
     if wanted.repository is not None:
@@ -107,13 +116,19 @@ def _default_of_several(wanted: Serve) -> Serve:
     if wanted.default is not None and not repository:
         raise UserError(f"--default {wanted.default}: it names a model of --repository FOLDER")
     if wanted.artifact or wanted.model:
-        return wanted
+        return wanted, "by --artifact"
     if wanted.models and wanted.default is None:
-        return replace(wanted, artifact=split_name(wanted.models[0])[1])
+        return replace(wanted, artifact=split_name(wanted.models[0])[1]), "first argument"
     if repository and (wanted.default or not os.environ.get(PREFIX + "ARTIFACT", "").strip()):
-        folder = default_in(Path(repository).expanduser(), wanted.default)
-        return replace(wanted, artifact=folder)
-    return wanted
+        where = Path(repository).expanduser()
+        folder = default_in(where, wanted.default)
+        why = "by --default"
+        if wanted.default is None:
+            why = "first by name; choose with --default"
+            if read_pick(where):
+                why = "picked in the repository"
+        return replace(wanted, artifact=folder), why
+    return wanted, ""
 
 
 def _description() -> str:

@@ -19,6 +19,7 @@ from core import cli
 from core.errors import UserError
 from serving.repository import check, first_listing
 from serving.settings import Settings, warn_of_unknown
+from serving.tracing import exporter_class
 
 
 def main() -> int:
@@ -44,6 +45,8 @@ def launch(settings: Settings, why: str) -> int:
 def _serve(settings: Settings, why: str, folder: Path) -> int:
     from serving.state import FOLDER, State
 
+    if settings.tracing:
+        exporter_class()  # or each worker would fail by it
     listing = first_listing(settings)
     for entry in listing.entries:
         check(entry, settings)

@@ -76,6 +76,18 @@ def _digest(texts: list[str]) -> str:
     return hashlib.sha256(json.dumps(texts).encode()).hexdigest()
 
 
+def check_given(folder: Path) -> None:
+    """Checks that ``folder`` is there, and is not one of several models.
+
+    Raises:
+        UserError: it is not, or it is.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: there is no such folder")
+    if _version_in(folder) is None and read_pick(folder) is None and folders_of(folder):
+        raise UserError(f"{folder}: a folder of models: --repository {folder}")
+
+
 def is_name(text: str) -> bool:
     """Returns whether a model can be called ``text``, which is then no path to elsewhere."""
     return _NAME.fullmatch(text) is not None

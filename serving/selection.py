@@ -74,8 +74,13 @@ def _proving_runtime(artifact: Path) -> str:
     return name if is_servable(name) else DEFAULT_RUNTIME
 
 
-def select(wanted: Wanted, settings: Settings) -> Selection:
+def select(wanted: Wanted, settings: Settings, why: str = "by --artifact") -> Selection:
     """Returns the selection for ``wanted``; unset options are taken from ``settings``.
+
+    Args:
+        wanted: the options.
+        settings: those of the environment.
+        why: why ``wanted`` has its folder, if it has one.
 
     Raises:
         UserError: both a folder and a network are given, there is nothing to serve, or the network
@@ -88,7 +93,7 @@ def select(wanted: Wanted, settings: Settings) -> Selection:
     if wanted.model:
         return _chosen(_folder_of(wanted.model, wanted.data), wanted, settings)
     if wanted.artifact:
-        return _chosen(wanted.artifact, wanted, settings, "by --artifact")
+        return _chosen(wanted.artifact, wanted, settings, why)
     if settings.artifact != CARRIED or CARRIED.exists():
         return _chosen(settings.artifact, wanted, settings, "by the settings")
     if read_pick(ARTIFACTS):

@@ -151,6 +151,8 @@ def _split(inputs: Sequence[_Input], tail: memoryview) -> list[tuple[_Input, mem
 
 
 def _outputs(found: _Head, labels: int) -> list[Output]:
+    if "classification" in found.get("parameters", {}):
+        _refuse("classification is a parameter of an output, not of the request")
     binary = found.get("parameters", {}).get("binary_data_output") is True
     asked = found.get("outputs") or [{"name": "logits"}, {"name": "scores"}]
     outputs = []

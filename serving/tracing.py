@@ -35,7 +35,7 @@ def traced(exporter: Any = None) -> Sequence[Middleware]:
 
     named = {} if NAME in os.environ else {SERVICE_NAME: "pocketnets"}
     provider = TracerProvider(resource=Resource.create(named))
-    provider.add_span_processor(BatchSpanProcessor(exporter or _otlp()))
+    provider.add_span_processor(BatchSpanProcessor(exporter or exporter_class()()))
     return (
         Middleware(
             OpenTelemetryMiddleware,
@@ -47,7 +47,12 @@ def traced(exporter: Any = None) -> Sequence[Middleware]:
     )
 
 
-def _otlp() -> Any:
+def exporter_class() -> Any:
+    """Returns what sends spans by OTLP over HTTP.
+
+    Raises:
+        UserError: the extra ``tracing`` is not installed.
+    """
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     except ImportError:
@@ -55,7 +60,7 @@ def _otlp() -> Any:
             "POCKETNETS_TRACING is 1, which needs the exporter of OpenTelemetry: "
             "pip install '.[tracing]'"
         ) from None
-    return OTLPSpanExporter()
+    return OTLPSpanExporter
 
 
 class _Stages:

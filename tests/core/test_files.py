@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from core.files import staged, whole_file, write_whole
+from core.errors import UserError
+from core.files import check_folder, staged, whole_file, write_whole
 
 
 def test_a_file_is_replaced_whole_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
@@ -63,3 +64,11 @@ def test_an_error_of_writing_names_what_was_to_be_written(
         Path("absent").read_bytes()
     assert error.value.filename == "absent"
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="there is no /proc")
+def test_a_folder_in_which_no_file_can_be_made_is_refused(tmp_path: Path) -> None:
+    check_folder(tmp_path / "new" / "deeper")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(UserError, match=r"/proc/x: cannot be written"):
+        check_folder(Path("/proc/x"))  # root may write there by its permissions

@@ -183,6 +183,7 @@ def test_tensors_that_are_refused(app: Starlette, change: dict[str, Any], detail
         ({"inputs": [{"name": "image", "shape": [1], "datatype": "BYTES"}]}, b"xx", "no input"),
         ({"outputs": [{"name": "labels"}]}, b"\x01\0\0\0x", "logits and scores"),
         ({"outputs": [{"name": "scores", "parameters": {"classification": -1}}]}, b"", "whole"),
+        ({"parameters": {"classification": 2}}, b"", "of an output"),
         ({}, b"\xff\xff\xff\xff", "has 0"),
         ({}, b"\x01\0", "within a length"),
         ({}, b"\x01\0\0\0x\x01\0\0\0y", "holds 2 files"),

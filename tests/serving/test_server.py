@@ -137,8 +137,21 @@ def refused_here(command: Callable[..., Any], environment: Environment) -> Refus
 def test_refuses_what_is_not_an_artifact(tmp_path: Path, refused_here: Refused) -> None:
     missing = tmp_path / "none"
     message = refused_here("--artifact", str(missing))
-    assert message.startswith(f"error: {missing}: not an artifact")
+    assert message == f"error: {missing}: there is no such folder"
+    assert refused_here(str(missing)) == message
+    assert refused_here("--repository", str(missing)).endswith(": there is no such folder")
+    (tmp_path / "empty").mkdir()
+    message = refused_here(str(tmp_path / "empty"))
+    assert message.startswith(f"error: {tmp_path / 'empty'}: not an artifact")
     assert "\n" not in message
+
+
+def test_a_folder_of_models_is_named_as_a_repository(
+    artifact_path: Path, refused_here: Refused
+) -> None:
+    several = artifact_path.parent.parent
+    told = f"error: {several}: a folder of models: --repository {several}"
+    assert refused_here(str(several)) == refused_here("--artifact", str(several)) == told
 
 
 def test_refuses_a_port_in_use(artifact_path: Path, port: int, environment: Environment) -> None:
@@ -244,6 +257,16 @@ def test_the_command_line_outdoes_the_environment(
     assert settings.allow_unverified
     assert why == "by --artifact"
     assert Settings.from_environment() == settings  # what the workers read
+    monkeypatch.setenv("POCKETNETS_MODELS", "")
+    monkeypatch.setenv("POCKETNETS_REPOSITORY", "")
+    _, why = command.settle(command.Serve(models=(f"a={path}",), allow_unverified=True))
+    assert why == "first argument"
+    repository, name = path.parent.parent, path.parent.name
+    for default, told in ((name, "by --default"), (None, "first by name; choose with --default")):
+        monkeypatch.setenv("POCKETNETS_ARTIFACT", "")
+        monkeypatch.setenv("POCKETNETS_MODELS", "")
+        _, why = command.settle(command.Serve(repository=repository, default=default))
+        assert why.startswith(told)
 
 
 def test_help_lists_every_setting(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import builtins
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from starlette.testclient import TestClient
 
 from artifact.artifact import Artifact
 from core.errors import UserError
-from serving import tracing
+from serving import state, supervisor, tracing
 from serving.app import create_app
+from serving.launch import launch
 from serving.predictor import Predictor
 from serving.routes import wrap
 from serving.settings import Settings
@@ -66,7 +68,10 @@ def test_a_span_has_the_model_and_its_stages_and_is_part_of_the_clients_trace(
 
 
 def test_without_the_extra_the_start_ends_in_one_line(
-    artifact_path: Path, monkeypatch: pytest.MonkeyPatch
+    artifact_path: Path,
+    port: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     import_module = builtins.__import__
 
@@ -80,8 +85,13 @@ def test_without_the_extra_the_start_ends_in_one_line(
     predictor = Predictor(settings, Artifact.load(artifact_path))
     with pytest.raises(UserError, match="tracing"):
         create_app(predictor)
+    monkeypatch.setenv(state.FOLDER, "")  # restored afterwards
+    monkeypatch.setattr(supervisor, "supervise", lambda *_: 0)
+    with pytest.raises(UserError, match="tracing"):
+        launch(dataclasses.replace(settings, port=port), "by the test")
+    assert capsys.readouterr().err == ""  # nothing says that it serves
 
 
 def test_it_is_off_by_default(artifact_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracing, "_otlp", lambda: pytest.fail("traced"))
+    monkeypatch.setattr(tracing, "exporter_class", lambda: pytest.fail("traced"))
     create_app(Predictor(Settings(artifact=artifact_path), Artifact.load(artifact_path)))
