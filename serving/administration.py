@@ -13,7 +13,7 @@ from typing import Any
 from core.errors import UserError
 from serving.errors import Refusal
 from serving.listing import Listing
-from serving.models import Models
+from serving.models import Models, told
 from serving.state import Locked, Report, State
 
 _LOOK_S = 0.1  # between two looks at the list
@@ -39,7 +39,8 @@ class Administration:
     async def change(self, make: Callable[[Listing], Listing]) -> list[Report]:
         """Replaces the list by what ``make`` makes of it; all workers have followed afterwards.
 
-        Nothing changes unless the models of the new list can be loaded in this process.
+        Nothing changes unless the models that are new in it, or in another part than before, can be
+        loaded in this process. One that was listed and is broken by now stands in no one's way.
 
         Returns:
             How far each worker has followed; empty if this process is the only one.
@@ -56,10 +57,12 @@ class Administration:
                 await self._try(make, self.models.listing)
                 return []
             async with self._alone(self._state):
-                listing = await self._try(make, self._state.read())
+                before = self._state.read()
+                listing = await self._try(make, before)
                 self._state.write(listing)
-                self._state.report(listing.revision, {})
-        return await self._wait_for_all(self._state, listing.revision)
+                self._state.report(listing.revision, self.models.failed)
+        differing = listing.differing(before)
+        return await self._wait_for_all(self._state, listing.revision, differing)
 
     async def follow(self) -> None:
         """Follows the shared list until it is cancelled."""
@@ -89,11 +92,14 @@ class Administration:
         try:
             listing = make(before)
         except UserError as error:
-            raise Refusal(409, "not_possible", str(error)) from None
+            detail = told(error, self.models.settings, before.entries)
+            raise Refusal(409, "not_possible", detail) from None
         failed = await self.models.follow(listing)
-        if failed:
+        differing = listing.differing(before)
+        why = [text for reference, text in failed.items() if reference in differing]
+        if why:
             await self.models.follow(before)
-            raise Refusal(409, "not_loaded", "; ".join(failed.values()))
+            raise Refusal(409, "not_loaded", "; ".join(why))
         return listing
 
     @asynccontextmanager
@@ -107,12 +113,18 @@ class Administration:
                 raise Refusal(409, "busy", "another change of the models has not ended; try again")
             await asyncio.sleep(_TURN_S)
 
-    async def _wait_for_all(self, state: State, revision: int) -> list[Report]:
+    async def _wait_for_all(self, state: State, revision: int, differing: set[str]) -> list[Report]:
         end = time.monotonic() + _PATIENCE_S
         while True:
             reports = state.reports()
             behind = [each.pid for each in reports if each.revision < revision]
-            failed = [why for each in reports for why in each.failed.values()]
+            failed = [
+                why
+                for each in reports
+                if each.revision >= revision
+                for reference, why in each.failed.items()
+                if reference in differing
+            ]
             if failed:
                 detail = f"not every worker could follow: {failed[0]}"
                 raise Refusal(500, "not_everywhere", detail)

@@ -109,6 +109,25 @@ class Listing:
         """Returns the entries by name and version."""
         return {entry.key: entry for entry in self.entries}
 
+    def differing(self, before: Listing) -> set[str]:
+        """Returns which models are others than in ``before``, or have a part they had not.
+
+        Returns:
+            Each as ``name:version``; models that only left are not among them.
+        """
+        known = before.keys
+        keys = {entry.key for entry in self.entries if known.get(entry.key) != entry}
+        keys |= {key for _, key in self._parts() - before._parts()}
+        return {f"{name}:{version}" for name, version in keys}
+
+    def _parts(self) -> set[tuple[str, tuple[str, str]]]:
+        parts = {("current", key) for key in self.current.items()}
+        parts.add(("default", (self.default, self.current.get(self.default, ""))))
+        for kind, trial in (("canary", self.canary), ("shadow", self.shadow)):
+            if trial is not None:
+                parts.add((kind, trial.key))
+        return parts
+
     def having(self, entry: Entry, *, current: bool = False) -> Listing:
         """Returns the list with ``entry`` in the place of that of the same name and version.
 
@@ -155,16 +174,17 @@ class Listing:
     def promoting(self, name: str, version: str) -> Listing:
         """Returns the list in which this version answers for its name, and this name by default.
 
-        It is on trial no more.
+        It is on trial no more. If it is the default already, a rollback leads where it did before.
 
         Raises:
             UserError: a model on trial has other labels.
         """
+        default = self.default, self.current[self.default]
         return replace(
             self._without_trials(name, version),
             default=name,
             current={**self.current, name: version},
-            previous=(self.default, self.current[self.default]),
+            previous=self.previous if default == (name, version) else default,
             revision=self.revision + 1,
         )._comparable()
 

@@ -20,7 +20,7 @@ from serving.errors import Refusal
 from serving.listing import Entry, Listing, Trial
 from serving.memory import resident_bytes
 from serving.model_answers import Changed, LoadRequest, ModelList, TrialRequest, VersionRequest
-from serving.models import Models
+from serving.models import Models, entry_in
 from serving.predict_routes import predict_routes
 from serving.repository import entry_of, given_folders, is_name, version_folders
 from serving.routes import Handler, Reply, Route
@@ -144,25 +144,33 @@ def _changes(models: Models, administration: Administration) -> list[Route]:
 
     async def unload(request: Request) -> Response:
         wanted = await _read(request, models, _VERSION)
-        entry = models.find(request.path_params["name"], wanted.get("version")).entry
-        return await change(request, lambda listing: listing.without(*entry.key))
+        key = request.path_params["name"], wanted.get("version")
+        return await change(request, lambda listing: listing.without(*entry_in(listing, *key).key))
 
     async def promote(request: Request) -> Response:
         wanted = await _read(request, models, _VERSION)
-        entry = models.find(request.path_params["name"], wanted.get("version")).entry
-        return await change(request, lambda listing: listing.promoting(*entry.key))
+        key = request.path_params["name"], wanted.get("version")
+        return await change(
+            request, lambda listing: listing.promoting(*entry_in(listing, *key).key)
+        )
 
     async def rollback(request: Request) -> Response:
         wanted = await _read(request, models, _VERSION)
-        entry = models.find(request.path_params["name"], wanted.get("version")).entry
-        return await change(request, lambda listing: listing.rolling_back(*entry.key))
+        key = request.path_params["name"], wanted.get("version")
+        return await change(
+            request, lambda listing: listing.rolling_back(*entry_in(listing, *key).key)
+        )
 
     def tried(kind: Literal["canary", "shadow"]) -> Handler:
         async def start(request: Request) -> Response:
             wanted = await _read(request, models, _TRIAL)
-            entry = models.find(request.path_params["name"], wanted.get("version")).entry
-            trial = Trial(name=entry.name, version=entry.version, share=wanted["share"])
-            return await change(request, lambda listing: listing.trying(kind, trial))
+
+            def make(listing: Listing) -> Listing:
+                entry = entry_in(listing, request.path_params["name"], wanted.get("version"))
+                trial = Trial(name=entry.name, version=entry.version, share=wanted["share"])
+                return listing.trying(kind, trial)
+
+            return await change(request, make)
 
         return start
 
@@ -239,7 +247,7 @@ def _found(models: Models, listing: Listing, name: str, version: str | None) -> 
     current = listing.current.get(name)
     repository = settings.repository
     if repository is not None and is_name(name):
-        folder = repository / name
+        folder = repository.absolute() / name
         for each in version_folders(folder):
             folders.setdefault(each.name, each)
         if version is None and folder.is_dir():

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import functools
+import re
+from collections.abc import Iterable
 
 from starlette.requests import Request
 
@@ -17,7 +19,7 @@ from serving.listing import Entry, Listing
 from serving.memory import give_back, resident_bytes
 from serving.metrics import MODEL_BYTES
 from serving.predictor import Predictor
-from serving.repository import entry_of, first_listing
+from serving.repository import entry_of, first_listing, given_folders
 from serving.served import Served
 from serving.settings import PREFIX, Settings
 from serving.slots import Slots
@@ -41,7 +43,7 @@ def the_models() -> Models:
     if state is None:
         return Models(settings, first_listing(settings))
     state.report(STARTING, {})  # before it reads: whoever changes the list later waits for it
-    return Models(settings, state.read())
+    return Models(settings, state.read(), resuming=state.has_started)
 
 
 class Models:
@@ -54,6 +56,7 @@ class Models:
         settings: those of the service.
         listing: the models to load.
         predictor: that of the default, if there is one already.
+        resuming: whether the service has answered before, in a process that this one replaces.
 
     Attributes:
         settings: those of the service.
@@ -68,7 +71,12 @@ class Models:
     """
 
     def __init__(
-        self, settings: Settings, listing: Listing, predictor: Predictor | None = None
+        self,
+        settings: Settings,
+        listing: Listing,
+        predictor: Predictor | None = None,
+        *,
+        resuming: bool = False,
     ) -> None:
         self.settings = settings
         self.failed: dict[str, str] = {}
@@ -76,6 +84,7 @@ class Models:
         self._threads: Threads | None = None
         self._leaving: set[asyncio.Task[None]] = set()
         self._wanted = listing
+        self._lenient = resuming or listing.revision > 0
         self.canary: Canary | None = None
         self.shadow: Shadow | None = None
         entry = listing.keys[listing.default, listing.current[listing.default]]
@@ -109,25 +118,33 @@ class Models:
     def open(self) -> None:
         """Loads all models and warms them up.
 
-        Once the list was changed, a model besides the default may be broken: it does not come.
+        Once the service has started or the list was changed, a model besides the default may be
+        broken: it does not come. What was opened before an error is closed.
 
         Raises:
             UserError: as :meth:`load`, of any of them, or they take too much memory together.
         """
+        try:
+            self._open_all()
+        except BaseException:
+            self.close()
+            raise
+
+    def _open_all(self) -> None:
         default = self.default
         if not default.predictor.ready:
             default.bytes = self._open(default.predictor, default.entry)
         listing = self._wanted
         for entry in listing.entries:
-            if entry.key in self._served:
+            if entry.key in self._served or entry.reference in self.failed:
                 continue
             try:
                 predictor = self._predictor(entry)
                 size = self._open(predictor, entry)
             except UserError as error:
-                if not listing.revision:
+                if not self._lenient:
                     raise
-                self.failed[entry.reference] = _told(error, entry)
+                self.failed[entry.reference] = told(error, self.settings, [entry])
             else:
                 self._served[entry.key] = Served(entry, predictor, self._slots.share(), size)
         self._settle(listing, self._served)
@@ -135,7 +152,8 @@ class Models:
     def close(self) -> None:
         """Waits until all accepted uploads are answered; none may be submitted afterwards."""
         for served in self._served.values():
-            served.predictor.close()
+            if served.predictor.ready:
+                served.predictor.close()
         if self._threads is not None:
             self._threads.close()
             self._threads = None
@@ -190,16 +208,9 @@ class Models:
         """
         current = self.listing.current.get(name)
         served = None if current is None else self._served.get((name, version or current))
-        if served is not None:
-            return served
-        if current is None:
-            name = name[:80]
-            hint = closest(name, list(self.listing.current))
-            raise Refusal(404, "unknown_model", f"no model {name!r}: {hint}")
-        versions = [each.version for each in self.listing.entries if each.name == name]
-        wanted = str(version)[:80]
-        hint = closest(wanted, versions)
-        raise Refusal(404, "unknown_model", f"no version {wanted!r} of {name}: {hint}")
+        if served is None:
+            raise _unknown(self.listing, name, version)
+        return served
 
     # Coming and going -----------------------------------------------------------------------------
 
@@ -223,7 +234,7 @@ class Models:
                 predictor = await asyncio.to_thread(self._predictor, entry)
                 size = await asyncio.to_thread(self._open, predictor, entry)
             except UserError as error:
-                self.failed[entry.reference] = _told(error, entry)
+                self.failed[entry.reference] = told(error, self.settings, [entry])
                 if known is not None:
                     loaded[entry.key] = known
             else:
@@ -314,6 +325,37 @@ class Models:
         return Predictor(dataclasses.replace(settings, abstain=abstain), artifact, entry.key)
 
 
-def _told(error: UserError, entry: Entry) -> str:
-    """Returns what clients are told of ``error``: not where the artifact lies."""
-    return str(error).replace(str(entry.artifact), entry.reference)
+def entry_in(listing: Listing, name: str, version: str | None = None) -> Entry:
+    """Returns an entry of ``listing`` by its name, and its version or the one that answers.
+
+    Raises:
+        Refusal: there is none.
+    """
+    entry = listing.keys.get((name, version or listing.current.get(name, "")))
+    if entry is None:
+        raise _unknown(listing, name, version)
+    return entry
+
+
+def _unknown(listing: Listing, name: str, version: str | None) -> Refusal:
+    if name not in listing.current:
+        name = name[:80]
+        hint = closest(name, list(listing.current))
+        return Refusal(404, "unknown_model", f"no model {name!r}: {hint}")
+    versions = [entry.version for entry in listing.entries if entry.name == name]
+    wanted = str(version)[:80]
+    hint = closest(wanted, versions)
+    return Refusal(404, "unknown_model", f"no version {wanted!r} of {name}: {hint}")
+
+
+def told(error: UserError, settings: Settings, entries: Iterable[Entry]) -> str:
+    """Returns what clients are told of ``error``: not where ``entries`` and other models lie."""
+    text = str(error)
+    for entry in entries:
+        text = re.sub(rf"{re.escape(str(entry.artifact))}(?![\w.-])", entry.reference, text)
+    above = [home.parent for _, home in given_folders(settings).values()]
+    if settings.repository is not None:
+        above.append(settings.repository.absolute())
+    for folder in above:
+        text = text.replace(f"{folder}/", "")
+    return text

@@ -57,6 +57,7 @@ class State:
         self._file = folder / "models.json"
         self._lock = folder / "lock"
         self._workers = folder / "workers"
+        self._started = folder / "started"
         self._seen: tuple[int, int] | None = None
 
     @classmethod
@@ -74,6 +75,15 @@ class State:
     def write(self, listing: Listing) -> None:
         """Replaces the list."""
         write_whole(self._file, _LISTING.dump_json(listing))
+
+    @property
+    def has_started(self) -> bool:
+        """Returns whether a worker has loaded all models at some time."""
+        return self._started.exists()
+
+    def start(self) -> None:
+        """Says that a worker has loaded all models: from now on a broken one ends no worker."""
+        self._started.touch()
 
     def has_changed(self) -> bool:
         """Returns whether the list is another than the one that was read last."""

@@ -79,6 +79,10 @@ def create() -> Any:
             service = Pocketnets.to_asgi()  # type: ignore[attr-defined]
             loading.result()
         models.open()
+        for reference, why in models.failed.items():
+            print(f"error: {reference}: {why}; it is not taken", file=sys.stderr, flush=True)
+        if (state := State.from_environment()) is not None:
+            state.start()
         if models.settings.access_log == "1":  # lines of BentoML's middleware, on stderr
             logging.basicConfig(format="%(asctime)s %(message)s")
             logging.getLogger("bentoml.access").setLevel(logging.INFO)

@@ -1,0 +1,154 @@
+"""A model of the list that cannot be loaded: the service goes on, and it can be unloaded."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from starlette.applications import Starlette
+
+from core.errors import UserError
+from serving.administration import Administration
+from serving.app import create_app
+from serving.errors import Refusal
+from serving.listing import Entry, Listing
+from serving.models import Models
+from serving.repository import first_listing
+from serving.settings import Settings
+from serving.state import Report, State
+
+Save = Callable[..., Path]
+WRONG = np.zeros((3, 3), np.float32)
+
+
+@pytest.fixture
+def settings(tmp_path: Path, save_artifact: Save) -> Settings:
+    """Returns those of a service of ``a``, the default, and ``m``."""
+    repository = tmp_path / "repository"
+    default = save_artifact(repository / "a" / "1", scale=0.05)
+    save_artifact(repository / "m" / "1", scale=0.04)
+    return Settings(artifact=default, repository=repository, threads=1, token="s3cret")
+
+
+async def change(app: Starlette, path: str, **body: Any) -> httpx.Response:
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        return await client.post(path, json=body, headers={"authorization": "Bearer s3cret"})
+
+
+def entry(name: str, version: str = "1") -> Entry:
+    options: dict[str, Any] = {"call_threads": 1, "digest": "0", "answers": "0"}
+    return Entry(name=name, version=version, artifact=Path(name), runtime="ort-cpu", **options)
+
+
+def test_a_worker_that_fails_to_start_leaves_no_thread(
+    settings: Settings, save_artifact: Save, tmp_path: Path
+) -> None:
+    assert settings.repository is not None
+    save_artifact(settings.repository / "m" / "1", logits=WRONG)
+    before = threading.active_count()
+    models = Models(settings, first_listing(settings))
+    models.load()
+    with pytest.raises(UserError, match="golden"):
+        models.open()
+    assert threading.active_count() == before  # one would keep the process for ever
+    with Models(settings, first_listing(settings), resuming=True) as models:
+        assert [served.entry.reference for served in models.all] == ["a:1"]
+        assert "golden" in models.failed["m:1"]
+        models.open()  # as BentoML's lifespan does once more
+        assert list(models.failed) == ["m:1"]
+
+
+def test_a_service_has_started_once_a_worker_has(tmp_path: Path) -> None:
+    state = State(tmp_path / "state")
+    state.write(Listing.of((entry("a"),), "a"))
+    assert not state.has_started
+    state.start()
+    assert State(tmp_path / "state").has_started
+
+
+def test_a_listed_model_that_is_gone_bars_no_change(settings: Settings, tmp_path: Path) -> None:
+    assert settings.repository is not None
+    state = State(tmp_path / "state")
+    listing = first_listing(settings)
+    state.write(listing)
+    shutil.rmtree(settings.repository / "m")
+    with Models(settings, listing, resuming=True) as models:
+        app = create_app(models, state=state)
+
+        async def run() -> None:
+            state.report(0, models.failed)
+            for path in ("/models/a/load", "/models/a/promote"):
+                answer = await change(app, path)
+                assert answer.status_code == 200, answer.text
+                assert list(answer.json()["failed"]) == ["m:1"]
+            for path in ("/models/m/promote", "/models/m/canary", "/models/m/load"):
+                answer = await change(app, path, **({"share": 0.5} if "canary" in path else {}))
+                assert answer.status_code == 409, answer.text
+                assert str(tmp_path) not in answer.text
+            (settings.repository / "p").mkdir()
+            (settings.repository / "p" / "choice.json").write_text("{")
+            answer = await change(app, "/models/p/load")
+            assert (answer.status_code, str(tmp_path) in answer.text) == (409, False)
+            assert "p/choice.json" in answer.text
+            assert (await change(app, "/models/n/unload")).status_code == 404
+            answer = await change(app, "/models/m/unload")
+            assert answer.status_code == 200, answer.text
+            assert answer.json()["failed"] == {}
+            assert [each.key for each in state.read().entries] == [("a", "1")]
+            await models.left()
+
+        asyncio.run(run())
+
+
+def test_a_default_that_did_not_come_is_rolled_back(settings: Settings, tmp_path: Path) -> None:
+    state = State(tmp_path / "state")
+    listing = first_listing(settings)
+    with Models(settings, listing) as models:
+        state.write(listing.promoting("m", "1"))
+        app = create_app(models, state=state)
+
+        async def run() -> None:
+            await models.follow(listing.without("m", "1"))  # the default, which is missing here
+            answer = await change(app, "/models/m/rollback")
+            assert answer.status_code == 200, answer.text
+            assert state.read().default == "a"
+            await models.left()
+
+        asyncio.run(run())
+
+
+def test_only_workers_that_followed_can_have_failed(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = State(tmp_path / "state")
+    administration = Administration(None, state)  # type: ignore[arg-type]
+    reports = [
+        [Report(1, 4, {"m:1": "gone"}), Report(2, 5)],  # an old failure
+        [Report(1, 5, {"n:1": "gone"}), Report(2, 5)],  # of a model that is not concerned
+        [Report(1, 5, {"m:1": "gone"}), Report(2, 5)],
+    ]
+    monkeypatch.setattr(state, "reports", lambda: reports.pop(0))
+
+    async def run() -> None:
+        assert len(await administration._wait_for_all(state, 5, {"m:1"})) == 2
+        with pytest.raises(Refusal, match="not every worker could follow: gone"):
+            await administration._wait_for_all(state, 5, {"m:1"})
+
+    asyncio.run(run())
+
+
+def test_a_promotion_that_is_repeated_can_be_rolled_back() -> None:
+    listing = Listing.of((entry("a"), entry("b")), "a")
+    twice = listing.promoting("b", "1").promoting("b", "1")
+    assert twice.rolling_back("b", "1").default == "a"
+    assert twice.differing(listing) == {"b:1"}
+    assert listing.without("b", "1").differing(listing) == set()
+    assert listing.having(entry("b", "2"), current=True).differing(listing) == {"b:2"}
