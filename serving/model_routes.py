@@ -22,7 +22,7 @@ from serving.memory import resident_bytes
 from serving.model_answers import Changed, LoadRequest, ModelList, TrialRequest, VersionRequest
 from serving.models import Models, entry_in
 from serving.predict_routes import predict_routes
-from serving.repository import entry_of, given_folders, is_name, version_folders
+from serving.repository import check_lone, entry_of, given_folders, is_name, version_folders
 from serving.routes import Handler, Reply, Route
 from serving.served import Served
 from serving.settings import PREFIX
@@ -138,7 +138,9 @@ def _changes(models: Models, administration: Administration) -> list[Route]:
                     f"{settings.max_models} models are loaded, as many as are allowed: unload "
                     f"one, or set {PREFIX}MAX_MODELS"
                 )
-            return listing.having(entry, current=current)
+            changed = listing.having(entry, current=current)
+            check_lone(changed, settings)
+            return changed
 
         return await change(request, make)
 

@@ -103,6 +103,16 @@ def check(entry: Entry, settings: Settings) -> None:
     check_runtime(entry.runtime, artifact)
 
 
+def check_lone(listing: Listing, settings: Settings) -> None:
+    """Checks that a lone model can abstain, where the service is to.
+
+    Raises:
+        UserError: it cannot.
+    """
+    if len(listing.entries) == 1:
+        without_threshold(listing, settings)
+
+
 def without_threshold(listing: Listing, settings: Settings) -> list[Entry]:
     """Returns the models that cannot abstain though the service is to.
 

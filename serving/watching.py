@@ -11,7 +11,7 @@ from pathlib import Path
 from artifact.opening import open_artifact, open_runtime
 from core.errors import UserError
 from serving.listing import Entry, Listing
-from serving.repository import check, entry_of, folders_of
+from serving.repository import check, check_lone, entry_of, folders_of
 from serving.settings import Settings
 from serving.state import Locked, State
 
@@ -85,6 +85,7 @@ class Watch:
             changed = listing.having(entry, current=True)
             if old is not None and old != entry.version:
                 changed = changed.without(name, old)
+            check_lone(changed, self._settings)
         except UserError as error:
             _say(f"{error}; it is not taken")
             return listing

@@ -115,6 +115,12 @@ def test_of_several_models_those_abstain_that_have_a_threshold(
     assert not {"label", "reason"} & always.keys()
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("sure:onnx-fp32 ")
+    lone = Settings(artifact=artifact, abstain=True, threads=1, token="s3cret")
+    with Models(lone, first_listing(lone)) as models:
+        save_artifact(artifact)  # without a threshold
+        client = TestClient(create_app(models), headers={"authorization": "Bearer s3cret"})
+        assert client.post("/models/wary/load").status_code == 409
+        assert client.post("/predict", content=encoded("black")).json()["label"] is None
     alone = Settings(artifact=tmp_path / "sure" / "onnx-fp32", abstain=True)
     with pytest.raises(UserError, match="POCKETNETS_ABSTAIN"):
         first_listing(alone)
