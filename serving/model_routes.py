@@ -22,7 +22,14 @@ from serving.memory import resident_bytes
 from serving.model_answers import Changed, LoadRequest, ModelList, TrialRequest, VersionRequest
 from serving.models import Models, entry_in
 from serving.predict_routes import predict_routes
-from serving.repository import check_lone, entry_of, given_folders, is_name, version_folders
+from serving.repository import (
+    ALLOWED,
+    check_lone,
+    entry_of,
+    given_folders,
+    is_name,
+    version_folders,
+)
 from serving.routes import Handler, Reply, Route
 from serving.served import Served
 from serving.settings import PREFIX
@@ -275,5 +282,7 @@ def _found(models: Models, listing: Listing, name: str, version: str | None) -> 
     wanted = version or current or max(folders)
     if wanted not in folders:
         raise UserError(f"no version {wanted[:80]!r} of {name}: {closest(wanted, list(folders))}")
+    if not is_name(wanted):  # it stands in paths and in headers
+        raise UserError(f"{name}: {wanted[:80]!r} cannot be a version: use {ALLOWED}")
     entry = entry_of(folders[wanted], settings, name)
     return dataclasses.replace(entry, version=wanted)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import sys
 from dataclasses import replace
@@ -23,7 +24,7 @@ from serving.settings import CARRIED, PREFIX, Settings
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _VERSION = re.compile(rf"[a-z_]+-({'|'.join(get_args(Precision))})|[0-9]+")  # such a folder is one
-_ALLOWED = "letters, digits, '.', '_' and '-', at most 128 of them"
+ALLOWED = "letters, digits, '.', '_' and '-', at most 128 of them"
 
 
 def entry_of(folder: Path, settings: Settings, name: str | None = None) -> Entry:
@@ -50,7 +51,7 @@ def entry_of(folder: Path, settings: Settings, name: str | None = None) -> Entry
     usual, version = _called(path, manifest)
     name = usual if name is None else name
     if not is_name(name):
-        raise UserError(f"{folder}: {name!r} cannot be a model's name: use {_ALLOWED}: NAME=FOLDER")
+        raise UserError(f"{folder}: {name!r} cannot be a model's name: use {ALLOWED}: NAME=FOLDER")
     return Entry(
         name=name,
         version=version,
@@ -140,10 +141,11 @@ def folders_of(repository: Path) -> dict[str, Path]:
     """Returns the artifact's folder of each model in ``repository``, by name.
 
     A model is a folder with versions: the highest number, else the one that was picked, else
-    ``onnx-fp32``, else the first. A folder that is an artifact itself is a model, too.
+    ``onnx-fp32``, else the first. A folder that is an artifact itself is a model, too. One that
+    cannot be understood stands for itself: :func:`entry_of` says why.
 
     Raises:
-        UserError: it is no folder, or cannot be read.
+        UserError: ``repository`` is no folder, or cannot be read.
     """
     try:
         folders = sorted(path for path in repository.iterdir() if path.is_dir())
@@ -152,7 +154,13 @@ def folders_of(repository: Path) -> dict[str, Path]:
         raise UserError(f"repository is {repository}: {why}") from None
     found = {}
     for folder in folders:
-        if not folder.name.startswith(".") and (version := _version_in(folder)):
+        if folder.name.startswith("."):
+            continue
+        try:
+            version = _version_in(folder)
+        except UserError:
+            version = folder
+        if version is not None:
             found[folder.name] = version
     return found
 
@@ -165,10 +173,22 @@ def version_folders(folder: Path) -> list[Path]:
 
 
 def _version_in(folder: Path) -> Path | None:
+    """Returns the artifact that ``folder`` stands for; None if there is none.
+
+    Raises:
+        UserError: it cannot be read, or its pick cannot be understood.
+    """
+    try:
+        return _find_version(folder)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read ({error.strerror})") from None
+
+
+def _find_version(folder: Path) -> Path | None:
     if (folder / MANIFEST).exists():
         return folder
     versions = version_folders(folder)
-    numbers = [path for path in versions if path.name.isdecimal()]
+    numbers = [path for path in versions if path.name.isascii() and path.name.isdecimal()]
     if numbers:
         return max(numbers, key=lambda path: int(path.name))
     chosen = choose(folder).artifact
@@ -180,7 +200,7 @@ def _version_in(folder: Path) -> Path | None:
 def default_in(repository: Path, name: str | None) -> Path:
     """Returns the folder of the model ``name`` in ``repository``, else of the one picked in it.
 
-    Without both it is the first by name.
+    Without both it is the first by name that can be understood.
 
     Raises:
         UserError: there is none.
@@ -193,7 +213,10 @@ def default_in(repository: Path, name: str | None) -> Path:
             raise UserError(f"default is {name!r}: {closest(name, list(folders))}")
         return folders[name]
     pick = read_pick(repository)
-    return folders[min(folders)] if pick is None else repository / pick.artifact
+    if pick is not None:
+        return repository / pick.artifact
+    sound = [name for name, folder in folders.items() if os.path.exists(folder / MANIFEST)]
+    return folders[min(sound or folders)]
 
 
 def first_listing(settings: Settings) -> Listing:

@@ -9,6 +9,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from artifact.opening import open_artifact, open_runtime
+from artifact.store import PICK_FILE
 from core.errors import UserError
 from serving.listing import Entry, Listing
 from serving.repository import check, check_lone, entry_of, folders_of
@@ -35,6 +36,7 @@ class Watch:
         self._repository = settings.repository
         self._taken = self._before = self._scan()
         self._proofs: dict[Change, Proof] = {}
+        self._trouble = ""  # why the last look failed
 
     @property
     def is_proving(self) -> bool:
@@ -46,8 +48,11 @@ class Watch:
         try:
             found = self._scan()
         except (OSError, UserError) as error:
-            _say(f"the repository cannot be watched: {error}")
+            if str(error) != self._trouble:
+                self._trouble = str(error)
+                _say(f"the repository cannot be watched: {error}")
             return
+        self._trouble = ""
         settled = found == self._before
         self._before = found
         if not settled or found == self._taken:
@@ -79,13 +84,14 @@ class Watch:
     def _with(self, listing: Listing, name: str, proof: Proof) -> Listing:
         try:
             entry = proof.entry()
-            if entry.key not in listing.keys and len(listing.entries) >= self._settings.max_models:
-                raise UserError(f"{name}: {self._settings.max_models} models are loaded already")
             old = listing.current.get(name)
             changed = listing.having(entry, current=True)
             if old is not None and old != entry.version:
                 changed = changed.without(name, old)
             check_lone(changed, self._settings)
+            most = self._settings.max_models
+            if len(changed.entries) > max(most, len(listing.entries)):
+                raise UserError(f"{name}: {most} models are loaded already")
         except UserError as error:
             _say(f"{error}; it is not taken")
             return listing
@@ -110,12 +116,15 @@ class Watch:
 
 
 def _stamp(folder: Path) -> Stamp:
-    """Returns what differs once a file of ``folder`` is another, or has other content."""
-    found = []
-    for path in sorted(folder.rglob("*")):
+    """Returns what differs once a file of ``folder``, or the pick beside it, is another."""
+    found: list[tuple[object, ...]] = []
+    for path in (folder.parent / PICK_FILE, *sorted(folder.rglob("*"))):
         try:
             status = path.stat()
         except FileNotFoundError:
+            continue
+        except OSError as error:  # a loop of links, say: whether that matters, the proof shows
+            found.append((str(path), error.errno))
             continue
         found.append((str(path), status.st_ino, status.st_size, status.st_mtime_ns))
     return tuple(found)

@@ -237,6 +237,17 @@ def test_a_change_that_is_not_understood(models: Models, body: bytes, detail: st
     assert detail in response.json()["detail"]
 
 
+@pytest.mark.parametrize("version", ["版", "we ird"])
+def test_a_version_is_a_name(
+    models: Models, repository: Path, save_artifact: Save, version: str
+) -> None:
+    save_artifact(repository / "soft" / version)
+    body = {"version": version}
+    response = asyncio.run(ask(create_app(models), "POST", "/models/soft/load", json=body))
+    assert (response.status_code, response.json()["error"]) == (409, "not_possible")
+    assert "cannot be a version" in response.json()["detail"]
+
+
 def test_without_a_token_nobody_changes_models(repository: Path) -> None:
     settings = settings_of(repository, token=None)
     with Models(settings, first_listing(settings)) as models:

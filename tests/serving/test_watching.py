@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import multiprocessing
 import os
 import shutil
@@ -19,7 +20,7 @@ from crowd import crowd, wait_until
 
 from core.errors import UserError
 from serving import watching
-from serving.repository import first_listing
+from serving.repository import default_in, first_listing
 from serving.settings import Settings
 from serving.state import State
 from serving.watching import Watch
@@ -35,7 +36,7 @@ class Watched:
     def __init__(self, folder: Path, save: Save) -> None:
         self.repository = folder / "repository"
         self.artifact = save(self.repository / "a" / "1", scale=0.05)
-        self.settings = Settings(artifact=self.artifact, repository=self.repository, max_models=3)
+        self.settings = Settings(artifact=self.artifact, repository=self.repository, max_models=4)
         self.state = State(folder / "state")
         self.state.write(first_listing(self.settings))
         self.watch = Watch(self.settings, self.state)
@@ -90,6 +91,56 @@ def test_what_is_broken_is_not_taken(
     assert watched.look() == ["a:1", "b:onnx-fp32"]
 
 
+def test_one_bad_folder_hinders_no_other(
+    watched: Watched, save_artifact: Save, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loop = save_artifact(watched.repository / "m" / "2") / "loop"
+    loop.symlink_to(loop)
+    assert watched.look() == ["a:1", "m:2"]
+    picked = save_artifact(watched.repository / "p" / "onnx-fp32").parent / "choice.json"
+    picked.write_text("{")
+    save_artifact(watched.repository / "z" / "1")
+    assert watched.look() == ["a:1", "m:2", "z:1"]
+    assert str(picked) in capsys.readouterr().err
+    assert watched.look() == ["a:1", "m:2", "z:1"]
+    assert capsys.readouterr().err == ""  # told once
+    names = [entry.reference for entry in first_listing(settings_of(watched)).entries]
+    assert names == ["a:1", "m:2", "z:1"]
+    assert str(picked) in capsys.readouterr().err
+    picked.unlink()
+    assert watched.look() == ["a:1", "m:2", "z:1", "p:onnx-fp32"]
+
+
+def test_a_model_comes_once_its_pick_is_mended(watched: Watched, save_artifact: Save) -> None:
+    picked = save_artifact(watched.repository / "p" / "1").parent / "choice.json"
+    picked.write_text("{")
+    assert watched.look() == ["a:1"]
+    picked.unlink()
+    assert watched.look() == ["a:1", "p:1"]
+
+
+def test_a_broken_folder_is_no_default(watched: Watched) -> None:
+    broken = watched.repository / "0" / "choice.json"
+    broken.parent.mkdir()
+    broken.write_text("{")
+    assert default_in(watched.repository, None) == watched.artifact
+
+
+def settings_of(watched: Watched) -> Settings:
+    return dataclasses.replace(watched.settings, max_models=9)
+
+
+def test_a_version_is_replaced_at_the_limit(
+    watched: Watched, save_artifact: Save, capsys: pytest.CaptureFixture[str]
+) -> None:
+    watched.watch = Watch(dataclasses.replace(watched.settings, max_models=1), watched.state)
+    save_artifact(watched.repository / "a" / "2", scale=0.03)
+    assert watched.look() == ["a:2"]
+    save_artifact(watched.repository / "b" / "1")
+    assert watched.look() == ["a:2"]
+    assert "1 models are loaded already" in capsys.readouterr().err
+
+
 def test_the_default_goes_on_without_its_folder(
     watched: Watched, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -97,8 +148,9 @@ def test_the_default_goes_on_without_its_folder(
     assert watched.look() == ["a:1"]
     assert "is the default" in capsys.readouterr().err
     shutil.rmtree(watched.repository)
-    watched.watch.look()
-    assert "cannot be watched" in capsys.readouterr().err
+    for told in (1, 0):
+        watched.watch.look()
+        assert capsys.readouterr().err.count("cannot be watched") == told
 
 
 def test_a_change_waits_for_another(watched: Watched, save_artifact: Save) -> None:
