@@ -14,7 +14,8 @@ from training.scan import Scan, class_name, find_files, some
 
 SEPARATORS = "|;"  # of labels in one cell
 _SPLIT = re.compile(f"[{SEPARATORS}]")
-_NO, _YES = ("0", "0.0"), ("1", "1.0")
+_NO, _YES = ("0", "0.0", "false"), ("1", "1.0", "true")  # in any case
+_UNCLEAR = ("", "-1", "-1.0")  # not mentioned, and uncertain, where findings of reports are labels
 _MOSTLY = 0.5  # of a column's cells: more that are 0 or 1 are meant as a label's
 
 
@@ -86,7 +87,7 @@ def read_label_sets(
             scan.leave_out("in a line without file", [Path(f"{path}, line {number}")])
             continue
         had = {class_name(each.strip(), path) for at in found.cells for each in _split(row[at])}
-        had |= {label for at, label in found.flags.items() if row[at].strip() in _YES}
+        had |= {label for at, label in found.flags.items() if _flag(row[at]) in _YES}
         if "\0" in "".join((name, *had)):
             raise UserError(f"{path}, line {number}: no name may hold a NUL")
         sets.setdefault(places.find(name, f"{path}, line {number}"), set()).update(had - {""})
@@ -153,6 +154,14 @@ def _by_name(
     cells, unused, flags = [], [], {}
     for at in rest:
         wrong = _not_flag(rows, at)
+        if wrong and named[at] not in LABEL and _leaves_open(rows, at):
+            open_ = sum(_flag(row[at]) in _UNCLEAR for _, row in rows if at < len(row))
+            raise UserError(
+                f"{path}, line {wrong[0]}: {header[at]} is {wrong[1]!r}, and so unclear in "
+                f"{open_:,} of {len(rows):,} lines, with 1 in others; where blank and -1 mean no, "
+                "fill in 0 (1 for yes), or name the columns without it: --labels-columns FILE "
+                "LABEL LABEL"
+            )
         if named[at] in LABEL or (columns and wrong and _mostly_text(rows, at)):
             cells.append(at)
         elif wrong is None:
@@ -197,11 +206,21 @@ def _column(path: Path, header: Sequence[str], name: str) -> int:
 def _not_flag(rows: Lines, at: int) -> tuple[int, str] | None:
     """Returns line number and content of the first cell that is neither 0 nor 1; None without."""
     cells = ((number, row[at].strip()) for number, row in rows if at < len(row))
-    return next((each for each in cells if each[1] not in (*_NO, *_YES)), None)
+    return next((each for each in cells if _flag(each[1]) not in (*_NO, *_YES)), None)
+
+
+def _flag(cell: str) -> str:
+    return cell.strip().casefold()
+
+
+def _leaves_open(rows: Lines, at: int) -> bool:
+    """Returns whether a column holds 1 and otherwise 0, nothing or -1: a label's, with gaps."""
+    cells = {_flag(row[at]) for _, row in rows if at < len(row)}
+    return cells.issubset((*_NO, *_YES, *_UNCLEAR)) and not cells.isdisjoint(_YES)
 
 
 def _mostly_text(rows: Lines, at: int) -> bool:
-    flags = sum(at < len(row) and row[at].strip() in (*_NO, *_YES) for _, row in rows)
+    flags = sum(at < len(row) and _flag(row[at]) in (*_NO, *_YES) for _, row in rows)
     return flags <= _MOSTLY * len(rows)
 
 

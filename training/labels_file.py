@@ -70,6 +70,7 @@ def labelled_files(
             "if the others have a label's 0 or 1"
         )
     label_of: dict[Path, str] = {}
+    named: dict[Path, None] = {}  # an ordered set
     for number, row in rows:
         if max(at_file, at_label) >= len(row):
             raise UserError(f"{path}, line {number}: {len(row)} columns, the first line has more")
@@ -79,16 +80,20 @@ def labelled_files(
             raise UserError(
                 f"{path}, line {number}: {name!r} is {label!r}, and no name may hold a NUL"
             )
-        if not name or not label:
-            scan.leave_out("in a line without file or label", [Path(f"{path}, line {number}")])
+        if not name:
+            scan.leave_out("in a line without file", [Path(f"{path}, line {number}")])
             continue
         file = places.find(name, f"{path}, line {number}")
+        named[file] = None
+        if not label:
+            continue
         if label_of.setdefault(file, label) != label:
             raise UserError(
                 f"{path}, line {number}: {name} is {label}, and was {label_of[file]} before; an "
                 "image has one class, or --multi-label takes several"
             )
-    scan.leave_out(f"not named in {path.name}", [file for file in files if file not in label_of])
+    scan.leave_out("without a label", [file for file in named if file not in label_of])
+    scan.leave_out(f"not named in {path.name}", [file for file in files if file not in named])
     joined = sorted({label for label in label_of.values() if "|" in label or ";" in label})
     if joined:
         scan.note(
@@ -159,7 +164,7 @@ def read_lines(path: Path, *, first: bool = False) -> Lines:
             otherwise the most frequent of them does.
 
     Raises:
-        UserError: no CSV file in UTF-8, or it is empty.
+        UserError: no CSV file in UTF-8, or it is empty, or a line has more cells than the first.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -173,6 +178,14 @@ def read_lines(path: Path, *, first: bool = False) -> Lines:
         raise UserError(f"{path}: not a CSV file in UTF-8 ({first_line(error)})") from error
     if not lines:
         raise UserError(f"{path}: it holds no lines")
+    width = len(lines[0][1])
+    for number, row in lines:
+        if any(cell.strip() for cell in row[width:]):
+            raise UserError(
+                f"{path}, line {number}: {len(row)} cells, the first line has {width}; separate "
+                f"several labels in one cell by |, and put a cell with {separator!r} in it in "
+                'double quotes: "..."'
+            )
     return lines
 
 

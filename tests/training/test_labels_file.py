@@ -127,6 +127,16 @@ def test_images_without_a_line_are_counted(photos: Path, make_images: MakeImages
     assert not_named == [photos / "test" / f"{index}.jpg" for index in range(3)]
 
 
+def test_lines_without_a_label_are_counted_once(photos: Path) -> None:
+    rows = [f"images/{at}.png,{label(at) if at < 16 else ''}" for at in range(20)]
+    (photos / "labels.csv").write_text("\n".join(["file,label", *rows, ",cat", rows[0]]))
+    unused = load(photos, "labels.csv").scan.unused
+    assert {reason: len(files) for reason, files in unused.items()} == {
+        "without a label": 4,
+        "in a line without file": 1,
+    }
+
+
 def test_lines_without_an_image_are_a_loss(photos: Path) -> None:
     file = write(photos, "file,label", "images/{index}.png,{label}", end="\nlost1.png,dog")
     check(load(photos, file))

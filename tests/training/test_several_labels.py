@@ -121,6 +121,50 @@ def test_a_mistake_in_the_file_is_one_line(
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("header", "row", "word"),
+    [
+        ("file,labels", "{name},red,blue", "separate several labels"),
+        ("file;labels", "{name};red;blue", "separate several labels"),
+        ("file,red,blue", "{name},1,0,1", "4 cells, the first line has 3"),
+    ],
+)
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_a_line_longer_than_the_first_loses_no_label(
+    here: Path, header: str, row: str, word: str, multi_label: bool
+) -> None:
+    names = mark_images(Path("marked"), 4)
+    lines = [header, *(row.format(name=name) for name in names)]
+    Path("marked/labels.csv").write_text("\n".join(lines))
+    with pytest.raises(UserError, match=rf"line 2: .*{word}"):
+        load(multi_label=multi_label)
+    Path("marked/labels.csv").write_text(
+        "file,labels,\n" + "".join(f"{name},red|blue,,, \n" for name in names)
+    )
+    if multi_label:
+        assert load().labels == ("blue", "red")  # cells without anything are no labels
+
+
+@pytest.mark.parametrize("gap", ["", "-1", "-1.0"])
+def test_a_column_of_a_label_with_gaps_is_not_taken_for_text(here: Path, gap: str) -> None:
+    names = mark_images(Path("marked"), 12)
+    rows = [
+        (name, 16, "True" if at % 2 else "FALSE", at % 3 and 1, "1.0" if at == 5 else gap)
+        for at, name in enumerate(names)
+    ]
+    write_csv(Path("marked/labels.csv"), ("path", "width", "a", "b", "Edema"), rows)
+    for columns in ((), ("path", "a", "Edema")):
+        with pytest.raises(UserError, match=r"line 2: Edema is .* 11 of 12 lines"):
+            load(labels_columns=columns)
+    data = load(labels_columns=("path", "a", "b"))
+    assert data.labels == ("a", "b")
+    found = labels_of(data)
+    assert found["001.png"] == ("a", "b")
+    assert found["002.png"] == ("b",)
+    write_csv(Path("marked/labels.csv"), ("path", "width", "a", "b"), [row[:4] for row in rows])
+    assert any("not used: width" in line for line in load().scan.lines())
+
+
 def test_a_label_that_no_image_has_is_said_and_not_learned(here: Path) -> None:
     names = mark_images(Path("marked"), 12)
     rows = [(name, at % 2, at % 3 == 0, 0) for at, name in enumerate(names)]
