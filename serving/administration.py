@@ -85,7 +85,7 @@ class Administration:
                 return
             failed = await self.models.follow(listing)
             for reference, why in failed.items():
-                print(f"error: {reference}: {why}; it is not taken", file=sys.stderr, flush=True)
+                print(f"error: {why}; {reference} is not taken", file=sys.stderr, flush=True)
             state.report(listing.revision, failed)
 
     async def _try(self, make: Callable[[Listing], Listing], before: Listing) -> Listing:

@@ -80,7 +80,7 @@ def create() -> Any:
             loading.result()
         models.open()
         for reference, why in models.failed.items():
-            print(f"error: {reference}: {why}; it is not taken", file=sys.stderr, flush=True)
+            print(f"error: {why}; {reference} is not taken", file=sys.stderr, flush=True)
         if (state := State.from_environment()) is not None:
             state.start()
         if models.settings.access_log == "1":  # lines of BentoML's middleware, on stderr
