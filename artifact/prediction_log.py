@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import AwareDatetime, Field
 
 from artifact.artifact import Artifact
 from artifact.records import Count, Fraction, NonNegative
@@ -29,7 +32,7 @@ class LoggedAnswer:
     """An answer of the service.
 
     Attributes:
-        time: UTC date and time of the answer, ISO 8601.
+        time: date and time of the answer, with its time zone.
         name: name of the model in the service.
         version: its version there.
         artifact: beginning of the SHA-256 of the artifact's model file.
@@ -45,14 +48,14 @@ class LoggedAnswer:
         image: name of the image in the folder ``images`` of the log; None if it is not kept.
     """
 
-    time: str
+    time: AwareDatetime
     name: str
     version: str
     artifact: str
     model: str
     precision: str
     runtime: str
-    predictions: tuple[LoggedLabel, ...]
+    predictions: Annotated[tuple[LoggedLabel, ...], Field(min_length=1)]
     timings_ms: dict[str, float]
     bytes: Count
     statistics: dict[str, NonNegative]

@@ -19,10 +19,12 @@ import numpy.typing as npt
 
 from artifact.formats import FORMATS, GRAPH
 from artifact.manifest import Manifest
-from artifact.records import Logits
+from artifact.profile import SCORE
+from artifact.records import Logits, Profile
 from core.errors import UserError, first_line
 from core.files import contains, sha256
 from core.image_size import sides, size_text
+from core.image_statistics import STATISTICS
 from core.preprocess import Pixels
 
 MAX_BATCH = 4096  # runtimes allocate buffers for the largest batch
@@ -189,6 +191,8 @@ def check_manifest(path: Path, artifact: Manifest) -> None:
         raise _error(path, f"{what}, and has {len(artifact.thresholds)}")
     if artifact.abstention and artifact.task == "multi":
         raise _error(path, "task is multi, and only a single label can be too unsure")
+    if artifact.profile is not None:
+        _check_profile(path, artifact.profile, len(artifact.labels))
     if (artifact.fingerprint is not None) != artifact.spec.machine_bound:
         raise _error(path, "an engine, and only an engine, has a fingerprint")
     if (print_ := artifact.fingerprint) and print_.onnx_sha256 != artifact.sha256s[GRAPH]:
@@ -197,6 +201,18 @@ def check_manifest(path: Path, artifact: Manifest) -> None:
         if list(profile) != sorted(profile) or profile[2] > MAX_BATCH:
             what = f"a profile is {list(profile)}, it must be 1 <= a <= b <= c <= {MAX_BATCH}"
             raise _error(path, what)
+
+
+def _check_profile(path: Path, profile: Profile, labels: int) -> None:
+    if set(profile.quantiles) != {SCORE, *STATISTICS}:
+        what = f"its profile is of {sorted(profile.quantiles)}"
+        raise _error(path, f"{what}, it must be of {sorted((SCORE, *STATISTICS))}")
+    if len(profile.classes) != labels or sum(profile.classes) != profile.images:
+        what = f"its profile has {len(profile.classes)} classes of {sum(profile.classes)} images"
+        raise _error(path, f"{what}, it must be {labels} of {profile.images}")
+    for feature, points in profile.quantiles.items():
+        if list(points) != sorted(points):
+            raise _error(path, f"the quantiles of {feature} in its profile do not rise")
 
 
 def _check_ends(path: Path, artifact: Manifest) -> None:

@@ -125,11 +125,11 @@ def _observed(
     others: Counter[str] = Counter()
     early_or_late = 0
     for row in read_log(log):
-        when = datetime.fromisoformat(row.time)
-        if (since and when < since) or (until and when >= until):
+        if (since and row.time < since) or (until and row.time >= until):
             early_or_late += 1
             continue
         if row.artifact == key:
+            _check(log, row, len(artifact.labels))
             rows.append(row)
         else:
             others[f"{row.model} {row.precision} ({row.artifact})"] += 1
@@ -145,8 +145,16 @@ def _observed(
     features = {SCORE: np.array([row.predictions[0].score for row in rows])}
     features |= {name: np.array([row.statistics[name] for row in rows]) for name in STATISTICS}
     return Observed(
-        times=tuple(datetime.fromisoformat(row.time) for row in rows),
+        times=tuple(row.time for row in rows),
         features=features,
         classes=np.array([row.predictions[0].index for row in rows], np.intp),
         other=others.total(),
     )
+
+
+def _check(log: Path, row: LoggedAnswer, labels: int) -> None:
+    """Raises UserError for a row that this artifact cannot have answered."""
+    missing = [name for name in STATISTICS if name not in row.statistics]
+    if missing or row.predictions[0].index >= labels:
+        what = f"lacks {missing[0]}" if missing else f"has a label beyond the {labels}"
+        raise UserError(f"{log}: the row of {row.time} {what}: delete it, or its file")

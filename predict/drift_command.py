@@ -46,6 +46,8 @@ class DriftCommand:
 
     def __call__(self) -> int:
         """Compares, writes the report, and returns the exit status."""
+        if self.max_psi is not None and not self.max_psi >= 0:
+            raise UserError(f"--max-psi is {self.max_psi}: it must be a number from 0")
         check_folder(self.out)
         found = find_drift(
             self.log,

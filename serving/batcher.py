@@ -40,8 +40,11 @@ class Threads:
         self.level = 0.0  # time of the queue that was taken from last, before that
         self._queues: list[Batcher[Any, Any]] = []
         self._closed = False
+        # As daemons: a process that ends without closing them, such as a worker that is stopped
+        # before it serves, would wait for them for ever.
         self._threads = [
-            threading.Thread(target=self._run, name=f"batch-{number}") for number in range(count)
+            threading.Thread(target=self._run, name=f"batch-{number}", daemon=True)
+            for number in range(count)
         ]
         for thread in self._threads:
             thread.start()

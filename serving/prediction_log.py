@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
-import queue
 import random
 import threading
 import time
@@ -13,7 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
-from tempfile import TemporaryFile
+from pathlib import Path
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import BinaryIO, cast
 
 import numpy as np
@@ -24,7 +25,6 @@ from artifact.prediction_log import PATTERN, LoggedAnswer, LoggedLabel, artifact
 from artifact.profile import SCORE
 from artifact.records import Profile
 from core.errors import UserError
-from core.files import write_whole
 from core.image_statistics import STATISTICS, image_statistics
 from core.preprocess import Pixels, encode_png, image_of
 from core.record_file import dump
@@ -33,7 +33,7 @@ from serving.bodies import decode_base64
 from serving.metrics import DRIFT, LOGGED
 from serving.settings import Settings
 
-QUEUED = 256  # answers that wait to be written; of more the row is lost, and counted
+QUEUED, HELD = 256, 64 << 20  # answers that wait, and their bytes; of more the row is lost
 WINDOW, LEAST, EVERY = 1000, 300, 50  # answers in the gauges; from how many on; how often
 MEGABYTE = 1_000_000
 _SILENCE = 60.0  # seconds between two warnings
@@ -48,6 +48,12 @@ class _Waiting:
     pixels: Pixels
     found: Found
     shadow: bool
+
+    @property
+    def size(self) -> int:
+        """Returns its bytes in memory."""
+        data = self.data.nbytes if isinstance(self.data, np.ndarray) else len(self.data)
+        return data + self.pixels.nbytes
 
 
 class PredictionLog:
@@ -69,7 +75,10 @@ class PredictionLog:
         self._name, self._version = key
         self._key = artifact_key(artifact)
         self._share = 1 / settings.log_every
-        self._queue: queue.Queue[_Waiting | None] = queue.Queue(QUEUED)
+        self._waiting: deque[_Waiting] = deque()
+        self._held = 0  # bytes of them
+        self._closed = False
+        self._changed = threading.Condition()
         self._file: BinaryIO | None = None
         self._gauges = _Gauges(key, artifact.profile) if artifact.profile else None
         self._warned = -_SILENCE
@@ -81,7 +90,7 @@ class PredictionLog:
                 f"{self._folder}: cannot be written ({error.strerror}); "
                 "set POCKETNETS_LOG_PREDICTIONS to a folder of this service"
             ) from None
-        self._thread = threading.Thread(target=self._run, name="prediction-log")
+        self._thread = threading.Thread(target=self._run, name="prediction-log", daemon=True)
         self._thread.start()
 
     def offer(
@@ -97,20 +106,26 @@ class PredictionLog:
         """
         if self._share < 1 and random.random() >= self._share:
             return
-        try:
-            self._queue.put_nowait(_Waiting(time.time(), data, pixels, found, shadow))
-        except queue.Full:
-            LOGGED.labels("lost").inc()
+        waiting = _Waiting(time.time(), data, pixels, found, shadow)
+        with self._changed:
+            if len(self._waiting) < QUEUED and self._held + waiting.size <= HELD:
+                self._waiting.append(waiting)
+                self._held += waiting.size
+                self._changed.notify()
+                return
+        LOGGED.labels("lost").inc()
 
     def close(self) -> None:
         """Writes all that waits, and closes the file."""
-        self._queue.put(None)
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
         self._thread.join()
         if self._file is not None:
             self._file.close()
 
     def _run(self) -> None:
-        while (waiting := self._queue.get()) is not None:
+        while (waiting := self._next()) is not None:
             try:
                 self._write(waiting)
             except Exception:  # a full disk, mostly; the service goes on
@@ -118,6 +133,15 @@ class PredictionLog:
                 self._warn()
             else:
                 LOGGED.labels("written").inc()
+
+    def _next(self) -> _Waiting | None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._closed)
+            if not self._waiting:
+                return None
+            waiting = self._waiting.popleft()
+            self._held -= waiting.size
+            return waiting
 
     def _write(self, waiting: _Waiting) -> None:
         statistics = {
@@ -130,7 +154,7 @@ class PredictionLog:
         elif not isinstance(data, bytes):
             data = encode_png(image_of(data))
         row = LoggedAnswer(
-            time=datetime.fromtimestamp(waiting.when, UTC).isoformat(timespec="milliseconds"),
+            time=datetime.fromtimestamp(waiting.when, UTC),
             name=self._name,
             version=self._version,
             artifact=self._key,
@@ -148,10 +172,17 @@ class PredictionLog:
             shadow=waiting.shadow,
             image=self._keep(data) if self._settings.log_images else None,
         )
-        file = self._open_file()
-        file.write(dump(row) + b"\n")  # unbuffered: a killed process loses no whole row
+        self._append(dump(row) + b"\n")
         if self._gauges:
             self._gauges.add(row)
+
+    def _append(self, line: bytes) -> None:
+        """Writes a line, or nothing of it; unbuffered, so that a killed process loses no row."""
+        file = self._open_file()
+        size = os.fstat(file.fileno()).st_size
+        if file.write(line) < len(line):
+            os.ftruncate(file.fileno(), size)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _keep(self, data: bytes) -> str:
         """Writes an image file, once, under the beginning of its digest; returns its name."""
@@ -159,7 +190,11 @@ class PredictionLog:
         path = self._folder / "images" / name
         if not path.exists():
             path.parent.mkdir(exist_ok=True)
-            write_whole(path, data)
+            # Logs of other models and workers may write the same image now.
+            with TemporaryDirectory(dir=path.parent, prefix=".") as folder:
+                whole = Path(folder, name)
+                whole.write_bytes(data)
+                os.replace(whole, path)
         return name
 
     def _open_file(self) -> BinaryIO:

@@ -178,15 +178,20 @@ def _pixels(each: _Input, raw: memoryview | None, shape: tuple[int, ...], most: 
         if len(raw) != size:
             _refuse(f"pixels of shape {each['shape']} have {size} bytes, not {len(raw)}")
         return np.frombuffer(raw, np.uint8).reshape(count, *shape)
-    try:
-        numbers = np.asarray(each.get("data", []))
-    except ValueError:
-        _refuse("the data of pixels is no array")
-    if numbers.dtype.kind not in "iu" or numbers.size != size:
+    numbers = _flat(each.get("data", []))
+    # Not an array of whatever came: strings would take the size of the longest each.
+    if len(numbers) != size or not all(type(number) is int for number in numbers):
         _refuse(f"pixels of shape {each['shape']} need {size} whole numbers")
-    if numbers.min() < 0 or numbers.max() > 255:
+    if min(numbers) < 0 or max(numbers) > 255:
         _refuse("a pixel is outside of 0..255")
-    return numbers.astype(np.uint8).reshape(count, *shape)
+    return np.frombuffer(bytes(numbers), np.uint8).reshape(count, *shape)
+
+
+def _flat(data: list[Any]) -> list[Any]:
+    """Returns the elements of a list of lists of equal depth."""
+    while data and all(isinstance(each, list) for each in data):
+        data = [element for each in data for element in each]
+    return data
 
 
 def _files(each: _Input, raw: memoryview | None, most: int) -> list[bytes | str]:

@@ -6,20 +6,26 @@ import hmac
 import re
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import ConfigDict, Field, with_config
 
 from artifact.records import Digest, Positive
 from core.errors import UserError
-from core.record_file import read_rows
+from core.record_file import parse
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+_Name = Annotated[str, Field(pattern=f"^{NAME.pattern}$")]
 _LOOK_S = 1.0  # between two looks whether the file has changed
 _BURST_S = 10.0  # a token that was not used for so long may ask as often as in that time at once
 _REMEDY = "delete the line, or make the token again: pocketnets token NAME --file FILE"
 
 
+@with_config(ConfigDict(extra="forbid", strict=True))
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Token:
     """A line of the file of tokens, or the single token.
@@ -31,7 +37,7 @@ class Token:
         per_minute: requests that it may send in a minute; None for any number.
     """
 
-    name: str
+    name: _Name
     sha256: Digest
     admin: bool = False
     per_minute: Positive | None = None
@@ -50,11 +56,15 @@ def read_tokens(file: Path) -> dict[str, Token]:
     """
     if not file.is_file():
         raise UserError(f"{file}: no file of tokens; make one: pocketnets token NAME --file {file}")
-    tokens = read_rows(file, Token, remedy=_REMEDY)
+    tokens = [
+        parse(Token, line, f"{file}: line {number}", remedy=_REMEDY)
+        for number, line in enumerate(file.read_bytes().splitlines(), start=1)
+        if line.strip()
+    ]
     for kind in ("name", "sha256"):
-        values = [getattr(token, kind) for token in tokens]
-        if twice := {value for value in values if values.count(value) > 1}:
-            raise UserError(f"{file}: {kind} {min(twice)} comes twice; delete one of the lines")
+        for value, count in Counter(getattr(token, kind) for token in tokens).most_common(1):
+            if count > 1:
+                raise UserError(f"{file}: {kind} {value} comes twice; delete one of the lines")
     return {token.sha256: token for token in tokens}
 
 
@@ -74,7 +84,7 @@ class Tokens:
     """
 
     def __init__(self, single: str | None, file: Path | None, workers: int = 1) -> None:
-        self._single = f"Bearer {single}".encode() if single else None
+        self._single = single.encode() if single else None
         self._all = Token(name="token", sha256=digest_of(single or ""), admin=True)
         self._file = file
         self._workers = workers
@@ -90,12 +100,16 @@ class Tokens:
 
     def find(self, authorization: bytes) -> Token | None:
         """Returns the token in the value of a header ``Authorization``; None for no valid one."""
-        if self._single and hmac.compare_digest(authorization, self._single):
+        scheme, _, given = authorization.partition(b" ")
+        if scheme.lower() != b"bearer":  # in any case (RFC 9110, 11.1)
+            return None
+        given = given.strip()
+        if self._single and hmac.compare_digest(given, self._single):
             return self._all
-        if self._file is None or not authorization.startswith(b"Bearer "):
+        if self._file is None:
             return None
         self._follow()
-        return self._known.get(digest_of(authorization.removeprefix(b"Bearer ")))
+        return self._known.get(digest_of(given))
 
     def wait(self, token: Token) -> float:
         """Counts a request of ``token``; returns the seconds until it is allowed, 0 for now.

@@ -48,7 +48,8 @@ function label({ predictions: [first], labels, label }) {
   return label === null ? "" : first.label;
 }
 
+// A spreadsheet would compute what a file or a label says, unless it begins with an apostrophe.
 function cell(value) {
-  const text = String(value);
+  const text = String(value).replace(/^[=+\-@\t\r]/, "'$&");
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }

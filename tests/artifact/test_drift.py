@@ -1,13 +1,19 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.stats import ks_2samp
 
 from artifact.answering import Answering
+from artifact.artifact import Artifact
 from artifact.drift import CLASSES, class_psi, corrected, drifts, feature_psi, psi
 from artifact.profile import SCORE, Profiler, profile_of
 from artifact.records import QUANTILES, Profile
+from artifact.validation import ArtifactError
 from core.image_statistics import STATISTICS
 
 RANDOM = np.random.default_rng(0)
@@ -94,3 +100,22 @@ def test_the_profile_has_quantiles_of_scores_and_images_and_counts_of_classes() 
     assert len(found.quantiles[SCORE]) == QUANTILES
     assert found.quantiles[SCORE][0] == pytest.approx(0.75, abs=0.01)
     assert found.quantiles["brightness"][-1] == pytest.approx(0.4, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"classes": (2, 0)}, "2 classes of 2 images"),
+        ({"classes": (1, 0, 0)}, "3 classes of 1 images"),
+        ({"quantiles": {}}, "profile is of"),
+        ({"quantiles": dict.fromkeys((SCORE, *STATISTICS), (1.0,) * 99 + (0.0,))}, "not rise"),
+    ],
+)
+def test_a_manifest_with_a_profile_that_cannot_be_is_refused(
+    make_artifact: Callable[..., Path], changes: dict[str, object], words: str
+) -> None:
+    features = {name: np.linspace(0, 1, 2) for name in (SCORE, *STATISTICS)}
+    whole = profile_of(features, np.array([1, 1, 0]))
+    Artifact.load(make_artifact(profile=whole))
+    with pytest.raises(ArtifactError, match=words):
+        make_artifact(profile=replace(whole, **changes))

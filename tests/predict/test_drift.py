@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -40,7 +41,7 @@ def write_log(folder: Path, made: Artifact, count: int, brightness: float, **cha
     for n, index in enumerate(RANDOM.choice(3, count, p=[0.4, 0.4, 0.2])):
         best = LoggedLabel(label=made.labels[index], index=int(index), score=columns[SCORE][n])
         row = LoggedAnswer(
-            time=(START + timedelta(minutes=n)).isoformat(),
+            time=START + timedelta(minutes=n),
             name="means",
             version="1",
             runtime="ort-cpu",
@@ -118,6 +119,7 @@ def test_an_earlier_log_can_be_what_was_before(
     [
         (["missing"], "missing: no prediction log"),
         (["log", "--since", "yesterday"], "--since is 'yesterday'"),
+        (["log", "--max-psi", "nan"], "--max-psi is nan"),
     ],
 )
 def test_a_mistake_ends_in_one_line(
@@ -132,3 +134,25 @@ def test_a_mistake_ends_in_one_line(
     assert ended.returncode == 1
     assert words in ended.stderr
     assert ended.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"predictions": []}, "predictions"),
+        ({"statistics": {}}, "lacks brightness"),
+        ({"predictions": [{"label": "x", "index": 2**52, "score": 0.5}]}, "beyond the 3"),
+        ({"time": "yesterday"}, "time"),
+        ({"time": "2026-11-01T00:00:00"}, "time"),
+    ],
+)
+def test_a_row_that_cannot_be_is_told_in_one_line(
+    artifact: Artifact, tmp_path: Path, changes: dict[str, object], words: str
+) -> None:
+    log = write_log(tmp_path / "log", artifact, 60, 0.5)
+    (file,) = log.iterdir()
+    *lines, last = file.read_text().splitlines()
+    file.write_text("\n".join([*lines, json.dumps({**json.loads(last), **changes})]) + "\n")
+    with pytest.raises(UserError, match=words) as caught:
+        find_drift(log, artifact, since=START)
+    assert "\n" not in str(caught.value)

@@ -1,16 +1,20 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
+from pathlib import Path
 
 import pytest
 
 from serving.batcher import Batcher, Threads
 from serving.errors import Refusal
 
+ROOT = Path(__file__).resolve().parents[2]
 Started = Callable[[int], Threads]
 
 
@@ -226,3 +230,8 @@ def test_a_queue_ends_while_another_goes_on(threads: Started) -> None:
 
     asyncio.run(run())
     busy.close()
+
+
+def test_a_process_that_does_not_close_its_threads_ends() -> None:
+    code = "from serving.batcher import Threads; Threads(2); raise SystemExit(3)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60).returncode == 3

@@ -7,6 +7,7 @@ import base64
 import json
 import random
 import struct
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -158,7 +159,7 @@ def test_image_files(app: Starlette, encoded: Encoded) -> None:
         ({"datatype": "FP32"}, "pixels of UINT8"),
         ({"name": "images"}, "pixels of UINT8"),
         ({"data": [1, 2]}, "whole numbers"),
-        ({"data": [[1, 2], [3]]}, "no array"),
+        ({"data": [[1, 2], [3]]}, "whole numbers"),
         ({"data": [0.5] * (SIDE * SIDE * 3)}, "whole numbers"),
         ({"data": [256] * (SIDE * SIDE * 3)}, "0..255"),
         ({"data": ["a"] * (SIDE * SIDE * 3)}, "whole numbers"),
@@ -277,3 +278,25 @@ def test_mutated_requests_are_read_or_refused() -> None:
             outcomes[refusal.status if "\n" not in refusal.detail else 500] += 1
     assert outcomes.keys() == {200, 400}
     assert min(outcomes.values()) > 500
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        ["x" * 200_000, *[""] * 1000],  # as an array 800 MB
+        [[True, 2, 3] * SIDE] * SIDE,
+        [*[0] * (3 * SIDE * SIDE - 1), 0.5],
+        [[0] * 3 * SIDE * SIDE, 0],
+        [*[0] * (3 * SIDE * SIDE - 1), 2**70],
+    ],
+)
+def test_pixels_that_are_no_whole_numbers_cost_nothing(data: list[Any]) -> None:
+    shape = [1, SIDE, SIDE, 3]
+    tensor = {"name": "pixels", "shape": shape, "datatype": "UINT8", "data": data}
+    body = json.dumps({"inputs": [tensor]}).encode()
+    tracemalloc.start()
+    with pytest.raises(Refusal, match=r"whole numbers|outside of"):
+        read_request(body, None, (SIDE, SIDE, 3), 3, 4)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10_000_000

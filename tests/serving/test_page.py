@@ -162,7 +162,7 @@ def order(page: Page, value: str) -> list[str]:
 
 def test_a_gallery_is_sorted_by_score_and_saved_as_csv(page: Page, encoded: Encoded) -> None:
     faint, clear = encoded((100, 104, 96)), encoded("blue")
-    give(page, "drop", **{"a,faint": faint, "broken": b"no image", "clear": clear})
+    give(page, "drop", **{"a,faint": faint, "broken": b"no image", "=clear()": clear})
     page.wait("document.getElementById('progress').textContent === '3 of 3'")
     chosen = ["green, 40.2\xa0%", "failed", "blue, > 99.9\xa0%"]
     assert page.evaluate(LABELS) == chosen
@@ -187,7 +187,7 @@ def test_a_gallery_is_sorted_by_score_and_saved_as_csv(page: Page, encoded: Enco
     assert second[0] == "broken"
     assert second[1:-1] == [""] * 7
     assert "not a JPEG" in second[-1]
-    assert third[:2] == ["clear", "blue"]
+    assert third[:2] == ["'=clear()", "blue"]  # a spreadsheet would compute it
 
 
 def test_a_later_choice_ends_an_earlier_one(page: Page, encoded: Encoded) -> None:

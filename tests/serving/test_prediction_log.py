@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import resource
+import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,6 +47,14 @@ def lost() -> float:
     return (
         REGISTRY.get_sample_value("pocketnets_prediction_log_rows_total", {"outcome": "lost"}) or 0
     )
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    """Waits for the writer; a minute is more than it can take."""
+    end = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.005)
 
 
 def test_a_row_is_the_answer_with_what_the_image_was_like(
@@ -129,11 +140,9 @@ def test_a_deleted_file_loses_no_later_row(
 ) -> None:
     with serving(artifact_path, tmp_path) as predictor:
         ask(predictor, encoded())
-        while not list(tmp_path.glob(PATTERN)):  # until the writer has begun it
-            pass
+        wait_until(lambda: len(list(tmp_path.glob(PATTERN))) == 1)
         (file,) = log_files(tmp_path)
-        while not file.read_bytes():
-            pass
+        wait_until(lambda: file.stat().st_size > 0)
         file.unlink()
         ask(predictor, encoded())
     assert len(list(read_log(tmp_path))) == 1
@@ -175,8 +184,7 @@ def test_a_full_disk_loses_rows_and_no_answer(
     with serving(artifact_path, tmp_path) as predictor:
         monkeypatch.setattr(prediction_log, "dump", full)
         found = ask(predictor, encoded(), encoded())
-        while lost() - before < 2:  # until the writer is done
-            pass
+        wait_until(lambda: lost() - before == 2)
         monkeypatch.undo()
         ask(predictor, encoded())
     assert all("predictions" in each for each in found)
@@ -228,3 +236,47 @@ def test_a_line_cut_off_by_a_crash_is_left_out(
     rows = list(read_log(tmp_path))
     assert len(rows) == 2
     assert isinstance(rows[0], LoggedAnswer)
+
+
+def test_a_line_is_written_whole_or_not_at_all(
+    artifact_path: Path, tmp_path: Path, encoded: Encoded
+) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    before = lost()
+    try:
+        with serving(artifact_path, tmp_path) as predictor:
+            ask(predictor, encoded())
+            wait_until(lambda: len(list(tmp_path.glob(PATTERN))) == 1)
+            (file,) = log_files(tmp_path)
+            wait_until(lambda: file.stat().st_size > 0)
+            few = file.stat().st_size + 50  # as a disk with so much left
+            resource.setrlimit(resource.RLIMIT_FSIZE, (few, hard))
+            ask(predictor, *[encoded()] * 4)
+            wait_until(lambda: lost() - before == 4)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+            ask(predictor, encoded())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert len(list(read_log(tmp_path))) == 2
+
+
+def test_what_waits_is_bounded_by_its_bytes(
+    artifact_path: Path, tmp_path: Path, encoded: Encoded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = threading.Event()
+    write = prediction_log.PredictionLog._write
+
+    def slow(log: prediction_log.PredictionLog, waiting: Any) -> None:
+        gate.wait()
+        write(log, waiting)
+
+    monkeypatch.setattr(prediction_log.PredictionLog, "_write", slow)
+    image = encoded().ljust(100_000, b"\0")
+    monkeypatch.setattr(prediction_log, "HELD", 250_000)
+    before = lost()
+    with serving(artifact_path, tmp_path) as predictor:
+        ask(predictor, *[image] * 10)
+        gate.set()
+    assert lost() - before in (7, 8)  # one may have been on its way

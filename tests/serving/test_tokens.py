@@ -80,10 +80,22 @@ def test_each_token_of_the_file_and_the_single_one_are_known(
     service = client(token="single")
     for token in (alice, bob, "single"):
         assert ask(service, token).status_code == 200
+    for header in (f"bearer {alice}", f"BEARER  {alice} "):  # RFC 9110
+        assert service.get("/model", headers={"authorization": header}).status_code == 200
     for token in ("", "x", digest_of(alice)):
         assert ask(service, token).status_code == 401
     assert service.get("/model").status_code == 401
     assert service.get("/readyz").status_code != 401
+
+
+def test_a_last_line_without_its_end_counts(file: Path, make: Callable[..., str]) -> None:
+    alice = make("alice")
+    file.write_bytes(file.read_bytes().rstrip())
+    make("bob")
+    assert [token.name for token in read_tokens(file).values()] == ["alice", "bob"]
+    assert Tokens(None, file).find(f"Bearer {alice}".encode()) is not None
+    file.write_text("")
+    assert Tokens(None, file).find(f"Bearer {alice}".encode()) is None
 
 
 def test_a_change_of_the_file_is_followed_and_a_broken_one_is_not(
@@ -201,16 +213,15 @@ def test_routes_that_change_something_are_administrators(
     ("content", "words"),
     [
         ("x\n", "line 1"),
+        (json.dumps({"name": "a", "sha256": "0" * 64, "admin": "yes"}), "admin"),
+        (json.dumps({"name": "a", "sha256": "0" * 64, "ad": True}), "ad"),
+        (json.dumps({"name": "a\n", "sha256": "0" * 64}), "name"),
         ('{"name": "a", "sha256": "00"}\n', "sha256"),
-        (json.dumps({"name": "a", "sha256": "0" * 64}) * 1 + "\n", ""),
         ((json.dumps({"name": "a", "sha256": "0" * 64}) + "\n") * 2, "comes twice"),
     ],
 )
 def test_a_broken_file_stops_the_start_in_one_line(file: Path, content: str, words: str) -> None:
     file.write_text(content)
-    if not words:
-        assert Tokens(None, file).required
-        return
     with pytest.raises(UserError, match=words) as caught:
         Tokens(None, file)
     assert "\n" not in str(caught.value)
