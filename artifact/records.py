@@ -16,6 +16,8 @@ Weights = Literal["trained", "imagenet", "random"]
 Calibration = Literal["MinMax", "Percentile", "Entropy", "QAT"]
 # Modules of export.rewrites.
 Rewrite = Literal["channel_shuffle", "float_activations", "hard_sigmoid"]
+# Images by which nothing was chosen, or those by which epochs and thresholds may have been.
+Part = Literal["test", "held-out"]
 Reference = Literal["torch", "onnx", "golden"]
 # Allowed values of manifest fields with these types; 2**53 is exact in any JSON reader.
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -154,6 +156,7 @@ class Metrics:
         mean_ap: mean average precision (mAP) of the artifact, where images may have several
             labels: the mean over the labels. None for a single one.
         torch_mean_ap: that of the torch network.
+        part: which part of the data the images are.
     """
 
     top1: Fraction
@@ -162,6 +165,7 @@ class Metrics:
     runtime: str
     mean_ap: Fraction | None = None
     torch_mean_ap: Fraction | None = None
+    part: Part = "held-out"
 
 
 @_STRICT

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from artifact.artifact import ARTIFACTS, Artifact
-from artifact.records import Reading, Source
+from artifact.records import Part, Reading, Source
 from artifact.validation import ArtifactError
 from core import cli
 from core.errors import UserError
@@ -396,4 +396,5 @@ def with_images(network: Network, images: ImageData | None, data: str | None) ->
         return [(image, classes[label]) for image, label in samples]
 
     held_out = ours(images.test or images.val)
-    return replace(network, calibration=ours(images.train), held_out=held_out)
+    part: Part = "test" if images.test else "held-out"
+    return replace(network, calibration=ours(images.train), held_out=held_out, part=part)

@@ -18,7 +18,7 @@ from torch import nn
 
 from artifact.answering import ONE_CLASS, Answering, Sets
 from artifact.artifact import Artifact
-from artifact.records import Abstention, Reading, Reference, Source, Weights
+from artifact.records import Abstention, Part, Reading, Reference, Source, Weights
 from core import cli
 from core.errors import UserError
 from core.files import sha256
@@ -80,6 +80,7 @@ class Network:
         calibration: images for int8 calibration; disjoint from ``held_out``.
         held_out: labelled images that it was not trained on, or unlabelled ones.
         labelled: whether the labels of ``held_out`` are valid.
+        part: which part of the data ``held_out`` is.
         truncated: whether truncated images are accepted, as in training.
         learned: the int8 form, if a run trained it.
         answering: how logits become an answer.
@@ -109,6 +110,7 @@ class Network:
     answering: Answering = ONE_CLASS
     combinations: Combinations = ()
     abstention: Abstention | None = None
+    part: Part = "held-out"
 
     def targets(self, indices: npt.NDArray[np.int64]) -> Sets:
         """Returns bool (N, C): whether images have each label, by the samples' indices (N,)."""
@@ -274,6 +276,7 @@ def _trained(
         answering=Answering(task=checkpoint.task, thresholds=checkpoint.thresholds),
         combinations=images.combinations,
         abstention=Abstention(**asdict(checkpoint.abstention)) if checkpoint.abstention else None,
+        part="test" if images.test else "held-out",
     )
 
 

@@ -118,6 +118,7 @@ class Prover:
             runtime=name,
             mean_ap=mean_ap,
             torch_mean_ap=torch_ap,
+            part=self._network.part,
         )
 
     def _accuracy(

@@ -12,6 +12,7 @@ from artifact.gates import Gate
 from artifact.records import Metrics
 from artifact.store import StoredArtifact, graph_facts
 from core.image_size import size_text
+from report.format import plural
 
 if TYPE_CHECKING:
     from export.build import Outcome
@@ -98,7 +99,7 @@ def _facts(artifact: Artifact, opset: int) -> Iterable[tuple[str, str]]:
     if metrics := artifact.metrics:
         name = "top-1" if metrics.mean_ap is None else "mAP"
         figure = metrics.top1 if metrics.mean_ap is None else metrics.mean_ap
-        yield name, f"{figure:.1%} of {metrics.images} held-out images"
+        yield name, f"{figure:.1%} of {plural(metrics.images, f'{metrics.part} image')}"
     if artifact.thresholds:
         pairs = zip(artifact.labels, artifact.thresholds, strict=True)
         yield "thresholds", _few([f"{label} {each:.3f}" for label, each in pairs])

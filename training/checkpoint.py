@@ -45,7 +45,8 @@ class Checkpoint:
         history: figures of each epoch.
         confusion: int64 (C, C) of held-out images: rows are true classes, columns predicted ones.
             If an image may have several labels, int64 (C, 2, 2): of each label, rows are images
-            without and with it, columns those not given and given it.
+            without and with it, columns those not given and given it
+            by its threshold.
         state_dict: weights of the Classifier, including normalisation.
         trained_on: digests of the images it was trained on; None if not recorded.
         options: how the folder of training images was read.

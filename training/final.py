@@ -30,7 +30,8 @@ class Final:
 
     Attributes:
         metrics: further metrics of the checkpoint.
-        answers: how logits become answers, as the checkpoint has it.
+        answers: how logits become answers, as the checkpoint has it, and of several labels its
+            ``confusion`` by their thresholds.
         tested: result on the test images; None without any.
         calibration: temperature of the logits; None if it was not asked for.
         abstaining: when the most likely class is no answer; None if that was not asked for.
@@ -118,6 +119,7 @@ def _add_labels(
             "test_images": of_tested.images,
         }
     final.answers["thresholds"] = list(thresholds)
+    final.answers["confusion"] = torch.from_numpy(of_held_out.confusion)
     final.several = SeveralLabels(held_out=of_held_out, tested=of_tested, never=tuple(never))
 
 

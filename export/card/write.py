@@ -17,19 +17,16 @@ import yaml
 from artifact.artifact import CARD, Artifact
 from core.errors import UserError
 from core.files import write_whole
-from core.image_size import size_text
+from core.image_size import in_full
+from export.card.figures import accuracy_name, classes, figures, results_of
 from export.card.latency import QuickLatency, quick_latency
-from models.published import published_top1
-from report.format import millions, ms, percent, plural
+from report.format import millions, ms, plural
 from report.markdown import escape, table
 from training.recipe import Recipe
-from training.summary.confusion import ClassResult, balanced_accuracy, class_results, macro_f1
 
 if TYPE_CHECKING:
     from training.checkpoint import Checkpoint
 
-_ALL = 100  # most classes of which all are listed
-_WORST = 20
 _ON_HUB = {
     "cifar10": "uoft-cs/cifar10",
     "cifar100": "uoft-cs/cifar100",
@@ -37,7 +34,6 @@ _ON_HUB = {
     "imagenet": "ILSVRC/imagenet-1k",
     "imagenet_run": "ILSVRC/imagenet-1k",
 }
-_CLASS_COLUMNS = ("class", "images", "recall", "precision", "F1")
 _TASK = "image-classification"
 
 
@@ -49,56 +45,28 @@ def write_card(artifact: Artifact, run: Checkpoint | None, license: str | None =
         run: the run whose weights it has; None for others.
         license: identifier of the licence, such as ``apache-2.0``; None if it was not said.
     """
-    results = _results(run) if run else []
-    front = yaml.safe_dump(
-        front_matter(artifact, results, license), sort_keys=False, allow_unicode=True
-    )
-    body = "\n".join(_body(artifact, run, results, _latency(artifact), license))
+    front = yaml.safe_dump(front_matter(artifact, license), sort_keys=False, allow_unicode=True)
+    body = "\n".join(_body(artifact, run, _latency(artifact), license))
     text = f"---\n{front}---\n\n{body}\n"
     return write_whole(artifact.path / CARD, text.encode(errors="replace"))
 
 
-def _results(run: Checkpoint) -> list[ClassResult]:
-    """Returns the figures of each class on held-out images."""
-    if run.task == "single":
-        return class_results(run.confusion.numpy(), run.labels)
-    return [  # counts: rows are images without and with the label, columns by the answers
-        ClassResult(
-            index=index,
-            label=label,
-            images=int(counts[1].sum()),
-            right=int(counts[1, 1]),
-            predicted=int(counts[:, 1].sum()),
-            taken_for=None,
-            times=0,
-        )
-        for index, (label, counts) in enumerate(zip(run.labels, run.confusion.numpy(), strict=True))
-    ]
-
-
-def _accuracy(artifact: Artifact) -> str:
-    """Returns what its ``top1`` is the fraction of."""
-    return "top-1" if artifact.task == "single" else "images with exactly the right labels"
-
-
-def front_matter(
-    artifact: Artifact, results: Sequence[ClassResult], license: str | None
-) -> dict[str, Any]:
+def front_matter(artifact: Artifact, license: str | None) -> dict[str, Any]:
     """Returns the metadata of a card, ready for YAML."""
     metrics = []
-    if artifact.metrics:
-        of = f"{_accuracy(artifact)}: {artifact.name}, {artifact.metrics.images} held-out images"
-        metrics.append({"type": "accuracy", "value": round(artifact.metrics.top1, 4), "name": of})
-        if (mean_ap := artifact.metrics.mean_ap) is not None:
-            of = f"mAP: {artifact.name}, {artifact.metrics.images} held-out images"
-            metrics.append({"type": "mAP", "value": round(mean_ap, 4), "name": of})
-    if results:
-        of = "macro-F1 of the network in torch"
-        metrics.append({"type": "f1", "value": round(macro_f1(results), 4), "name": of})
+    split = "held-out"
+    if measured := artifact.metrics:
+        split = measured.part
+        on = f"{artifact.name}, {plural(measured.images, f'{split} image')}"
+        of = f"{accuracy_name(artifact)}: {on}"
+        metrics.append({"type": "accuracy", "value": round(measured.top1, 4), "name": of})
+        if measured.mean_ap is not None:
+            value = round(measured.mean_ap, 4)
+            metrics.append({"type": "mAP", "value": value, "name": f"mAP: {on}"})
     name = f"{artifact.model}-{artifact.data}"
     evaluated = {
         "task": {"type": _TASK, "name": "Image classification"},
-        "dataset": {"type": artifact.data, "name": artifact.data, "split": "held-out"},
+        "dataset": {"type": artifact.data, "name": artifact.data, "split": split},
         "metrics": metrics,
     }
     hub = _ON_HUB.get(artifact.data) if artifact.weights != "random" else None
@@ -127,40 +95,55 @@ def _latency(artifact: Artifact) -> QuickLatency | str:
 def _body(
     artifact: Artifact,
     run: Checkpoint | None,
-    results: Sequence[ClassResult],
     latency: QuickLatency | str,
     license: str | None,
 ) -> Iterator[str]:
-    size = size_text(artifact.preprocess.crop)
+    several = artifact.task == "multi"
+    results = results_of(run) if run else []
     yield f"# {escape(artifact.model)} on {escape(artifact.data)}, {artifact.name}"
     yield ""
-    yield (
-        f"An image classifier for {plural(len(artifact.labels), 'class', 'classes')}: the network "
-        f"{escape(artifact.model)} with {millions(artifact.parameters)} parameters and "
-        f"{millions(artifact.macs)} MACs per image, {artifact.format} in {artifact.precision}. "
-        f"It takes uint8 RGB pixels of {size} and answers logits; normalisation is part of it."
-        if artifact.preprocess.channels == 3
-        else f"An image classifier for {plural(len(artifact.labels), 'class', 'classes')}, "
-        f"{artifact.format} in {artifact.precision}. It takes uint8 pixels of {size} in "
-        f"{artifact.preprocess.channels} channels and answers logits."
-    )
+    yield " ".join(_what(artifact, several))
     yield from ("", "## Use", "", "```python", "import pocketnets", "")
     yield 'with pocketnets.load("PATH OF THIS FOLDER") as classify:'
-    yield from ('    print(classify("photo.jpg").top)', "```", "")
+    answer = "labels" if several else "top"
+    yield from (f'    print(classify("photo.jpg").{answer})', "```", "")
     yield (
         f"Or any runtime that takes {artifact.spec.model_file}: input `{artifact.input.name}` "
         f"uint8 {_shape(artifact.input.shape)}, output `{artifact.output.name}` float32 "
         f"{_shape(artifact.output.shape)}. `manifest.json` has the preprocessing and the names of "
-        "the classes, in the order of the logits."
+        f"the {'labels' if several else 'classes'}, in the order of the logits."
     )
     yield from ("", "## Data", "", *_data(artifact, run), "")
     yield from ("## Recipe", "", *_recipe(artifact, run), "")
-    yield from ("## Figures", "", *_figures(artifact, run, results), "")
+    yield from ("## Figures", "", *figures(artifact, run, results), "")
     if results:
-        yield from ("### Each class", "", *_classes(results), "")
+        each = "label" if several else "class"
+        yield from (f"### Each {each}, of the network in torch", "")
+        yield from (*classes(artifact, results), "")
     yield from ("## Latency", "", _measured(latency), "")
     yield from ("## Limits", "", *_limits(artifact, run), "")
     yield from ("## Licence", "", _licence(artifact, license))
+
+
+def _what(artifact: Artifact, several: bool) -> Iterator[str]:
+    """Yields the sentences that say what the artifact is."""
+    count, channels = len(artifact.labels), artifact.preprocess.channels
+    told = plural(count, "label") if several else plural(count, "class", "classes")
+    yield (
+        f"An image classifier for {told}{', any number of them per image' * several}: the network "
+        f"{escape(artifact.model)} with {millions(artifact.parameters)} parameters and "
+        f"{millions(artifact.macs)} MACs per image, {artifact.format} in {artifact.precision}."
+    )
+    pixels = "RGB pixels" if channels == 3 else f"pixels in {plural(channels, 'channel')}"
+    yield (
+        f"It takes uint8 {pixels} of {in_full(artifact.preprocess.crop)} and answers logits; "
+        "normalisation is part of it."
+    )
+    if several:
+        yield (
+            "The sigmoid of a logit is the score of its label, and an image has each label with a "
+            "score above its threshold."
+        )
 
 
 def _shape(shape: Sequence[int | str]) -> str:
@@ -204,63 +187,6 @@ def _value(name: str, value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _figures(
-    artifact: Artifact, run: Checkpoint | None, results: Sequence[ClassResult]
-) -> Iterator[str]:
-    rows = []
-    if found := artifact.metrics:
-        on = f"{plural(found.images, 'held-out image')}, {found.runtime}"
-        rows.append((f"{_accuracy(artifact)}: this artifact", percent(found.top1), on))
-        torch = f"{_accuracy(artifact)}: the network in torch"
-        rows.append((torch, percent(found.torch_top1), "the same images"))
-        if found.mean_ap is not None and found.torch_mean_ap is not None:
-            rows.append(("mAP: this artifact", percent(found.mean_ap), on))
-            rows.append(
-                ("mAP: the network in torch", percent(found.torch_mean_ap), "the same images")
-            )
-    if run and "test_top1" in run.metrics:
-        on = plural(int(run.metrics["test_images"]), "test image")
-        name = f"{_accuracy(artifact)}: torch"
-        rows.append((name, percent(run.metrics["test_top1"]), on))
-        if "test_map" in run.metrics:
-            rows.append(("mAP: torch", percent(run.metrics["test_map"]), on))
-    if results:
-        on = f"{plural(sum(each.images for each in results), 'held-out image')}, torch"
-        rows.append(("macro-F1", percent(macro_f1(results)), on))
-        if artifact.task == "single":
-            rows.append(("balanced accuracy", percent(balanced_accuracy(results)), on))
-    if run and "calibration_error" in run.metrics:
-        error = percent(run.metrics["calibration_error"])
-        rows.append(("expected calibration error", error, "torch"))
-    if artifact.weights == "imagenet" and (known := published_top1(artifact.model)):
-        on = f"published, not measured here: {escape(known.source)}, {known.size} px"
-        rows.append(("top-1 on ImageNet", percent(known.top1), on))
-    for gate in artifact.gates:
-        rows.append((gate.title, gate.figure, f"{gate.bound}; {escape(gate.measured)}"))
-    if not rows:
-        yield f"Not measured: {escape(artifact.unverified or 'no labelled images')}."
-        return
-    yield from table(("figure", "value", "on"), rows)
-
-
-def _classes(results: Sequence[ClassResult]) -> Iterator[str]:
-    """Yields the table of the classes as the network in torch answers."""
-    shown = list(results)
-    if len(results) > _ALL:
-        measured = [each for each in results if each.images]
-        shown = sorted(measured, key=lambda each: each.f1 or 0.0)[:_WORST]
-        yield from (f"The {len(shown)} of the lowest F1, of {len(results):,} classes:", "")
-    rows = [
-        (escape(each.label), f"{each.images:,}", *map(_share, (each.top1, each.precision, each.f1)))
-        for each in shown
-    ]
-    yield from table(_CLASS_COLUMNS, rows, numeric=_CLASS_COLUMNS[1:])
-
-
-def _share(value: float | None) -> str:
-    return "-" if value is None else percent(value)
-
-
 def _measured(latency: QuickLatency | str) -> str:
     if isinstance(latency, str):
         return f"Not measured: {escape(latency)}."
@@ -285,7 +211,7 @@ def _limits(artifact: Artifact, run: Checkpoint | None) -> Iterator[str]:
     if artifact.weights == "random":
         yield "- Its weights are random: it is useful for latency only."
     low, high = artifact.batch_range
-    yield f"- {low} to {plural(high, 'image')} per call, of {size_text(artifact.preprocess.crop)}."
+    yield f"- {low} to {plural(high, 'image')} per call, of {in_full(artifact.preprocess.crop)}."
     if (made := artifact.quantization) is not None:
         yield (
             f"- Its ranges were calibrated on {plural(made.images, 'image')}; weights have "

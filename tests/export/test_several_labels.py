@@ -86,6 +86,10 @@ def test_the_card_and_the_benchmark_have_the_map(made: dict[str, Artifact]) -> N
     card = (artifact.path / "README.md").read_text()
     assert f"| mAP: this artifact | {figure} |" in card
     assert "type: mAP" in card
+    assert "split: test" in card
+    images = artifact.metrics.images
+    assert f"{images} test images" in card
+    assert f"{images} held-out images" not in card
     row = SimpleNamespace(metrics=artifact.metrics)
     assert top1(row) == f"{figure} mAP of {artifact.metrics.images}"  # type: ignore[arg-type]
 
@@ -117,7 +121,7 @@ def test_a_table_shows_map_and_thresholds(made: dict[str, Artifact]) -> None:
         str(name): str(value)
         for name, value in zip(*(column._cells for column in show(made)), strict=True)
     }
-    assert "mAP" in facts
+    assert facts["mAP"].endswith(" test images")
     assert facts["thresholds"].startswith("blue 0.")
 
 

@@ -328,6 +328,9 @@ def test_a_run_learns_several_labels(in_several: Path) -> None:
     assert f"{100 * metrics['test_map']:.1f} % mAP" in page
     with (RUN / "per_class.csv").open() as file:
         rows = list(csv.DictReader(file))
+    # The kept counts are those of the answers by the thresholds, not by 0.5.
+    given = [int(row["answered"]) for row in rows]
+    assert checkpoint.confusion[:, :, 1].sum(dim=1).tolist() == given
     assert [float(row["threshold"]) for row in rows] == pytest.approx(
         checkpoint.thresholds, abs=1e-6
     )
