@@ -216,6 +216,42 @@ def test_rare_labels_are_dealt_first() -> None:
     assert all(len(set(grouped[at : at + 4])) == 1 for at in range(0, 2000, 4))
 
 
+def test_groups_of_any_size_leave_each_label_in_both_parts() -> None:
+    missing = possible = 0
+    off = []
+    for seed in range(200):
+        random = np.random.default_rng(seed)
+        groups, labels = int(random.integers(3, 11)), int(random.integers(2, 8))
+        units = np.repeat(np.arange(groups), random.integers(1, 40, groups))
+        often = random.random((groups, labels)) < random.uniform(0.1, 0.6, labels)
+        targets = often[units] & (random.random((len(units), labels)) < 0.5)
+        parts = deal(targets, units, (0.8, 0.2))
+        has = np.array([targets[units == each].any(axis=0) for each in range(groups)])
+        learned, held = (has[parts == part].any(axis=0) for part in (0, 1))
+        assert (learned == has.any(axis=0)).all()  # no label is only held out
+        several = has.sum(axis=0) > 1
+        possible += int(several.sum())
+        missing += int((several & ~held).sum())
+        for label in np.flatnonzero(several & ~held):  # each of its groups is needed for another
+            for group in np.flatnonzero(has[:, label]):
+                others = np.flatnonzero(parts == 0)
+                left = has[others[others != group]].any(axis=0)
+                assert (has[group] & ~left).any()
+        off.append(abs(float((parts[units] == 1).mean()) - 0.2))
+    assert missing < 0.03 * possible
+    assert np.median(off) < 0.06
+
+
+def test_a_label_without_a_held_out_image_is_named(here: Path) -> None:
+    names = mark_images(Path("marked"), 40)
+    rows = [(name, "a|b" if at < 10 else "ab"[at % 2]) for at, name in enumerate(names)]
+    rows[12] = (rows[12][0], "rare")
+    write_csv(Path("marked/labels.csv"), ("file", "labels"), rows)
+    data = load(group_by=r"(\d\d)\d\.png")
+    assert any("no image of rare is held out" in line for line in data.scan.lines())
+    assert data.targets(data.val)[:, :2].any(axis=0).all()
+
+
 def test_groups_and_folds_keep_together(marked: dict[str, tuple[str, ...]]) -> None:
     pattern = r"(\d\d)\d\.png"  # ten images in a row
     data = load(group_by=pattern)

@@ -128,6 +128,11 @@ def _findings(several: SeveralLabels, epochs: Sequence[Epoch], facts: RunFacts) 
             f"**Labels that are never given.** No threshold has the wanted precision for {names} "
             "on held-out images."
         )
+    if lost := [escape(each.label) for each in figures.labels if not each.images]:
+        yield (
+            f"**Labels without a held-out image.** None has {', '.join(lost)}: nothing is known of "
+            "how well they are recognised, and their thresholds are not chosen by images."
+        )
     if few := sum(each.few for each in figures.labels):
         yield (
             f"**Few held-out images.** {few:,} of {plural(len(figures.labels), 'label')} "
