@@ -7,7 +7,10 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable
+from functools import partial
 from typing import NoReturn, TypeVar
 
 from rich.console import Console
@@ -15,7 +18,12 @@ from rich.console import Console
 from core.errors import UserError, storage_error
 
 T = TypeVar("T")
+Hook = Callable[["sys.UnraisableHookArgs"], object]
 PROGRAM = "pocketnets"  # the console script; it puts "pocketnets COMMAND" into sys.argv[0]
+_TOGETHER_S = (
+    2.0  # a second SIGTERM within it belongs to the first, as make sends it to its children
+)
+_RETRY_S = 0.05  # until a lost SIGTERM is sent again
 _UNCUT = 10_000  # columns: more than any line has
 
 
@@ -64,14 +72,17 @@ def run(command: Callable[[], int | None]) -> NoReturn:
     """Runs ``command`` and exits with its status.
 
     The status is 0 on success, 1 with one line on stderr for a :class:`UserError` or a storage
-    error, 130 after Ctrl-C and 143 after SIGTERM, with one line too.
+    error, 130 after Ctrl-C and 143 after SIGTERM, with one line too. A later SIGTERM stops what
+    the first one did not.
     """
-    before = signal.signal(signal.SIGTERM, _terminate)
+    before, hook = signal.signal(signal.SIGTERM, _terminate), sys.unraisablehook
+    sys.unraisablehook = _retry_lost(hook)
     try:
         sys.exit(command() or 0)
     except UserError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt as stop:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         how = "SIGTERM" if isinstance(stop, Terminated) else "Ctrl-C"
         print(f"stopped: {stop}" if str(stop) else f"stopped by {how}", file=sys.stderr)
         sys.exit(128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT))
@@ -83,6 +94,7 @@ def run(command: Callable[[], int | None]) -> NoReturn:
             raise
         sys.exit(f"error: {reason}")
     finally:
+        sys.unraisablehook = hook
         signal.signal(signal.SIGTERM, before)
         gc.freeze()  # otherwise the last garbage collection takes 2 s after an export
 
@@ -97,7 +109,40 @@ def collect_rarely() -> None:
 
 
 def _terminate(*_: object) -> None:
+    _leave_worker()
+    signal.signal(signal.SIGTERM, partial(_terminate_again, time.monotonic()))
+    raise Terminated
+
+
+def _terminate_again(first_s: float, *_: object) -> None:
+    _leave_worker()
+    if time.monotonic() - first_s >= _TOGETHER_S:
+        raise Terminated
+
+
+def _leave_worker() -> None:
     if multiprocessing.parent_process():  # a worker process, forked with this handler
         os._exit(128 + signal.SIGTERM)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # make sends its children a second one
-    raise Terminated
+
+
+def _retry_lost(before: Hook) -> Hook:
+    """Returns a hook that sends SIGTERM again if it was raised where nothing can be raised.
+
+    Python prints and drops what is raised in a callback of a weak reference or a finalizer.
+
+    Args:
+        before: the hook for anything else.
+    """
+
+    def hook(lost: sys.UnraisableHookArgs) -> None:
+        if not issubclass(lost.exc_type, Terminated):
+            before(lost)
+            return
+        signal.signal(signal.SIGTERM, _terminate)
+        main = threading.main_thread().ident
+        assert main is not None
+        again = threading.Timer(_RETRY_S, signal.pthread_kill, (main, signal.SIGTERM))
+        again.daemon = True
+        again.start()
+
+    return hook

@@ -3,8 +3,11 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import sys
 import time
+import weakref
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 
@@ -50,6 +53,36 @@ def test_a_stopped_command_clears_up_and_ends_with_128_and_the_signal(
     assert signal.getsignal(signal.SIGTERM) == before
     name = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
     assert capsys.readouterr().err == f"stopped by {name}\n"
+
+
+def test_a_signal_that_a_callback_drops_is_sent_again(capsys: pytest.CaptureFixture[str]) -> None:
+    hook = sys.unraisablehook
+
+    def stopped() -> int:
+        what: set[int] = set()
+        kept = weakref.ref(what, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+        del what
+        time.sleep(10)
+        return int(kept() is None)
+
+    assert ended(stopped) == 143
+    assert sys.unraisablehook is hook
+    assert capsys.readouterr().err == "stopped by SIGTERM\n"
+
+
+def test_a_later_signal_stops_what_the_first_did_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "_TOGETHER_S", 0.0)
+
+    def deaf() -> int:
+        for _ in range(2):
+            with suppress(cli.Terminated):
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(10)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+        return 0
+
+    assert ended(deaf) == 143
 
 
 def test_a_stopped_command_may_say_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
