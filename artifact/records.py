@@ -222,7 +222,8 @@ class Quantization:
         calibration: method that determined the range of each activation; QAT if it was learned.
         images: number of calibration images; with QAT, only ``top1`` is measured with them.
         labelled: whether ``top1`` is accuracy on labels; otherwise it is agreement with float32.
-        top1: top-1 of each method on those images, with all layers in int8; the best was chosen.
+        top1: top-1 of each method on those images, with all layers in int8; the best was chosen. Of
+            several labels it is the agreement of the answers with them (Jaccard's index).
         weight_bits: bits of the weights. With 8, x86 CPUs without VNNI compute wrong sums.
     """
 

@@ -130,6 +130,8 @@ def calibration(artifact: Artifact) -> str:
         return "not recorded"
     tried = ", ".join(f"{name} {top1:.1%}" for name, top1 in made.top1.items())
     figure = "top-1" if made.labelled else "agreement"
+    if artifact.task == "multi":
+        figure = f"agreement with {'the true' if made.labelled else 'the float32'} labels (Jaccard)"
     return (
         f"{made.calibration} ({figure} on {made.images} calibration images: {tried}), weights of "
         f"{made.weight_bits} bits"

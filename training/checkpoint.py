@@ -56,6 +56,7 @@ class Checkpoint:
         abstention: when the most likely class is no answer; None if it always is one.
         qat: of a run with quantization-aware fine-tuning: digest of the float32 weights, and bits
             of the int8 ones.
+        recipe_name: name of the recipe, of which ``recipe`` may differ; None if not recorded.
     """
 
     model: str
@@ -74,6 +75,7 @@ class Checkpoint:
     thresholds: tuple[float, ...] = ()
     abstention: Abstention | None = None
     qat: dict[str, Any] | None = None
+    recipe_name: str | None = None
 
     def network(self, *, calibrated: bool = True) -> Classifier | QuantizedNetwork:
         """Returns the trained network in evaluation mode: uint8 (N, H, W, 3) -> (N, C).
@@ -147,6 +149,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             thresholds=tuple(block.get("thresholds", ())),
             abstention=Abstention(**block["abstention"]) if block.get("abstention") else None,
             qat=block.get("qat"),
+            recipe_name=block.get("recipe_name"),
         )
 
 

@@ -127,6 +127,7 @@ def fit(
             torch.manual_seed(recipe.seed)
             skipped = _Skipped() if options.skip_unreadable else None
             facts_of_run: dict[str, Any] = {"model": model, "data": data.name, "task": data.task}
+            facts_of_run["recipe_name"] = recipe_name
             facts_of_run |= facts_of_data(digests["train"], options)
             network: nn.Module
             if own is None:

@@ -6,9 +6,7 @@ results. No path of this machine is in it, as a card is made to be shown to othe
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
-from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +18,9 @@ from core.files import write_whole
 from core.image_size import in_full
 from export.card.figures import accuracy_name, classes, figures, results_of
 from export.card.latency import QuickLatency, quick_latency
-from report.format import millions, ms, plural
-from report.markdown import escape, table
-from training.recipe import Recipe
+from export.card.origin import data_of, data_part, recipe_part, trained_in_int8
+from report.format import millions, ms, percent, plural
+from report.markdown import escape
 
 if TYPE_CHECKING:
     from training.checkpoint import Checkpoint
@@ -45,13 +43,15 @@ def write_card(artifact: Artifact, run: Checkpoint | None, license: str | None =
         run: the run whose weights it has; None for others.
         license: identifier of the licence, such as ``apache-2.0``; None if it was not said.
     """
-    front = yaml.safe_dump(front_matter(artifact, license), sort_keys=False, allow_unicode=True)
+    front = yaml.safe_dump(
+        front_matter(artifact, run, license), sort_keys=False, allow_unicode=True
+    )
     body = "\n".join(_body(artifact, run, _latency(artifact), license))
     text = f"---\n{front}---\n\n{body}\n"
     return write_whole(artifact.path / CARD, text.encode(errors="replace"))
 
 
-def front_matter(artifact: Artifact, license: str | None) -> dict[str, Any]:
+def front_matter(artifact: Artifact, run: Checkpoint | None, license: str | None) -> dict[str, Any]:
     """Returns the metadata of a card, ready for YAML."""
     metrics = []
     split = "held-out"
@@ -63,13 +63,13 @@ def front_matter(artifact: Artifact, license: str | None) -> dict[str, Any]:
         if measured.mean_ap is not None:
             value = round(measured.mean_ap, 4)
             metrics.append({"type": "mAP", "value": value, "name": f"mAP: {on}"})
-    name = f"{artifact.model}-{artifact.data}"
+    name, data = f"{artifact.model}-{artifact.data}", data_of(artifact, run)
     evaluated = {
         "task": {"type": _TASK, "name": "Image classification"},
-        "dataset": {"type": artifact.data, "name": artifact.data, "split": split},
+        "dataset": {"type": data, "name": data, "split": split},
         "metrics": metrics,
     }
-    hub = _ON_HUB.get(artifact.data) if artifact.weights != "random" else None
+    hub = _ON_HUB.get(data) if artifact.weights != "random" else None
     found: dict[str, Any] = {
         "license": license,
         "library_name": "onnx" if artifact.spec.is_graph else None,
@@ -100,7 +100,7 @@ def _body(
 ) -> Iterator[str]:
     several = artifact.task == "multi"
     results = results_of(run) if run else []
-    yield f"# {escape(artifact.model)} on {escape(artifact.data)}, {artifact.name}"
+    yield f"# {escape(artifact.model)} on {escape(data_of(artifact, run))}, {artifact.name}"
     yield ""
     yield " ".join(_what(artifact, several))
     yield from ("", "## Use", "", "```python", "import pocketnets", "")
@@ -113,8 +113,8 @@ def _body(
         f"{_shape(artifact.output.shape)}. `manifest.json` has the preprocessing and the names of "
         f"the {'labels' if several else 'classes'}, in the order of the logits."
     )
-    yield from ("", "## Data", "", *_data(artifact, run), "")
-    yield from ("## Recipe", "", *_recipe(artifact, run), "")
+    yield from ("", "## Data", "", *data_part(artifact, run), "")
+    yield from ("## Recipe", "", *recipe_part(artifact, run), "")
     yield from ("## Figures", "", *figures(artifact, run, results), "")
     if results:
         each = "label" if several else "class"
@@ -150,43 +150,6 @@ def _shape(shape: Sequence[int | str]) -> str:
     return f"({', '.join(map(str, shape))})"
 
 
-def _data(artifact: Artifact, run: Checkpoint | None) -> Iterator[str]:
-    if run is None:
-        yield f"Weights: {escape(artifact.source.origin)}."
-        return
-    learned = "" if run.trained_on is None else f" {plural(len(run.trained_on), 'image')}"
-    yield (
-        f"Trained on{learned} of {escape(run.data)}; {plural(int(run.metrics['images']), 'image')} "
-        "were held out."
-    )
-    if "test_images" in run.metrics:
-        further = plural(int(run.metrics["test_images"]), "image")
-        yield f"Further {further} were looked at once, after training."
-
-
-def _recipe(artifact: Artifact, run: Checkpoint | None) -> Iterator[str]:
-    if run is None:
-        yield "The weights were not trained by a run of this package that the export knows."
-        return
-    known = {each.name: each.default for each in fields(Recipe)}
-    rows = [
-        (f"`{name}`", escape(_value(name, value)))
-        for name, value in run.recipe.items()
-        if name in known and (known[name] is MISSING or known[name] != value)
-    ]
-    yield "Fields that are not at their defaults:"
-    yield ""
-    yield from table(("field", "value"), rows)
-    yield ""
-    yield f"{plural(len(run.history), 'epoch')} up to the weights that were kept."
-
-
-def _value(name: str, value: Any) -> str:
-    if name == "teacher" and value:
-        return Path(value).name
-    return value if isinstance(value, str) else json.dumps(value)
-
-
 def _measured(latency: QuickLatency | str) -> str:
     if isinstance(latency, str):
         return f"Not measured: {escape(latency)}."
@@ -203,6 +166,14 @@ def _limits(artifact: Artifact, run: Checkpoint | None) -> Iterator[str]:
         yield "- An image has each label whose score is above its threshold, in `manifest.json`."
     else:
         yield "- It answers one of its classes for any image, also for one of none of them."
+    if found := artifact.abstention:
+        yield (
+            f"- With `--abstain` it gives no class where the best score is below "
+            f"{found.threshold:.3f}, a threshold chosen for a precision of "
+            f"{percent(found.wanted)}: of {plural(found.images, 'held-out image')} it answered "
+            f"{percent(found.coverage)} (coverage), and {percent(found.precision)} of these "
+            "correctly (precision)."
+        )
     if artifact.metrics or run:
         yield (
             "- Held-out images are from the same source as those it learned from: images from "
@@ -213,10 +184,10 @@ def _limits(artifact: Artifact, run: Checkpoint | None) -> Iterator[str]:
     low, high = artifact.batch_range
     yield f"- {low} to {plural(high, 'image')} per call, of {in_full(artifact.preprocess.crop)}."
     if (made := artifact.quantization) is not None:
-        yield (
-            f"- Its ranges were calibrated on {plural(made.images, 'image')}; weights have "
-            f"{made.weight_bits} bits."
-        )
+        calibrated = f"calibrated on {plural(made.images, 'image')}"
+        learned = "learned by quantization-aware fine-tuning (QAT)"
+        ranges = learned if trained_in_int8(artifact) else calibrated
+        yield f"- Its ranges were {ranges}; weights have {made.weight_bits} bits."
     if artifact.spec.machine_bound:
         yield "- It runs only on machines like the one it was built on."
     if artifact.unverified:

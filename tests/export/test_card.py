@@ -9,12 +9,13 @@ import torch
 import yaml
 
 from artifact.artifact import CARD, Artifact
-from artifact.records import Metrics
+from artifact.records import Abstention, Metrics, QatRun, Quantization
 from core.errors import UserError
 from core.preprocess import Preprocess
 from export.build import Options
 from export.card.write import write_card
 from training.checkpoint import Checkpoint
+from training.recipes import find_recipe
 from training.records import Epoch
 
 LABELS = ("red", "green", "blue")
@@ -94,6 +95,41 @@ def test_a_card_of_a_run(artifact: Artifact) -> None:
     assert "ort-cpu (onnxruntime" in body
     for secret in ("/home/me", "secret", str(artifact.path)):
         assert secret not in path.read_text()
+
+
+def test_a_card_names_its_recipe_and_lists_what_differs(artifact: Artifact) -> None:
+    recipe = dataclasses.asdict(find_recipe("small", "resnet14"))
+    made = run(model="resnet14", recipe=recipe | {"epochs": 3}, recipe_name="small")
+    body = parted(write_card(artifact, made).read_text())[1]
+    lines = body.partition("## Recipe")[2].partition("## Figures")[0].splitlines()
+    assert any("`small`" in line for line in lines)
+    assert [line for line in lines if line.startswith("| `")] == ["| `epochs` | 3 |"]
+
+
+def test_a_card_says_when_it_abstains(artifact: Artifact) -> None:
+    found = Abstention(threshold=0.8125, wanted=0.9, precision=0.925, coverage=0.75, images=40)
+    body = parted(write_card(dataclasses.replace(artifact, abstention=found), run()).read_text())[1]
+    (line,) = (each for each in body.splitlines() if "abstain" in each)
+    for figure in ("0.812", "92.5 %", "75.0 %", "40 held-out images"):
+        assert figure in line
+
+
+def test_a_card_names_the_data_of_int8_training_and_of_a_fold(artifact: Artifact) -> None:
+    qat = QatRun(checkpoint="runs/a/checkpoint.ckpt", sha256="0" * 64, epochs=7)
+    made = Quantization(calibration="QAT", images=64, labelled=True, top1={"QAT": 0.5})
+    trained = dataclasses.replace(
+        artifact,
+        data="cifar10-fold2of3-qat",
+        quantization=made,
+        source=dataclasses.replace(artifact.source, qat=qat, fold="2of3"),
+    )
+    front, body = parted(write_card(trained, run(data="cifar10-fold2of3")).read_text())
+    assert front["datasets"] == ["uoft-cs/cifar10"]
+    assert front["model-index"][0]["results"][0]["dataset"]["name"] == "cifar10"
+    assert "images of cifar10;" in body
+    assert "fold 2 of 3" in body
+    assert "(QAT) then trained the int8 form for 7 epochs" in body
+    assert "calibrated" not in body
 
 
 def test_a_card_without_a_run_says_what_is_not_known(artifact: Artifact) -> None:

@@ -23,7 +23,7 @@ from export import build
 from export.build import Options, build_artifacts
 from export.litert.metadata import metadata_of
 from export.network import load_network
-from export.table import show_tables
+from export.table import calibration, show_tables
 from export.verify import verify
 from training.checkpoint import checkpoint_path, load_checkpoint, run_folder
 from training.datasets import load_data
@@ -123,6 +123,9 @@ def test_a_table_shows_map_and_thresholds(made: dict[str, Artifact]) -> None:
     }
     assert facts["mAP"].endswith(" test images")
     assert facts["thresholds"].startswith("blue 0.")
+    said = calibration(made["onnx-int8"])
+    assert "top-1" not in said
+    assert "Jaccard" in said
 
 
 def show(made: dict[str, Artifact]) -> Any:

@@ -315,6 +315,11 @@ def test_the_artifact_answers_as_the_network_of_the_run(in_runs: Path, data: Pat
     assert run.epochs == 2
     assert tyro.cli(Run, args=shlex.split(artifact.rebuild_command)[4:]).qat
 
+    card = (artifact.path / "README.md").read_text()
+    assert "(QAT) then trained the int8 form for 2 epochs" in card
+    assert "written-qat," not in card
+    assert saved(QAT).recipe_name == "qat"
+
     quantized = saved(QAT).network()
     assert isinstance(quantized, QuantizedNetwork)
     assert sum(float(each.detach().abs().sum()) for each in quantized.corrections) > 0
