@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 
 from artifact.records import QatRun
@@ -19,16 +20,23 @@ def with_learned(network: Network) -> Network:
     """Returns a network with the int8 form that a run beside its own trained.
 
     Raises:
-        UserError: there is no such run, or it began with other weights than these.
+        UserError: images have several labels, there is no such run, or it began with other weights
+            than these.
     """
+    if network.answering.task != "single":
+        raise UserError(
+            f"--qat: {network.model} on {network.data} gives an image several labels, and int8 is "
+            "trained for one class; leave it out"
+        )
     data = network.data + SUFFIX
     path = checkpoint_path(run_folder(network.model, data))
     if not path.is_file():
         published = network.weights == "imagenet"
+        flags = network.run.options.flags if network.run else ()
         raise UserError(
             f"--qat: {path} is not there; train it: pocketnets train --model {network.model} "
             f"--data {'path/to/photos' if published else network.source.data} --recipe-name "
-            f"{'qat_imagenet' if published else 'qat'}"
+            f"{shlex.join(('qat_imagenet' if published else 'qat', *flags))}"
         )
     checkpoint = load_checkpoint(path)
     learned = checkpoint.network()
@@ -36,8 +44,8 @@ def with_learned(network: Network) -> Network:
         raise UserError(f"--qat: {path} is no run of quantization-aware fine-tuning")
     if checkpoint.qat["sha256"] != weights_sha256(network.module):
         raise UserError(
-            f"--qat: {path} began with other weights than those of {network.source.origin} now; "
-            "train it again with --fresh"
+            f"--qat: {path} began with other weights than "
+            f"{_whose(network)}; train it again with --fresh"
         )
     run = QatRun(checkpoint=str(path), sha256=sha256(path), epochs=len(checkpoint.history))
     return replace(
@@ -46,3 +54,9 @@ def with_learned(network: Network) -> Network:
         source=replace(network.source, qat=run),
         learned=LearnedInt8(learned.trained(), checkpoint.qat["weight_bits"]),
     )
+
+
+def _whose(network: Network) -> str:
+    if network.weights == "imagenet":
+        return "the published ones"
+    return f"those of the run on {network.data}"

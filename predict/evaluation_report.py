@@ -66,6 +66,7 @@ def evaluation_report(evaluation: Evaluation) -> Report:
         title=title,
         subtitle=subtitle,
         summary=tuple(_summary(evaluation)),
+        footnotes=tuple(_answered(evaluation.abstaining)),
         terminal=_figures(evaluation, other),
         figures=(matrix, reliability),
         poster=sheet(drawn, title, [subtitle], data=matrix.data, legend="right"),
@@ -281,6 +282,16 @@ def _shown(confusion: Matrix) -> tuple[list[int], str]:
     if chosen := most_confused(confusion, _ALL):
         return chosen, f"The {len(chosen)} classes that are most often confused with each other."
     return used[:_ALL], f"The first {_ALL} classes: none was confused."
+
+
+def _answered(found: Abstaining | None) -> Iterable[str]:
+    """Yields a line on what is answered, if the artifact can abstain."""
+    if found is not None:
+        right = "none" if found.precision is None else percent(found.precision)
+        yield (
+            f"Without answers below {found.threshold:.3f} (--abstain): precision {right} at "
+            f"coverage {percent(found.coverage)}."
+        )
 
 
 def _abstaining(found: Abstaining | None) -> Iterable[Section]:

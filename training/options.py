@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
 LoggerName = Literal["tensorboard", "csv", "wandb", "mlflow"]
@@ -51,3 +51,16 @@ class FolderOptions(FolderLayout):
     def suffix(self) -> str:
         """Returns what is added to the name of the data for a run that holds out one fold."""
         return "" if self.fold is None else f"-fold{self.fold}of{self.folds}"
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Returns the flags, with their values, that are not at their defaults."""
+        flags: list[str] = []
+        for field in fields(FolderOptions):
+            value = getattr(self, field.name)
+            if value == field.default:
+                continue
+            flags.append(f"--{field.name.replace('_', '-')}")
+            if not isinstance(value, bool):
+                flags += map(str, value) if isinstance(value, tuple) else [str(value)]
+        return tuple(flags)

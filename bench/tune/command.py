@@ -88,7 +88,7 @@ class Tune(FolderOptions):
             if known is None:
                 known = speeds(candidates, data.name, len(data.labels), self.out)
                 search.keep_speeds(known)
-            able = within(candidates, known, limit)
+            able = within(candidates, known, limit, self.p99 or "")
             console.print(
                 f"{len(able)} of {len(candidates)} networks within the limit: "
                 f"{', '.join(each.model for each in able)}",
@@ -110,7 +110,7 @@ class Tune(FolderOptions):
                     tried=search.tried(),
                     p99=limit,
                     images=len(data.val),
-                    flags=_flags(options),
+                    flags=options.flags,
                 ),
                 f"tuning-{data.name}",
             )
@@ -147,16 +147,3 @@ class Tune(FolderOptions):
         if (winner := found.winner) is None:
             raise UserError(report.summary[-1])
         print(found.command(winner))
-
-
-def _flags(options: FolderOptions) -> tuple[str, ...]:
-    """Returns the flags of ``options`` that are not at their defaults."""
-    flags: list[str] = []
-    for field in fields(FolderOptions):
-        value = getattr(options, field.name)
-        if value == field.default:
-            continue
-        flags.append(f"--{field.name.replace('_', '-')}")
-        if not isinstance(value, bool):
-            flags += map(str, value) if isinstance(value, tuple) else [str(value)]
-    return tuple(flags)

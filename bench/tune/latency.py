@@ -57,9 +57,18 @@ def speeds(
 
 
 def within(
-    candidates: Sequence[Candidate], known: dict[str, Speed], p99: float | None
+    candidates: Sequence[Candidate],
+    known: dict[str, Speed],
+    p99: float | None,
+    given: str = "",
 ) -> list[Candidate]:
     """Returns the networks whose 99th percentile is at most ``p99`` seconds; None for no limit.
+
+    Args:
+        candidates: networks with their recipes.
+        known: latency of each.
+        p99: limit in seconds.
+        given: the limit as a user gave it, for errors.
 
     Raises:
         UserError: there is none.
@@ -69,9 +78,9 @@ def within(
         assert p99 is not None
         fastest = min(known, key=lambda name: known[name].p99_s)
         raise UserError(
-            f"--p99 {ms(p99)} ms: no network is within it here; the fastest of {len(known)} is "
-            f"{fastest} with {ms(known[fastest].p99_s)} ms: allow more, or add --models or a "
-            "smaller --size"
+            f"--p99 {given or f'{ms(p99)} ms'}: no network is within it here; the fastest of "
+            f"{len(known)} is {fastest} with {ms(known[fastest].p99_s)} ms: allow more, or "
+            "add --models or a smaller --size"
         )
     return able
 

@@ -36,7 +36,7 @@ class Explain:
     """Name of the layer whose feature maps are used; left out: the last one that has at least 4x4
     cells. An unknown name lists some."""
     out: Path | None = None
-    """The PNG file; left out: reports/explain-<image>.png."""
+    """The PNG file; left out: reports/explain-<image>.png, by its whole name."""
     truncated: Truncated = "refuse"
     """accept: also JPEGs that lack their end."""
 
@@ -46,7 +46,7 @@ class Explain:
         from export.explain.picture import cam_png
         from export.network import rebuild
 
-        out = self.out or Path("reports", f"explain-{self.image.stem}.png")
+        out = self.picture
         check_folder(out.parent)
         if out.is_dir():
             raise UserError(f"--out {out} is a folder; pass the path of a PNG file")
@@ -72,6 +72,11 @@ class Explain:
             _note("nothing in this layer speaks for the class: the map is empty")
         print(f"{said}; {of}")
         print(out)
+
+    @property
+    def picture(self) -> Path:
+        """Returns the path of the picture: by the image's whole name, as p.gif is not p.png."""
+        return self.out or Path("reports", f"explain-{self.image.name}.png")
 
     def _pixels(self, artifact: Artifact) -> Pixels:
         """Returns the image as the artifact gets it: uint8 (H, W, C)."""

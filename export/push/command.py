@@ -45,6 +45,11 @@ class Push:
                 "nothing to push: name the folder of an artifact, such as "
                 "artifacts/mobilenet_v3_large-digits/onnx-int8"
             )
+        if not address and len(folders) > 1 and not Path(last).exists():
+            raise UserError(
+                f"{last}: no folder of an artifact is there, and a target is hf://OWNER/NAME or "
+                "mlflow://NAME; left out, it is the model store here"
+            )
         artifacts = [each for folder in folders for each in artifacts_in(Path(folder))]
         if hub := _HUB.fullmatch(last):
             _push_to_hub(artifacts, hub[1], self.public)

@@ -170,6 +170,8 @@ def test_networks_beyond_the_limit_are_left_out() -> None:
     assert len(within(candidates(), SPEEDS, None)) == 2
     with pytest.raises(UserError, match=r"the fastest of 2 is resnet14 with 2.00 ms"):
         within(candidates(), SPEEDS, 0.001)
+    with pytest.raises(UserError, match=r"--p99 0.0001ms: "):
+        within(candidates(), SPEEDS, 1e-7, "0.0001ms")
 
 
 def test_latency_is_measured_where_no_benchmark_has_it(tmp_path: Path) -> None:

@@ -168,3 +168,9 @@ def test_mistakes_end_in_one_line(
     monkeypatch.chdir(digit.parent)
     with pytest.raises(UserError, match="run this where it was trained"):
         Explain(path, digit)()
+
+
+def test_images_of_one_stem_have_pictures_of_their_own() -> None:
+    pictures = {Explain(Path("artifact"), Path(name)).picture for name in ("a/p.gif", "a/p.png")}
+    assert len(pictures) == 2
+    assert Explain(Path("artifact"), Path("p.gif"), out=Path("x.png")).picture == Path("x.png")

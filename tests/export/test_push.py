@@ -207,3 +207,8 @@ def test_mlflow_itself(
     for expected in ("models:/colours/1", "models:/colours/1"):
         Push((str(folder), "mlflow://colours"))()
         assert lines(capsys)[-1] == expected
+
+
+def test_a_target_that_is_no_address_is_said(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"hf://OWNER/NAME or mlflow://NAME"):
+        Push((str(folder / "onnx-fp32"), str(tmp_path / "foo")))()

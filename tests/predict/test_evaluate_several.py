@@ -19,6 +19,7 @@ from artifact.scores import sigmoid
 from core.errors import UserError
 from predict.evaluate import Evaluate, evaluate
 from predict.evaluation import Evaluation
+from predict.evaluation_report import evaluation_report
 from predict.several import SeveralEvaluation
 from predict.several_report import several_report
 from training.options import FolderLayout
@@ -152,6 +153,9 @@ def test_precision_and_coverage_are_reported_where_it_may_abstain(
     assert evaluation.abstaining is not None
     assert (evaluation.abstaining.answered, evaluation.abstaining.right) == (4, 3)
     assert evaluation.abstaining.precision == 0.75
+    (line,) = evaluation_report(evaluation).footnotes
+    assert "75.0 %" in line
+    assert "66.7 %" in line
     assert evaluation.abstaining.coverage == pytest.approx(4 / 6)
     Evaluate(artifact=artifact, data="pets")()
     assert "No answer where it is unsure" in Path("reports/evaluation.md").read_text()

@@ -20,6 +20,7 @@ from few_digits import few_digits, write_images
 from onnx import TensorProto, helper
 from onnx.numpy_helper import to_array
 
+from artifact.answering import Answering
 from artifact.runtimes.base import load_runtime
 from core.errors import UserError
 from core.preprocess import Preprocess
@@ -36,6 +37,7 @@ from models.registry import build_model
 from models.weights import settle_batch_norm
 from training.checkpoint import Checkpoint, checkpoint_path, load_checkpoint, run_folder
 from training.module import ClassifierModule
+from training.options import FolderOptions
 from training.qat.loss import OwnAnswers
 from training.qat.names import qat_name
 from training.qat.network import FakeQuantize, QuantizedNetwork
@@ -348,6 +350,17 @@ def test_int8_of_other_weights_or_bits_is_refused(in_runs: Path, data: Path) -> 
     shutil.rmtree(QAT)
     with pytest.raises(UserError, match="--recipe-name qat"):
         with_learned(network)
+    assert network.run is not None
+    options = FolderOptions(labels="a b.csv", labels_columns=("x", "y"), skip_unreadable=True)
+    given = dataclasses.replace(network, run=dataclasses.replace(network.run, options=options))
+    words = "--recipe-name qat --labels 'a b.csv' --labels-columns x y --skip-unreadable"
+    with pytest.raises(UserError, match=words):
+        with_learned(given)
+    several = dataclasses.replace(
+        network, answering=Answering(task="multi", thresholds=(0.5,) * 10)
+    )
+    with pytest.raises(UserError, match="several labels"):
+        with_learned(several)
 
 
 def test_photos_of_other_classes_are_labelled_by_the_network_itself() -> None:
