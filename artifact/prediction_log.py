@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import AwareDatetime, Field
 
 from artifact.artifact import Artifact
+from artifact.profile import SCORE
 from artifact.records import Count, Fraction, NonNegative
 from core.errors import UserError
+from core.image_statistics import STATISTICS
 from core.record_file import read_rows
 
 PATTERN = "predictions-*.jsonl"
@@ -67,6 +71,16 @@ class LoggedAnswer:
 def artifact_key(artifact: Artifact) -> str:
     """Returns the beginning of the digest of the model file, by which rows name their artifact."""
     return artifact.sha256s[artifact.spec.model_file][:12]
+
+
+def columns_of(
+    rows: Collection[LoggedAnswer],
+) -> tuple[dict[str, npt.NDArray[np.float64]], npt.NDArray[np.intp]]:
+    """Returns the values of ``rows`` by feature, (n,) each, and the likeliest labels (n,)."""
+    best = [row.predictions[0] for row in rows]
+    features = {SCORE: np.array([each.score for each in best])}
+    features |= {name: np.array([row.statistics[name] for row in rows]) for name in STATISTICS}
+    return features, np.array([each.index for each in best], np.intp)
 
 
 def log_files(log: Path) -> list[Path]:

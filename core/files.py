@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -97,6 +97,28 @@ def write_whole(path: Path, content: bytes) -> Path:
     with whole_file(path) as file:
         file.write(content)
     return path
+
+
+@contextmanager
+def only_one(folder: Path, otherwise: str) -> Iterator[None]:
+    """Creates ``folder`` and keeps other processes that call this out of the block.
+
+    A file system without locks keeps nobody out.
+
+    Raises:
+        UserError: another process is in such a block; ``otherwise`` is its text.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(otherwise) from None
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def check_folder(path: Path) -> None:

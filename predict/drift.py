@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from artifact.artifact import Artifact
 from artifact.drift import MODERATE, Drift, corrected, drifts
-from artifact.prediction_log import LoggedAnswer, artifact_key, log_files, read_log
-from artifact.profile import SCORE, profile_of
+from artifact.prediction_log import LoggedAnswer, artifact_key, columns_of, log_files, read_log
+from artifact.profile import profile_of
 from artifact.records import Profile
 from core.errors import UserError
 from core.image_statistics import STATISTICS
@@ -142,12 +142,11 @@ def _observed(
             + (f"; {early_or_late:,} are not in the time asked for" if early_or_late else "")
         )
     rows.sort(key=lambda row: row.time)
-    features = {SCORE: np.array([row.predictions[0].score for row in rows])}
-    features |= {name: np.array([row.statistics[name] for row in rows]) for name in STATISTICS}
+    features, classes = columns_of(rows)
     return Observed(
         times=tuple(row.time for row in rows),
         features=features,
-        classes=np.array([row.predictions[0].index for row in rows], np.intp),
+        classes=classes,
         other=others.total(),
     )
 

@@ -21,11 +21,10 @@ import numpy as np
 
 from artifact.artifact import Artifact
 from artifact.drift import CLASSES, class_psi, feature_psi
-from artifact.prediction_log import PATTERN, LoggedAnswer, LoggedLabel, artifact_key
-from artifact.profile import SCORE
+from artifact.prediction_log import PATTERN, LoggedAnswer, LoggedLabel, artifact_key, columns_of
 from artifact.records import Profile
 from core.errors import UserError
-from core.image_statistics import STATISTICS, image_statistics
+from core.image_statistics import image_statistics
 from core.preprocess import Pixels, encode_png, image_of
 from core.record_file import dump
 from serving.answers import Found
@@ -248,11 +247,8 @@ class _Gauges:
         self._count += 1
         if len(self._rows) < LEAST or self._count % EVERY:
             return
-        best = [row.predictions[0] for row in self._rows]
-        columns = {SCORE: [each.score for each in best]}
-        columns |= {name: [row.statistics[name] for row in self._rows] for name in STATISTICS}
-        for feature, values in columns.items():
-            index = feature_psi(self._profile, feature, np.array(values))
+        features, classes = columns_of(self._rows)
+        for feature, values in features.items():
+            index = feature_psi(self._profile, feature, values)
             DRIFT.labels(*self._key, feature).set(index)
-        classes = np.array([each.index for each in best])
         DRIFT.labels(*self._key, CLASSES).set(class_psi(self._profile, classes))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 import os
@@ -20,7 +19,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from core.errors import UserError, first_line
-from core.files import replace_folder, sha256, whole_file, write_whole
+from core.files import only_one, replace_folder, sha256, whole_file, write_whole
 from training.checkpoint import KEY, checkpoint_path, read_checkpoint
 from training.data import ImageData
 from training.identity import IMAGE_LIST, RUN_PLAN, changes
@@ -59,20 +58,14 @@ class PartialRun:
         Raises:
             UserError: another process trains in it.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.folder, os.O_RDONLY)
+        busy = (
+            f"{self.folder}: another process is training the same network on this data; wait for "
+            "it, or train in another folder"
+        )
         try:
-            with suppress(OSError):  # such as a file system without locks
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    raise UserError(
-                        f"{self.folder}: another process is training the same network on this "
-                        "data; wait for it, or train in another folder"
-                    ) from None
-            yield
+            with only_one(self.folder, busy):
+                yield
         finally:
-            os.close(descriptor)
             with suppress(OSError):
                 self.folder.rmdir()
 

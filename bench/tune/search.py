@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -16,6 +14,7 @@ from bench.tune.latency import Speed
 from bench.tune.plan import Candidate, as_text
 from core.cores import usable_cores
 from core.errors import UserError, first_line
+from core.files import only_one
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -68,22 +67,11 @@ class Search:
         Raises:
             UserError: another command searches in the folder.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.folder, os.O_RDONLY)
-        try:
-            with suppress(OSError):  # such as a file system without locks
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    raise UserError(
-                        f"{self.folder}: another command searches there; wait for it, or use its "
-                        "--workers"
-                    ) from None
+        busy = f"{self.folder}: another command searches there; wait for it, or use its --workers"
+        with only_one(self.folder, busy):
             if fresh:
                 (self.folder / DATABASE).unlink(missing_ok=True)
             yield
-        finally:
-            os.close(descriptor)
 
     def begin(self, candidates: list[Candidate], p99: float | None) -> dict[str, Speed] | None:
         """Begins the search, or goes on with it, and returns the latencies that it knows.
