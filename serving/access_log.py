@@ -55,9 +55,10 @@ class AccessLog:
             write_line("request", scope, status=status, ms=took, bytes=sent)
 
 
-def audit(scope: Scope, status: int) -> None:
+def audit(scope: Scope, status: int | None) -> None:
     """Writes a line for a request that changes the models: who asked what, with which result.
 
+    ``status`` is None before the change, of which a killed process could otherwise say nothing.
     ``scope["change"]``, if there is such an entry, has what the request's body said.
     """
     write_line("admin", scope, change=scope.get("change"), status=status)

@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 
 from artifact.artifact import MANIFEST
 from core.errors import UserError, closest
+from serving.access_log import audit
 from serving.administration import Administration, shown
 from serving.answering import answer_image, answer_images, read_in_time
 from serving.answers import Error, Facts
@@ -130,6 +131,7 @@ def _changes(models: Models, administration: Administration) -> list[Route]:
     settings = models.settings
 
     async def change(request: Request, make: Any) -> Response:
+        audit(request.scope, None)  # should this process end before the answer
         reports = await administration.change(make)
         return JSONResponse({**list_models(models), "workers": shown(reports)})
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -115,7 +115,8 @@ class State:
         found = []
         for path in sorted(self._workers.glob("*.json")):
             if Path(f"/proc/{path.stem}").exists():
-                found.append(_REPORT.validate_json(path.read_bytes()))
+                with suppress(FileNotFoundError):  # the worker died just now
+                    found.append(_REPORT.validate_json(path.read_bytes()))
             else:
                 path.unlink(missing_ok=True)
         return found

@@ -180,9 +180,10 @@ def test_only_an_administrators_token_changes_models_and_each_try_leaves_a_line(
     assert ask(service, admin, path, "POST").status_code == 404  # there is no such model
     assert ask(service, "wrong", path, "POST").status_code == 401
     lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
-    assert [line["change"] for line in lines] == [None, {}, None]
+    assert [line["change"] for line in lines] == [None, {}, {}, None]
     assert [(line["event"], line["token"], line["status"], line["path"]) for line in lines] == [
         ("admin", "plain", 403, path),
+        ("admin", "boss", None, path),  # before the change
         ("admin", "boss", 404, path),
         ("admin", None, 401, path),
     ]
