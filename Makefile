@@ -24,7 +24,7 @@ $(READY): pyproject.toml constraints.txt
 	@echo "setting up $(VENV): a minute or some, 6 GB" >&2
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable '.[openvino,litert,ncnn,timm,lite,heic,parquet,remote,tune,dev,docs]'
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable '.[openvino,litert,ncnn,timm,lite,heic,parquet,remote,grpc,tune,dev,docs]'
 	touch $@
 
 demo: setup ## Train, export, bench, report, serve and ask, in three minutes

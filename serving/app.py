@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import warnings
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 from starlette.applications import Starlette
@@ -18,9 +19,7 @@ from starlette.responses import JSONResponse, Response
 
 from serving.administration import Administration
 from serving.answering import answer_image, answer_images
-from serving.answers import (
-    Facts,
-)
+from serving.answers import Facts
 from serving.inference_protocol import protocol_routes
 from serving.listing import Listing
 from serving.metrics import exposition
@@ -30,8 +29,10 @@ from serving.openapi import describe_api
 from serving.pages import page_routes
 from serving.predict_routes import predict_routes
 from serving.predictor import Predictor
-from serving.routes import Reply, Route, bento_routes, middleware
+from serving.routes import Reply, Route, bento_routes, middleware, wrap
 from serving.state import State
+from serving.tokens import Tokens
+from serving.tracing import traced
 
 
 def create_app(
@@ -52,6 +53,8 @@ def create_app(
         models = Models.alone(models)
     settings = models.settings
     administration = Administration(models, state)
+    tokens = Tokens(settings.token, settings.tokens, settings.workers)
+    outer = traced() if settings.tracing else ()
     described: Listing | None = None  # the models that the document is of
     api: dict[str, Any] = {}
 
@@ -74,12 +77,24 @@ def create_app(
     async def metrics(request: Request) -> Response:
         return exposition()
 
+    def over_grpc(app: Starlette) -> AbstractAsyncContextManager[None]:
+        if not settings.grpc_port:
+            return nullcontext()
+        from serving.grpc_routes import grpc_routes
+        from serving.grpc_server import grpc_server
+
+        logged = replace(settings, access_log="0" if settings.access_log == "0" else "json")
+        methods = grpc_routes(models)
+        inside = wrap(app, middleware(logged, methods, tokens, outer))
+        return grpc_server(inside, methods, settings)
+
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncGenerator[None, None]:
         with models:
             following = asyncio.create_task(administration.follow())
             try:
-                yield
+                async with over_grpc(app):
+                    yield
             finally:
                 following.cancel()
                 await models.left()
@@ -111,4 +126,4 @@ def create_app(
             *others,
         ]
 
-    return Starlette(middleware=middleware(settings, routes()), lifespan=lifespan)
+    return Starlette(middleware=middleware(settings, routes(), tokens, outer), lifespan=lifespan)

@@ -49,6 +49,9 @@ class Serve(Wanted):
     """IP address to listen on. Default: POCKETNETS_HOST, else 127.0.0.1, this machine only."""
     port: Annotated[int | None, tyro.conf.arg(metavar="NUMBER")] = None
     """TCP port. Default: POCKETNETS_PORT, else 3000."""
+    grpc_port: Annotated[int | None, tyro.conf.arg(metavar="NUMBER")] = None
+    """TCP port of gRPC, for clients of the Open Inference Protocol. Default: POCKETNETS_GRPC_PORT,
+    else none."""
     allow_unverified: bool = False
     """Serve an artifact even if it was never run. Default: POCKETNETS_ALLOW_UNVERIFIED."""
     abstain: bool = False
@@ -76,6 +79,8 @@ def settle(wanted: Serve) -> tuple[Settings, str]:
         os.environ[PREFIX + "HOST"] = wanted.host
     if wanted.port is not None:
         os.environ[PREFIX + "PORT"] = str(wanted.port)
+    if wanted.grpc_port is not None:
+        os.environ[PREFIX + "GRPC_PORT"] = str(wanted.grpc_port)
     if wanted.allow_unverified:
         os.environ[PREFIX + "ALLOW_UNVERIFIED"] = "1"
     if wanted.canary is not None:

@@ -23,12 +23,19 @@ from serving.models import Models
 from serving.predictor import Predictor, Upload, unwrap
 from serving.routes import Route
 from serving.served import Served
-from serving.tensors import Output, read_request, write_response
+from serving.tensors import InferRequest, Output, Tensor, read_request, write_response
 from serving.uploads import BATCH, read_body
 from serving.waiting import wait_for
 
 _HEAD = b"inference-header-content-length"
 _SMALL = 1 << 16  # bytes of JSON that are parsed at once, without a thread
+
+
+SERVER = {
+    "name": "pocketnets",
+    "version": "1",
+    "extensions": ["binary_tensor_data", "classification"],
+}
 
 
 class ProtocolRefusal(Refusal):
@@ -47,8 +54,7 @@ def protocol_routes(models: Models) -> list[Route]:
         return models.find(request.path_params["name"], request.path_params.get("version"))
 
     async def server(request: Request) -> Response:
-        extensions = ["binary_tensor_data", "classification"]
-        return JSONResponse({"name": "pocketnets", "version": "1", "extensions": extensions})
+        return JSONResponse(SERVER)
 
     async def live(request: Request) -> Response:
         return JSONResponse({"live": True})
@@ -64,7 +70,7 @@ def protocol_routes(models: Models) -> list[Route]:
         )
 
     async def metadata(request: Request) -> Response:
-        return JSONResponse(_metadata(models, named(request)))
+        return JSONResponse(metadata_of(models, named(request)))
 
     async def infer(request: Request) -> Response:
         return await _infer(named(request), request)
@@ -97,7 +103,8 @@ def _in_form(
     return handle
 
 
-def _metadata(models: Models, served: Served) -> dict[str, Any]:
+def metadata_of(models: Models, served: Served) -> dict[str, Any]:
+    """Returns what the protocol tells of a model."""
     artifact, name = served.predictor.artifact, served.entry.name
     labels = len(artifact.labels)
     return {
@@ -133,23 +140,37 @@ async def _infer(served: Served, request: Request) -> Response:
         else:
             asked = read_request(body, head, *facts)
         del body
-        images = asked.files if asked.pixels is None else list(asked.pixels)
-        answers = predictor.predict([Upload(image, None) for image in images])
-        found = unwrap(await wait_for(answers, request, seconds))
-    for each in found:
-        if isinstance(each, Refusal):
-            raise each
-    logits = np.stack(found)
-    names = {"model_name": served.entry.name, "model_version": served.entry.version}
-    if asked.id is not None:
-        names["id"] = asked.id
-    body, size = write_response(
-        names, [(output, _tensor(output, logits, predictor)) for output in asked.outputs]
-    )
+        tensors = await answer_tensors(served, request, asked)
+    body, size = write_response(names_of(served, asked), tensors)
     if size is None:
         return Response(body, media_type="application/json")
     lengths = {"inference-header-content-length": str(size)}
     return Response(body, media_type="application/octet-stream", headers=lengths)
+
+
+async def answer_tensors(
+    served: Served, request: Request, asked: InferRequest
+) -> list[tuple[Output, Tensor]]:
+    """Returns the outputs that are asked for, each with its tensor; the caller holds a slot.
+
+    Raises:
+        Refusal: an image is none, the queue is full, it takes too long, or the client is gone.
+    """
+    predictor = served.predictor
+    images = asked.files if asked.pixels is None else list(asked.pixels)
+    answers = predictor.predict([Upload(image, None) for image in images])
+    found = unwrap(await wait_for(answers, request, predictor.settings.deadline_ms / 1e3))
+    for each in found:
+        if isinstance(each, Refusal):
+            raise each
+    logits = np.stack(found)
+    return [(output, _tensor(output, logits, predictor)) for output in asked.outputs]
+
+
+def names_of(served: Served, asked: InferRequest) -> dict[str, str]:
+    """Returns what stands before the outputs of a response."""
+    names = {"model_name": served.entry.name, "model_version": served.entry.version}
+    return names if asked.id is None else {**names, "id": asked.id}
 
 
 def _head_size(headers: dict[bytes, bytes]) -> int | None:
@@ -163,7 +184,7 @@ def _head_size(headers: dict[bytes, bytes]) -> int | None:
     return int(text)
 
 
-def _tensor(output: Output, logits: Logits, predictor: Predictor) -> np.ndarray[Any, Any]:
+def _tensor(output: Output, logits: Logits, predictor: Predictor) -> Tensor:
     values = logits if output.name == "logits" else predictor.scores(logits)
     if not output.classes:
         return values

@@ -13,12 +13,13 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 from core import cli
 from core.errors import UserError
 from serving.repository import check, first_listing
-from serving.settings import Settings, warn_of_unknown
+from serving.settings import PREFIX, Settings, warn_of_unknown
 from serving.tracing import exporter_class
 
 
@@ -47,19 +48,23 @@ def _serve(settings: Settings, why: str, folder: Path) -> int:
 
     if settings.tracing:
         exporter_class()  # or each worker would fail by it
+    if settings.grpc_port and not all(map(find_spec, ("grpc", "google.protobuf"))):
+        raise UserError(f"{PREFIX}GRPC_PORT is set, which needs gRPC: pip install '.[grpc]'")
     listing = first_listing(settings)
     for entry in listing.entries:
         check(entry, settings)
     os.environ[FOLDER] = str(folder)
     state = State(folder)
     state.write(listing)
-    with listen(settings.host, settings.port) as listening:
+    with listen(settings.host, settings.port) as listening, reserved(settings):
         print(
             f"serving {settings.artifact} with {settings.runtime} ({why}) "
             f"on http://{_shown(settings.host)}:{settings.port}",
             file=sys.stderr,
             flush=True,
         )
+        if settings.grpc_port:
+            print(f"gRPC on {_shown(settings.host)}:{settings.grpc_port}", file=sys.stderr)
         if len(listing.entries) > 1:
             names = ", ".join(entry.reference for entry in listing.entries)
             print(f"models: {names}; default: {listing.default}", file=sys.stderr, flush=True)
@@ -78,20 +83,45 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         UserError: it is in use, or not allowed; the message says how to choose another.
     """
+    return _bound(host, port, f"PORT={port + 1} (make) or --port {port + 1}", backlog=2048)
+
+
+def _bound(host: str, port: int, another: str, backlog: int = 0) -> socket.socket:
+    """Returns a socket of that address, which listens if there is a ``backlog``."""
     version = ipaddress.ip_address(host).version
-    listening = socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound = socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listening.bind((host, port))
-        listening.listen(2048)
+        bound.bind((host, port))
+        if backlog:
+            bound.listen(backlog)
     except OSError as error:
-        listening.close()
+        bound.close()
         reason = "is in use" if error.errno == errno.EADDRINUSE else f"({error.strerror})"
         raise UserError(
-            f"cannot listen on {host}: port {port} {reason}; "
-            f"choose another with PORT={port + 1} (make) or --port {port + 1}"
+            f"cannot listen on {host}: port {port} {reason}; choose another with {another}"
         ) from None
-    return listening
+    return bound
+
+
+@contextmanager
+def reserved(settings: Settings) -> Iterator[None]:
+    """A context manager: inside, the port of gRPC is this service's.
+
+    Each worker listens there itself, beside the others. What allows that is set once the port is
+    bound, or two services could share it.
+
+    Raises:
+        UserError: as :func:`listen`.
+    """
+    port = settings.grpc_port
+    if not port:
+        yield
+        return
+    with _bound(settings.host, port, f"--grpc-port {port + 1}") as bound:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        yield
 
 
 @contextmanager

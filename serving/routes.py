@@ -27,7 +27,6 @@ from serving.errors import Refusal, failure
 from serving.metrics import OTHER, count
 from serving.settings import Settings
 from serving.tokens import Tokens
-from serving.tracing import traced
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -239,11 +238,19 @@ class Cors(CORSMiddleware):
         return JSONResponse(Refusal(response.status_code, "cors", detail).body, 400)
 
 
-def middleware(settings: Settings, routes: Sequence[Route]) -> list[Middleware]:
-    """Returns the middleware of an application with ``routes``, the outermost first."""
-    tokens = Tokens(settings.token, settings.tokens, settings.workers)
+def middleware(
+    settings: Settings, routes: Sequence[Route], tokens: Tokens, outer: Sequence[Middleware] = ()
+) -> list[Middleware]:
+    """Returns the middleware of an application with ``routes``, the outermost first.
+
+    Args:
+        settings: the prefix of paths, the log, and who may call from pages.
+        routes: those that it answers.
+        tokens: whose requests it answers.
+        outer: middleware around it.
+    """
     router = Middleware(Router, routes=routes, tokens=tokens, root_path=settings.root_path)
-    outer = [*traced()] if settings.tracing else []
+    outer = list(outer)
     if settings.access_log == "json":
         outer.append(Middleware(AccessLog))
     if not settings.cors_origins:

@@ -22,6 +22,7 @@ CARRIED = Path(__file__).resolve().parent / "artifact"  # the artifact packed in
 CARRIED_RUNTIME = CARRIED.with_name("runtime.txt")  # and the name of its runtime
 
 DEFAULT_RUNTIME = "ort-cpu"
+GRACE_S = 20  # for unfinished requests after SIGTERM
 # A server has no torch, so runtimes that need it are excluded.
 RUNTIMES = [name for name in list_runtimes() if is_servable(name)]
 
@@ -132,6 +133,11 @@ class Settings:
         "IP address to listen on: 127.0.0.1 is this machine, 0.0.0.0 all", "127.0.0.1"
     )
     port: int = _setting("TCP port", 3000, range=(1, 65535))
+    grpc_port: int = _setting(
+        "TCP port of gRPC, for clients of the Open Inference Protocol; 0 for none",
+        0,
+        range=(0, 65535),
+    )
     root_path: str = _setting(
         "prefix under which a proxy shows the service, like /classifier; it may strip it or not", ""
     )

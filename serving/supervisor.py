@@ -26,11 +26,10 @@ from serving.models import the_models
 from serving.protocol import connection_class
 from serving.repository import check, without_threshold
 from serving.routes import wrap
-from serving.settings import PREFIX, Settings
+from serving.settings import GRACE_S, PREFIX, Settings
 from serving.state import State
 from serving.watching import Watch
 
-GRACE_S = 20  # for unfinished requests after SIGTERM
 _FILES = 200  # files that a worker opens besides its connections
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # constants in malloc.h
 _START_S = 60  # for a worker to become ready: OpenVINO compiles some graphs for 10 s

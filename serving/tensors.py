@@ -1,15 +1,15 @@
-"""Tensors of the Open Inference Protocol, version 2: in JSON, or as bytes after the JSON.
+"""Tensors of the Open Inference Protocol, version 2: in JSON, as bytes after the JSON, or in gRPC.
 
 The bytes are those of the protocol's extension for binary data: numbers row by row in little
-endian, and for ``BYTES`` each element after its length as a uint32.
-https://github.com/kserve/open-inference-protocol and Triton's extension_binary_data.md.
+endian, and for ``BYTES`` each element after its length as a uint32. Raw contents of gRPC are the
+same. https://github.com/kserve/open-inference-protocol and Triton's extension_binary_data.md.
 """
 
 from __future__ import annotations
 
 import reprlib
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, NoReturn, NotRequired
 
@@ -24,6 +24,7 @@ from serving.errors import Refusal
 SIZE = "binary_data_size"
 _LENGTH = struct.Struct("<I")
 _MOST_NUMBERS = 2_000_000  # in JSON: more would block the event loop for a tenth of a second
+Tensor = np.ndarray[Any, Any]
 Dimensions = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(max_length=8)]
 
 
@@ -104,14 +105,54 @@ def read_request(
     numbers = most * int(np.prod(shape)) + 1000
     if text.count(b",") > min(numbers, _MOST_NUMBERS):
         _refuse("the JSON holds too many numbers: send the tensor as binary data")
+    found = _valid(_HEAD.validate_json, text)
+    tail = memoryview(body)[len(text) :]
+    return _asked(found, _split(found["inputs"], tail), shape, labels, most)
+
+
+def read_message(
+    head: dict[str, Any], raw: Sequence[bytes], shape: tuple[int, ...], labels: int, most: int
+) -> InferRequest:
+    """Returns the request of a message of gRPC.
+
+    Args:
+        head: what the JSON would have; files may be bytes.
+        raw: raw contents of each input; empty if all have data in ``head``.
+        shape: as of :func:`read_request`, like the others.
+        labels: number of labels.
+        most: most images.
+
+    Raises:
+        Refusal: as :func:`read_request`.
+    """
+    found = _valid(_HEAD.validate_python, head)
+    if raw and len(raw) != len(found["inputs"]):
+        _refuse(f"{len(found['inputs'])} inputs have {len(raw)} raw contents")
+    if raw and any("data" in each for each in found["inputs"]):
+        _refuse("an input has contents, and there are raw contents: send one of both")
+    parts = [
+        (each, memoryview(raw[place]) if raw else None)
+        for place, each in enumerate(found["inputs"])
+    ]
+    return _asked(found, parts, shape, labels, most)
+
+
+def _valid(validate: Callable[[Any], _Head], content: Any) -> _Head:
     try:
-        found = _HEAD.validate_json(text)
+        return validate(content)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
+        first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"]))
         _refuse(f"{place + ': ' if place else ''}{first['msg']}")
-    tail = memoryview(body)[len(text) :]
-    parts = _split(found["inputs"], tail)
+
+
+def _asked(
+    found: _Head,
+    parts: Sequence[tuple[_Input, memoryview | None]],
+    shape: tuple[int, ...],
+    labels: int,
+    most: int,
+) -> InferRequest:
     if len(parts) != 1:
         _refuse(f"{len(parts)} inputs: send one, pixels (UINT8) or image (BYTES)")
     (each, raw) = parts[0]
@@ -203,7 +244,7 @@ def _files(each: _Input, raw: memoryview | None, most: int) -> list[bytes | str]
     if raw is None:
         data = each.get("data", [])
         files = [one for item in data for one in (item if isinstance(item, list) else [item])]
-        if not all(isinstance(one, str) and one.isascii() for one in files):
+        if not all(map(_is_file, files)):
             _refuse("each image in JSON is the base64 text of its file")
     else:
         while len(raw):
@@ -222,8 +263,12 @@ def _files(each: _Input, raw: memoryview | None, most: int) -> list[bytes | str]
     return files
 
 
+def _is_file(value: Any) -> bool:
+    return isinstance(value, bytes) or (isinstance(value, str) and value.isascii())
+
+
 def write_response(
-    names: dict[str, Any], outputs: Sequence[tuple[Output, np.ndarray[Any, Any]]]
+    names: dict[str, Any], outputs: Sequence[tuple[Output, Tensor]]
 ) -> tuple[bytes, int | None]:
     """Returns the body of a response, and the size of its JSON, None if that is all.
 
@@ -233,22 +278,32 @@ def write_response(
     """
     described, tail = [], []
     for output, tensor in outputs:
-        is_text = tensor.dtype == object
-        entry: dict[str, Any] = {
-            "name": output.name,
-            "datatype": "BYTES" if is_text else "FP32",
-            "shape": list(tensor.shape),
-        }
+        entry = describe_tensor(output, tensor)
         if not output.binary:
             flat = tensor.ravel().tolist()
-            entry["data"] = [text.decode() for text in flat] if is_text else flat
+            entry["data"] = [text.decode() for text in flat] if is_text(tensor) else flat
         else:
-            if is_text:
-                data = b"".join(_LENGTH.pack(len(text)) + text for text in tensor.ravel())
-            else:
-                data = tensor.astype("<f4", copy=False).tobytes()
+            data = as_bytes(tensor)
             entry["parameters"] = {SIZE: len(data)}
             tail.append(data)
         described.append(entry)
     head = to_json({**names, "outputs": described})
     return (b"".join([head, *tail]), len(head)) if tail else (head, None)
+
+
+def describe_tensor(output: Output, tensor: Tensor) -> dict[str, Any]:
+    """Returns name, datatype and shape of an output."""
+    datatype = "BYTES" if is_text(tensor) else "FP32"
+    return {"name": output.name, "datatype": datatype, "shape": list(tensor.shape)}
+
+
+def is_text(tensor: Tensor) -> bool:
+    """Returns whether the elements are bytes, not float32."""
+    return bool(tensor.dtype == object)
+
+
+def as_bytes(tensor: Tensor) -> bytes:
+    """Returns a tensor as the protocol has it as bytes."""
+    if is_text(tensor):
+        return b"".join(_LENGTH.pack(len(text)) + text for text in tensor.ravel())
+    return tensor.astype("<f4", copy=False).tobytes()

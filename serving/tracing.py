@@ -12,7 +12,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from core.errors import UserError
 
 NAME = "OTEL_SERVICE_NAME"  # OpenTelemetry's own variables say where traces go, and how many
-_UNTRACED = "healthz,livez,readyz,metrics,page,static_content,v2/health"  # nobody waits for these
+_UNTRACED = "healthz,livez,readyz,metrics,page,static_content"  # nobody waits for these
+_UNTRACED += ",v2/health,ServerLive,ServerReady"
 
 
 def traced(exporter: Any = None) -> Sequence[Middleware]:

@@ -26,12 +26,14 @@ CONSTRAINTS = ROOT / "constraints.txt"
 REQUIREMENTS = ROOT / "serving" / "requirements.txt"
 GPU_DOCKERFILE = ROOT / "serving" / "kubernetes" / "gpu" / "Dockerfile"
 IMPORTED = (
+    "grpcio",
     "httptools",
     "multipart",
     "numpy",
     "onnxruntime",
     "pillow",
     "prometheus-client",
+    "protobuf",
     "pydantic",
     "starlette",
     "typing-extensions",

@@ -20,8 +20,7 @@ from kubernetes_validate import ValidationError, latest_version, validate
 from artifact.runtimes.base import list_runtimes
 from core.errors import UserError
 from serving.metrics import QUEUE_DEPTH
-from serving.settings import PREFIX, Settings
-from serving.supervisor import GRACE_S
+from serving.settings import GRACE_S, PREFIX, Settings
 
 FOLDER = Path(__file__).resolve().parents[2] / "serving" / "kubernetes"
 OLDEST = "1.30"  # preStop.sleep is of its time; serving/kubernetes/base/deployment.yaml says so

@@ -1,0 +1,148 @@
+"""The Open Inference Protocol, version 2, over gRPC: a route for each of its methods.
+
+A method's path is that of gRPC, ``/inference.GRPCInferenceService/ModelInfer``; a body is a message
+of protobuf. So the router, tokens, limits, logs and metrics of HTTP are those of gRPC, too:
+:mod:`serving.grpc_server` brings the messages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from serving.answering import read_in_time
+from serving.bodies import ENVELOPE, TEXT
+from serving.errors import Refusal
+from serving.grpc_messages import SERVICE, message_classes, parameters_of, parse
+from serving.inference_protocol import SERVER, answer_tensors, metadata_of, names_of
+from serving.models import Models
+from serving.routes import Route
+from serving.served import Served
+from serving.settings import Settings
+from serving.slots import Slots
+from serving.tensors import InferRequest, as_bytes, describe_tensor, is_text, read_message
+from serving.uploads import read_body
+
+_SMALL = 1 << 16  # bytes of a message whose tensors are read at once, without a thread
+_CONTENTS = {"UINT8": "uint_contents", "BYTES": "bytes_contents"}
+
+Fields = dict[str, Any]
+
+
+def most_bytes(settings: Settings) -> int:
+    """Returns how large a message may be: as large as JSON with one image."""
+    return int(TEXT * settings.max_bytes) + ENVELOPE
+
+
+def grpc_routes(models: Models) -> list[Route]:
+    """Returns the routes of all methods."""
+    settings, classes = models.settings, message_classes()
+    # A message names its model: until it is read, it cannot be counted to one.
+    reading = Slots(settings.queue_size + settings.threads).share()
+
+    def method(name: str, answer: Callable[..., Awaitable[Fields]], **options: Any) -> Route:
+        kind, response = classes[f"{name}Request"], classes[f"{name}Response"]
+
+        async def handle(request: Request) -> Response:
+            asked = kind()
+            if kind.DESCRIPTOR.fields:
+                with reading.taken():
+                    seconds = settings.deadline_ms / 1e3
+                    body = await read_in_time(read_body(request, most_bytes(settings)), seconds)
+                    asked = parse(kind, body)
+            fields = await answer(asked, request)
+            return Response(response(**fields).SerializeToString())
+
+        return Route(f"/{SERVICE}/{name}", handle, method="POST", **options)
+
+    def named(asked: Any) -> Served:
+        return models.find(asked.name, asked.version or None)
+
+    async def live(asked: Any, request: Request) -> Fields:
+        return {"live": True}
+
+    async def ready(asked: Any, request: Request) -> Fields:
+        return {"ready": models.ready}
+
+    async def model_ready(asked: Any, request: Request) -> Fields:
+        return {"ready": named(asked).predictor.ready}
+
+    async def server(asked: Any, request: Request) -> Fields:
+        return SERVER
+
+    async def metadata(asked: Any, request: Request) -> Fields:
+        return metadata_of(models, named(asked))
+
+    async def infer(asked: Any, request: Request) -> Fields:
+        served = models.find(asked.model_name, asked.model_version or None)
+        return await _infer(served, request, asked)
+
+    return [
+        method("ServerLive", live, public=True),
+        method("ServerReady", ready, public=True),
+        method("ModelReady", model_ready),
+        method("ServerMetadata", server),
+        method("ModelMetadata", metadata),
+        method("ModelInfer", infer),
+    ]
+
+
+async def _infer(served: Served, request: Request, message: Any) -> Fields:
+    request.scope["model"] = served.entry.key
+    artifact, settings = served.predictor.artifact, served.predictor.settings
+    facts = (artifact.preprocess.shape, len(artifact.labels), settings.max_images)
+    raw = list(message.raw_input_contents)
+    with served.slots.taken():
+        if not raw and message.ByteSize() > _SMALL:
+            asked = await asyncio.to_thread(_read, message, raw, facts)
+        else:
+            asked = _read(message, raw, facts)
+        tensors = await answer_tensors(served, request, asked)
+    fields: Fields = {**names_of(served, asked), "outputs": []}
+    if raw:  # in the form in which it was asked
+        fields["raw_output_contents"] = [as_bytes(tensor) for _, tensor in tensors]
+    for output, tensor in tensors:
+        entry = describe_tensor(output, tensor)
+        if not raw:
+            name = "bytes_contents" if is_text(tensor) else "fp32_contents"
+            entry["contents"] = {name: tensor.ravel().tolist()}
+        fields["outputs"].append(entry)
+    return fields
+
+
+def _read(message: Any, raw: list[bytes], facts: tuple[tuple[int, ...], int, int]) -> InferRequest:
+    head: Fields = {
+        "parameters": parameters_of(message.parameters),
+        "inputs": [_input(each) for each in message.inputs],
+        "outputs": [
+            {"name": each.name, "parameters": parameters_of(each.parameters)}
+            for each in message.outputs
+        ],
+    }
+    if message.id:
+        head["id"] = message.id
+    return read_message(head, raw, *facts)
+
+
+def _input(tensor: Any) -> Fields:
+    """Returns what the JSON of an input would be; the data of ``BYTES`` are bytes.
+
+    Raises:
+        Refusal: its contents are of another datatype.
+    """
+    found: Fields = {
+        "name": tensor.name,
+        "datatype": tensor.datatype,
+        "shape": list(tensor.shape),
+        "parameters": parameters_of(tensor.parameters),
+    }
+    for field, values in tensor.contents.ListFields():
+        if field.name != _CONTENTS.get(tensor.datatype):
+            detail = f"input {tensor.name[:40]!r} of {tensor.datatype[:40]!r} has {field.name}"
+            raise Refusal(400, "bad_infer_request", f"the request is not as expected: {detail}")
+        found["data"] = list(values)
+    return found

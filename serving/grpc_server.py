@@ -1,0 +1,193 @@
+"""Serves gRPC on a port of its own, by an ASGI application that gets each call as a request.
+
+In HTTP/2, too, a call is a POST to the path of its method. What comes back as a status of HTTP is
+sent as a code of gRPC. grpcio is imported only where this is used: its threads would not survive
+the fork of a worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import unquote
+
+from starlette.types import ASGIApp, Message, Scope
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+
+from serving.access_log import REQUEST_ID
+from serving.grpc_routes import most_bytes
+from serving.protocol import HEAD_BYTES
+from serving.routes import Route
+from serving.settings import GRACE_S, Settings
+
+_IDLE_MS = 60_000  # a connection without a call is closed then, or idle ones would use them all up
+_CODES = {
+    HTTPStatus.UNAUTHORIZED: "UNAUTHENTICATED",
+    HTTPStatus.FORBIDDEN: "PERMISSION_DENIED",
+    HTTPStatus.NOT_FOUND: "NOT_FOUND",
+    HTTPStatus.REQUEST_TIMEOUT: "DEADLINE_EXCEEDED",
+    HTTPStatus.CONFLICT: "FAILED_PRECONDITION",
+    HTTPStatus.TOO_MANY_REQUESTS: "RESOURCE_EXHAUSTED",
+    HTTPStatus.INTERNAL_SERVER_ERROR: "INTERNAL",
+    HTTPStatus.SERVICE_UNAVAILABLE: "UNAVAILABLE",
+    HTTPStatus.GATEWAY_TIMEOUT: "DEADLINE_EXCEEDED",
+}  # of any other refusal: INVALID_ARGUMENT
+_TOLD = (REQUEST_ID, b"retry-after")  # headers that a client gets, as metadata after the answer
+_log = logging.getLogger(__name__)
+
+
+@asynccontextmanager
+async def grpc_server(
+    app: ASGIApp, routes: list[Route], settings: Settings
+) -> AsyncGenerator[None, None]:
+    """A context manager: ``app`` answers ``routes`` by gRPC inside the block.
+
+    Workers listen on the same port (``SO_REUSEPORT``): the system gives each connection to one. At
+    the end calls that have begun are answered, for as long as requests of HTTP.
+    """
+    import grpc
+
+    called: Any = app
+    if settings.trusted_proxies:
+        called = ProxyHeadersMiddleware(called, list(settings.trusted_proxies))
+    calls = _Calls(called, settings)
+    server = grpc.aio.server(
+        maximum_concurrent_rpcs=settings.max_connections,
+        options=[
+            ("grpc.max_receive_message_length", most_bytes(settings)),
+            ("grpc.max_metadata_size", HEAD_BYTES),
+            ("grpc.absolute_max_metadata_size", HEAD_BYTES),
+            ("grpc.max_concurrent_streams", settings.max_connections),
+            ("grpc.max_allowed_incoming_connections", settings.max_connections),
+            ("grpc.max_connection_idle_ms", _IDLE_MS),
+            ("grpc.server_handshake_timeout_ms", settings.head_ms),
+        ],
+    )
+    for route in routes:
+        service, _, name = route.path[1:].partition("/")
+        # As a stream of one message: it is read only once the token was checked.
+        handler = grpc.stream_unary_rpc_method_handler(calls.method(route.path))
+        server.add_registered_method_handlers(service, {name: handler})
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    server.add_insecure_port(f"{host}:{settings.grpc_port}")
+    await server.start()
+    try:
+        yield
+    finally:
+        await server.stop(GRACE_S)
+        await calls.ended()
+
+
+class _Calls:
+    """Passes calls on to ``app``."""
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self._app = app
+        self._server = (settings.host, settings.grpc_port)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def method(self, path: str) -> Any:
+        """Returns the handler of a method of gRPC."""
+
+        async def handle(messages: Any, context: Any) -> bytes:
+            return await self._answer(path, context)
+
+        return handle
+
+    async def ended(self) -> None:
+        """Waits until the application has answered all calls."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _answer(self, path: str, context: Any) -> bytes:
+        import grpc
+
+        gone = asyncio.Event()
+        has_read = False
+        status, body = 500, b""
+        told: list[tuple[str, str]] = []
+
+        async def receive() -> Message:
+            nonlocal has_read
+            message = grpc.aio.EOF
+            if has_read:
+                await gone.wait()
+            else:
+                has_read = True
+                message = await _read(context)
+            if message is grpc.aio.EOF:
+                return {"type": "http.disconnect"}
+            return {"type": "http.request", "body": message, "more_body": False}
+
+        async def send(message: Message) -> None:
+            nonlocal status, body
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                sent = message["headers"]
+                told.extend(
+                    (name.decode(), value.decode()) for name, value in sent if name in _TOLD
+                )
+            else:
+                body += message["body"]
+
+        # A task of its own: of a call whose client is gone, the application hears as of a request.
+        task = asyncio.ensure_future(self._app(self._scope(path, context), receive, send))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            gone.set()
+            raise
+        except Exception:
+            _log.exception("%s failed", path)
+        context.set_trailing_metadata(tuple(told))
+        if status == HTTPStatus.OK:
+            return body
+        code = _CODES.get(HTTPStatus(status), "INVALID_ARGUMENT")
+        await context.abort(grpc.StatusCode[code], json.loads(body)["detail"], tuple(told))
+        raise AssertionError("abort raises")
+
+    def _scope(self, path: str, context: Any) -> Scope:
+        headers = [
+            (key.encode(), value if isinstance(value, bytes) else value.encode())
+            for key, value in context.invocation_metadata()
+        ]
+        return {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "2",
+            "method": "POST",
+            "scheme": "http",
+            "path": path,
+            "raw_path": path.encode(),
+            "root_path": "",
+            "query_string": b"",
+            "headers": headers,
+            "client": _client(context.peer()),
+            "server": self._server,
+        }
+
+
+async def _read(context: Any) -> Any:
+    """Returns the next message; EOF if there is none, or the client is gone."""
+    import grpc
+
+    try:
+        return await context.read()
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        return grpc.aio.EOF  # the call was cancelled, not this task
+
+
+def _client(peer: str) -> tuple[str, int] | None:
+    """Returns address and port of ``ipv4:127.0.0.1:80`` or ``ipv6:%5B::1%5D:80``."""
+    kind, _, address = unquote(peer).partition(":")
+    host, _, port = address.rpartition(":")
+    return (host.strip("[]"), int(port)) if kind in ("ipv4", "ipv6") else None

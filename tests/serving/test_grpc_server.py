@@ -1,0 +1,54 @@
+"""gRPC of a service with several workers: one port, and its end."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from core.errors import UserError
+from serving.grpc_messages import SERVICE, message_classes
+from serving.launch import reserved
+from serving.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+ALONE = (("grpc.use_local_subchannel_pool", 1),)  # or channels share a connection, and a worker
+
+
+@contextmanager
+def channel_to(port: int) -> Iterator[Any]:
+    with grpc.insecure_channel(f"127.0.0.1:{port}", options=ALONE) as channel:
+        yield channel
+
+
+def is_ready(channel: Any) -> bool:
+    answer = message_classes()["ServerReadyResponse"]
+    call = channel.unary_unary(f"/{SERVICE}/ServerReady", response_deserializer=answer.FromString)
+    return bool(call(b"", timeout=30, wait_for_ready=True).ready)
+
+
+def test_workers_share_a_port_that_no_other_service_gets(
+    artifact_path: Path,
+    serve: Callable[..., Any],
+    environment: dict[str, str],
+    port: int,
+) -> None:
+    environment |= {"POCKETNETS_WORKERS": "2", "POCKETNETS_ARTIFACT": str(artifact_path)}
+    with serve(
+        "-m", "serving", "--grpc-port", str(port), cwd=ROOT, environment=environment
+    ) as server:
+        for _ in range(8):
+            with channel_to(port) as channel:
+                assert is_ready(channel)
+        again = Settings(artifact=artifact_path, grpc_port=port)
+        with pytest.raises(UserError, match=rf"{port} is in use; .*--grpc-port {port + 1}"):
+            reserved(again).__enter__()
+        assert server.stop(signal.SIGTERM) == 0
+        log = server.process.stdout.read()
+    assert f"gRPC on 127.0.0.1:{port}" in log
+    assert "Traceback" not in log
