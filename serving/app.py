@@ -29,6 +29,7 @@ from serving.openapi import describe_api
 from serving.pages import page_routes
 from serving.predict_routes import predict_routes
 from serving.predictor import Predictor
+from serving.repository_protocol import repository_routes
 from serving.routes import Reply, Route, bento_routes, middleware, wrap
 from serving.state import State
 from serving.tokens import Tokens
@@ -84,7 +85,7 @@ def create_app(
         from serving.grpc_server import grpc_server
 
         logged = replace(settings, access_log="0" if settings.access_log == "0" else "json")
-        methods = grpc_routes(models)
+        methods = grpc_routes(models, administration)
         inside = wrap(app, middleware(logged, methods, tokens, outer))
         return grpc_server(inside, methods, settings)
 
@@ -123,6 +124,7 @@ def create_app(
             *predict_routes(predictor, predict, predict_batch, len(predictor.artifact.labels)),
             *model_routes(models, administration),
             *protocol_routes(models),
+            *repository_routes(models, administration),
             *others,
         ]
 

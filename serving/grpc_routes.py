@@ -14,12 +14,15 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from serving.administration import Administration
 from serving.answering import read_in_time
 from serving.bodies import ENVELOPE, TEXT
+from serving.changes import MOST_BYTES, Make, administer, check_allowed
 from serving.errors import Refusal
 from serving.grpc_messages import SERVICE, message_classes, parameters_of, parse
 from serving.inference_protocol import SERVER, answer_tensors, metadata_of, names_of
 from serving.models import Models
+from serving.repository_protocol import list_repository, loading_all, unloading_all
 from serving.routes import Route
 from serving.served import Served
 from serving.settings import Settings
@@ -38,13 +41,15 @@ def most_bytes(settings: Settings) -> int:
     return int(TEXT * settings.max_bytes) + ENVELOPE
 
 
-def grpc_routes(models: Models) -> list[Route]:
+def grpc_routes(models: Models, administration: Administration) -> list[Route]:
     """Returns the routes of all methods."""
     settings, classes = models.settings, message_classes()
     # A message names its model: until it is read, it cannot be counted to one.
     reading = Slots(settings.queue_size + settings.threads).share()
 
-    def method(name: str, answer: Callable[..., Awaitable[Fields]], **options: Any) -> Route:
+    def method(
+        name: str, answer: Callable[..., Awaitable[Fields]], most: int = MOST_BYTES, **options: Any
+    ) -> Route:
         kind, response = classes[f"{name}Request"], classes[f"{name}Response"]
 
         async def handle(request: Request) -> Response:
@@ -52,7 +57,7 @@ def grpc_routes(models: Models) -> list[Route]:
             if kind.DESCRIPTOR.fields:
                 with reading.taken():
                     seconds = settings.deadline_ms / 1e3
-                    body = await read_in_time(read_body(request, most_bytes(settings)), seconds)
+                    body = await read_in_time(read_body(request, most), seconds)
                     asked = parse(kind, body)
             fields = await answer(asked, request)
             return Response(response(**fields).SerializeToString())
@@ -81,13 +86,30 @@ def grpc_routes(models: Models) -> list[Route]:
         served = models.find(asked.model_name, asked.model_version or None)
         return await _infer(served, request, asked)
 
+    async def index(asked: Any, request: Request) -> Fields:
+        return {"models": await list_repository(models, only_ready=asked.ready)}
+
+    def changing(make: Callable[[str, Fields], Make]) -> Callable[..., Awaitable[Fields]]:
+        async def change(asked: Any, request: Request) -> Fields:
+            parameters = parameters_of(asked.parameters)
+            request.scope["change"] = {"name": asked.model_name, "parameters": list(parameters)}
+            check_allowed(settings)
+            await administer(request, administration, make(asked.model_name, parameters))
+            return {}
+
+        return change
+
+    load = changing(lambda *wanted: loading_all(models, *wanted))
     return [
         method("ServerLive", live, public=True),
         method("ServerReady", ready, public=True),
         method("ModelReady", model_ready),
         method("ServerMetadata", server),
         method("ModelMetadata", metadata),
-        method("ModelInfer", infer),
+        method("ModelInfer", infer, most_bytes(settings)),
+        method("RepositoryIndex", index),
+        method("RepositoryModelLoad", load, admin=True),
+        method("RepositoryModelUnload", changing(unloading_all), admin=True),
     ]
 
 

@@ -34,7 +34,7 @@ _SMALL = 1 << 16  # bytes of JSON that are parsed at once, without a thread
 SERVER = {
     "name": "pocketnets",
     "version": "1",
-    "extensions": ["binary_tensor_data", "classification"],
+    "extensions": ["binary_tensor_data", "classification", "model_repository"],
 }
 
 
@@ -76,22 +76,24 @@ def protocol_routes(models: Models) -> list[Route]:
         return await _infer(named(request), request)
 
     routes = [
-        Route("/v2", _in_form(server)),
-        Route("/v2/health/live", _in_form(live), public=True),
-        Route("/v2/health/ready", _in_form(ready), public=True),
+        Route("/v2", in_form(server)),
+        Route("/v2/health/live", in_form(live), public=True),
+        Route("/v2/health/ready", in_form(ready), public=True),
     ]
     for prefix in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
         routes += [
-            Route(prefix, _in_form(metadata)),
-            Route(f"{prefix}/ready", _in_form(model_ready)),
-            Route(f"{prefix}/infer", _in_form(infer), method="POST"),
+            Route(prefix, in_form(metadata)),
+            Route(f"{prefix}/ready", in_form(model_ready)),
+            Route(f"{prefix}/infer", in_form(infer), method="POST"),
         ]
     return routes
 
 
-def _in_form(
+def in_form(
     handler: Callable[[Request], Awaitable[Response]],
 ) -> Callable[[Request], Awaitable[Response]]:
+    """Returns ``handler`` with refusals in the protocol's form."""
+
     async def handle(request: Request) -> Response:
         try:
             return await handler(request)

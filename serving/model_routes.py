@@ -4,41 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from artifact.artifact import MANIFEST
-from core.errors import UserError, closest
-from serving.access_log import audit
 from serving.administration import Administration, shown
-from serving.answering import answer_image, answer_images, read_in_time
+from serving.answering import answer_image, answer_images
 from serving.answers import Error, Facts
-from serving.errors import Refusal
-from serving.listing import Entry, Listing, Trial
+from serving.changes import MOST_BYTES, administer, loading, read_change
+from serving.listing import Listing, Trial
 from serving.memory import resident_bytes
 from serving.model_answers import Changed, LoadRequest, ModelList, TrialRequest, VersionRequest
 from serving.models import Models, entry_in
 from serving.predict_routes import predict_routes
-from serving.repository import (
-    ALLOWED,
-    check_lone,
-    entry_of,
-    given_folders,
-    is_name,
-    version_folders,
-)
 from serving.routes import Handler, Reply, Route
 from serving.served import Served
-from serving.settings import PREFIX
 from serving.trials import Canary, Shadow
-from serving.uploads import read_body
 
-_MOST_BYTES = 4096  # of a request that changes the list
-T = TypeVar("T")
 _LOAD: TypeAdapter[LoadRequest] = TypeAdapter(LoadRequest)
 _TRIAL: TypeAdapter[TrialRequest] = TypeAdapter(TrialRequest)
 _VERSION: TypeAdapter[VersionRequest] = TypeAdapter(VersionRequest)
@@ -131,42 +115,29 @@ def _changes(models: Models, administration: Administration) -> list[Route]:
     settings = models.settings
 
     async def change(request: Request, make: Any) -> Response:
-        audit(request.scope, None)  # should this process end before the answer
-        reports = await administration.change(make)
+        reports = await administer(request, administration, make)
         return JSONResponse({**list_models(models), "workers": shown(reports)})
 
     async def load(request: Request) -> Response:
-        wanted = await _read(request, models, _LOAD)
-        name = request.path_params["name"]
-
-        def make(listing: Listing) -> Listing:
-            entry = _found(models, listing, name, wanted.get("version"))
-            current = wanted.get("current", False)
-            if entry.key not in listing.keys and len(listing.entries) >= settings.max_models:
-                raise UserError(
-                    f"{settings.max_models} models are loaded, as many as are allowed: unload "
-                    f"one, or set {PREFIX}MAX_MODELS"
-                )
-            changed = listing.having(entry, current=current)
-            check_lone(changed, settings)
-            return changed
-
-        return await change(request, make)
+        wanted = await read_change(request, settings, _LOAD)
+        name, version = request.path_params["name"], wanted.get("version")
+        current = wanted.get("current", False)
+        return await change(request, loading(settings, name, version, current=current))
 
     async def unload(request: Request) -> Response:
-        wanted = await _read(request, models, _VERSION)
+        wanted = await read_change(request, settings, _VERSION)
         key = request.path_params["name"], wanted.get("version")
         return await change(request, lambda listing: listing.without(*entry_in(listing, *key).key))
 
     async def promote(request: Request) -> Response:
-        wanted = await _read(request, models, _VERSION)
+        wanted = await read_change(request, settings, _VERSION)
         key = request.path_params["name"], wanted.get("version")
         return await change(
             request, lambda listing: listing.promoting(*entry_in(listing, *key).key)
         )
 
     async def rollback(request: Request) -> Response:
-        wanted = await _read(request, models, _VERSION)
+        wanted = await read_change(request, settings, _VERSION)
         key = request.path_params["name"], wanted.get("version")
         return await change(
             request, lambda listing: listing.rolling_back(*entry_in(listing, *key).key)
@@ -174,7 +145,7 @@ def _changes(models: Models, administration: Administration) -> list[Route]:
 
     def tried(kind: Literal["canary", "shadow"]) -> Handler:
         async def start(request: Request) -> Response:
-            wanted = await _read(request, models, _TRIAL)
+            wanted = await read_change(request, settings, _TRIAL)
 
             def make(listing: Listing) -> Listing:
                 entry = entry_in(listing, request.path_params["name"], wanted.get("version"))
@@ -191,7 +162,7 @@ def _changes(models: Models, administration: Administration) -> list[Route]:
         404: "No such model, or no such version of it",
         408: "The upload did not end in time",
         409: "The change is not possible, or the model cannot be loaded; all is as before",
-        413: f"Over {_MOST_BYTES} bytes",
+        413: f"Over {MOST_BYTES} bytes",
         415: "Another content encoding than gzip",
         500: "A worker did not follow",
     }
@@ -219,72 +190,3 @@ def _changes(models: Models, administration: Administration) -> list[Route]:
         )
         for verb, handler, summary, kind in kinds
     ]
-
-
-async def _read(request: Request, models: Models, kind: TypeAdapter[T]) -> T:
-    """Returns the JSON of an administrator's request.
-
-    Raises:
-        Refusal: nobody may change the models, or it is not what is expected.
-    """
-    settings = models.settings
-    if not settings.needs_token:
-        detail = (
-            f"the models can be changed only if a token is set: {PREFIX}TOKEN or {PREFIX}TOKENS"
-        )
-        raise Refusal(403, "no_token", detail)
-    body = await read_in_time(read_body(request, _MOST_BYTES), settings.deadline_ms / 1e3)
-    try:
-        wanted = kind.validate_json(body or b"{}", strict=True)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        detail = f"{place + ': ' if place else ''}{first['msg']}"
-        raise Refusal(400, "bad_json", f"the JSON is not as expected: {detail}") from None
-    request.scope["change"] = wanted  # for the line that it leaves
-    return wanted
-
-
-def _found(models: Models, listing: Listing, name: str, version: str | None) -> Entry:
-    """Returns the entry of a model as it lies on the disk now.
-
-    It is looked for in the repository, among the models of the list, and in the folders of those
-    that were given at the start, so that a request can name no other folder of this machine.
-    """
-    settings = models.settings
-    folders: dict[str, Path] = {
-        entry.version: entry.artifact for entry in listing.entries if entry.name == name
-    }
-    current = listing.current.get(name)
-    repository = settings.repository
-    if repository is not None and is_name(name):
-        folder = repository.absolute() / name
-        for each in version_folders(folder):
-            folders.setdefault(each.name, each)
-        if version is None and folder.is_dir():
-            entry = entry_of(folder, settings, name)
-            folders.setdefault(entry.version, entry.artifact)
-            current = entry.version
-    given = given_folders(settings)
-    if name in given:
-        where, home = given[name]
-        for each in version_folders(home):
-            folders.setdefault(each.name, each)
-        if current is None or (where / MANIFEST).exists():
-            entry = entry_of(where, settings, name)
-            folders.setdefault(entry.version, entry.artifact)
-            current = current or entry.version
-    if not folders:
-        known = sorted({*listing.current, *given})
-        raise UserError(
-            f"no model {name[:80]!r} in the list"
-            + (" or the repository" if repository else "")
-            + f": {closest(name, known)}"
-        )
-    wanted = version or current or max(folders)
-    if wanted not in folders:
-        raise UserError(f"no version {wanted[:80]!r} of {name}: {closest(wanted, list(folders))}")
-    if not is_name(wanted):  # it stands in paths and in headers
-        raise UserError(f"{name}: {wanted[:80]!r} cannot be a version: use {ALLOWED}")
-    entry = entry_of(folders[wanted], settings, name)
-    return dataclasses.replace(entry, version=wanted)

@@ -203,7 +203,7 @@ def test_routes_that_change_something_are_administrators(
     create_app(Predictor(Settings(artifact=artifact_path), Artifact.load(artifact_path)))
     admin = {route.path.rpartition("/")[2] for route in made if route.admin}
     assert {"load", "unload", "promote"} <= admin
-    asks = {"predict", "predict_batch", "infer"}
+    asks = {"predict", "predict_batch", "infer", "index"}
     others = {route.path.rpartition("/")[2] for route in made if not route.admin}
     assert asks <= others
     posts = {route.path.rpartition("/")[2] for route in made if route.method == "POST"}
