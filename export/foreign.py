@@ -23,14 +23,9 @@ from export.foreign_graph import GivenGraph, read_graph
 from export.foreign_program import read_program
 from export.foreign_reference import read_given, with_logits
 from export.hub import fetch, is_on_hub
-from export.network import (
-    CALIBRATION_IMAGES,
-    Network,
-    check_source,
-    photos,
-    rebuild,
-    spread,
-)
+from export.network import Network
+from export.rebuild import check_source, rebuild
+from export.samples import CALIBRATION_IMAGES, photos, spread
 from models.channels import adaptation, adapted_form, normalisation
 from models.classifier import Classifier
 from models.fit_weights import Fitted, channels_in, fit_weights

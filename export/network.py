@@ -2,53 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cache
 from pathlib import Path
-from threading import Lock
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from PIL import Image
 from torch import nn
 
 from artifact.answering import ONE_CLASS, Answering, Sets
-from artifact.artifact import Artifact
 from artifact.records import Abstention, Part, Reading, Reference, Source, Weights
 from core import cli
 from core.errors import UserError
 from core.files import sha256
 from core.image_size import Size, size_text
 from core.names import canonical_name
-from core.preprocess import Pixels, Preprocess, Truncated
-from export.foreign_reference import read_given
+from core.preprocess import Preprocess, Truncated
 from export.quantization.qdq import LearnedInt8
-from models.channels import adapted_form, adapted_imagenet
-from models.classifier import IMAGENET_MEAN, IMAGENET_STD, Classifier
-from models.fit_weights import fit_weights
-from models.imagenet import ImageNetWeights, PublishedForm, WeightsUnavailable
+from export.random_weights import RANDOM_SEED, random_module
+from export.samples import CALIBRATION_IMAGES, photos, spread
+from models.channels import adapted_imagenet
+from models.imagenet import ImageNetWeights, WeightsUnavailable
 from models.input_size import check_input_size
-from models.registry import build_model, find_model
-from models.saved_weights import read_weights
-from models.weights import (
-    imagenet_classifier,
-    load_imagenet_weights,
-    open_branches,
-    settle_batch_norm,
-)
+from models.registry import find_model
+from models.weights import imagenet_classifier, load_imagenet_weights
 from training.checkpoint import Checkpoint, checkpoint_path, load_checkpoint, run_folder
-from training.data import (
-    Combinations,
-    ImageData,
-    Sample,
-    label_sets,
-    pixel_batches,
-    sample_photos,
-)
+from training.data import Combinations, ImageData, Sample, label_sets
 from training.datasets import data_name, load_data
 from training.identity import unseen
 from training.look import look
@@ -56,12 +36,6 @@ from training.scan import some
 from training.summary.confusion import chance
 
 WeightsChoice = Literal["auto", "imagenet", "random"]
-
-RANDOM_SEED = 0
-CALIBRATION_IMAGES = 256
-SETTLING = 16  # photos from which random weights get their batch norm statistics
-_DRAWING = Lock()  # all threads share torch's random generator
-PHOTOS = 64  # real photos, used where there is no data set
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -157,60 +131,6 @@ def load_network(
     if weights == "imagenet" or data is None:
         return _imagenet(model, size, channels)
     return _trained(model, data, size, channels, fold)
-
-
-def check_kept(artifact: Artifact) -> None:
-    """Raises UserError if the trained weights of ``artifact`` are in no file."""
-    if artifact.weights == "trained" and artifact.source.checkpoint is None:
-        raise UserError(f"{artifact.path} was made from {artifact.source.origin}; no file keeps it")
-
-
-def rebuild(artifact: Artifact) -> Classifier:
-    """Returns the torch network an artifact was made from, in evaluation mode.
-
-    Raises:
-        UserError: its checkpoint is missing, or differs from the one in the manifest.
-    """
-    if artifact.weights == "random":
-        return _random_module(artifact.model, artifact.preprocess)
-    if artifact.weights == "imagenet":
-        size, channels = artifact.preprocess.crop, artifact.preprocess.channels
-        published = load_imagenet_weights(artifact.model)
-        weights, _ = adapted_imagenet(artifact.model, published, channels)
-        return imagenet_classifier(artifact.model, weights, size=size).eval()
-    check_kept(artifact)
-    path = check_source(artifact)
-    if reading := artifact.source.reading:
-        if reading.graph:
-            raise UserError(f"{path} is an ONNX graph, which torch does not run")
-        if reading.program:
-            module = read_given(path, artifact.preprocess.crop, reading).module
-            assert isinstance(module, Classifier)
-            return module
-        size, channels = artifact.preprocess.crop, artifact.preprocess.channels
-        fitted = fit_weights(artifact.model, read_weights(path), reading.entry, size, channels)
-        return Classifier(fitted.network, mean=reading.mean, std=reading.std).eval()
-    trained = load_checkpoint(path).network()
-    assert isinstance(trained, Classifier)
-    return trained
-
-
-def check_source(artifact: Artifact) -> Path:
-    """Returns the path of the file of weights that an artifact was made from.
-
-    Raises:
-        UserError: it is missing, or differs from the one in the manifest.
-    """
-    path = Path(artifact.source.checkpoint or "")
-    if not path.is_file():
-        raise UserError(f"the checkpoint {path} is not here; run this where it was trained")
-    if sha256(path) != artifact.source.sha256:
-        # Exporting a run replaces its artifacts; weights of other software never do.
-        first = f"remove {artifact.path.parent}, then " if artifact.source.reading else ""
-        raise UserError(
-            f"{path} changed since {artifact.path} was exported; {first}{artifact.rebuild_command}"
-        )
-    return path
 
 
 def _trained(
@@ -370,7 +290,7 @@ def _random(model: str, size: Size | None, channels: int) -> Network:
     designed = Preprocess(resize=8, crop=7).at(native)
     preprocess = replace(designed if size is None else designed.at(size), channels=channels)
     check_input_size(model, preprocess.crop, resized=True, channels=channels)
-    module = _random_module(model, preprocess)
+    module = random_module(model, preprocess)
     calibration, held_out = photos()
     return Network(
         model=model,
@@ -384,58 +304,3 @@ def _random(model: str, size: Size | None, channels: int) -> Network:
         held_out=held_out,
         labelled=False,
     )
-
-
-def _random_module(model: str, preprocess: Preprocess) -> Classifier:
-    """Returns a network with the same random weights on every call.
-
-    It uses one thread and its own random generator: with several threads, sums are added in
-    another order, which a deep network amplifies to 0.5 %.
-    """
-    with _DRAWING, _one_thread(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(RANDOM_SEED)
-        channels = preprocess.channels
-        _, mean, std = adapted_form(
-            PublishedForm(preprocess, IMAGENET_MEAN, IMAGENET_STD), channels
-        )
-        module = Classifier(
-            build_model(model, size=preprocess.crop, channels=channels), mean=mean, std=std
-        )
-        open_branches(module)
-        calibration, _ = photos()
-        pixels = stack(calibration[:SETTLING], preprocess)
-        settle_batch_norm(module, [torch.from_numpy(pixels)])
-    return module
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-@cache  # used for the weights and for verification
-def photos() -> tuple[list[Sample], list[Sample]]:
-    """Returns photos without labels: one set for calibration, one for verification."""
-    photos: list[Image.Image] = sample_photos(2 * PHOTOS)
-    unlabelled: list[Sample] = [(photo, 0) for photo in photos]
-    return unlabelled[:PHOTOS], unlabelled[PHOTOS:]
-
-
-def spread(samples: Sequence[Sample], count: int) -> list[Sample]:
-    """Returns up to ``count`` samples, evenly spaced, so that every class is included."""
-    indices = np.linspace(0, len(samples) - 1, min(count, len(samples))).astype(int)
-    return [samples[index] for index in indices]
-
-
-def stack(
-    samples: Sequence[Sample], preprocess: Preprocess, truncated: Truncated = "refuse"
-) -> Pixels:
-    """Returns uint8 (n, H, W, 3) of all ``samples``."""
-    batches = pixel_batches(samples, preprocess, size=len(samples), truncated=truncated)
-    pixels, _ = next(batches)
-    return pixels

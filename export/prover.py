@@ -18,7 +18,8 @@ from artifact.records import Logits, Metrics
 from artifact.runtimes.base import load_runtime
 from core import cli
 from core.preprocess import Pixels
-from export.network import Network, stack
+from export.network import Network
+from export.samples import stack
 from training.data import pixel_batches
 from training.summary.confusion import no_better_than_chance
 from training.summary.label_figures import label_figures

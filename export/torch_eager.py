@@ -13,7 +13,7 @@ from artifact.records import Logits
 from artifact.runtimes.base import Runtime, RuntimeUnavailable, check_pixels
 from core.errors import UserError
 from core.preprocess import Pixels
-from export.network import rebuild
+from export.rebuild import rebuild
 from models.classifier import Classifier
 from models.inference_form import inference_form
 

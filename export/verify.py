@@ -109,7 +109,8 @@ def network_of(artifact: Artifact, data: str | None = None) -> Network:
         UserError: its weights or data are not at hand, or not the same.
     """
     from export.foreign import load_foreign_again
-    from export.network import check_kept, load_network
+    from export.network import load_network
+    from export.rebuild import check_kept
 
     check_kept(artifact)
     if artifact.source.reading:

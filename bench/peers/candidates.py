@@ -17,20 +17,14 @@ from artifact.artifact import Artifact
 from artifact.gates import limits_for
 from artifact.golden import check_golden, relative_error
 from artifact.records import Limits, Logits
-from artifact.runtimes.base import (
-    Runtime,
-    is_servable,
-    list_runtimes,
-    load_runtime,
-    runs_on_gpu,
-)
+from artifact.runtimes.base import Runtime, is_servable, list_runtimes, load_runtime, runs_on_gpu
 from bench.peers.material import VERSIONS
 from bench.peers.record import PeerRow
 from bench.peers.registry import PeerSpec, Setting
 from core.errors import in_words
 from core.preprocess import Pixels
 from export.network import Network
-from export.network import stack as stacked
+from export.samples import stack as stacked
 
 # Held-out images that are compared; with random weights, classes say little.
 IMAGES, RANDOM_IMAGES = 64, 16

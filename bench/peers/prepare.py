@@ -10,7 +10,8 @@ from pathlib import Path
 
 from bench.peers.material import Material
 from bench.peers.registry import INSTALL, PeerSpec
-from export.network import Network, stack
+from export.network import Network
+from export.samples import stack
 from models.classifier import Classifier
 from models.inference_form import inference_form
 

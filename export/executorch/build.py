@@ -13,7 +13,7 @@ from torch.fx import GraphModule
 from artifact.artifact import Artifact
 from export.executorch.converter import Converter
 from export.executorch.operators import HANDLERS
-from export.network import rebuild
+from export.rebuild import rebuild
 from models.inference_form import inference_form
 
 

@@ -44,7 +44,7 @@ class Explain:
         """Writes the picture, and prints class, score, layer and path."""
         from export.explain.gradcam import grad_cam
         from export.explain.picture import cam_png
-        from export.network import rebuild
+        from export.rebuild import rebuild
 
         out = self.picture
         check_folder(out.parent)

@@ -8,18 +8,11 @@ from artifact.answering import Sets
 from artifact.records import Quantization, WeightBits
 from core.errors import UserError
 from core.preprocess import Pixels, Preprocess
-from export.network import CALIBRATION_IMAGES, spread
-from export.quantization.int8 import (
-    IMAGES,
-    Calibrated,
-    chosen_images,
-    finished,
-    judge_of,
-    norms_of,
-)
+from export.quantization.int8 import IMAGES, Calibrated, chosen_images, finished, judge_of, norms_of
 from export.quantization.qdq import WEIGHT_LIMIT, LearnedInt8
 from export.quantization.sensitivity import GraphCandidate
 from export.rewrites.channel_shuffle import fold_shuffles
+from export.samples import CALIBRATION_IMAGES, spread
 from export.to_onnx import to_onnx
 from models.classifier import Classifier
 from models.inference_form import inference_form

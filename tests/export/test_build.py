@@ -20,7 +20,8 @@ from core.errors import UserError
 from export import build
 from export.build import Options, build_artifacts
 from export.free_batch import shape_nodes
-from export.network import load_network, rebuild
+from export.network import load_network
+from export.rebuild import rebuild
 from models.cost import count_parameters, network_cost
 from training.data import pixel_batches
 from training.datasets import load_data

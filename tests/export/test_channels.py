@@ -65,7 +65,8 @@ def test_published_weights_take_other_channels(
         std=(0.2,) * 3,
         origin="made here",
     )
-    monkeypatch.setattr("export.network.load_imagenet_weights", lambda _: weights)
+    for module in ("export.network", "export.rebuild"):
+        monkeypatch.setattr(f"{module}.load_imagenet_weights", lambda _: weights)
     network = load_network(name, None, "imagenet", channels=channels, size=48)
     assert network.data == f"imagenet-{channels}ch-48"
     pixels = torch.randint(256, (2, 48, 48, channels), dtype=torch.uint8)

@@ -26,7 +26,8 @@ from export.__main__ import Run
 from export.build import Options, build_artifacts
 from export.elsewhere import Elsewhere
 from export.foreign import load_foreign
-from export.network import photos, rebuild, stack
+from export.rebuild import rebuild
+from export.samples import photos, stack
 from models.classifier import IMAGENET_STD, Classifier
 from models.weights import settle_batch_norm
 from training.checkpoint import KEY

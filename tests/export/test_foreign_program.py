@@ -23,7 +23,7 @@ from artifact.runtimes.base import load_runtime
 from core.errors import UserError
 from export.elsewhere import Elsewhere
 from export.foreign import load_foreign
-from export.network import rebuild
+from export.rebuild import rebuild
 from models.saved_weights import read_weights
 
 SIDE, CLASSES = 16, ("cat", "dog", "eel")

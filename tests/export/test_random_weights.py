@@ -14,7 +14,9 @@ import torch
 from torch import nn
 
 from core.preprocess import Preprocess
-from export.network import SETTLING, _random_module, load_network, photos, stack
+from export.network import load_network
+from export.random_weights import SETTLING, random_module
+from export.samples import photos, stack
 from models.classifier import Classifier
 from models.registry import DEFAULT_NETWORKS, build_model, find_model
 from models.weights import open_branches
@@ -71,7 +73,7 @@ def check(network: nn.Module, side: int) -> None:
 def test_activations_are_sane(name: str) -> None:
     # Smaller still, and 16 photos of a last stage of 2 x 2 say too little of its statistics.
     side = find_model(name).native_size // 3
-    check(_random_module(name, preprocess(side)), side=side)
+    check(random_module(name, preprocess(side)), side=side)
 
 
 @pytest.mark.slow
@@ -124,7 +126,7 @@ def test_no_branch_is_closed() -> None:
 def test_they_are_the_same_however_many_threads_there_are() -> None:
     def drawn(threads: int) -> dict[str, torch.Tensor]:
         torch.set_num_threads(threads)
-        state = _random_module("mobilenet_v3_small", preprocess(224)).state_dict()
+        state = random_module("mobilenet_v3_small", preprocess(224)).state_dict()
         assert torch.get_num_threads() == threads
         return state
 

@@ -64,7 +64,7 @@ def test_figures_are_of_the_runtimes_answers(made: dict[str, Artifact], in_sever
     checkpoint = load_checkpoint(checkpoint_path(run_folder("resnet14", "marked")))
     data = load_data("marked", checkpoint.options)
     artifact = made["onnx-int8"]
-    from export.network import stack
+    from export.samples import stack
 
     pixels, truth = stack(data.test, artifact.preprocess), data.targets(data.test)
     with load_runtime("ort-cpu", artifact) as runtime:

@@ -10,7 +10,7 @@ import pytest
 from pages import ROOT
 
 from core.errors import UserError
-from export import network, prover
+from export import prover, samples
 from export.build import Options, Outcome, build_artifacts
 from export.network import load_network
 
@@ -119,16 +119,16 @@ def table() -> Callable[[str], None]:
 def test_a_network_of_timm_comes_in_every_format(
     name: str, table: Callable[[str], None], here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module, constant in ((network, "PHOTOS"), (prover, "IMAGES"), (prover, "FEW_IMAGES")):
+    for module, constant in ((samples, "PHOTOS"), (prover, "IMAGES"), (prover, "FEW_IMAGES")):
         monkeypatch.setattr(module, constant, IMAGES)
-    network.photos.cache_clear()
+    samples.photos.cache_clear()
     try:
         made_of = load_network(f"timm/{name}", None, "random")
         outcomes = list(build_artifacts(made_of, options=Options(max_batch=8)))
     except UserError as error:
         outcomes = [Outcome("all", reason=str(error), failed=True)]
     finally:
-        network.photos.cache_clear()
+        samples.photos.cache_clear()
     table(row(name, outcomes))
     missing = {each.target: each.reason or "" for each in outcomes if each.artifact is None}
     expected = REASONS.get(name, {})

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from core.errors import UserError
-from export.network import load_network, stack
+from export.network import load_network
 from export.prover import Prover
+from export.samples import stack
 from training.__main__ import _parse
 from training.checkpoint import KEY, checkpoint_path, read_checkpoint, run_folder
 from training.data import open_image
