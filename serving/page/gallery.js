@@ -27,25 +27,45 @@ export function saveAnswers(images) {
   setTimeout(() => URL.revokeObjectURL(url));
 }
 
-// One line per image: its answer, then its predictions, then why there is none.
+// One line per image, in the columns of `pocketnets predict --out FILE.csv`.
 export function csv(images) {
-  const counts = images.map(({ answer }) => answer?.predictions.length ?? 0);
-  const places = Array.from({ length: Math.max(...counts) }, (_, place) => place);
-  const header = places.flatMap((place) => [`label_${place + 1}`, `score_${place + 1}`]);
+  const answers = images.map(({ answer }) => answer).filter(Boolean);
+  const { header, cells } = answers.some(({ labels }) => labels) ? SEVERAL : likeliest(answers);
   const lines = images.map(({ file, answer, failure }) => {
-    const cells = places.flatMap((place) => {
-      const prediction = answer?.predictions[place];
-      return [prediction?.label ?? "", prediction?.score ?? ""];
-    });
-    return [file.name, answer ? label(answer) : "", ...cells, failure?.message ?? ""];
+    const own = answer ? cells(answer) : header.map(() => "");
+    return [file.name, ...own, failure?.message ?? ""];
   });
-  const rows = [["file", "answer", ...header, "error"], ...lines];
+  const rows = [["path", ...header, "error"], ...lines];
   return rows.map((cells) => cells.map(cell).join(",") + "\r\n").join("");
 }
 
-function label({ predictions: [first], labels, label }) {
-  if (labels) return labels.join("|");
-  return label === null ? "" : first.label;
+const SEVERAL = {
+  header: ["labels", "scores"],
+  cells({ labels, predictions }) {
+    const had = predictions.filter(({ label }) => labels.includes(label));
+    return ["label", "score"].map((name) => had.map((each) => each[name]).join("|"));
+  },
+};
+
+function likeliest(answers) {
+  const count = Math.max(1, ...answers.map(({ predictions }) => predictions.length));
+  const places = Array.from({ length: count }, (_, place) => place);
+  const abstains = answers.some(({ label }) => label !== undefined);
+  const header = places.flatMap((place) => {
+    const suffix = place ? `_${place + 1}` : "";
+    return [`label${suffix}`, `score${suffix}`];
+  });
+  return {
+    header: abstains ? [...header, "reason"] : header,
+    cells({ predictions, label, reason }) {
+      const pairs = places.flatMap((place) => {
+        const prediction = predictions[place];
+        return [prediction?.label ?? "", prediction?.score ?? ""];
+      });
+      if (label === null) pairs[0] = "";
+      return abstains ? [...pairs, reason ?? ""] : pairs;
+    },
+  };
 }
 
 // A spreadsheet would compute what a file or a label says, unless it begins with an apostrophe.

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from chromium import Browser, Page
 from live_page import (
@@ -26,9 +28,13 @@ from live_page import (
     served,
 )
 
+from artifact.answering import Answering
 from artifact.artifact import Artifact
 from core.image_types import list_suffixes
 from core.preprocess import TYPES
+from predict.classifier import Prediction
+from predict.pipeline import Row
+from predict.sinks import Form, columns, write_csv
 
 Encoded = Callable[..., bytes]
 
@@ -179,15 +185,53 @@ def test_a_gallery_is_sorted_by_score_and_saved_as_csv(page: Page, encoded: Enco
     })()"""
     header, first, second, third = csv.reader(io.StringIO(page.evaluate(text)))
     assert page.evaluate("window.download") == "predictions.csv"
-    labels = [f"{kind}_{place}" for place in (1, 2, 3) for kind in ("label", "score")]
-    assert header == ["file", "answer", *labels, "error"]
-    assert first[:3] == ["a,faint", "green", "green"]
-    assert float(first[3]) == pytest.approx(0.40176, abs=1e-4)
+    assert header == columns(Form(3, Answering()))  # as those of pocketnets predict
+    assert first[:2] == ["a,faint", "green"]
+    assert float(first[2]) == pytest.approx(0.40176, abs=1e-4)
     assert first[-1] == ""
     assert second[0] == "broken"
-    assert second[1:-1] == [""] * 7
+    assert second[1:-1] == [""] * 6
     assert "not a JPEG" in second[-1]
     assert third[:2] == ["'=clear()", "blue"]  # a spreadsheet would compute it
+
+
+@pytest.mark.parametrize(
+    "answering",
+    [
+        Answering(),
+        Answering(least=0.6),
+        Answering(task="multi", thresholds=(0.5, 0.5)),
+    ],
+    ids=["one", "none", "several"],
+)
+def test_rows_are_those_of_predict(page: Page, answering: Answering) -> None:
+    form, names = Form(2, answering), ("cat", "dog")
+    rows, images = [], []
+    for path, logits in (("a.png", [2, 1.5]), ("b.png", [0.25, 0]), ("c,d.png", [-1, 3])):
+        scores, chosen, shown = answering.answer(np.float32(logits), 2)
+        top = tuple((names[i], float(scores[i])) for i in shown)
+        labels = tuple(names[i] for i in chosen)
+        best = {"label": top[0][0], "index": shown[0], "score": top[0][1]}
+        rows.append(
+            Row(path=path, prediction=Prediction(**best, top=top, indices=shown, labels=labels))
+        )
+        answer = {"predictions": [{"label": label, "score": score} for label, score in top]}
+        if form.several:
+            answer["labels"] = labels
+        elif form.abstains:
+            answer |= {"label": labels[0]} if labels else {"label": None, "reason": "unsure"}
+        images.append({"file": {"name": path}, "answer": answer})
+    rows.append(Row(path="e.png", error="broken"))
+    images.append({"file": {"name": "e.png"}, "failure": {"message": "broken"}})
+    file = io.BytesIO()
+    write_csv(file, rows, form)
+    saved = page.evaluate(
+        f"import('/page/gallery.js').then((all) => all.csv({json.dumps(images)}))"
+    )
+    shown, ours = (
+        list(csv.reader(io.StringIO(text))) for text in (saved, file.getvalue().decode())
+    )
+    assert shown == ours
 
 
 def test_a_later_choice_ends_an_earlier_one(page: Page, encoded: Encoded) -> None:
