@@ -20,7 +20,7 @@ from bench.latency.plan import Grid, GridFlags, PlanFlags, find_artifacts
 from bench.latency.record import earlier_sweep, p50, read_sweep, title, write_sweep
 from bench.latency.sections import show
 from bench.layers.explanation import load_graphs, profile
-from bench.measure.timing import Plan
+from bench.measure.timing import Latency, Plan
 from core.cli import notes, results
 from core.errors import UserError
 from report.format import ms, percent
@@ -67,8 +67,11 @@ class Run(GridFlags, PlanFlags):
     """Print all rows and sentences of the report, even if they do not fit a screen."""
     quick: Annotated[bool, tyro.conf.arg(help=_QUICK_HELP)] = False
 
-    def __call__(self) -> None:
-        """Measures, writes the report, and prints a table and the path of the report."""
+    def __call__(self) -> int:
+        """Measures, writes the report, and prints a table and the path of the report.
+
+        Returns 1 if nothing could be measured.
+        """
         plan = dataclasses.replace(self.plan(), extra=self.extra)
         if self.quick:
             plan = dataclasses.replace(plan, count=30, seconds=0.1, limit=0.2, rounds=5, extra=0)
@@ -96,6 +99,7 @@ class Run(GridFlags, PlanFlags):
         for chosen in pick_all(sweep).values():
             write_pick(sweep, chosen, grid.artifacts)
         show(sweep, self.out, every=self.all)
+        return 0 if any(isinstance(row.latency, Latency) for row in sweep.rows) else 1
 
 
 def _left_out(grid: Grid) -> list[str]:

@@ -23,7 +23,8 @@ def test_run_measures_picks_and_reports(
     monkeypatch.setattr(bench.latency.measure, "list_runtimes", lambda *_: ["ort-cpu"])
     monkeypatch.setenv("COLUMNS", "200")
     artifacts, out = tmp_path / "artifacts", tmp_path / "reports"
-    Run(artifacts=artifacts, out=out, count=5, seconds=0, rounds=5, batches=(1, 2))()
+    run = Run(artifacts=artifacts, out=out, count=5, seconds=0, rounds=5, batches=(1, 2))
+    assert run() == 0
     printed = capsys.readouterr().out
     assert "tiny-toy is best served as onnx-fp32 in ort-cpu" in printed
     assert printed.splitlines()[-1] == str(out / "latency.html")
@@ -40,6 +41,15 @@ def test_run_measures_picks_and_reports(
     assert choice.runtime == "ort-cpu"
     Report(out=out)()
     assert capsys.readouterr().out == printed  # the same rows say the same again
+
+
+def test_a_run_that_can_measure_nothing_says_why_and_fails(
+    tmp_path: Path, make_artifact: Callable[..., Artifact], capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_artifact()
+    run = Run(artifacts=tmp_path / "artifacts", out=tmp_path / "out", runtimes=("ort-cuda",))
+    assert run() == 1
+    assert "not measured here (ort-cuda: no " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("network", ["tiny-toy", "timm/tiny-toy"])
