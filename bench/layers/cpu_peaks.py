@@ -17,7 +17,7 @@ from artifact.runtimes.ort import CPU, cpu_options
 from bench.experiment import this_machine
 from bench.layers.peaks import Peaks
 from bench.layers.profiler import measure_overhead
-from bench.measure.timing import Call, Plan, measure
+from bench.measure.timing import Call, Plan, decisive, measure
 from core.conditions import conditions
 
 Floats = npt.NDArray[np.float32]
@@ -27,11 +27,11 @@ Work = Callable[[Floats, int], float]
 _PRODUCTS = ((128, 256, 256), (256, 512, 512), (512, 512, 512), (1024, 1024, 1024))
 # 3x3 convolutions of ResNets: (channels, side). ONNX Runtime has special float32 kernels for them.
 _CONVOLUTIONS = ((64, 56), (128, 28), (256, 14))
-_PLAN = Plan(count=30, seconds=0.0, limit=0.1, rounds=5)
+_PLAN = Plan(count=30, seconds=0.0, limit=0.3, rounds=10)
 # Working sets of one thread, in bytes: from a first-level cache to beyond most last-level ones.
 _SMALLEST, _LARGEST = 1 << 16, 1 << 28
 _ALONE = 1 << 20  # copies of smaller sets are too short to be timed in several threads at once
-_ROUNDS, _SECONDS = 5, 0.004  # repetitions for each working set, and seconds of one, about
+_ROUNDS, _SECONDS = 10, 0.004  # repetitions for each working set, and seconds of one, about
 
 
 def cpu_peaks(threads: int) -> Peaks:
@@ -48,7 +48,10 @@ def cpu_peaks(threads: int) -> Peaks:
 
 
 def _flops(threads: int) -> dict[Precision, float]:
-    """Returns the operations per second of the best shape, by precision."""
+    """Returns the operations per second of the best shape, by precision.
+
+    Of one thread they are those of its CPU time.
+    """
     calls: dict[tuple[Precision, int, int], Call] = {}
     for rows, depth, columns in _PRODUCTS:
         for precision in ("fp32", "int8"):
@@ -58,8 +61,9 @@ def _flops(threads: int) -> dict[Precision, float]:
         call = _convolution(channels, side, threads)
         calls["fp32", len(calls), 2 * 9 * channels**2 * side**2] = call
     rates: dict[Precision, float] = {}
-    for (precision, _, operations), latency in measure(calls, _PLAN).items():
-        rate = operations / min(latency.samples)
+    taken = measure(calls, _PLAN, one_thread=calls if threads == 1 else ())
+    for (precision, _, operations), latency in taken.items():
+        rate = operations / min(decisive([latency])[0].samples)
         rates[precision] = max(rate, rates.get(precision, 0.0))
     return rates
 
@@ -139,7 +143,10 @@ def _bandwidth(threads: int) -> list[tuple[int, float]]:
 
 
 def _moved(work: Work, parts: Floats, pool: ThreadPoolExecutor) -> float:
-    """Returns the highest bytes per second of ``work`` in all ``parts`` at the same time."""
+    """Returns the highest bytes per second of ``work`` in all ``parts`` at the same time.
+
+    Seconds are those of each thread's CPU time, in which it also waits for memory.
+    """
     nothing = min(work(parts[0, :2], 1000) for _ in range(_ROUNDS)) / 1000
     count = max(1, round(_SECONDS / work(parts[0], 1)))
     barrier = Barrier(len(parts))
@@ -155,15 +162,15 @@ def _moved(work: Work, parts: Floats, pool: ThreadPoolExecutor) -> float:
 def _copy(part: Floats, count: int) -> float:
     """Returns the seconds to copy one half of ``part`` to the other, ``count`` times."""
     half = len(part) // 2
-    start = time.perf_counter()
+    start = time.thread_time()
     for _ in range(count):
         np.copyto(part[half:], part[:half])
-    return time.perf_counter() - start
+    return time.thread_time() - start
 
 
 def _read(part: Floats, count: int) -> float:
     """Returns the seconds to compute the maximum of ``part``, ``count`` times."""
-    start = time.perf_counter()
+    start = time.thread_time()
     for _ in range(count):
         part.max()
-    return time.perf_counter() - start
+    return time.thread_time() - start

@@ -32,7 +32,7 @@ from bench.layers.profiler import (
     without_profiler,
 )
 from bench.layers.record import LayerTime, LayerTimes, computed_in
-from bench.measure.timing import Call, Latency, Plan, measure
+from bench.measure.timing import Call, Latency, Plan, decisive, measure
 from core.conditions import conditions
 from core.errors import UserError, in_words
 from core.preprocess import Pixels
@@ -42,9 +42,9 @@ from models.cost import BYTES, VIEWS, LayerCost, kind_without_weights, layer_cos
 _DECORATED = re.compile(
     r"(?:InsertedPrecisionFreeCast_)?(.*?)(?:_nchwc|_token_\d+|/QuickGeluFusion/)?"
 )
-# About 50 calls of a small network, fewer of a large one (0.3 s), in five turns; the same number
+# About 50 calls of a small network, fewer of a large one (1 s), in ten turns; the same number
 # with and without the profiler.
-PLAN = Plan(count=50, seconds=0.0, limit=0.3, rounds=5)
+PLAN = Plan(count=50, seconds=0.0, limit=1.0, rounds=10)
 
 
 def join(
@@ -247,7 +247,7 @@ def profile_all(
         if not cases:
             known_rows = tuple(row for row in rows if isinstance(row, LayerTimes))
             return Profiles(rows=known_rows, missing=tuple(missing), when=None)
-        taken, overhead = _take_turns(cases, OverheadProbe(threads, stack), plan)
+        taken, overhead = _take_turns(cases, OverheadProbe(threads, stack), plan, threads)
         found: list[LayerTimes] = []
         for row in rows:
             if isinstance(row, LayerTimes):
@@ -308,7 +308,7 @@ def _first_calls(opened: _Opened, batch: int) -> _Case:
 
 
 def _take_turns(
-    cases: Sequence[_Case], probe: OverheadProbe, plan: Plan
+    cases: Sequence[_Case], probe: OverheadProbe, plan: Plan, threads: int
 ) -> tuple[dict[_Case, tuple[Latency, Latency]], Overhead]:
     """Returns each case's latency without and with the profiler, and the profiler's overhead."""
     calls: dict[_Turn, Call] = dict(probe.calls.items())
@@ -316,7 +316,12 @@ def _take_turns(
         calls[case, False] = partial(case.opened.runtime, case.pixels)
         calls[case, True] = partial(case.opened.profiler, case.pixels)
     with progress_bars() as bar:
-        taken = measure(calls, plan, tick=bar("Profiling", len(calls) * (plan.rounds + 1)))
+        taken = measure(
+            calls,
+            plan,
+            one_thread=[(case, False) for case in cases] if threads == 1 else (),
+            tick=bar("Profiling", len(calls) * (plan.rounds + 1)),
+        )
     overhead = probe.overhead({key: taken[key] for key in probe.calls})
     return {case: (taken[case, False], taken[case, True]) for case in cases}, overhead
 
@@ -331,7 +336,7 @@ def _times_of(
 ) -> LayerTimes:
     artifact = case.opened.artifact
     kernels = case.opened.profiler.kernels(case.batch, skip=profiled.warmup)
-    kernels = without_profiler(kernels, call.p50, overhead)
+    kernels = without_profiler(kernels, decisive([call])[0].p50, overhead)
     layers = join(onnx.load(artifact.model_file), kernels, artifact.precision, case.batch)
     return LayerTimes(
         model=artifact.model,

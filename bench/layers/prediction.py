@@ -82,7 +82,7 @@ class Prediction:
     @property
     def measured(self) -> float:
         """Returns the measured p50 in seconds."""
-        return self.roof.times.call.p50
+        return self.roof.times.call_seconds
 
     def error(self, by: By = "seconds") -> float:
         """Returns the relative error; below 0 if the prediction is too fast."""
@@ -202,7 +202,7 @@ class LatencyModel:
         """Returns the prediction for ``roof``, whose measured times are not used."""
         layers = _estimates(roof) * np.exp(self._trees.predict(self._features(roof)))
         peers = [one for one in self._roofs if one.setting == roof.setting]
-        over = median(peer.times.call.p50 / peer.times.seconds for peer in peers or self._roofs)
+        over = median(peer.times.call_seconds / peer.times.seconds for peer in peers or self._roofs)
         return Prediction(
             roof=roof,
             layers=tuple(layers.tolist()),
@@ -242,7 +242,7 @@ def _by_macs(roofs: Sequence[Roof], macs: int, *, constant: bool) -> float:
     """Returns the seconds for ``macs``, by a least-squares fit of relative errors to ``roofs``."""
     from scipy.optimize import nnls
 
-    p50 = np.array([roof.times.call.p50 for roof in roofs])
+    p50 = np.array([roof.times.call_seconds for roof in roofs])
     columns = np.array([[roof.times.macs / 1e6, float(constant)] for roof in roofs])
     found, _ = nnls(columns / p50[:, None], np.ones(len(roofs)))
     return float(found @ [macs / 1e6, float(constant)])

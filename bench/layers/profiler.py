@@ -28,6 +28,8 @@ ProbeKey = tuple[tuple[int, int], bool]  # (kernels, inputs) of a chain, and whe
 
 _KERNEL = "_kernel_time"
 _BLOCKED = "Nchwc"
+# A run waited that took more than this times the lower quartile, and so many microseconds.
+_WAITED = 1.25, 100
 _COLD = 1.5  # largest ratio of the profiler's overhead in a network to that in a chain
 # Chains of trivial kernels: (kernels, inputs of each).
 _SHORT, _LONG, _MANY = (10, 1), (100, 1), (100, 8)
@@ -43,8 +45,8 @@ class Kernel:
         op: operator, such as ``FusedConv`` or ``ReorderInput``. ``NchwcConv`` is ``Conv`` in a
             layout of blocks of 8 or 16 channels, which is several times as fast; it is used only
             if the channels fill the blocks.
-        seconds: interquartile mean of the runs: a median of whole microseconds is too coarse, and
-            a mean of all runs includes outliers.
+        seconds: interquartile mean of the runs that did not wait: a median of whole microseconds
+            is too coarse, and a mean of all runs includes outliers.
         inputs: number of inputs, including weights.
         read: bytes of inputs that are outputs of other kernels, in ONNX Runtime's data type.
         written: bytes of outputs.
@@ -244,13 +246,24 @@ def _kernel(name: str, runs: list[dict[str, Any]]) -> Kernel:
     return Kernel(
         name=name,
         op=f"{_BLOCKED if name.endswith('_nchwc') else ''}{facts['op_name']}",
-        seconds=_middle_mean([run["dur"] for run in runs]) / 1e6,
+        seconds=_middle_mean(_undisturbed([run["dur"] for run in runs])) / 1e6,
         inputs=len(facts["input_type_shape"]),
         read=int(facts["activation_size"]),
         written=int(facts["output_size"]),
     )
 
 
-def _middle_mean(values: list[int]) -> float:
-    quarter = len(values) // 4
-    return mean(sorted(values)[quarter : len(values) - quarter])
+def _undisturbed(runs: list[int]) -> list[int]:
+    """Returns the sorted runs without those that waited while another program had the core.
+
+    A scheduler gives a core to another program for about a millisecond or more, and the profile
+    knows no CPU time. Variation of a kernel by itself is smaller.
+    """
+    ordered = sorted(runs)
+    limit = _WAITED[0] * ordered[len(ordered) // 4] + _WAITED[1]
+    return [run for run in ordered if run <= limit]
+
+
+def _middle_mean(ordered: list[int]) -> float:
+    quarter = len(ordered) // 4
+    return mean(ordered[quarter : len(ordered) - quarter])

@@ -15,7 +15,7 @@ from pydantic import ConfigDict, with_config
 
 from artifact.records import Precision
 from bench.experiment import this_machine
-from bench.measure.timing import Latency
+from bench.measure.timing import Latency, decisive
 from core.machine import Machine
 from core.record_file import RecordFile
 from models.cost import Kind
@@ -99,7 +99,8 @@ class LayerTimes:
         batch: batch size.
         threads: CPU threads inside a call.
         layers: layers in execution order.
-        call: latency of calls without the profiler, interleaved with the profiled ones.
+        call: latency of calls without the profiler, interleaved with the profiled ones; with CPU
+            times where one thread computes.
         machine: key of the machine, with the versions of its libraries.
         when: UTC date and time of the start of the run, ISO 8601; the peaks of the same run have
             the same.
@@ -130,6 +131,11 @@ class LayerTimes:
     def seconds(self) -> float:
         """Returns the sum of the times of all kernels."""
         return sum(layer.seconds for layer in self.layers)
+
+    @property
+    def call_seconds(self) -> float:
+        """Returns the median seconds of a call: its CPU time where one thread computes."""
+        return decisive([self.call])[0].p50
 
     @property
     def macs(self) -> int:

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from artifact.records import Precision
-from bench.latency.record import Row, p50
+from bench.latency.record import Row, latency
 from bench.layers.peaks import Peaks
 from bench.layers.record import LayerTime, LayerTimes
-from models.cost import Kind
+from bench.measure.timing import decisive
+from models.cost import BYTES
 from report.format import ms, percent
 
 Limit = Literal["compute", "memory", "launch"]
@@ -57,6 +58,35 @@ class Bound:
     def seconds(self) -> float:
         """Returns the lower limit: the longest of the three, which may overlap in time."""
         return max(self.compute, self.memory, self.launch)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Part:
+    """Some kernels of a network, with the sums of their times and bounds.
+
+    Attributes:
+        name: what they have in common; see :meth:`Roof.parts`.
+        kernels: number of kernels.
+        seconds: their measured seconds in a call.
+        limit: sum of their bounds in seconds.
+        compute: seconds that their operations take at the peak rate.
+    """
+
+    name: str
+    kernels: int
+    seconds: float
+    limit: float
+    compute: float
+
+    @property
+    def excess(self) -> float:
+        """Returns the seconds above the bounds."""
+        return self.seconds - self.limit
+
+    @property
+    def reached(self) -> float:
+        """Returns the fraction of what the machine can do: bounds over time."""
+        return self.limit / self.seconds
 
 
 def bounds(times: LayerTimes, peaks: Peaks) -> list[Bound]:
@@ -105,8 +135,13 @@ class Roof:
 
     @property
     def ratio(self) -> float:
-        """Returns the p50 of a call, without the profiler, over its lower limit."""
-        return self.times.call.p50 / self.limit
+        """Returns the median time of a call, without the profiler, over its lower limit."""
+        return self.times.call_seconds / self.limit
+
+    @property
+    def outside(self) -> float:
+        """Returns the seconds of a call outside its kernels: Python, the runtime, rounding."""
+        return self.times.call_seconds - self.times.seconds
 
     def shares(self) -> dict[Limit, float]:
         """Returns, for each limit, the fraction of the kernel time in layers that it bounds."""
@@ -119,12 +154,35 @@ class Roof:
         """Returns the layers that were measured faster than their bound, which is thus wrong."""
         return [(layer, bound) for layer, bound in self.pairs() if layer.seconds < bound.seconds]
 
-    def excess(self) -> dict[Kind, float]:
-        """Returns, for each kind of layer, the seconds above the bounds."""
-        found: dict[Kind, float] = {}
+    def parts(self) -> list[Part]:
+        """Returns the sums over kernels of a kind, those with most seconds above bounds first.
+
+        Kinds are those of layers, with two of their own: changes of layout, and pointwise layers
+        on one pixel, which are those of squeeze-and-excitation: they read each weight for one MAC.
+        """
+        found: dict[str, list[tuple[LayerTime, Bound]]] = {}
         for layer, bound in self.pairs():
-            found[layer.kind] = found.get(layer.kind, 0.0) + layer.seconds - bound.seconds
-        return found
+            found.setdefault(_part(layer, self.times.batch), []).append((layer, bound))
+        parts = [
+            Part(
+                name=name,
+                kernels=len(pairs),
+                seconds=sum(layer.seconds for layer, _ in pairs),
+                limit=sum(bound.seconds for _, bound in pairs),
+                compute=sum(bound.compute for _, bound in pairs),
+            )
+            for name, pairs in found.items()
+        ]
+        return sorted(parts, key=lambda part: -part.excess)
+
+
+def _part(layer: LayerTime, batch: int) -> str:
+    if layer.op in ("ReorderInput", "ReorderOutput"):
+        return "layout"
+    weights = layer.weights // BYTES[layer.precision]
+    if layer.kind == "pointwise" and layer.macs <= weights * batch:
+        return "one-pixel pointwise"
+    return layer.kind
 
 
 def roof(times: LayerTimes, peaks: Peaks) -> Roof:
@@ -140,7 +198,7 @@ def doubt(times: LayerTimes, row: Row | None = None) -> str | None:
         times: layers, with the latency of calls that were interleaved with the profiled ones.
         row: row of the report with the same graph and setting; None if there is none.
     """
-    kernels, call = times.seconds, times.call.p50
+    kernels, call = times.seconds, times.call_seconds
     limit = f"more than {percent(AGREES, decimals=0)} apart"
     if kernels > (1 + AGREES) * call or call - _BINDING > (1 + AGREES) * kernels:
         return (
@@ -151,9 +209,10 @@ def doubt(times: LayerTimes, row: Row | None = None) -> str | None:
         return None
     if row.sha256 != times.sha256:
         return "another graph of that name was profiled"
-    if max(call / p50(row), p50(row) / call) > 1 + AGREES:
+    profiled, shown = (time.p50 for time in decisive((times.call, latency(row))))
+    if max(profiled / shown, shown / profiled) > 1 + AGREES:
         return (
-            f"a call took {ms(call)} ms when it was profiled, and {ms(p50(row))} ms when it was "
+            f"a call took {ms(profiled)} ms when it was profiled, and {ms(shown)} ms when it was "
             f"measured: {limit}"
         )
     return None

@@ -11,10 +11,9 @@ from bench.layers.charts import SLOWEST, layer_chart, roofline_chart, size_name
 from bench.layers.measure import Missing
 from bench.layers.peaks import Peaks
 from bench.layers.record import LayerTime, LayerTimes
-from bench.layers.roofline import AGREES, LIMITS, Roof
+from bench.layers.roofline import AGREES, LIMITS, Part, Roof
 from core.files import write_whole
 from core.machine import Machine
-from models.cost import Kind
 from report.format import ms, percent
 from report.markdown import pipe
 from report.section import Figure, Section, Table
@@ -22,8 +21,9 @@ from report.theme import png, sheet
 
 LAYER_NOTES = (
     "Layers are kernels of ONNX Runtime's profile, each with what was fused into it. A kernel's "
-    "time is the mean of the middle half of its runs. What the profiler itself takes for each "
-    "kernel is measured on kernels that do next to nothing, and taken off.",
+    "time is the mean of the middle half of its runs, without those that waited for another "
+    "program. What the profiler itself takes for each kernel is measured on kernels that do next "
+    "to nothing, and taken off.",
     "MB of a layer are what its kernel cannot but move, in the type that the runtime holds it in; "
     "Bytes of a kind are those of the network as papers count them: input, weights and output of "
     "each layer, as if none was fused.",
@@ -31,6 +31,7 @@ LAYER_NOTES = (
     "bytes from the cache that holds them, or for the call of a kernel: whichever is longest. "
     "Peaks are those of this machine, measured right after the layers.",
 )
+_NAMED = 0.1  # least share of the time above a limit that is named in a network's row
 _TEXT = ("Layer", "Kernel", "Kind", "Bound by")
 _KIND_COLUMNS = ("Kind", "Kernels", "MACs", "Bytes", "Time", "ms", "GMACs/s", "GB/s")
 _LAYER_COLUMNS = (
@@ -51,12 +52,19 @@ _NOTES = (
     "within sets from 64 KB to 256 MB for each thread. The bandwidth of a set is that of the "
     "largest measured set that is no larger. The call of a kernel is what a chain of 100 kernels "
     "of one float takes longer than one of 10.",
-    "The time of a kernel is the mean of the middle half of its runs in ONNX Runtime's profile, "
-    "without what the profiler itself takes, which is measured on such chains; it is never "
-    "less than the call of a kernel. Profiled calls take turns with calls without the profiler, on "
+    "The time of a kernel is the mean of the middle half of its runs in ONNX Runtime's profile "
+    "(runs that waited for another program are left out: over 1.25 times the lower quartile and "
+    "0.1 ms), without what the profiler itself takes, which is measured on such chains; it is "
+    "never less than the call of a kernel. Profiled calls take turns with calls without it, on "
     f"the golden images of each artifact: where the two, or these and the call that the table of "
     f"latencies shows, are more than {percent(AGREES, decimals=0)} apart, the layers explain "
-    "nothing and are left out. What is left shows the p50 of that table.",
+    "nothing and are left out. The time of a call is its median: of CPU time where one thread "
+    "computes and it was counted, else by wall clock.",
+    "Where the rest goes: kernels of a kind, with their time above their bounds in ms, and in "
+    "brackets their bounds over their time: 100 % is what this machine can do. Of peak operations "
+    "is what their MACs would take at the peak, over their time. One-pixel pointwise layers are "
+    "those of squeeze-and-excitation, layout is between NCHW and ONNX Runtime's blocks of "
+    "channels; data copies, slices or converts. Outside kernels are Python and the runtime.",
 )
 
 
@@ -109,7 +117,8 @@ def sentence(times: LayerTimes) -> str:
     return (
         f"{'; '.join(where)}. Kernels that ONNX Runtime added, such as changes of layout, take "
         f"{percent(added)}. All {len(times.layers)} kernels add up to {ms(times.seconds)} ms; a "
-        f"call without the profiler takes {ms(times.call.p50)} ms (p50 of {times.call.count:,})."
+        f"call without the profiler takes {ms(times.call_seconds)} ms (p50 of "
+        f"{times.call.count:,})."
     )
 
 
@@ -186,8 +195,12 @@ def roofline_section(roofs: Sequence[Roof], missing: Sequence[Missing] = ()) -> 
     tables = []
     latest = max((roof.peaks for roof in ordered), key=lambda peaks: peaks.when, default=None)
     if latest:
+        sentences.append(
+            "In brackets is how much of what this machine can do the kernels reach: their lower "
+            "limit over their time."
+        )
         sentences.append(_validity(ordered))
-        tables += [_limits_table(ordered), _peaks_table(latest)]
+        tables += [_limits_table(ordered), _kinds_table(groups), _peaks_table(latest)]
         if others := {roof.peaks.when for roof in ordered} - {latest.when}:
             sentences.append(
                 f"The layers are of {len(others) + 1} runs, each under the peaks that were "
@@ -232,18 +245,12 @@ def _limits_sentence(roofs: Sequence[Roof]) -> str:
 
 
 def _excess(roof: Roof) -> str:
-    kind, share = most_excess(roof)
+    most, *_ = parts = roof.parts()
+    share = most.excess / sum(part.excess for part in parts)
     return (
         f"Most of what its layers take above their bounds, {percent(share, decimals=0)}, is in "
-        f"{kind} layers."
+        f"{most.name} layers."
     )
-
-
-def most_excess(roof: Roof) -> tuple[Kind, float]:
-    """Returns the kind of layer with the most time above its bounds, and its fraction of that."""
-    excess = roof.excess()
-    kind = max(excess, key=lambda one: excess[one])
-    return kind, excess[kind] / sum(excess.values())
 
 
 def _validity(roofs: Sequence[Roof]) -> str:
@@ -262,27 +269,75 @@ def _validity(roofs: Sequence[Roof]) -> str:
 
 def _limits_table(roofs: Sequence[Roof]) -> Table:
     header = (
-        "Network", "Precision", "Batch", "p50 ms", "Limit ms", "x limit",
-        *(f"{limit}-bound" for limit in LIMITS), "Kernels", "Calls", "Most above its bound",
+        "Network", "Precision", "Batch", "ms", "Limit ms", "x limit",
+        "Where the rest goes: ms (reached)",
     )  # fmt: skip
-    rows = []
-    for roof in roofs:
-        kind, share = most_excess(roof)
-        rows.append(
-            (
-                roof.times.network,
-                roof.times.precision,
-                str(roof.times.batch),
-                ms(roof.times.call.p50),
-                ms(roof.limit),
-                f"{roof.ratio:.1f}",
-                *(percent(value, decimals=0) for value in roof.shares().values()),
-                str(len(roof.bounds)),
-                str(roof.times.call.count),
-                f"{kind} ({percent(share, decimals=0)})",
-            )
+    rows = [
+        (
+            roof.times.network,
+            roof.times.precision,
+            str(roof.times.batch),
+            ms(roof.times.call_seconds),
+            ms(roof.limit),
+            f"{roof.ratio:.2f}",
+            _rest(roof),
         )
+        for roof in roofs
+    ]
     return Table(header=header, rows=tuple(rows), numeric=frozenset(header[2:-1]))
+
+
+def _rest(roof: Roof) -> str:
+    """Returns the kinds of kernels that take most of the time above the limit, as text."""
+    whole = roof.times.call_seconds - roof.limit
+    named = [part for part in roof.parts() if part.excess > _NAMED * whole]
+    texts = [
+        f"{part.name} {ms(part.excess)} ({percent(part.reached, decimals=0)})" for part in named
+    ]
+    if roof.outside > _NAMED * whole:
+        texts.append(f"outside kernels {ms(roof.outside)}")
+    return ", ".join(texts)
+
+
+def _kinds_table(groups: Sequence[Sequence[Roof]]) -> Table:
+    """Returns a table of how far kinds of kernels are from their bounds, over many networks."""
+    header = (
+        "Kernels", "Precision", "Batch", "Networks", "Share of time", "Of peak operations",
+        "Of their bounds",
+    )  # fmt: skip
+    rows, sizes = [], []
+    for roofs in groups:
+        found: dict[str, list[tuple[Part, float]]] = {}
+        for roof in roofs:
+            for part in roof.parts():
+                found.setdefault(part.name, []).append((part, part.seconds / roof.times.seconds))
+        ranked = sorted(found.items(), key=lambda item: -sum(share for _, share in item[1]))
+        times = roofs[0].times
+        for name, parts in ranked:
+            rates = [part.compute / part.seconds for part, _ in parts]
+            rows.append(
+                (
+                    name,
+                    times.precision,
+                    str(times.batch),
+                    str(len(parts)),
+                    _range([share for _, share in parts]),
+                    _range(rates) if any(rates) else "-",
+                    _range([part.reached for part, _ in parts]),
+                )
+            )
+        sizes.append(len(ranked))
+    return Table(
+        header=header, rows=tuple(rows), numeric=frozenset(header[2:]), groups=tuple(sizes)
+    )
+
+
+def _range(fractions: Sequence[float]) -> str:
+    """Returns the median with the least and the greatest: ``31 % (24 to 45 %)``."""
+    low, middle, high = (
+        f"{100 * value:.0f}" for value in (min(fractions), median(fractions), max(fractions))
+    )
+    return f"{middle} %" if low == high else f"{middle} % ({low} to {high} %)"
 
 
 def _peaks_table(peaks: Peaks) -> Table:

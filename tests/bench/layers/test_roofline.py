@@ -10,6 +10,7 @@ from bench.layers.measure import Missing
 from bench.layers.peaks import measure_peaks
 from bench.layers.roofline import bounds, roof
 from bench.layers.sections import roofline_section
+from bench.measure.timing import Latency
 from core.errors import UserError
 
 
@@ -56,7 +57,10 @@ def test_shares_and_what_breaks_a_bound() -> None:
     assert network.shares() == {"compute": 1.0, "memory": 0.0, "launch": 0.0}
     assert network.ratio == pytest.approx(400e-6 / 300e-6)
     assert [one.name for one, _ in network.broken()] == ["too fast"]
-    assert network.excess()["pointwise"] == pytest.approx(100e-6)
+    (part,) = network.parts()
+    assert (part.name, part.kernels) == ("pointwise", 2)
+    assert part.excess == pytest.approx(100e-6)
+    assert part.reached == pytest.approx(300 / 400)
 
 
 def test_the_section_names_the_farthest_and_what_is_wrong() -> None:
@@ -72,13 +76,33 @@ def test_the_section_names_the_farthest_and_what_is_wrong() -> None:
     assert roofline_section([roof(nothing, PEAKS)]).figures == ()
 
 
+def test_the_rest_is_split_by_kinds_of_kernels() -> None:
+    network = times(
+        "n",
+        layer("b", macs=4_000_000),
+        layer("gate", macs=2_000, weights=8_000, read=400, written=400, seconds=40e-6),
+        layer("ReorderInput", op="ReorderInput", kind="data", added=True, macs=0, seconds=2e-6),
+        call=Latency(turns=((1.0,),) * 5, cpu=((200e-6,),) * 5, warmup=1),
+    )
+    table, kinds, _ = roofline_section([roof(network, PEAKS)]).tables
+    assert table.rows[0][3:] == (  # the CPU time decides
+        "0.200", "0.082", "2.44",
+        "one-pixel pointwise 0.039 (2 %), pointwise 0.020 (80 %), outside kernels 0.058",
+    )  # fmt: skip
+    assert [(row[0], *row[-2:]) for row in kinds.rows] == [
+        ("pointwise", "80 %", "80 %"),
+        ("one-pixel pointwise", "0 %", "2 %"),
+        ("layout", "-", "50 %"),
+    ]
+
+
 def test_each_run_has_peaks_of_its_own() -> None:
     later = dataclasses.replace(PEAKS, when="2026-11-23T00:00:00+00:00", flops={"fp32": 50e9})
     first, second = roof(times("a", layer()), PEAKS), roof(times("b", layer()), later)
     assert second.limit == pytest.approx(2 * first.limit)
     section = roofline_section([first, second])
     assert re.search(r"\b2 runs\b", " ".join(section.sentences))
-    assert section.tables[1].rows[0][1] == "50 G/s"
+    assert section.tables[2].rows[0][1] == "50 G/s"
 
 
 def test_what_explains_nothing_is_named() -> None:
