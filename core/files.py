@@ -100,22 +100,26 @@ def write_whole(path: Path, content: bytes) -> Path:
 
 
 @contextmanager
-def only_one(folder: Path, otherwise: str) -> Iterator[None]:
+def only_one(folder: Path, otherwise: str | None) -> Iterator[None]:
     """Creates ``folder`` and keeps other processes that call this out of the block.
 
     A file system without locks keeps nobody out.
 
+    Args:
+        folder: the folder.
+        otherwise: what is said if another process is in such a block; None to wait for it.
+
     Raises:
-        UserError: another process is in such a block; ``otherwise`` is its text.
+        UserError: another process is in such a block, with the text ``otherwise``.
     """
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         with suppress(OSError):
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, fcntl.LOCK_EX | (fcntl.LOCK_NB if otherwise else 0))
             except BlockingIOError:
-                raise UserError(otherwise) from None
+                raise UserError(otherwise or "") from None
         yield
     finally:
         os.close(descriptor)

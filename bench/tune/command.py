@@ -56,7 +56,8 @@ class Tune(FolderOptions):
         from bench.latency.pick import seconds
         from bench.tune.latency import speeds, within
         from bench.tune.plan import find_candidates
-        from bench.tune.search import Search, run_in_processes
+        from bench.tune.processes import run_in_processes
+        from bench.tune.search import Search
         from bench.tune.sections import Found
         from core.files import check_folder
         from training.datasets import load_data
@@ -98,7 +99,7 @@ class Tune(FolderOptions):
                 if self.workers == 1:
                     search.run(able, data, self.trials)
                 else:
-                    run_in_processes(search, able, (self.data, options), self.trials, self.workers)
+                    run_in_processes(search, able, data, self.trials, self.workers)
             except KeyboardInterrupt as stop:
                 kept = f"{search.folder} keeps the trials that ended: the same command goes on"
                 raise type(stop)(kept) from None

@@ -1,18 +1,18 @@
-"""The search: trials in one or several processes, stored in SQLite."""
+"""The search: trials, stored in SQLite, of one process or several."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.tune.latency import Speed
 from bench.tune.plan import Candidate, as_text
-from core.cores import usable_cores
+from core import cli
 from core.errors import UserError, first_line
 from core.files import only_one
 
@@ -20,11 +20,13 @@ if TYPE_CHECKING:
     from optuna import Study, Trial
 
     from training.data import ImageData
-    from training.options import FolderOptions
 
 DATABASE = "study.db"
 _PLAN, _SPEEDS, _FIELDS, _EPOCHS, _FAILED = "plan", "speeds", "fields", "epochs", "failed"
+_PROCESS, _CUTS = "process", "cuts"  # of a trial: who runs it, and how often it was cut off
 _STARTUP = 5  # trials before any is pruned
+_PATIENCE_S = 60.0  # for another process that writes to the database
+_TRIES = 2  # of a trial whose process is killed, as the next one may be, too
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,7 +60,7 @@ class Search:
 
     def __init__(self, folder: Path, *, seed: int = 0) -> None:
         self.folder = folder
-        self._seed = seed
+        self.seed = seed
 
     @contextmanager
     def alone(self, *, fresh: bool = False) -> Iterator[None]:
@@ -76,13 +78,11 @@ class Search:
     def begin(self, candidates: list[Candidate], p99: float | None) -> dict[str, Speed] | None:
         """Begins the search, or goes on with it, and returns the latencies that it knows.
 
-        A trial that was cut off is tried again.
+        A trial that was cut off is tried again: see :meth:`release`.
 
         Raises:
             UserError: the trials there are of another search.
         """
-        from optuna.trial import TrialState
-
         study, plan = self.study(), as_text(candidates, p99)
         known = study.user_attrs.get(_PLAN)
         if known not in (None, plan) and study.get_trials(deepcopy=False):
@@ -93,10 +93,7 @@ class Search:
         if known != plan:  # latencies may be of other sizes
             study.set_user_attr(_SPEEDS, None)
         study.set_user_attr(_PLAN, plan)
-        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            study.tell(trial.number, state=TrialState.FAIL)
-            if trial.params:
-                study.enqueue_trial(trial.params)
+        self.release()
         speeds = study.user_attrs.get(_SPEEDS)
         return None if speeds is None else {name: Speed(**each) for name, each in speeds.items()}
 
@@ -112,7 +109,10 @@ class Search:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         try:
             return optuna.create_study(
-                storage=f"sqlite:///{self.folder / DATABASE}",
+                storage=optuna.storages.RDBStorage(
+                    f"sqlite:///{self.folder / DATABASE}",
+                    engine_kwargs={"connect_args": {"timeout": _PATIENCE_S}},
+                ),
                 study_name="tune",
                 load_if_exists=True,
                 direction="maximize",
@@ -141,34 +141,77 @@ class Search:
         ]
 
     def run(self, candidates: Sequence[Candidate], data: ImageData, trials: int) -> None:
-        """Tries until there are ``trials`` that ended, in this process."""
+        """Tries until there are ``trials`` that ended or run elsewhere, in this process."""
+        from optuna import TrialPruned
         from optuna.samplers import TPESampler
-        from optuna.study import MaxTrialsCallback
         from optuna.trial import TrialState
 
-        from core import cli
-
-        ended = (TrialState.COMPLETE, TrialState.PRUNED)
         by_name = {each.model: each for each in candidates}
         console = cli.notes()
-
-        def objective(trial: Trial) -> float:
-            candidate = by_name[trial.suggest_categorical("model", list(by_name))]
-            return _try(trial, candidate, data)
-
-        def said(_: Study, trial: Any) -> None:
-            value = "no figure" if trial.state not in ended else "pruned"
-            if trial.state == TrialState.COMPLETE:
-                value = f"top-1 {trial.value:.1%}"
-            name = trial.params.get("model")
-            console.print(f"trial {trial.number + 1}: {name}, {value}", soft_wrap=True)
-
         study = self.study()
         begun = len(study.get_trials(deepcopy=False))  # or it would suggest the same once more
         # Trials that still run count as bad ones, so that processes try different things.
-        study.sampler = TPESampler(seed=10_007 * self._seed + begun, constant_liar=True)
-        if len(study.get_trials(deepcopy=False, states=ended)) < trials:
-            study.optimize(objective, callbacks=[said, MaxTrialsCallback(trials, states=ended)])
+        study.sampler = TPESampler(seed=10_007 * self.seed + begun, constant_liar=True)
+        while (trial := self._next(study, trials)) is not None:
+            model = None
+            try:
+                model = trial.suggest_categorical("model", list(by_name))
+                top1 = _try(trial, by_name[model], data)
+                study.tell(trial, top1)
+                value = f"top-1 {top1:.1%}"
+            except TrialPruned:
+                study.tell(trial, state=TrialState.PRUNED)
+                value = "pruned"
+            except KeyboardInterrupt:
+                self.release(os.getpid(), killed=False)
+                raise
+            except Exception:
+                study.tell(trial, state=TrialState.FAIL)
+                console.print(f"trial {trial.number + 1}: {model}, no figure", soft_wrap=True)
+                raise
+            console.print(f"trial {trial.number + 1}: {model}, {value}", soft_wrap=True)
+
+    def _next(self, study: Study, trials: int) -> Trial | None:
+        """Returns another trial; None if as many as ``trials`` ended or run."""
+        from optuna.trial import TrialState
+
+        begun = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+        with self._one_process():
+            if len(study.get_trials(deepcopy=False, states=begun)) >= trials:
+                return None
+            trial = study.ask()
+            trial.set_user_attr(_PROCESS, os.getpid())
+            return trial
+
+    def release(self, process: int | None = None, *, killed: bool = True) -> None:
+        """Ends the trials of a process that runs no more, and has them tried again.
+
+        Args:
+            process: its number; None for all trials that run.
+            killed: whether it was killed: its trial is then tried again once only, as a network
+                that needs too much memory would end one process after the other.
+        """
+        from optuna.trial import TrialState
+
+        study = self.study()
+        with self._one_process():
+            for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+                if process not in (None, trial.user_attrs.get(_PROCESS, process)):
+                    continue
+                study.tell(trial.number, state=TrialState.FAIL)
+                cuts = trial.user_attrs.get(_CUTS, 0) + killed
+                if cuts >= _TRIES:
+                    cli.notes().print(
+                        f"trial {trial.number + 1}: {trial.params.get('model')}, its process was "
+                        f"killed {cuts} times: it is not tried again",
+                        soft_wrap=True,
+                    )
+                elif trial.params:
+                    study.enqueue_trial(trial.params, user_attrs={_CUTS: cuts})
+
+    def _one_process(self) -> AbstractContextManager[None]:
+        """Keeps other processes of the search from beginning or releasing trials."""
+        return only_one(self.folder / "next", None)
 
 
 def _try(trial: Trial, candidate: Candidate, data: ImageData) -> float:
@@ -198,58 +241,3 @@ def _try(trial: Trial, candidate: Candidate, data: ImageData) -> float:
     if pruned:
         raise TrialPruned
     return kept.val_top1
-
-
-def run_in_processes(
-    search: Search,
-    candidates: Sequence[Candidate],
-    data: tuple[str, FolderOptions],
-    trials: int,
-    workers: int,
-) -> None:
-    """Runs :meth:`Search.run` in ``workers`` processes, each on its share of the cores.
-
-    Raises:
-        UserError: one of them failed, with the trials of all kept.
-    """
-    context = get_context("spawn")
-    threads = max(1, usable_cores() // workers)
-    arguments = [
-        (search.folder, search._seed + number, list(candidates), data, trials, threads)
-        for number in range(workers)
-    ]
-    processes = [context.Process(target=_work, args=each) for each in arguments]
-    for process in processes:
-        process.start()
-    try:
-        for process in processes:
-            process.join()
-    except BaseException:
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            process.join()
-        raise
-    failed = [process.exitcode for process in processes if process.exitcode]
-    if failed:
-        raise UserError(
-            f"{len(failed)} of {workers} processes failed (status {failed[0]}, see above); "
-            f"{search.folder} keeps all trials that ended: the same command goes on"
-        )
-
-
-def _work(
-    folder: Path,
-    seed: int,
-    candidates: list[Candidate],
-    data: tuple[str, FolderOptions],
-    trials: int,
-    threads: int,
-) -> None:
-    import torch
-
-    from core import cli
-    from training.datasets import load_data
-
-    torch.set_num_threads(threads)
-    cli.run(lambda: Search(folder, seed=seed).run(candidates, load_data(*data), trials))

@@ -4,10 +4,14 @@ import fcntl
 import json
 import os
 import shlex
+import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
+from time import sleep
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +21,7 @@ from few_digits import few_digits, write_images
 from bench.tune.command import Tune
 from bench.tune.latency import Speed, speeds, within
 from bench.tune.plan import Candidate, find_candidates
+from bench.tune.processes import run_in_processes
 from bench.tune.search import Search, Tried
 from bench.tune.sections import Found, tune_report
 from core.errors import UserError
@@ -140,6 +145,112 @@ def test_a_trial_that_was_cut_off_is_tried_again(
     rate = candidates()[0].suggest(cut)["learning_rate"]
     assert len(searched(tmp_path, 1).tried()) == 1
     assert [(name, recipe.learning_rate) for name, recipe in trials] == [(model, rate)]
+
+
+def test_a_trial_whose_process_is_killed_again_and_again_is_given_up(
+    tmp_path: Path, trials: list[tuple[str, Recipe]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    search = Search(tmp_path)
+    search.begin(candidates(), None)
+    search.study().ask().suggest_categorical("model", list(NAMES))
+    for _ in range(2):
+        search.release()
+        search.study().ask()  # takes the trial that waits
+    assert "its process was killed 2 times" in capsys.readouterr().err
+    search.release(killed=False)
+    states = [each.state.name for each in search.study().get_trials()]
+    assert states == ["FAIL", "FAIL", "FAIL"]
+    assert len(searched(tmp_path, 1).tried()) == 1
+
+
+def test_ctrl_c_has_the_trial_tried_again_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, Recipe]] = []
+
+    def run(model: str, data: Any, recipe: Recipe, go_on: Callable[[Epoch], bool]) -> Epoch:
+        seen.append((model, recipe))
+        if len(seen) < 4:
+            raise KeyboardInterrupt
+        return epoch(1, 0.5)
+
+    monkeypatch.setattr("training.trial.run_trial", run)
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            searched(tmp_path, 1)
+    assert len(searched(tmp_path, 1).tried()) == 1
+    assert seen == seen[:1] * 4
+
+
+def searched_by_two(folder: Path, trials: int, *, epochs: int = 1) -> Search:
+    """Runs a search in two processes, with real trainings on tiny images."""
+    recipe = replace(RECIPE, epochs=epochs)
+    tiny = [replace(each, recipe=recipe) for each in candidates()]
+    search = Search(folder)
+    search.begin(tiny, None)
+    run_in_processes(search, tiny, few_digits("pets", train=32, val=16), trials, workers=2)
+    return search
+
+
+def test_two_processes_lose_no_trial_and_run_none_twice(tmp_path: Path) -> None:
+    search = searched_by_two(tmp_path, 5)
+    tried = search.tried()
+    assert [each.number for each in tried] == list(range(5))
+    assert len({each.fields["learning_rate"] for each in tried}) == 5
+    fronts = [found(*one.tried()).front for one in (search, Search(tmp_path))]
+    assert fronts[0]
+    assert fronts[0] == fronts[1]
+
+
+def test_the_trial_of_a_killed_process_is_tried_by_the_other(tmp_path: Path) -> None:
+    killed: list[Any] = []
+
+    study = Search(tmp_path).study()
+
+    def kill_one() -> None:
+        while not killed:
+            sleep(0.05)
+            for each in study.get_trials(deepcopy=False):
+                if each.state.name == "RUNNING" and each.intermediate_values:
+                    os.kill(each.user_attrs["process"], signal.SIGKILL)
+                    killed.append(each)
+                    return
+
+    killer = Thread(target=kill_one, daemon=True)
+    killer.start()
+    with pytest.raises(UserError, match=r"1 of 2 processes failed \(status -9"):
+        searched_by_two(tmp_path, 4, epochs=4)
+    killer.join()
+    search = Search(tmp_path)
+    assert len(search.tried()) == 4  # by the other
+    states = [each.state.name for each in search.study().get_trials()]
+    assert sorted(set(states) - {"PRUNED"}) == ["COMPLETE", "FAIL"]
+    assert states.index("FAIL") == killed[0].number
+    again = [each for each in search.study().get_trials() if each.user_attrs.get("cuts")]
+    assert [each.params for each in again] == [killed[0].params]
+
+
+def test_processes_end_with_the_one_that_started_them() -> None:
+    code = """
+import multiprocessing, os, signal, time
+from bench.tune.processes import _end_with_parent
+
+def work(started):
+    started.set()
+    _end_with_parent()
+    time.sleep(600)
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context("fork")
+    started = context.Event()
+    context.Process(target=work, args=(started,)).start()
+    started.wait()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    ended = subprocess.run(  # returns when all that write to the pipe have ended
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, timeout=120, check=False
+    )
+    assert ended.returncode == -signal.SIGKILL
 
 
 def test_a_loss_that_is_not_finite_is_a_failed_trial(
