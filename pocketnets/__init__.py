@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pocketnets.api import evaluate, export, load, predict, train
+from pocketnets.api import cross_validate, evaluate, export, load, predict, train
 
 if TYPE_CHECKING:
     from artifact.artifact import Artifact
@@ -35,6 +35,7 @@ __all__ = [
     "Preprocess",
     "Row",
     "UserError",
+    "cross_validate",
     "evaluate",
     "export",
     "load",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from predict.pipeline import Row
     from predict.several import SeveralEvaluation
     from training.checkpoint import Checkpoint
+    from training.options import LoggerName
 
 # ImageNet's mean and standard deviation, as in models.classifier, which would import torch.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -28,12 +29,14 @@ def train(
     recipe: str | None = None,
     resume: bool = False,
     fresh: bool = False,
+    log: Sequence[LoggerName] = ("tensorboard",),
     **changes: Any,
 ) -> Checkpoint:
     """Trains a network into ``runs/<model>-<data>/`` and returns its checkpoint.
 
     >>> checkpoint = pocketnets.train("mobilenet_v3", "path/to/folder", epochs=5)
     >>> checkpoint.metrics["top1"], checkpoint.network()
+    >>> pocketnets.train("resnet14", "photos", labels="labels.csv", multi_label=True)
 
     Args:
         model: network, by its registry name.
@@ -42,38 +45,139 @@ def train(
         resume: continue an unfinished run of the same network, data and recipe.
         fresh: discard an unfinished run, or replace a finished one in the end; without ``resume``
             or ``fresh`` a run in the same place is an error.
-        changes: fields of the recipe to change, such as ``epochs=3``.
+        log: where figures go besides the run's own files, as ``--log``.
+        changes: the flags of ``pocketnets train`` by their names: fields of the recipe, such as
+            ``epochs=3``; how a folder is read, such as ``labels="labels.csv"``, ``multi_label``,
+            ``group_by`` and ``test_fraction`` (:class:`training.options.FolderOptions`); devices,
+            such as ``accelerator="cpu"`` (:class:`training.accelerators.Accelerators`).
 
     Raises:
         UserError: unknown network, data, recipe or field, unusable or too few images, or not
             enough memory or disk space.
     """
+    from core.errors import UserError
+    from training.checkpoint import load_checkpoint
+    from training.fit import fit
+
+    asked = _asked("train", model, data, recipe, changes)
+    options = asked["options"]
+    if options.folds is not None and options.fold is None:
+        raise UserError(
+            f"folds is {options.folds}: which one is held out? add fold, or pocketnets."
+            "cross_validate trains with each in turn"
+        )
+    return load_checkpoint(fit(**asked, resume=resume, fresh=fresh, log=log))
+
+
+def cross_validate(
+    model: str,
+    data: str | Path,
+    *,
+    folds: int,
+    recipe: str | None = None,
+    resume: bool = False,
+    fresh: bool = False,
+    log: Sequence[LoggerName] = ("tensorboard",),
+    **changes: Any,
+) -> Mapping[str, tuple[float, float]]:
+    """Trains with each of ``folds`` parts held out in turn; returns the figures of all runs.
+
+    >>> mean, deviation = pocketnets.cross_validate("resnet14", "photos", folds=5)["top1"]
+
+    The runs are ``runs/<model>-<data>-fold<i>of<k>/``, with a summary in
+    ``runs/<model>-<data>-<k>folds/``.
+
+    Args:
+        model: as for :func:`train`.
+        data: likewise.
+        folds: number of parts, at least 2.
+        recipe: as for :func:`train`.
+        resume: use finished runs of the same recipe and images, and continue an unfinished one.
+        fresh: train all again.
+        log: as for :func:`train`.
+        changes: likewise.
+
+    Returns:
+        Mean and standard deviation of each figure, by name.
+
+    Raises:
+        UserError: as :func:`train`, or a class with fewer images, or of groups, than parts.
+    """
+    from core.errors import UserError
+    from training import cross_validation
+
+    if "fold" in changes:
+        raise UserError(
+            f"fold is {changes['fold']}: pocketnets.train trains with one part held out"
+        )
+    asked = _asked("cross_validate", model, data, recipe, {"folds": folds, **changes})
+    of_all = asked.pop("command")
+
+    def command(fold: int | None) -> str:
+        one = {**changes, "folds": folds, "fold": fold}
+        return of_all if fold is None else _call("train", model, data, asked["recipe_name"], one)
+
+    _, spread = cross_validation.cross_validate(
+        **asked, command=command, resume=resume, fresh=fresh, log=log
+    )
+    return spread
+
+
+def _asked(
+    function: str, model: str, data: str | Path, recipe: str | None, changes: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Returns the arguments of :func:`training.fit.fit` that ``changes`` stand for.
+
+    Raises:
+        UserError: an unknown name among them, or data that cannot be used.
+    """
     import dataclasses
 
     from core.errors import unknown
-    from training.checkpoint import load_checkpoint
+    from training.accelerators import Accelerators
     from training.datasets import load_data
-    from training.fit import fit
+    from training.look import look
+    from training.options import FolderOptions
     from training.recipe import Recipe
     from training.recipes import default_recipe, find_recipe
 
-    fields = [field.name for field in dataclasses.fields(Recipe)]
+    kinds = (Recipe, FolderOptions, Accelerators)
+    names = {kind: [field.name for field in dataclasses.fields(kind)] for kind in kinds}
+    every = [name for of_kind in names.values() for name in of_kind]
     for name in changes:
-        if name not in fields:
-            raise unknown("field of a recipe", name, fields)
-    named = recipe or default_recipe(model, str(data))
-    given = "".join(f", {name}={value!r}" for name, value in changes.items())
-    images = load_data(str(data))
-    path = fit(
-        model,
-        images,
-        dataclasses.replace(find_recipe(named, model, images.name), **changes),
-        recipe_name=named,
-        command=f"# in Python: pocketnets.train({model!r}, {str(data)!r}, recipe={named!r}{given})",
-        resume=resume,
-        fresh=fresh,
+        if name not in every:
+            raise unknown("option of a training", name, every)
+    fields, read, devices = (
+        {name: value for name, value in changes.items() if name in names[kind]} for kind in kinds
     )
-    return load_checkpoint(path)
+    plain = {name: _as_flag(value) for name, value in read.items()}  # as a checkpoint stores them
+    named = recipe or default_recipe(model, str(data))
+    options = FolderOptions(**plain)
+    images = look(load_data(str(data), options), options)
+    return {
+        "model": model,
+        "data": images,
+        "recipe": dataclasses.replace(find_recipe(named, model, images.name), **fields),
+        "recipe_name": named,
+        "command": _call(function, model, data, named, changes),
+        "machine": Accelerators(**devices),
+        "options": options,
+    }
+
+
+def _as_flag(value: Any) -> Any:
+    """Returns an option as the command line has it: text for a path, a tuple for a list."""
+    if isinstance(value, Path):
+        return str(value)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _call(
+    function: str, model: str, data: str | Path, recipe: str, changes: Mapping[str, Any]
+) -> str:
+    """Returns the call that repeats a run, for its README."""
+    given = "".join(f", {name}={_as_flag(value)!r}" for name, value in changes.items())
+    return f"# in Python: pocketnets.{function}({model!r}, {str(data)!r}, recipe={recipe!r}{given})"
 
 
 def export(

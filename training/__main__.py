@@ -154,7 +154,6 @@ def main() -> None:
     command = f"{cli.program('training')} {shlex.join(_without_restarts(sys.argv[1:]))}"
     common: dict[str, Any] = {
         "recipe_name": args.recipe_name,
-        "command": command,
         "machine": args.machine,
         "resume": args.resume,
         "fresh": args.fresh,
@@ -176,13 +175,19 @@ def main() -> None:
         from training.cross_validation import cross_validate
         from training.summary.folds import in_words
 
-        summary, spread = cross_validate(args.model, data, args.recipe, **common)
+        summary, spread = cross_validate(
+            args.model,
+            data,
+            args.recipe,
+            command=lambda fold: command if fold is None else f"{command} --fold {fold}",
+            **common,
+        )
         print(f"mean and standard deviation of {args.folds} folds: {in_words(spread)}")
         print(summary)
         return
     from training.fit import fit
 
-    path = fit(args.model, data, args.recipe, **common)
+    path = fit(args.model, data, args.recipe, command=command, **common)
     if is_first_process():
         _print_result(path, args.recipe)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def cross_validate(
     recipe: Recipe,
     *,
     recipe_name: str,
-    command: str,
+    command: Callable[[int | None], str],
     machine: Accelerators,
     options: FolderOptions,
     resume: bool,
@@ -48,7 +48,7 @@ def cross_validate(
         data: the data set, with any of the folds held out.
         recipe: the recipe.
         recipe_name: name of the recipe, for the records.
-        command: command line that repeats it.
+        command: returns the command that repeats the run of a fold, from 1, or, for None, of all.
         machine: the device to train on.
         options: how the data was read, with the number of folds.
         resume: use finished runs of the same recipe and images, and resume an unfinished one.
@@ -91,7 +91,7 @@ def cross_validate(
                 part,
                 recipe,
                 recipe_name=recipe_name,
-                command=f"{command} --fold {each.fold}",
+                command=command(each.fold),
                 machine=machine,
                 resume=standing is not None,
                 fresh=fresh,
@@ -109,5 +109,5 @@ def cross_validate(
         )
     name = run_folder(model, f"{data.name}-{options.folds}folds")
     return write_folds(
-        name, folds, title=f"{model} on {data.name}", recipe_name=recipe_name, command=command
+        name, folds, title=f"{model} on {data.name}", recipe_name=recipe_name, command=command(None)
     )

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+from dataclasses import fields
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from few_digits import few_digits, write_images
 from PIL import Image
+from several_labels import marked_folder
 from torch import nn
 
 import pocketnets
@@ -20,7 +25,10 @@ from artifact.runtimes.base import RuntimeUnavailable
 from core.errors import UserError
 from export.verify import verify
 from models.classifier import Classifier
+from training.accelerators import Accelerators
 from training.checkpoint import load_checkpoint
+from training.options import FolderOptions
+from training.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 PREPROCESS = pocketnets.Preprocess(resize=32, crop=32)  # takes 32x32 pixels as they are
@@ -75,9 +83,66 @@ def test_train_is_a_run_with_its_record(here: Path) -> None:
     )
 
 
+def test_train_takes_what_the_command_takes(here: Path) -> None:
+    marked_folder(here / "marked", 60)
+    checkpoint = pocketnets.train(
+        "resnet14",
+        Path("marked"),
+        recipe="digits",
+        labels=Path("labels.csv"),
+        labels_columns=["file", "labels"],
+        multi_label=True,
+        test_fraction=0.2,
+        group_by=r"(\d)\.",
+        accelerator="cpu",
+        epochs=1,
+        batch_size=8,
+        resize=16,
+        crop=16,
+        log=("csv",),
+    )
+    assert checkpoint.task == "multi"
+    assert checkpoint.options.flags == (
+        *("--labels", "labels.csv", "--labels-columns", "file", "labels", "--multi-label"),
+        *("--test-fraction", "0.2", "--group-by", r"(\d)\."),
+    )
+    assert checkpoint.metrics["test_images"] > 0
+    run = here / "runs/resnet14-marked"
+    assert (run / "csv").is_dir()
+    assert "multi_label=True, test_fraction=0.2" in (run / "README.md").read_text()
+
+
+def test_names_of_options_are_of_one_thing_each() -> None:
+    kinds = (Recipe, FolderOptions, Accelerators)
+    names = [*signature(pocketnets.train).parameters]
+    names += [field.name for kind in kinds for field in fields(kind)]
+    assert len(set(names)) == len(names)
+
+
+def test_cross_validate_trains_each_fold(here: Path) -> None:
+    write_images(few_digits("few", train=64, val=32), here)
+    shutil.move(here / "few/train", here / "all")
+    spread = pocketnets.cross_validate(
+        "resnet14", "all", folds=2, recipe="digits", epochs=1, batch_size=16, resize=16, crop=16
+    )
+    mean, deviation = spread["top1"]
+    each = [load_checkpoint(here / f"runs/resnet14-all-fold{n}of2/checkpoint.ckpt") for n in (1, 2)]
+    assert mean == pytest.approx(np.mean([one.metrics["top1"] for one in each]))
+    assert deviation == pytest.approx(np.std([one.metrics["top1"] for one in each], ddof=1))
+    said = (here / "runs/resnet14-all-fold2of2/README.md").read_text()
+    assert "pocketnets.train('resnet14', 'all', recipe='digits'" in said
+    assert "folds=2, fold=2)" in said
+    summary = (here / "runs/resnet14-all-2folds/README.md").read_text()
+    assert "pocketnets.cross_validate('resnet14', 'all', recipe='digits'" in summary
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
+        ({"folds": 3}, "which one is held out.*cross_validate"),
+        ({"group_by": "(a)"}, "--group-by are for folders"),
+        ({"multi_label": True}, "--multi-label"),
+        ({"accelerators": "cpu"}, "'accelerators'.* accelerator"),
         ({"epoch": 3}, "'epoch'.* epochs"),
         ({"recipe": "digit"}, "'digit'.* digits"),
         ({"epochs": 0}, "epochs"),

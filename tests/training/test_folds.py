@@ -23,7 +23,7 @@ from training.folds import one_fold
 from training.identity import digests_of
 from training.options import FolderOptions
 from training.records import RunFacts
-from training.summary.folds import Fold, write_folds
+from training.summary.folds import Fold, in_words, write_folds
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 MakeImages = Callable[..., list[Path]]
@@ -122,7 +122,8 @@ def test_a_summary_has_mean_and_spread(tmp_path: Path) -> None:
     path, spread = write_folds(
         tmp_path / "3folds", folds, title="net on pets", recipe_name="small", command="train"
     )
-    assert spread == {"top-1": (pytest.approx(0.7), pytest.approx(0.2))}
+    assert spread == {"top1": (pytest.approx(0.7), pytest.approx(0.2))}
+    assert in_words(spread) == "top-1 70.0 % ± 20.0"
     page = path.read_text()
     assert "70.0 % top-1" in page
     assert "21 of 30 images" in page

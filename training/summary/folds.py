@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
@@ -62,7 +62,7 @@ def write_folds(
     """
     names = [name for name in FIGURES if all(name in fold.metrics for fold in folds)]
     values = {name: [fold.metrics[name] for fold in folds] for name in names}
-    spread = {FIGURES[name]: (fmean(each), stdev(each)) for name, each in values.items()}
+    spread = {name: (fmean(each), stdev(each)) for name, each in values.items()}
     with staged(folder) as new:
         page = "\n".join(_page(folds, names, spread, title, recipe_name, command))
         write_whole(new / "README.md", page.encode(errors="replace"))
@@ -72,9 +72,15 @@ def write_folds(
 
 def in_words(spread: Mapping[str, tuple[float, float]]) -> str:
     """Returns a text: mean and standard deviation of each figure."""
+    called = _called(spread)
     return ", ".join(
-        f"{name} {percent(mean)} ± {100 * sd:.1f}" for name, (mean, sd) in spread.items()
+        f"{called[name]} {percent(mean)} ± {100 * sd:.1f}" for name, (mean, sd) in spread.items()
     )
+
+
+def _called(names: Collection[str]) -> Mapping[str, str]:
+    """Returns what figures are called, if ``names`` are there; of several labels all are exact."""
+    return {**FIGURES, "top1": "exact"} if "map" in names else FIGURES
 
 
 def _page(
@@ -85,7 +91,7 @@ def _page(
     recipe_name: str,
     command: str,
 ) -> list[str]:
-    called = {**FIGURES, "top1": "exact"} if "map" in names else FIGURES
+    called = _called(names)
     columns = ["fold", "learned from", "held out", "epoch kept", *(called[name] for name in names)]
     rows = [
         [
@@ -101,8 +107,8 @@ def _page(
         ["**mean**", "", "", "", *(f"**{percent(mean)}**" for mean, _ in spread.values())],
         ["standard deviation", "", "", "", *(points(sd) for _, sd in spread.values())],
     ]
-    main = FIGURES["map" if "map" in names else "top1"]
-    mean, sd = spread[main]
+    best = "map" if "map" in names else "top1"
+    main, (mean, sd) = FIGURES[best], spread[best]
     images = sum(int(fold.metrics["images"]) for fold in folds)
     right = sum(round(fold.metrics["top1"] * fold.metrics["images"]) for fold in folds)
     how = "every label of them right" if "map" in names else "classified correctly"
