@@ -11,9 +11,8 @@ import numpy.typing as npt
 from training.data import ImageData, Sample
 from training.grouping import units_of
 from training.identity import digests_of
+from training.regrouping import improved
 from training.scan import some
-
-_PASSES = 10  # most rounds in which units are moved
 
 
 def hold_out_sets(
@@ -57,8 +56,8 @@ def deal(
     Vlahavas, On the Stratification of Multi-Label Data, 2011, Algorithm 1; of equal units the first
     is taken, not a random one. Where a label is in as many units as there are parts, each part has
     one, unless that takes another label from a part; of two parts, the first has every label.
-    Images without labels are dealt as if that was a label. Units of several images are moved
-    afterwards while that brings the parts nearer to their shares.
+    Images without labels are dealt as if that was a label. Units of several images are moved and
+    swapped afterwards: see :func:`training.regrouping.improved`.
 
     Args:
         targets: bool (N, C), whether each image has each label.
@@ -95,8 +94,7 @@ def deal(
     if len(shares) == 2:
         dealt.learn_all()
     if sizes.max() > 1:
-        dealt.balance()
-    dealt.spread(np.flatnonzero(spread))
+        return improved(parts, counts, sizes, wanted, shares)
     return parts
 
 
@@ -141,26 +139,6 @@ class _Dealt:
     def _smallest(self, units: Sequence[int]) -> int:
         return min(units, key=lambda unit: int(self.sizes[unit]))
 
-    def balance(self) -> None:
-        """Moves units, the largest first, while the parts come nearer to their shares by that."""
-        order = np.argsort(-self.sizes, kind="stable")
-        for _ in range(_PASSES):
-            moved = False
-            for unit in order[self.sizes[order] > 1]:
-                if not self._leaves_all(unit):
-                    continue
-                before, best = int(self.parts[unit]), self._error()
-                for part in range(len(self.rooms)):
-                    at = int(self.parts[unit])
-                    self._move(unit, part)
-                    if (error := self._error()) < best - 1e-9:
-                        best = error
-                    else:
-                        self._move(unit, at)
-                moved |= before != self.parts[unit]
-            if not moved:
-                break
-
     def _has(self) -> npt.NDArray[np.float64]:
         return np.round(self.wanted - self.lacks, 6)
 
@@ -175,8 +153,3 @@ class _Dealt:
             self.lacks[at] += sign * self.counts[unit]
             self.rooms[at] += sign * self.sizes[unit]
         self.parts[unit] = part
-
-    def _error(self) -> float:
-        """Returns how far the parts are from their shares of images and of each label, squared."""
-        of_labels = (self.lacks / np.maximum(self.wanted.sum(axis=0), 1)) ** 2
-        return float(of_labels.mean(axis=1).sum() + ((self.rooms / self.sizes.sum()) ** 2).sum())
