@@ -27,7 +27,15 @@ from serving.routes import Route
 from serving.served import Served
 from serving.settings import Settings
 from serving.slots import Slots
-from serving.tensors import InferRequest, as_bytes, describe_tensor, is_text, read_message
+from serving.tensors import (
+    InferRequest,
+    Output,
+    Tensor,
+    as_bytes,
+    describe_tensor,
+    is_text,
+    read_message,
+)
 from serving.uploads import read_body
 
 _SMALL = 1 << 16  # bytes of a message whose tensors are read at once, without a thread
@@ -52,14 +60,16 @@ def grpc_routes(models: Models, administration: Administration) -> list[Route]:
     ) -> Route:
         kind, response = classes[f"{name}Request"], classes[f"{name}Response"]
 
+        async def read(request: Request) -> Any:
+            if not kind.DESCRIPTOR.fields:
+                return kind()
+            with reading.taken():
+                body = read_body(request, most)
+                return parse(kind, await read_in_time(body, settings.deadline_ms / 1e3))
+
         async def handle(request: Request) -> Response:
-            asked = kind()
-            if kind.DESCRIPTOR.fields:
-                with reading.taken():
-                    seconds = settings.deadline_ms / 1e3
-                    body = await read_in_time(read_body(request, most), seconds)
-                    asked = parse(kind, body)
-            fields = await answer(asked, request)
+            # Nothing here holds the message: what waits is the images alone.
+            fields = await answer(await read(request), request)
             return Response(response(**fields).SerializeToString())
 
         return Route(f"/{SERVICE}/{name}", handle, method="POST", **options)
@@ -84,7 +94,13 @@ def grpc_routes(models: Models, administration: Administration) -> list[Route]:
 
     async def infer(asked: Any, request: Request) -> Fields:
         served = models.find(asked.model_name, asked.model_version or None)
-        return await _infer(served, request, asked)
+        request.scope["model"] = served.entry.key
+        with served.slots.taken():
+            is_raw = len(asked.raw_input_contents) > 0
+            wanted = await _read_tensors(served, asked)
+            del asked
+            tensors = await answer_tensors(served, request, wanted)
+        return _response(served, wanted, tensors, is_raw=is_raw)
 
     async def index(asked: Any, request: Request) -> Fields:
         return {"models": await list_repository(models, only_ready=asked.ready)}
@@ -113,30 +129,31 @@ def grpc_routes(models: Models, administration: Administration) -> list[Route]:
     ]
 
 
-async def _infer(served: Served, request: Request, message: Any) -> Fields:
-    request.scope["model"] = served.entry.key
+async def _read_tensors(served: Served, message: Any) -> InferRequest:
     artifact, settings = served.predictor.artifact, served.predictor.settings
     facts = (artifact.preprocess.shape, len(artifact.labels), settings.max_images)
-    raw = list(message.raw_input_contents)
-    with served.slots.taken():
-        if not raw and message.ByteSize() > _SMALL:
-            asked = await asyncio.to_thread(_read, message, raw, facts)
-        else:
-            asked = _read(message, raw, facts)
-        tensors = await answer_tensors(served, request, asked)
+    if message.raw_input_contents or message.ByteSize() <= _SMALL:
+        return _read(message, facts)
+    return await asyncio.to_thread(_read, message, facts)
+
+
+def _response(
+    served: Served, asked: InferRequest, tensors: list[tuple[Output, Tensor]], *, is_raw: bool
+) -> Fields:
+    """Returns the fields of a response, with tensors in the form of the request."""
     fields: Fields = {**names_of(served, asked), "outputs": []}
-    if raw:  # in the form in which it was asked
+    if is_raw:
         fields["raw_output_contents"] = [as_bytes(tensor) for _, tensor in tensors]
     for output, tensor in tensors:
         entry = describe_tensor(output, tensor)
-        if not raw:
+        if not is_raw:
             name = "bytes_contents" if is_text(tensor) else "fp32_contents"
             entry["contents"] = {name: tensor.ravel().tolist()}
         fields["outputs"].append(entry)
     return fields
 
 
-def _read(message: Any, raw: list[bytes], facts: tuple[tuple[int, ...], int, int]) -> InferRequest:
+def _read(message: Any, facts: tuple[tuple[int, ...], int, int]) -> InferRequest:
     head: Fields = {
         "parameters": parameters_of(message.parameters),
         "inputs": [_input(each) for each in message.inputs],
@@ -147,7 +164,7 @@ def _read(message: Any, raw: list[bytes], facts: tuple[tuple[int, ...], int, int
     }
     if message.id:
         head["id"] = message.id
-    return read_message(head, raw, *facts)
+    return read_message(head, list(message.raw_input_contents), *facts)
 
 
 def _input(tensor: Any) -> Fields:

@@ -21,11 +21,14 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from serving.access_log import REQUEST_ID
 from serving.grpc_routes import most_bytes
+from serving.memory import give_back
 from serving.protocol import HEAD_BYTES
 from serving.routes import Route
 from serving.settings import GRACE_S, Settings
 
 _IDLE_MS = 60_000  # a connection without a call is closed then, or idle ones would use them all up
+_LARGE = 1 << 20  # bytes of a message after which memory is given back
+_TIDY_S = 1.0  # later
 _CODES = {
     HTTPStatus.UNAUTHORIZED: "UNAUTHENTICATED",
     HTTPStatus.FORBIDDEN: "PERMISSION_DENIED",
@@ -90,6 +93,7 @@ class _Calls:
         self._app = app
         self._server = (settings.host, settings.grpc_port)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._tidying: asyncio.TimerHandle | None = None
 
     def method(self, path: str) -> Any:
         """Returns the handler of a method of gRPC."""
@@ -102,6 +106,19 @@ class _Calls:
     async def ended(self) -> None:
         """Waits until the application has answered all calls."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._tidying is not None:
+            self._tidying.cancel()
+
+    def _tidy_soon(self) -> None:
+        """Gives the memory of large messages back, of which glibc would keep a gigabyte."""
+
+        def tidy() -> None:
+            self._tidying = None
+            loop.run_in_executor(None, give_back)
+
+        loop = asyncio.get_running_loop()
+        if self._tidying is None:
+            self._tidying = loop.call_later(_TIDY_S, tidy)
 
     async def _answer(self, path: str, context: Any) -> bytes:
         import grpc
@@ -121,6 +138,8 @@ class _Calls:
                 message = await _read(context)
             if message is grpc.aio.EOF:
                 return {"type": "http.disconnect"}
+            if len(message) > _LARGE:
+                self._tidy_soon()
             return {"type": "http.request", "body": message, "more_body": False}
 
         async def send(message: Message) -> None:

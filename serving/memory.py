@@ -19,7 +19,7 @@ def resident_bytes() -> int:
 
 
 def give_back() -> None:
-    """Gives the memory of a model that left back to the system; glibc else keeps much of it."""
+    """Gives memory that is free back to the system; glibc else keeps much of it."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

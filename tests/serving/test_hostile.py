@@ -17,6 +17,8 @@ from random import Random
 from threading import Thread
 from typing import Any
 
+import grpc
+import grpc_calls
 import other_routes
 import psutil
 import pytest
@@ -31,6 +33,8 @@ Environment = dict[str, str]
 Serve = Callable[..., Any]
 
 UPLOADS = 9_400
+CALLED = 5_000
+STALLED = 400  # calls at once without a message
 ROUTED = 10_000
 BODIES = 600  # that come slowly, cut off, or in another number than promised
 CLIENTS = 4
@@ -201,6 +205,34 @@ def test_the_routes_of_models_and_of_the_inference_protocol(
     print(found)
     assert found.total() == len(numbers)
     assert {200, 400, 404, 405, 409} <= set(found)
+
+
+@share
+def test_calls_of_grpc(watch: Callable[..., Any], port: int, every: int) -> None:
+    numbers = range(0, CALLED, every)
+    options = [("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
+
+    def client(mine: Sequence[int]) -> Counter[str]:
+        with grpc.insecure_channel(f"127.0.0.1:{port}", options) as channel:
+            return Counter(grpc_calls.call(channel, number) for number in mine)
+
+    with (
+        watch(deadline_ms=2000, TOKEN=other_routes.TOKEN, GRPC_PORT=port) as server,
+        server.unharmed(),
+        ThreadPoolExecutor(CLIENTS) as pool,
+        grpc.insecure_channel(f"127.0.0.1:{port}", options) as channel,
+    ):
+        found = sum(pool.map(client, [numbers[at::CLIENTS] for at in range(CLIENTS)]), Counter())
+        stalled = Counter(grpc_calls.stall(channel, STALLED))
+        list(pool.map(lambda number: grpc_calls.no_grpc(port, number), numbers))
+        assert grpc_calls.is_ready(channel)
+    print(found, stalled)
+    assert found.total() == len(numbers)
+    assert {"OK", "INVALID_ARGUMENT", "NOT_FOUND", "UNIMPLEMENTED"} <= set(found)
+    assert {"FAILED_PRECONDITION", "RESOURCE_EXHAUSTED"} <= set(found)
+    # As many as the queue has places wait until the deadline, the others go at once.
+    assert set(stalled) == {"DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"}
+    assert stalled.total() == STALLED
 
 
 def test_bombs(watch: Callable[..., Any]) -> None:
