@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -40,8 +41,11 @@ class Pair:
 def pairs(artifacts: Sequence[Artifact]) -> Iterator[Pair]:
     """Yields each rewrite once that the graphs of a network's artifacts have had."""
     graphs = {artifact.name: artifact for artifact in artifacts}
-    if (plain := graphs.get("onnx-fp32")) and "channel_shuffle" in plain.rewrites:
+    plain = graphs.get("onnx-fp32")
+    if plain and "channel_shuffle" in plain.rewrites:
         yield Pair(plain, "channel_shuffle", partial(_shuffles, plain))
+    if plain and "channel_blocks" in plain.rewrites:
+        yield Pair(plain, "channel_blocks", partial(_blocks, plain))
     whole = graphs.get("onnx-int8")
     if whole and "hard_sigmoid" in whole.rewrites:
         yield Pair(whole, "hard_sigmoid", partial(_hard_sigmoids, whole))
@@ -51,6 +55,24 @@ def pairs(artifacts: Sequence[Artifact]) -> Iterator[Pair]:
 
 
 def _shuffles(artifact: Artifact) -> tuple[bytes, bytes]:
+    from export.rewrites.channel_shuffle import fold_shuffles
+
+    plain = _exported(artifact)
+    folded = copy.deepcopy(plain)
+    fold_shuffles(folded)
+    return plain.SerializeToString(), folded.SerializeToString()
+
+
+def _blocks(artifact: Artifact) -> tuple[bytes, bytes]:
+    from export.rewrites.channel_shuffle import fold_shuffles
+
+    plain = _exported(artifact)
+    fold_shuffles(plain)
+    return plain.SerializeToString(), artifact.graph_file.read_bytes()
+
+
+def _exported(artifact: Artifact) -> Any:
+    """Returns the ``ModelProto`` of the network that ``artifact`` was made of, not rewritten."""
     from export.to_onnx import to_onnx
     from export.verify import network_of as source_of
     from models.classifier import Classifier
@@ -58,8 +80,7 @@ def _shuffles(artifact: Artifact) -> tuple[bytes, bytes]:
 
     module = source_of(artifact).module
     assert isinstance(module, Classifier)
-    plain = to_onnx(inference_form(module), size=artifact.preprocess.crop)
-    return plain.SerializeToString(), artifact.graph_file.read_bytes()
+    return to_onnx(inference_form(module), size=artifact.preprocess.crop)
 
 
 def _hard_sigmoids(artifact: Artifact) -> tuple[bytes, bytes]:

@@ -115,15 +115,8 @@ class _Folding:
             self._reorder(conv, index, order, axis=0)
 
     def _reorder(self, conv: Any, index: int, order: Sequence[int], *, axis: int) -> None:
-        from onnx.numpy_helper import from_array
-
-        values = self.moves.constants[conv.input[index]].take(order, axis=axis)
-        # A constant of its own, as others may share the old one.
-        name = f"{conv.output[0]}/{'weight' if index == 1 else 'bias'}"
-        conv.input[index] = name
-        self.moves.constants[name] = values
-        old = [tensor for tensor in self._graph.initializer if tensor.name == name]
-        (old[0] if old else self._graph.initializer.add()).CopyFrom(from_array(values, name))
+        values = self.moves.constants[conv.input[index]]
+        self.moves.write(conv, index, values.take(order, axis=axis))
 
     def write(self) -> None:
         """Writes the splits and concatenations that remain, in place of what was folded."""

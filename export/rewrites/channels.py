@@ -7,6 +7,8 @@ from collections.abc import Collection, Iterable, Iterator
 from itertools import accumulate, chain, pairwise, repeat
 from typing import Any, NamedTuple
 
+import numpy.typing as npt
+
 from export.node_attributes import attributes
 
 _SWAP = [0, 2, 1, 3, 4]  # of groups and the channels in them, between two Reshapes
@@ -36,6 +38,7 @@ class Moves:
     def __init__(self, graph: Any) -> None:
         from onnx.numpy_helper import to_array
 
+        self._graph = graph
         self.constants = {tensor.name: to_array(tensor) for tensor in graph.initializer}
         self.readers: dict[str, list[Any]] = defaultdict(list)
         for node in graph.node:
@@ -101,6 +104,19 @@ class Moves:
             name = readers[0].output[0]
             readers = self.readers[name]
         return readers if name not in self.outputs and all(map(self.mixes, readers)) else []
+
+    def write(self, conv: Any, index: int, values: npt.NDArray[Any]) -> None:
+        """Gives a convolution other weights (``index`` 1) or biases (2).
+
+        They are a constant of its own, as others may share the old one.
+        """
+        from onnx.numpy_helper import from_array
+
+        name = f"{conv.output[0]}/{'weight' if index == 1 else 'bias'}"
+        conv.input[index] = name
+        self.constants[name] = values
+        old = [tensor for tensor in self._graph.initializer if tensor.name == name]
+        (old[0] if old else self._graph.initializer.add()).CopyFrom(from_array(values, name))
 
     def _is_conv(self, node: Any) -> bool:
         return node.op_type == "Conv" and all(name in self.constants for name in node.input[1:])
