@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.measure.ratio import Ratio
-from bench.measure.timing import Latency, Plan
+from bench.measure.timing import Latency, Plan, decisive
 from bench.studies.variants import Variant
 from core.machine import Machine
 
@@ -76,6 +76,14 @@ class Results:
     def first(self, variant: Variant) -> Variant:
         """Returns the baseline of ``variant``: the first variant of its group."""
         return self.groups[variant.group][0]
+
+    def shown(self, variant: Variant, runtime: str) -> Latency:
+        """Returns the times of ``variant`` that are shown: those by which a runtime is judged.
+
+        They are CPU times if all variants have them in that runtime, else times by wall clock.
+        """
+        times = decisive(self.row(each, runtime).latency for each in self.variants)
+        return times[self.variants.index(variant)]
 
     def latency(self, variant: Variant, source: str) -> Latency | None:
         """Returns the latency of ``variant`` from ``source``; None if the paper prints none.

@@ -69,7 +69,7 @@ def study_section(study: Study, found: Mapping[Platform, Results]) -> Section:
 def _cpu_times(found: Iterable[Results]) -> list[str]:
     if not any(row.latency.cpu_time for results in found for row in results.rows):
         return []
-    return ["Ratios and ties of one thread are those of its CPU time; p50 ms is by wall clock."]
+    return ["Times, ratios and ties of one thread are those of its CPU time."]
 
 
 def ratio_chart(results: Results) -> Panel:
@@ -154,7 +154,7 @@ def _table(results: Results) -> Table:
 
 
 def _times(results: Results, variant: Variant, runtime: str) -> list[str]:
-    latency = results.row(variant, runtime).latency
+    latency = results.shown(variant, runtime)
     first = results.first(variant)
     ratio = results.ratio(variant, first, runtime)
     assert ratio is not None, "every runtime has every variant"

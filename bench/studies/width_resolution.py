@@ -109,12 +109,13 @@ def chart(results: Results) -> Panel:
             "multiplier": variant.group,
             "name": variant.name,
             "macs": results.row(variant).macs / 1e6,
-            "p50": results.row(variant, runtime).latency.p50 * 1e3,
-            "low": results.row(variant, runtime).latency.interval[0] * 1e3,
-            "high": results.row(variant, runtime).latency.interval[1] * 1e3,
+            "p50": latency.p50 * 1e3,
+            "low": latency.interval[0] * 1e3,
+            "high": latency.interval[1] * 1e3,
         }
         for variant in results.variants
         for runtime in results.runtimes
+        for latency in [results.shown(variant, runtime)]
     ]
     ends = [  # end points of the lines of e = 1, which start at the unscaled network
         {"source": runtime, "macs": count, "p50": top["p50"] * count / top["macs"]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,17 @@ def made_up(name: str, seconds: Callable[[Variant, float], float], spread: float
         )
         rows.append(row)
     return Results(variants(name), rows)
+
+
+def test_times_that_are_shown_are_of_the_cpu_if_all_have_them() -> None:
+    results = made_up("resnet_tweaks", lambda _, x: x, 0.0)
+    first, *others = results.rows
+    cpu = tuple(tuple(sample / 4 for sample in turn) for turn in first.latency.turns)
+    first = replace(first, latency=replace(first.latency, cpu=cpu))
+    top = results.variants[0]
+    assert Results(results.variants, [first, *others]).shown(top, "ort-cpu").p50 == 1.0
+    alone = Results(results.variants[:1], [first])
+    assert alone.shown(top, "ort-cpu").p50 == 0.25
 
 
 def is_first(name: str, variant: Variant) -> bool:
