@@ -135,10 +135,11 @@ class ClassifierModule(lightning.LightningModule):
         self.judge.update(logits, batch.labels)
 
     def on_validation_epoch_end(self) -> None:
-        """Computes the held-out figures, and logs the one by which the best epoch is chosen."""
+        """Computes the held-out figures; gives callbacks the one that chooses the best epoch."""
         self._held_out = {"val_loss": taken(self._val_loss), **self.judge.figures()}
         chosen = MONITORS[self.recipe.chosen_by or "top1"].field
-        self.log(chosen, self._held_out[chosen], sync_dist=True)
+        # Loggers get it with the others of the epoch, in one row.
+        self.log(chosen, self._held_out[chosen], sync_dist=True, logger=False)
         boards = [each for each in self.loggers if isinstance(each, TensorBoardLogger)]
         if boards and len(self.labels) <= _LOGGED_CLASSES:
             name = "class_map" if "val_map" in self._held_out else "class_top1"
