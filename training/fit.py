@@ -44,7 +44,7 @@ from training.qat.start import (
     quantized_network,
     with_own_labels,
 )
-from training.recipe import Recipe
+from training.recipe import CUSTOM, Recipe
 from training.records import RunFacts, to_csv
 from training.run import PartialRun, make_plan
 from training.summary.augmentation import AUGMENTATION, augmentation_png
@@ -60,7 +60,7 @@ def fit(
     data: ImageData,
     recipe: Recipe,
     *,
-    recipe_name: str = "custom",
+    recipe_name: str = CUSTOM,
     command: str = "# called from Python: training.fit.fit",
     machine: Accelerators | None = None,
     resume: bool = False,

@@ -14,6 +14,8 @@ from core.preprocess import Interpolation, Preprocess, Truncated
 from core.task import Task
 from training.records import MONITORS_OF
 
+CUSTOM = "custom"  # name of a recipe that is made in Python
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:

@@ -12,7 +12,7 @@ from artifact.artifact import Artifact
 from report.format import plural
 from report.markdown import escape, table
 from training.qat.names import SUFFIX
-from training.recipe import Recipe
+from training.recipe import CUSTOM, Recipe
 from training.recipes import RECIPES, find_recipe
 
 if TYPE_CHECKING:
@@ -81,12 +81,21 @@ def _recipe(run: Checkpoint) -> Iterator[str]:
     if name in RECIPES:
         yield f"The recipe `{name}`{', with other values of these fields:' if rows else '.'}"
     else:
-        yield "A recipe of its own. Fields that are not at their defaults:"
+        yield f"{_unknown(run.recipe_name)} Fields that are not at their defaults:"
     if rows:
         yield ""
         yield from table(("field", "value"), rows)
     yield ""
     yield f"{plural(len(run.history), 'epoch')} up to the weights that were kept."
+
+
+def _unknown(name: str | None) -> str:
+    """Returns a text: what is known of a recipe that this version does not have."""
+    if name is None:
+        return "The run does not say by which recipe: it is of an earlier version."
+    if name == CUSTOM:
+        return "A recipe of its own."
+    return f"The recipe `{name}`, which this version does not have."
 
 
 def _differs(field: str, value: Any, other: Any) -> bool:

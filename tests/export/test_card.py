@@ -106,6 +106,18 @@ def test_a_card_names_its_recipe_and_lists_what_differs(artifact: Artifact) -> N
     assert [line for line in lines if line.startswith("| `")] == ["| `epochs` | 3 |"]
 
 
+def test_a_card_says_what_is_known_of_another_recipe(artifact: Artifact) -> None:
+    for name, known in (
+        (None, "of an earlier version"),
+        ("custom", "of its own"),
+        ("old", "`old`"),
+    ):
+        body = parted(write_card(artifact, run(recipe_name=name)).read_text())[1]
+        part = body.partition("## Recipe")[2].partition("## Figures")[0]
+        assert known in part
+        assert "| `mixup` | 0.2 |" in part
+
+
 def test_a_card_says_when_it_abstains(artifact: Artifact) -> None:
     found = Abstention(threshold=0.8125, wanted=0.9, precision=0.925, coverage=0.75, images=40)
     body = parted(write_card(dataclasses.replace(artifact, abstention=found), run()).read_text())[1]
