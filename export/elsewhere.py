@@ -29,6 +29,9 @@ class Elsewhere:
     """Location of the weights in the file, such as model_ema; default: found by searching."""
     labels: str | None = None
     """Class names in the order of the logits: a text, JSON or CSV file, or imagenet."""
+    multi_label: bool = False
+    """An image has any number of --labels, each with a score of its own, the sigmoid of its logit;
+    not needed where the graph or the program ends in a Sigmoid."""
     size: SizeFlag = None
     """Size of the images in pixels, also without --checkpoint: a side, or HEIGHTxWIDTH; this and
     most of the next options are needed only where the file or its publisher does not tell."""
@@ -78,9 +81,11 @@ class Elsewhere:
         flags: list[str] = []
         for each in fields(self):
             value = getattr(self, each.name)
-            if value is not None:
-                if each.name in ("size", "resize"):
-                    value = size_text(value)
-                values = value if isinstance(value, tuple) else (value,)
-                flags += [f"--{each.name.replace('_', '-')}", *map(str, values)]
+            if value is None or value is False:
+                continue
+            flags.append(f"--{each.name.replace('_', '-')}")
+            if each.name in ("size", "resize"):
+                value = size_text(value)
+            if value is not True:
+                flags += map(str, value if isinstance(value, tuple) else (value,))
         return tuple(flags)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from artifact.answering import ONE_CLASS, Answering
 from artifact.artifact import ARTIFACTS, Artifact
 from artifact.records import Part, Reading, Source
 from artifact.validation import ArtifactError
@@ -95,7 +96,15 @@ def load_foreign(model: str, data: str | None, elsewhere: Elsewhere) -> Network:
         assumed=(*_assumed_place(fitted), *adaptations, *form.assumed, *assumed_labels),
         flags=elsewhere.flags,
     )
-    _check_free(f"{model}-{name}", path, digest, reading, form.published.preprocess, labels)
+    _check_free(
+        f"{model}-{name}",
+        path,
+        digest,
+        reading,
+        form.published.preprocess,
+        labels,
+        several=elsewhere.multi_label,
+    )
     network = Network(
         model=model,
         data=name,
@@ -107,6 +116,7 @@ def load_foreign(model: str, data: str | None, elsewhere: Elsewhere) -> Network:
         calibration=(),
         held_out=(),
         labelled=images is not None,
+        answering=_answering(elsewhere.multi_label, labels),
     )
     return with_images(network, images, data)
 
@@ -135,6 +145,11 @@ def _load_whole(model: str, data: str | None, elsewhere: Elsewhere) -> Network:
     ] * given.probabilities
     if graph.softmax:
         assumed.append(f"the logits are what the Softmax at the end of {path} is given")
+    if graph.sigmoid:
+        assumed.append(
+            f"an image has any number of labels, and their logits are what the Sigmoid at the end "
+            f"of {path} is given"
+        )
     reading = Reading(
         entry="",
         mean=mean,
@@ -144,7 +159,8 @@ def _load_whole(model: str, data: str | None, elsewhere: Elsewhere) -> Network:
         graph=not program,
         program=program,
     )
-    _check_free(f"{model}-{name}", path, digest, reading, preprocess, labels)
+    several = graph.sigmoid or elsewhere.multi_label
+    _check_free(f"{model}-{name}", path, digest, reading, preprocess, labels, several=several)
     kind = "program" if program else "graph"
     network = Network(
         model=model,
@@ -158,6 +174,7 @@ def _load_whole(model: str, data: str | None, elsewhere: Elsewhere) -> Network:
         held_out=(),
         labelled=images is not None,
         graph=given.contract(preprocess.crop, mean, std),
+        answering=_answering(several, labels),
     )
     return with_images(network, images, data)
 
@@ -209,8 +226,14 @@ def load_foreign_again(artifact: Artifact, data: str | None) -> Network:
         held_out=(),
         labelled=images is not None,
         graph=graph,
+        answering=Answering(task=artifact.task, thresholds=artifact.thresholds),
     )
     return with_images(network, images, data)
+
+
+def _answering(several: bool, labels: tuple[str, ...]) -> Answering:
+    """Returns how logits become an answer: of several labels, all with a score above a half."""
+    return Answering(task="multi", thresholds=(0.5,) * len(labels)) if several else ONE_CLASS
 
 
 def _source(
@@ -242,6 +265,8 @@ def _check_free(
     reading: Reading,
     preprocess: Preprocess,
     labels: tuple[str, ...],
+    *,
+    several: bool,
 ) -> None:
     """Raises UserError if ``folder`` has artifacts of other weights, or of these read otherwise."""
     for each in sorted((ARTIFACTS / folder).glob("*/manifest.json")):
@@ -254,6 +279,8 @@ def _check_free(
             of = source.checkpoint or source.origin
             of = f"an earlier {path}" if of == str(path) else of
             what = f"of other weights ({of})"
+        elif (artifact.task == "multi") != several:
+            what = "of the same file, read with" + ("out" if several else "") + " --multi-label"
         elif differing := _differing(artifact, reading, preprocess, labels):
             what = f"of the same file, read otherwise ({differing})"
         else:
@@ -377,12 +404,14 @@ def with_images(network: Network, images: ImageData | None, data: str | None) ->
             f"{', '.join(strange[:3])}; name its folders as in --labels: "
             f"{', '.join(network.labels[:3])}, ..."
         )
-    cli.notes().print(
-        f"note: accuracy is measured on {images.name}; whether the network was trained on some of "
-        "its images is not known",
-        soft_wrap=True,
-        markup=False,
-    )
+    several = network.answering.task == "multi"
+    known = f"{images.name} names one class of an image, of several labels: no accuracy is measured"
+    if not several:
+        known = (
+            f"accuracy is measured on {images.name}; whether the network was trained on some of "
+            "its images is not known"
+        )
+    cli.notes().print(f"note: {known}", soft_wrap=True, markup=False)
     classes = [index[label] for label in images.labels]
     calibration = spread(images.train, CALIBRATION_IMAGES)
     images = look(replace(images, train=calibration), FolderOptions(), refuse=False)
@@ -392,4 +421,10 @@ def with_images(network: Network, images: ImageData | None, data: str | None) ->
 
     held_out = ours(images.test or images.val)
     part: Part = "test" if images.test else "held-out"
-    return replace(network, calibration=ours(images.train), held_out=held_out, part=part)
+    return replace(
+        network,
+        calibration=ours(images.train),
+        held_out=held_out,
+        part=part,
+        labelled=not several,
+    )

@@ -35,7 +35,7 @@ _ADDED = "pocketnets/"  # what the names of added nodes begin with
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GivenGraph:
-    """An ONNX classifier as it was given, but for a Softmax at its end.
+    """An ONNX classifier as it was given, but for a Softmax or a Sigmoid at its end.
 
     Attributes:
         path: of its file.
@@ -46,6 +46,7 @@ class GivenGraph:
         batch: the number of images it is for; None where it is free.
         classes: that it tells apart.
         softmax: whether a Softmax at its end was left out.
+        sigmoid: whether a Sigmoid was: an image has any number of labels.
         log: whether the logarithm of its answers was put behind it.
         program: what the graph was made from; None where it was given itself.
     """
@@ -58,6 +59,7 @@ class GivenGraph:
     batch: int | None
     classes: int
     softmax: bool = False
+    sigmoid: bool = False
     log: bool = False
     program: ExportedProgram | None = None
 
@@ -88,7 +90,8 @@ class GivenGraph:
 def read_graph(path: Path) -> GivenGraph:
     """Returns the classifier in an ONNX file.
 
-    Where it ends in a Softmax, its logits are what that is given: scores are then the same.
+    Where it ends in a Softmax or a Sigmoid, its logits are what that is given: scores are then the
+    same.
 
     Raises:
         UserError: there is no such file, or it is no classifier of images with one input and
@@ -103,8 +106,8 @@ def read_graph(path: Path) -> GivenGraph:
         model = onnx.shape_inference.infer_shapes(_converted(model))
     except Exception as error:  # protobuf's, onnx's and those of a file beside it
         raise UserError(f"{path}: not a whole ONNX graph ({first_line(error)})") from None
-    softmax = _without_softmax(model.graph)
-    return replace(given_graph(path, model), softmax=softmax)
+    softmax, sigmoid = (_without_end(model.graph, end) for end in ("Softmax", "Sigmoid"))
+    return replace(given_graph(path, model), softmax=softmax, sigmoid=sigmoid)
 
 
 def given_graph(path: Path, model: Any) -> GivenGraph:
@@ -132,8 +135,8 @@ def given_graph(path: Path, model: Any) -> GivenGraph:
     height, width = image[:2] if channels_last else image[1:]
     if (last := _last(model.graph)) is not None and last.op_type == "Sigmoid":
         raise UserError(
-            f"{path}: ends in a Sigmoid, one yes or no for each class; a classifier here tells "
-            "one class of many"
+            f"{path}: ends in a Sigmoid of what is no logit; give the network without it, with "
+            "--multi-label"
         )
     operators = {node.op_type for node in model.graph.node}
     if quantized := sorted(name for name in operators if _QUANTIZED.search(name)):
@@ -183,10 +186,10 @@ def _last(graph: Any) -> Any:
     return node
 
 
-def _without_softmax(graph: Any) -> bool:
-    """Makes what the Softmax at the end of a graph is given its output; False if there is none."""
+def _without_end(graph: Any, operator: str) -> bool:
+    """Makes what the ``operator`` at the end of a graph is given its output; False without one."""
     end, node = graph.output[0], _last(graph)
-    if node is None or node.op_type != "Softmax":
+    if node is None or node.op_type != operator:
         return False
     for reader in graph.node:
         for position, read in enumerate(reader.input):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -17,6 +17,7 @@ from export.program_archive import load_program
 from export.to_onnx import program_to_onnx
 
 _SOFTMAX = (torch.ops.aten.softmax.int, torch.ops.aten._softmax.default)
+_SIGMOID = (torch.ops.aten.sigmoid.default,)
 _TRAINING = {  # operators, and which of their arguments says that they are training
     torch.ops.aten.batch_norm.default: 5,
     torch.ops.aten.dropout.default: 2,
@@ -27,7 +28,8 @@ _TRAINING = {  # operators, and which of their arguments says that they are trai
 def read_program(path: Path) -> GivenGraph:
     """Returns the classifier in a file of ``torch.export.save``, as a graph and as the program.
 
-    Where it ends in a Softmax, its logits are what that is given: scores are then the same.
+    Where it ends in a Softmax or a Sigmoid, its logits are what that is given: scores are then the
+    same.
 
     Raises:
         UserError: there is no such file, it cannot be loaded without executing what is in it, it is
@@ -41,20 +43,22 @@ def read_program(path: Path) -> GivenGraph:
                 f"{path}: was exported while it trained ({node.name}); call network.eval() before "
                 "torch.export.export"
             )
-    softmax = _drop_softmax(program)
+    softmax, sigmoid = _drop_end(program, _SOFTMAX), _drop_end(program, _SIGMOID)
     given = given_graph(path, program_to_onnx(program))
-    return replace(given, softmax=softmax, program=program)
+    return replace(given, softmax=softmax, sigmoid=sigmoid, program=program)
 
 
-def _drop_softmax(program: ExportedProgram) -> bool:
-    """Makes what the softmax at the end of a program is given its output; False without one."""
+def _drop_end(program: ExportedProgram, operators: Collection[object]) -> bool:
+    """Makes what one of ``operators`` at the end of a program is given its output; False without.
+
+    A Softmax is one over the classes.
+    """
     (end,) = (node for node in program.graph.nodes if node.op == "output")
     specs = program.graph_signature.output_specs
     node = end.args[0][-1] if end.args[0] else None
-    if not isinstance(node, torch.fx.Node) or node.target not in _SOFTMAX:
+    if not isinstance(node, torch.fx.Node) or node.target not in operators:
         return False
-    rank = node.meta["val"].dim()
-    if rank != 2 or node.args[1] not in (1, -1):
+    if node.meta["val"].dim() != 2 or (operators is _SOFTMAX and node.args[1] not in (1, -1)):
         return False
     logits: Any = node.args[0]
     end.replace_input_with(node, logits)

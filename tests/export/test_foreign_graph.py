@@ -18,7 +18,8 @@ from artifact.golden import relative_error
 from artifact.runtimes.base import RuntimeUnavailable, load_runtime
 from core.errors import UserError
 from export.elsewhere import Elsewhere
-from export.foreign import load_foreign
+from export.foreign import load_foreign, load_foreign_again
+from predict.classifier import Classifier
 
 SIDE, CLASSES = 16, ("cat", "dog", "eel")
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
@@ -222,6 +223,38 @@ def mixing(path: str) -> Path:
     return Path(path)
 
 
+@pytest.mark.usefixtures("labels")
+@pytest.mark.parametrize("end", [("Sigmoid",), ("Sigmoid", "Identity"), ()])
+def test_a_graph_of_several_labels(end: tuple[str, ...], here: Path, command: Command) -> None:
+    path = save("net.onnx", end=end)
+    words = ["export", "run", "--model", "own", "--onnx", str(path), *FLAGS.split()]
+    words += ["--formats", "onnx-fp32", "onnx-fp16"]
+    ended = command(*words, *["--multi-label"] * (not end))
+    assert ended.returncode == 0, ended.stderr + ended.stdout
+    assert ("an image has any number of labels" in ended.stderr) == bool(end)
+    folder = Path("artifacts/own-net/onnx-fp32")
+    artifact = Artifact.load(folder)
+    assert (artifact.task, artifact.thresholds) == ("multi", (0.5, 0.5, 0.5))
+    pixels = np.random.default_rng(1).integers(0, 256, (4, 18, 18, 3), dtype=np.uint8)
+    images = (
+        (pixels[:, 1:-1, 1:-1] / np.float32(255) - np.float32(MEAN)) / np.float32(STD)
+    ).transpose(0, 3, 1, 2)
+    session = InferenceSession(path, providers=["CPUExecutionProvider"])
+    (expected,) = session.run(None, {"x": np.ascontiguousarray(images)})
+    expected = expected if end else 1 / (1 + np.exp(-expected))
+    with Classifier.open(folder) as classify:
+        for each, scores in zip(pixels, expected, strict=True):
+            found = classify(each)
+            own = dict(zip(CLASSES, scores.tolist(), strict=True))
+            assert dict(found.top) == pytest.approx(own, abs=1e-5)
+            assert sorted(found.labels) == [label for label in own if own[label] > 0.5]
+    again = load_foreign_again(artifact, None)
+    assert (again.answering.task, again.labelled) == ("multi", False)
+    if not end:
+        other = command(*words)
+        assert (other.returncode, "read with --multi-label" in other.stderr) == (1, True)
+
+
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "no file": (lambda: Path("net.onnx"), "there is no file"),
     "text": (lambda: Path("net.onnx").write_text("hello"), "not a whole ONNX graph"),
@@ -231,7 +264,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "two outputs": (lambda: save("net.onnx", outputs=2), "one input and one output"),
     "bytes": (lambda: save("net.onnx", dtype=TensorProto.FLOAT16), "FLOAT16|not a whole"),
-    "sigmoid": (lambda: save("net.onnx", end=("Sigmoid",)), "ends in a Sigmoid"),
+    "sigmoids": (lambda: save("net.onnx", end=("Sigmoid", "Sigmoid")), "ends in a Sigmoid"),
     "mixing": (lambda: mixing("net.onnx"), "batch cannot be freed"),
     "free size": (lambda: save("net.onnx", side="side"), "give --size, as in training"),
     "labels": (lambda: Path("labels.txt").write_text("cat") and save("net.onnx"), "1 names"),

@@ -192,6 +192,18 @@ def test_any_size_where_it_is_free() -> None:
     assert found.module(torch.zeros(3, 24, 24, 3, dtype=torch.uint8)).shape == (3, 3)
 
 
+@pytest.mark.usefixtures("labels")
+def test_a_program_of_several_labels(here: Path) -> None:
+    save(Small(end=nn.Sigmoid()))
+    found = load_foreign("own", None, given())
+    assert found.answering.task == "multi"
+    pixels = torch.randint(256, (3, SIDE, SIDE, 3), dtype=torch.uint8)
+    save(Small())
+    plain = load_foreign("own", None, given(multi_label=True))
+    torch.testing.assert_close(found.module(pixels), plain.module(pixels))
+    assert plain.answering == found.answering
+
+
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "no file": (lambda: None, "there is no file"),
     "text": (lambda: Path("net.pt2").write_text("hello"), "not a whole exported program"),
@@ -203,7 +215,10 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "two outputs": (lambda: save(Two()), "one input and one output"),
     "half": (lambda: save(nn.Identity(), size=(3, 8, 8)), "of 4 dimensions"),
     "channels": (lambda: save(nn.Flatten(), size=(5, 8, 9)), "of 1 to 4 channels"),
-    "sigmoid": (lambda: save(Small(end=nn.Sigmoid())), "ends in a Sigmoid"),
+    "sigmoids": (
+        lambda: save(Small(end=nn.Sequential(nn.Sigmoid(), nn.Sigmoid()))),
+        "ends in a Sigmoid",
+    ),
     "training": (lambda: save(Small(), train=True), "call network.eval"),
     "mixing": (lambda: save(Mixing(), batch=2), "batch cannot be freed"),
     "labels": (lambda: Path("labels.txt").write_text("cat") and save_plain(), "1 names"),
