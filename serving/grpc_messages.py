@@ -2,7 +2,8 @@
 
 Those of the protocol are in https://github.com/kserve/open-inference-protocol
 (open_inference_grpc.proto, Apache-2.0), those of its repositories in Triton's grpc_service.proto
-(https://github.com/triton-inference-server/common, BSD-3-Clause). On the wire a message has numbers
+(https://github.com/triton-inference-server/common, BSD-3-Clause), those of health checks in gRPC's
+own health.proto (https://github.com/grpc/grpc-proto, Apache-2.0). On the wire a message has numbers
 and no names, so nested types stand beside the others here. They are in a pool of their own: what
 other packages generated of the same files can be imported in the same process.
 """
@@ -63,6 +64,8 @@ _MESSAGES = {
     "repeated int64 int64_contents = 3; repeated uint32 uint_contents = 4; "
     "repeated uint64 uint64_contents = 5; repeated float fp32_contents = 6; "
     "repeated double fp64_contents = 7; repeated bytes bytes_contents = 8",
+    "HealthCheckRequest": "string service = 1",
+    "HealthCheckResponse": "int32 status = 1",  # an enumeration there
     "RepositoryIndexRequest": "string repository_name = 1; bool ready = 2",
     "RepositoryIndexResponse": "repeated ModelIndex models = 1",
     "ModelIndex": "string name = 1; string version = 2; string state = 3; string reason = 4",

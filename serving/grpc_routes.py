@@ -39,6 +39,8 @@ from serving.tensors import (
 from serving.uploads import read_body
 
 _SMALL = 1 << 16  # bytes of a message whose tensors are read at once, without a thread
+_HEALTH = "/grpc.health.v1.Health/Check"  # of any service of gRPC; Kubernetes asks it
+_SERVING, _NOT_SERVING = 1, 2
 _CONTENTS = {"UINT8": "uint_contents", "BYTES": "bytes_contents"}
 
 Fields = dict[str, Any]
@@ -56,7 +58,11 @@ def grpc_routes(models: Models, administration: Administration) -> list[Route]:
     reading = Slots(settings.queue_size + settings.threads).share()
 
     def method(
-        name: str, answer: Callable[..., Awaitable[Fields]], most: int = MOST_BYTES, **options: Any
+        name: str,
+        answer: Callable[..., Awaitable[Fields]],
+        most: int = MOST_BYTES,
+        path: str = "",
+        **options: Any,
     ) -> Route:
         kind, response = classes[f"{name}Request"], classes[f"{name}Response"]
 
@@ -72,7 +78,7 @@ def grpc_routes(models: Models, administration: Administration) -> list[Route]:
             fields = await answer(await read(request), request)
             return Response(response(**fields).SerializeToString())
 
-        return Route(f"/{SERVICE}/{name}", handle, method="POST", **options)
+        return Route(path or f"/{SERVICE}/{name}", handle, method="POST", **options)
 
     def named(asked: Any) -> Served:
         return models.find(asked.name, asked.version or None)
@@ -82,6 +88,11 @@ def grpc_routes(models: Models, administration: Administration) -> list[Route]:
 
     async def ready(asked: Any, request: Request) -> Fields:
         return {"ready": models.ready}
+
+    async def health(asked: Any, request: Request) -> Fields:
+        if asked.service not in ("", SERVICE):
+            raise Refusal(404, "unknown_service", f"no service {asked.service[:80]!r}: {SERVICE}")
+        return {"status": _SERVING if models.ready else _NOT_SERVING}
 
     async def model_ready(asked: Any, request: Request) -> Fields:
         return {"ready": named(asked).predictor.ready}
@@ -119,6 +130,7 @@ def grpc_routes(models: Models, administration: Administration) -> list[Route]:
     return [
         method("ServerLive", live, public=True),
         method("ServerReady", ready, public=True),
+        method("HealthCheck", health, path=_HEALTH, public=True),
         method("ModelReady", model_ready),
         method("ServerMetadata", server),
         method("ModelMetadata", metadata),

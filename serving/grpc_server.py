@@ -27,6 +27,7 @@ from serving.routes import Route
 from serving.settings import GRACE_S, Settings
 
 _IDLE_MS = 60_000  # a connection without a call is closed then, or idle ones would use them all up
+_PENDING = 10_000  # calls that arrived and were not looked at: a further one is answered CANCELLED
 _LARGE = 1 << 20  # bytes of a message after which memory is given back
 _TIDY_S = 1.0  # later
 _CODES = {
@@ -66,6 +67,8 @@ async def grpc_server(
             ("grpc.max_metadata_size", HEAD_BYTES),
             ("grpc.absolute_max_metadata_size", HEAD_BYTES),
             ("grpc.max_concurrent_streams", settings.max_connections),
+            ("grpc.server.max_pending_requests", _PENDING),
+            ("grpc.server.max_pending_requests_hard_limit", _PENDING),
             ("grpc.max_allowed_incoming_connections", settings.max_connections),
             ("grpc.max_connection_idle_ms", _IDLE_MS),
             ("grpc.server_handshake_timeout_ms", settings.head_ms),

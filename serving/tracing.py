@@ -13,7 +13,7 @@ from core.errors import UserError
 
 NAME = "OTEL_SERVICE_NAME"  # OpenTelemetry's own variables say where traces go, and how many
 _UNTRACED = "healthz,livez,readyz,metrics,page,static_content"  # nobody waits for these
-_UNTRACED += ",v2/health,ServerLive,ServerReady"
+_UNTRACED += ",v2/health,ServerLive,ServerReady,grpc.health"
 
 
 def traced(exporter: Any = None) -> Sequence[Middleware]:

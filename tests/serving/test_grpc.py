@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
 import struct
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -15,18 +13,19 @@ import grpc
 import httpx
 import numpy as np
 import pytest
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import format_trace_id
 
 from artifact.artifact import Artifact
-from core.errors import UserError
 from core.preprocess import Pixels
-from serving import launch
+from serving import app as service
 from serving.app import create_app
-from serving.errors import Refusal
-from serving.grpc_messages import SERVICE, message_classes, parse
+from serving.grpc_messages import SERVICE, message_classes
 from serving.models import Models
 from serving.repository import first_listing
 from serving.settings import Settings
 from serving.token_command import MakeToken
+from serving.tracing import traced
 
 Encoded = Callable[..., bytes]
 MODEL = "channels-colours"
@@ -49,9 +48,9 @@ class Client:
         self.models = models
         self.told: dict[str, str] = {}
 
-    async def send(self, method: str, body: bytes, **options: Any) -> bytes:
+    async def send(self, method: str, body: bytes, service: str = SERVICE, **options: Any) -> bytes:
         """Returns the bytes of the response to those of a message."""
-        call = self._channel.unary_unary(f"/{SERVICE}/{method}")(
+        call = self._channel.unary_unary(f"/{service}/{method}")(
             body, **{"timeout": SECONDS, **options}
         )
         try:
@@ -120,23 +119,6 @@ def floats(raw: bytes) -> Any:
     return np.frombuffer(raw, "<f4").reshape(-1, 3)
 
 
-def test_messages_have_the_numbers_of_the_protocol() -> None:
-    request = message_classes()["ModelInferRequest"](
-        model_name="m",
-        id="i",
-        inputs=[
-            {"name": "n", "datatype": "UINT8", "shape": [1], "contents": {"uint_contents": [5]}}
-        ],
-        outputs=[{"name": "o", "parameters": {"classification": {"int64_param": 2}}}],
-        raw_input_contents=[b"r"],
-    )
-    assert request.SerializeToString() == bytes.fromhex(
-        "0a016d1a01692a120a016e12055549"
-        "4e54381a01012a0322010532190a016f12140a0e636c617373696669636174696f6e12021002"
-        "3a0172"
-    )
-
-
 def test_server_and_models_describe_themselves(talk: Callable[..., None]) -> None:
     async def say(client: Client) -> None:
         assert (await client.ask("ServerLive")).live
@@ -167,6 +149,19 @@ def test_server_and_models_describe_themselves(talk: Callable[..., None]) -> Non
             await client.send("ModelConfig", b"")
 
     talk(say)
+
+
+def test_health_is_what_probes_expect(talk: Callable[..., None]) -> None:
+    health = "grpc.health.v1.Health"
+
+    async def say(client: Client) -> None:
+        for name in (b"", SERVICE.encode()):
+            asked = bytes([10, len(name)]) + name if name else b""
+            assert await client.send("Check", asked, health) == b"\x08\x01"  # SERVING
+        with pytest.raises(grpc.aio.AioRpcError, match="NOT_FOUND"):
+            await client.send("Check", b"\x0a\x01x", health)
+
+    talk(say, token="s3cret")
 
 
 def test_pixels_are_answered_in_the_form_in_which_they_came(
@@ -281,46 +276,6 @@ def test_images_and_messages_that_are_none_or_too_large(
     assert caplog.text == ""
 
 
-def test_a_message_of_many_fields_is_refused_before_it_is_read() -> None:
-    kind = message_classes()["ModelInferRequest"]
-    entry = b"\x22\x06\x0a\x00\x12\x02\x10\x01"  # a parameter
-    for body in (b"\x2a\x00" * 3000, entry * 1000, b"\x3a\x00" * 3000, b"\x10\x01" * 3000):
-        with pytest.raises(Refusal, match="2000 fields"):
-            parse(kind, body)
-    numbers = b"\x2a" + _sized(b"\x2a" + _sized(b"\x1a" + _sized(bytes(5_000_000))))
-    with pytest.raises(Refusal, match="too many numbers"):
-        parse(kind, numbers)
-
-
-def _sized(data: bytes) -> bytes:
-    size, count = b"", len(data)
-    while count > 127:
-        size, count = size + bytes([count & 127 | 128]), count >> 7
-    return size + bytes([count]) + data
-
-
-def test_spoiled_messages_are_read_or_refused() -> None:
-    kind = message_classes()["ModelInferRequest"]
-    whole = kind(
-        model_name=MODEL,
-        parameters={"a": {"bool_param": True}},
-        inputs=[image_input(1, contents={"bytes_contents": [b"abc"]})],
-        outputs=[{"name": "scores", "parameters": {"classification": {"int64_param": 2}}}],
-    ).SerializeToString()
-    dice, outcomes = random.Random(0), Counter[str]()
-    for _ in range(3000):
-        body = bytearray(whole)
-        for _ in range(dice.randrange(1, 4)):
-            body[dice.randrange(len(body))] = dice.randrange(256)
-        try:
-            parse(kind, bytes(body[: dice.choice([len(body), dice.randrange(len(body))])]))
-            outcomes["read"] += 1
-        except Refusal as refusal:
-            outcomes[refusal.code] += 1
-    assert outcomes.keys() == {"read", "bad_message"}
-    assert min(outcomes.values()) > 100
-
-
 def test_tokens_and_their_limits_are_those_of_http(
     talk: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -422,9 +377,21 @@ def test_lines_and_figures_of_calls(
     assert infer["model"] == f"{MODEL}:onnx-fp32"
 
 
-def test_without_the_extra_the_start_says_so(
-    artifact_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_call_is_part_of_the_clients_trace(
+    talk: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launch, "find_spec", lambda name: None if name == "grpc" else object())
-    with pytest.raises(UserError, match=r"POCKETNETS_GRPC_PORT is set.*pip install '\.\[grpc\]'"):
-        launch.launch(Settings(artifact=artifact_path, grpc_port=5001), "")
+    kept = InMemorySpanExporter()
+    layers = traced(kept)
+    monkeypatch.setattr(service, "traced", lambda: layers)
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+
+    async def say(client: Client) -> None:
+        await client.ask("ServerLive")  # nobody waits for it
+        parent = {"traceparent": f"00-{trace}-00f067aa0ba902b7-01"}
+        await client.ask("ModelReady", name=MODEL, metadata=parent)
+
+    talk(say, tracing=True)
+    layers[0].kwargs["tracer_provider"].shutdown()  # sends what waits
+    (span,) = kept.get_finished_spans()
+    assert format_trace_id(span.context.trace_id) == trace
+    assert span.attributes["http.target"] == f"/{SERVICE}/ModelReady"

@@ -12,6 +12,7 @@ import grpc
 import pytest
 
 from core.errors import UserError
+from serving import launch
 from serving.grpc_messages import SERVICE, message_classes
 from serving.launch import reserved
 from serving.settings import Settings
@@ -52,3 +53,11 @@ def test_workers_share_a_port_that_no_other_service_gets(
         log = server.process.stdout.read()
     assert f"gRPC on 127.0.0.1:{port}" in log
     assert "Traceback" not in log
+
+
+def test_without_the_extra_the_start_says_so(
+    artifact_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "find_spec", lambda name: None if name == "grpc" else object())
+    with pytest.raises(UserError, match=r"POCKETNETS_GRPC_PORT is set.*pip install '\.\[grpc\]'"):
+        launch.launch(Settings(artifact=artifact_path, grpc_port=5001), "")

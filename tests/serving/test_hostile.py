@@ -223,6 +223,7 @@ def test_calls_of_grpc(watch: Callable[..., Any], port: int, every: int) -> None
         grpc.insecure_channel(f"127.0.0.1:{port}", options) as channel,
     ):
         found = sum(pool.map(client, [numbers[at::CLIENTS] for at in range(CLIENTS)]), Counter())
+        assert grpc_calls.is_ready(channel)  # it has heard how many calls it may begin at once
         stalled = Counter(grpc_calls.stall(channel, STALLED))
         list(pool.map(lambda number: grpc_calls.no_grpc(port, number), numbers))
         assert grpc_calls.is_ready(channel)
