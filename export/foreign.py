@@ -116,7 +116,7 @@ def load_foreign(model: str, data: str | None, elsewhere: Elsewhere) -> Network:
         calibration=(),
         held_out=(),
         labelled=images is not None,
-        answering=_answering(elsewhere.multi_label, labels),
+        answering=answering_for(labels, several=elsewhere.multi_label),
     )
     return with_images(network, images, data)
 
@@ -174,7 +174,7 @@ def _load_whole(model: str, data: str | None, elsewhere: Elsewhere) -> Network:
         held_out=(),
         labelled=images is not None,
         graph=given.contract(preprocess.crop, mean, std),
-        answering=_answering(several, labels),
+        answering=answering_for(labels, several=several),
     )
     return with_images(network, images, data)
 
@@ -231,7 +231,7 @@ def load_foreign_again(artifact: Artifact, data: str | None) -> Network:
     return with_images(network, images, data)
 
 
-def _answering(several: bool, labels: tuple[str, ...]) -> Answering:
+def answering_for(labels: tuple[str, ...], *, several: bool) -> Answering:
     """Returns how logits become an answer: of several labels, all with a score above a half."""
     return Answering(task="multi", thresholds=(0.5,) * len(labels)) if several else ONE_CLASS
 

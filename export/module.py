@@ -14,7 +14,7 @@ from core.errors import UserError, in_words
 from core.image_size import in_full
 from core.names import canonical_name
 from core.preprocess import Preprocess
-from export.foreign import with_images
+from export.foreign import answering_for, with_images
 from export.network import Network
 from models.classifier import Classifier
 from models.registry import list_models
@@ -32,6 +32,7 @@ def network_of(
     preprocess: Preprocess | None,
     mean: Sequence[float],
     std: Sequence[float],
+    multi_label: bool = False,
 ) -> Network:
     """Returns a copy of ``module`` as a network to export; see :func:`pocketnets.export`.
 
@@ -85,6 +86,7 @@ def network_of(
         calibration=(),
         held_out=(),
         labelled=images is not None,
+        answering=answering_for(names, several=multi_label),
     )
     return with_images(network, images, data)
 

@@ -189,6 +189,7 @@ def export(
     mean: Sequence[float] = MEAN,
     std: Sequence[float] = STD,
     name: str | None = None,
+    multi_label: bool = False,
     formats: Sequence[str] = (),
     max_batch: int = 32,
     max_drop: float | None = None,
@@ -220,6 +221,8 @@ def export(
         mean: module only: mean of each channel of pixels in [0, 1], subtracted in its first layer.
         std: module only: standard deviation of each channel, by which its first layer divides.
         name: module only: name of its artifacts.
+        multi_label: module only: whether an image has any number of labels, each with the sigmoid
+            of its logit as its score, and not one class.
         formats: names such as ``("onnx-fp32", "litert-int8")``; ``phone`` selects all for phones,
             ``all`` every one. If empty, ``export.build.DEFAULT_TARGETS``.
         max_batch: largest batch size of the artifacts.
@@ -240,7 +243,12 @@ def export(
     options = Options(max_batch=max_batch, max_drop=max_drop)
     data = None if data is None else str(data)
     if isinstance(network, str):
-        given = {"labels": labels, "preprocess": preprocess, "name": name}
+        given = {
+            "labels": labels,
+            "preprocess": preprocess,
+            "name": name,
+            "multi_label": multi_label or None,
+        }
         if wrong := [each for each, value in given.items() if value is not None]:
             raise UserError(f"{wrong[0]} is of a torch module; the run of {network} knows its own")
         found = load_network(network, data)
@@ -256,6 +264,7 @@ def export(
             preprocess=preprocess,
             mean=mean,
             std=std,
+            multi_label=multi_label,
         )
     artifacts, failed = {}, []
     for outcome in build_artifacts(found, targets, options):

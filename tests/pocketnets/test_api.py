@@ -25,6 +25,7 @@ from artifact.runtimes.base import RuntimeUnavailable
 from core.errors import UserError
 from export.verify import verify
 from models.classifier import Classifier
+from pocketnets import api
 from training.accelerators import Accelerators
 from training.checkpoint import load_checkpoint
 from training.options import FolderOptions
@@ -209,6 +210,22 @@ def test_export_of_a_module(here: Path) -> None:
 
     verified = verify(artifact)  # against its golden batch, as no file keeps the module
     assert "golden" in verified.against
+
+
+def test_export_of_a_module_of_several_labels(here: Path) -> None:
+    own = module().eval()
+    made = pocketnets.export(own, **GIVEN, multi_label=True, formats=("onnx-fp32",))["onnx-fp32"]
+    assert (made.task, made.thresholds) == ("multi", (0.5, 0.5, 0.5))
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    images = (torch.from_numpy(pixels) / 255 - torch.tensor(api.MEAN)) / torch.tensor(api.STD)
+    with torch.inference_mode():
+        scores = own(images.permute(2, 0, 1)[None]).sigmoid()[0].tolist()
+    with pocketnets.load(made.path) as classify:
+        found = classify(pixels)
+    assert dict(found.top) == pytest.approx(dict(zip("abc", scores, strict=True)), abs=1e-4)
+    assert sorted(found.labels) == [
+        name for name, score in zip("abc", scores, strict=True) if score > 0.5
+    ]
 
 
 def test_export_of_a_module_with_data_of_labels_in_another_order(trained: Path, here: Path) -> None:
