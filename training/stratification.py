@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from core.errors import UserError
 from training.data import ImageData, Sample
 from training.grouping import units_of
 from training.identity import digests_of
@@ -28,10 +29,19 @@ def hold_out_sets(
         samples: images with any number of labels.
         names: name of each image's group; None without groups.
         share: fraction to hold out, in (0, 1).
+
+    Raises:
+        UserError: nothing can be held out without leaving none of some label to learn from.
     """
     units = units_of(digests_of(samples, data.digests), names)
     targets = data.targets(samples)
     held = deal(targets, units, (1 - share, share))[units] == 1
+    if not held.any():
+        what = "images" if names is None else "groups"
+        raise UserError(
+            f"{data.name}: none of its {units.max() + 1} {what} can be held out, as each has a "
+            "label that no other has; add images"
+        )
     lost = targets.any(axis=0) & ~targets[held].any(axis=0)
     if lost.any():
         labels = some([data.labels[at] for at in np.flatnonzero(lost)])

@@ -275,6 +275,14 @@ def test_a_label_without_a_held_out_image_is_named(here: Path) -> None:
     assert data.targets(data.val)[:, :2].any(axis=0).all()
 
 
+def test_groups_of_which_each_is_needed_to_learn_from_are_refused(here: Path) -> None:
+    names = mark_images(Path("marked"), 30)
+    rows = [(name, "abc"[at // 10]) for at, name in enumerate(names)]
+    write_csv(Path("marked/labels.csv"), ("file", "labels"), rows)
+    with pytest.raises(UserError, match="none of its 3 groups can be held out"):
+        load(group_by=r"(\d)\d\.png")
+
+
 def test_groups_and_folds_keep_together(marked: dict[str, tuple[str, ...]]) -> None:
     pattern = r"(\d\d)\d\.png"  # ten images in a row
     data = load(group_by=pattern)
