@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from artifact.artifact import Artifact
@@ -36,6 +36,8 @@ class Peers(PlanFlags):
     """Only these peers; all if left out."""
     litert_python: Path | None = None
     """Python of an environment with litert-torch and litert-quantizer, if they are not in this."""
+    extra: int = 12
+    """Most further rounds of ours and peers that tie for the fastest of a network; 0: none."""
     show: bool = False
     """Measure nothing, and show what was measured last."""
     fresh: bool = False
@@ -64,7 +66,8 @@ class Peers(PlanFlags):
 
     def _measure(self, rows: list[PeerRow], here: machine.Machine) -> list[PeerRow]:
         """Returns ``rows`` with those of the networks measured now; saved after each network."""
-        plan, peers = self.plan(), self.only or tuple(PEERS)
+        plan = replace(self.plan(), extra=self.extra)
+        peers = self.only or tuple(PEERS)
         pythons: Mapping[str, Path] = (
             {"litert": self.litert_python} if self.litert_python is not None else {}
         )

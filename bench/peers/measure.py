@@ -11,7 +11,8 @@ from tempfile import TemporaryDirectory
 
 from artifact.artifact import Artifact
 from bench.experiment import progress_bars
-from bench.measure.timing import Call, Plan, measure
+from bench.latency.pick import preferred
+from bench.measure.timing import Call, Latency, Plan, measure
 from bench.peers.candidates import Candidate, Candidates
 from bench.peers.prepare import make_files, why_missing, write_material
 from bench.peers.record import OURS, PeerRow
@@ -31,7 +32,8 @@ def measure_network(
 ) -> list[PeerRow]:
     """Returns a row for each artifact in each runtime, and for each setting of each peer.
 
-    All run one image with one thread, by turns in one process.
+    All run one image with one thread, by turns in one process. Ours and peers that tie for the
+    fastest take the extra rounds of ``plan``.
 
     Args:
         artifacts: those of one network.
@@ -76,5 +78,23 @@ def measure_network(
             if one.infer
         }
         tick = bar(f"{blank.network}: measured", len(calls) * (plan.rounds + 1))
-        latencies = measure(calls, plan, one_thread=calls, tick=tick)
+        rows = {index: found[index].row for index in calls}
+        latencies = measure(
+            calls, plan, one_thread=calls, tick=tick, undecided=partial(tied_with_peers, rows)
+        )
     return [replace(one.row, latency=latencies.get(index)) for index, one in enumerate(found)]
+
+
+def tied_with_peers(rows: Mapping[int, PeerRow], latencies: Mapping[int, Latency]) -> list[int]:
+    """Returns the candidates that tie for the fastest that holds its gates.
+
+    An empty list if all of them are ours, or all are peers': then it is known whose is faster.
+    """
+    able = [index for index, row in rows.items() if row.missed is None]
+    if not able:
+        return []
+    _, places = preferred(
+        [rows[index].precision for index in able], [latencies[index] for index in able]
+    )
+    tied = [able[place] for place in places]
+    return tied if len({rows[index].toolchain == OURS for index in tied}) == 2 else []

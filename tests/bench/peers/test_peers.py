@@ -244,6 +244,20 @@ def test_the_best_of_the_others_holds_the_same_gates() -> None:
     assert (alone.best, alone.ratio) == (None, None)
 
 
+def test_ours_and_peers_that_tie_take_more_rounds() -> None:
+    peer = row(ms=2.0, toolchain="mnn", setting="fp32")
+    cheat = row(ms=0.1, toolchain="ncnn", setting="fp16", precision="fp16", missed="agreement")
+
+    def undecided(*rows: PeerRow) -> list[int]:
+        latencies = {index: one.latency for index, one in enumerate(rows) if one.latency}
+        return measure.tied_with_peers(dict(enumerate(rows)), latencies)
+
+    assert undecided(cheat, row(ms=2.0), peer, row(ms=3.0)) == [1, 2]
+    assert undecided(cheat, row(ms=1.0), row(ms=1.0), peer) == []
+    assert undecided(row(ms=3.0), peer, peer) == []
+    assert undecided(cheat) == []
+
+
 def test_the_page_counts_wins_and_tells_what_is_left_out() -> None:
     rows = [
         row(ms=2.0),
