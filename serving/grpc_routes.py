@@ -47,8 +47,8 @@ Fields = dict[str, Any]
 
 
 def most_bytes(settings: Settings) -> int:
-    """Returns how large a message may be: as large as JSON with one image."""
-    return int(TEXT * settings.max_bytes) + ENVELOPE
+    """Returns how large a message may be: as large as JSON with one image, if gRPC can count it."""
+    return min(int(TEXT * settings.max_bytes) + ENVELOPE, 2**31 - 1)
 
 
 def grpc_routes(models: Models, administration: Administration) -> list[Route]:

@@ -161,7 +161,7 @@ def test_health_is_what_probes_expect(talk: Callable[..., None]) -> None:
         with pytest.raises(grpc.aio.AioRpcError, match="NOT_FOUND"):
             await client.send("Check", b"\x0a\x01x", health)
 
-    talk(say, token="s3cret")
+    talk(say, token="s3cret", max_bytes=2**31 - 1)
 
 
 def test_pixels_are_answered_in_the_form_in_which_they_came(
@@ -359,21 +359,23 @@ def test_lines_and_figures_of_calls(
     talk: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     async def say(client: Client) -> None:
-        await client.ask("ModelReady", name=MODEL, metadata={"x-request-id": "abc"})
+        metadata = {"x-request-id": "abc", "x-forwarded-for": "203.0.113.7"}
+        await client.ask("ModelReady", name=MODEL, metadata=metadata)
         assert client.told["x-request-id"] == "abc"
         await client.refused("ModelInfer", model_name=MODEL)
         assert len(client.told["x-request-id"]) == 32
         figures = (await client.http.get("/metrics")).text
         assert f'path="/{SERVICE}/ModelInfer",status="400",version="onnx-fp32"' in figures
 
-    talk(say, access_log="json")
+    talk(say, access_log="json", trusted_proxies=("127.0.0.1",))
     ready, infer = [
         line
         for line in map(json.loads, capsys.readouterr().err.splitlines())
         if "Model" in line["path"]
     ]
-    assert (ready["request_id"], ready["status"], ready["client"]) == ("abc", 200, "127.0.0.1")
+    assert (ready["request_id"], ready["status"], ready["client"]) == ("abc", 200, "203.0.113.7")
     assert (infer["path"], infer["status"]) == (f"/{SERVICE}/ModelInfer", 400)
+    assert infer["client"] == "127.0.0.1"
     assert infer["model"] == f"{MODEL}:onnx-fp32"
 
 

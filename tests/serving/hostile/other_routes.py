@@ -24,7 +24,8 @@ Asked = tuple[str, str, dict[str, str], bytes]
 def asked(number: int) -> Asked:
     """Returns method, path, headers and body of a request; the same for the same number."""
     dice = Random(number)
-    return dice.choice((_predict, _infer_json, _infer_bytes, _admin, _look))(dice)
+    ways = (_predict, _infer_json, _infer_bytes, _admin, _repository, _look)
+    return dice.choice(ways)(dice)
 
 
 def send(port: int, request: Asked) -> tuple[int, bytes]:
@@ -107,6 +108,14 @@ def _admin(dice: Random) -> Asked:
     whole = json.dumps({"version": dice.choice(["onnx-fp32", "9", "../..", 1, None])}).encode()
     body = dice.choice([whole, spoil(whole, dice), b"", b"[]", b"[" * 10_000, b"x" * 100_000])
     return "POST", f"/models/{_name(dice)}/{verb}", {"Content-Type": "application/json"}, body
+
+
+def _repository(dice: Random) -> Asked:
+    verb = dice.choice(["index", *(f"models/{_name(dice)}/{verb}" for verb in ("load", "unload"))])
+    parameters = dice.choice([{}, {"unload_dependents": True}, {"config": "{}"}, [], None, "x"])
+    whole = json.dumps(dice.choice([{"parameters": parameters}, {"ready": True}, {"ready": 2}]))
+    body = dice.choice([whole.encode(), spoil(whole.encode(), dice), b"", b"[]", b"x" * 100_000])
+    return "POST", f"/v2/repository/{verb}", {}, body
 
 
 def _look(dice: Random) -> Asked:
