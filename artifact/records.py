@@ -15,7 +15,9 @@ Weights = Literal["trained", "imagenet", "random"]
 # How the ranges of an int8 graph were found; the last by training, all others by measuring.
 Calibration = Literal["MinMax", "Percentile", "Entropy", "QAT"]
 # Modules of export.rewrites.
-Rewrite = Literal["channel_blocks", "channel_shuffle", "float_activations", "hard_sigmoid"]
+Rewrite = Literal[
+    "average_pool", "channel_blocks", "channel_shuffle", "float_activations", "hard_sigmoid"
+]
 # Images by which nothing was chosen, or those by which epochs and thresholds may have been.
 Part = Literal["test", "held-out"]
 Reference = Literal["torch", "onnx", "golden"]

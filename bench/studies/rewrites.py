@@ -49,6 +49,8 @@ def pairs(artifacts: Sequence[Artifact]) -> Iterator[Pair]:
     whole = graphs.get("onnx-int8")
     if whole and "hard_sigmoid" in whole.rewrites:
         yield Pair(whole, "hard_sigmoid", partial(_hard_sigmoids, whole))
+    if whole and "average_pool" in whole.rewrites:
+        yield Pair(whole, "average_pool", partial(_average_pools, whole))
     inputs = graphs.get("openvino-int8")
     if inputs and "float_activations" in inputs.rewrites:
         yield Pair(inputs, "float_activations", partial(_roundings, inputs))
@@ -91,6 +93,17 @@ def _hard_sigmoids(artifact: Artifact) -> tuple[bytes, bytes]:
     graph = onnx.load(artifact.graph_file)
     without = copy.deepcopy(graph)
     restore(without, rounded=True)
+    return without.SerializeToString(), graph.SerializeToString()
+
+
+def _average_pools(artifact: Artifact) -> tuple[bytes, bytes]:
+    import onnx
+
+    from export.rewrites.average_pool import restore
+
+    graph = onnx.load(artifact.graph_file)
+    without = copy.deepcopy(graph)
+    restore(without)
     return without.SerializeToString(), graph.SerializeToString()
 
 

@@ -24,6 +24,7 @@ from export.quantization.qdq import (
     with_ranges,
 )
 from export.quantization.sensitivity import MOST_FP32, GraphCandidate, counts, layer_errors
+from export.rewrites.average_pool import average_by_convolutions
 from export.rewrites.hard_sigmoid import add_in_integers
 
 IMAGES = 64  # images of 224x224 for calibration, rounding and choice
@@ -207,9 +208,12 @@ def finished(graph: Any, fp32_layers: Sequence[str], made: Quantization) -> Grap
     from onnx.checker import check_model
 
     rewritten = copy.deepcopy(graph)
-    replaced = add_in_integers(rewritten)
+    replaced: dict[Rewrite, int] = {
+        "hard_sigmoid": add_in_integers(rewritten),
+        "average_pool": average_by_convolutions(rewritten),
+    }
     check_model(rewritten, full_check=True)
-    rewrites: dict[Rewrite, int] = {"hard_sigmoid": replaced} if replaced else {}
+    rewrites = {name: count for name, count in replaced.items() if count}
     return GraphCandidate(rewritten, tuple(fp32_layers), made, rewrites)
 
 

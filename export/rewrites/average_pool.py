@@ -1,0 +1,115 @@
+"""Computes average pools of an int8 graph as depthwise convolutions.
+
+ONNX Runtime has fast integer kernels for these, and averages levels one by one in float32.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+
+from export.node_attributes import attributes
+from export.rewrites.unread import set_nodes
+
+
+def average_by_convolutions(model: Any) -> int:
+    """Replaces each int8 AveragePool by a depthwise Conv, in place; returns how many.
+
+    Its weights are all 1, with a scale of one over their number: the sums of levels are exact, and
+    only ties can be rounded otherwise.
+
+    Args:
+        model: ONNX ``ModelProto`` in QDQ form. A pool that reads or makes float32, or that divides
+            by fewer values at an edge, stays as it is.
+    """
+    import onnx
+    from onnx.helper import make_node
+    from onnx.numpy_helper import from_array, to_array
+
+    graph = model.graph
+    if all(node.op_type != "AveragePool" for node in graph.node):
+        return 0
+    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
+    shapes = {
+        info.name: [each.dim_value for each in info.type.tensor_type.shape.dim]
+        for info in inferred.value_info
+    }
+    constants = {tensor.name: to_array(tensor) for tensor in graph.initializer}
+    makers = {name: node for node in graph.node for name in node.output}
+    readers = defaultdict(list)
+    for node in graph.node:
+        for name in node.input:
+            readers[name].append(node)
+
+    def is_in_integers(node: Any) -> bool:
+        restores, rounds = makers.get(node.input[0]), readers[node.output[0]]
+        return (
+            restores is not None
+            and restores.op_type == "DequantizeLinear"
+            and constants[restores.input[2]].dtype == np.uint8
+            and [each.op_type for each in rounds] == ["QuantizeLinear"]
+        )
+
+    nodes, replaced = [], 0
+    for node in graph.node:
+        shape = shapes.get(node.input[0], []) if node.op_type == "AveragePool" else []
+        if len(shape) != 4 or not is_in_integers(node) or not _divides_by_all(node, shape):
+            nodes.append(node)
+            continue
+        values, channels = attributes(node), shape[1]
+        window = values["kernel_shape"]
+        constant = {
+            "ones": np.ones((channels, 1, *window), np.int8),
+            "scale": np.float32(1 / np.prod(window)),
+            "zero": np.int8(0),
+        }
+        names = [f"{node.name}/{name}" for name in constant]
+        for name, value in zip(names, constant.values(), strict=True):
+            graph.initializer.append(from_array(np.array(value), name))
+        weights = f"{node.name}/weights"
+        kept = {
+            name: values[name] for name in ("kernel_shape", "strides", "pads") if name in values
+        }
+        nodes += [
+            make_node("DequantizeLinear", names, [weights], name=weights),
+            make_node(
+                "Conv", [node.input[0], weights], node.output, node.name, group=channels, **kept
+            ),
+        ]
+        replaced += 1
+    if replaced:
+        set_nodes(graph, nodes)
+    return replaced
+
+
+def restore(model: Any) -> None:
+    """Undoes :func:`average_by_convolutions`, in place."""
+    from onnx.helper import make_node
+
+    nodes = []
+    for node in model.graph.node:
+        if node.op_type == "Conv" and node.input[1] == f"{node.name}/weights":
+            values = attributes(node)
+            del values["group"]
+            values["count_include_pad"] = 1
+            node = make_node("AveragePool", node.input[:1], node.output, node.name, **values)
+        nodes.append(node)
+    set_nodes(model.graph, nodes)
+
+
+def _divides_by_all(node: Any, shape: list[int]) -> bool:
+    """Returns whether a pool divides each sum by the number of values in its window."""
+    values = attributes(node)
+    window = values["kernel_shape"]
+    if len(window) != 2 or values.get("auto_pad", b"NOTSET") != b"NOTSET":
+        return False
+    if any(each != 1 for each in values.get("dilations", [])):
+        return False
+    pads, strides = values.get("pads", [0] * 4), values.get("strides", [1, 1])
+    if any(pads) and not values.get("count_include_pad", 0):
+        return False
+    padded = [shape[2 + axis] + pads[axis] + pads[2 + axis] for axis in (0, 1)]
+    left = [(size - of) % step for size, of, step in zip(padded, window, strides, strict=True)]
+    return not values.get("ceil_mode", 0) or not any(left)
