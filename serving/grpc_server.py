@@ -97,6 +97,7 @@ class _Calls:
         self._server = (settings.host, settings.grpc_port)
         self._tasks: set[asyncio.Task[None]] = set()
         self._tidying: asyncio.TimerHandle | None = None
+        self._again = False
 
     def method(self, path: str) -> Any:
         """Returns the handler of a method of gRPC."""
@@ -113,26 +114,33 @@ class _Calls:
             self._tidying.cancel()
 
     def _tidy_soon(self) -> None:
-        """Gives the memory of large messages back, of which glibc would keep a gigabyte."""
+        """Gives back the memory of large messages, of which glibc would keep a gigabyte.
+
+        It does so once a second, the last time a second or two after the last of them.
+        """
 
         def tidy() -> None:
-            self._tidying = None
+            again, self._tidying, self._again = self._again, None, False
             loop.run_in_executor(None, give_back)
+            if again:
+                self._tidy_soon()
 
         loop = asyncio.get_running_loop()
         if self._tidying is None:
             self._tidying = loop.call_later(_TIDY_S, tidy)
+        else:
+            self._again = True
 
     async def _answer(self, path: str, context: Any) -> bytes:
         import grpc
 
         gone = asyncio.Event()
-        has_read = False
+        has_read = is_large = False
         status, body = 500, b""
         told: list[tuple[str, str]] = []
 
         async def receive() -> Message:
-            nonlocal has_read
+            nonlocal has_read, is_large
             message = grpc.aio.EOF
             if has_read:
                 await gone.wait()
@@ -141,8 +149,7 @@ class _Calls:
                 message = await _read(context)
             if message is grpc.aio.EOF:
                 return {"type": "http.disconnect"}
-            if len(message) > _LARGE:
-                self._tidy_soon()
+            is_large = len(message) > _LARGE
             return {"type": "http.request", "body": message, "more_body": False}
 
         async def send(message: Message) -> None:
@@ -167,12 +174,16 @@ class _Calls:
             raise
         except Exception:
             _log.exception("%s failed", path)
+        finally:
+            if is_large:
+                self._tidy_soon()
         context.set_trailing_metadata(tuple(told))
         if status == HTTPStatus.OK:
             return body
-        code = _CODES.get(HTTPStatus(status), "INVALID_ARGUMENT")
-        await context.abort(grpc.StatusCode[code], json.loads(body)["detail"], tuple(told))
-        raise AssertionError("abort raises")
+        name = _CODES.get(HTTPStatus(status), "INVALID_ARGUMENT")
+        context.set_code(grpc.StatusCode[name])
+        context.set_details(json.loads(body)["detail"])
+        return b""
 
     def _scope(self, path: str, context: Any) -> Scope:
         headers = [

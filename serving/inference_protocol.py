@@ -164,7 +164,8 @@ async def answer_tensors(
     found = unwrap(await wait_for(answers, request, predictor.settings.deadline_ms / 1e3))
     for each in found:
         if isinstance(each, Refusal):
-            raise each
+            # Another one: this would keep itself and all images until garbage is collected.
+            raise Refusal(each.status, each.code, each.detail, each.headers)
     logits = np.stack(found)
     return [(output, _tensor(output, logits, predictor)) for output in asked.outputs]
 

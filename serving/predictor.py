@@ -296,7 +296,8 @@ def decode_upload(upload: Upload, settings: Settings, preprocess: Preprocess) ->
             mode=preprocess.mode,
         )
     except Refusal as refusal:
-        image.refusal = refusal
+        # With its traceback it would keep itself and the file until garbage is collected.
+        image.refusal = refusal.with_traceback(None)
     except TooManyPixelsError as error:
         image.refusal = Refusal(413, "too_many_pixels", str(error))
     except UnsupportedImageError as error:
