@@ -64,7 +64,8 @@ _NOTES = (
     "brackets their bounds over their time: 100 % is what this machine can do. Of peak operations "
     "is what their MACs would take at the peak, over their time. One-pixel pointwise layers are "
     "those of squeeze-and-excitation, layout is between NCHW and ONNX Runtime's blocks of "
-    "channels; data copies, slices or converts. Outside kernels are Python and the runtime.",
+    "channels; data copies, slices or converts. Outside kernels are Python and the runtime; below "
+    "0, kernels added up to more than a call, as long ones do on a busy machine.",
 )
 
 
@@ -294,8 +295,9 @@ def _rest(roof: Roof) -> str:
     texts = [
         f"{part.name} {ms(part.excess)} ({percent(part.reached, decimals=0)})" for part in named
     ]
-    if roof.outside > _NAMED * whole:
-        texts.append(f"outside kernels {ms(roof.outside)}")
+    if abs(roof.outside) > _NAMED * whole:
+        sign = "-" if roof.outside < 0 else ""
+        texts.append(f"outside kernels {sign}{ms(abs(roof.outside))}")
     return ", ".join(texts)
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from dataclasses import replace
 
 import pytest
 from made_layers import PEAKS, layer, times
@@ -89,6 +90,9 @@ def test_the_rest_is_split_by_kinds_of_kernels() -> None:
         "0.200", "0.082", "2.44",
         "one-pixel pointwise 0.039 (2 %), pointwise 0.020 (80 %), outside kernels 0.058",
     )  # fmt: skip
+    waited = replace(network, call=Latency(turns=((120e-6,),) * 5, warmup=1))
+    table, *_ = roofline_section([roof(waited, PEAKS)]).tables
+    assert table.rows[0][-1].endswith("outside kernels -0.022")
     assert [(row[0], *row[-2:]) for row in kinds.rows] == [
         ("pointwise", "80 %", "80 %"),
         ("one-pixel pointwise", "0 %", "2 %"),
