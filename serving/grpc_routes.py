@@ -54,22 +54,26 @@ def most_bytes(settings: Settings) -> int:
 def grpc_routes(models: Models, administration: Administration) -> list[Route]:
     """Returns the routes of all methods."""
     settings, classes = models.settings, message_classes()
-    # A message names its model: until it is read, it cannot be counted to one.
-    reading = Slots(settings.queue_size + settings.threads).share()
+    # A message names its model: until it is read, it cannot be counted to one. Those who need no
+    # token have places of their own, or they could take all.
+    places = settings.queue_size + settings.threads
+    reading = {public: Slots(places).share() for public in (True, False)}
 
     def method(
         name: str,
         answer: Callable[..., Awaitable[Fields]],
         most: int = MOST_BYTES,
+        *,
         path: str = "",
-        **options: Any,
+        public: bool = False,
+        admin: bool = False,
     ) -> Route:
         kind, response = classes[f"{name}Request"], classes[f"{name}Response"]
 
         async def read(request: Request) -> Any:
             if not kind.DESCRIPTOR.fields:
                 return kind()
-            with reading.taken():
+            with reading[public].taken():
                 body = read_body(request, most)
                 return parse(kind, await read_in_time(body, settings.deadline_ms / 1e3))
 
@@ -78,7 +82,8 @@ def grpc_routes(models: Models, administration: Administration) -> list[Route]:
             fields = await answer(await read(request), request)
             return Response(response(**fields).SerializeToString())
 
-        return Route(path or f"/{SERVICE}/{name}", handle, method="POST", **options)
+        path = path or f"/{SERVICE}/{name}"
+        return Route(path, handle, method="POST", public=public, admin=admin)
 
     def named(asked: Any) -> Served:
         return models.find(asked.name, asked.version or None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,20 +37,21 @@ class Client:
     """Calls methods of the service, whose HTTP is asked in this process.
 
     Attributes:
+        channel: by which calls go.
         http: a client of the same service.
         models: what it serves.
         told: metadata that came after the last answer.
     """
 
     def __init__(self, channel: Any, http: httpx.AsyncClient, models: Models) -> None:
-        self._channel = channel
+        self.channel = channel
         self.http = http
         self.models = models
         self.told: dict[str, str] = {}
 
     async def send(self, method: str, body: bytes, service: str = SERVICE, **options: Any) -> bytes:
         """Returns the bytes of the response to those of a message."""
-        call = self._channel.unary_unary(f"/{service}/{method}")(
+        call = self.channel.unary_unary(f"/{service}/{method}")(
             body, **{"timeout": SECONDS, **options}
         )
         try:
@@ -309,6 +310,25 @@ def test_a_full_queue_refuses_both(talk: Callable[..., None], golden: tuple[Pixe
         await client.ask("ModelInfer", **fields, raw_input_contents=[pixels.tobytes()])
 
     talk(say, queue_size=32)
+
+
+def test_calls_without_a_token_take_no_places_of_others(talk: Callable[..., None]) -> None:
+    async def never() -> AsyncIterator[bytes]:
+        await asyncio.Event().wait()
+        yield b""
+
+    async def say(client: Client) -> None:
+        check = client.channel.stream_unary("/grpc.health.v1.Health/Check")
+        calls = [check(never(), timeout=SECONDS) for _ in range(34)]
+        codes = [asyncio.ensure_future(call.code()) for call in calls]
+        await asyncio.wait(codes, return_when=asyncio.FIRST_COMPLETED)
+        assert {code.result().name for code in codes if code.done()} == {"RESOURCE_EXHAUSTED"}
+        known = {"authorization": "Bearer s3cret"}
+        assert (await client.ask("ModelReady", name=MODEL, metadata=known)).ready
+        for call in calls:
+            call.cancel()
+
+    talk(say, queue_size=32, token="s3cret")
 
 
 def test_images_of_a_client_that_gives_up_are_dropped(
