@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import re
+from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf.descriptor_pb2 import (
@@ -28,7 +29,7 @@ from serving.errors import Refusal
 PACKAGE = "inference"
 SERVICE = f"{PACKAGE}.GRPCInferenceService"
 _MOST_FIELDS = 2000  # of a message; each takes memory, however few bytes it has
-_MOST_NUMBERS = 4_000_000  # bytes of a list of numbers, which takes up to eight times as much
+_MOST_NUMBERS = 4_000_000  # bytes of its lists of numbers, which take up to eight times as much
 
 _TENSOR = "string name = 1; string datatype = 2; repeated int64 shape = 3;"
 _PARAMETERS = "map<string, InferParameter> parameters"
@@ -125,7 +126,7 @@ def parse(kind: Any, body: bytes) -> Any:
     Raises:
         Refusal: it is none, or has more fields or numbers than any request needs.
     """
-    _check(memoryview(body), kind.DESCRIPTOR, _MOST_FIELDS)
+    _check(memoryview(body), kind.DESCRIPTOR, _Room())
     try:
         return kind.FromString(body)
     except DecodeError:
@@ -142,16 +143,24 @@ def _value(parameter: Message) -> Any:
     return None if choice is None else getattr(parameter, choice)
 
 
-def _check(data: memoryview, kind: Any, left: int) -> int:
-    """Returns how many fields may follow ``data``, of which ``left`` were allowed.
+@dataclass(slots=True)
+class _Room:
+    """How many fields, and bytes of lists of numbers, a message may still have."""
+
+    fields: int = _MOST_FIELDS
+    numbers: int = _MOST_NUMBERS
+
+
+def _check(data: memoryview, kind: Any, room: _Room) -> None:
+    """Takes what is in ``data`` from ``room``.
 
     An empty field of two bytes takes up to a hundred in memory, so it is counted before anything is
     read: https://protobuf.dev/programming-guides/encoding.
     """
     at = 0
     while at < len(data):
-        left -= 1
-        if left < 0:
+        room.fields -= 1
+        if room.fields < 0:
             raise Refusal(400, "bad_message", f"the message has more than {_MOST_FIELDS} fields")
         tag, at = _varint(data, at, kind)
         wire, field = tag & 7, kind.fields_by_number.get(tag >> 3)
@@ -162,14 +171,20 @@ def _check(data: memoryview, kind: Any, left: int) -> int:
         elif wire == 2:
             size, at = _varint(data, at, kind)
             if field is not None and field.message_type is not None:
-                left = _check(data[at : at + size], field.message_type, left)
-            elif field is not None and field.type not in _TEXTS and size > _MOST_NUMBERS:
-                detail = "the message holds too many numbers: send the tensor as raw bytes"
-                raise Refusal(400, "bad_message", detail)
+                _check(data[at : at + size], field.message_type, room)
+            elif field is not None and field.type not in _TEXTS:
+                room.numbers -= size
+                if room.numbers < 0:
+                    raise too_many_numbers()
             at += size
         else:
             raise _broken(kind)
-    return left
+
+
+def too_many_numbers() -> Refusal:
+    """Returns the refusal of a message whose numbers would take too long to read."""
+    detail = "the message holds too many numbers: send the tensor as raw bytes"
+    return Refusal(400, "bad_message", detail)
 
 
 def _varint(data: memoryview, at: int, kind: Any) -> tuple[int, int]:

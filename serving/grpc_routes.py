@@ -19,7 +19,13 @@ from serving.answering import read_in_time
 from serving.bodies import ENVELOPE, TEXT
 from serving.changes import MOST_BYTES, Make, administer, check_allowed
 from serving.errors import Refusal
-from serving.grpc_messages import SERVICE, message_classes, parameters_of, parse
+from serving.grpc_messages import (
+    SERVICE,
+    message_classes,
+    parameters_of,
+    parse,
+    too_many_numbers,
+)
 from serving.inference_protocol import SERVER, answer_tensors, metadata_of, names_of
 from serving.models import Models
 from serving.repository_protocol import list_repository, loading_all, unloading_all
@@ -28,6 +34,7 @@ from serving.served import Served
 from serving.settings import Settings
 from serving.slots import Slots
 from serving.tensors import (
+    MOST_NUMBERS,
     InferRequest,
     Output,
     Tensor,
@@ -38,7 +45,7 @@ from serving.tensors import (
 )
 from serving.uploads import read_body
 
-_SMALL = 1 << 16  # bytes of a message whose tensors are read at once, without a thread
+_SMALL = 1 << 16  # bytes of tensors, other than raw ones, that are read at once, without a thread
 _HEALTH = "/grpc.health.v1.Health/Check"  # of any service of gRPC; Kubernetes asks it
 _SERVING, _NOT_SERVING = 1, 2
 _CONTENTS = {"UINT8": "uint_contents", "BYTES": "bytes_contents"}
@@ -149,7 +156,7 @@ def grpc_routes(models: Models, administration: Administration) -> list[Route]:
 async def _read_tensors(served: Served, message: Any) -> InferRequest:
     artifact, settings = served.predictor.artifact, served.predictor.settings
     facts = (artifact.preprocess.shape, len(artifact.labels), settings.max_images)
-    if message.raw_input_contents or message.ByteSize() <= _SMALL:
+    if sum(each.contents.ByteSize() for each in message.inputs) <= _SMALL:
         return _read(message, facts)
     return await asyncio.to_thread(_read, message, facts)
 
@@ -188,7 +195,7 @@ def _input(tensor: Any) -> Fields:
     """Returns what the JSON of an input would be; the data of ``BYTES`` are bytes.
 
     Raises:
-        Refusal: its contents are of another datatype.
+        Refusal: its contents are of another datatype, or too many numbers.
     """
     found: Fields = {
         "name": tensor.name,
@@ -200,5 +207,7 @@ def _input(tensor: Any) -> Fields:
         if field.name != _CONTENTS.get(tensor.datatype):
             detail = f"input {tensor.name[:40]!r} of {tensor.datatype[:40]!r} has {field.name}"
             raise Refusal(400, "bad_infer_request", f"the request is not as expected: {detail}")
+        if len(values) > MOST_NUMBERS:
+            raise too_many_numbers()
         found["data"] = list(values)
     return found

@@ -23,7 +23,7 @@ from serving.errors import Refusal
 
 SIZE = "binary_data_size"
 _LENGTH = struct.Struct("<I")
-_MOST_NUMBERS = 2_000_000  # in JSON: more would block the event loop for a tenth of a second
+MOST_NUMBERS = 2_000_000  # not as bytes: more would block the event loop for a tenth of a second
 Tensor = np.ndarray[Any, Any]
 Dimensions = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(max_length=8)]
 
@@ -103,7 +103,7 @@ def read_request(
         _refuse(f"the JSON has {head} bytes by its header, and the body {len(body)}")
     text = body if head is None else body[:head]
     numbers = most * int(np.prod(shape)) + 1000
-    if text.count(b",") > min(numbers, _MOST_NUMBERS):
+    if text.count(b",") > min(numbers, MOST_NUMBERS):
         _refuse("the JSON holds too many numbers: send the tensor as binary data")
     found = _valid(_HEAD.validate_json, text)
     tail = memoryview(body)[len(text) :]

@@ -238,6 +238,7 @@ def test_files_and_classes(talk: Callable[..., None], encoded: Encoded) -> None:
         ({}, {"raw_input_contents": [b"1", b"2"]}, "1 inputs have 2 raw contents"),
         ({"contents": {"fp32_contents": [1]}}, {}, "has fp32_contents"),
         ({"contents": {"uint_contents": [256] * 3072}}, {}, "outside of 0..255"),
+        ({"contents": {"uint_contents": [1] * 2_000_001}}, {}, "too many numbers"),
         ({"contents": {"uint_contents": [1]}}, {"raw_input_contents": [b"1"]}, "send one of both"),
         ({}, {"outputs": [{"name": "labels"}]}, "there are logits and scores"),
         ({}, {"inputs": []}, "at least 1 item"),
@@ -254,7 +255,7 @@ def test_requests_that_are_refused(
         assert (code, detail in told) == ("INVALID_ARGUMENT", True), told
         assert len(told) < 300
 
-    talk(say)
+    talk(say, max_bytes=2_000_000)
 
 
 def test_images_and_messages_that_are_none_or_too_large(
@@ -272,6 +273,9 @@ def test_images_and_messages_that_are_none_or_too_large(
             for compression in (None, grpc.Compression.Gzip):
                 with pytest.raises(grpc.aio.AioRpcError, match=r"larger than max|2000 fields"):
                     await client.send("ModelInfer", body, compression=compression)
+        keys = tuple((f"key{number}", "v") for number in range(2000))
+        with pytest.raises(grpc.aio.AioRpcError, match="RESOURCE_EXHAUSTED"):
+            await client.send("ModelInfer", b"", metadata=keys)
 
     talk(say)
     assert caplog.text == ""
