@@ -62,18 +62,18 @@ def average_by_convolutions(model: Any) -> int:
         window = values["kernel_shape"]
         constant = {
             "ones": np.ones((channels, 1, *window), np.int8),
-            "scale": np.float32(1 / np.prod(window)),
-            "zero": np.int8(0),
+            "scale": np.full(channels, 1 / np.prod(window), np.float32),
+            "zero": np.zeros(channels, np.int8),
         }
         names = [f"{node.name}/{name}" for name in constant]
         for name, value in zip(names, constant.values(), strict=True):
-            graph.initializer.append(from_array(np.array(value), name))
+            graph.initializer.append(from_array(value, name))
         weights = f"{node.name}/weights"
         kept = {
             name: values[name] for name in ("kernel_shape", "strides", "pads") if name in values
         }
         nodes += [
-            make_node("DequantizeLinear", names, [weights], name=weights),
+            make_node("DequantizeLinear", names, [weights], name=weights, axis=0),
             make_node(
                 "Conv", [node.input[0], weights], node.output, node.name, group=channels, **kept
             ),
