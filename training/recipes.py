@@ -63,7 +63,8 @@ def small(size: int = 32) -> Recipe:
 
     make train MODEL=resnet14 DATA=fashion_mnist
 
-    The usual padding, crop and mirror of CIFAR, at 32x32. Nobody measured it yet.
+    The usual padding, crop and mirror of CIFAR, at 32x32. Measured for one epoch, and on imbalanced
+    classes: docs/results.md.
     """
     return Recipe(
         epochs=30,
@@ -196,7 +197,8 @@ def mobilenet(size: int = 224) -> Recipe:
     make train MODEL=mobilenet_v2 DATA=imagenet RECIPE=mobilenet
 
     The paper's 16 workers with 96 images each took steps of their own (asynchronous); a step here
-    is 96 images. Its number of epochs is not printed. Nobody measured it here yet.
+    is 96 images. Its number of epochs is not printed. Measured for one epoch of small images:
+    docs/results.md; nobody measured it on ImageNet here yet.
     """
     return photos(
         size,
@@ -218,8 +220,8 @@ def shufflenet(size: int = 224) -> Recipe:
 
     make train MODEL=shufflenet_v2_x1_0 DATA=imagenet RECIPE=shufflenet
 
-    300,000 steps of 1,024 images, which is 240 epochs of ImageNet, on 4 GPUs in the paper. Nobody
-    measured it here yet.
+    300,000 steps of 1,024 images, which is 240 epochs of ImageNet, on 4 GPUs in the paper. Measured
+    for one epoch of small images: docs/results.md; nobody measured it on ImageNet here yet.
     """
     return photos(
         size,
