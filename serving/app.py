@@ -84,9 +84,11 @@ def create_app(
         from serving.grpc_routes import grpc_routes
         from serving.grpc_server import grpc_server
 
-        logged = replace(settings, access_log="0" if settings.access_log == "0" else "json")
+        own = replace(settings, root_path="", cors_origins=())
+        if own.access_log != "0":
+            own = replace(own, access_log="json")
         methods = grpc_routes(models, administration)
-        inside = wrap(app, middleware(logged, methods, tokens, outer))
+        inside = wrap(app, middleware(own, methods, tokens, outer))
         return grpc_server(inside, methods, settings)
 
     @asynccontextmanager

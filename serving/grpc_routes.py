@@ -126,6 +126,7 @@ def grpc_routes(models: Models, administration: Administration) -> list[Route]:
         return _response(served, wanted, tensors, is_raw=is_raw)
 
     async def index(asked: Any, request: Request) -> Fields:
+        _check_repository(asked)
         return {"models": await list_repository(models, only_ready=asked.ready)}
 
     def changing(make: Callable[[str, Fields], Make]) -> Callable[..., Awaitable[Fields]]:
@@ -133,6 +134,7 @@ def grpc_routes(models: Models, administration: Administration) -> list[Route]:
             parameters = parameters_of(asked.parameters)
             request.scope["change"] = {"name": asked.model_name, "parameters": list(parameters)}
             check_allowed(settings)
+            _check_repository(asked)
             await administer(request, administration, make(asked.model_name, parameters))
             return {}
 
@@ -151,6 +153,13 @@ def grpc_routes(models: Models, administration: Administration) -> list[Route]:
         method("RepositoryModelLoad", load, admin=True),
         method("RepositoryModelUnload", changing(unloading_all), admin=True),
     ]
+
+
+def _check_repository(asked: Any) -> None:
+    if asked.repository_name:
+        shown = repr(asked.repository_name[:40])
+        detail = f"repository_name is {shown}: there is one repository, which has no name"
+        raise Refusal(400, "bad_parameters", detail)
 
 
 async def _read_tensors(served: Served, message: Any) -> InferRequest:

@@ -43,7 +43,7 @@ def supervise(settings: Settings, listening: socket.socket, state: State) -> int
     is ready.
     """
     multiprocess.Process = _Worker  # type: ignore[misc]
-    _allow_files(settings.max_connections)
+    _allow_files(settings.max_connections, ports=2 if settings.grpc_port else 1)
     proxies = settings.trusted_proxies
     config = uvicorn.Config(
         "serving.supervisor:create",
@@ -92,18 +92,19 @@ def create() -> Any:
     return wrap(service, app.user_middleware)
 
 
-def _allow_files(connections: int) -> None:
-    """Raises the limit of open files of this process and its workers for ``connections``.
+def _allow_files(connections: int, ports: int) -> None:
+    """Raises the limit of open files of this process and its workers: ``connections`` a port.
 
     Raises:
         UserError: the system does not allow it.
     """
-    needed = connections + _FILES
+    needed = ports * connections + _FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < needed:
         raise UserError(
             f"max_connections is {connections}, but this system lets a process open {hard} files: "
-            f"it can be {max(hard - _FILES, 0)} at most (set {PREFIX}MAX_CONNECTIONS, or ulimit -n)"
+            f"it can be {max(hard - _FILES, 0) // ports} at most "
+            f"(set {PREFIX}MAX_CONNECTIONS, or ulimit -n)"
         )
     if soft != resource.RLIM_INFINITY and soft < needed:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))

@@ -152,6 +152,13 @@ def test_server_and_models_describe_themselves(talk: Callable[..., None]) -> Non
     talk(say)
 
 
+def test_the_prefix_of_http_is_not_that_of_methods(talk: Callable[..., None]) -> None:
+    async def say(client: Client) -> None:
+        assert (await client.ask("ServerReady")).ready
+
+    talk(say, root_path=f"/{SERVICE}")
+
+
 def test_health_is_what_probes_expect(talk: Callable[..., None]) -> None:
     health = "grpc.health.v1.Health"
 

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import grpc
 import pytest
 
 from core.errors import UserError
-from serving import launch
+from serving import launch, supervisor
 from serving.grpc_messages import SERVICE, message_classes
 from serving.launch import reserved
 from serving.settings import Settings
@@ -61,3 +62,13 @@ def test_without_the_extra_the_start_says_so(
     monkeypatch.setattr(launch, "find_spec", lambda name: None if name == "grpc" else object())
     with pytest.raises(UserError, match=r"POCKETNETS_GRPC_PORT is set.*pip install '\.\[grpc\]'"):
         launch.launch(Settings(artifact=artifact_path, grpc_port=5001), "")
+
+
+def test_each_port_may_have_all_connections(
+    artifact_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor.multiprocess, "Process", None)  # supervise sets it
+    monkeypatch.setattr(supervisor.resource, "getrlimit", lambda _: (1024, 2000))
+    settings = Settings(artifact=artifact_path, grpc_port=5001, max_connections=1000)
+    with pytest.raises(UserError, match="it can be 900 at most"):
+        supervisor.supervise(settings, Mock(), Mock())

@@ -182,6 +182,9 @@ def test_the_same_over_grpc(
                 await ask("RepositoryModelUnload", model_name="first")
             with pytest.raises(grpc.aio.AioRpcError, match="exceeds the limit of 4096 bytes"):
                 await ask("RepositoryModelLoad", model_name="x" * 5000)
+            for method in ("RepositoryIndex", "RepositoryModelLoad", "RepositoryModelUnload"):
+                with pytest.raises(grpc.aio.AioRpcError, match="one repository, which has no name"):
+                    await ask(method, repository_name="other")
 
     asyncio.run(run())
     first, *_ = map(json.loads, capsys.readouterr().err.splitlines())
