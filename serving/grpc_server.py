@@ -30,6 +30,7 @@ _IDLE_MS = 60_000  # a connection without a call is closed then, or idle ones wo
 _PENDING = 10_000  # calls that arrived and were not looked at: a further one is answered CANCELLED
 _LARGE = 1 << 20  # bytes of a message after which memory is given back
 _TIDY_S = 1.0  # later
+_HOLD_S = 0.05  # at the end: time for calls that were sent to begin
 _CODES = {
     HTTPStatus.UNAUTHORIZED: "UNAUTHENTICATED",
     HTTPStatus.FORBIDDEN: "PERMISSION_DENIED",
@@ -52,7 +53,9 @@ async def grpc_server(
     """A context manager: ``app`` answers ``routes`` by gRPC inside the block.
 
     Workers listen on the same port (``SO_REUSEPORT``): the system gives each connection to one. At
-    the end calls that have begun are answered, for as long as requests of HTTP.
+    the end calls that have begun are answered, for as long as requests of HTTP. Before a server
+    stops, no call is answered for a moment: what waits for answers sends no calls, which would be
+    lost, and hears of the end before them.
     """
     import grpc
 
@@ -85,14 +88,25 @@ async def grpc_server(
     try:
         yield
     finally:
-        await server.stop(GRACE_S)
+        calls.answering.clear()
+        await asyncio.sleep(_HOLD_S)
+        stopping = asyncio.ensure_future(server.stop(GRACE_S))
+        await asyncio.sleep(0)  # it begins
+        calls.answering.set()
+        await stopping
         await calls.ended()
 
 
 class _Calls:
-    """Passes calls on to ``app``."""
+    """Passes calls on to ``app``.
+
+    Attributes:
+        answering: set while answers may be sent.
+    """
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self.answering = asyncio.Event()
+        self.answering.set()
         self._app = app
         self._server = (settings.host, settings.grpc_port)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -177,6 +191,7 @@ class _Calls:
         finally:
             if is_large:
                 self._tidy_soon()
+        await self.answering.wait()
         context.set_trailing_metadata(tuple(told))
         if status == HTTPStatus.OK:
             return body

@@ -386,6 +386,25 @@ def test_calls_that_began_are_answered_at_the_end(
     talk(say)
 
 
+def test_clients_that_call_by_turns_lose_no_call_at_the_end(talk: Callable[..., None]) -> None:
+    async def say(client: Client) -> Any:
+        async def call() -> str:
+            while True:
+                try:
+                    await client.ask("ModelReady", name=MODEL)
+                except grpc.aio.AioRpcError as error:
+                    return error.code().name
+
+        async def end() -> None:
+            assert set(await asyncio.gather(*calling)) == {"UNAVAILABLE"}  # nobody listens
+
+        calling = [asyncio.ensure_future(call()) for _ in range(32)]
+        await client.ask("ServerReady")
+        return end()
+
+    talk(say)
+
+
 def test_lines_and_figures_of_calls(
     talk: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:
