@@ -17,8 +17,9 @@ from export.rewrites.unread import set_nodes
 def average_by_convolutions(model: Any) -> int:
     """Replaces each int8 AveragePool by a depthwise Conv, in place; returns how many.
 
-    Its weights are all 1, with a scale of one over their number: the sums of levels are exact, and
-    only ties can be rounded otherwise.
+    Its weights are all 1, with a scale of one over their number, and the sums of levels are exact.
+    Of an even number of levels the average can lie halfway between two, which runtimes round in
+    other ways: such pools stay as they are.
 
     Args:
         model: ONNX ``ModelProto`` in QDQ form. A pool that reads or makes float32, or that divides
@@ -43,19 +44,20 @@ def average_by_convolutions(model: Any) -> int:
         for name in node.input:
             readers[name].append(node)
 
-    def is_in_integers(node: Any) -> bool:
+    def is_replaceable(node: Any) -> bool:
         restores, rounds = makers.get(node.input[0]), readers[node.output[0]]
         return (
             restores is not None
             and restores.op_type == "DequantizeLinear"
             and constants[restores.input[2]].dtype == np.uint8
             and [each.op_type for each in rounds] == ["QuantizeLinear"]
+            and np.prod(attributes(node)["kernel_shape"]) % 2 == 1
         )
 
     nodes, replaced = [], 0
     for node in graph.node:
         shape = shapes.get(node.input[0], []) if node.op_type == "AveragePool" else []
-        if len(shape) != 4 or not is_in_integers(node) or not _divides_by_all(node, shape):
+        if len(shape) != 4 or not is_replaceable(node) or not _divides_by_all(node, shape):
             nodes.append(node)
             continue
         values, channels = attributes(node), shape[1]
