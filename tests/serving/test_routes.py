@@ -43,6 +43,7 @@ NEED_THE_TOKEN = {
     *(f"/models/{{name}}/versions/{{version}}{path}" for path in OF_A_MODEL),
     *("/v2", *(f"/v2/models/{{name}}{path}" for path in OF_PROTOCOL)),
     *(f"/v2/models/{{name}}/versions/{{version}}{path}" for path in OF_PROTOCOL),
+    *("/v2/repository/index", *(f"/v2/repository/models/{{name}}{path}" for path in CHANGES[:2])),
 }
 
 
