@@ -30,7 +30,7 @@ _IDLE_MS = 60_000  # a connection without a call is closed then, or idle ones wo
 _PENDING = 10_000  # calls that arrived and were not looked at: a further one is answered CANCELLED
 _LARGE = 1 << 20  # bytes of a message after which memory is given back
 _TIDY_S = 1.0  # later
-_HOLD_S = 0.05  # at the end: time for calls that were sent to begin
+_HOLD_S, _HOLDS = 0.1, 3  # at the end: time for calls that were sent to begin, and how often
 _CODES = {
     HTTPStatus.UNAUTHORIZED: "UNAUTHENTICATED",
     HTTPStatus.FORBIDDEN: "PERMISSION_DENIED",
@@ -88,8 +88,7 @@ async def grpc_server(
     try:
         yield
     finally:
-        calls.answering.clear()
-        await asyncio.sleep(_HOLD_S)
+        await calls.hold()
         stopping = asyncio.ensure_future(server.stop(GRACE_S))
         await asyncio.sleep(0)  # it begins
         calls.answering.set()
@@ -107,6 +106,7 @@ class _Calls:
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self.answering = asyncio.Event()
         self.answering.set()
+        self._begun = 0
         self._app = app
         self._server = (settings.host, settings.grpc_port)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -120,6 +120,15 @@ class _Calls:
             return await self._answer(path, context)
 
         return handle
+
+    async def hold(self) -> None:
+        """Stops answering, and waits until no more calls begin, but not for long."""
+        self.answering.clear()
+        for _ in range(_HOLDS):
+            begun = self._begun
+            await asyncio.sleep(_HOLD_S)
+            if self._begun == begun:
+                break
 
     async def ended(self) -> None:
         """Waits until the application has answered all calls."""
@@ -148,6 +157,7 @@ class _Calls:
     async def _answer(self, path: str, context: Any) -> bytes:
         import grpc
 
+        self._begun += 1
         gone = asyncio.Event()
         has_read = is_large = False
         status, body = 500, b""
