@@ -133,7 +133,8 @@ def _asked(
     """
     import dataclasses
 
-    from core.errors import unknown
+    from core import cli
+    from core.errors import UserError, unknown
     from training.accelerators import Accelerators
     from training.datasets import load_data
     from training.look import look
@@ -150,10 +151,15 @@ def _asked(
     fields, read, devices = (
         {name: value for name, value in changes.items() if name in names[kind]} for kind in kinds
     )
+    for name, value in read.items():
+        if name in ("labels_columns", "split_folders") and isinstance(value, str):
+            raise UserError(f"{name} is {value!r}: it takes a list, such as {value.split()}")
     plain = {name: _as_flag(value) for name, value in read.items()}  # as a checkpoint stores them
     named = recipe or default_recipe(model, str(data))
     options = FolderOptions(**plain)
     images = look(load_data(str(data), options), options)
+    for line in images.scan.lines():
+        cli.notes().print(line, soft_wrap=True, markup=False)
     return {
         "model": model,
         "data": images,
@@ -169,7 +175,7 @@ def _as_flag(value: Any) -> Any:
     """Returns an option as the command line has it: text for a path, a tuple for a list."""
     if isinstance(value, Path):
         return str(value)
-    return tuple(value) if isinstance(value, list) else value
+    return tuple(map(str, value)) if isinstance(value, list | tuple) else value
 
 
 def _call(

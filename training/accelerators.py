@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
+
+from core.errors import unknown
+
+AcceleratorName = Literal["auto", "cpu", "gpu"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Accelerators:
     """The devices of a run."""
 
-    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    accelerator: AcceleratorName = "auto"
     """auto: GPUs if there are any."""
     devices: int = 0
     """Number of processes on this host, one per GPU; 0: all GPUs, or one process on a CPU. Under
     torchrun: the number that it started."""
     nodes: int = 1
     """Number of hosts; start the same command on each with torchrun."""
+
+    def __post_init__(self) -> None:
+        """Raises UserError if the accelerator is unknown."""
+        if self.accelerator not in get_args(AcceleratorName):
+            raise unknown("accelerator", self.accelerator, get_args(AcceleratorName))
 
 
 def is_first_process() -> bool:

@@ -72,6 +72,15 @@ def check_apart(parts: Mapping[str, Sequence[str]], pattern: str) -> None:
         )
 
 
+def check_several(names: Sequence[str]) -> None:
+    """Raises UserError if all images are in one group, by name."""
+    if len(set(names)) == 1:
+        raise UserError(
+            f"all {len(names):,} images are in one group, {names[0]}, so none can be held out; "
+            "let --group-by tell more groups apart, or add images of others"
+        )
+
+
 def hold_out_groups(
     samples: Sequence[Sample],
     known: Digests,
@@ -95,6 +104,7 @@ def hold_out_groups(
     Raises:
         UserError: no group of a class can be held out without leaving none to learn from.
     """
+    check_several(names)
     digests, labels = digests_of(samples, known), labels_of(samples).tolist()
     groups = joined_groups(names, [digest.hex() for digest in digests])
     images = [Counter[int]() for _ in range(max(groups) + 1)]  # of each class, for each group

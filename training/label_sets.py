@@ -101,9 +101,8 @@ def _indexed(
     """Returns labels and combinations of ``sets``; labels that no image has are left out."""
     names = sorted(set().union(*sets.values()))
     if len(names) < least:
-        raise UserError(
-            f"{path}: its images have no two labels ({some(names)}), and two are needed"
-        )
+        had = f"only the label {names[0]}" if names else "no label"
+        raise UserError(f"{path}: its images have {had}, and two labels are needed")
     if least > 1 and (never := sorted(set(columns) - set(names))):
         scan.note(f"warning: {path}: no image has {some(never)}: not learned")
     if least <= 1:

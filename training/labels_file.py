@@ -66,7 +66,7 @@ def labelled_files(
         names = first if headed else [str(at + 1) for at in range(len(first))]
         raise UserError(
             f"{path}: it has the columns {', '.join(first)}; say which are the file's and the "
-            f"label's: --labels-columns {names[0]} {names[-1]}; or --multi-label, "
+            f"label's, such as --labels-columns {names[0]} {names[-1]}; or --multi-label, "
             "if the others have a label's 0 or 1"
         )
     label_of: dict[Path, str] = {}
@@ -109,9 +109,16 @@ def labelled_files(
 
 
 def find_table(folder: Path, labels: str) -> Path:
-    """Returns the path of a CSV file, relative to the current folder or to ``folder``."""
+    """Returns the path of a CSV file, relative to the current folder or to ``folder``.
+
+    Raises:
+        UserError: it is in neither.
+    """
     path = Path(os.path.expanduser(labels))
-    return folder / path if not path.exists() and (folder / path).is_file() else path
+    found = next((each for each in (path, folder / path) if each.exists()), None)
+    if found is None:
+        raise UserError(f"--labels {labels}: No such file, neither here nor in {folder}")
+    return found
 
 
 class Places:

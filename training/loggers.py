@@ -10,11 +10,11 @@ from dataclasses import asdict
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 
-from core.errors import UserError, first_line
+from core.errors import UserError, first_line, unknown
 from core.files import write_whole
 from training.accelerators import is_first_process
 from training.options import LoggerName
@@ -26,8 +26,10 @@ _MLFLOW_URI = "MLFLOW_TRACKING_URI"
 
 
 def check_loggers(names: Sequence[LoggerName]) -> None:
-    """Raises UserError if the package of one of the loggers is not installed."""
+    """Raises UserError if a logger is unknown, or its package is not installed."""
     for name in names:
+        if name not in get_args(LoggerName):
+            raise unknown("logger", name, get_args(LoggerName))
         if name in ("wandb", "mlflow") and find_spec(name) is None:
             raise UserError(f"--log {name}: {name} is not installed; pip install '.[{name}]'")
 

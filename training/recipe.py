@@ -167,9 +167,9 @@ class Recipe:
         """Raises UserError if a field is invalid or fields contradict each other."""
         for name, (low, high) in _RANGES.items():
             value = getattr(self, name)
-            if value is not None and not low <= value <= high:
+            if value is not None and (isinstance(value, str) or not low <= value <= high):
                 limits = f"at least {low:g}" if high == _ANY else f"from {low:g} to {high:g}"
-                raise UserError(f"{name} is {value}: it must be {limits}")
+                raise UserError(f"{name} is {value!r}: it must be {limits}")
         for name in ("learning_rate", "min_scale", "temperature"):
             if not getattr(self, name) > 0:
                 raise UserError(f"{name} is {getattr(self, name)}: it must be above 0")

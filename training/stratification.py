@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from core.errors import UserError
 from training.data import ImageData, Sample
-from training.grouping import units_of
+from training.grouping import check_several, units_of
 from training.identity import digests_of
 from training.regrouping import improved
 from training.scan import some
@@ -33,6 +33,8 @@ def hold_out_sets(
     Raises:
         UserError: nothing can be held out without leaving none of some label to learn from.
     """
+    if names is not None:
+        check_several(names)
     units = units_of(digests_of(samples, data.digests), names)
     targets = data.targets(samples)
     held = deal(targets, units, (1 - share, share))[units] == 1

@@ -84,14 +84,14 @@ def test_train_is_a_run_with_its_record(here: Path) -> None:
     )
 
 
-def test_train_takes_what_the_command_takes(here: Path) -> None:
+def test_train_takes_what_the_command_takes(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     marked_folder(here / "marked", 60)
     checkpoint = pocketnets.train(
         "resnet14",
         Path("marked"),
         recipe="digits",
         labels=Path("labels.csv"),
-        labels_columns=["file", "labels"],
+        labels_columns=[1, "labels"],
         multi_label=True,
         test_fraction=0.2,
         group_by=r"(\d)\.",
@@ -104,10 +104,11 @@ def test_train_takes_what_the_command_takes(here: Path) -> None:
     )
     assert checkpoint.task == "multi"
     assert checkpoint.options.flags == (
-        *("--labels", "labels.csv", "--labels-columns", "file", "labels", "--multi-label"),
+        *("--labels", "labels.csv", "--labels-columns", "1", "labels", "--multi-label"),
         *("--test-fraction", "0.2", "--group-by", r"(\d)\."),
     )
     assert checkpoint.metrics["test_images"] > 0
+    assert "labels.csv: 3 labels of 60 images" in capsys.readouterr().err  # as the command says
     run = here / "runs/resnet14-marked"
     assert (run / "csv").is_dir()
     assert "multi_label=True, test_fraction=0.2" in (run / "README.md").read_text()
@@ -147,6 +148,10 @@ def test_cross_validate_trains_each_fold(here: Path) -> None:
         ({"epoch": 3}, "'epoch'.* epochs"),
         ({"recipe": "digit"}, "'digit'.* digits"),
         ({"epochs": 0}, "epochs"),
+        ({"epochs": "3"}, "epochs is '3': it must be at least 1"),
+        ({"accelerator": "cuda"}, "unknown accelerator 'cuda'"),
+        ({"log": ("cvs",)}, "'cvs': did you mean csv"),
+        ({"labels_columns": "id breed"}, r"a list, such as \['id', 'breed'\]"),
     ],
 )
 def test_train_refuses_in_one_line(here: Path, changes: dict[str, Any], named: str) -> None:

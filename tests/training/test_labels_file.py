@@ -195,7 +195,7 @@ def test_a_first_line_whose_image_is_missing_is_a_loss(
         ("0.png,x,cat\n1.png,x,dog", ("id", "3"), r"--labels-columns id: .*\b3\b"),
         ('file,label\n"0.png,cat', (), r"labels\.csv: .*CSV .*UTF-8"),
         (b"file,label\n0.png,\xff", (), r"labels\.csv: .*CSV .*UTF-8"),
-        (None, (), r"labels\.csv: .*\(.*No such file"),
+        (None, (), r"--labels .*labels\.csv: No such file, neither here nor in "),
     ],
 )
 def test_a_labels_file_that_cannot_be_used(

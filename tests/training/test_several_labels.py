@@ -94,7 +94,8 @@ def test_labels_in_a_cell_and_in_columns_are_the_same(marked: dict[str, tuple[st
         (("file", "red|green", "blue"), ("{name}", "1", "0"), {}, "without | and ;"),
         (("a", "red", "green"), ("{name}", "1", "0"), {}, "which is the file's"),
         (("file", "note"), ("{name}", "some text"), {}, "no column of labels"),
-        (("file", "labels"), ("{name}", "red"), {}, "no two labels"),
+        (("file", "labels"), ("{name}", "red"), {}, "only the label red, and two"),
+        (("file", "labels"), ("{name}", ""), {}, "have no label, and two"),
         (("file", "labels"), ("{name}", "a|b"), {"split_folders": ("none",)}, "no --split-folders"),
         (("file", "labels"), ("{name}", "a|b"), {"labels": None}, "--labels FILE"),
         (
@@ -281,6 +282,8 @@ def test_groups_of_which_each_is_needed_to_learn_from_are_refused(here: Path) ->
     write_csv(Path("marked/labels.csv"), ("file", "labels"), rows)
     with pytest.raises(UserError, match="none of its 3 groups can be held out"):
         load(group_by=r"(\d)\d\.png")
+    with pytest.raises(UserError, match=r"all 30 images are in one group, png, .*--group-by"):
+        load(group_by="(png)")
 
 
 def test_groups_and_folds_keep_together(marked: dict[str, tuple[str, ...]]) -> None:
