@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from artifact.records import Source
 from core.errors import UserError, in_words
@@ -20,6 +22,9 @@ from models.classifier import Classifier
 from models.registry import list_models
 from training.datasets import load_data
 
+_SCORES = ("sigmoid", "softmax")  # operators of aten, without underscores
+_VIEWS = ("to", "to_copy", "contiguous", "flatten", "reshape", "squeeze", "view")
+_MULTI = "with multi_label=True each label has a sigmoid of its own"
 _WITHOUT_DATA = "module"  # second part of the artifacts' folder name
 
 
@@ -100,9 +105,10 @@ def _classifier(module: nn.Module, mean: Sequence[float], std: Sequence[float]) 
 
 
 def _check_logits(classifier: Classifier, preprocess: Preprocess, classes: int) -> None:
-    """Raises UserError unless two black images give two rows of logits."""
+    """Raises UserError unless two black images give two rows of logits, which are no scores."""
+    last = _Last()
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), last:
             logits = classifier(torch.zeros(2, *preprocess.shape, dtype=torch.uint8))
     except Exception as error:  # any exception of the module's own code
         raise UserError(
@@ -113,3 +119,21 @@ def _check_logits(classifier: Classifier, preprocess: Preprocess, classes: int) 
             f"the module gives {list(logits.shape)} for two images: with {classes} labels it must "
             f"be [2, {classes}]"
         )
+    if last.name in _SCORES:
+        raise UserError(
+            f"the module ends in a {last.name}: it must give logits, of which scores are made "
+            "later; leave that layer out" + f"; {_MULTI}" * (last.name == "sigmoid")
+        )
+
+
+class _Last(TorchDispatchMode):
+    """Keeps the name of the operator that was computed last, but for views and casts."""
+
+    name = ""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        name = func.overloadpacket.__name__.strip("_")
+        self.name = self.name if name in _VIEWS else name
+        return func(*args, **(kwargs or {}))

@@ -282,6 +282,8 @@ GIVEN: dict[str, Any] = {"name": "own", "labels": ["a", "b", "c"], "preprocess":
         (module(), {"std": (0.2, 0.0, 0.2)}, r"std .*\[0\.2, 0\.0, 0\.2\]"),
         (module(), {"formats": ["onnx-fp8"]}, "'onnx-fp8'"),
         (module(), {"data": "digits"}, "digits .*10 .*labels"),
+        (nn.Sequential(module(), nn.Softmax(1)), {}, "ends in a softmax"),
+        (nn.Sequential(module(), nn.Sigmoid(), nn.Flatten()), {}, "a sigmoid.* multi_label=True"),
         (Broken(), {}, "32x32 .*mat1 and mat2"),
         ("resnet14", {}, "labels .*resnet14"),
         (lambda images: images, {}, "function"),
