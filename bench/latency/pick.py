@@ -16,6 +16,7 @@ from core.errors import UserError
 from report.format import ms, percent
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")  # order of preference among ties
+_NEAR = 1.1  # a tie whose p50 is more than this times the lowest one is no reason to be slower
 _NAMED = 2  # if there are more ties, only their number is given
 _UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 
@@ -45,7 +46,10 @@ class Pick:
         row = self.row
         text = f"{row.network}: serve {title(row)}, p50 {p50(row) * 1e3:.2f} ms at batch 1"
         if self.ties:
-            text += f" (a tie with {self.tied}: the higher precision first, then the lower p50)"
+            text += (
+                f" (a tie with {self.tied}: within a tenth the higher precision first, then the "
+                "lower p50)"
+            )
         return text
 
 
@@ -58,8 +62,8 @@ def servable(row: Row) -> bool:
 def pick(sweep: Sweep, network: str) -> Pick | None:
     """Returns the fastest servable candidate of ``network`` at batch size 1, or None without one.
 
-    Candidates whose 95 % interval of p50 overlaps that of the fastest tie with it. Among ties the
-    highest precision wins, then the lowest p50.
+    Candidates whose 95 % interval of p50 overlaps that of the fastest tie with it. Among ties whose
+    p50 is at most a tenth more, the highest precision wins, then the lowest p50.
     """
     rows = [row for row in sweep.measured(network, batch=1) if servable(row)]
     if not rows:
@@ -73,7 +77,8 @@ def preferred(precisions: Sequence[str], latencies: Sequence[Latency]) -> tuple[
     times = decisive(latencies)
     fastest = min(times, key=lambda time: time.p50)
     tied = [index for index, time in enumerate(times) if overlap(time, fastest)]
-    best = min(tied, key=lambda index: (PRECISIONS.index(precisions[index]), times[index].p50))
+    near = [index for index in tied if times[index].p50 <= _NEAR * fastest.p50]
+    best = min(near, key=lambda index: (PRECISIONS.index(precisions[index]), times[index].p50))
     return best, tied
 
 

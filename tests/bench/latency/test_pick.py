@@ -40,7 +40,7 @@ def test_the_fastest_servable_row_at_batch_1_is_picked(
 
 
 def test_a_tie_goes_to_the_higher_precision_and_says_so(make_row: Rows, make_sweep: Sweeps) -> None:
-    fp32 = make_row(ms=2.2, spread=0.2)
+    fp32 = make_row(ms=2.1, spread=0.2)
     int8 = make_row(ms=2.0, spread=0.2, precision="int8")
     slow = make_row(ms=9.0, runtime="openvino")
     chosen = pick(make_sweep(int8, fp32, slow), "tiny-toy")
@@ -49,6 +49,14 @@ def test_a_tie_goes_to_the_higher_precision_and_says_so(make_row: Rows, make_swe
     assert chosen.ties == (int8,)
     assert "a tie with onnx-int8 in ort-cpu" in chosen.sentence
     assert tied_for_fastest(make_sweep(int8, fp32, slow)) == [fp32, int8]
+
+
+def test_a_tie_that_may_be_much_slower_is_not_taken(make_row: Rows, make_sweep: Sweeps) -> None:
+    fp32, int8 = make_row(ms=2.6, spread=0.7), make_row(ms=2.0, spread=0.2, precision="int8")
+    chosen = pick(make_sweep(int8, fp32), "tiny-toy")
+    assert chosen is not None
+    assert chosen.row is int8
+    assert chosen.ties == (fp32,)
 
 
 def test_a_tie_of_equal_precision_goes_to_the_lower_median(
