@@ -5,9 +5,15 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from core.errors import UserError
 from core.lazy import resolve
 
-_OTHERS = {"device": "bench.device.command:Device", "peers": "bench.peers.command:Peers"}
+_RUN = "bench.latency.command:Run"
+_COMMANDS = {
+    "run": _RUN,  # as python -m bench calls it
+    "device": "bench.device.command:Device",
+    "peers": "bench.peers.command:Peers",
+}
 
 
 def main() -> int | None:
@@ -15,9 +21,14 @@ def main() -> int | None:
     import tyro
 
     command: Any
-    if (name := next(iter(sys.argv[1:2]), "")) in _OTHERS:
-        command = resolve(_OTHERS[name])
+    if (name := next(iter(sys.argv[1:2]), "-")) in _COMMANDS:
+        command = resolve(_COMMANDS[name])
         sys.argv[:2] = [f"{sys.argv[0]} {name}"]  # what usage and errors call it
+    elif name.startswith("-"):
+        command = resolve(_RUN)
     else:
-        command = resolve("bench.latency.command:Run")
+        raise UserError(
+            f"{sys.argv[0]} has no {name!r}: it has {', '.join(_COMMANDS)} and flags of run; "
+            "python -m bench --help lists more"
+        )
     return tyro.cli(command, prog=sys.argv[0])()  # type: ignore[no-any-return]

@@ -77,12 +77,14 @@ class Run(GridFlags, PlanFlags):
             plan = dataclasses.replace(plan, count=30, seconds=0.1, limit=0.2, rounds=5, extra=0)
         grid = self.grid(
             model=self.model,
-            batches=(1,) if self.quick else self.batches,
+            batches=self.batches,
             threads=self.threads,
             runtimes=self.runtimes or (_QUICK if self.quick else ()),
             compile=self.compile,
         )
-        if self.quick and (left := _left_out(grid)):
+        if self.quick:
+            grid = replace(grid, batches=(1,))
+        if self.quick and not self.runtimes and (left := _left_out(grid)):
             notes().print(f"--quick leaves out {', '.join(left)}", soft_wrap=True)
         sweep = run_sweep(
             grid,

@@ -59,9 +59,9 @@ def in_words(sweep: Sweep, picks: dict[str, Pick], *, folded: bool = False) -> R
         title=headline(sweep),
         subtitle=subtitle(sweep),
         summary=tuple(summary(sweep, picks)),
-        lead=picks_table(sweep, picks),
-        terminal=_terminal_table(sweep, rows, cells, picks) if single else None,
-        footnotes=_not_measured(missing),
+        lead=picks_table(sweep, picks) if rows else _missing_table(missing),
+        terminal=_terminal_table(sweep, rows, cells, picks) if single and rows else None,
+        footnotes=_not_measured(missing) if rows else (),
         sections=tuple(_rows_sections(sweep, cells, picks, missing, folded=folded)),
         facts=facts(sweep),
         method=tuple(method(sweep)),
@@ -90,10 +90,13 @@ def _rows_sections(
         )
         fold = f"All {len(rows)} rows" if folded else ""
         sections.append(Section(title="What was measured", tables=(table,), folded=fold))
-    if missing:
-        table = Table(header=_UNMEASURED, rows=tuple(missing), numeric=NUMERIC)
-        sections.append(Section(title="Not measured", tables=(table,)))
+    if rows and missing:
+        sections.append(Section(title="Not measured", tables=(_missing_table(missing),)))
     return sections
+
+
+def _missing_table(missing: Sequence[Missing]) -> Table:
+    return Table(header=_UNMEASURED, rows=tuple(missing), numeric=NUMERIC)
 
 
 def _terminal_table(
@@ -148,7 +151,7 @@ def subtitle(sweep: Sweep) -> str:
 def summary(sweep: Sweep, picks: dict[str, Pick]) -> list[str]:
     """Returns the findings in sentences, computed from the rows."""
     if not sweep.measured():
-        return ["Nothing could be measured on this machine; the reasons are below."]
+        return ["Nothing could be measured on this machine; the table says why not."]
     networks = sweep.networks()
     if len(networks) == 1:
         sentence = _network_sentence(sweep, picks.get(networks[0]), networks[0])

@@ -37,6 +37,7 @@ from core.conditions import conditions
 from core.errors import UserError, in_words
 from core.preprocess import Pixels
 from models.cost import BYTES, VIEWS, LayerCost, kind_without_weights, layer_costs
+from report.format import plural
 
 # Prefixes and suffixes that ONNX Runtime adds to names of nodes and outputs when it rewrites them.
 _DECORATED = re.compile(
@@ -69,7 +70,7 @@ def join(
     if lost:
         raise UserError(
             f"this ONNX Runtime names no kernel after {', '.join(lost[:3])}: its profile cannot be "
-            f"joined with the graph ({len(lost)} layers); please report its version"
+            f"joined with the graph ({plural(len(lost), 'layer')}); please report its version"
         )
     parts: dict[int, list[LayerCost]] = {}
     for cost in costs:

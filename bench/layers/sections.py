@@ -249,8 +249,8 @@ def _excess(roof: Roof) -> str:
     most, *_ = parts = roof.parts()
     share = most.excess / sum(part.excess for part in parts)
     return (
-        f"Most of what its layers take above their bounds, {percent(share, decimals=0)}, is in "
-        f"{most.name} layers."
+        "The largest part of what its layers take above their bounds, "
+        f"{percent(share, decimals=0)}, is in {most.name} layers."
     )
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from bench.studies.registry import STUDIES
-from core.errors import UserError
+from core.errors import UserError, closest
 from core.lazy import resolve
 
 _NAMES = "; ".join(f"{spec.name}: {spec.summary}" for spec in STUDIES.values())
@@ -43,7 +43,10 @@ class Study:
 
     def __call__(self) -> None:
         """Runs the study, and prints its page and the page's path."""
-        spec = STUDIES.find(self.name)
+        if self.name not in STUDIES:
+            near = closest(self.name, STUDIES, listed=True)
+            raise UserError(f"unknown study {self.name!r}: {near}")
+        spec = STUDIES[self.name]
         flags = [field.name for field in fields(self) if field.name not in ("name", "out")]
         values = {flag: getattr(self, flag) for flag in flags}
         given = {k: v for k, v in values.items() if v is not None and v is not False}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from artifact.artifact import Artifact
 from artifact.store import read_pick
 from bench.latency.command import Report, Run
 from bench.latency.record import read_sweep
+from core.errors import UserError
 
 
 def test_run_measures_picks_and_reports(
@@ -44,12 +46,27 @@ def test_run_measures_picks_and_reports(
 
 
 def test_a_run_that_can_measure_nothing_says_why_and_fails(
-    tmp_path: Path, make_artifact: Callable[..., Artifact], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    make_artifact: Callable[..., Artifact],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     make_artifact()
-    run = Run(artifacts=tmp_path / "artifacts", out=tmp_path / "out", runtimes=("ort-cuda",))
-    assert run() == 1
-    assert "not measured here (ort-cuda: no " in capsys.readouterr().out
+    make_artifact("other-toy")
+    monkeypatch.setenv("COLUMNS", "200")
+    folder, out = tmp_path / "artifacts", tmp_path / "out"
+    assert Run(artifacts=folder, out=out, runtimes=("ort-cuda",), quick=True)() == 1
+    printed, said = capsys.readouterr()
+    for network in ("tiny-toy", "other-toy"):
+        assert re.search(rf"^{network} +onnx-fp32 +ort-cuda +1 +ort-cuda: no ", printed, re.M)
+    assert "Nothing could be measured on this machine; the table says why not." in printed
+    assert "leaves out" not in said
+    assert (out / "latency.md").read_text().count("ort-cuda: no ") == 2
+
+
+def test_a_quick_run_refuses_wrong_batches_too(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"batches are \[0\].*each must be at least 1"):
+        Run(artifacts=tmp_path, quick=True, batches=(0,))()
 
 
 @pytest.mark.parametrize("network", ["tiny-toy", "timm/tiny-toy"])
@@ -83,6 +100,7 @@ def test_the_folder_of_one_network_is_measured_alone_and_by_its_name(
         (["timer", "nowhere"], "nowhere: not an artifact, it holds no manifest.json; make one"),
         (["load", "--images", "x.png"], "x.png: no image there"),
         (["load", "--url", "http://example.com/"], "url is 'http://example.com/': load is sent"),
+        (["study", "nope"], "unknown study 'nope': did you mean grouped (there are ablation, "),
         (["study", "servers"], "no artifact to serve: name its folder with --artifact"),
     ],
 )

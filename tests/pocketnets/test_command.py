@@ -117,6 +117,16 @@ def test_a_wrong_flag_names_the_command(pocketnets: Started, name: str) -> None:
     assert "python -m" not in ran.stderr
 
 
+def test_bench_takes_the_name_of_its_module_too(pocketnets: Started) -> None:
+    assert pocketnets("bench", "run", "--help").stdout.startswith("usage: pocketnets bench run ")
+    ran = pocketnets("bench", "layers")
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert ran.stderr == (
+        "error: pocketnets bench has no 'layers': it has run, device, peers and flags of run; "
+        "python -m bench --help lists more\n"
+    )
+
+
 def test_it_is_the_same_command(pocketnets: Started, command: Started) -> None:
     flags = ("--family", "mobilenet_v2", "--json")
     ours, module = pocketnets("models", *flags), command("models", *flags)

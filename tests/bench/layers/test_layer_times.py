@@ -132,7 +132,7 @@ def test_a_kernel_has_the_cost_of_what_was_fused_into_it() -> None:
 
 
 def test_layers_that_no_kernel_is_named_after_are_no_zeros() -> None:
-    with pytest.raises(UserError, match=r"\bsecond: .*\(1 layers\)"):
+    with pytest.raises(UserError, match=r"\bsecond: .*\(1 layer\)"):
         join(conv_and_relu(), [Kernel("first", "Conv", 1e-6, 1, 0, 0)])
 
 
