@@ -114,8 +114,9 @@ def _free_port() -> int:
 class Server:
     """A started server: its address, and how to stop it."""
 
-    def __init__(self, process: subprocess.Popen[str], port: int) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
         self.process = process
+        self._log = log
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
         self.family: list[psutil.Process] = []
@@ -124,7 +125,7 @@ class Server:
         """Returns once ``/readyz`` says so."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            assert self.process.poll() is None, self.process.communicate()
+            assert self.process.poll() is None, self.log()
             if self.is_ready():
                 break
             time.sleep(0.05)
@@ -142,6 +143,10 @@ class Server:
         except httpx.TransportError:  # not ready, or gone
             return False
 
+    def log(self) -> str:
+        """Returns what it has written so far, on stdout and stderr."""
+        return self._log.read_text()
+
     def stop(self, signum: int) -> int:
         """Returns the exit status after ``signum``."""
         self.process.send_signal(signum)
@@ -158,21 +163,24 @@ class Server:
 
 
 @pytest.fixture(scope="session")
-def serve() -> Callable[..., object]:
-    """Returns a context manager: the server that ``python *arguments`` becomes on a free port."""
+def serve(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., object]:
+    """Returns a context manager: the server that ``python *arguments`` becomes on a free port.
+
+    It writes to a file: a pipe that nobody reads fills up, and then the server waits.
+    """
 
     @contextmanager
     def served(*arguments: str, cwd: Path, environment: dict[str, str]) -> Iterator[Server]:
-        port = _free_port()
-        with subprocess.Popen(
-            [sys.executable, *arguments],
-            cwd=cwd,
-            env={**environment, "POCKETNETS_PORT": str(port)},
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        ) as process:
-            server = Server(process, port)
+        port, log = _free_port(), tmp_path_factory.mktemp("served") / "log"
+        environment = {**environment, "POCKETNETS_PORT": str(port)}
+        command = [sys.executable, *arguments]
+        with (
+            log.open("wb") as out,
+            subprocess.Popen(
+                command, cwd=cwd, env=environment, stdout=out, stderr=subprocess.STDOUT
+            ) as process,
+        ):
+            server = Server(process, port, log)
             try:
                 server.wait_ready()
                 yield server

@@ -51,7 +51,7 @@ def test_workers_share_a_port_that_no_other_service_gets(
         with pytest.raises(UserError, match=rf"{port} is in use; .*--grpc-port {port + 1}"):
             reserved(again).__enter__()
         assert server.stop(signal.SIGTERM) == 0
-        log = server.process.stdout.read()
+        log = server.log()
     assert f"gRPC on 127.0.0.1:{port}" in log
     assert "Traceback" not in log
 

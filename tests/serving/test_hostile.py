@@ -14,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
-from threading import Thread
 from typing import Any
 
 import grpc
@@ -108,15 +107,10 @@ def watch(artifact_path: Path, serve: Serve, environment: Environment) -> Callab
             **more,
         }
         own = {f"POCKETNETS_{name}": str(value) for name, value in settings.items()}
-        log: list[str] = []
         with serve("-m", "serving", cwd=ROOT, environment={**environment, **own}) as server:
-            # Read, or the pipe fills up: libtiff writes to stderr what it thinks of a file.
-            reader = Thread(target=lambda: log.extend(server.process.stdout))
-            reader.start()
             yield Watched(server)
             assert server.stop(signal.SIGTERM) == 0
-            reader.join()
-        text = "".join(log)
+        text = server.log()
         assert "Traceback" not in text, text[text.index("Traceback") :][:3000]
         assert "Warning" not in text, text[-3000:]
 

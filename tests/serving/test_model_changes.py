@@ -70,6 +70,6 @@ def test_two_workers_follow_without_a_lost_request(
             assert (shown["default"], shown["revision"]) == ("soft", 3)
             assert [each["name"] for each in shown["models"]] == ["sharp", "soft"]
         assert server.stop(signal.SIGTERM) == 0
-        log = server.process.stdout.read()
+        log = server.log()
     assert "broken" in log
     assert "Traceback" not in log

@@ -83,7 +83,7 @@ def test_page_docs_and_log(
                 paths = [urlsplit(asked).path for asked in each.requests]
                 assert all(path.startswith(PREFIX) for path in paths if path.startswith("/"))
         assert server.stop(signal.SIGTERM) == 0
-        log = server.process.stdout.read()
+        log = server.log()
     (line,) = [line for line in log.splitlines() if "/predict" in line]
     assert CLIENT in line
     assert "scheme=https" in line

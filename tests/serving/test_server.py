@@ -76,8 +76,7 @@ def test_answers_then_leaves_nothing_behind(
         assert server.stop(signal.SIGTERM) == 0
         assert server.survivors() == []
         assert not server.listens()
-        assert server.process.stdout is not None
-        log = server.process.stdout.read()
+        log = server.log()
     assert f"serving {artifact_path} with ort-cpu" in log
     assert "Traceback" not in log
     assert "/predict" not in log  # a line for each request costs more than most of its answer
@@ -95,7 +94,7 @@ def test_requests_are_logged_on_demand_until_an_interrupt(
         assert server.stop(signal.SIGINT) == 0
         assert server.survivors() == []
         assert not server.listens()
-        log = server.process.stdout.read()
+        log = server.log()
     (line,) = [line for line in log.splitlines() if "/predict" in line]
     assert "path=/predict" in line
     assert "status=200" in line
