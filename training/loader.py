@@ -101,12 +101,12 @@ def read(batch: Batch, report: Report | None) -> Batch:
     return batch
 
 
-def check_batch(data: ImageData, recipe: Recipe) -> None:
-    """Raises UserError if there are fewer training images than a batch has."""
+def check_batch(data: ImageData, recipe: Recipe, *, flag: str = "--recipe.batch-size") -> None:
+    """Raises UserError, which names ``flag``, if there are fewer training images than a batch."""
     if len(data.train) < recipe.batch_size:
         raise UserError(
             f"batch_size is {recipe.batch_size}, more than the {len(data.train)} training images "
-            f"of {data.name}; try --recipe.batch-size {len(data.train) // 2 or 1}"
+            f"of {data.name}; try {flag} {len(data.train) // 2 or 1}"
         )
 
 

@@ -19,6 +19,26 @@ from training.records import MONITORS, Epoch
 from training.trainer import learning_callbacks, quiet, trainer_options
 
 
+def check_trial(
+    model: str, data: ImageData, recipe: Recipe, *, flag: str = "--recipe.batch-size"
+) -> None:
+    """Raises UserError if a batch of ``recipe`` cannot be made of ``data``, or taken by ``model``.
+
+    Args:
+        model: registry name.
+        data: the data set.
+        recipe: the recipe.
+        flag: what sets the batch on the command line, for the error.
+    """
+    check_batch(data, recipe, flag=flag)
+    check_input_size(
+        model,
+        *sorted({recipe.crop, *recipe.train_crops}),
+        classes=len(data.labels),
+        batch=max(1, recipe.batch_size // recipe.accumulate),
+    )
+
+
 def run_trial(
     model: str,
     data: ImageData,
@@ -43,13 +63,7 @@ def run_trial(
     recipe.check()
     recipe = recipe.for_task(data.task)
     model = canonical_name(model)
-    check_input_size(
-        model,
-        *sorted({recipe.crop, *recipe.train_crops}),
-        classes=len(data.labels),
-        batch=max(1, recipe.batch_size // recipe.accumulate),
-    )
-    check_batch(data, recipe)
+    check_trial(model, data, recipe)
     torch.manual_seed(recipe.seed)
     network, _ = first_network(model, data.labels, recipe)
     module = ClassifierModule(network, {}, data.labels, recipe, **facts_of_classes(data))

@@ -42,6 +42,8 @@ class Tune(FolderOptions):
     """Recipe that trials change; left out: the default of each network and these data."""
     epochs: int | None = None
     """Epochs of a trial; left out: those of the recipe."""
+    batch_size: int | None = None
+    """Images in a batch of a trial; left out: that of the recipe."""
     size: int | None = None
     """Side of the images in pixels; left out: that of the recipe."""
     seed: int = 0
@@ -62,6 +64,7 @@ class Tune(FolderOptions):
         from core.files import check_folder
         from training.datasets import load_data
         from training.look import look
+        from training.trial import check_trial
 
         self._check()
         check_folder(self.out)
@@ -71,6 +74,7 @@ class Tune(FolderOptions):
             self.data,
             recipe_name=self.recipe_name,
             epochs=self.epochs,
+            batch_size=self.batch_size,
             size=self.size,
             seed=self.seed,
         )
@@ -83,6 +87,10 @@ class Tune(FolderOptions):
                 f"{self.data}: a search is by top-1, and an image here has any number of labels; "
                 "train with one recipe after the other"
             )
+        for line in data.scan.lines():
+            console.print(line, soft_wrap=True, markup=False)  # [a] in a name is not markup
+        for each in candidates:
+            check_trial(each.model, data, each.recipe, flag="--batch-size")
         search = Search(TUNING / data.name, seed=self.seed)
         with search.alone(fresh=self.fresh):
             known = search.begin(candidates, limit)

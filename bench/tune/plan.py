@@ -28,7 +28,7 @@ class Candidate:
     Attributes:
         model: registry name.
         recipe_name: name of the recipe.
-        recipe: the recipe, with the epochs and the image size of the search.
+        recipe: the recipe, with the epochs, batch and image size of the search.
     """
 
     model: str
@@ -64,6 +64,7 @@ def find_candidates(
     *,
     recipe_name: str | None = None,
     epochs: int | None = None,
+    batch_size: int | None = None,
     size: int | None = None,
     seed: int = 0,
 ) -> list[Candidate]:
@@ -74,6 +75,7 @@ def find_candidates(
         data: data set by name, or a folder.
         recipe_name: recipe of all; None for the default of each network and these data.
         epochs: epochs of a trial; None for the recipe's.
+        batch_size: images in a batch; None for the recipe's.
         size: side of the images in pixels; None for the recipe's.
         seed: seed of the recipes.
 
@@ -94,6 +96,8 @@ def find_candidates(
             )
         if epochs is not None:
             recipe = dataclasses.replace(recipe, epochs=epochs)
+        if batch_size is not None:
+            recipe = dataclasses.replace(recipe, batch_size=batch_size)
         if size is not None:
             wider = round(size * recipe.resize / recipe.crop)
             recipe = dataclasses.replace(recipe, crop=size, resize=wider, train_crop=None)

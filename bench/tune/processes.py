@@ -25,9 +25,10 @@ def run_in_processes(
     """Runs :meth:`Search.run` in ``workers`` processes, each on its share of the cores.
 
     The trial of a process that is killed is tried again by another. If this process ends, they do.
+    A line says how a process failed.
 
     Raises:
-        UserError: one of them failed, with the trials of all kept.
+        UserError: fewer than ``trials`` ended, as processes failed; those that ended are kept.
     """
     context = get_context("spawn")
     threads = max(1, usable_cores() // workers)
@@ -49,11 +50,14 @@ def run_in_processes(
     waiting = processes[:]
     try:
         while waiting:
-            ended = connection.wait([process.sentinel for process in waiting])
-            for process in [each for each in waiting if each.sentinel in ended]:
+            done = connection.wait([process.sentinel for process in waiting])
+            for process in [each for each in waiting if each.sentinel in done]:
                 waiting.remove(process)
                 process.join()
                 if process.exitcode:
+                    cli.notes().print(
+                        f"a process of the search {_failure(process.exitcode)}", soft_wrap=True
+                    )
                     search.release(process.pid)
     except BaseException:
         for process in processes:
@@ -62,12 +66,21 @@ def run_in_processes(
             process.join()
         search.release(killed=False)
         raise
-    failed = [process.exitcode for process in processes if process.exitcode]
-    if failed:
+    failed = sum(process.exitcode != 0 for process in processes)
+    if failed and (ended := len(search.tried())) < trials:
         raise UserError(
-            f"{len(failed)} of {workers} processes failed (status {failed[0]}, see above); "
-            f"{search.folder} keeps all trials that ended: the same command goes on"
+            f"{failed} of {workers} processes failed, see above, and {ended} of {trials} trials "
+            f"ended, which {search.folder} keeps: the same command goes on"
         )
+
+
+def _failure(status: int) -> str:
+    """Returns in words how a process with exit status ``status``, not 0, ended."""
+    number = -status if status < 0 else status - 128  # 143: cli.run left by SIGTERM
+    if number <= 0:
+        return f"failed with status {status}, see above"
+    cause = ", as for want of memory" if number == signal.SIGKILL else ""
+    return f"was killed by signal {number} ({signal.strsignal(number)}{cause})"
 
 
 def _work(

@@ -88,7 +88,7 @@ class Search:
         if known not in (None, plan) and study.get_trials(deepcopy=False):
             raise UserError(
                 f"{self.folder / DATABASE} holds trials of a search with other networks, recipe, "
-                "epochs, size, seed or --p99: go back to these, or --fresh drops them"
+                "epochs, batch size, size, seed or --p99: go back to these, or --fresh drops them"
             )
         if known != plan:  # latencies may be of other sizes
             study.set_user_attr(_SPEEDS, None)

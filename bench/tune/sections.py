@@ -77,6 +77,7 @@ class Found:
         recipe = candidate.recipe
         fields = {
             "epochs": recipe.epochs,
+            "batch_size": recipe.batch_size,
             "crop": recipe.crop,
             "resize": recipe.resize,
             "seed": recipe.seed,

@@ -21,7 +21,7 @@ from few_digits import few_digits, write_images
 from bench.tune.command import Tune
 from bench.tune.latency import Speed, speeds, within
 from bench.tune.plan import Candidate, find_candidates
-from bench.tune.processes import run_in_processes
+from bench.tune.processes import _failure, run_in_processes
 from bench.tune.search import Search, Tried
 from bench.tune.sections import Found, tune_report
 from core.errors import UserError
@@ -202,7 +202,9 @@ def test_two_processes_lose_no_trial_and_run_none_twice(tmp_path: Path) -> None:
     assert fronts[0] == fronts[1]
 
 
-def test_the_trial_of_a_killed_process_is_tried_by_the_other(tmp_path: Path) -> None:
+def test_the_trial_of_a_killed_process_is_tried_by_the_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     killed: list[Any] = []
 
     study = Search(tmp_path).study()
@@ -218,9 +220,9 @@ def test_the_trial_of_a_killed_process_is_tried_by_the_other(tmp_path: Path) -> 
 
     killer = Thread(target=kill_one, daemon=True)
     killer.start()
-    with pytest.raises(UserError, match=r"1 of 2 processes failed \(status -9"):
-        searched_by_two(tmp_path, 4, epochs=4)
+    searched_by_two(tmp_path, 4, epochs=4)  # all trials end, so there is a report
     killer.join()
+    assert "was killed by signal 9 (Killed, as for want of memory)" in capsys.readouterr().err
     search = Search(tmp_path)
     assert len(search.tried()) == 4  # by the other
     states = [each.state.name for each in search.study().get_trials()]
@@ -228,6 +230,18 @@ def test_the_trial_of_a_killed_process_is_tried_by_the_other(tmp_path: Path) -> 
     assert states.index("FAIL") == killed[0].number
     again = [each for each in search.study().get_trials() if each.user_attrs.get("cuts")]
     assert [each.params for each in again] == [killed[0].params]
+
+
+def test_processes_that_fail_before_all_trials_end_are_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    search = Search(tmp_path)
+    search.begin(candidates(), None)
+    few = few_digits("pets", train=8, val=8)
+    with pytest.raises(UserError, match="1 of 1 processes failed, see above, and 0 of 2 trials"):
+        run_in_processes(search, candidates(), few, 2, workers=1)
+    assert "failed with status 1, see above" in capsys.readouterr().err
+    assert _failure(143) == "was killed by signal 15 (Terminated)"
 
 
 def test_processes_end_with_the_one_that_started_them() -> None:
@@ -331,7 +345,7 @@ def test_the_command_of_the_winner_trains_its_recipe(monkeypatch: pytest.MonkeyP
     parsed, _ = train._parse()
     assert (parsed.model, parsed.data, parsed.group_by) == ("resnet14", "my pets", "(a b)")
     assert {name: getattr(parsed.recipe, name) for name in fields} == fields
-    assert (parsed.recipe.epochs, parsed.recipe.crop) == (3, 8)
+    assert (parsed.recipe.epochs, parsed.recipe.batch_size, parsed.recipe.crop) == (3, 16, 8)
 
 
 def test_a_search_on_a_folder(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -354,6 +368,25 @@ def test_a_search_on_a_folder(here: Path, capsys: pytest.CaptureFixture[str]) ->
     assert (Path("tuning") / folder.name / "study.db").is_file()
     tune()  # nothing is left to try
     assert capsys.readouterr().out.splitlines()[-1] == out[-1]
+
+
+def test_too_large_a_batch_is_refused_before_anything_is_measured(
+    here: Path, capsys: pytest.CaptureFixture[str], trials: list[tuple[str, Recipe]]
+) -> None:
+    folder = write_images(few_digits("pets", train=60, val=32), here)
+    (folder / "train" / "0" / "notes.txt").write_text("no image")
+    tune = Tune(
+        data=str(folder), models=("resnet14",), recipe_name="digits", epochs=1, size=8, trials=1
+    )
+    with pytest.raises(UserError, match=r"the 60 training images .*try --batch-size 30$"):
+        tune()
+    assert "1 not meant as an image" in capsys.readouterr().err  # what training says of the data
+    assert not Path("tuning").exists()
+    replace(tune, batch_size=8)()
+    assert [recipe.batch_size for _, recipe in trials] == [8]
+    assert "--recipe.batch-size 8 " in capsys.readouterr().out.splitlines()[-1]
+    with pytest.raises(UserError, match="with other networks, recipe, epochs, batch size"):
+        replace(tune, batch_size=4)()
 
 
 def test_mistakes_end_in_one_line(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
