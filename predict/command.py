@@ -313,8 +313,12 @@ def _says_what_is_kept(journal: Journal) -> Iterator[None]:
 
 
 def _kept(journal: Journal) -> str:
-    """Returns a text: how many rows of a stopped run are kept, and how to resume it."""
-    rows = plural(journal.count, "row")
+    """Returns a text: how many rows of a stopped run are kept, and how to resume it.
+
+    They are counted in the closed file, as the run may have stopped in the midst of a row.
+    """
+    journal.close()
+    rows = plural(journal.count(), "row")
     return f"{journal.path} keeps {rows}; the same command with --resume goes on from there"
 
 

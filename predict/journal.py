@@ -50,9 +50,8 @@ class Plan:
 class Journal:
     """The file of an unfinished run, open and locked until it is closed. A context manager."""
 
-    def __init__(self, path: Path, file: BinaryIO, count: int) -> None:
+    def __init__(self, path: Path, file: BinaryIO) -> None:
         self.path = path
-        self.count = count
         self._file = file
 
     @classmethod
@@ -68,7 +67,7 @@ class Journal:
         except OSError as error:
             raise UserError(f"{path}: cannot be written ({first_line(error)})") from None
         file.truncate(0)
-        journal = cls(path, file, 0)
+        journal = cls(path, file)
         journal._write(plan)
         return journal
 
@@ -85,17 +84,17 @@ class Journal:
             if schema_of(header) != SCHEMA:
                 raise UserError(f"{path}: line 1 is no header of schema {SCHEMA}; {_REMEDY}")
             _check_same(path, parse(Plan, header, f"{path}: line 1", remedy=_REMEDY), plan)
-            count, end = 0, file.tell()
+            end = file.tell()
             for line in file:
                 if not line.endswith(b"\n"):
                     break
-                count, end = count + 1, end + len(line)
+                end += len(line)
             file.truncate(end)
             file.seek(end)
         except BaseException:
             file.close()
             raise
-        return cls(path, file, count)
+        return cls(path, file)
 
     @staticmethod
     def check_idle(path: Path) -> None:
@@ -105,7 +104,11 @@ class Journal:
     def append(self, row: Row) -> None:
         """Appends a row, which persists even if the process is killed right afterwards."""
         self._write(row)
-        self.count += 1
+
+    def count(self) -> int:
+        """Returns how many whole rows the file has: after :meth:`close`, those that are kept."""
+        with self.path.open("rb") as file:
+            return sum(line.endswith(b"\n") for line in file) - 1
 
     def rows(self) -> Iterator[Row]:
         """Yields the rows in order; must not be interleaved with :meth:`append`.
