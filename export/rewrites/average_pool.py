@@ -5,12 +5,12 @@ ONNX Runtime has fast integer kernels for these, and averages levels one by one 
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import Any
 
 import numpy as np
 
 from export.node_attributes import attributes
+from export.rewrites.links import Links
 from export.rewrites.unread import set_nodes
 
 
@@ -27,7 +27,7 @@ def average_by_convolutions(model: Any) -> int:
     """
     import onnx
     from onnx.helper import make_node
-    from onnx.numpy_helper import from_array, to_array
+    from onnx.numpy_helper import from_array
 
     graph = model.graph
     if all(node.op_type != "AveragePool" for node in graph.node):
@@ -37,20 +37,14 @@ def average_by_convolutions(model: Any) -> int:
         info.name: [each.dim_value for each in info.type.tensor_type.shape.dim]
         for info in inferred.value_info
     }
-    constants = {tensor.name: to_array(tensor) for tensor in graph.initializer}
-    makers = {name: node for node in graph.node for name in node.output}
-    readers = defaultdict(list)
-    for node in graph.node:
-        for name in node.input:
-            readers[name].append(node)
+    links = Links(graph)
 
     def is_replaceable(node: Any) -> bool:
-        restores, rounds = makers.get(node.input[0]), readers[node.output[0]]
+        restores = links.restores(node)
         return (
             restores is not None
-            and restores.op_type == "DequantizeLinear"
-            and constants[restores.input[2]].dtype == np.uint8
-            and [each.op_type for each in rounds] == ["QuantizeLinear"]
+            and links.constants[restores.input[2]].dtype == np.uint8
+            and links.rounds(node) is not None
             and np.prod(attributes(node)["kernel_shape"]) % 2 == 1
         )
 

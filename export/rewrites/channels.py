@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from itertools import accumulate, chain, pairwise, repeat
 from typing import Any, NamedTuple
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy.typing as npt
 
 from export.node_attributes import attributes
+from export.rewrites.links import Links
 
 _SWAP = [0, 2, 1, 3, 4]  # of groups and the channels in them, between two Reshapes
 _ACTIVATIONS = ("Relu", "Clip")
@@ -36,17 +36,11 @@ class Moves:
     """
 
     def __init__(self, graph: Any) -> None:
-        from onnx.numpy_helper import to_array
-
+        links = Links(graph)
         self._graph = graph
-        self.constants = {tensor.name: to_array(tensor) for tensor in graph.initializer}
-        self.readers: dict[str, list[Any]] = defaultdict(list)
-        for node in graph.node:
-            for name in node.input:
-                self.readers[name].append(node)
+        self.constants, self.readers, self._makers = links.constants, links.readers, links.makers
         self.outputs = {output.name for output in graph.output}
         self.channels: dict[str, Channels] = {}
-        self._makers = {name: node for node in graph.node for name in node.output}
         self._moved: dict[str, str] = {}  # results of such nodes: a tensor of the same sources
         self._shuffled: list[str] = []
         for node in graph.node:

@@ -5,12 +5,12 @@ Runtimes without an int8 kernel for it dequantize, compute in float32 and quanti
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import Any
 
 import numpy as np
 
 from export.node_attributes import attributes
+from export.rewrites.links import Links
 from export.rewrites.unread import set_nodes
 
 _LEVEL = 127  # of the constant: the largest that both uint8 and int8 have
@@ -28,39 +28,29 @@ def add_in_integers(model: Any) -> int:
             below 0, or that reads or makes float32, stays as it is.
     """
     from onnx.helper import make_node
-    from onnx.numpy_helper import from_array, to_array
+    from onnx.numpy_helper import from_array
 
     graph = model.graph
-    constants = {tensor.name: to_array(tensor) for tensor in graph.initializer}
-    makers = {name: node for node in graph.node for name in node.output}
-    readers = defaultdict(list)
-    for node in graph.node:
-        for name in node.input:
-            readers[name].append(node)
+    links = Links(graph)
 
     def clips(node: Any) -> bool:
-        rounds = readers[node.output[0]]
-        if [reader.op_type for reader in rounds] != ["QuantizeLinear"]:
+        rounds = links.rounds(node)
+        if rounds is None:
             return False
-        scale, zero = (constants[name] for name in rounds[0].input[1:])
+        scale, zero = (links.constants[name] for name in rounds.input[1:])
         return bool(zero.dtype == np.uint8 and zero == 0 and 255 * scale <= 1 + 1e-6)
 
     nodes, replaced = [], 0
     for node in graph.node:
-        restores = makers.get(node.input[0])
-        if (
-            node.op_type != "HardSigmoid"
-            or restores is None
-            or restores.op_type != "DequantizeLinear"
-            or not clips(node)
-        ):
+        restores = links.restores(node) if node.op_type == "HardSigmoid" else None
+        if restores is None or not clips(node):
             nodes.append(node)
             continue
         values = attributes(node)
         alpha, beta = values.get("alpha", 0.2), values.get("beta", 0.5)
         levels, scale, zero = restores.input
         constant = {
-            "slope": np.float32(alpha * constants[scale]),
+            "slope": np.float32(alpha * links.constants[scale]),
             "shift": np.array([_LEVEL], np.uint8),
             "shift_scale": np.float32(beta / _LEVEL),
             "shift_zero": np.uint8(0),
@@ -88,11 +78,9 @@ def restore(model: Any, *, rounded: bool = False) -> None:
             reads what they are rounded from.
     """
     from onnx.helper import make_node
-    from onnx.numpy_helper import to_array
 
-    graph = model.graph
-    constants = {tensor.name: to_array(tensor) for tensor in graph.initializer}
-    makers = {name: node for node in graph.node for name in node.output}
+    graph, links = model.graph, Links(model.graph)
+    constants, makers = links.constants, links.makers
     nodes = []
     for node in graph.node:
         slope, shift = (constants.get(f"{node.name}/{name}") for name in ("slope", "shift_scale"))
