@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -147,3 +148,14 @@ def run_onnx(model: Any, pixels: Pixels) -> np.ndarray:
         model.SerializeToString(), providers=["CPUExecutionProvider"]
     )
     return session.run(None, {"pixels": pixels})[0]
+
+
+def run_levels(model: Any, levels: Any, optimized: Path | None = None) -> np.ndarray:
+    """Returns the levels that ONNX Runtime makes of ``levels``; writes its own graph, if asked."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if optimized:
+        options.optimized_model_filepath = str(optimized)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options)
+    results: np.ndarray = session.run(None, {"levels": levels})[0].astype(int)
+    return results

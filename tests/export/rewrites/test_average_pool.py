@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 from onnx.numpy_helper import from_array
+from small_graphs import run_levels
 
 from export.rewrites.average_pool import average_by_convolutions, restore
 
@@ -39,15 +39,9 @@ def one_pool(zero: int, rounded: bool = True, **values: Any) -> Any:
 
 
 def run(model: Any, file: Path | None = None) -> np.ndarray:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    if file:
-        options.optimized_model_filepath = str(file)
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options)
     shape = (2, CHANNELS, SIDE, SIDE)
     levels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    results: np.ndarray = session.run(None, {"levels": levels})[0].astype(int)
-    return results
+    return run_levels(model, levels, file)
 
 
 @pytest.mark.parametrize("zero", [0, 77])

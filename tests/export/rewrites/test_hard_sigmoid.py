@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper
 from onnx.numpy_helper import from_array
-from small_graphs import pixels_of, run_onnx, small_graph
+from small_graphs import pixels_of, run_levels, run_onnx, small_graph
 
 from artifact.artifact import Artifact
 from artifact.golden import relative_error
@@ -46,13 +45,7 @@ def one_layer(scale: float, zero: int, result: float = 1 / 255, **attributes: fl
 
 
 def run(model: Any, file: Path | None = None) -> np.ndarray:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    if file:
-        options.optimized_model_filepath = str(file)
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options)
-    levels: np.ndarray = session.run(None, {"levels": EVERY})[0].astype(int)
-    return levels
+    return run_levels(model, EVERY, file)
 
 
 @pytest.mark.parametrize("result", [1 / 255, 0.8 / 255])
