@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Scope
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from serving.access_log import REQUEST_ID
+from serving.ending import told_of_the_end
 from serving.grpc_routes import most_bytes
 from serving.memory import give_back
 from serving.protocol import HEAD_BYTES
@@ -53,9 +54,8 @@ async def grpc_server(
     """A context manager: ``app`` answers ``routes`` by gRPC inside the block.
 
     Workers listen on the same port (``SO_REUSEPORT``): the system gives each connection to one. At
-    the end calls that have begun are answered, for as long as requests of HTTP. Before a server
-    stops, no call is answered for a moment: what waits for answers sends no calls, which would be
-    lost, and hears of the end before them.
+    the end calls that have begun are answered, for as long as requests of HTTP, and while those
+    are: it begins with the block's end, or before, with that of :mod:`serving.ending`.
     """
     import grpc
 
@@ -85,15 +85,29 @@ async def grpc_server(
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     server.add_insecure_port(f"{host}:{settings.grpc_port}")
     await server.start()
-    try:
-        yield
-    finally:
-        await calls.hold()
-        stopping = asyncio.ensure_future(server.stop(GRACE_S))
-        await asyncio.sleep(0)  # it begins
-        calls.answering.set()
-        await stopping
-        await calls.ended()
+    ending = asyncio.Event()
+    stopped = asyncio.create_task(_stop(server, calls, ending))
+    with told_of_the_end(ending.set):
+        try:
+            yield
+        finally:
+            ending.set()
+            await stopped
+
+
+async def _stop(server: Any, calls: _Calls, ending: asyncio.Event) -> None:
+    """Stops ``server`` once it is ``ending``, and returns when all calls have ended.
+
+    Before it stops, no call is answered for a moment: what waits for answers sends no calls, which
+    would be lost, and hears of the end before them.
+    """
+    await ending.wait()
+    await calls.hold()
+    stopping = asyncio.ensure_future(server.stop(GRACE_S))
+    await asyncio.sleep(0)  # it begins
+    calls.answering.set()
+    await stopping
+    await calls.ended()
 
 
 class _Calls:

@@ -22,6 +22,7 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess, multiprocess
 
 from core.errors import UserError
+from serving.ending import begin_the_end
 from serving.models import the_models
 from serving.protocol import connection_class
 from serving.repository import check, without_threshold
@@ -124,6 +125,14 @@ def _give_back_memory() -> None:
         set_option(_TRIM_THRESHOLD, 32 << 20)
 
 
+class _Server(uvicorn.Server):
+    """uvicorn's server, which tells others when it begins to end."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        begin_the_end()
+        await super().shutdown(sockets)
+
+
 class _Worker(multiprocess.Process):
     """uvicorn's worker, forked from here instead of started with all imports to do again.
 
@@ -140,6 +149,13 @@ class _Worker(multiprocess.Process):
     def _run(self, sockets: list[socket.socket]) -> None:
         with suppress(KeyboardInterrupt):  # before the server handles it; the supervisor does too
             self.target(sockets)
+
+    @property
+    def server(self) -> uvicorn.Server:
+        """Returns the server of this worker."""
+        if self._server is None:
+            self._server = _Server(self.config)
+        return self._server
 
     def start(self) -> None:
         super().start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from unittest.mock import Mock
 
 import grpc
 import pytest
+from crowd import wait_until
 
 from core.errors import UserError
 from serving import launch, supervisor
@@ -26,6 +28,11 @@ ALONE = (("grpc.use_local_subchannel_pool", 1),)  # or channels share a connecti
 def channel_to(port: int) -> Iterator[Any]:
     with grpc.insecure_channel(f"127.0.0.1:{port}", options=ALONE) as channel:
         yield channel
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def is_ready(channel: Any) -> bool:
@@ -54,6 +61,29 @@ def test_workers_share_a_port_that_no_other_service_gets(
         log = server.log()
     assert f"gRPC on 127.0.0.1:{port}" in log
     assert "Traceback" not in log
+
+
+def test_grpc_ends_while_http_still_answers(
+    artifact_path: Path,
+    serve: Callable[..., Any],
+    environment: dict[str, str],
+    port: int,
+    encoded: Callable[..., bytes],
+) -> None:
+    image = encoded()
+    environment |= {"POCKETNETS_ARTIFACT": str(artifact_path)}
+    with serve(
+        "-m", "serving", "--grpc-port", str(port), cwd=ROOT, environment=environment
+    ) as server:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=30) as upload:
+            head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(image)}\r\n\r\n"
+            upload.sendall(head.encode() + image[:1])
+            assert server.is_ready()  # it has read what came before
+            server.process.send_signal(signal.SIGTERM)
+            wait_until(lambda: not listens(port))
+            upload.sendall(image[1:])
+            assert upload.recv(1000).startswith(b"HTTP/1.1 200 ")
+        assert server.process.wait(30) == 0
 
 
 def test_without_the_extra_the_start_says_so(

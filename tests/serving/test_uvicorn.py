@@ -9,11 +9,13 @@ import pytest
 import uvicorn
 from uvicorn.supervisors import Multiprocess, multiprocess
 
-from serving.supervisor import _Worker
+from serving.supervisor import _Server, _Worker
 
 SUPERVISOR = ("init_processes", "restart_all", "keep_subprocess_alive", "handle_ttin")
+WORKER = ("start", "target", "server")
 USED = {
-    multiprocess.Process: ("start", "target", "ping", "terminate", "kill", "join", "exitcode"),
+    multiprocess.Process: (*WORKER, "ping", "terminate", "kill", "join", "exitcode"),
+    uvicorn.Server: ("shutdown",),
     Multiprocess: (*SUPERVISOR, "run", "handle_hup"),
 }
 
@@ -50,5 +52,7 @@ def test_a_worker_is_forked() -> None:
     with socket.socket() as listening:
         worker = _Worker(uvicorn.Config("serving.supervisor:create"), [listening])
     assert type(worker.process).__name__ == "ForkProcess"
+    assert type(worker.server) is _Server
+    assert worker.server is worker.server
     worker.parent_conn.close()
     worker.child_conn.close()
