@@ -36,6 +36,8 @@ class Peers(PlanFlags):
     """Only these peers; all if left out."""
     litert_python: Path | None = None
     """Python of an environment with litert-torch and litert-quantizer, if they are not in this."""
+    keep: Path | None = None
+    """Folder in which the peers' files stay, so that another run need not make them again."""
     extra: int = 12
     """Most further rounds of ours and peers that tie for the fastest of a network; 0: none."""
     show: bool = False
@@ -77,7 +79,9 @@ class Peers(PlanFlags):
             if not self.fresh and done.issuperset(peers):
                 continue
             artifacts = [Artifact.load(folder) for folder in folders]
-            measured = measure_network(artifacts, plan, here, peers=peers, pythons=pythons)
+            measured = measure_network(
+                artifacts, plan, here, peers=peers, pythons=pythons, keep=self.keep
+            )
             rows = [row for row in rows if row not in known] + measured
             write_peers(self.out, rows)
         return rows

@@ -14,7 +14,7 @@ from bench.experiment import progress_bars
 from bench.latency.pick import preferred
 from bench.measure.timing import Call, Latency, Plan, measure
 from bench.peers.candidates import Candidate, Candidates
-from bench.peers.prepare import make_files, why_missing, write_material
+from bench.peers.prepare import kept_folder, make_files, why_missing, write_material
 from bench.peers.record import OURS, PeerRow
 from bench.peers.registry import PEERS
 from core.conditions import now
@@ -29,6 +29,7 @@ def measure_network(
     *,
     peers: Collection[str],
     pythons: Mapping[str, Path],
+    keep: Path | None = None,
 ) -> list[PeerRow]:
     """Returns a row for each artifact in each runtime, and for each setting of each peer.
 
@@ -41,6 +42,7 @@ def measure_network(
         machine: this machine, for the rows.
         peers: names of the peers to measure.
         pythons: name of a peer to the Python of the environment that has its tools, if not this.
+        keep: folder in which the peers' files stay, and are found by the next run; None for none.
 
     Raises:
         UserError: the network that they were made from is not at hand.
@@ -59,16 +61,20 @@ def measure_network(
         when=now(),
     )
     found: list[Candidate] = []
-    with TemporaryDirectory() as name, ExitStack() as stack, progress_bars() as bar:
+    with ExitStack() as stack, progress_bars() as bar:
+        if keep is None:
+            root = Path(stack.enter_context(TemporaryDirectory()))
+        else:
+            root = kept_folder(keep / blank.network, network, machine)
         candidates = Candidates(network, blank, stack)
         for artifact in artifacts:
             found += candidates.ours(artifact)
         material = None
         tick = bar(f"{blank.network}: made by peers", len(peers))
         for peer in peers:
-            spec, folder, failed = PEERS[peer], Path(name, peer), {}
+            spec, folder, failed = PEERS[peer], root / peer, {}
             if (missing := why_missing(spec)) is None:
-                material = material or write_material(network, Path(name))
+                material = material or write_material(network, root)
                 failed = make_files(spec, material, folder, pythons.get(peer))
             found += candidates.peer(spec, folder, failed, missing)
             tick()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from bench.peers.material import Material
+from bench.peers.material import VERSIONS, Material
 from bench.peers.registry import INSTALL, PeerSpec
+from core.machine import Machine
 from export.network import Network
 from export.samples import stack
 from models.classifier import Classifier
@@ -17,6 +20,21 @@ from models.inference_form import inference_form
 
 _LIMIT = 1800  # s for the files of one setting
 _ROOT = Path(__file__).resolve().parents[2]
+
+
+def kept_folder(folder: Path, network: Network, machine: Machine) -> Path:
+    """Returns the folder in ``folder`` for what is made of these weights, images and versions.
+
+    Versions are those of this environment: the tools of another one may change unnoticed.
+    """
+    found = sha256(repr(sorted(machine.versions.items())).encode())
+    for name, values in network.module.state_dict().items():
+        found.update(name.encode())
+        found.update(values.numpy().tobytes())
+    found.update(stack(network.calibration, network.preprocess, network.truncated).tobytes())
+    kept = folder / found.hexdigest()[:12]
+    kept.mkdir(parents=True, exist_ok=True)
+    return kept
 
 
 def write_material(network: Network, folder: Path) -> Material:
@@ -65,6 +83,8 @@ def make_files(
 ) -> dict[str, str]:
     """Has a peer make its files in ``folder``, and returns why not for those it could not make.
 
+    What it made there before stays.
+
     Args:
         spec: the peer.
         material: what it is given.
@@ -73,6 +93,10 @@ def make_files(
     """
     failed = {}
     for files in dict.fromkeys(one.files for one in spec.settings if not one.absent):
+        if (folder / files / VERSIONS).is_file():  # written last
+            continue
+        if (folder / files).exists():
+            shutil.rmtree(folder / files)
         (folder / files).mkdir(parents=True)
         if reason := _make(spec, files, material, folder / files, python):
             failed[files] = reason

@@ -18,7 +18,7 @@ from bench.measure.timing import Latency, Plan
 from bench.peers import command, measure, prepare
 from bench.peers.command import Peers
 from bench.peers.material import Material
-from bench.peers.prepare import make_files, why_missing, write_material
+from bench.peers.prepare import kept_folder, make_files, why_missing, write_material
 from bench.peers.record import OURS, PeerRow, read_peers
 from bench.peers.registry import PEERS, PeerSpec, Setting
 from bench.peers.sections import peers_section, standings
@@ -210,8 +210,41 @@ def test_the_command_measures_shows_and_reuses(
     assert capsys.readouterr().out == printed
     replace(run, show=True, artifacts=tmp_path / "none")()
     assert capsys.readouterr().out == printed
-    replace(run, fresh=True)()
+    replace(run, fresh=True, keep=tmp_path / "kept")()
     assert made == ["onnx-fp32"] * 2
+    assert len(list((tmp_path / "kept").rglob("copied.onnx"))) == 1
+
+
+def test_files_that_are_kept_are_not_made_again(
+    material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(FAKES))
+    spec = replace(TOY, settings=TOY.settings[3:5])  # plain and broken
+    assert make_files(spec, material, tmp_path).keys() == {"broken"}
+    copied = tmp_path / "plain" / "copied.onnx"
+    copied.write_bytes(b"of the first time")
+    (tmp_path / "broken" / "half.onnx").touch()
+    assert make_files(spec, material, tmp_path).keys() == {"broken"}
+    assert copied.read_bytes() == b"of the first time"
+    assert [path.name for path in (tmp_path / "broken").iterdir()] == ["log.txt"]
+
+
+def test_files_are_kept_for_the_same_weights_images_and_versions(tmp_path: Path) -> None:
+    from tiny_artifact import tiny_artifact
+
+    network = network_of(tiny_artifact(tmp_path / "artifact", SIDE))
+    keep = tmp_path / "kept"
+    first = kept_folder(keep, network, MACHINE)
+    assert kept_folder(keep, network, MACHINE) == first
+    linear = Classifier(nn.Linear(1, 1), mean=(0, 0, 0), std=(1, 1, 1))
+    others = {
+        first,
+        kept_folder(keep, network, replace(MACHINE, versions={"python": "3.12"})),
+        kept_folder(keep, replace(network, module=linear), MACHINE),
+        kept_folder(keep, replace(network, calibration=network.calibration[:1]), MACHINE),
+    }
+    assert set(keep.iterdir()) == others
+    assert len(others) == 4
 
 
 def test_mistakes_are_told_before_anything_is_measured(toy: PeerSpec, tmp_path: Path) -> None:
