@@ -5,21 +5,17 @@
 
 from __future__ import annotations
 
-import errno
-import ipaddress
 import os
-import socket
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 
 from core import cli
-from core.errors import UserError
+from serving.ports import check_grpc, listen, reserved
 from serving.repository import check, first_listing
-from serving.settings import PREFIX, Settings, warn_of_unknown
+from serving.settings import Settings, warn_of_unknown
 from serving.tracing import exporter_class
 
 
@@ -48,8 +44,7 @@ def _serve(settings: Settings, why: str, folder: Path) -> int:
 
     if settings.tracing:
         exporter_class()  # or each worker would fail by it
-    if settings.grpc_port and not all(map(find_spec, ("grpc", "google.protobuf"))):
-        raise UserError(f"{PREFIX}GRPC_PORT is set, which needs gRPC: pip install '.[grpc]'")
+    check_grpc(settings)
     listing = first_listing(settings)
     for entry in listing.entries:
         check(entry, settings)
@@ -75,53 +70,6 @@ def _serve(settings: Settings, why: str, folder: Path) -> int:
         from serving.supervisor import supervise
 
         return supervise(settings, listening, state)
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Returns a socket that listens on ``host``:``port``.
-
-    Raises:
-        UserError: it is in use, or not allowed; the message says how to choose another.
-    """
-    return _bound(host, port, f"PORT={port + 1} (make) or --port {port + 1}", backlog=2048)
-
-
-def _bound(host: str, port: int, another: str, backlog: int = 0) -> socket.socket:
-    """Returns a socket of that address, which listens if there is a ``backlog``."""
-    version = ipaddress.ip_address(host).version
-    bound = socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        bound.bind((host, port))
-        if backlog:
-            bound.listen(backlog)
-    except OSError as error:
-        bound.close()
-        reason = "is in use" if error.errno == errno.EADDRINUSE else f"({error.strerror})"
-        raise UserError(
-            f"cannot listen on {host}: port {port} {reason}; choose another with {another}"
-        ) from None
-    return bound
-
-
-@contextmanager
-def reserved(settings: Settings) -> Iterator[None]:
-    """A context manager: inside, the port of gRPC is this service's.
-
-    Each worker listens there itself, beside the others. What allows that is set once the port is
-    bound, or two services could share it.
-
-    Raises:
-        UserError: as :func:`listen`.
-    """
-    port = settings.grpc_port
-    if not port:
-        yield
-        return
-    with _bound(settings.host, port, f"--grpc-port {port + 1}") as bound:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        yield
 
 
 @contextmanager

@@ -1,10 +1,13 @@
 """The BentoML service: ``bentoml serve serving.service:Pocketnets``.
 
 The artifact is loaded and checked when this module is imported. Under BentoML's supervisor the
-golden batch is checked before the first worker starts, as it restarts failing workers for ever.
+golden batch is checked before the first worker starts, as it restarts failing workers for ever. So
+is the port of gRPC, which stays reserved for the workers of this service.
 """
 
 from __future__ import annotations
+
+from contextlib import ExitStack
 
 import bentoml
 from bentoml.exceptions import BentoMLException
@@ -13,6 +16,7 @@ from artifact.opening import open_runtime
 from core.errors import UserError
 from serving.app import create_app
 from serving.models import the_models
+from serving.ports import check_grpc, reserved
 from serving.settings import warn_of_unknown
 from serving.state import State
 
@@ -21,10 +25,19 @@ class ServiceError(UserError, BentoMLException):
     """The service cannot start. BentoML prints exceptions of its own type on one line."""
 
 
-def _reproduce() -> None:
-    """Raises ServiceError unless the golden batch is reproduced; runs once, before any worker."""
+_until_exit = ExitStack()
+
+
+def _prepare() -> None:
+    """Reserves the port of gRPC and reproduces the golden batch; runs once, before any worker.
+
+    Raises:
+        ServiceError: the port is taken, or the artifact answers otherwise.
+    """
     warn_of_unknown()
     try:
+        check_grpc(models.settings)
+        _until_exit.enter_context(reserved(models.settings))
         predictor = models.default.predictor
         settings = predictor.settings
         with open_runtime(settings.runtime, predictor.artifact, threads=settings.call_threads):
@@ -56,7 +69,7 @@ app = create_app(models, state=State.from_environment())
 class Pocketnets:
     """Classifies images: POST one to /predict."""
 
-    check = bentoml.on_deployment(_reproduce)
+    check = bentoml.on_deployment(_prepare)
 
     def __is_ready__(self) -> bool:
         """Returns whether the warm-up is over, for ``/readyz``."""

@@ -13,11 +13,12 @@ from unittest.mock import Mock
 import grpc
 import pytest
 from crowd import wait_until
+from refused_start import BENTOML, refused
 
 from core.errors import UserError
-from serving import launch, supervisor
+from serving import launch, ports, supervisor
 from serving.grpc_messages import SERVICE, message_classes
-from serving.launch import reserved
+from serving.ports import reserved
 from serving.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,6 +58,9 @@ def test_workers_share_a_port_that_no_other_service_gets(
         again = Settings(artifact=artifact_path, grpc_port=port)
         with pytest.raises(UserError, match=rf"{port} is in use; .*--grpc-port {port + 1}"):
             reserved(again).__enter__()
+        told = refused(*BENTOML, environment=environment | {"POCKETNETS_GRPC_PORT": str(port)})
+        assert f"port {port} is in use; choose another with --grpc-port {port + 1} or POCK" in told
+        assert "\n" not in told
         assert server.stop(signal.SIGTERM) == 0
         log = server.log()
     assert f"gRPC on 127.0.0.1:{port}" in log
@@ -89,7 +93,7 @@ def test_grpc_ends_while_http_still_answers(
 def test_without_the_extra_the_start_says_so(
     artifact_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launch, "find_spec", lambda name: None if name == "grpc" else object())
+    monkeypatch.setattr(ports, "find_spec", lambda name: None if name == "grpc" else object())
     with pytest.raises(UserError, match=r"POCKETNETS_GRPC_PORT is set.*pip install '\.\[grpc\]'"):
         launch.launch(Settings(artifact=artifact_path, grpc_port=5001), "")
 

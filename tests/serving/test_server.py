@@ -15,6 +15,7 @@ from unittest.mock import patch
 import httpx
 import numpy as np
 import pytest
+from refused_start import BENTOML, refused
 
 from artifact.opening import open_artifact
 from artifact.runtimes import base
@@ -103,23 +104,6 @@ def test_requests_are_logged_on_demand_until_an_interrupt(
     assert "secret" not in log
 
 
-def refused(*arguments: str, environment: Environment) -> str:
-    """Returns what stderr holds of a start that was refused, with status 1."""
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 1, done
-    assert done.stdout == ""
-    assert "Traceback" not in done.stderr
-    return done.stderr.strip()
-
-
 @pytest.fixture
 def refused_here(command: Callable[..., Any], environment: Environment) -> Refused:
     """Returns what :func:`refused` does for ``python -m serving``, in this process."""
@@ -169,9 +153,6 @@ def test_refuses_a_bad_setting(environment: Environment, refused_here: Refused) 
     assert "\n" not in message
 
 
-BENTOML = ("-m", "bentoml", "serve", "serving.service:Pocketnets", "--port")
-
-
 def test_bentoml_refuses_a_changed_artifact(
     make_artifact: Callable[..., Path], port: int, environment: Environment
 ) -> None:
@@ -179,7 +160,7 @@ def test_bentoml_refuses_a_changed_artifact(
     with (path / "model.onnx").open("ab") as file:
         file.write(b"\0")
     environment["POCKETNETS_ARTIFACT"] = str(path)
-    message = refused(*BENTOML, str(port), environment=environment)
+    message = refused(*BENTOML, "--port", str(port), environment=environment)
     assert "sha256 differs" in message
     assert "\n" not in message
 
@@ -200,7 +181,7 @@ def test_bentoml_refuses_an_artifact_that_answers_otherwise(
 ) -> None:
     path = make_artifact(logits=np.ones((3, 3), dtype=np.float32))
     environment["POCKETNETS_ARTIFACT"] = str(path)
-    message = refused(*BENTOML, str(port), environment=environment)
+    message = refused(*BENTOML, "--port", str(port), environment=environment)
     assert "does not reproduce the golden batch" in message
     assert "\n" not in message
 
