@@ -9,6 +9,7 @@ import onnx
 
 from artifact.artifact import Artifact
 from artifact.records import Rewrite
+from artifact.runtimes.openvino_cpu import core
 from export.rewrites.float_activations import round_inputs_only
 
 
@@ -29,6 +30,6 @@ def build(draft: Artifact, graph: bytes, batches: Sequence[int]) -> Artifact:
         rewrites["float_activations"] = round_inputs_only(model)
         rewrites.pop("hard_sigmoid", None)  # it is in float32 again
         onnx.checker.check_model(model, full_check=True)
-    read = openvino.Core().read_model(model.SerializeToString())
+    read = core().read_model(model.SerializeToString())
     openvino.save_model(read, draft.model_file, compress_to_fp16=False)
     return replace(draft, rewrites=rewrites)

@@ -45,10 +45,7 @@ pytest_plugins = ("exported", "fake_gpu", "house", "several_labels")
 SIDE = 32
 SCALE = 0.05
 # The files that take longest. They come first: at the end no worker waits for another.
-# Before all, test_endings raises signals: after OpenVINO has run the graphs of test_rewrites in the
-# process, that ends in a segmentation fault, whose cause is not found yet.
 LONG = (
-    "test_endings.py",
     "test_demo.py",
     "test_readme.py",
     "test_resume.py",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +14,7 @@ from artifact.runtimes.base import Runtime, RuntimeUnavailable, check_pixels, re
 from core.preprocess import Pixels
 
 DEVICE = "CPU"
+_MAKING_CORE = threading.Lock()
 
 
 class OpenvinoRuntime(Runtime):
@@ -84,6 +87,26 @@ def require(name: str) -> None:
     require_import(name, "openvino")
 
 
+def core() -> Any:
+    """Returns the ``openvino.Core`` of this process, made by the first call.
+
+    It is the only one and lives as long as the process. The CPU plugin of each gives the thread a
+    stack for its signal handlers, and at its end brings back the stack that it had found. Of two
+    plugins that end in the order in which they were made, the second brings back the stack that the
+    first has freed, and the next signal ends the process with a segmentation fault (OpenVINO
+    2026.4, sigstack_manager.cpp).
+    """
+    with _MAKING_CORE:
+        return _core()
+
+
+@functools.cache
+def _core() -> Any:
+    import openvino
+
+    return openvino.Core()
+
+
 def load(artifact: Artifact, *, threads: int | None = None) -> OpenvinoRuntime:
     """Loads ``artifact`` on the CPU, with ``threads`` per call (all cores if None).
 
@@ -98,11 +121,10 @@ def load(artifact: Artifact, *, threads: int | None = None) -> OpenvinoRuntime:
     import openvino
     from openvino import properties
 
-    core = openvino.Core()
     precision, arithmetic = artifact.precision, openvino.Type.f32
     if precision in ("fp16", "bf16"):
         arithmetic = openvino.Type.f16 if precision == "fp16" else openvino.Type.bf16
-        capabilities = core.get_property(DEVICE, properties.device.capabilities())
+        capabilities = core().get_property(DEVICE, properties.device.capabilities())
         if precision.upper() not in capabilities:
             raise RuntimeUnavailable(
                 f"openvino: this CPU has no {precision} arithmetic (it has "
@@ -110,10 +132,10 @@ def load(artifact: Artifact, *, threads: int | None = None) -> OpenvinoRuntime:
             )
     config = cpu_config(arithmetic, threads)
     try:
-        model = core.read_model(artifact.model_file)
-        batched = core.compile_model(model, DEVICE, config)
+        model = core().read_model(artifact.model_file)
+        batched = core().compile_model(model, DEVICE, config)
         model.reshape([1, *artifact.input.shape[1:]])
-        single = core.compile_model(model, DEVICE, config)
+        single = core().compile_model(model, DEVICE, config)
     except RuntimeError as error:  # only the last line of its message is the reason
         reason = str(error).strip().rpartition("\n")[2]
         raise RuntimeUnavailable(
@@ -126,10 +148,9 @@ def load_bare(network: object, graph: bytes, inputs: Any, threads: int) -> Calla
     """Returns a function that runs a bare graph in fp32; see ``RuntimeSpec.bare``."""
     import openvino
 
-    core = openvino.Core()
-    model = core.read_model(graph)
+    model = core().read_model(graph)
     model.reshape(list(inputs.shape))
-    compiled = core.compile_model(model, DEVICE, cpu_config(openvino.Type.f32, threads))
+    compiled = core().compile_model(model, DEVICE, cpu_config(openvino.Type.f32, threads))
     request = compiled.create_infer_request()
     return lambda: request.infer([inputs], share_inputs=True)[0]
 

@@ -37,11 +37,10 @@ def load(setting: str, folder: Path) -> Any:
     """Returns a function of uint8 pixels (1, H, W, C) to float32 logits (1, N)."""
     import openvino
 
-    from artifact.runtimes.openvino_cpu import DEVICE, cpu_config
+    from artifact.runtimes.openvino_cpu import DEVICE, core, cpu_config
 
-    core = openvino.Core()
     arithmetic = openvino.Type.bf16 if setting.endswith("bf16") else openvino.Type.f32
-    compiled = core.compile_model(folder / _FILE, DEVICE, cpu_config(arithmetic, 1))
+    compiled = core().compile_model(folder / _FILE, DEVICE, cpu_config(arithmetic, 1))
     request = compiled.create_infer_request()
     tensor = request.get_input_tensor()
 
@@ -57,8 +56,8 @@ def require(setting: str) -> None:
     """Raises RuntimeError if ``setting`` computes in bfloat16 and this CPU cannot."""
     import openvino
 
-    from artifact.runtimes.openvino_cpu import DEVICE
+    from artifact.runtimes.openvino_cpu import DEVICE, core
 
-    able = openvino.Core().get_property(DEVICE, openvino.properties.device.capabilities())
+    able = core().get_property(DEVICE, openvino.properties.device.capabilities())
     if setting.endswith("bf16") and "BF16" not in able:
         raise RuntimeError(f"this CPU has no bfloat16 (it has {', '.join(able)})")

@@ -12,6 +12,7 @@ from artifact.artifact import Artifact
 from artifact.gates import DEFAULTS
 from artifact.golden import relative_error
 from artifact.runtimes.base import RuntimeUnavailable, load_runtime
+from artifact.runtimes.openvino_cpu import core
 from export.to_openvino import build
 
 
@@ -26,7 +27,7 @@ def bf16(artifacts: dict[str, Artifact], tmp_path: Path) -> Artifact:
 def test_bfloat16_is_computed_where_the_cpu_has_it(
     bf16: Artifact, artifacts: dict[str, Artifact]
 ) -> None:
-    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if "BF16" not in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         pytest.skip("this CPU has no bfloat16")
     pixels, golden = artifacts["onnx-fp32"].golden()
     with load_runtime("openvino", bf16, threads=1) as runtime:
@@ -42,6 +43,6 @@ def test_another_cpu_refuses_it(bf16: Artifact, monkeypatch: pytest.MonkeyPatch)
         def get_property(self, device: str, name: object) -> list[str]:
             return ["FP32", "INT8"]
 
-    monkeypatch.setattr(openvino, "Core", Core)
+    monkeypatch.setattr("artifact.runtimes.openvino_cpu.core", Core)
     with pytest.raises(RuntimeUnavailable, match=r"no bf16 arithmetic \(it has FP32, INT8\)"):
         load_runtime("openvino", bf16)
