@@ -24,7 +24,7 @@ signal.raise_signal(signal.SIGTERM)
 
 
 def test_a_signal_after_two_graphs_were_closed_is_handled() -> None:
-    # Where the CPU or OpenVINO has no stack for signals to lose, it passes with any number of cores.
+    # Where OpenVINO makes no stack for signals, it passes with any number of cores.
     command = [sys.executable, "-c", SIGNALLED]
     paths = f"{ROOT}:{ROOT / 'tests/fakes'}"
     ended = subprocess.run(command, env={"PYTHONPATH": paths}, capture_output=True, text=True)
