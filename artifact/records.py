@@ -60,6 +60,9 @@ class Reading:
         flags: command-line flags that say how they were read.
         graph: whether the file is an ONNX graph, without a torch network.
         program: whether the file is an exported program of torch.
+        image_labels: path of the CSV file with the labels of the images it was verified on; None
+            if their folders are their classes, or they have none.
+        image_labels_columns: its columns of file and labels, by name or number, where given.
     """
 
     entry: str
@@ -69,6 +72,8 @@ class Reading:
     flags: tuple[str, ...]
     graph: bool = False
     program: bool = False
+    image_labels: str | None = None
+    image_labels_columns: tuple[str, ...] = ()
 
 
 @_STRICT

@@ -5,8 +5,10 @@ from __future__ import annotations
 import difflib
 import errno
 import os
+import re
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 _OURS = (
     "artifact",
@@ -56,6 +58,22 @@ def closest(
 def unknown(kind: str, name: str, allowed: Iterable[str]) -> UserError:
     """Returns an error for a ``kind`` of unknown ``name``, with the nearest of ``allowed``."""
     return UserError(f"unknown {kind} {name!r}: {closest(name, allowed)}")
+
+
+@contextmanager
+def spelled(names: Mapping[str, str]) -> Iterator[None]:
+    """Lets errors for users that are raised inside name options as the caller spells them.
+
+    Args:
+        names: flags, such as ``--labels``, with what they are called instead.
+    """
+    try:
+        yield
+    except UserError as error:
+        flags = "|".join(sorted(map(re.escape, names), key=len, reverse=True))
+        text = re.sub(rf"(?<![\w-])({flags})(?![\w-])", lambda at: names[at[1]], str(error))
+        error.args = (text,)
+        raise
 
 
 def first_line(error: BaseException) -> str:

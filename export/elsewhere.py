@@ -32,6 +32,11 @@ class Elsewhere:
     multi_label: bool = False
     """An image has any number of --labels, each with a score of its own, the sigmoid of its logit;
     not needed where the graph or the program ends in a Sigmoid."""
+    image_labels: str | None = None
+    """CSV file with the class, or the labels, of each image of --data, as train --labels takes it;
+    of several labels it gives accuracy and a threshold for each."""
+    image_labels_columns: tuple[str, ...] = ()
+    """Its columns of the file and of labels, as train --labels-columns takes them."""
     size: SizeFlag = None
     """Size of the images in pixels, also without --checkpoint: a side, or HEIGHTxWIDTH; this and
     most of the next options are needed only where the file or its publisher does not tell."""
@@ -81,7 +86,7 @@ class Elsewhere:
         flags: list[str] = []
         for each in fields(self):
             value = getattr(self, each.name)
-            if value is None or value is False:
+            if value in (None, False, ()):
                 continue
             flags.append(f"--{each.name.replace('_', '-')}")
             if each.name in ("size", "resize"):

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from artifact.answering import ONE_CLASS, Answering
+from artifact.answering import Answering
 from artifact.artifact import ARTIFACTS, Artifact
-from artifact.records import Part, Reading, Source
+from artifact.records import Reading, Source
 from artifact.validation import ArtifactError
 from core import cli
 from core.errors import UserError
@@ -21,12 +20,12 @@ from export.class_names import IMAGENET, class_names, distinct
 from export.elsewhere import Elsewhere
 from export.foreign_form import foreign_form, known_form
 from export.foreign_graph import GivenGraph, read_graph
+from export.foreign_images import answering_for, layout_of, load_images, with_images
 from export.foreign_program import read_program
 from export.foreign_reference import read_given, with_logits
 from export.hub import fetch, is_on_hub
 from export.network import Network
 from export.rebuild import check_source, rebuild
-from export.samples import CALIBRATION_IMAGES, photos, spread
 from models.channels import adaptation, adapted_form, normalisation
 from models.classifier import Classifier
 from models.fit_weights import Fitted, channels_in, fit_weights
@@ -35,11 +34,9 @@ from models.input_size import check_input_size
 from models.registry import find_model
 from models.saved_weights import read_weights
 from training.checkpoint import KEY
-from training.data import ImageData, Sample
-from training.datasets import DATASETS, TAKEN, load_data
+from training.data import ImageData
+from training.datasets import DATASETS, TAKEN
 from training.folder import folder_name
-from training.look import look
-from training.options import FolderOptions
 
 _ENDINGS = re.compile(r"(\.(pth|pt|tar|ckpt|safetensors|bin|onnx|pt2))+$", re.IGNORECASE)
 
@@ -85,7 +82,8 @@ def load_foreign(model: str, data: str | None, elsewhere: Elsewhere) -> Network:
     size = form.published.preprocess.crop
     fitted = fit_weights(model, saved, elsewhere.entry, size, channels)
     check_input_size(model, size, classes=fitted.classes, resized=True, channels=channels)
-    images = load_data(data) if data is not None else None
+    several = elsewhere.multi_label
+    images = load_images(data, layout_of(elsewhere, several=several))
     published = hub.labels if hub else ()
     labels, assumed_labels = _labels(elsewhere, fitted.classes, path, images, published)
     _, mean, std = form.published
@@ -95,28 +93,23 @@ def load_foreign(model: str, data: str | None, elsewhere: Elsewhere) -> Network:
         std=std,
         assumed=(*_assumed_place(fitted), *adaptations, *form.assumed, *assumed_labels),
         flags=elsewhere.flags,
+        image_labels=elsewhere.image_labels,
+        image_labels_columns=elsewhere.image_labels_columns,
     )
-    _check_free(
-        f"{model}-{name}",
-        path,
-        digest,
-        reading,
-        form.published.preprocess,
-        labels,
-        several=elsewhere.multi_label,
-    )
+    preprocess = form.published.preprocess
+    _check_free(f"{model}-{name}", path, digest, reading, preprocess, labels, several=several)
     network = Network(
         model=model,
         data=name,
         weights="trained",
         module=Classifier(fitted.network, mean=mean, std=std).eval(),
         labels=labels,
-        preprocess=form.published.preprocess,
+        preprocess=preprocess,
         source=_source(f"weights of {path.name}", path, digest, images, reading),
         calibration=(),
         held_out=(),
         labelled=images is not None,
-        answering=answering_for(labels, several=elsewhere.multi_label),
+        answering=answering_for(labels, several=several),
     )
     return with_images(network, images, data)
 
@@ -136,7 +129,8 @@ def _load_whole(model: str, data: str | None, elsewhere: Elsewhere) -> Network:
     digest = sha256(path)
     name = _name(path, elsewhere.name)
     form = foreign_form(replace(elsewhere, size=size), None, "", f"for {path}", graph.channels)
-    images = load_data(data) if data is not None else None
+    several = graph.sigmoid or elsewhere.multi_label
+    images = load_images(data, layout_of(elsewhere, several=several))
     labels, assumed_labels = _labels(elsewhere, graph.classes, path, images)
     preprocess, mean, std = form.published
     given = with_logits(graph, preprocess.crop, mean, std)
@@ -158,8 +152,9 @@ def _load_whole(model: str, data: str | None, elsewhere: Elsewhere) -> Network:
         flags=elsewhere.flags,
         graph=not program,
         program=program,
+        image_labels=elsewhere.image_labels,
+        image_labels_columns=elsewhere.image_labels_columns,
     )
-    several = graph.sigmoid or elsewhere.multi_label
     _check_free(f"{model}-{name}", path, digest, reading, preprocess, labels, several=several)
     kind = "program" if program else "graph"
     network = Network(
@@ -208,7 +203,7 @@ def load_foreign_again(artifact: Artifact, data: str | None) -> Network:
     """
     data, reading = data or artifact.source.data, artifact.source.reading
     assert reading is not None
-    images = load_data(data) if data is not None else None
+    images = load_images(data, layout_of(reading, several=artifact.task == "multi"))
     module, graph = None, None
     if reading.graph or reading.program:
         size = artifact.preprocess.crop
@@ -228,12 +223,7 @@ def load_foreign_again(artifact: Artifact, data: str | None) -> Network:
         graph=graph,
         answering=Answering(task=artifact.task, thresholds=artifact.thresholds),
     )
-    return with_images(network, images, data)
-
-
-def answering_for(labels: tuple[str, ...], *, several: bool) -> Answering:
-    """Returns how logits become an answer: of several labels, all with a score above a half."""
-    return Answering(task="multi", thresholds=(0.5,) * len(labels)) if several else ONE_CLASS
+    return with_images(network, images, data, choose=False)
 
 
 def _source(
@@ -373,7 +363,7 @@ def _given_labels(
         return names, ()
     if len(published) == classes:
         return published, ("the classes are those of its config.json (--labels)",)
-    if images is not None and len(images.labels) == classes:
+    if images is not None and len(images.labels) == classes and images.task == "single":
         order = f"the classes are those of {images.name}, in its order: {', '.join(images.labels)}"
         return images.labels, (f"{order[:200]} (--labels)",)
     if classes == 1000:
@@ -381,50 +371,4 @@ def _given_labels(
     raise UserError(
         f"nothing names the {classes:,} classes of {path}: pass --labels FILE, one name a line in "
         "the order of the logits (folder names, sorted, where ImageFolder numbered them)"
-    )
-
-
-def with_images(network: Network, images: ImageData | None, data: str | None) -> Network:
-    """Returns ``network`` with images for calibration and verification.
-
-    Raises:
-        UserError: ``images`` have classes that the network does not have.
-    """
-    if images is None:
-        cli.notes().print(
-            "note: without data, photos without labels stand in: int8 is calibrated on them, and "
-            "no accuracy is measured"
-        )
-        calibration, held_out = photos()
-        return replace(network, calibration=calibration, held_out=held_out)
-    index = {label: number for number, label in enumerate(network.labels)}
-    if strange := [label for label in images.labels if label not in index]:
-        raise UserError(
-            f"{data} has {len(strange)} classes that are not among the labels, such as "
-            f"{', '.join(strange[:3])}; name its folders as in --labels: "
-            f"{', '.join(network.labels[:3])}, ..."
-        )
-    several = network.answering.task == "multi"
-    known = f"{images.name} names one class of an image, of several labels: no accuracy is measured"
-    if not several:
-        known = (
-            f"accuracy is measured on {images.name}; whether the network was trained on some of "
-            "its images is not known"
-        )
-    cli.notes().print(f"note: {known}", soft_wrap=True, markup=False)
-    classes = [index[label] for label in images.labels]
-    calibration = spread(images.train, CALIBRATION_IMAGES)
-    images = look(replace(images, train=calibration), FolderOptions(), refuse=False)
-
-    def ours(samples: Sequence[Sample]) -> list[Sample]:
-        return [(image, classes[label]) for image, label in samples]
-
-    held_out = ours(images.test or images.val)
-    part: Part = "test" if images.test else "held-out"
-    return replace(
-        network,
-        calibration=ours(images.train),
-        held_out=held_out,
-        part=part,
-        labelled=not several,
     )

@@ -12,19 +12,20 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from artifact.records import Source
-from core.errors import UserError, in_words
+from core.errors import UserError, in_words, spelled
 from core.image_size import in_full
 from core.names import canonical_name
 from core.preprocess import Preprocess
-from export.foreign import answering_for, with_images
+from export.foreign_images import answering_for, load_images, with_images
 from export.network import Network
 from models.classifier import Classifier
 from models.registry import list_models
-from training.datasets import load_data
+from training.options import FolderLayout
 
 _SCORES = ("sigmoid", "softmax")  # operators of aten, without underscores
 _VIEWS = ("to", "to_copy", "contiguous", "flatten", "reshape", "squeeze", "view")
 _MULTI = "with multi_label=True each label has a sigmoid of its own"
+_ARGUMENTS = {"--data": "data", "--image-labels": "image_labels"}
 _WITHOUT_DATA = "module"  # second part of the artifacts' folder name
 
 
@@ -38,6 +39,7 @@ def network_of(
     mean: Sequence[float],
     std: Sequence[float],
     multi_label: bool = False,
+    image_labels: str | None = None,
 ) -> Network:
     """Returns a copy of ``module`` as a network to export; see :func:`pocketnets.export`.
 
@@ -61,11 +63,14 @@ def network_of(
             "a module needs preprocess, how images were prepared when it was validated, such as "
             "pocketnets.Preprocess(resize=256, crop=224)"
         )
-    images = None if data is None else load_data(data)
-    names = tuple(labels) if labels is not None else images.labels if images else ()
+    with spelled(_ARGUMENTS):
+        images = load_images(data, FolderLayout(labels=image_labels, multi_label=multi_label))
+    named = images.labels if images and images.task == "single" else ()
+    names = tuple(labels) if labels is not None else named
     if not names or isinstance(labels, str):
         raise UserError(
-            "a module needs labels, the class names in the order of its logits, or data"
+            "a module needs labels, the class names in the order of its logits, or data with a "
+            "folder for each"
         )
     for what, values in (("mean", mean), ("std", std)):
         inside = all(0 <= value <= 1 for value in values)

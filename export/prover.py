@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,11 +23,33 @@ from export.network import Network
 from export.samples import stack
 from training.data import pixel_batches
 from training.summary.confusion import no_better_than_chance
-from training.summary.label_figures import label_figures
+from training.summary.label_figures import (
+    Flags,
+    Scores,
+    mean_average_precision,
+    no_better_than_shuffled,
+)
 
 IMAGES, FEW_IMAGES = 64, 32  # the latter for networks with more MACs than HEAVY
 HEAVY = 2_000_000_000  # MACs
 GOLDEN_IMAGES = 8
+
+
+class _Accuracy(NamedTuple):
+    """How right answers are.
+
+    Attributes:
+        top1: fraction of the images answered correctly.
+        several: of several labels: (N, C), whether each image has each, and their scores.
+    """
+
+    top1: float
+    several: tuple[Flags, Scores] | None
+
+    @property
+    def mean_ap(self) -> float | None:
+        """Returns the mAP; None for one class."""
+        return mean_average_precision(*self.several) if self.several else None
 
 
 class Prover:
@@ -89,16 +112,20 @@ class Prover:
         return self._torch(self._pixels)
 
     @cached_property
-    def _torch_accuracy(self) -> tuple[float, float | None]:
-        top1, mean_ap = self._accuracy(self._torch)
+    def _torch_accuracy(self) -> _Accuracy:
+        found = self._accuracy(self._torch)
         if self._network.foreign:
-            self._warn_of_chance(top1)
-        return top1, mean_ap
+            self._warn_of_chance(found)
+        return found
 
-    def _warn_of_chance(self, top1: float) -> None:
-        labels = Counter(label for _, label in self._network.held_out)
-        images, largest = labels.total(), max(labels.values())
-        if words := no_better_than_chance(round(top1 * images), images, largest):
+    def _warn_of_chance(self, found: _Accuracy) -> None:
+        if found.several:
+            words = no_better_than_shuffled(*found.several)
+        else:
+            labels = Counter(label for _, label in self._network.held_out)
+            images, largest = labels.total(), max(labels.values())
+            words = no_better_than_chance(round(found.top1 * images), images, largest)
+        if words:
             cli.notes().print(
                 f"warning: {self._network.source.origin}: {words}; the usual causes are labels in "
                 "another order than the logits, and images prepared otherwise than in training "
@@ -110,22 +137,20 @@ class Prover:
     def _metrics(
         self, name: str, runtime: Callable[[Pixels], Logits], profiler: Profiler
     ) -> Metrics:
-        top1, mean_ap = self._accuracy(runtime, profiler)
-        torch_top1, torch_ap = self._torch_accuracy
+        found, torch_found = self._accuracy(runtime, profiler), self._torch_accuracy
         return Metrics(
-            top1=top1,
-            torch_top1=torch_top1,
+            top1=found.top1,
+            torch_top1=torch_found.top1,
             images=len(self._network.held_out),
             runtime=name,
-            mean_ap=mean_ap,
-            torch_mean_ap=torch_ap,
+            mean_ap=found.mean_ap,
+            torch_mean_ap=torch_found.mean_ap,
             part=self._network.part,
         )
 
     def _accuracy(
         self, run: Callable[[Pixels], Logits], profiler: Profiler | None = None
-    ) -> tuple[float, float | None]:
-        """Returns the fraction of images answered correctly, and, of several labels, the mAP."""
+    ) -> _Accuracy:
         network, answering = self._network, self._network.answering
         batches = pixel_batches(
             network.held_out,
@@ -141,11 +166,11 @@ class Prover:
             right += int((answering.sets(logits) == truth).all(axis=1).sum())
             if answering.task == "multi":
                 outputs.append((truth, answering.scores(logits)))
-        mean_ap = None
+        several = None
         if outputs:
             truth, scores = map(np.concatenate, zip(*outputs, strict=True))
-            mean_ap = label_figures(truth, scores, answering.thresholds, network.labels).mean_ap
-        return right / len(network.held_out), mean_ap
+            several = truth, scores
+        return _Accuracy(right / len(network.held_out), several)
 
     @torch.inference_mode()
     def _torch(self, pixels: Pixels) -> Logits:

@@ -196,6 +196,7 @@ def export(
     std: Sequence[float] = STD,
     name: str | None = None,
     multi_label: bool = False,
+    image_labels: str | Path | None = None,
     formats: Sequence[str] = (),
     max_batch: int = 32,
     max_drop: float | None = None,
@@ -229,6 +230,8 @@ def export(
         name: module only: name of its artifacts.
         multi_label: module only: whether an image has any number of labels, each with the sigmoid
             of its logit as its score, and not one class.
+        image_labels: module only: CSV file with the class or the labels of each image in ``data``,
+            as :func:`train` takes ``labels``; of several labels it gives mAP and thresholds.
         formats: names such as ``("onnx-fp32", "litert-int8")``; ``phone`` selects all for phones,
             ``all`` every one. If empty, ``export.build.DEFAULT_TARGETS``.
         max_batch: largest batch size of the artifacts.
@@ -254,6 +257,7 @@ def export(
             "preprocess": preprocess,
             "name": name,
             "multi_label": multi_label or None,
+            "image_labels": image_labels,
         }
         if wrong := [each for each, value in given.items() if value is not None]:
             raise UserError(f"{wrong[0]} is of a torch module; the run of {network} knows its own")
@@ -271,6 +275,7 @@ def export(
             mean=mean,
             std=std,
             multi_label=multi_label,
+            image_labels=None if image_labels is None else str(image_labels),
         )
     artifacts, failed = {}, []
     for outcome in build_artifacts(found, targets, options):

@@ -104,7 +104,7 @@ def _indexed(
         had = f"only the label {names[0]}" if names else "no label"
         raise UserError(f"{path}: its images have {had}, and two labels are needed")
     if least > 1 and (never := sorted(set(columns) - set(names))):
-        scan.note(f"warning: {path}: no image has {some(never)}: not learned")
+        scan.note(f"warning: {path}: no image has {some(never)}: left out")
     if least <= 1:
         names = sorted({*names, *columns})
     index = {name: at for at, name in enumerate(names)}

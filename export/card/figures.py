@@ -81,6 +81,15 @@ def figures(
     yield from table(("figure", "value", "on"), rows)
 
 
+def thresholds(artifact: Artifact) -> Iterator[str]:
+    """Yields the table of the labels' thresholds, the first of them."""
+    few = list(zip(artifact.labels, artifact.thresholds, strict=True))[:_ALL]
+    if len(few) < len(artifact.labels):
+        yield from (f"The first {_ALL} of {len(artifact.labels):,}:", "")
+    rows = [(escape(label), f"{each:.3f}") for label, each in few]
+    yield from table(("label", "threshold"), rows, numeric=("threshold",))
+
+
 def classes(artifact: Artifact, results: Sequence[ClassResult]) -> Iterator[str]:
     """Yields the table of the classes or labels, as the network in torch answers."""
     several = artifact.task == "multi"

@@ -16,7 +16,7 @@ from artifact.artifact import CARD, Artifact
 from core.errors import UserError
 from core.files import write_whole
 from core.image_size import in_full
-from export.card.figures import accuracy_name, classes, figures, results_of
+from export.card.figures import accuracy_name, classes, figures, results_of, thresholds
 from export.card.latency import QuickLatency, quick_latency
 from export.card.origin import data_of, data_part, recipe_part, trained_in_int8
 from report.format import millions, ms, percent, plural
@@ -64,6 +64,8 @@ def front_matter(artifact: Artifact, run: Checkpoint | None, license: str | None
             value = round(measured.mean_ap, 4)
             metrics.append({"type": "mAP", "value": value, "name": f"mAP: {on}"})
     name, data = f"{artifact.model}-{artifact.data}", data_of(artifact, run)
+    if artifact.source.reading and artifact.source.data:  # not what it learned from
+        data = Path(artifact.source.data).name
     evaluated = {
         "task": {"type": _TASK, "name": "Image classification"},
         "dataset": {"type": data, "name": data, "split": split},
@@ -120,6 +122,8 @@ def _body(
         each = "label" if several else "class"
         yield from (f"### Each {each}, of the network in torch", "")
         yield from (*classes(artifact, results), "")
+    elif several:
+        yield from ("### Thresholds", "", *thresholds(artifact), "")
     yield from ("## Latency", "", _measured(latency), "")
     yield from ("## Limits", "", *_limits(artifact, run), "")
     yield from ("## Licence", "", _licence(artifact, license))
@@ -164,6 +168,12 @@ def _measured(latency: QuickLatency | str) -> str:
 def _limits(artifact: Artifact, run: Checkpoint | None) -> Iterator[str]:
     if artifact.task == "multi":
         yield "- An image has each label whose score is above its threshold, in `manifest.json`."
+        if run is None:
+            yield (
+                "- Thresholds are those of the best F1 on further images of the same data."
+                if artifact.metrics
+                else "- No threshold was chosen: no images with labels were at hand."
+            )
     else:
         yield "- It answers one of its classes for any image, also for one of none of them."
     if found := artifact.abstention:
@@ -174,7 +184,9 @@ def _limits(artifact: Artifact, run: Checkpoint | None) -> Iterator[str]:
             f"{percent(found.coverage)} (coverage), and {percent(found.precision)} of these "
             "correctly (precision)."
         )
-    if artifact.metrics or run:
+    if artifact.source.reading and artifact.metrics:
+        yield "- Whether it learned from some of the images that judge it is not known."
+    elif artifact.metrics or run:
         yield (
             "- Held-out images are from the same source as those it learned from: images from "
             "another camera or place can do worse."

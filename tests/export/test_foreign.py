@@ -364,7 +364,7 @@ def test_folders_of_classes_it_does_not_know(small: nn.Module, here: Path) -> No
     torch.save(small.state_dict(), "best.pth")
     data = str(folder_of_images(here / "pets", ("cat", "yak")))
     given = Elsewhere(checkpoint=Path("best.pth"), labels=labels_file())
-    with pytest.raises(UserError, match="1 classes that are not among the labels, such as yak"):
+    with pytest.raises(UserError, match="1 class that is not among the network's, such as yak"):
         load_foreign("mobilenet_v3_small", data, given)
 
 

@@ -217,6 +217,19 @@ def test_export_of_a_module(here: Path) -> None:
     assert "golden" in verified.against
 
 
+def test_export_of_a_module_with_labels_of_its_images(here: Path) -> None:
+    marked_folder(here / "marked", 60)
+    channels = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    given = {**GIVEN, "labels": ("red", "green", "blue"), "mean": (0, 0, 0), "std": (1, 1, 1)}
+    given |= {"data": "marked", "multi_label": True, "formats": ("onnx-fp32",)}
+    made = pocketnets.export(channels, **given, image_labels="labels.csv")["onnx-fp32"]
+    assert made.metrics is not None
+    assert made.metrics.mean_ap == 1
+    assert all(0.5 < each < 0.64 for each in made.thresholds)  # sigmoids of 0 to 0.35, 0.43 to 0.78
+    with pytest.raises(UserError, match=r"^image_labels other\.csv: No such file"):
+        pocketnets.export(channels, **given, image_labels="other.csv")
+
+
 def test_export_of_a_module_of_several_labels(here: Path) -> None:
     own = module().eval()
     made = pocketnets.export(own, **GIVEN, multi_label=True, formats=("onnx-fp32",))["onnx-fp32"]

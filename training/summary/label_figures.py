@@ -12,9 +12,11 @@ from statistics import fmean
 import numpy as np
 import numpy.typing as npt
 
+from report.format import plural
 from training.summary.confusion import FEW
 
 MIDDLE = 0.5  # score from which a label is more likely than not
+_SHUFFLES = 19  # which scores by chance exceed once in twenty times
 Scores = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 
@@ -157,6 +159,40 @@ def average_precision(truth: Flags, scores: Scores) -> float | None:
     from sklearn.metrics import average_precision_score  # takes a second to import
 
     return float(average_precision_score(truth, scores))
+
+
+def mean_average_precision(truth: Flags, scores: Scores) -> float:
+    """Returns the mean of :func:`average_precision` over the labels that images have; NaN without.
+
+    Args:
+        truth: (N, C), whether each image has each label.
+        scores: (N, C), in [0, 1].
+    """
+    each = [average_precision(*columns) for columns in zip(truth.T, scores.T, strict=True)]
+    found = [value for value in each if value is not None]
+    return fmean(found) if found else math.nan
+
+
+def no_better_than_shuffled(truth: Flags, scores: Scores) -> str | None:
+    """Returns a text if the mAP is no better than with the scores of other images; None if it is.
+
+    Better is: than each of :data:`_SHUFFLES` random assignments of scores to images.
+
+    Args:
+        truth: (N, C), whether each image has each label.
+        scores: (N, C), in [0, 1].
+    """
+    random, found = np.random.default_rng(0), mean_average_precision(truth, scores)
+    shuffled = (random.permutation(len(truth)) for _ in range(_SHUFFLES))
+    if math.isnan(found) or all(
+        mean_average_precision(truth, scores[order]) < found for order in shuffled
+    ):
+        return None
+    return (
+        f"mAP is {100 * found:.1f} % on {plural(len(truth), 'held-out image')}, which cannot be "
+        f"told from chance: {_SHUFFLES} times, each image got the scores of another, and mAP was "
+        "not always lower"
+    )
 
 
 def expit(logits: npt.NDArray[np.float32]) -> Scores:
