@@ -21,13 +21,16 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from serving.access_log import REQUEST_ID
 from serving.ending import told_of_the_end
+from serving.errors import BUSY_S
 from serving.grpc_routes import most_bytes
 from serving.memory import give_back
 from serving.protocol import HEAD_BYTES
 from serving.routes import Route
 from serving.settings import GRACE_S, Settings
 
-_IDLE_MS = 60_000  # a connection without a call is closed then, or idle ones would use them all up
+_AGE_MS = 60_000  # of a connection: then it gets no more calls, which clients do not notice
+_STREAMS = 100  # calls at once of a connection: what clients assume before they are told
+_UNTAKEN = 8  # so many times the places for calls may be begun: an answer not taken is 24 KiB
 _PENDING = 10_000  # calls that arrived and were not looked at: a further one is answered CANCELLED
 _LARGE = 1 << 20  # bytes of a message after which memory is given back
 _TIDY_S = 1.0  # later
@@ -44,6 +47,7 @@ _CODES = {
     HTTPStatus.GATEWAY_TIMEOUT: "DEADLINE_EXCEEDED",
 }  # of any other refusal: INVALID_ARGUMENT
 _TOLD = (REQUEST_ID, b"retry-after")  # headers that a client gets, as metadata after the answer
+_Response = tuple[int, bytes, tuple[tuple[str, str], ...]]  # status, body, and metadata after it
 _log = logging.getLogger(__name__)
 
 
@@ -63,17 +67,21 @@ async def grpc_server(
     if settings.trusted_proxies:
         called = ProxyHeadersMiddleware(called, list(settings.trusted_proxies))
     calls = _Calls(called, settings)
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_is_ours)
     server = grpc.aio.server(
-        maximum_concurrent_rpcs=settings.max_connections,
+        maximum_concurrent_rpcs=_UNTAKEN * settings.max_connections,
         options=[
             ("grpc.max_receive_message_length", most_bytes(settings)),
             ("grpc.max_metadata_size", HEAD_BYTES),
             ("grpc.absolute_max_metadata_size", HEAD_BYTES),
-            ("grpc.max_concurrent_streams", settings.max_connections),
+            ("grpc.max_concurrent_streams", _STREAMS),
             ("grpc.server.max_pending_requests", _PENDING),
             ("grpc.server.max_pending_requests_hard_limit", _PENDING),
             ("grpc.max_allowed_incoming_connections", settings.max_connections),
-            ("grpc.max_connection_idle_ms", _IDLE_MS),
+            ("grpc.max_connection_idle_ms", settings.head_ms),
+            ("grpc.max_connection_age_ms", _AGE_MS),
+            # For calls that have begun: their upload, and their answer.
+            ("grpc.max_connection_age_grace_ms", 2 * settings.deadline_ms + settings.head_ms),
             ("grpc.server_handshake_timeout_ms", settings.head_ms),
         ],
     )
@@ -121,6 +129,10 @@ class _Calls:
         self.answering = asyncio.Event()
         self.answering.set()
         self._begun = 0
+        self._most = settings.max_connections
+        detail = f"all {self._most} places for calls are taken; try again in {BUSY_S} s"
+        body = json.dumps({"detail": detail}).encode()
+        self._busy: _Response = (429, body, (("retry-after", str(BUSY_S)),))
         self._app = app
         self._server = (settings.host, settings.grpc_port)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -172,6 +184,29 @@ class _Calls:
         import grpc
 
         self._begun += 1
+        response = self._busy if self._is_full else await self._ask(path, context)
+        status, body, told = response
+        await self.answering.wait()
+        if status != HTTPStatus.OK:
+            # Not as an answer with a code: an empty message before it would wait to be taken.
+            code = grpc.StatusCode[_CODES.get(HTTPStatus(status), "INVALID_ARGUMENT")]
+            await context.abort(code, json.loads(body)["detail"], told)
+        context.set_trailing_metadata(told)
+        return body
+
+    @property
+    def _is_full(self) -> bool:
+        """Returns whether all places are taken.
+
+        A call has none any more once it is answered: some clients, which do not take their answers,
+        would have all of them.
+        """
+        return len(self._tasks) >= self._most
+
+    async def _ask(self, path: str, context: Any) -> _Response:
+        """Returns what the application answers; if it fails, what it said before."""
+        import grpc
+
         gone = asyncio.Event()
         has_read = is_large = False
         status, body = 500, b""
@@ -215,14 +250,7 @@ class _Calls:
         finally:
             if is_large:
                 self._tidy_soon()
-        await self.answering.wait()
-        context.set_trailing_metadata(tuple(told))
-        if status == HTTPStatus.OK:
-            return body
-        name = _CODES.get(HTTPStatus(status), "INVALID_ARGUMENT")
-        context.set_code(grpc.StatusCode[name])
-        context.set_details(json.loads(body)["detail"])
-        return b""
+        return status, body, tuple(told)
 
     def _scope(self, path: str, context: Any) -> Scope:
         headers = [
@@ -243,6 +271,11 @@ class _Calls:
             "client": _client(context.peer()),
             "server": self._server,
         }
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Returns whether a line of grpcio is of an error: not of a client that left too early."""
+    return not record.exc_info or type(record.exc_info[1]).__name__ != "ExecuteBatchError"
 
 
 async def _read(context: Any) -> Any:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -23,6 +24,7 @@ from PIL import Image
 
 from artifact.artifact import Artifact
 from artifact.records import Metrics
+from serving.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -109,6 +111,18 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def talk(artifact_path: Path, port: int) -> Callable[..., None]:
+    """Returns :func:`grpc_client.talk` with settings of a small service, and changes to them."""
+    import grpc_client
+
+    def run(say: Callable[..., Any], **changes: Any) -> None:
+        usual = {"artifact": artifact_path, "threads": 1, "grpc_port": port, "max_bytes": 100_000}
+        grpc_client.talk(say, Settings(**{**usual, **changes}))
+
+    return run
 
 
 class Server:

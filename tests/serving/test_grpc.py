@@ -5,102 +5,27 @@ from __future__ import annotations
 import asyncio
 import json
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import grpc
-import httpx
 import numpy as np
 import pytest
+from grpc_client import SECONDS, Client
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import format_trace_id
 
 from artifact.artifact import Artifact
 from core.preprocess import Pixels
 from serving import app as service
-from serving.app import create_app
 from serving.grpc_messages import SERVICE, message_classes
-from serving.models import Models
-from serving.repository import first_listing
-from serving.settings import Settings
 from serving.token_command import MakeToken
 from serving.tracing import traced
 
 Encoded = Callable[..., bytes]
 MODEL = "channels-colours"
 SIDE = 32
-SECONDS = 20  # a call that hangs fails by then
-
-
-class Client:
-    """Calls methods of the service, whose HTTP is asked in this process.
-
-    Attributes:
-        channel: by which calls go.
-        http: a client of the same service.
-        models: what it serves.
-        told: metadata that came after the last answer.
-    """
-
-    def __init__(self, channel: Any, http: httpx.AsyncClient, models: Models) -> None:
-        self.channel = channel
-        self.http = http
-        self.models = models
-        self.told: dict[str, str] = {}
-
-    async def send(self, method: str, body: bytes, service: str = SERVICE, **options: Any) -> bytes:
-        """Returns the bytes of the response to those of a message."""
-        call = self.channel.unary_unary(f"/{service}/{method}")(
-            body, **{"timeout": SECONDS, **options}
-        )
-        try:
-            answer: bytes = await call
-        finally:
-            self.told = dict(await call.trailing_metadata())
-        return answer
-
-    async def ask(self, method: str, metadata: dict[str, str] | None = None, **fields: Any) -> Any:
-        """Returns the response to a message with ``fields``."""
-        classes = message_classes()
-        body = classes[f"{method}Request"](**fields).SerializeToString()
-        answer = await self.send(method, body, metadata=tuple((metadata or {}).items()))
-        return classes[f"{method}Response"].FromString(answer)
-
-    async def refused(self, method: str, **options: Any) -> tuple[str, str]:
-        """Returns name and detail of the code of a call that is refused."""
-        with pytest.raises(grpc.aio.AioRpcError) as error:
-            await self.ask(method, **options)
-        return error.value.code().name, str(error.value.details())
-
-
-@pytest.fixture
-def talk(artifact_path: Path, port: int) -> Callable[..., None]:
-    """Returns what runs a function of a :class:`Client`, of a service with other settings.
-
-    The call that it may return is awaited once the service has ended.
-    """
-
-    def run(say: Callable[[Client], Awaitable[Any]], **changes: Any) -> None:
-        wanted = {"artifact": artifact_path, "threads": 1, "grpc_port": port, "max_bytes": 100_000}
-        settings = Settings(**{**wanted, **changes})
-
-        async def main() -> None:
-            models = Models(settings, first_listing(settings))
-            app = create_app(models)
-            transport = httpx.ASGITransport(app)
-            async with (
-                httpx.AsyncClient(transport=transport, base_url="http://test") as http,
-                grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
-            ):
-                async with app.router.lifespan_context(app):
-                    pending = await say(Client(channel, http, models))
-                if pending is not None:
-                    await pending
-
-        asyncio.run(main())
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -330,7 +255,7 @@ def test_calls_without_a_token_take_no_places_of_others(talk: Callable[..., None
 
     async def say(client: Client) -> None:
         check = client.channel.stream_unary("/grpc.health.v1.Health/Check")
-        calls = [check(never(), timeout=SECONDS) for _ in range(34)]
+        calls = [check(never(), timeout=SECONDS) for _ in range(18)]
         codes = [asyncio.ensure_future(call.code()) for call in calls]
         await asyncio.wait(codes, return_when=asyncio.FIRST_COMPLETED)
         assert {code.result().name for code in codes if code.done()} == {"RESOURCE_EXHAUSTED"}
@@ -339,7 +264,7 @@ def test_calls_without_a_token_take_no_places_of_others(talk: Callable[..., None
         for call in calls:
             call.cancel()
 
-    talk(say, queue_size=32, token="s3cret")
+    talk(say, queue_size=16, max_images=16, token="s3cret")
 
 
 def test_images_of_a_client_that_gives_up_are_dropped(
