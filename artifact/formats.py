@@ -40,6 +40,8 @@ class FormatSpec:
         machine_bound: whether it runs only on machines like the one it was built for; its manifest
             then has a fingerprint.
         for_phones: whether phones can run it; the name ``phone`` selects all such formats.
+        fast: precisions of which one or another is the fastest on a CPU (docs/results.md, "Beside
+            other toolchains"); the name ``cpu`` selects all such artifacts.
         packages: PyPI names of the packages that build its model files, besides those that make
             the graph: the manifest records their versions. Without them it is not built.
     """
@@ -54,6 +56,7 @@ class FormatSpec:
     require: str | None = None
     machine_bound: bool = False
     for_phones: bool = False
+    fast: tuple[Precision, ...] = ()
     packages: tuple[str, ...] = ()
 
     @property
@@ -89,7 +92,11 @@ def artifact_names() -> list[str]:
 def group_names() -> dict[str, list[str]]:
     """Returns the names of groups of artifacts, with the names of their members."""
     every = artifact_names()
-    return {"all": every, "phone": [name for name in every if split_name(name)[0].for_phones]}
+    return {
+        "all": every,
+        "cpu": [f"{spec.name}-{each}" for spec in FORMATS.values() for each in spec.fast],
+        "phone": [name for name in every if split_name(name)[0].for_phones],
+    }
 
 
 def default_names() -> list[str]:
@@ -104,6 +111,7 @@ FORMATS.register(
         max_bytes=2 << 30,  # limit of protobuf
         schemes={"fp32": "fp32", "fp16": "fp16", "int8": "int8"},
         default=("fp32", "fp16", "int8"),
+        fast=("fp32", "int8"),
         proving_runtime="ort-cpu",
     )
 )
@@ -138,6 +146,7 @@ FORMATS.register(
         proving_runtime="openvino",
         build="export.to_openvino:build",
         require="artifact.runtimes.openvino_cpu:require",
+        fast=("bf16", "int8"),
         packages=("openvino",),
     )
 )
@@ -151,6 +160,7 @@ FORMATS.register(
         build="export.litert.build:build",
         require="artifact.runtimes.litert:require",
         for_phones=True,
+        fast=("fp32", "int8"),
         packages=("ai-edge-litert", "flatbuffers"),
     )
 )

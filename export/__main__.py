@@ -34,7 +34,8 @@ Exported = list[tuple[str, "list[Outcome]"]]  # networks with the outcomes of th
 Target = Literal["avx2", "vnni", "arm", "this"]
 Folder = tyro.conf.Positional[Path]
 _FORMATS = (
-    f"Such as onnx-fp32 litert-int8; phone: all that phones run; all: every one. Left out: the "
+    "Such as onnx-fp32 litert-int8; cpu: those of which one is the fastest on a CPU; phone: all "
+    "that phones run; all: every one. Left out: the "
     f"default ones ({', '.join(default_names())})."
 )
 

@@ -135,6 +135,10 @@ def test_groups_of_formats() -> None:
     assert phone[:4] == ("onnx-int8", *NAMES)
     assert phone[4:]
     assert not {"onnx-fp32", "tensorrt-fp16"} & set(phone)
+    assert set(targets_of(["cpu"])) == {
+        *("onnx-fp32", "onnx-int8", "openvino-bf16", "openvino-int8"),
+        *("litert-fp32", "litert-int8"),
+    }
     assert targets_of(["all"]) == tuple(artifact_names())
     assert targets_of([]) == ()
     with pytest.raises(UserError, match="unknown format 'phones': did you mean phone"):
