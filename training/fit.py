@@ -20,7 +20,6 @@ from core.machine import this_machine
 from core.names import canonical_name
 from core.preprocess import ImageError
 from models.cost import count_parameters
-from models.input_size import check_input_size
 from training.accelerators import Accelerators, is_first_process
 from training.checkpoint import (
     checkpoint_path,
@@ -32,7 +31,7 @@ from training.checkpoint import (
 from training.data import ImageData
 from training.final import measure
 from training.identity import image_list, part_digests
-from training.loader import Loaders, check_batch
+from training.loader import Loaders, smaller_batch
 from training.loggers import check_loggers, finish_loggers, make_loggers
 from training.look import look
 from training.module import ClassifierModule, facts_of_classes
@@ -51,6 +50,7 @@ from training.summary.augmentation import AUGMENTATION, augmentation_png
 from training.summary.readme import doubts
 from training.summary.write import write_summary
 from training.trainer import device_name, make_trainer, quiet
+from training.trial import check_trial
 
 LIBRARIES = ("torch", "torchvision", "pytorch-lightning")  # whose versions a run records
 
@@ -102,13 +102,7 @@ def fit(
         own = float_self(model, data.name, recipe)
         check_same_images(own, recipe)
         data = with_own_labels(data, own, recipe)
-    check_input_size(
-        model,
-        *sorted({recipe.crop, *recipe.train_crops}),
-        classes=len(data.labels),
-        batch=max(1, recipe.batch_size // recipe.accumulate),
-    )
-    check_batch(data, recipe)
+    check_trial(model, data, recipe, machine=machine)
     partial = PartialRun(run_folder(model, data.name))
     plan = make_plan(model, data, recipe_name, recipe, own.sha256 if own else None)
     digests = part_digests(data)
@@ -239,10 +233,19 @@ def _one_line(recipe: Recipe, partial: PartialRun) -> Iterator[None]:
             raise
         raise UserError(
             f"out of memory at batch_size {recipe.batch_size}, accumulate {recipe.accumulate}, "
-            f"{recipe.train_crop or recipe.crop} px: try --recipe.accumulate "
-            f"{2 * recipe.accumulate} (the same steps, half the memory), --recipe.batch-size "
-            f"{max(1, recipe.batch_size // 2)} or --recipe.precision bf16"
+            f"{recipe.train_crop or recipe.crop} px: try {' or '.join(_less_memory(recipe))}"
         ) from None
+
+
+def _less_memory(recipe: Recipe) -> Iterator[str]:
+    """Yields the flags with which a run needs less memory."""
+    parts = 2 * recipe.accumulate
+    if recipe.batch_size % parts == 0 and recipe.batch_size >= 2 * parts:
+        yield f"--recipe.accumulate {parts} (the same steps, half the memory)"
+    smaller = smaller_batch(recipe.batch_size, recipe.accumulate)
+    if smaller and smaller < recipe.batch_size:
+        yield f"--recipe.batch-size {smaller}"
+    yield "--recipe.precision bf16"
 
 
 def _kept(partial: PartialRun) -> str:

@@ -101,13 +101,37 @@ def read(batch: Batch, report: Report | None) -> Batch:
     return batch
 
 
-def check_batch(data: ImageData, recipe: Recipe, *, flag: str = "--recipe.batch-size") -> None:
-    """Raises UserError, which names ``flag``, if there are fewer training images than a batch."""
+def check_batch(
+    data: ImageData, recipe: Recipe, *, flag: str = "--recipe.batch-size", world: int = 1
+) -> None:
+    """Checks that there are images for a batch, and that it can be divided.
+
+    Args:
+        data: the data set.
+        recipe: the recipe.
+        flag: what sets the batch, for the error.
+        world: number of processes.
+
+    Raises:
+        UserError: fewer training images than a batch, or as :func:`part_size`.
+    """
     if len(data.train) < recipe.batch_size:
+        smaller = smaller_batch(len(data.train), recipe.accumulate * world)
         raise UserError(
             f"batch_size is {recipe.batch_size}, more than the {len(data.train)} training images "
-            f"of {data.name}; try {flag} {len(data.train) // 2 or 1}"
+            f"of {data.name}; {f'try {flag} {smaller}' if smaller else 'add images'}"
         )
+    part_size(recipe, world)
+
+
+def smaller_batch(images: int, parts: int) -> int | None:
+    """Returns a batch size of about half of ``images``, in ``parts`` of at least two images each.
+
+    Batch norm cannot learn from a single one. None if there are too few images.
+    """
+    half = images // 2 // parts * parts
+    fewest = 2 * parts
+    return half if half >= fewest else fewest if images >= fewest else None
 
 
 def part_size(recipe: Recipe, world: int) -> int:

@@ -11,16 +11,21 @@ from core.names import canonical_name
 from models.input_size import check_input_size
 from training.accelerators import Accelerators
 from training.data import ImageData
-from training.loader import Loaders, check_batch
+from training.loader import Loaders, check_batch, part_size
 from training.module import ClassifierModule, facts_of_classes
 from training.networks import first_network
 from training.recipe import Recipe
 from training.records import MONITORS, Epoch
-from training.trainer import learning_callbacks, quiet, trainer_options
+from training.trainer import learning_callbacks, processes, quiet, trainer_options
 
 
 def check_trial(
-    model: str, data: ImageData, recipe: Recipe, *, flag: str = "--recipe.batch-size"
+    model: str,
+    data: ImageData,
+    recipe: Recipe,
+    *,
+    flag: str = "--recipe.batch-size",
+    machine: Accelerators | None = None,
 ) -> None:
     """Raises UserError if a batch of ``recipe`` cannot be made of ``data``, or taken by ``model``.
 
@@ -29,13 +34,15 @@ def check_trial(
         data: the data set.
         recipe: the recipe.
         flag: what sets the batch on the command line, for the error.
+        machine: devices to train on, each with its part of a batch.
     """
-    check_batch(data, recipe, flag=flag)
+    world = processes(machine or Accelerators())
+    check_batch(data, recipe, flag=flag, world=world)
     check_input_size(
         model,
         *sorted({recipe.crop, *recipe.train_crops}),
         classes=len(data.labels),
-        batch=max(1, recipe.batch_size // recipe.accumulate),
+        batch=part_size(recipe, world),
     )
 
 
@@ -63,7 +70,7 @@ def run_trial(
     recipe.check()
     recipe = recipe.for_task(data.task)
     model = canonical_name(model)
-    check_trial(model, data, recipe)
+    check_trial(model, data, recipe, machine=machine)
     torch.manual_seed(recipe.seed)
     network, _ = first_network(model, data.labels, recipe)
     module = ClassifierModule(network, {}, data.labels, recipe, **facts_of_classes(data))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from few_digits import few_digits
 from PIL import Image
 
 from core.errors import UserError
@@ -17,7 +18,15 @@ from training.checkpoint import load_checkpoint
 from training.data import Sample
 from training.datasets import ImageArray, load_data
 from training.fit import fit
-from training.loader import Batch, Loaders, TrainingOrder, part_size, plain_batches
+from training.loader import (
+    Batch,
+    Loaders,
+    TrainingOrder,
+    check_batch,
+    part_size,
+    plain_batches,
+    smaller_batch,
+)
 from training.options import FolderOptions
 from training.recipe import Recipe
 from training.recipes import digits
@@ -189,3 +198,24 @@ def test_a_batch_larger_than_the_data(folder: Path, here: Path) -> None:
     with pytest.raises(UserError, match=r"batch_size is 17, .*\b16\b"):
         fit("mobilenet_v3", load_data(str(folder)), recipe(batch_size=17))
     assert not (here / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("images", "parts", "batch"),
+    [(60, 1, 30), (5, 1, 2), (3, 1, 2), (2, 1, 2), (1, 1, None), (9, 4, 8), (7, 4, None)],
+)
+def test_the_batch_that_is_advised_is_never_of_one_image(
+    images: int, parts: int, batch: int | None
+) -> None:
+    assert smaller_batch(images, parts) == batch
+
+
+def test_too_few_images_for_any_batch() -> None:
+    plan = recipe(batch_size=16, accumulate=4)
+    advised = r"more than the 9 training images of digits; try --recipe.batch-size 8$"
+    with pytest.raises(UserError, match=advised):
+        check_batch(few_digits("digits", train=9, val=4), plan)
+    with pytest.raises(UserError, match=r"7 training images of digits; add images$"):
+        check_batch(few_digits("digits", train=7, val=4), plan)
+    with pytest.raises(UserError, match="it must be a multiple of 12"):
+        check_batch(few_digits("digits", train=20, val=4), plan, world=3)
