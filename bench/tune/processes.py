@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Sequence
 from multiprocessing import connection, get_context, parent_process
+from multiprocessing.context import SpawnProcess
 from threading import Thread
 from typing import TYPE_CHECKING
 
@@ -24,31 +25,28 @@ def run_in_processes(
 ) -> None:
     """Runs :meth:`Search.run` in ``workers`` processes, each on its share of the cores.
 
-    The trial of a process that is killed is tried again by another. If this process ends, they do.
-    A line says how a process failed.
+    The trial of a process that is killed is tried again by another, a new one if the others have
+    ended. If this process ends, they do. A line says how a process failed.
 
     Raises:
         UserError: fewer than ``trials`` ended, as processes failed; those that ended are kept.
     """
     context = get_context("spawn")
     threads = max(1, usable_cores() // workers)
-    processes = [
-        context.Process(
-            target=_work,
-            args=(
-                Search(search.folder, seed=search.seed + number),
-                list(candidates),
-                data,
-                trials,
-                threads,
-            ),
-        )
-        for number in range(workers)
-    ]
-    for process in processes:
+    processes: list[SpawnProcess] = []
+    waiting: list[SpawnProcess] = []
+    again = False  # whether a trial may wait that no process takes any more
+
+    def start() -> None:
+        own = Search(search.folder, seed=search.seed + len(processes))
+        process = context.Process(target=_work, args=(own, list(candidates), data, trials, threads))
         process.start()
-    waiting = processes[:]
+        processes.append(process)
+        waiting.append(process)
+
     try:
+        for _ in range(workers):
+            start()
         while waiting:
             done = connection.wait([process.sentinel for process in waiting])
             for process in [each for each in waiting if each.sentinel in done]:
@@ -58,7 +56,10 @@ def run_in_processes(
                     cli.notes().print(
                         f"a process of the search {_failure(process.exitcode)}", soft_wrap=True
                     )
-                    search.release(process.pid)
+                    again |= search.release(process.pid)
+            if again and not waiting:
+                again = False
+                start()
     except BaseException:
         for process in processes:
             process.terminate()
@@ -69,8 +70,8 @@ def run_in_processes(
     failed = sum(process.exitcode != 0 for process in processes)
     if failed and (ended := len(search.tried())) < trials:
         raise UserError(
-            f"{failed} of {workers} processes failed, see above, and {ended} of {trials} trials "
-            f"ended, which {search.folder} keeps: the same command goes on"
+            f"{failed} of {len(processes)} processes failed, see above, and {ended} of {trials} "
+            f"trials ended, which {search.folder} keeps: the same command goes on"
         )
 
 

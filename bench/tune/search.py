@@ -183,17 +183,20 @@ class Search:
             trial.set_user_attr(_PROCESS, os.getpid())
             return trial
 
-    def release(self, process: int | None = None, *, killed: bool = True) -> None:
+    def release(self, process: int | None = None, *, killed: bool = True) -> bool:
         """Ends the trials of a process that runs no more, and has them tried again.
 
         Args:
             process: its number; None for all trials that run.
             killed: whether it was killed: its trial is then tried again once only, as a network
                 that needs too much memory would end one process after the other.
+
+        Returns:
+            Whether one of them is to be tried again.
         """
         from optuna.trial import TrialState
 
-        study = self.study()
+        study, again = self.study(), False
         with self._one_process():
             for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
                 if process not in (None, trial.user_attrs.get(_PROCESS, process)):
@@ -208,6 +211,8 @@ class Search:
                     )
                 elif trial.params:
                     study.enqueue_trial(trial.params, user_attrs={_CUTS: cuts})
+                    again = True
+        return again
 
     def _one_process(self) -> AbstractContextManager[None]:
         """Keeps other processes of the search from beginning or releasing trials."""

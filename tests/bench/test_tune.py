@@ -232,6 +232,29 @@ def test_the_trial_of_a_killed_process_is_tried_by_the_other(
     assert [each.params for each in again] == [killed[0].params]
 
 
+def test_the_last_trial_of_a_killed_process_is_tried_again_by_a_new_one(tmp_path: Path) -> None:
+    study = Search(tmp_path).study()
+
+    def kill_the_last() -> None:
+        while True:
+            sleep(0.02)
+            every = study.get_trials(deepcopy=False)
+            running = [each for each in every if each.state.name == "RUNNING"]
+            if len(every) == 1 and running and running[0].intermediate_values:
+                os.kill(running[0].user_attrs["process"], signal.SIGKILL)
+                return
+
+    killer = Thread(target=kill_the_last, daemon=True)
+    killer.start()
+    search = Search(tmp_path)
+    few = [replace(each, recipe=replace(RECIPE, epochs=4)) for each in candidates()]
+    search.begin(few, None)
+    run_in_processes(search, few, few_digits("pets", train=32, val=16), 1, workers=1)
+    killer.join()
+    states = [each.state.name for each in search.study().get_trials()]
+    assert states == ["FAIL", "COMPLETE"]
+
+
 def test_processes_that_fail_before_all_trials_end_are_an_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -370,8 +393,11 @@ def test_a_search_on_a_folder(here: Path, capsys: pytest.CaptureFixture[str]) ->
     assert capsys.readouterr().out.splitlines()[-1] == out[-1]
 
 
-def test_too_large_a_batch_is_refused_before_anything_is_measured(
-    here: Path, capsys: pytest.CaptureFixture[str], trials: list[tuple[str, Recipe]]
+def test_a_batch_that_does_not_fit_is_refused_before_anything_is_measured(
+    here: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    trials: list[tuple[str, Recipe]],
 ) -> None:
     folder = write_images(few_digits("pets", train=60, val=32), here)
     (folder / "train" / "0" / "notes.txt").write_text("no image")
@@ -381,6 +407,12 @@ def test_too_large_a_batch_is_refused_before_anything_is_measured(
     with pytest.raises(UserError, match=r"the 60 training images .*try --batch-size 30$"):
         tune()
     assert "1 not meant as an image" in capsys.readouterr().err  # what training says of the data
+    assert not Path("tuning").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr("torch.cuda.is_available", lambda: True)
+        patch.setattr("torch.cuda.device_count", lambda: 3)
+        with pytest.raises(UserError, match=r"batch_size is 8: .* a multiple of 3"):
+            replace(tune, batch_size=8)()
     assert not Path("tuning").exists()
     replace(tune, batch_size=8)()
     assert [recipe.batch_size for _, recipe in trials] == [8]
