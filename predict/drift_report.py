@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 
 import altair as alt
 import numpy as np
@@ -18,6 +19,13 @@ NAME = "drift"
 _MOST = 20  # classes in the table and the chart
 _PARTS = 24  # most points of the course of time
 _BEFORE, _NOW = "before", "now"
+_CLOCK, _MINUTE = timedelta(milliseconds=10), timedelta(minutes=1)
+_FORMS = (
+    (timedelta(minutes=20), "%H:%M:%S"),
+    (timedelta(days=1), "%H:%M"),
+    (timedelta(days=4), "%b %d %H:%M"),
+    (timedelta(days=300), "%b %d"),
+)  # of the labels of the axis, up to that span
 _HEADER = ("feature", "median before", "median now", "PSI", "PSI by chance", "statistic", "p")
 
 
@@ -26,8 +34,8 @@ def drift_report(found: DriftFindings) -> Report:
     figure = _distributions(found)
     first, last = found.observed.times[0], found.observed.times[-1]
     subtitle = (
-        f"{plural(len(found.observed.classes), 'answer')} from {first:%Y-%m-%d %H:%M} to "
-        f"{last:%Y-%m-%d %H:%M} UTC in {found.log}, against {found.origin}"
+        f"{plural(len(found.observed.classes), 'answer')} from {_told(first, last - first)} to "
+        f"{_told(last, last - first)} UTC in {found.log}, against {found.origin}"
     )
     names = [row.feature for row in found.changed]
     title = f"Drift: {', '.join(names)}" if names else "No drift found"
@@ -142,20 +150,33 @@ def _classes(found: DriftFindings) -> Section:
     )
 
 
+def _told(when: datetime, span: timedelta) -> str:
+    """Returns a time of a log that is as long as ``span``, to the minute or the millisecond."""
+    if span < _MINUTE:
+        return when.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+    return when.strftime("%Y-%m-%d %H:%M")
+
+
 def _course(found: DriftFindings) -> Section:
     """Returns the course of time: mean score and brightness of successive answers."""
     values = []
-    count = len(found.observed.times)
+    times = found.observed.times
+    count = len(times)
     for part in np.array_split(np.arange(count), min(_PARTS, max(count // 25, 1))):
-        when = found.observed.times[part[len(part) // 2]].isoformat()
+        middle = part[len(part) // 2]
+        moment = {
+            "time": times[middle].isoformat(),
+            "seconds": (times[middle] - times[0]).total_seconds(),
+            "answer": int(middle) + 1,
+        }
         for feature in (SCORE, "brightness"):
             mean = float(found.observed.features[feature][part].mean())
-            values.append({"time": when, "feature": feature, "mean": mean})
+            values.append({**moment, "feature": feature, "mean": mean})
     chart = (
         alt.Chart(alt.Data(values=values))
         .mark_line(point=True)
         .encode(
-            x=alt.X("time:T", title=None),
+            x=_axis(times[0], times[-1] - times[0]),
             y=alt.Y("mean:Q", title="mean", scale=alt.Scale(zero=False)),
             color=alt.Color("feature:N", title=None),
         )
@@ -171,3 +192,14 @@ def _course(found: DriftFindings) -> Section:
             ),
         ),
     )
+
+
+def _axis(first: datetime, span: timedelta) -> alt.X:
+    """Returns the axis of the course of time: a clock, or seconds, of too few of them the order."""
+    if span < _CLOCK:
+        return alt.X("answer:Q", title="answers, in their order", scale=alt.Scale(zero=False))
+    if span < _MINUTE:
+        return alt.X("seconds:Q", title=f"seconds after {_told(first, span)} UTC")
+    form = next((form for most, form in _FORMS if span < most), "%Y-%m-%d")
+    axis = alt.Axis(format=form, labelOverlap=True)
+    return alt.X("time:T", title="UTC", scale=alt.Scale(type="utc"), axis=axis)

@@ -34,14 +34,21 @@ def profile() -> Profile:
     return profile_of(features(500, 0.5), np.array([200, 200, 100]))
 
 
-def write_log(folder: Path, made: Artifact, count: int, brightness: float, **changes: str) -> Path:
+def write_log(
+    folder: Path,
+    made: Artifact,
+    count: int,
+    brightness: float,
+    step: timedelta = timedelta(minutes=1),
+    **changes: str,
+) -> Path:
     columns = features(count, brightness)
     facts = {"artifact": artifact_key(made), "model": made.model, "precision": "fp32"}
     rows = []
     for n, index in enumerate(RANDOM.choice(3, count, p=[0.4, 0.4, 0.2])):
         best = LoggedLabel(label=made.labels[index], index=int(index), score=columns[SCORE][n])
         row = LoggedAnswer(
-            time=START + timedelta(minutes=n),
+            time=START + n * step,
             name="means",
             version="1",
             runtime="ort-cpu",
@@ -100,6 +107,31 @@ def test_times_choose_answers_and_other_artifacts_are_counted(
     assert found.observed.times[0] == START + timedelta(minutes=20)
     with pytest.raises(UserError, match=r"10 answers .* 50 are needed.* not in the time"):
         find_drift(log, artifact, until=START + timedelta(minutes=10))
+
+
+@pytest.mark.parametrize(
+    ("step", "field", "told", "form"),
+    [
+        (timedelta(0), "answer", "00:00:00.000", None),
+        (timedelta(microseconds=9), "answer", "00:00:00.000", None),
+        (timedelta(milliseconds=5), "seconds", "00:00:00.495", None),
+        (timedelta(seconds=2), "time", "00:03", "%H:%M:%S"),
+        (timedelta(hours=12), "time", "12:00", "%b %d"),
+    ],
+)
+def test_the_course_of_time_is_legible_however_long_it_is(
+    artifact: Artifact, tmp_path: Path, step: timedelta, field: str, told: str, form: str | None
+) -> None:
+    log = write_log(tmp_path / "log", artifact, 100, 0.5, step)
+    report = drift_report(find_drift(log, artifact))
+    assert f" to 2026-1{2 if step.seconds > 9 else 1}-" in report.subtitle
+    assert f"{told} UTC in " in report.subtitle
+    (figure,) = report.sections[-1].figures
+    drawn = figure.chart.to_dict()
+    axis = drawn["encoding"]["x"]
+    assert axis["field"] == field
+    assert axis.get("axis", {}).get("format") == form
+    assert len({point[field] for point in drawn["data"]["values"]}) == 4  # of 25 answers each
 
 
 def test_an_earlier_log_can_be_what_was_before(
