@@ -59,8 +59,18 @@ def entry_of(folder: Path, settings: Settings, name: str | None = None) -> Entry
         runtime=runtime,
         call_threads=threads or settings.call_threads,
         digest=sha256(path / MANIFEST),
-        answers=_digest([manifest.task, *manifest.labels]),
+        answers=_answers(manifest),
     )
+
+
+def refreshed(entry: Entry) -> Entry:
+    """Returns a model as its folder is now; it is called and run as before.
+
+    Raises:
+        UserError: there is no artifact any more.
+    """
+    answers = _answers(read_manifest(entry.artifact))
+    return replace(entry, digest=sha256(entry.artifact / MANIFEST), answers=answers)
 
 
 def _called(path: Path, manifest: Artifact) -> tuple[str, str]:
@@ -73,7 +83,9 @@ def _called(path: Path, manifest: Artifact) -> tuple[str, str]:
     return path.name, "1"
 
 
-def _digest(texts: list[str]) -> str:
+def _answers(manifest: Artifact) -> str:
+    """Returns a digest of what the answers can be."""
+    texts = [manifest.task, *manifest.labels]
     return hashlib.sha256(json.dumps(texts).encode()).hexdigest()
 
 

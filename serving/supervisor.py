@@ -11,6 +11,7 @@ import ctypes
 import logging
 import multiprocessing
 import resource
+import signal
 import socket
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -25,10 +26,10 @@ from core.errors import UserError
 from serving.ending import begin_the_end
 from serving.models import the_models
 from serving.protocol import connection_class
-from serving.repository import check, without_threshold
+from serving.reloading import reload
 from serving.routes import wrap
 from serving.settings import GRACE_S, PREFIX, Settings
-from serving.state import State
+from serving.state import Locked, State
 from serving.watching import Watch
 
 _FILES = 200  # files that a worker opens besides its connections
@@ -182,14 +183,14 @@ class _Supervisor(Multiprocess):
             self.watch.look()
 
     def handle_hup(self) -> None:
-        """Replaces the workers, unless an artifact is now invalid."""
+        """Replaces the workers; if a model is broken, they stay, and take what else changed."""
         try:
-            settings = Settings.from_environment()
-            listing = self._state.read()
-            for entry in listing.entries:
-                check(entry, settings)
-            without_threshold(listing, settings)
+            if not reload(Settings.from_environment(), self._state):
+                return
         except UserError as error:
             print(f"error: {error}; the old workers go on", file=sys.stderr, flush=True)
+            return
+        except Locked:  # a worker changes the list: at the next look
+            self.signal_queue.append(signal.SIGHUP)
             return
         super().handle_hup()

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import sys
-from multiprocessing.connection import Connection
 from pathlib import Path
 
-from artifact.opening import open_artifact, open_runtime
 from artifact.store import PICK_FILE
 from core.errors import UserError
-from serving.listing import Entry, Listing
-from serving.repository import check, check_lone, entry_of, folders_of
+from serving.listing import Listing
+from serving.proving import Proof
+from serving.repository import check_lone, entry_of, folders_of
 from serving.settings import Settings
 from serving.state import Locked, State
 
@@ -59,8 +56,7 @@ class Watch:
             return
         changes = [(name, *seen) for name, seen in found.items() if self._taken.get(name) != seen]
         self._proofs = {
-            change: self._proofs.get(change) or Proof(change[0], change[1], self._settings)
-            for change in changes
+            change: self._proofs.get(change) or self._proof(*change[:2]) for change in changes
         }
         if self.is_proving:
             return
@@ -71,6 +67,9 @@ class Watch:
             return
         self._taken = found
         self._proofs = {}
+
+    def _proof(self, name: str, folder: Path) -> Proof:
+        return Proof(lambda: entry_of(folder, self._settings, name), self._settings)
 
     def _list(self, found: Found) -> None:
         before = listing = self._state.read()
@@ -128,64 +127,6 @@ def _stamp(folder: Path) -> Stamp:
             continue
         found.append((str(path), status.st_ino, status.st_size, status.st_mtime_ns))
     return tuple(found)
-
-
-class Proof:
-    """The golden batch of a model that came or changed, run in a process of its own."""
-
-    def __init__(self, name: str, folder: Path, settings: Settings) -> None:
-        self._folder = folder
-        self._found: Entry | UserError
-        self._answer: Connection | None = None
-        try:
-            self._found = entry_of(folder, settings, name)
-        except UserError as error:
-            self._found = error
-            return
-        self._answer, theirs = multiprocessing.Pipe(duplex=False)
-        process = multiprocessing.get_context("fork").Process(
-            target=_run_golden, args=(theirs, self._found, settings), daemon=True
-        )
-        process.start()
-        theirs.close()
-
-    @property
-    def is_done(self) -> bool:
-        """Returns whether the process has answered or ended."""
-        return self._answer is None or self._answer.poll()
-
-    def entry(self) -> Entry:
-        """Returns the model; call it once, when it is done.
-
-        Raises:
-            UserError: it is no artifact, or its golden batch did not come out right.
-        """
-        why = ""
-        if self._answer is not None:
-            try:
-                why = self._answer.recv()
-            except EOFError:
-                why = f"{self._folder}: the process that ran its golden batch ended by itself"
-            self._answer.close()
-            multiprocessing.active_children()  # joins those that have ended
-        if why:
-            raise UserError(why)
-        if isinstance(self._found, UserError):
-            raise self._found
-        return self._found
-
-
-def _run_golden(answer: Connection, entry: Entry, settings: Settings) -> None:
-    try:
-        check(entry, settings)
-        artifact = open_artifact(entry.artifact, allow_unverified=settings.allow_unverified)
-        with open_runtime(entry.runtime, artifact, threads=entry.call_threads):
-            pass
-    except UserError as error:
-        answer.send(str(error))
-    else:
-        answer.send("")
-    os._exit(0)  # not through what the parent has open
 
 
 def _say(what: str, kind: str = "error") -> None:

@@ -126,7 +126,7 @@ def test_a_new_artifact_is_taken_without_a_lost_request(
             clients.wait_for(20)
             (path / "manifest.json").rename(path / "away.json")
             os.kill(server.process.pid, signal.SIGHUP)  # broken: the old ones go on
-            time.sleep(2)  # it looks twice a second
+            wait_until(lambda: "goes on as it was loaded" in server.log())
             clients.wait_for(20)
             assert {worker.pid for worker in workers(server)} == before
             make_artifact(scale=0.05)
@@ -138,6 +138,49 @@ def test_a_new_artifact_is_taken_without_a_lost_request(
         assert max(scores[:20]) < 0.5 < 0.9 < min(scores[-20:])
         assert len(workers(server)) == count
         assert server.stop(signal.SIGTERM) == 0
+
+
+def test_a_broken_model_stays_while_the_others_are_reloaded(
+    save_artifact: Callable[..., Path],
+    encoded: Encoded,
+    serve: Serve,
+    environment: Environment,
+    tmp_path: Path,
+) -> None:
+    folder = {name: tmp_path / "models" / name for name in "abc"}
+    for path in folder.values():
+        save_artifact(path, scale=0.001)
+
+    def best(name: str) -> float:
+        url = f"{server.url}/models/{name}/predict"
+        answer = httpx.post(url, content=encoded("red"), headers=RAW, timeout=30)
+        return float(answer.json()["predictions"][0]["score"])
+
+    arguments = ["-m", "serving", *map(str, folder.values())]
+    with serve(*arguments, cwd=ROOT, environment=environment) as server:
+        before = {worker.pid for worker in workers(server)}
+        (folder["a"] / "manifest.json").rename(folder["a"] / "away.json")  # the default
+        save_artifact(folder["b"], scale=0.05)
+        save_artifact(folder["c"], logits=np.zeros((3, 3), np.float32))  # not its golden batch
+        os.kill(server.process.pid, signal.SIGHUP)
+        wait_until(lambda: best("b") > 0.9)
+        assert max(best("a"), best("c")) < 0.5
+        assert {worker.pid for worker in workers(server)} == before
+        told = [line for line in server.log().splitlines() if line.startswith(("error", "models"))]
+        assert [line.rpartition("; ")[2] for line in told[1:]] == [
+            "a:1 goes on as it was loaded",
+            "c:1 goes on as it was loaded",
+            "models: b:1 is loaded again",
+        ]
+        assert "golden batch" in told[2]
+        for name in "ac":
+            save_artifact(folder[name], scale=0.05)
+        os.kill(server.process.pid, signal.SIGHUP)
+        wait_until(lambda: not before & {worker.pid for worker in workers(server)}, LOOK_S)
+        wait_until(server.is_ready)
+        assert min(map(best, "abc")) > 0.9
+        assert server.stop(signal.SIGTERM) == 0
+        assert "Traceback" not in server.log()
 
 
 def test_ten_times_too_much(

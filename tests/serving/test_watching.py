@@ -19,7 +19,7 @@ import pytest
 from crowd import crowd, wait_until
 
 from core.errors import UserError
-from serving import watching
+from serving import proving
 from serving.repository import default_in, first_listing
 from serving.settings import Settings
 from serving.state import State
@@ -165,13 +165,13 @@ def test_no_look_waits_for_a_golden_batch(
     watched: Watched, save_artifact: Save, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate = multiprocessing.Event()
-    run = watching._run_golden
+    run = proving._run_golden
 
     def slowly(answer: Connection, *arguments: Any) -> None:
         gate.wait(10)
         run(answer, *arguments)
 
-    monkeypatch.setattr(watching, "_run_golden", slowly)
+    monkeypatch.setattr(proving, "_run_golden", slowly)
     save_artifact(watched.repository / "b" / "onnx-fp32")
     for _ in range(3):
         watched.watch.look()
@@ -187,7 +187,7 @@ def test_a_process_that_ends_by_itself_proves_nothing(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(watching, "_run_golden", lambda *_: os._exit(1))
+    monkeypatch.setattr(proving, "_run_golden", lambda *_: os._exit(1))
     save_artifact(watched.repository / "b" / "onnx-fp32")
     assert watched.look() == ["a:1"]
     assert "ended by itself" in capsys.readouterr().err

@@ -1,0 +1,62 @@
+"""Looks again at the artifacts of the listed models, as they lie on the disk now.
+
+A model that is broken there goes on as it was loaded, in the workers that have it. So then they are
+not replaced: what changed in the other models is listed, which the workers follow.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from core.errors import UserError
+from serving.listing import Entry
+from serving.proving import Proof
+from serving.repository import check, refreshed, without_threshold
+from serving.settings import Settings
+from serving.state import State
+
+
+def reload(settings: Settings, state: State) -> bool:
+    """Lists what changed in the sound models if one is broken, and says on stderr which one is.
+
+    Returns:
+        Whether none is broken: then nothing was listed, and all workers can be replaced.
+
+    Raises:
+        UserError: the service is to abstain, and none of the models can.
+        Locked: another process changes the list.
+    """
+    with state.locked():
+        before = listing = state.read()
+        broken: dict[str, str] = {}
+        for entry in before.entries:
+            try:
+                now = _sound(entry, settings)
+                listing = listing if now == entry else listing.having(now)
+            except UserError as error:
+                broken[entry.reference] = str(error)
+        if not broken:
+            without_threshold(before, settings)
+            return True
+        for reference, why in broken.items():
+            _say(f"error: {why}; {reference} goes on as it was loaded")
+        if listing != before:
+            state.write(listing)
+    for reference in sorted(listing.differing(before)):
+        _say(f"models: {reference} is loaded again")
+    return False
+
+
+def _sound(entry: Entry, settings: Settings) -> Entry:
+    """Returns a model as it is now, of the same name and in the same runtime.
+
+    Raises:
+        UserError: it is broken.
+    """
+    check(entry, settings)
+    now = refreshed(entry)
+    return entry if now == entry else Proof(lambda: now, settings).entry()
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
