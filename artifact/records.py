@@ -16,7 +16,12 @@ Weights = Literal["trained", "imagenet", "random"]
 Calibration = Literal["MinMax", "Percentile", "Entropy", "QAT"]
 # Modules of export.rewrites.
 Rewrite = Literal[
-    "average_pool", "channel_blocks", "channel_shuffle", "float_activations", "hard_sigmoid"
+    "average_pool",
+    "channel_blocks",
+    "channel_shuffle",
+    "float_activations",
+    "grouped_shuffle",
+    "hard_sigmoid",
 ]
 # Images by which nothing was chosen, or those by which epochs and thresholds may have been.
 Part = Literal["test", "held-out"]

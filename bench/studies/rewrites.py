@@ -51,6 +51,8 @@ def pairs(artifacts: Sequence[Artifact]) -> Iterator[Pair]:
         yield Pair(whole, "hard_sigmoid", partial(_hard_sigmoids, whole))
     if whole and "average_pool" in whole.rewrites:
         yield Pair(whole, "average_pool", partial(_average_pools, whole))
+    if whole and "grouped_shuffle" in whole.rewrites:
+        yield Pair(whole, "grouped_shuffle", partial(_grouped_shuffles, whole))
     inputs = graphs.get("openvino-int8")
     if inputs and "float_activations" in inputs.rewrites:
         yield Pair(inputs, "float_activations", partial(_roundings, inputs))
@@ -100,6 +102,17 @@ def _average_pools(artifact: Artifact) -> tuple[bytes, bytes]:
     import onnx
 
     from export.rewrites.average_pool import restore
+
+    graph = onnx.load(artifact.graph_file)
+    without = copy.deepcopy(graph)
+    restore(without)
+    return without.SerializeToString(), graph.SerializeToString()
+
+
+def _grouped_shuffles(artifact: Artifact) -> tuple[bytes, bytes]:
+    import onnx
+
+    from export.rewrites.grouped_shuffle import restore
 
     graph = onnx.load(artifact.graph_file)
     without = copy.deepcopy(graph)

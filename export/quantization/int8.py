@@ -25,6 +25,7 @@ from export.quantization.qdq import (
 )
 from export.quantization.sensitivity import MOST_FP32, GraphCandidate, counts, layer_errors
 from export.rewrites.average_pool import average_by_convolutions
+from export.rewrites.grouped_shuffle import fold_into_groups
 from export.rewrites.hard_sigmoid import add_in_integers
 
 IMAGES = 64  # images of 224x224 for calibration, rounding and choice
@@ -211,6 +212,7 @@ def finished(graph: Any, fp32_layers: Sequence[str], made: Quantization) -> Grap
     replaced: dict[Rewrite, int] = {
         "hard_sigmoid": add_in_integers(rewritten),
         "average_pool": average_by_convolutions(rewritten),
+        "grouped_shuffle": fold_into_groups(rewritten),
     }
     check_model(rewritten, full_check=True)
     rewrites = {name: count for name, count in replaced.items() if count}
