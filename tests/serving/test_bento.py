@@ -20,6 +20,7 @@ from packaging.utils import canonicalize_name
 from artifact.runtimes.base import RUNTIMES
 from core.errors import UserError
 from serving.bento import BENTOFILE, requirements
+from serving.settings import GRACE_S, Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 CONSTRAINTS = ROOT / "constraints.txt"
@@ -239,6 +240,21 @@ def test_its_image_serves_all_addresses_as_no_root(bento: Path) -> None:
     (entrypoint,) = json.loads(dict(steps)["ENTRYPOINT"])
     place = Path(entrypoint).relative_to(arguments["BENTO_PATH"])
     assert 'exec bentoml "$@" "$BENTO_PATH"' in (bento / place).read_text()
+
+
+def test_docker_runs_it_as_the_pods_do_and_lets_it_finish(bento: Path) -> None:
+    page = (ROOT / "docs" / "deploy.md").read_text()
+    (line,) = re.findall("^docker run .*$", page, re.MULTILINE)
+    words = shlex.split(line)
+    asked, command = words[: words.index("IMAGE")], words[words.index("IMAGE") + 1 :]
+    pods = yaml.safe_load((ROOT / "serving/kubernetes/base/deployment.yaml").read_text())
+    (pod,) = pods["spec"]["template"]["spec"]["containers"]
+    assert command == pod["args"]
+    assert asked[asked.index("-w") + 1] == pod["workingDir"]
+    assert int(asked[asked.index("--stop-timeout") + 1]) > GRACE_S
+    _, inside = asked[asked.index("-p") + 1].split(":")
+    assert ("EXPOSE", inside) in instructions(bento / "env/docker/Dockerfile")
+    assert int(inside) == Settings().port
 
 
 @pytest.mark.skipif(not CONSTRAINTS.exists(), reason="there is no constraints.txt")
