@@ -4,7 +4,7 @@ import asyncio
 import dataclasses
 import io
 import struct
-import time
+import threading
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -314,13 +314,13 @@ def test_a_failure_of_ours_is_500_without_a_trace(
 
 @pytest.fixture
 def strict(artifact_path: Path) -> Iterator[Client]:
-    """A service that holds one image, waits a second, and wants a token."""
+    """A service that holds one image, waits two seconds, and wants a token."""
     settings = Settings(
         artifact=artifact_path,
         threads=1,
         queue_size=1,
         max_images=1,
-        deadline_ms=500,
+        deadline_ms=2000,
         token="s3cret",
     )
     with Predictor(settings, Artifact.load(artifact_path)) as predictor:
@@ -358,18 +358,24 @@ def test_a_slow_upload_loses_its_place(strict: Client, encoded: Encoded) -> None
 def test_what_does_not_fit_is_told_so_at_once(strict: Client, encoded: Encoded) -> None:
     app = strict.transport.app
 
-    async def slowly() -> AsyncIterator[bytes]:
-        await asyncio.sleep(0.3)
-        yield encoded()
-
     async def crowd() -> list[httpx.Response]:
+        others = asyncio.Event()  # are refused
+
+        async def slowly() -> AsyncIterator[bytes]:
+            await others.wait()
+            yield encoded()
+
+        async def ask() -> httpx.Response:
+            answer = await client.post("/predict", content=slowly(), headers=TOKEN)
+            refused.append(answer)
+            if len(refused) == 3:
+                others.set()
+            return answer
+
+        refused: list[httpx.Response] = []
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-            sends = [
-                client.post("/predict", content=slowly(), headers=TOKEN, timeout=5)
-                for _ in range(5)
-            ]
-            return await asyncio.gather(*sends)
+            return await asyncio.gather(*(ask() for _ in range(5)))
 
     answers = asyncio.run(crowd())
     assert [answer.status_code for answer in answers] == [200, 200, 429, 429, 429]
@@ -387,15 +393,20 @@ def test_past_the_deadline(
         runtime = predictor._runtime
         assert runtime is not None
 
+        late = threading.Event()
+
         def stuck(pixels: Pixels) -> Logits:
-            time.sleep(0.5)
+            assert late.wait(60)
             return runtime(pixels)
 
         monkeypatch.setattr(predictor, "_runtime", stuck)
         check_error(post(client, encoded()), 504, "too_late")
         monkeypatch.undo()
-        time.sleep(0.5)  # the thread works on
-        assert post(client, encoded()).status_code == 200
+        late.set()
+        statuses = {504}
+        while statuses == {504}:  # the thread works on, at last within the deadline
+            statuses = {post(client, encoded()).status_code}
+        assert statuses == {200}
 
 
 def test_who_hangs_up_is_not_worked_for(
@@ -408,9 +419,12 @@ def test_who_hangs_up_is_not_worked_for(
         runtime = predictor._runtime
         assert runtime is not None
 
+        left = threading.Event()
+        hung_up: list[int] = []
+
         def slow(pixels: Pixels) -> Logits:
             seen.append(len(pixels))
-            time.sleep(0.2)
+            assert left.wait(60)
             return runtime(pixels)
 
         monkeypatch.setattr(predictor, "_runtime", slow)
@@ -422,7 +436,7 @@ def test_who_hangs_up_is_not_worked_for(
             async def receive() -> Any:
                 if messages:
                     return messages.pop()
-                await asyncio.sleep(0.05 if hang_up else 60)
+                await asyncio.sleep(0 if hang_up else 60)
                 return {"type": "http.disconnect"}
 
             async def send(message: Any) -> None:
@@ -436,6 +450,10 @@ def test_who_hangs_up_is_not_worked_for(
                 "headers": [(b"content-type", b"image/png")],
             }
             await app(scope, receive, send)
+            if hang_up:
+                hung_up.append(sent[0]["status"])
+            if len(hung_up) == 3:
+                left.set()
             return int(sent[0]["status"])
 
         async def crowd() -> list[int]:

@@ -272,14 +272,20 @@ def test_images_of_a_client_that_gives_up_are_dropped(
 ) -> None:
     async def say(client: Client) -> None:
         waiting = asyncio.get_running_loop().create_future()
-        given_up = asyncio.Event()
+        begun, given_up = asyncio.Event(), asyncio.Event()
         waiting.add_done_callback(lambda _: given_up.set())
-        monkeypatch.setattr(client.models.default.predictor, "predict", lambda uploads: [waiting])
+
+        def predict(uploads: Any) -> list[Any]:
+            begun.set()
+            return [waiting]
+
+        monkeypatch.setattr(client.models.default.predictor, "predict", predict)
         body = message_classes()["ModelInferRequest"](
             model_name=MODEL, inputs=[image_input(1, contents={"bytes_contents": [b"x"]})]
         )
-        with pytest.raises(grpc.aio.AioRpcError, match="DEADLINE_EXCEEDED"):
-            await client.send("ModelInfer", body.SerializeToString(), timeout=0.1)
+        asked = client.channel.unary_unary(f"/{SERVICE}/ModelInfer")(body.SerializeToString())
+        await asyncio.wait_for(begun.wait(), SECONDS)
+        asked.cancel()
         await asyncio.wait_for(given_up.wait(), SECONDS)
         assert waiting.cancelled()
 
