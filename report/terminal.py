@@ -16,19 +16,23 @@ def show_report(report: Report, *, every: bool = False) -> None:
 
     Args:
         report: the report.
-        every: whether to print all rows of the table, and all sections.
+        every: whether to print all rows of the table, and all sections but what that table says.
     """
     out = results()
-    if table := report.terminal or report.lead:
-        print_table(table, most=None if every else ROWS)
+    first = report.terminal or report.lead
+    if first is not None:
+        print_table(first, most=None if every else ROWS)
     sentences = [*report.footnotes, *report.summary]
     for sentence in sentences:
         out.print(sentence)
     for section in report.sections if every else ():
+        tables = [table for table in section.tables if table != first]
+        if not (tables or section.sentences) and first in section.tables:
+            continue
         out.print(f"\n{section.title}")
         for sentence in section.sentences:
             out.print(sentence)
-        for table in section.tables:
+        for table in tables:
             print_table(table)
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from report.format import MISSING
-from report.section import Report, Table
+from report.section import Report, Section, Table
 from report.terminal import ROWS, print_table, show_report
 
 NETWORKS = [f"a_network_with_a_long_name_{number:02}-shapes" for number in range(20)]
@@ -37,3 +37,19 @@ def test_a_report_ends_in_few_rows_unless_all_are_asked_for(
     assert len(lines) == 1 + ROWS + 2
     show_report(report, every=True)
     assert NETWORKS[-1] in capsys.readouterr().out
+
+
+def test_no_table_comes_twice(capsys: pytest.CaptureFixture[str]) -> None:
+    other = Table(header=("Cores",), rows=(("big",),))
+    sections = (
+        Section(title="Alone", tables=(table(),)),
+        Section(title="Beside another", sentences=("Said.",), tables=(table(), other)),
+    )
+    report = Report(
+        name="x", title="", subtitle="", summary=(), terminal=table(), sections=sections
+    )
+    show_report(report, every=True)
+    out = capsys.readouterr().out
+    assert out.count(NETWORKS[0]) == 1
+    assert "Alone" not in out
+    assert out.splitlines()[-4:] == ["Beside another", "Said.", "Cores", "big  "]
