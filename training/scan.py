@@ -123,6 +123,14 @@ def direct_files(root: Path) -> list[Path]:
     return sorted(entry for entry in root.iterdir() if entry.is_file() and is_meant(entry))
 
 
+def leave_out_loose(root: Path, scan: Scan, reason: str = "in no class folder") -> None:
+    """Records the files directly in ``root``, and the reason for those that may be images."""
+    for entry in sorted(root.iterdir()):
+        if not entry.is_dir() and not is_by_machines(entry.name):
+            meant = entry.is_file() and is_meant(entry)
+            scan.leave_out(reason if meant else "not meant as an image", [entry])
+
+
 def holds_images(folder: Path) -> bool:
     """Returns whether any file directly in ``folder`` is an image, by its header."""
     return any(is_image(file) for file in direct_files(folder))
@@ -166,10 +174,9 @@ def class_files(root: Path, scan: Scan, *, least: int = 2) -> dict[str, list[Pat
         if not files:
             raise UserError(f"{folder}: it holds no images; add some or remove the folder")
         classes.setdefault(class_name(folder.name, folder), []).extend(files)
-    loose = direct_files(root)
     if len(classes) < least:
-        raise _no_classes(root, folders, loose)
-    scan.leave_out("in no class folder", loose)
+        raise _no_classes(root, folders, direct_files(root))
+    leave_out_loose(root, scan)
     return dict(sorted(classes.items()))
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
 from core.errors import UserError
-from training.scan import Scan, direct_files, find_files, holds_images, some, subfolders
+from training.scan import Scan, find_files, holds_images, leave_out_loose, some, subfolders
 
 Role = Literal["train", "val", "test"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -51,9 +51,11 @@ def find_parts(folder: Path, chosen: Sequence[str], scan: Scan) -> dict[Role, Pa
         UserError: ambiguous names, or chosen folders that do not exist.
     """
     if chosen and tuple(chosen) != ("none",):
-        return _described(folder, _chosen_parts(folder, chosen), scan)
-    root = _entered(folder)
-    parts: dict[Role, Path] = {} if chosen else _parts_by_name(folder, root, scan)
+        parts = _chosen_parts(folder, chosen)
+        _leave_out_beside(folder, parts.values(), scan)
+        return _described(folder, parts, scan)
+    root = _entered(folder, scan)
+    parts = {} if chosen else _parts_by_name(folder, root, scan)
     if parts:
         return _described(root, parts, scan)
     if not chosen:
@@ -121,7 +123,7 @@ def _parts_by_name(folder: Path, root: Path, scan: Scan) -> dict[Role, Path]:
     if "val" in only:
         parts["val"] = only["val"]  # without class folders it is refused
     unlabelled = only.get("test") if "test" not in parts else None
-    scan.leave_out("in no class folder", direct_files(root))
+    leave_out_loose(root, scan)
     for other in subfolders(root, scan):
         if other not in parts.values():
             reason = "in no class folder" if other == unlabelled else "beside the parts"
@@ -146,25 +148,40 @@ def _named(folders: Sequence[Path]) -> dict[Role, list[Path]]:
 
 def _holds_classes(folder: Path) -> bool:
     """Returns whether a folder contains folders of images rather than images."""
-    inner = _entered(folder)
+    inner = _entered(folder, Scan())
     count = len(subfolders(inner, Scan()))
     return count > 1 or (count == 1 and not holds_images(inner))
 
 
-def _entered(folder: Path) -> Path:
+def _entered(folder: Path, scan: Scan) -> Path:
     """Returns the folder, at any depth, that contains the class folders or parts.
 
-    A folder is entered if it is the only entry and contains folders itself.
+    A folder is entered if it is the only one and contains folders itself; what is beside it is
+    recorded.
     """
     inside = subfolders(folder, Scan())
     if len(inside) != 1 or holds_images(folder) or not subfolders(inside[0], Scan()):
         return folder
-    return _entered(inside[0])
+    subfolders(folder, scan)
+    leave_out_loose(folder, scan)
+    return _entered(inside[0], scan)
+
+
+def _leave_out_beside(folder: Path, parts: Collection[Path], scan: Scan) -> None:
+    """Records the files below ``folder`` that are in none of ``parts``."""
+    if folder in parts:
+        return
+    leave_out_loose(folder, scan, "beside the parts")
+    for entry in subfolders(folder, scan):
+        if any(entry in part.parents for part in parts):
+            _leave_out_beside(entry, parts, scan)
+        elif entry not in parts:
+            scan.leave_out("beside the parts", find_files(entry, scan))
 
 
 def _described(root: Path, parts: Mapping[Role, Path], scan: Scan) -> dict[Role, Path]:
     """Returns the folder of class folders of each part, and notes them in ``scan``."""
-    entered = {role: _entered(parts[role]) for role in ROLES if role in parts}
+    entered = {role: _entered(parts[role], scan) for role in ROLES if role in parts}
     said = [f"{_DONE[role]} {path.relative_to(root)}/" for role, path in entered.items()]
     if "val" not in entered:
         said.insert(1, "20 % of it held out")

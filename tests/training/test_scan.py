@@ -51,6 +51,8 @@ def test_empty_folders_are_no_classes(folder: Path) -> None:
 
 
 def test_every_file_that_is_not_used_is_counted_by_reason(folder: Path) -> None:
+    (folder / "labels.csv").write_text("file,label")
+    os.mkfifo(folder / "pipe")
     (folder / "cover.png").write_bytes((folder / "cat" / "0.png").read_bytes())
     for name in ("a.txt", "b.json", ".hidden", "Thumbs.db"):
         (folder / "dog" / name).write_text("text")
@@ -61,10 +63,10 @@ def test_every_file_that_is_not_used_is_counted_by_reason(folder: Path) -> None:
         ["cat/clip.mp4"],
         ["cover.png"],
         ["dog/.hidden", "dog/Thumbs.db"],
-        ["dog/a.txt", "dog/b.json"],
+        ["dog/a.txt", "dog/b.json", "labels.csv", "pipe"],
     ]
     (line,) = scan.lines()
-    assert re.search(rf": 6 .*: 2 .* 2 .*{folder}/dog/a\.txt\)", line)
+    assert re.search(rf": 8 .*: 2 .* 4 .*{folder}/dog/a\.txt\)", line)
     assert f"({folder}/cover.png)" in line
 
 

@@ -124,6 +124,28 @@ def test_what_is_beside_the_parts_is_counted(
     assert sorted(map(len, data.scan.unused.values())) == [1, 2, 3]  # .git has its own reason
 
 
+def test_what_is_beside_chosen_parts_is_counted(
+    split: Callable[..., Path], make_images: MakeImages
+) -> None:
+    folder = split("all/fit", "all/check")
+    make_images(folder / "all" / "spare" / "cat", 2)
+    make_images(folder, 1)
+    (folder / "all" / "notes.txt").write_text("who took them")
+    data = load(folder, "train=all/fit", "val=all/check")
+    assert len(data.train) == len(data.val) == 10
+    assert unused(data) == {folder: 1, folder / "all": 1, folder / "all" / "spare" / "cat": 2}
+    assert sorted(map(len, data.scan.unused.values())) == [1, 3]
+
+
+def test_what_is_beside_the_only_folder_is_counted(split: Callable[..., Path]) -> None:
+    folder = split("archive")
+    for name in ("README", "LICENSE.txt", ".DS_Store", "archive/list.csv"):
+        (folder / name).write_text("about the images")
+    data = load(folder)
+    assert len(data.train) + len(data.val) == 10
+    assert unused(data) == {folder: 3, folder / "archive": 1}
+
+
 def test_test_images_without_classes_are_counted(
     split: Callable[..., Path], make_images: MakeImages
 ) -> None:
