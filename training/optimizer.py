@@ -41,8 +41,9 @@ def make_optimizer(
         return torch.optim.Adam(groups, rate, fused=fused)
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, rate, momentum=MOMENTUM, nesterov=True, fused=fused)
-    # TensorFlow adds its epsilon of 1e-3 inside the root, torch outside: sqrt(1e-3) = 0.0316.
-    return torch.optim.RMSprop(groups, rate, alpha=0.9, momentum=MOMENTUM, eps=0.0316)
+    # TensorFlow, of which recipes have it, adds epsilon inside the root, torch outside.
+    epsilon = math.sqrt(recipe.rmsprop_epsilon)
+    return torch.optim.RMSprop(groups, rate, alpha=0.9, momentum=MOMENTUM, eps=epsilon)
 
 
 def _stages(network: nn.Module, recipe: Recipe) -> list[list[nn.Parameter]]:

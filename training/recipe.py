@@ -62,6 +62,9 @@ class Recipe:
 
     optimizer: Literal["adam", "adamw", "rmsprop", "sgd"] = "adamw"
     """Optimiser; RMSprop and SGD use momentum 0.9."""
+    rmsprop_epsilon: float = 0.001
+    """RMSprop: what is added to the mean square of a gradient, by whose root it is divided; the
+    larger, the more a step is one of SGD where gradients are small."""
     weight_decay: float = 0.01
     """Weight decay; AdamW's is decoupled, the others' is added to the gradient."""
     decay_vectors: bool = True
@@ -319,6 +322,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "layer_decay": (0.001, 1),
     "bn_momentum": (0, 1),
     "dropout": (0, 1),
+    "rmsprop_epsilon": (1e-12, _ANY),
     "weight_decay": (0, _ANY),
     "warmup": (0, 0.99),
     "decay_rate": (0, 1),

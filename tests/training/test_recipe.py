@@ -110,3 +110,16 @@ def test_every_optimiser_goes_downhill(name: str) -> None:
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0]
+
+
+def test_rmsprop_has_the_epsilon_of_its_recipe_inside_the_root() -> None:
+    """One step on a gradient g from zero: rate * g / sqrt(0.1 * g^2 + epsilon), as TensorFlow's."""
+    for name, epsilon in (("mobilenet", 1.0), ("efficientnet", 1e-3)):
+        recipe = dataclasses.replace(find_recipe(name, "mobilenet_v2"), weight_decay=0.0)
+        layer = nn.Linear(1, 1, bias=False)
+        before = layer.weight.item()
+        optimizer = make_optimizer(layer, recipe)
+        layer.weight.grad = torch.tensor([[1e-3]])  # next to the root of either, nothing
+        optimizer.step()
+        expected = recipe.learning_rate * 1e-3 / epsilon**0.5
+        assert before - layer.weight.item() == pytest.approx(expected, rel=0.02)
