@@ -55,18 +55,20 @@ def train(
         UserError: unknown network, data, recipe or field, unusable or too few images, or not
             enough memory or disk space.
     """
-    from core.errors import UserError
+    from core.errors import UserError, spelled
     from training.checkpoint import load_checkpoint
     from training.fit import fit
 
-    asked = _asked("train", model, data, recipe, changes)
+    with spelled(_arguments()):
+        asked = _asked("train", model, data, recipe, changes)
     options = asked["options"]
     if options.folds is not None and options.fold is None:
         raise UserError(
             f"folds is {options.folds}: which one is held out? add fold, or pocketnets."
             "cross_validate trains with each in turn"
         )
-    return load_checkpoint(fit(**asked, resume=resume, fresh=fresh, log=log))
+    with spelled(_arguments()):
+        return load_checkpoint(fit(**asked, resume=resume, fresh=fresh, log=log))
 
 
 def cross_validate(
@@ -103,24 +105,43 @@ def cross_validate(
     Raises:
         UserError: as :func:`train`, or a class with fewer images, or of groups, than parts.
     """
-    from core.errors import UserError
+    from core.errors import UserError, spelled
     from training import cross_validation
 
     if "fold" in changes:
         raise UserError(
             f"fold is {changes['fold']}: pocketnets.train trains with one part held out"
         )
-    asked = _asked("cross_validate", model, data, recipe, {"folds": folds, **changes})
+    with spelled(_arguments()):
+        asked = _asked("cross_validate", model, data, recipe, {"folds": folds, **changes})
     of_all = asked.pop("command")
 
     def command(fold: int | None) -> str:
         one = {**changes, "folds": folds, "fold": fold}
         return of_all if fold is None else _call("train", model, data, asked["recipe_name"], one)
 
-    _, spread = cross_validation.cross_validate(
-        **asked, command=command, resume=resume, fresh=fresh, log=log
-    )
+    with spelled(_arguments()):
+        _, spread = cross_validation.cross_validate(
+            **asked, command=command, resume=resume, fresh=fresh, log=log
+        )
     return spread
+
+
+def _arguments() -> dict[str, str]:
+    """Returns the flags of a training that errors name, with the arguments of :func:`train`."""
+    import dataclasses
+
+    from training.accelerators import Accelerators
+    from training.options import FolderOptions
+    from training.recipe import Recipe
+
+    names = {"--log": "log", "--recipe-name": "recipe"}
+    names |= {f"--{name}": f"{name}=True" for name in ("resume", "fresh")}
+    for kind, prefix in ((Recipe, "recipe."), (FolderOptions, ""), (Accelerators, "machine.")):
+        for field in dataclasses.fields(kind):
+            value = "=True" if field.default is False else ""
+            names[f"--{prefix}{field.name.replace('_', '-')}"] = field.name + value
+    return names
 
 
 def _asked(

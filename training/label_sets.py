@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from core.errors import UserError
 from core.image_types import list_suffixes
-from training.labels_file import FILE, LABEL, Lines, Places, find_table, read_lines, slashed
+from training.labels_file import (
+    FILE,
+    LABEL,
+    Lines,
+    Places,
+    find_table,
+    likely_columns,
+    read_lines,
+    slashed,
+)
 from training.scan import Scan, class_name, find_files, some
 
 SEPARATORS = "|;"  # of labels in one cell
@@ -76,7 +86,7 @@ def read_label_sets(
     if not rows:
         raise UserError(f"{path}: it holds no lines below the names of its columns")
     if headed:
-        found = _by_name(path, header, rows, columns, scan)
+        found = _by_name(path, header, rows, columns, places, scan)
     else:
         found = _by_place(path, header, columns, places)
     sets: dict[Path, set[str]] = {}
@@ -129,7 +139,12 @@ def _is_file(value: str, places: Places) -> bool:
 
 
 def _by_name(
-    path: Path, header: Sequence[str], rows: Lines, columns: Sequence[str], scan: Scan
+    path: Path,
+    header: Sequence[str],
+    rows: Lines,
+    columns: Sequence[str],
+    places: Places,
+    scan: Scan,
 ) -> _Columns:
     """Returns the columns of a file whose first line names them."""
     named = [name.casefold() for name in header]
@@ -144,9 +159,13 @@ def _by_name(
     else:
         files = [at for at, name in enumerate(named) if name in FILE]
         if len(files) != 1:
+            likely, _ = likely_columns(header, [row for _, row in rows], places)
+            others = [at for at in range(len(header)) if at != likely]
+            labels = [at for at in others if named[at] in LABEL or not _not_flag(rows, at)]
+            example = shlex.join(header[at] for at in (likely, *(labels or others)[:2]))
             raise UserError(
                 f"{path}: it has the columns {some(header)}; say which is the file's and which are "
-                f"labels': --labels-columns {header[0]} {' '.join(header[1:3])}"
+                f"labels', such as --labels-columns {example}"
             )
         (file,) = files
         rest = [at for at in range(len(header)) if at != file]

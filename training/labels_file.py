@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,11 +50,14 @@ def labelled_files(
     places = Places((folder, path.parent), files)
     first = [value.strip() for value in lines[0][1]]
     headed = _names_columns(first, [row for _, row in lines[1:]], columns, places)
+    likely = likely_columns(first, [row for _, row in lines[1:]], places)
+    numbers = " ".join(str(at + 1) for at in likely)
+    spelt = shlex.join(first[at] for at in likely)
     if headed is None and not columns:
         raise UserError(
             f"{path}: its first line ({', '.join(first)}) may name the columns, or an image that "
-            f"is not there; say which: --labels-columns {first[0]} {first[-1]} if it names them, "
-            f"--labels-columns 1 {len(first)} if it does not"
+            f"is not there; say which are the file's and the label's: --labels-columns {spelt} if "
+            f"it names them, --labels-columns {numbers} if it does not"
         )
     rows = lines[1:] if headed else lines
     if not rows:
@@ -63,10 +67,9 @@ def labelled_files(
     elif found := _called(first) or _by_content(rows, len(first), places):
         at_file, at_label = found
     else:
-        names = first if headed else [str(at + 1) for at in range(len(first))]
         raise UserError(
             f"{path}: it has the columns {', '.join(first)}; say which are the file's and the "
-            f"label's, such as --labels-columns {names[0]} {names[-1]}; or --multi-label, "
+            f"label's, such as --labels-columns {spelt if headed else numbers}; or --multi-label, "
             "if the others have a label's 0 or 1"
         )
     label_of: dict[Path, str] = {}
@@ -249,6 +252,38 @@ def _by_content(
     if name_files == [True, False]:
         return 0, 1
     return (1, 0) if name_files == [False, True] else None
+
+
+def likely_columns(
+    first: Sequence[str], rows: Sequence[Sequence[str]], places: Places
+) -> tuple[int, int]:
+    """Returns the columns, from 0, that may be the file's and the label's, for an example.
+
+    The file's is the first that names an image, best with its suffix, else the first with a usual
+    name, else the first;
+    the label's is another one with a usual name, else the one with the fewest values, but more
+    than one; of several such, the last.
+
+    Args:
+        first: the first line.
+        rows: the others.
+        places: of the images.
+    """
+    names = [name.casefold() for name in first]
+    cells = [{row[at].strip() for row in rows if at < len(row)} for at in range(len(first))]
+    suffixes = tuple(list_suffixes())
+
+    def unlike_files(at: int) -> tuple[bool, bool, bool]:
+        suffixed = any(_has_suffix(cell, suffixes) for cell in cells[at])
+        return not suffixed, not any(map(places.holds, cells[at])), names[at] not in FILE
+
+    file = min(range(len(first)), key=unlike_files)
+    rest = [at for at in range(len(first)) if at != file] or [file]
+
+    def unlike_labels(at: int) -> tuple[bool, bool, int, int]:
+        return names[at] not in LABEL, len(cells[at]) < 2, len(cells[at]), -at
+
+    return file, min(rest, key=unlike_labels)
 
 
 def _chosen(

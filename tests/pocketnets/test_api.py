@@ -142,8 +142,9 @@ def test_cross_validate_trains_each_fold(here: Path) -> None:
     ("changes", "named"),
     [
         ({"folds": 3}, "which one is held out.*cross_validate"),
-        ({"group_by": "(a)"}, "--group-by are for folders"),
-        ({"multi_label": True}, "--multi-label"),
+        ({"group_by": "(a)"}, "digits has parts of its own; test_fraction and group_by are"),
+        ({"multi_label": True}, "labels, labels_columns, multi_label=True and split_folders are"),
+        ({"batch_size": 10**6}, "images of digits; try batch_size 719$"),
         ({"accelerators": "cpu"}, "'accelerators'.* accelerator"),
         ({"epoch": 3}, "'epoch'.* epochs"),
         ({"recipe": "digit"}, "'digit'.* digits"),

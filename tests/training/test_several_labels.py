@@ -486,6 +486,13 @@ def test_what_makes_no_sense_is_refused(
     assert not Path("runs").exists()
 
 
+def test_the_columns_that_may_be_meant_are_named(here: Path) -> None:
+    rows = [(number, "odd", name, 1, 0) for number, name in enumerate(mark_images(Path("m"), 4))]
+    write_csv(Path("m/labels.csv"), ("id", "note", "my photo", "cat", "dog"), rows)
+    with pytest.raises(UserError, match=r"such as --labels-columns 'my photo' cat dog$"):
+        load_data("m", FolderOptions(labels="labels.csv", multi_label=True))
+
+
 def test_one_class_has_no_map() -> None:
     with pytest.raises(UserError, match="top1, macro_f1"):
         replace(RECIPE, monitor="map").for_task("single")
