@@ -95,7 +95,8 @@ class ProgressBar(lightning.Callback):
         self._progress.console.print(
             f"epoch {epoch.epoch}/{trainer.max_epochs}: loss {epoch.loss:.3f}, "
             f"{figures}, macro-F1 {epoch.val_macro_f1:.1%}, "
-            f"{epoch.images_per_second:,.0f} images/s"
+            f"{epoch.images_per_second:,.0f} images/s",
+            soft_wrap=True,  # one line in a log, too
         )
 
     def on_train_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
