@@ -30,7 +30,7 @@ from PIL import AvifImagePlugin, Image, ImageFile, UnidentifiedImageError
 from core.errors import UserError, first_line
 from core.image_size import Size, sides, size_of, size_text
 from core.images.colour import Mode, set_key_colour, to_mode
-from core.images.jpeg import ended, is_cut_short, is_jpeg, lost_rows
+from core.images.jpeg import ended, is_cut_short, is_jpeg, loss
 from core.images.limits import PatientFile, bomb_in_body, bomb_in_header
 from core.images.metadata import orientation_in, without_metadata
 from core.images.pnm import load_pnm
@@ -88,8 +88,6 @@ MAX_PIXELS = 89_478_485  # Pillow's own limit for its warning: 1 GiB / 4 / 3
 # no property of a network, and the golden batch consists of pixels.
 GAP = 2.0
 _START = 16  # bytes that identify a format
-# How much a truncated JPEG may lack: 32 rows (two rows of blocks), and 1/16 of its rows.
-_MAX_LOST_ROWS, _MAX_LOST_SHARE = 32, 16
 
 
 class ImageError(UserError):
@@ -265,7 +263,8 @@ def decode(
         except OSError:
             if not is_jpeg(data) or not is_cut_short(data):
                 raise
-            _check_loss(data, truncated)
+            if reason := loss(data, accepted=truncated == "accept"):
+                raise ImageError(f"a JPEG that is cut short: {reason}") from None
             image = _load(ended(data), max_pixels, least, turn)
         turn = max(turn, orientation_in(image.info))
         upright = to_mode(image, mode)
@@ -365,22 +364,6 @@ def _load(data: bytes, max_pixels: int, least: Size | None, turn: int) -> Image.
             image.draft(None, (height, width) if turn >= _SIDEWAYS else (width, height))
         image.load()
         return image
-
-
-def _check_loss(data: bytes, truncated: Truncated) -> None:
-    """Raises ImageError unless a truncated JPEG is acceptable."""
-    lost, height = lost_rows(data)
-    if lost is None:
-        reason = "more is missing than its last rows"
-    elif lost > min(_MAX_LOST_ROWS, height // _MAX_LOST_SHARE):
-        reason = f"its last {lost} of {height} rows are missing"
-    elif truncated == "refuse":
-        missing = f"its last {lost} of {height} rows are" if lost else "only its end marker is"
-        ways = "--truncated accept, or POCKETNETS_TRUNCATED=accept in a service, takes it"
-        reason = f"{missing} missing; {ways}"
-    else:
-        return
-    raise ImageError(f"a JPEG that is cut short: {reason}")
 
 
 def _unsupported(data: bytes) -> str | None:

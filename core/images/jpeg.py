@@ -19,6 +19,8 @@ _END_MARKER = b"\xff\xd9"
 # Appended to a truncated file, each decodes to other pixels: the rows that change are missing.
 _FILLINGS = (bytes(256), b"\xff\0" * 256)
 _MAX_SCANS = 20
+# How much a truncated one may lack: 32 rows (two rows of blocks), and 1/16 of its rows.
+_MAX_LOST_ROWS, _MAX_LOST_SHARE = 32, 16
 
 
 class Segment(NamedTuple):
@@ -72,6 +74,25 @@ def lost_rows(data: bytes) -> tuple[int | None, int]:
         if changed:
             first = min(first, changed[1])
     return whole.height - first, whole.height
+
+
+def loss(data: bytes, *, accepted: bool) -> str | None:
+    """Returns why a truncated JPEG is not to be used.
+
+    Args:
+        data: the file.
+        accepted: whether one that lacks little is used; else the reason says how to have that.
+    """
+    lost, height = lost_rows(data)
+    if lost is None:
+        return "more is missing than its last rows"
+    if lost > min(_MAX_LOST_ROWS, height // _MAX_LOST_SHARE):
+        return f"its last {lost} of {height} rows are missing"
+    if accepted:
+        return None
+    missing = f"its last {lost} of {height} rows are" if lost else "only its end marker is"
+    ways = "--truncated accept, or POCKETNETS_TRUNCATED=accept in a service, takes it"
+    return f"{missing} missing; {ways}"
 
 
 def _is_covered(data: bytes) -> bool:
