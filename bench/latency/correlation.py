@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Protocol
 
+from bench.latency.costs import Costs
 from bench.latency.paper_phones import papers_section
-from bench.latency.record import PLACES, Costs, Place, Row, Sweep, latency, p50, threads, times
+from bench.latency.record import PLACES, Place, Row, Sweep, latency, p50, threads, times
 from bench.layers.record import Share
 from bench.measure.spread import Spread
 from bench.measure.timing import is_faster

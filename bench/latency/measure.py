@@ -21,9 +21,10 @@ from artifact.records import Precision
 from artifact.runtimes.base import RUNTIMES, Runtime, list_runtimes, load_runtime
 from artifact.runtimes.resident import GpuRuntime, Resident, check_resident
 from bench.experiment import progress_bars, this_machine
+from bench.latency.costs import count_costs
 from bench.latency.pick import tied_for_fastest
 from bench.latency.plan import Grid, find_artifacts, network_of
-from bench.latency.record import PLACES, Key, Place, Row, Sweep, count_costs
+from bench.latency.record import PLACES, Key, Place, Row, Sweep
 from bench.measure.timing import Call, Latency, Plan, Timed, is_complete, measure
 from core.cli import by_name
 from core.conditions import Conditions, conditions

@@ -7,16 +7,16 @@ row. Rows of earlier runs on the same machine are kept.
 from __future__ import annotations
 
 import itertools
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
 from pydantic import ConfigDict, with_config
 
-from artifact.artifact import Artifact
 from artifact.records import Metrics, Precision, Weights
 from artifact.runtimes.base import runs_on_gpu
 from bench.experiment import this_machine
+from bench.latency.costs import Costs
 from bench.measure.spread import FEWEST, Spread
 from bench.measure.timing import Latency, Plan, overlap, turn_ratios
 from core.cli import by_name, notes
@@ -25,7 +25,6 @@ from core.errors import UserError
 from core.machine import Machine
 from core.names import canonical_name
 from core.record_file import RecordFile
-from models.cost import Kind, layer_costs, sum_costs
 from report.format import MISSING, percent
 
 # Where the input and output of a call are. "host": in host memory, timed by wall clock. "device"
@@ -36,50 +35,6 @@ Key = tuple[str, str | None, int, int]  # folder, runtime, batch, threads
 SCHEMA = 2
 FILE = "latency.jsonl"
 FRESH = by_name("bench --fresh", "make bench ARGS=--fresh")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Costs:
-    """The costs of a network and its float32 graph, for one image.
-
-    Attributes:
-        macs: multiply-accumulates.
-        parameters: elements of the torch network's weights and biases.
-        activations: elements of the outputs of convolutions and matrix products.
-        bytes_moved: bytes of the inputs, weights and outputs of all layers, without fusion.
-        kernels: layers that compute or move something.
-        depthwise: fraction of ``macs`` in depthwise convolutions.
-        pointwise: fraction of ``macs`` in 1x1 convolutions.
-        grouped: fraction of ``macs`` in other grouped convolutions.
-    """
-
-    macs: int
-    parameters: int
-    activations: int
-    bytes_moved: int
-    kernels: int
-    depthwise: float
-    pointwise: float
-    grouped: float
-
-
-def count_costs(artifact: Artifact) -> Costs:
-    """Returns the costs of an ``onnx-fp32`` artifact, counted from its graph."""
-    import onnx
-
-    layers = layer_costs(onnx.load(artifact.model_file))
-    network = sum_costs(layers, parameters=artifact.parameters)
-
-    def share(kind: Kind) -> float:
-        return sum(layer.macs for layer in layers if layer.kind == kind) / (network.macs or 1)
-
-    return Costs(
-        **asdict(network),
-        kernels=sum(layer.bytes_moved() > 0 for layer in layers),
-        depthwise=share("depthwise"),
-        pointwise=share("pointwise"),
-        grouped=share("grouped"),
-    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,8 @@ from bench.latency.plan import Grid, find_artifacts
 from bench.latency.record import Row, Sweep
 from bench.layers.measure import Missing, profile_all
 from bench.layers.peaks import keep_peaks, known_peaks, measure_peaks
-from bench.layers.prediction import MIN_FAMILIES, family, leave_family_out, prediction_section
+from bench.layers.prediction import MIN_FAMILIES, family, leave_family_out
+from bench.layers.prediction_section import prediction_section
 from bench.layers.record import LayerTimes, keep_layers, known_layers
 from bench.layers.roofline import Roof, doubt, roof
 from bench.layers.sections import roofline_section

@@ -6,7 +6,8 @@ from collections.abc import Callable
 import pytest
 
 from bench.latency.correlation import correlate, correlation_section, inversions, settings
-from bench.latency.record import Costs, Row, Sweep
+from bench.latency.costs import Costs
+from bench.latency.record import Row, Sweep
 
 Rows = Callable[..., Row]
 Sweeps = Callable[..., Sweep]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from artifact.artifact import Artifact
-from bench.latency.record import count_costs
+from bench.latency.costs import count_costs
 
 
 def test_costs_are_those_of_the_graph(make_artifact: Callable[..., Artifact]) -> None:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 import pytest
 
 from bench.latency.correlation import inversion_section
-from bench.latency.record import Costs, Row, Sweep
+from bench.latency.costs import Costs
+from bench.latency.record import Row, Sweep
 from bench.layers.record import Share
 from models.cost import Kind
 

@@ -15,9 +15,10 @@ from artifact.records import Logits
 from artifact.runtimes.base import Runtime, RuntimeUnavailable, load_runtime
 from artifact.runtimes.resident import GpuRuntime
 from bench.latency.correlation import settings
+from bench.latency.costs import Costs
 from bench.latency.measure import run_sweep
 from bench.latency.plan import Grid
-from bench.latency.record import Costs, Row, Sweep, read_sweep, write_sweep
+from bench.latency.record import Row, Sweep, read_sweep, write_sweep
 from bench.latency.sections import write_latency
 from bench.latency.timing_scopes import gpu_section
 from bench.measure.timing import Latency, Plan

@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 from made_layers import PEAKS, layer, times
 
-from bench.layers.prediction import leave_family_out, prediction_section, score
+from bench.layers.prediction import leave_family_out, score
+from bench.layers.prediction_section import prediction_section
 from bench.layers.record import LayerTime
 from bench.layers.roofline import Roof, roof
 from bench.measure.timing import Latency
