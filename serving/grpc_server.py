@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -61,6 +62,8 @@ async def grpc_server(
     the end calls that have begun are answered, for as long as requests of HTTP, and while those
     are: it begins with the block's end, or before, with that of :mod:`serving.ending`.
     """
+    # Or what clients send, line breaks included, is in the log of its core. Read at the import.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     import grpc
 
     called: Any = app

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +14,7 @@ from unittest.mock import Mock
 
 import grpc
 import pytest
+from bare_http2 import GOAWAY, connected, frame
 from crowd import wait_until
 from refused_start import BENTOML, refused
 
@@ -88,6 +91,25 @@ def test_grpc_ends_while_http_still_answers(
             upload.sendall(image[1:])
             assert upload.recv(1000).startswith(b"HTTP/1.1 200 ")
         assert server.process.wait(30) == 0
+
+
+def test_what_clients_send_is_not_in_the_log(
+    artifact_path: Path, serve: Callable[..., Any], environment: dict[str, str], port: int
+) -> None:
+    environment |= {"POCKETNETS_ARTIFACT": str(artifact_path)}
+    leave = struct.pack(">II", 0, 2) + b'x\n{"event": "forged"}\n'
+
+    async def send() -> None:
+        async with connected(port) as bare:
+            bare.writer.write(frame(GOAWAY, leave))
+            await asyncio.wait_for(bare.wait_closed(), 60)
+
+    with serve(
+        "-m", "serving", "--grpc-port", str(port), cwd=ROOT, environment=environment
+    ) as server:
+        asyncio.run(send())
+        assert server.stop(signal.SIGTERM) == 0
+        assert "forged" not in server.log()
 
 
 def test_without_the_extra_the_start_says_so(
