@@ -95,6 +95,9 @@ def core() -> Any:
     plugins that end in the order in which they were made, the second brings back the stack that the
     first has freed, and the next signal ends the process with a segmentation fault (OpenVINO
     2026.4, sigstack_manager.cpp).
+
+    A process that has run graphs must not be forked to run more (the supervisor of the service,
+    which forks, runs none): the threads that wait there for the next graph are not in the child.
     """
     with _MAKING_CORE:
         return _core()
