@@ -19,7 +19,7 @@ def build(draft: Artifact, graph: bytes, batches: Sequence[int]) -> Artifact:
     Args:
         draft: the artifact.
         graph: serialized ``ModelProto``, in QDQ form for int8. There only inputs of convolutions
-            stay rounded, so that OpenVINO can fuse activations.
+            and sums before a ReLU stay rounded, so that OpenVINO can fuse activations.
         batches: sizes to optimise for; a graph is compiled for one image and for any number.
     """
     import openvino
@@ -27,7 +27,8 @@ def build(draft: Artifact, graph: bytes, batches: Sequence[int]) -> Artifact:
     model = onnx.load_from_string(graph)
     rewrites: dict[Rewrite, int] = {**draft.rewrites}
     if draft.precision == "int8":
-        rewrites["float_activations"] = round_inputs_only(model)
+        if changed := round_inputs_only(model):  # none of some networks of sums
+            rewrites["float_activations"] = changed
         rewrites.pop("hard_sigmoid", None)  # it is in float32 again
         onnx.checker.check_model(model, full_check=True)
     read = core().read_model(model.SerializeToString())

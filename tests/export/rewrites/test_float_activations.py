@@ -17,6 +17,7 @@ from torch import nn
 from artifact.artifact import Artifact
 from artifact.golden import relative_error
 from artifact.runtimes.base import load_runtime
+from artifact.runtimes.openvino_cpu import core
 from export.build import build_artifacts
 from export.network import load_network
 from export.quantization.calibration import measure_ranges
@@ -26,6 +27,8 @@ from export.rewrites.hard_sigmoid import add_in_integers, restore
 from export.to_onnx import to_onnx
 from export.to_openvino import build
 from models.classifier import Classifier
+
+FLOAT32 = {"INFERENCE_PRECISION_HINT": "f32"}  # never bfloat16, as the runtime has it
 
 
 def int8(prepared: Any) -> Any:
@@ -56,6 +59,75 @@ def check(model: Any) -> Any:
 def test_activations_are_in_float32_and_hard_swish_is_one_node() -> None:
     kinds = [node.op_type for node in check(small_graph("convolutions")).graph.node]
     assert kinds.count("HardSwish") == kinds.count("HardSigmoid") == 1
+
+
+class Residual(nn.Module):
+    """A pool, then two sums of a ResNet, each read by a convolution, a sum or both; or no ReLU."""
+
+    def __init__(self, *, relu: bool) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.pool = nn.MaxPool2d(3, 2, 1)
+        self.blocks = nn.ModuleList(nn.Conv2d(8, 8, 3, padding=1) for _ in range(2))
+        self.last = nn.Linear(8, 5)
+        self.activation = nn.ReLU() if relu else nn.Identity()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        values = self.pool(torch.relu(self.stem(images)))
+        for block in self.blocks:
+            values = self.activation(values + block(values))
+        logits: torch.Tensor = self.last(values.mean([2, 3]))
+        return logits
+
+
+def residual(*, relu: bool) -> Any:
+    torch.manual_seed(0)
+    return to_onnx(Classifier(Residual(relu=relu).eval()), size=SIDE)
+
+
+def read_rounded(model: Any, kind: str) -> list[bool]:
+    """Returns whether each input of the nodes of a kind is rounded, without those of constants."""
+    makers = {name: node.op_type for node in model.graph.node for name in node.output}
+    nodes = [node for node in model.graph.node if node.op_type == kind]
+    return [makers[name] == DEQUANTIZE for node in nodes for name in node.input if name in makers]
+
+
+def test_sums_before_a_relu_stay_rounded_for_all_their_readers() -> None:
+    model = residual(relu=True)
+    prepared = prepare(model)
+    quantized = int8(prepared)
+    rewritten = copy.deepcopy(quantized)
+    round_inputs_only(rewritten)
+    onnx.checker.check_model(rewritten, full_check=True)
+    normalisation, *sums = read_rounded(rewritten, "Add")
+    assert not normalisation
+    assert sums == [True] * 4
+    assert read_rounded(rewritten, "MaxPool") == read_rounded(rewritten, "ReduceMean") == [True]
+    assert not {"Relu", "Clip"} & {node.op_type for node in rewritten.graph.node}
+    pixels = pixels_of(model)
+    after = run_onnx(rewritten, pixels)
+    assert relative_error(after, run_onnx(quantized, pixels)) < 0.01
+    assert relative_error(after, run_onnx(prepared, pixels)) < 0.02
+
+
+def test_other_sums_are_in_float32() -> None:
+    rewritten = int8(prepare(residual(relu=False)))
+    assert read_rounded(rewritten, "Add")[1:] == [True] * 4
+    assert round_inputs_only(rewritten) > 0
+    assert read_rounded(rewritten, "Add")[1:] == [False] * 4
+    assert read_rounded(rewritten, "ReduceMean") == [False]
+
+
+def test_openvino_adds_in_the_convolution_as_onnx_runtime_does(tmp_path: Path) -> None:
+    model = residual(relu=True)
+    graph = int8(prepare(model))
+    round_inputs_only(graph)
+    compiled = core().compile_model(core().read_model(graph.SerializeToString()), "CPU", FLOAT32)
+    pixels = pixels_of(model)
+    logits = np.concatenate(
+        [compiled(pixels[index : index + 1])[0] for index in range(len(pixels))]
+    )
+    assert relative_error(logits, run_onnx(graph, pixels)) < 0.05
 
 
 class Clipped(nn.Module):
@@ -112,6 +184,14 @@ def test_openvino_answers_as_the_graph_does(artifacts: dict[str, Artifact], tmp_
     assert (logits.argmax(axis=1) == golden.argmax(axis=1)).all()
     assert relative_error(logits, golden) < 0.1
     assert relative_error(alone, logits) < 0.1
+
+
+def test_no_rewrite_is_recorded_where_all_stays_rounded(
+    artifacts: dict[str, Artifact], tmp_path: Path
+) -> None:
+    graph = int8(prepare(residual(relu=True))).SerializeToString()
+    source = replace(artifacts["onnx-int8"], path=tmp_path, format="openvino", rewrites={})
+    assert build(source, graph, ()).rewrites == {}
 
 
 @pytest.mark.slow
