@@ -12,6 +12,8 @@ from importlib.util import find_spec
 from core.errors import UserError
 from serving.settings import PREFIX, Settings
 
+_FREE, _MOST = 1024, 65535  # the first port that any user may listen on, and the last of all
+
 
 def check_grpc(settings: Settings) -> None:
     """Checks that gRPC is installed, where there is a port for it.
@@ -27,9 +29,11 @@ def listen(host: str, port: int) -> socket.socket:
     """Returns a socket that listens on ``host``:``port``.
 
     Raises:
-        UserError: it is in use, or not allowed; the message says how to choose another.
+        UserError: it is in use, or not allowed, or this machine does not have ``host``; the message
+            says how to choose another.
     """
-    return _bound(host, port, f"PORT={port + 1} (make) or --port {port + 1}", backlog=2048)
+    other = _other(port)
+    return _bound(host, port, f"PORT={other} (make) or --port {other}", backlog=2048)
 
 
 def _bound(host: str, port: int, another: str, backlog: int = 0) -> socket.socket:
@@ -43,11 +47,28 @@ def _bound(host: str, port: int, another: str, backlog: int = 0) -> socket.socke
             bound.listen(backlog)
     except OSError as error:
         bound.close()
-        reason = "is in use" if error.errno == errno.EADDRINUSE else f"({error.strerror})"
-        raise UserError(
-            f"cannot listen on {host}: port {port} {reason}; choose another with {another}"
-        ) from None
+        raise UserError(f"cannot listen on {host}: {_why(error, port, another)}") from None
     return bound
+
+
+def _why(error: OSError, port: int, another: str) -> str:
+    """Returns why ``port`` of an address cannot be bound, and the setting that mends it."""
+    if error.errno == errno.EADDRINUSE:
+        return f"port {port} is in use; choose another with {another}"
+    if error.errno == errno.EACCES:
+        return f"port {port} is not allowed ({error.strerror}); choose another with {another}"
+    reason = f"it cannot be used here ({error.strerror})"
+    if error.errno == errno.EADDRNOTAVAIL:
+        reason = "this machine does not have that address"
+    return (
+        f"{reason}; choose another with HOST= (make), --host or {PREFIX}HOST: "
+        "127.0.0.1 (this machine) or 0.0.0.0 (all its addresses)"
+    )
+
+
+def _other(port: int) -> int:
+    """Returns a port to propose instead: the next one that any user may listen on."""
+    return port - 1 if port >= _MOST else max(port + 1, _FREE)
 
 
 @contextmanager
@@ -64,7 +85,7 @@ def reserved(settings: Settings) -> Iterator[None]:
     if not port:
         yield
         return
-    with _bound(settings.host, port, f"--grpc-port {port + 1} or {PREFIX}GRPC_PORT") as bound:
+    with _bound(settings.host, port, f"--grpc-port {_other(port)} or {PREFIX}GRPC_PORT") as bound:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         yield
