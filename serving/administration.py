@@ -47,7 +47,8 @@ class Administration:
 
         Raises:
             Refusal: the change is not possible, the models cannot be loaded, another change takes
-                too long, or a worker did not follow.
+                too long, or a worker did not follow,
+                or the list cannot be written.
         """
         async with self._turn:
             if self._state is None:
@@ -59,7 +60,11 @@ class Administration:
             async with self._alone(self._state):
                 before = self._state.read()
                 listing = await self._try(make, before)
-                self._state.write(listing)
+                try:
+                    self._state.write(listing)
+                except UserError as error:
+                    await self.models.follow(before)
+                    raise Refusal(503, "not_written", str(error)) from None
                 self._state.report(listing.revision, self.models.failed)
         differing = listing.differing(before)
         return await self._wait_for_all(self._state, listing.revision, differing)
@@ -70,13 +75,18 @@ class Administration:
             return
         state, models = self._state, self.models
         state.report(models.listing.revision, models.failed)
+        trouble = ""
         while True:
             await asyncio.sleep(_LOOK_S)
             try:
                 if state.has_changed():
                     await self._catch_up(state)
-            except Exception:
-                _log.exception("the list of models cannot be followed")
+            except Exception as error:
+                if repr(error) != trouble:
+                    _log.exception("the list of models cannot be followed")
+                trouble = repr(error)
+            else:
+                trouble = ""
 
     async def _catch_up(self, state: State) -> None:
         async with self._turn:

@@ -7,6 +7,7 @@ not replaced: what changed in the other models is listed, which the workers foll
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 from core.errors import UserError
 from serving.listing import Entry
@@ -20,10 +21,11 @@ def reload(settings: Settings, state: State) -> bool:
     """Lists what changed in the sound models if one is broken, and says on stderr which one is.
 
     Returns:
-        Whether none is broken: then nothing was listed, and all workers can be replaced.
+        Whether none is broken: then all workers can be replaced.
 
     Raises:
-        UserError: the service is to abstain, and none of the models can.
+        UserError: the service is to abstain, and none of the models can; or the list cannot be
+            written.
         Locked: another process changes the list.
     """
     with state.locked():
@@ -37,6 +39,8 @@ def reload(settings: Settings, state: State) -> bool:
                 broken[entry.reference] = str(error)
         if not broken:
             without_threshold(before, settings)
+            if listing != before:  # for those that come: who has loaded it before is replaced
+                state.write(replace(listing, revision=before.revision))
             return True
         for reference, why in broken.items():
             _say(f"error: {why}; {reference} goes on as it was loaded")

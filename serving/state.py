@@ -17,6 +17,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from core.errors import UserError
 from core.files import write_whole
 from serving.listing import Listing
 from serving.settings import PREFIX
@@ -73,8 +74,18 @@ class State:
             return _LISTING.validate_json(file.read())
 
     def write(self, listing: Listing) -> None:
-        """Replaces the list."""
-        write_whole(self._file, _LISTING.dump_json(listing))
+        """Replaces the list.
+
+        Raises:
+            UserError: it cannot be written, as on a full disk; it is what it was.
+        """
+        try:
+            write_whole(self._file, _LISTING.dump_json(listing))
+        except OSError as error:
+            raise UserError(
+                "the list of models cannot be written in the folder of temporary files: "
+                f"{error.strerror}"
+            ) from None
 
     @property
     def has_started(self) -> bool:

@@ -64,7 +64,12 @@ def supervise(settings: Settings, listening: socket.socket, state: State) -> int
     supervisor = _Supervisor(config, [listening], state)
     if settings.watch:
         supervisor.watch = Watch(settings, state)
-    supervisor.run()
+    try:
+        supervisor.run()
+    except BaseException:  # no worker stays behind
+        supervisor.terminate_all()
+        supervisor.join_all()
+        raise
     return int(any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes))
 
 

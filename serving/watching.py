@@ -34,6 +34,7 @@ class Watch:
         self._taken = self._before = self._scan()
         self._proofs: dict[Change, Proof] = {}
         self._trouble = ""  # why the last look failed
+        self._lines: list[str] = []  # what is told of a change once it is listed
 
     @property
     def is_proving(self) -> bool:
@@ -45,13 +46,12 @@ class Watch:
         try:
             found = self._scan()
         except (OSError, UserError) as error:
-            if str(error) != self._trouble:
-                self._trouble = str(error)
-                _say(f"the repository cannot be watched: {error}")
+            self._fail(f"the repository cannot be watched: {error}")
             return
-        self._trouble = ""
         settled = found == self._before
         self._before = found
+        if found == self._taken:
+            self._trouble = ""
         if not settled or found == self._taken:
             return
         changes = [(name, *seen) for name, seen in found.items() if self._taken.get(name) != seen]
@@ -65,13 +65,24 @@ class Watch:
                 self._list(found)
         except Locked:  # a worker changes the list: at the next look
             return
-        self._taken = found
+        except UserError as error:  # it cannot be written: tried again, with proofs anew
+            self._fail(str(error))
+        else:
+            self._taken, self._trouble = found, ""
+            for line in self._lines:
+                print(line, file=sys.stderr, flush=True)
         self._proofs = {}
+
+    def _fail(self, trouble: str) -> None:
+        if trouble != self._trouble:
+            self._trouble = trouble
+            print(f"error: {trouble}", file=sys.stderr, flush=True)
 
     def _proof(self, name: str, folder: Path) -> Proof:
         return Proof(lambda: entry_of(folder, self._settings, name), self._settings)
 
     def _list(self, found: Found) -> None:
+        self._lines = []
         before = listing = self._state.read()
         for (name, *_), proof in self._proofs.items():
             listing = self._with(listing, name, proof)
@@ -92,9 +103,9 @@ class Watch:
             if len(changed.entries) > max(most, len(listing.entries)):
                 raise UserError(f"{name}: {most} models are loaded already")
         except UserError as error:
-            _say(f"{error}; it is not taken")
+            self._lines.append(f"error: {error}; it is not taken")
             return listing
-        _say(f"{entry.reference} is taken from {self._repository}", kind="models")
+        self._lines.append(f"models: {entry.reference} is taken from {self._repository}")
         return changed
 
     def _without(self, listing: Listing, name: str) -> Listing:
@@ -103,9 +114,10 @@ class Watch:
                 try:
                     listing = listing.without(*entry.key)
                 except UserError as error:
-                    _say(f"{entry.artifact} is gone: {error}; it goes on")
+                    self._lines.append(f"error: {entry.artifact} is gone: {error}; it goes on")
                 else:
-                    _say(f"{entry.reference} is gone from {self._repository}", kind="models")
+                    line = f"models: {entry.reference} is gone from {self._repository}"
+                    self._lines.append(line)
         return listing
 
     def _scan(self) -> Found:
@@ -127,7 +139,3 @@ def _stamp(folder: Path) -> Stamp:
             continue
         found.append((str(path), status.st_ino, status.st_size, status.st_mtime_ns))
     return tuple(found)
-
-
-def _say(what: str, kind: str = "error") -> None:
-    print(f"{kind}: {what}", file=sys.stderr, flush=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import shutil
 import threading
 from collections.abc import Callable
@@ -106,6 +108,59 @@ def test_a_listed_model_that_is_gone_bars_no_change(settings: Settings, tmp_path
             await models.left()
 
         asyncio.run(run())
+
+
+def test_a_change_that_cannot_be_written_is_undone(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    state = State(tmp_path / "state")
+    listing = first_listing(settings)
+    state.write(listing)
+    monkeypatch.setattr("serving.state.write_whole", fail)
+    with Models(settings, listing) as models:
+        app = create_app(models, state=state)
+
+        async def run() -> None:
+            answer = await change(app, "/models/m/unload")
+            assert answer.status_code == 503, answer.text
+            assert answer.json()["error"] == "not_written"
+            assert "No space left on device" in answer.json()["detail"]
+            assert str(tmp_path) not in answer.text
+            assert [each.entry.reference for each in models.all] == ["a:1", "m:1"]
+            await models.left()
+
+        asyncio.run(run())
+    assert state.read() == listing
+
+
+def test_a_trouble_of_following_is_told_once(
+    settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    state = State(tmp_path / "state")
+    listing = first_listing(settings)
+    state.write(listing)
+    looks = 0
+
+    def gone() -> bool:
+        nonlocal looks
+        looks += 1
+        raise FileNotFoundError("models.json")
+
+    state.has_changed = gone  # type: ignore[method-assign]
+    with Models(settings, listing) as models:
+
+        async def run() -> None:
+            following = asyncio.create_task(Administration(models, state).follow())
+            while looks < 3:
+                await asyncio.sleep(0.01)
+            following.cancel()
+            await models.left()
+
+        asyncio.run(run())
+    assert caplog.text.count("the list of models cannot be followed") == 1
 
 
 def test_a_default_that_did_not_come_is_rolled_back(settings: Settings, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import multiprocessing
 import os
 import shutil
@@ -20,6 +21,7 @@ from crowd import crowd, wait_until
 
 from core.errors import UserError
 from serving import proving
+from serving.reloading import reload
 from serving.repository import default_in, first_listing
 from serving.settings import Settings
 from serving.state import State
@@ -151,6 +153,37 @@ def test_the_default_goes_on_without_its_folder(
     for told in (1, 0):
         watched.watch.look()
         assert capsys.readouterr().err.count("cannot be watched") == told
+
+
+def test_a_list_that_cannot_be_written_stays_and_is_tried_again(
+    watched: Watched,
+    save_artifact: Save,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(path: Path, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    save_artifact(watched.repository / "b" / "onnx-fp32")
+    with monkeypatch.context() as full:
+        full.setattr("serving.state.write_whole", fail)
+        assert watched.look() == watched.look() == ["a:1"]
+        told = capsys.readouterr().err
+        assert told.count("folder of temporary files: No space left on device") == 1
+        assert "is taken" not in told
+    assert watched.look() == ["a:1", "b:onnx-fp32"]
+    assert "models: b:onnx-fp32 is taken" in capsys.readouterr().err
+
+
+def test_a_reload_lists_what_the_new_workers_load(watched: Watched, save_artifact: Save) -> None:
+    before = watched.state.read()
+    assert reload(watched.settings, watched.state)
+    assert watched.state.read() == before
+    save_artifact(watched.artifact, scale=0.1)
+    assert reload(watched.settings, watched.state)
+    after = watched.state.read()
+    assert after.revision == before.revision  # so that no worker that is replaced loads it first
+    assert [each.digest for each in after.entries] != [each.digest for each in before.entries]
 
 
 def test_a_change_waits_for_another(watched: Watched, save_artifact: Save) -> None:
