@@ -56,19 +56,20 @@ def train(
             enough memory or disk space.
     """
     from core.errors import UserError, spelled
+    from pocketnets.options import arguments, asked
     from training.checkpoint import load_checkpoint
     from training.fit import fit
 
-    with spelled(_arguments()):
-        asked = _asked("train", model, data, recipe, changes)
-    options = asked["options"]
+    with spelled(arguments()):
+        given = asked("train", model, data, recipe, changes)
+    options = given["options"]
     if options.folds is not None and options.fold is None:
         raise UserError(
             f"folds is {options.folds}: which one is held out? add fold, or pocketnets."
             "cross_validate trains with each in turn"
         )
-    with spelled(_arguments()):
-        return load_checkpoint(fit(**asked, resume=resume, fresh=fresh, log=log))
+    with spelled(arguments()):
+        return load_checkpoint(fit(**given, resume=resume, fresh=fresh, log=log))
 
 
 def cross_validate(
@@ -106,105 +107,26 @@ def cross_validate(
         UserError: as :func:`train`, or a class with fewer images, or of groups, than parts.
     """
     from core.errors import UserError, spelled
+    from pocketnets.options import arguments, asked, call
     from training import cross_validation
 
     if "fold" in changes:
         raise UserError(
             f"fold is {changes['fold']}: pocketnets.train trains with one part held out"
         )
-    with spelled(_arguments()):
-        asked = _asked("cross_validate", model, data, recipe, {"folds": folds, **changes})
-    of_all = asked.pop("command")
+    with spelled(arguments()):
+        given = asked("cross_validate", model, data, recipe, {"folds": folds, **changes})
+    of_all = given.pop("command")
 
     def command(fold: int | None) -> str:
         one = {**changes, "folds": folds, "fold": fold}
-        return of_all if fold is None else _call("train", model, data, asked["recipe_name"], one)
+        return of_all if fold is None else call("train", model, data, given["recipe_name"], one)
 
-    with spelled(_arguments()):
+    with spelled(arguments()):
         _, spread = cross_validation.cross_validate(
-            **asked, command=command, resume=resume, fresh=fresh, log=log
+            **given, command=command, resume=resume, fresh=fresh, log=log
         )
     return spread
-
-
-def _arguments() -> dict[str, str]:
-    """Returns the flags of a training that errors name, with the arguments of :func:`train`."""
-    import dataclasses
-
-    from training.accelerators import Accelerators
-    from training.options import FolderOptions
-    from training.recipe import Recipe
-
-    names = {"--log": "log", "--recipe-name": "recipe"}
-    names |= {f"--{name}": f"{name}=True" for name in ("resume", "fresh")}
-    for kind, prefix in ((Recipe, "recipe."), (FolderOptions, ""), (Accelerators, "machine.")):
-        for field in dataclasses.fields(kind):
-            value = "=True" if field.default is False else ""
-            names[f"--{prefix}{field.name.replace('_', '-')}"] = field.name + value
-    return names
-
-
-def _asked(
-    function: str, model: str, data: str | Path, recipe: str | None, changes: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Returns the arguments of :func:`training.fit.fit` that ``changes`` stand for.
-
-    Raises:
-        UserError: an unknown name among them, or data that cannot be used.
-    """
-    import dataclasses
-
-    from core import cli
-    from core.errors import UserError, unknown
-    from training.accelerators import Accelerators
-    from training.datasets import load_data
-    from training.look import look
-    from training.options import FolderOptions
-    from training.recipe import Recipe
-    from training.recipes import default_recipe, find_recipe
-
-    kinds = (Recipe, FolderOptions, Accelerators)
-    names = {kind: [field.name for field in dataclasses.fields(kind)] for kind in kinds}
-    every = [name for of_kind in names.values() for name in of_kind]
-    for name in changes:
-        if name not in every:
-            raise unknown("option of a training", name, every)
-    fields, read, devices = (
-        {name: value for name, value in changes.items() if name in names[kind]} for kind in kinds
-    )
-    for name, value in read.items():
-        if name in ("labels_columns", "split_folders") and isinstance(value, str):
-            raise UserError(f"{name} is {value!r}: it takes a list, such as {value.split()}")
-    plain = {name: _as_flag(value) for name, value in read.items()}  # as a checkpoint stores them
-    named = recipe or default_recipe(model, str(data))
-    options = FolderOptions(**plain)
-    images = look(load_data(str(data), options), options)
-    for line in images.scan.lines():
-        cli.notes().print(line, soft_wrap=True, markup=False)
-    return {
-        "model": model,
-        "data": images,
-        "recipe": dataclasses.replace(find_recipe(named, model, images.name), **fields),
-        "recipe_name": named,
-        "command": _call(function, model, data, named, changes),
-        "machine": Accelerators(**devices),
-        "options": options,
-    }
-
-
-def _as_flag(value: Any) -> Any:
-    """Returns an option as the command line has it: text for a path, a tuple for a list."""
-    if isinstance(value, Path):
-        return str(value)
-    return tuple(map(str, value)) if isinstance(value, list | tuple) else value
-
-
-def _call(
-    function: str, model: str, data: str | Path, recipe: str, changes: Mapping[str, Any]
-) -> str:
-    """Returns the call that repeats a run, for its README."""
-    given = "".join(f", {name}={_as_flag(value)!r}" for name, value in changes.items())
-    return f"# in Python: pocketnets.{function}({model!r}, {str(data)!r}, recipe={recipe!r}{given})"
 
 
 def export(
@@ -378,6 +300,10 @@ def evaluate(
     *,
     against: str | Path | None = None,
     include_seen: bool = False,
+    labels: str | Path | None = None,
+    labels_columns: Sequence[str | int] = (),
+    split_folders: Sequence[str] = (),
+    map: str | Path | None = None,
     runtime: str | None = None,
     threads: int | None = None,
 ) -> Evaluation | SeveralEvaluation:
@@ -385,8 +311,10 @@ def evaluate(
 
     >>> found = pocketnets.evaluate("artifacts/mobilenet_v3_large-digits/onnx-int8", "digits")
     >>> found.top1, found.images
+    >>> pocketnets.evaluate("artifacts/resnet14-films/onnx-int8", "films", labels="labels.csv")
 
-    If the artifact gives an image several labels, it has ``mean_ap`` and other figures instead.
+    If the artifact gives an image several labels, it has ``mean_ap`` and other figures instead;
+    a folder then needs ``labels``.
 
     Args:
         artifact: folder of the artifact.
@@ -394,20 +322,32 @@ def evaluate(
             labels.
         against: folder of another artifact to compare on the same images.
         include_seen: whether to include the images that it was trained on.
+        labels: CSV file with the class, or the labels, of each image of a folder, as for
+            :func:`train`.
+        labels_columns: its columns of file and labels, by name or by number from 1.
+        split_folders: purpose of the folders in ``data``, such as ``["test=final"]``.
+        map: CSV file without a header: a class of the data and its label, where their names differ.
         runtime: as for :func:`load`.
         threads: as for :func:`load`.
 
     Raises:
-        UserError: no such artifact, runtime or data, classes that are not among the labels, or no
-            image that can be classified.
+        UserError: no such artifact, runtime or data, classes that are not among the labels, no
+            ``labels`` where they are needed, or no image that can be classified.
     """
+    from core.errors import spelled
+    from pocketnets.options import layout_names, layout_of
     from predict.evaluate import evaluate
+    from predict.matching import read_names
 
-    return evaluate(
-        artifact,
-        data,
-        against=against,
-        include_seen=include_seen,
-        runtime=runtime,
-        threads=threads,
-    )
+    layout = layout_of(labels=labels, labels_columns=labels_columns, split_folders=split_folders)
+    with spelled(layout_names()):
+        return evaluate(
+            artifact,
+            data,
+            against=against,
+            include_seen=include_seen,
+            layout=layout,
+            names=read_names(Path(map)) if map is not None else None,
+            runtime=runtime,
+            threads=threads,
+        )

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import fields
 from inspect import signature
 from pathlib import Path
@@ -26,9 +27,11 @@ from core.errors import UserError
 from export.verify import verify
 from models.classifier import Classifier
 from pocketnets import api
+from predict.evaluate import evaluate
+from predict.several import SeveralEvaluation
 from training.accelerators import Accelerators
 from training.checkpoint import load_checkpoint
-from training.options import FolderOptions
+from training.options import FolderLayout, FolderOptions
 from training.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -382,3 +385,32 @@ def test_evaluate_agrees_with_the_manifest(
     assert found.top1 == pytest.approx(fp32.metrics.top1, abs=1e-6)
     assert found.against is not None
     assert found.against.figures.top1 == pytest.approx(int8.metrics.top1, abs=1e-6)
+
+
+def test_evaluate_reads_a_folder_as_the_command_does(
+    make_artifact: Callable[..., Path], here: Path
+) -> None:
+    several = make_artifact(task="multi", thresholds=(0.5, 0.5, 0.5))
+    marked_folder(here / "marked", 30)
+    given = {"labels": Path("labels.csv"), "labels_columns": [1, "labels"]}
+    found = pocketnets.evaluate(several, "marked", **given)
+    layout = FolderLayout(labels="labels.csv", labels_columns=("1", "labels"))
+    expected = evaluate(several, "marked", layout=layout)
+    assert isinstance(found, SeveralEvaluation)
+    assert isinstance(expected, SeveralEvaluation)
+    assert (found.images, found.mean_ap) == (30, expected.mean_ap)
+
+    (here / "map.csv").write_text("blue,green\ngreen,blue\n")
+    swapped = pocketnets.evaluate(several, "marked", **given, map="map.csv")
+    assert isinstance(swapped, SeveralEvaluation)
+    images = [{each.label: each.images for each in one.labels} for one in (found, swapped)]
+    assert images[0]["blue"] == images[1]["green"] != images[1]["blue"]
+
+    for changes, named in (
+        ({}, "several labels: .* of each image, labels FILE$"),
+        ({"labels": "nothing.csv"}, r"^labels nothing\.csv: No such file"),
+        ({"labels": "labels.csv", "labels_columns": "1 2"}, r"a list, such as \['1', '2'\]"),
+        ({"labels": "labels.csv", "split_folders": ["none"]}, "and no split_folders"),
+    ):
+        with pytest.raises(UserError, match=named):
+            pocketnets.evaluate(several, "marked", **changes)

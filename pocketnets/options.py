@@ -1,0 +1,121 @@
+"""The options of the functions of ``import pocketnets``, as the commands have them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from training.options import FolderLayout
+
+
+def arguments() -> dict[str, str]:
+    """Returns the flags of a training that errors name, with the arguments of :func:`train`."""
+    import dataclasses
+
+    from training.accelerators import Accelerators
+    from training.options import FolderOptions
+    from training.recipe import Recipe
+
+    names = {"--log": "log", "--recipe-name": "recipe"}
+    names |= {f"--{name}": f"{name}=True" for name in ("resume", "fresh")}
+    for kind, prefix in ((Recipe, "recipe."), (FolderOptions, ""), (Accelerators, "machine.")):
+        for field in dataclasses.fields(kind):
+            value = "=True" if field.default is False else ""
+            names[f"--{prefix}{field.name.replace('_', '-')}"] = field.name + value
+    return names
+
+
+def asked(
+    function: str, model: str, data: str | Path, recipe: str | None, changes: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Returns the arguments of :func:`training.fit.fit` that ``changes`` stand for.
+
+    Raises:
+        UserError: an unknown name among them, or data that cannot be used.
+    """
+    import dataclasses
+
+    from core import cli
+    from core.errors import unknown
+    from training.accelerators import Accelerators
+    from training.datasets import load_data
+    from training.look import look
+    from training.options import FolderOptions
+    from training.recipe import Recipe
+    from training.recipes import default_recipe, find_recipe
+
+    kinds = (Recipe, FolderOptions, Accelerators)
+    names = {kind: [field.name for field in dataclasses.fields(kind)] for kind in kinds}
+    every = [name for of_kind in names.values() for name in of_kind]
+    for name in changes:
+        if name not in every:
+            raise unknown("option of a training", name, every)
+    fields, read, devices = (
+        {name: value for name, value in changes.items() if name in names[kind]} for kind in kinds
+    )
+    named = recipe or default_recipe(model, str(data))
+    options = FolderOptions(**_plain(read))
+    images = look(load_data(str(data), options), options)
+    for line in images.scan.lines():
+        cli.notes().print(line, soft_wrap=True, markup=False)
+    return {
+        "model": model,
+        "data": images,
+        "recipe": dataclasses.replace(find_recipe(named, model, images.name), **fields),
+        "recipe_name": named,
+        "command": call(function, model, data, named, changes),
+        "machine": Accelerators(**devices),
+        "options": options,
+    }
+
+
+def layout_of(**read: Any) -> FolderLayout:
+    """Returns how to read a folder, from the fields of :class:`training.options.FolderLayout`.
+
+    Raises:
+        UserError: text where a list is meant.
+    """
+    from training.options import FolderLayout
+
+    return FolderLayout(**_plain(read))
+
+
+def layout_names() -> dict[str, str]:
+    """Returns the flags of a layout that errors name, with the arguments of evaluate."""
+    import dataclasses
+
+    from training.options import FolderLayout
+
+    names = (field.name for field in dataclasses.fields(FolderLayout))
+    return {f"--{name.replace('_', '-')}": name for name in names}
+
+
+def _plain(read: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns options of a folder as a checkpoint stores them.
+
+    Raises:
+        UserError: text where a list is meant.
+    """
+    from core.errors import UserError
+
+    for name, value in read.items():
+        if name in ("labels_columns", "split_folders") and isinstance(value, str):
+            raise UserError(f"{name} is {value!r}: it takes a list, such as {value.split()}")
+    return {name: _as_flag(value) for name, value in read.items()}
+
+
+def _as_flag(value: Any) -> Any:
+    """Returns an option as the command line has it: text for a path, a tuple for a list."""
+    if isinstance(value, Path):
+        return str(value)
+    return tuple(map(str, value)) if isinstance(value, list | tuple) else value
+
+
+def call(
+    function: str, model: str, data: str | Path, recipe: str, changes: Mapping[str, Any]
+) -> str:
+    """Returns the call that repeats a run, for its README."""
+    given = "".join(f", {name}={_as_flag(value)!r}" for name, value in changes.items())
+    return f"# in Python: pocketnets.{function}({model!r}, {str(data)!r}, recipe={recipe!r}{given})"
