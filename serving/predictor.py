@@ -120,9 +120,17 @@ class Predictor:
 
         Raises:
             UserError: as :meth:`load`.
+            OSError: the artifact's files vanished meanwhile. After an error nothing stays open.
         """
         if self._runtime is None:
             self.load()
+        try:
+            self._start(threads)
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self, threads: Threads | None) -> None:
         settings, runtime = self.settings, self._runtime
         assert runtime is not None
         if not runtime.parallel:
@@ -147,9 +155,9 @@ class Predictor:
     def close(self) -> None:
         """Waits until all accepted uploads are answered; none may be submitted afterwards."""
         self.ready = False
-        assert self._batcher is not None
         assert self._runtime is not None
-        self._batcher.close()
+        if self._batcher is not None:
+            self._batcher.close()
         if self._background is not None:
             self._background.close()
             self._background = None

@@ -22,6 +22,7 @@ from serving.app import create_app
 from serving.errors import Refusal
 from serving.listing import Entry, Listing
 from serving.models import Models
+from serving.predictor import Predictor
 from serving.repository import first_listing
 from serving.settings import Settings
 from serving.state import Report, State
@@ -161,6 +162,64 @@ def test_a_trouble_of_following_is_told_once(
 
         asyncio.run(run())
     assert caplog.text.count("the list of models cannot be followed") == 1
+
+
+@pytest.mark.parametrize(
+    "when", ["before it is measured", "before it is opened", "before it warms up", "afterwards"]
+)
+def test_a_folder_that_vanishes_while_it_is_loaded_is_refused(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    assert settings.repository is not None
+    folder = settings.repository / "m"
+    listing = first_listing(settings)
+    opened: list[Predictor] = []
+    load, start = Predictor.load, Predictor.open
+
+    def loading(predictor: Predictor) -> None:
+        load(predictor)
+        if when == "before it warms up":
+            folder.rename(tmp_path / "away")
+
+    def opening(predictor: Predictor, threads: Any = None) -> None:
+        opened.append(predictor)
+        start(predictor, threads)
+        folder.rename(tmp_path / "away")
+
+    with Models(settings, listing.without("m", "1")) as models:
+        room = models._check_room
+
+        def checking(entry: Entry, wanted: int) -> None:
+            room(entry, wanted)
+            if when == "before it is opened":
+                folder.rename(tmp_path / "away")
+
+        found = models._predictor
+
+        def finding(entry: Entry) -> Predictor:
+            predictor = found(entry)
+            if when == "before it is measured":
+                folder.rename(tmp_path / "away")
+            return predictor
+
+        monkeypatch.setattr(models, "_predictor", finding)
+        monkeypatch.setattr(models, "_check_room", checking)
+        monkeypatch.setattr(Predictor, "load", loading)
+        monkeypatch.setattr(Predictor, "open", opening)
+
+        async def run() -> None:
+            answer = await change(create_app(models), "/models/m/load")
+            if when == "afterwards":  # it is loaded: its files are needed no more
+                assert answer.status_code == 200, answer.text
+                assert models.find("m").bytes > 0
+            else:
+                assert (answer.status_code, answer.json()["error"]) == (409, "not_loaded")
+                assert "m:1" in answer.json()["detail"]
+                assert str(tmp_path) not in answer.text
+                assert all(each._runtime is None for each in opened)
+            await models.left()
+
+        asyncio.run(run())
 
 
 def test_a_default_that_did_not_come_is_rolled_back(settings: Settings, tmp_path: Path) -> None:
