@@ -59,8 +59,10 @@ def train(
     from pocketnets.options import arguments, asked
     from training.checkpoint import load_checkpoint
     from training.fit import fit
+    from training.options import check_restart
 
     with spelled(arguments()):
+        check_restart(resume=resume, fresh=fresh)
         given = asked("train", model, data, recipe, changes)
     options = given["options"]
     if options.folds is not None and options.fold is None:
@@ -109,12 +111,14 @@ def cross_validate(
     from core.errors import UserError, spelled
     from pocketnets.options import arguments, asked, call
     from training import cross_validation
+    from training.options import check_restart
 
     if "fold" in changes:
         raise UserError(
             f"fold is {changes['fold']}: pocketnets.train trains with one part held out"
         )
     with spelled(arguments()):
+        check_restart(resume=resume, fresh=fresh)
         given = asked("cross_validate", model, data, recipe, {"folds": folds, **changes})
     of_all = given.pop("command")
 

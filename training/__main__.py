@@ -20,7 +20,7 @@ from training.data import ImageData
 from training.datasets import DATASETS, data_name, load_data
 from training.folds import runs_of
 from training.look import look
-from training.options import FolderOptions, LoggerName
+from training.options import FolderOptions, LoggerName, check_restart
 from training.qat.names import qat_name
 from training.recipe import Recipe
 from training.recipes import RECIPES, default_recipe, find_recipe
@@ -73,6 +73,7 @@ class _Start(FolderOptions):
 def _parse() -> tuple[Train, ImageData | None]:
     """Returns the flags and the data; a resumed run uses its saved values for omitted flags."""
     start, _ = tyro.cli(_Start, return_unknown_args=True, add_help=False)
+    check_restart(resume=start.resume, fresh=start.fresh)
     if start.model:
         find_model(start.model)  # an unknown one is told before all images are looked at
     data = _load(start) if start.data else None

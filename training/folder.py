@@ -218,9 +218,12 @@ def find_classes(
         least: least number of training classes.
 
     Raises:
-        UserError: as :func:`find_parts`, :func:`class_files` and :func:`labelled_files`; or a
-            folder that cannot be listed.
+        UserError: as :func:`find_parts`, :func:`class_files` and :func:`labelled_files`; flags that
+            do not go together; or a folder that cannot be listed.
     """
+    if layout.labels is None and layout.labels_columns:
+        given = " ".join(layout.labels_columns)
+        raise UserError(f"--labels-columns {given}: of which file? name it, --labels FILE")
     if layout.labels is not None and layout.split_folders:
         raise UserError("--split-folders is for class folders, --labels for a folder without them")
     try:

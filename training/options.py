@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Literal
 
+from core.errors import UserError
+
 LoggerName = Literal["tensorboard", "csv", "wandb", "mlflow"]
 
 
@@ -64,3 +66,12 @@ class FolderOptions(FolderLayout):
             if not isinstance(value, bool):
                 flags += map(str, value) if isinstance(value, tuple) else [str(value)]
         return tuple(flags)
+
+
+def check_restart(*, resume: bool, fresh: bool) -> None:
+    """Raises UserError if a run is to be continued and dropped at the same time."""
+    if resume and fresh:
+        raise UserError(
+            "--resume and --fresh: one continues the unfinished run, the other drops it; leave "
+            "one out"
+        )

@@ -148,6 +148,7 @@ def test_cross_validate_trains_each_fold(here: Path) -> None:
         ({"group_by": "(a)"}, "digits has parts of its own; test_fraction and group_by are"),
         ({"multi_label": True}, "labels, labels_columns, multi_label=True and split_folders are"),
         ({"batch_size": 10**6}, "images of digits; try batch_size 719$"),
+        ({"resume": True, "fresh": True}, "^resume=True and fresh=True: .* leave one out$"),
         ({"accelerators": "cpu"}, "'accelerators'.* accelerator"),
         ({"epoch": 3}, "'epoch'.* epochs"),
         ({"recipe": "digit"}, "'digit'.* digits"),

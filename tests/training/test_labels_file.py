@@ -225,6 +225,11 @@ def test_class_folders_and_a_labels_file_do_not_go_together(photos: Path) -> Non
         load_data(str(photos), flags)
 
 
+def test_columns_without_their_file_are_refused(photos: Path) -> None:
+    with pytest.raises(UserError, match=r"^--labels-columns a b: .*--labels FILE$"):
+        load_data(str(photos), FolderOptions(labels_columns=("a", "b")))
+
+
 def test_the_command_line_takes_it(photos: Path, here: Path, command: Command) -> None:
     write(photos, "n,id,breed", "0,{index},{label}", "train.csv")
     shutil.move(photos / "train.csv", here / "train.csv")

@@ -316,6 +316,15 @@ def start(data: ImageData, recipe: Recipe) -> PartialRun:
     return partial
 
 
+def test_a_run_is_not_resumed_and_dropped_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    import training.__main__ as train
+
+    flags = ("--model", "resnet14", "--data", "digits", "--resume", "--fresh")
+    monkeypatch.setattr("sys.argv", ["training", *flags])
+    with pytest.raises(UserError, match=r"^--resume and --fresh: .* leave one out$"):
+        train._parse()
+
+
 def test_a_damaged_checkpoint_is_not_resumed(here: Path) -> None:
     recipe, data = tiny(), few()
     start(data, recipe).last.write_bytes(b"half of a file")
