@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from core.errors import unknown
+from core.errors import UserError, unknown
 
 AcceleratorName = Literal["auto", "cpu", "gpu"]
 
@@ -24,9 +24,16 @@ class Accelerators:
     """Number of hosts; start the same command on each with torchrun."""
 
     def __post_init__(self) -> None:
-        """Raises UserError if the accelerator is unknown."""
+        """Raises UserError if the accelerator is unknown, or a number out of range."""
         if self.accelerator not in get_args(AcceleratorName):
             raise unknown("accelerator", self.accelerator, get_args(AcceleratorName))
+        if self.devices < 0:
+            raise UserError(
+                f"--machine.devices {self.devices}: it must be at least 0; 0 takes all GPUs, or "
+                "the CPU"
+            )
+        if self.nodes < 1:
+            raise UserError(f"--machine.nodes {self.nodes}: it must be at least 1")
 
 
 def is_first_process() -> bool:

@@ -155,6 +155,8 @@ def test_cross_validate_trains_each_fold(here: Path) -> None:
         ({"epochs": 0}, "epochs"),
         ({"epochs": "3"}, "epochs is '3': it must be at least 1"),
         ({"accelerator": "cuda"}, "unknown accelerator 'cuda'"),
+        ({"devices": -1}, "^devices -1: it must be at least 0"),
+        ({"nodes": 0}, "^nodes 0: it must be at least 1$"),
         ({"log": ("cvs",)}, "'cvs': did you mean csv"),
         ({"labels_columns": "id breed"}, r"a list, such as \['id', 'breed'\]"),
     ],
