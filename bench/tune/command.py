@@ -92,12 +92,15 @@ class Tune(FolderOptions):
         for each in candidates:
             check_trial(each.model, data, each.recipe, flag="--batch-size")
         search = Search(TUNING / data.name, seed=self.seed)
-        with search.alone(fresh=self.fresh):
-            known = search.begin(candidates, limit)
+        with search.alone():
+            known = None if self.fresh else search.begin(candidates, limit)
             if known is None:
                 known = speeds(candidates, data.name, len(data.labels), self.out)
-                search.keep_speeds(known)
+                if not self.fresh:
+                    search.keep_speeds(known)
             able = within(candidates, known, limit, self.p99 or "")
+            if self.fresh:  # only now, as a limit out of reach must not cost the trials of before
+                search.restart(candidates, limit, known)
             console.print(
                 f"{len(able)} of {len(candidates)} networks within the limit: "
                 f"{', '.join(each.model for each in able)}",

@@ -63,17 +63,23 @@ class Search:
         self.seed = seed
 
     @contextmanager
-    def alone(self, *, fresh: bool = False) -> Iterator[None]:
-        """Keeps other commands out, and deletes the trials of before if ``fresh``.
+    def alone(self) -> Iterator[None]:
+        """Keeps other commands out.
 
         Raises:
             UserError: another command searches in the folder.
         """
         busy = f"{self.folder}: another command searches there; wait for it, or use its --workers"
         with only_one(self.folder, busy):
-            if fresh:
-                (self.folder / DATABASE).unlink(missing_ok=True)
             yield
+
+    def restart(
+        self, candidates: list[Candidate], p99: float | None, speeds: dict[str, Speed]
+    ) -> None:
+        """Deletes the trials of before, and begins a search with the latencies that it knows."""
+        (self.folder / DATABASE).unlink(missing_ok=True)
+        self.begin(candidates, p99)
+        self.keep_speeds(speeds)
 
     def begin(self, candidates: list[Candidate], p99: float | None) -> dict[str, Speed] | None:
         """Begins the search, or goes on with it, and returns the latencies that it knows.

@@ -128,9 +128,8 @@ def test_a_search_goes_on_where_it_stopped(
     with pytest.raises(UserError, match="holds trials of a search with other"):
         Search(tmp_path).begin(other, None)
     search = Search(tmp_path)
-    with search.alone(fresh=True):
-        assert search.begin(other, None) is None
-        search.keep_speeds(SPEEDS)
+    with search.alone():
+        search.restart(other, None, SPEEDS)
         assert search.begin(other, None) == SPEEDS
         assert search.tried() == []
 
@@ -419,6 +418,23 @@ def test_a_batch_that_does_not_fit_is_refused_before_anything_is_measured(
     assert "--recipe.batch-size 8 " in capsys.readouterr().out.splitlines()[-1]
     with pytest.raises(UserError, match="with other networks, recipe, epochs, batch size"):
         replace(tune, batch_size=4)()
+
+
+def test_fresh_keeps_the_trials_of_before_until_another_search_can_run(
+    here: Path, monkeypatch: pytest.MonkeyPatch, trials: list[tuple[str, Recipe]]
+) -> None:
+    folder = write_images(few_digits("pets", train=64, val=32), here)
+    monkeypatch.setattr("bench.tune.latency.speeds", lambda *_: {"resnet14": FAST})
+    tune = Tune(data=str(folder), models=("resnet14",), recipe_name="digits", epochs=1, trials=2)
+    tune()
+    search = Search(Path("tuning") / folder.name)
+    (first, second) = search.tried()
+    with pytest.raises(UserError, match=r"--p99 1ms: "):
+        replace(tune, fresh=True, p99="1ms", trials=1)()
+    assert search.tried() == [first, second]
+    replace(tune, fresh=True, p99="2ms", trials=1)()
+    assert len(search.tried()) == 1
+    assert len(trials) == 3
 
 
 def test_mistakes_end_in_one_line(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
