@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import UserError, first_line
+from core.image_types import list_suffixes
 
 IMAGENET = "imagenet"
 MAX_LENGTH = 1024  # of a name, as in a manifest
@@ -93,6 +94,13 @@ def _name(value: Any) -> str:
 def _from_csv(text: str) -> list[str]:
     rows = [[cell.strip() for cell in row] for row in csv.reader(io.StringIO(text)) if row]
     widths = {len(row) for row in rows}
+    suffixes = tuple(list_suffixes())
+    files = (cell for row in rows if len(row) > 1 for cell in row)
+    if file := next((cell for cell in files if cell.casefold().endswith(suffixes)), None):
+        raise ValueError(
+            f"it names images, such as {file[:40]}, whose labels go into --image-labels FILE; a "
+            "run of train has its names, and needs neither"
+        )
     if widths - {1, 2} or len(widths) > 1:
         raise ValueError(f"rows of {sorted(widths)} columns, not of a name, or of index and name")
     if widths == {1}:
@@ -103,6 +111,9 @@ def _from_csv(text: str) -> list[str]:
 
 
 def _by_index(pairs: list[tuple[str, str]]) -> list[str]:
+    for index, _ in pairs:
+        if not index.isdecimal():
+            raise ValueError(f"{index[:40]!r} is no index of a class")
     names = {int(index): name for index, name in pairs}
     if sorted(names) != list(range(len(pairs))):
         raise ValueError(f"its indices are not 0 to {len(pairs) - 1}, each once")

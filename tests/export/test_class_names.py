@@ -35,6 +35,9 @@ BAD = {
     "deep.json": ("[" * 100_000, "recursion"),
     "twice.csv": ("0,cat\n0,dog\n", "each once"),
     "three.csv": ("0,cat,x\n", "3"),
+    "words.csv": ("name,kind\ncat,a\n", "'cat' is no index"),
+    "images.csv": ("file,labels\n0.png,cat\n1.png,dog\n", r"such as 0\.png, .*--image-labels"),
+    "flags.csv": ("n,file,cat,dog\n1,0.JPG,1,0\n", r"such as 0\.JPG, .* run of train"),
     "ragged.csv": ("0,cat\ndog\n", "1, 2"),
 }
 
