@@ -90,19 +90,44 @@ def read_label_sets(
     else:
         found = _by_place(path, header, columns, places)
     sets: dict[Path, set[str]] = {}
+    first: dict[str, tuple[int, str]] = {}  # line and cell in which a label stands first
     for number, row in rows:
         if len(row) < len(header):
             raise UserError(f"{path}, line {number}: {len(row)} columns, the first line has more")
         if not (name := slashed(row[found.file])):
             scan.leave_out("in a line without file", [Path(f"{path}, line {number}")])
             continue
-        had = {class_name(each.strip(), path) for at in found.cells for each in _split(row[at])}
+        had: set[str] = set()
+        for cell in (row[at] for at in found.cells):
+            in_cell = {class_name(each.strip(), path) for each in _split(cell)}
+            for label in in_cell:
+                first.setdefault(label, (number, cell.strip()))
+            had |= in_cell
         had |= {label for at, label in found.flags.items() if _flag(row[at]) in _YES}
         if "\0" in "".join((name, *had)):
             raise UserError(f"{path}, line {number}: no name may hold a NUL")
         sets.setdefault(places.find(name, f"{path}, line {number}"), set()).update(had - {""})
+    _check_separated(path, first)
     scan.leave_out(f"not named in {path.name}", [file for file in files if file not in sets])
     return _indexed(path, sets, found.flags.values(), scan, least)
+
+
+def _check_separated(path: Path, first: Mapping[str, tuple[int, str]]) -> None:
+    """Raises UserError if a label is others of the file, with commas or blanks between them.
+
+    Args:
+        path: the file.
+        first: labels in cells, with the number of the line and the cell.
+    """
+    for label, (number, cell) in first.items():
+        for between in (r"\s*,\s*", r"[\s,]+"):
+            parts = [each for each in re.split(between, label) if each]
+            if len(parts) > 1 and all(each in first for each in parts):
+                raise UserError(
+                    f"{path}, line {number}: {cell!r} would have the label {label!r}, and "
+                    f"{some(parts)} are labels, too: separate labels in one cell by "
+                    f"{' or '.join(SEPARATORS)}; where it is one label, call it otherwise"
+                )
 
 
 def _indexed(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 import shlex
 import subprocess
 from collections import Counter
@@ -146,6 +147,18 @@ def test_a_line_longer_than_the_first_loses_no_label(
     )
     if multi_label:
         assert load().labels == ("blue", "red")  # cells without anything are no labels
+
+
+@pytest.mark.parametrize("cell", ["red, blue", "red blue", "hot dog,red", "green|blue,red"])
+def test_labels_that_a_comma_or_a_blank_separates_are_no_new_label(here: Path, cell: str) -> None:
+    names = mark_images(Path("marked"), 12)
+    rows = [(name, ("red", "blue|hot dog", "green; red")[at % 3]) for at, name in enumerate(names)]
+    write_csv(Path("marked/labels.csv"), ("file", "labels"), rows)
+    assert load().labels == ("blue", "green", "hot dog", "red")
+    rows[7] = (rows[7][0], cell)
+    write_csv(Path("marked/labels.csv"), ("file", "labels"), rows)
+    with pytest.raises(UserError, match=rf"line 9: {re.escape(repr(cell))} .* by \| or ;"):
+        load()
 
 
 @pytest.mark.parametrize("gap", ["", "-1", "-1.0"])
