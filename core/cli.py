@@ -9,7 +9,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import NoReturn, TypeVar
 
@@ -97,6 +98,19 @@ def run(command: Callable[[], int | None]) -> NoReturn:
         sys.unraisablehook = hook
         signal.signal(signal.SIGTERM, before)
         gc.freeze()  # otherwise the last garbage collection takes 2 s after an export
+
+
+@contextmanager
+def hangups_ignored() -> Iterator[None]:
+    """A context manager, or a decorator: a SIGHUP inside ends nothing.
+
+    It is for a service, which reloads on SIGHUP once it handles it.
+    """
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def collect_rarely() -> None:

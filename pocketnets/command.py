@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import sys
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -169,7 +169,9 @@ def _run(command: Command, arguments: list[str]) -> int | None:
     if command.flags.partition(".")[0] in _WITH_TORCH:
         cli.collect_rarely()
     if command.main:
-        status: int | None = resolve(command.main)()
+        # A service reloads on SIGHUP: one that comes during its imports must not end it.
+        with cli.hangups_ignored() if command.name == "serve" else nullcontext():
+            status: int | None = resolve(command.main)()
         return status
     import tyro
 

@@ -59,6 +59,7 @@ class Serve(Wanted):
     POCKETNETS_ABSTAIN."""
 
 
+@cli.hangups_ignored()
 def main() -> int:
     """Runs the server and returns its exit status."""
     wanted = tyro.cli(Serve, prog=cli.program("serving"), description=_description())

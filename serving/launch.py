@@ -19,6 +19,7 @@ from serving.settings import Settings, warn_of_unknown
 from serving.tracing import exporter_class
 
 
+@cli.hangups_ignored()
 def main() -> int:
     """Serves what the environment says; returns the exit status."""
     warn_of_unknown()
