@@ -77,7 +77,7 @@ def parse(monkeypatch: pytest.MonkeyPatch) -> Any:
             module = importlib.import_module(name)
         monkeypatch.setattr(sys, "argv", [name, *shlex.split(arguments)])
         monkeypatch.setattr(tyro, "cli", understand)
-        monkeypatch.setattr("training.__main__._load", lambda start: None)
+        monkeypatch.setattr("training.__main__.data_name", lambda data: "")
         with pytest.raises((Parsed, SystemExit)) as ended:
             module.main()
         if isinstance(ended.value, SystemExit):

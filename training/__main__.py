@@ -12,13 +12,13 @@ import tyro
 from rich.console import Console
 
 from core import cli
-from core.errors import UserError
+from core.errors import UserError, unknown
 from core.names import canonical_name
 from models.registry import find_model
 from training.accelerators import Accelerators, is_first_process
 from training.data import ImageData
 from training.datasets import DATASETS, data_name, load_data
-from training.folds import runs_of
+from training.folds import check_folds, runs_of
 from training.look import look
 from training.options import FolderOptions, LoggerName, check_restart
 from training.qat.names import qat_name
@@ -70,21 +70,28 @@ class _Start(FolderOptions):
     find_learning_rate: bool = False
 
 
-def _parse() -> tuple[Train, ImageData | None]:
-    """Returns the flags and the data; a resumed run uses its saved values for omitted flags."""
+def _parse() -> Train:
+    """Returns the flags; a resumed run uses its saved values for omitted flags.
+
+    No image is read: a mistyped flag of a large folder is told at once.
+    """
     start, _ = tyro.cli(_Start, return_unknown_args=True, add_help=False)
     check_restart(resume=start.resume, fresh=start.fresh)
     if start.model:
-        find_model(start.model)  # an unknown one is told before all images are looked at
-    data = _load(start) if start.data else None
+        find_model(start.model)
     name = start.recipe_name
+    if name is not None and name not in RECIPES:
+        raise unknown("recipe", name, RECIPES)
+    options = _options(start)
+    check_folds(options)
+    data = data_name(start.data) + options.suffix if start.data else ""
     recipe: Recipe | None = None
     if start.resume and start.model and data:
         from training.checkpoint import run_folder
         from training.run import PartialRun, read_plan
 
-        first, *more = runs_of(_options(start))
-        name_of_run = data.name + first.suffix if more else _run_of(start, data.name)
+        first, *more = runs_of(options)
+        name_of_run = data + first.suffix if more else _run_of(name, data)
         partial = PartialRun(run_folder(start.model, name_of_run))
         # Of several folds, the first may be finished.
         saved = read_plan(partial.standing) if more and partial.standing else partial.saved_plan()
@@ -93,28 +100,30 @@ def _parse() -> tuple[Train, ImageData | None]:
     if name is None:
         name = default_recipe(start.model, start.data) if start.model else "scratch"
     if recipe is None:
-        recipe = find_recipe(name, start.model, data.name if data else "")
+        recipe = find_recipe(name, start.model, data)
     default = Train(model=tyro.MISSING, data=tyro.MISSING, recipe_name=name, recipe=recipe)
-    return tyro.cli(Train, default=default, prog=cli.program("training")), data
+    args = tyro.cli(Train, default=default, prog=cli.program("training"))
+    args.recipe.check()
+    return args
 
 
-def _load(start: _Start) -> ImageData:
+def _load(args: Train) -> ImageData:
     """Loads the data and checks every file, unless a run of the same name is in the way."""
-    options, console = _options(start), _notes()
-    allowed = start.resume or start.fresh or start.find_learning_rate
-    if start.model and is_first_process() and not allowed:
+    options, console = _options(args), _notes()
+    allowed = args.resume or args.fresh or args.find_learning_rate
+    if is_first_process() and not allowed:
         from training.checkpoint import run_folder
         from training.run import PartialRun
 
         for each in runs_of(options):
-            name = _run_of(start, data_name(start.data) + each.suffix)
-            PartialRun(run_folder(start.model, name)).check_free()
-    return look(load_data(start.data, options, console), options, console)
+            name = _run_of(args.recipe_name, data_name(args.data) + each.suffix)
+            PartialRun(run_folder(args.model, name)).check_free()
+    return look(load_data(args.data, options, console), options, console)
 
 
-def _run_of(start: _Start, data: str) -> str:
+def _run_of(recipe_name: str | None, data: str) -> str:
     """Returns the second part of the name of the run that is asked for."""
-    make = RECIPES.get(start.recipe_name or "")
+    make = RECIPES.get(recipe_name or "")
     recipe = make(1) if make else None
     return qat_name(data, recipe.weights) if recipe and recipe.qat else data
 
@@ -137,8 +146,8 @@ def _without_restarts(arguments: list[str]) -> list[str]:
 def main() -> None:
     """Trains, then prints the network's accuracy and the checkpoint's path."""
     cli.collect_rarely()
-    args, data = _parse()
-    assert data is not None
+    args = _parse()
+    data = _load(args)
     options = _options(args)
     several = len(runs_of(options)) > 1
     tested = f"{len(data.test):,} to test on, " if data.test else ""

@@ -356,15 +356,17 @@ def test_the_front_has_what_no_other_beats() -> None:
     ]
 
 
-def test_the_command_of_the_winner_trains_its_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_of_the_winner_trains_its_recipe(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import training.__main__ as train
 
     fields = {"learning_rate": 0.0123, "weight_decay": 0.00021, "randaugment": 7, "mixup": 0.1}
     one = found(trial(0, "resnet14", 0.7, **fields))
     words = shlex.split(replace(one, flags=("--group-by", "(a b)")).command(one.front[0]))
     monkeypatch.setattr(sys, "argv", ["training", *words[words.index("--model") :]])
-    monkeypatch.setattr(train, "_load", lambda _: None)
-    parsed, _ = train._parse()
+    (here / "my pets").mkdir()
+    parsed = train._parse()
     assert (parsed.model, parsed.data, parsed.group_by) == ("resnet14", "my pets", "(a b)")
     assert {name: getattr(parsed.recipe, name) for name in fields} == fields
     assert (parsed.recipe.epochs, parsed.recipe.batch_size, parsed.recipe.crop) == (3, 16, 8)

@@ -12,7 +12,7 @@ from core.errors import UserError
 from export.network import load_network
 from export.prover import Prover
 from export.samples import stack
-from training.__main__ import _parse
+from training.__main__ import _load, _parse
 from training.checkpoint import KEY, checkpoint_path, read_checkpoint, run_folder
 from training.data import open_image
 from training.datasets import load_data
@@ -54,9 +54,9 @@ def test_training_takes_them_where_the_flag_says_so(
     cut: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["training", *MODEL, "--truncated", "accept"])
-    args, data = _parse()
+    args = _parse()
     assert args.recipe.truncated == "accept"
-    assert data is not None
+    data = _load(args)
     for augment in (True, False):
         pixels, label = Samples(data.train, args.recipe, augment=augment)[(0, 0)]
         assert label == data.train[0][1]

@@ -110,6 +110,34 @@ def test_a_mistake_on_the_command_line_ends_in_one_line(
     assert not list(here.rglob("*.ckpt"))
 
 
+@pytest.mark.parametrize(
+    ("mistake", "reason"),
+    [
+        ("--model resnet14 --recipe.epoch 3", "--recipe.epoch"),
+        ("--modle resnet14", "--modle"),
+        ("--model resnet14 --recipe.epochs three", "three"),
+        ("--model resnet14 --recipe-name scrach", "error: .*'scrach': .*scratch"),
+        ("--model resnet14 --recipe.epochs 0", "error: epochs is 0: "),
+        ("--model resnet14 --recipe.learning-rate nan", "error: learning_rate is nan: "),
+    ],
+)
+@pytest.mark.parametrize("more", [[], ["--fresh"]])
+def test_a_mistyped_flag_is_told_before_any_image_is_read(
+    here: Path,
+    command: Command,
+    monkeypatch: pytest.MonkeyPatch,
+    mistake: str,
+    reason: str,
+    more: list[str],
+) -> None:
+    run_folder("resnet14", "digits").mkdir(parents=True)
+    monkeypatch.setattr("training.__main__.load_data", lambda *_: pytest.fail("it reads images"))
+    ran = command("training", *mistake.split(), "--data", "digits", *more)
+    assert ran.returncode != 0
+    assert re.search(reason, ran.stderr)
+    assert "finished run" not in ran.stderr
+
+
 def test_help_shows_the_fields_of_the_recipe(command: Command) -> None:
     ran = command("training", "--help")
     assert "--recipe.learning-rate" in ran.stdout
