@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from core.errors import UserError
 from models.classifier import Classifier
-from models.imagenet import WeightsUnavailable
+from models.imagenet import ImageNetWeights, WeightsUnavailable
 from models.input_size import check_input_size
 from models.registry import build_model
 from models.residual import zero_last_gammas
@@ -32,10 +32,7 @@ def first_network(model: str, labels: tuple[str, ...], recipe: Recipe) -> tuple[
     if recipe.qat:
         raise UserError("quantization-aware fine-tuning is for training alone; use another recipe")
     if recipe.weights == "imagenet":
-        try:
-            weights = load_imagenet_weights(model)
-        except WeightsUnavailable as error:
-            raise UserError(f"{error}; or --recipe-name scratch, without weights") from None
+        weights = published_weights(model)
         network, origin = imagenet_classifier(model, weights, labels), weights.origin
     else:
         origin = f"random, seed {recipe.seed}"
@@ -51,6 +48,14 @@ def first_network(model: str, labels: tuple[str, ...], recipe: Recipe) -> tuple[
     if recipe.compile:
         network.compile()
     return network, origin
+
+
+def published_weights(model: str) -> ImageNetWeights:
+    """Returns the ImageNet weights from which a recipe starts; UserError if there are none."""
+    try:
+        return load_imagenet_weights(model)
+    except WeightsUnavailable as error:
+        raise UserError(f"{error}; or --recipe-name scratch, without weights") from None
 
 
 def load_teacher(teacher: str, labels: tuple[str, ...], sizes: Iterable[int]) -> nn.Module:

@@ -64,6 +64,7 @@ class Tune(FolderOptions):
         from core.files import check_folder
         from training.datasets import load_data
         from training.look import look
+        from training.networks import published_weights
         from training.trial import check_trial
 
         self._check()
@@ -91,6 +92,8 @@ class Tune(FolderOptions):
             console.print(line, soft_wrap=True, markup=False)  # [a] in a name is not markup
         for each in candidates:
             check_trial(each.model, data, each.recipe, flag="--batch-size")
+            if each.recipe.weights == "imagenet":
+                published_weights(each.model)  # raises before all networks are measured
         search = Search(TUNING / data.name, seed=self.seed)
         with search.alone():
             known = None if self.fresh else search.begin(candidates, limit)

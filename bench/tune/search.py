@@ -87,17 +87,18 @@ class Search:
         A trial that was cut off is tried again: see :meth:`release`.
 
         Raises:
-            UserError: the trials there are of another search.
+            UserError: the trials that ended there are of another search.
         """
         study, plan = self.study(), as_text(candidates, p99)
         known = study.user_attrs.get(_PLAN)
-        if known not in (None, plan) and study.get_trials(deepcopy=False):
+        if known not in (None, plan):
+            if not self.tried():  # nothing is lost, and cut off trials are of other networks
+                (self.folder / DATABASE).unlink()
+                return self.begin(candidates, p99)
             raise UserError(
                 f"{self.folder / DATABASE} holds trials of a search with other networks, recipe, "
                 "epochs, batch size, size, seed or --p99: go back to these, or --fresh drops them"
             )
-        if known != plan:  # latencies may be of other sizes
-            study.set_user_attr(_SPEEDS, None)
         study.set_user_attr(_PLAN, plan)
         self.release()
         speeds = study.user_attrs.get(_SPEEDS)

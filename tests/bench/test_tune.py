@@ -26,6 +26,7 @@ from bench.tune.search import Search, Tried
 from bench.tune.sections import Found, tune_report
 from core.errors import UserError
 from core.machine import this_machine
+from models.imagenet import WeightsUnavailable
 from training.recipe import Recipe
 from training.records import Epoch
 
@@ -437,6 +438,39 @@ def test_fresh_keeps_the_trials_of_before_until_another_search_can_run(
     replace(tune, fresh=True, p99="2ms", trials=1)()
     assert len(search.tried()) == 1
     assert len(trials) == 3
+
+
+def test_missing_weights_are_said_before_anything_is_measured(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unavailable(name: str) -> None:
+        raise WeightsUnavailable(f"{name}: no weights here")
+
+    folder = write_images(few_digits("pets", train=64, val=32), here)
+    monkeypatch.setattr("training.networks.load_imagenet_weights", unavailable)
+    tune = Tune(
+        data=str(folder), models=("mobilenet_v2",), recipe_name="finetune", size=32, batch_size=8
+    )
+    with pytest.raises(UserError, match=r"^mobilenet_v2: no weights .* --recipe-name scratch"):
+        tune()
+    assert not Path("tuning").exists()
+
+
+def test_a_search_of_which_no_trial_ended_is_not_in_the_way_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trials: list[tuple[str, Recipe]]
+) -> None:
+    def fails(*_: Any) -> Epoch:
+        raise UserError("no weights")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("training.trial.run_trial", fails)
+        with pytest.raises(UserError, match="no weights"):
+            searched(tmp_path, 1)
+    search, other = Search(tmp_path), candidates()[1:]
+    search.keep_speeds(SPEEDS)
+    assert search.begin(other, None) is None  # latencies may be of another size
+    search.run(other, few_digits("pets", train=32, val=16), 1)
+    assert [each.model for each in search.tried()] == ["resnet14_se"]
 
 
 def test_mistakes_end_in_one_line(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
