@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -35,7 +34,8 @@ HEAVY = 2_000_000_000  # MACs
 GOLDEN_IMAGES = 8
 
 
-class _Accuracy(NamedTuple):
+@dataclass(frozen=True)
+class _Accuracy:
     """How right answers are.
 
     Attributes:
@@ -46,7 +46,7 @@ class _Accuracy(NamedTuple):
     top1: float
     several: tuple[Flags, Scores] | None
 
-    @property
+    @cached_property
     def mean_ap(self) -> float | None:
         """Returns the mAP; None for one class."""
         return mean_average_precision(*self.several) if self.several else None

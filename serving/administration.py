@@ -46,9 +46,8 @@ class Administration:
             How far each worker has followed; empty if this process is the only one.
 
         Raises:
-            Refusal: the change is not possible, the models cannot be loaded, another change takes
-                too long, or a worker did not follow,
-                or the list cannot be written.
+            Refusal: the change is not possible, the models cannot be loaded, the list cannot be
+                written, another change takes too long, or a worker did not follow.
         """
         async with self._turn:
             if self._state is None:

@@ -187,8 +187,7 @@ class _Calls:
         import grpc
 
         self._begun += 1
-        response = self._busy if self._is_full else await self._ask(path, context)
-        status, body, told = response
+        status, body, told = self._busy if self._is_full else await self._ask(path, context)
         await self.answering.wait()
         if status != HTTPStatus.OK:
             # Not as an answer with a code: an empty message before it would wait to be taken.

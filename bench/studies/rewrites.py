@@ -88,31 +88,26 @@ def _exported(artifact: Artifact) -> Any:
 
 
 def _hard_sigmoids(artifact: Artifact) -> tuple[bytes, bytes]:
-    import onnx
-
     from export.rewrites.hard_sigmoid import restore
 
-    graph = onnx.load(artifact.graph_file)
-    without = copy.deepcopy(graph)
-    restore(without, rounded=True)
-    return without.SerializeToString(), graph.SerializeToString()
+    return _restored(artifact, partial(restore, rounded=True))
 
 
 def _average_pools(artifact: Artifact) -> tuple[bytes, bytes]:
-    import onnx
-
     from export.rewrites.average_pool import restore
 
-    graph = onnx.load(artifact.graph_file)
-    without = copy.deepcopy(graph)
-    restore(without)
-    return without.SerializeToString(), graph.SerializeToString()
+    return _restored(artifact, restore)
 
 
 def _grouped_shuffles(artifact: Artifact) -> tuple[bytes, bytes]:
-    import onnx
-
     from export.rewrites.grouped_shuffle import restore
+
+    return _restored(artifact, restore)
+
+
+def _restored(artifact: Artifact, restore: Callable[[Any], object]) -> tuple[bytes, bytes]:
+    """Returns the graph with the rewrite undone by ``restore``, and as it is."""
+    import onnx
 
     graph = onnx.load(artifact.graph_file)
     without = copy.deepcopy(graph)

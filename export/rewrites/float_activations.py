@@ -39,8 +39,9 @@ def round_inputs_only(model: Any) -> int:
         How many other nodes no longer read what was rounded.
     """
     restore(model)
-    sums = _sums_in_int8(model.graph)
-    floats = _Floats(model.graph, sums)
+    links = Links(model.graph)
+    sums = _sums_in_int8(model.graph, links)
+    floats = _Floats(model.graph, links, sums)
     changed = 0
     for node in model.graph.node:
         if node.op_type not in _IN_INT8 and sums.isdisjoint(node.output):
@@ -51,9 +52,8 @@ def round_inputs_only(model: Any) -> int:
     return changed
 
 
-def _sums_in_int8(graph: Any) -> set[str]:
+def _sums_in_int8(graph: Any, links: Links) -> set[str]:
     """Returns the results of sums that OpenVINO has in int8 in the convolution before them."""
-    links = Links(graph)
 
     def fits(node: Any) -> bool:
         result = links.rounds(node)
@@ -80,8 +80,8 @@ def _rounding(links: Links, name: str) -> Any | None:
 class _Floats:
     """The tensors of a graph from before they are rounded, but for ``kept`` ones."""
 
-    def __init__(self, graph: Any, kept: set[str]) -> None:
-        self._graph, self._kept, self._links = graph, kept, Links(graph)
+    def __init__(self, graph: Any, links: Links, kept: set[str]) -> None:
+        self._graph, self._links, self._kept = graph, links, kept
         self._clips: dict[str, Any] = {}  # by the name of what they clip
 
     def before(self, name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -137,12 +137,11 @@ def label_figures(
         )
         for at, label in enumerate(labels)
     )
-    means = [r.average_precision for r in results if r.average_precision is not None]
     shares = [r.images / len(truth) for r in results if r.images]
     return LabelFigures(
         images=len(truth),
         exact=float((answers == truth).all(axis=1).mean()),
-        mean_ap=fmean(means) if means else math.nan,
+        mean_ap=_mean_of_known(each.average_precision for each in results),
         micro_ap=average_precision(truth.ravel(), scores.ravel()) or math.nan,
         chance=fmean(shares) if shares else math.nan,
         labels=results,
@@ -168,9 +167,13 @@ def mean_average_precision(truth: Flags, scores: Scores) -> float:
         truth: (N, C), whether each image has each label.
         scores: (N, C), in [0, 1].
     """
-    each = [average_precision(*columns) for columns in zip(truth.T, scores.T, strict=True)]
-    found = [value for value in each if value is not None]
-    return fmean(found) if found else math.nan
+    columns = zip(truth.T, scores.T, strict=True)
+    return _mean_of_known(average_precision(had, given) for had, given in columns)
+
+
+def _mean_of_known(values: Iterable[float | None]) -> float:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else math.nan
 
 
 def no_better_than_shuffled(truth: Flags, scores: Scores) -> str | None:
