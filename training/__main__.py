@@ -12,7 +12,7 @@ import tyro
 from rich.console import Console
 
 from core import cli
-from core.errors import UserError, unknown
+from core.errors import UserError
 from core.names import canonical_name
 from models.registry import find_model
 from training.accelerators import Accelerators, is_first_process
@@ -23,7 +23,7 @@ from training.look import look
 from training.options import FolderOptions, LoggerName, check_restart
 from training.qat.names import qat_name
 from training.recipe import Recipe
-from training.recipes import RECIPES, default_recipe, find_recipe
+from training.recipes import RECIPES, check_recipe_name, default_recipe, find_recipe
 from training.records import MONITORS
 
 _DATA = (
@@ -80,8 +80,8 @@ def _parse() -> Train:
     if start.model:
         find_model(start.model)
     name = start.recipe_name
-    if name is not None and name not in RECIPES:
-        raise unknown("recipe", name, RECIPES)
+    if name is not None:
+        check_recipe_name(name)
     options = _options(start)
     check_folds(options)
     data = data_name(start.data) + options.suffix if start.data else ""

@@ -351,14 +351,19 @@ def find_recipe(name: str, model: str, data: str = "") -> Recipe:
     Raises:
         UserError: no such recipe, no such network, or no such run.
     """
-    if name not in RECIPES:
-        raise unknown("recipe", name, RECIPES)
+    check_recipe_name(name)
     recipe = RECIPES[name](native_side(model) if model else 224)
     if recipe.qat and model and data:
         from training.qat.recipe import fitted  # imports torch
 
         return fitted(recipe, model, data)
     return recipe
+
+
+def check_recipe_name(name: str) -> None:
+    """Raises UserError if there is no such recipe."""
+    if name not in RECIPES:
+        raise unknown("recipe", name, RECIPES)
 
 
 def native_side(model: str) -> int:
