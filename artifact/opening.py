@@ -7,7 +7,8 @@ from pathlib import Path
 from artifact.artifact import Artifact
 from artifact.golden import check_golden
 from artifact.runtimes.base import Runtime, load_runtime, require_runtime, servable_runtimes
-from core.cli import by_name
+from artifact.siblings import other_thresholds
+from core import cli
 from core.errors import UserError
 
 
@@ -23,7 +24,7 @@ def open_artifact(path: Path, *, allow_unverified: bool = False) -> Artifact:
     servable_runtimes(artifact.format)
     if artifact.unverified and not allow_unverified:
         require_runtime(artifact.spec.proving_runtime)
-        verify = by_name(f"verify {path}", f"python -m export verify {path}")
+        verify = cli.by_name(f"verify {path}", f"python -m export verify {path}")
         raise UserError(
             f"{path}: not verified where it was made ({artifact.unverified}); run {verify} here, "
             "or pass --allow-unverified, or set POCKETNETS_ALLOW_UNVERIFIED=1 for a service"
@@ -49,6 +50,8 @@ def check_runtime(name: str, artifact: Artifact) -> None:
 def open_runtime(name: str, artifact: Artifact, *, threads: int | None = None) -> Runtime:
     """Loads ``artifact`` into runtime ``name`` and checks it against the golden batch.
 
+    Says so where it answers by other thresholds than those beside it.
+
     Args:
         name: a runtime that accepts the artifact's format.
         artifact: what to run.
@@ -63,4 +66,6 @@ def open_runtime(name: str, artifact: Artifact, *, threads: int | None = None) -
     except BaseException:
         runtime.close()
         raise
+    if words := other_thresholds(artifact):
+        cli.notes().print(f"warning: {words}", soft_wrap=True, markup=False, highlight=False)
     return runtime

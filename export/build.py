@@ -18,7 +18,9 @@ from artifact.gates import GateError, check_gates
 from artifact.records import WeightBits
 from artifact.runtimes.base import RUNTIMES, RuntimeUnavailable
 from artifact.runtimes.tensorrt_builder import profiles_for
+from artifact.siblings import outdated_thresholds
 from artifact.validation import MAX_BATCH, ArtifactError
+from core import cli
 from core.errors import UserError, closest, in_words, is_of_library, storage_error
 from core.files import staged
 from core.lazy import resolve
@@ -116,6 +118,7 @@ def build_artifacts(
     targets = targets_of(targets)
     builder = _Builder(network, options or Options())
     folder = ARTIFACTS / f"{network.model}-{network.data}"
+    made: Artifact | None = None
     for target in targets:
         path = folder / target
         try:
@@ -124,7 +127,8 @@ def build_artifacts(
                 continue
             with staged(path) as new:
                 artifact = builder.build(target, new)
-            yield Outcome(target, replace(artifact, path=path))
+            made = replace(artifact, path=path)
+            yield Outcome(target, made)
         except RuntimeUnavailable as error:
             yield Outcome(target, reason=str(error))
         except UserError as error:
@@ -135,6 +139,8 @@ def build_artifacts(
             if storage_error(error) or not is_of_library(error):
                 raise  # a full disk affects all targets
             yield Outcome(target, reason=in_words(error), failed=True)
+    if made and (outdated := outdated_thresholds(made)):
+        cli.notes().print(f"warning: {outdated}", soft_wrap=True, markup=False, highlight=False)
     with suppress(OSError):  # it holds something
         folder.rmdir()
 

@@ -10,6 +10,7 @@ from rich.table import Table
 from artifact.artifact import Artifact
 from artifact.gates import Gate
 from artifact.records import Metrics
+from artifact.siblings import other_thresholds
 from artifact.store import StoredArtifact, graph_facts
 from core.image_size import size_text
 from report.format import plural
@@ -103,6 +104,8 @@ def _facts(artifact: Artifact, opset: int) -> Iterable[tuple[str, str]]:
     if artifact.thresholds:
         pairs = zip(artifact.labels, artifact.thresholds, strict=True)
         yield "thresholds", _few([f"{label} {each:.3f}" for label, each in pairs])
+        if words := other_thresholds(artifact):
+            yield "warning", words
     if abstention := artifact.abstention:
         yield (
             "abstention",

@@ -46,6 +46,26 @@ def marked_folder(folder: Path, count: int) -> dict[str, tuple[str, ...]]:
     return labels
 
 
+def colours(path: str, side: int = 16) -> Path:
+    """Returns a file with a graph whose logits are how red, green and blue an image is."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["x"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, side, side])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 3])],
+    )
+    opsets = [helper.make_opsetid("", 13)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+    return Path(path)
+
+
 @pytest.fixture(scope="session")
 def trained_several(made_once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
     """Returns a folder with ``marked``, images of several labels, and a run that learned them."""
