@@ -34,6 +34,7 @@ from artifact.validation import (
     read_array,
     read_fields,
 )
+from core.errors import first_line
 from core.files import sha256, write_whole
 from core.preprocess import Pixels
 
@@ -69,17 +70,23 @@ class Artifact(Manifest):
 
     @property
     def size(self) -> int:
-        """Returns the size of the model files in bytes."""
-        return sum((self.path / name).stat().st_size for name in self.spec.files)
+        """Returns the size of the model files in bytes.
+
+        Raises:
+            ArtifactError: they cannot be read, or are gone.
+        """
+        with readable(self.path):
+            return sum((self.path / name).stat().st_size for name in self.spec.files)
 
     def golden(self) -> tuple[Pixels, Logits]:
         """Returns the golden batch: pixels uint8 (n, H, W, 3) and their logits float32 (n, C).
 
         Raises:
-            ArtifactError: the files do not hold such arrays.
+            ArtifactError: the files do not hold such arrays, cannot be read, or are gone.
         """
-        pixels = read_array(self.path, GOLDEN_PIXELS, "uint8", self.preprocess.shape)
-        logits = read_array(self.path, GOLDEN_LOGITS, "float32", (len(self.labels),))
+        with readable(self.path):
+            pixels = read_array(self.path, GOLDEN_PIXELS, "uint8", self.preprocess.shape)
+            logits = read_array(self.path, GOLDEN_LOGITS, "float32", (len(self.labels),))
         return pixels, logits
 
     @classmethod
@@ -93,7 +100,7 @@ class Artifact(Manifest):
             ArtifactError: no artifact, an unknown schema, a missing or changed file, a manifest
                 that contradicts itself or the golden batch, or a gate that does not hold.
         """
-        with _readable(path):
+        with readable(path):
             artifact = _read_manifest(path)
             check_files(path, artifact, files_of(artifact.spec))
             check_manifest(path, artifact)
@@ -110,7 +117,7 @@ def read_manifest(path: Path) -> Artifact:
     Raises:
         ArtifactError: no artifact, or a manifest that cannot be understood.
     """
-    with _readable(path):
+    with readable(path):
         return _read_manifest(path)
 
 
@@ -124,11 +131,24 @@ def format_of(path: Path) -> FormatSpec:
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def readable(path: Path) -> Iterator[None]:
+    """A context manager: what the system says of the files in folder ``path`` is one clear line.
+
+    The folder may be moved or deleted at any time, while it is read, too.
+
+    Raises:
+        ArtifactError: a file is gone, or may not be read, or its disk is broken.
+    """
     try:
         yield
-    except OSError as error:  # no permission, a broken disk
-        raise ArtifactError(f"{path}: cannot be read ({error})") from error
+    except OSError as error:
+        why = error.strerror or first_line(error)
+        if isinstance(error.filename, str):
+            why += f": {Path(error.filename).name}"
+        remedy = ""
+        if isinstance(error, FileNotFoundError):
+            remedy = "; leave the folder where it is until it is loaded"
+        raise ArtifactError(f"{path}: cannot be read ({why}){remedy}") from error
 
 
 def files_of(spec: FormatSpec) -> frozenset[str]:

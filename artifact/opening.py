@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from artifact.artifact import Artifact
+from artifact.artifact import Artifact, readable
 from artifact.golden import check_golden
 from artifact.runtimes.base import Runtime, load_runtime, require_runtime, servable_runtimes
 from artifact.siblings import other_thresholds
@@ -58,9 +58,11 @@ def open_runtime(name: str, artifact: Artifact, *, threads: int | None = None) -
         threads: CPU threads inside one call; None for all cores.
 
     Raises:
-        UserError: this machine cannot run it, or it does not reproduce the golden batch.
+        UserError: this machine cannot run it, its files are gone, or it does not reproduce the
+            golden batch.
     """
-    runtime = load_runtime(name, artifact, threads=threads)
+    with readable(artifact.path):
+        runtime = load_runtime(name, artifact, threads=threads)
     try:
         check_golden(runtime, artifact)
     except BaseException:

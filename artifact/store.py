@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
-from artifact.artifact import ARTIFACTS, MANIFEST, Artifact, manifest_of
+from artifact.artifact import ARTIFACTS, MANIFEST, Artifact, manifest_of, readable
 from artifact.formats import CORE_ML_PACKAGE
 from artifact.validation import ArtifactError
 from core.errors import UserError, first_line
@@ -108,13 +108,12 @@ def read_pick(folder: Path) -> SavedPick | None:
     """Returns the pick stored in ``folder``; None if there is none.
 
     Raises:
-        UserError: the file is invalid.
+        UserError: the file is invalid, or cannot be read.
     """
     path = folder / PICK_FILE
-    if not path.is_file():
-        return None
     try:
-        return _ADAPTER.validate_json(path.read_bytes())
+        with readable(folder):
+            return _ADAPTER.validate_json(path.read_bytes()) if path.is_file() else None
     except ValidationError as error:
         what = error.errors()[0]["msg"]
         raise UserError(f"{path}: {what}; measure again with: python -m bench run") from None
@@ -144,7 +143,7 @@ def choose(path: Path) -> Choice:
     ``onnx-fp32``, if there is one. Every command that takes an artifact follows this rule.
 
     Raises:
-        UserError: the pick is there and cannot be understood.
+        UserError: the pick is there and cannot be understood, or ``path`` cannot be read.
     """
     saved, folder = read_pick(path), path
     if saved is None:
@@ -159,7 +158,9 @@ def choose(path: Path) -> Choice:
             threads=saved.threads,
             why=f"picked: {saved.p50_s * 1e3:.2f} ms on {saved.machine}{threads}",
         )
-    if not (path / MANIFEST).exists() and (path / FALLBACK / MANIFEST).exists():
+    with readable(path):
+        falls_back = not (path / MANIFEST).exists() and (path / FALLBACK / MANIFEST).exists()
+    if falls_back:
         why = f"no {PICK_FILE} in {path}; make bench measures which is fastest"
         return Choice(artifact=path / FALLBACK, why=why)
     return Choice(artifact=path)

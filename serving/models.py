@@ -6,8 +6,7 @@ import asyncio
 import dataclasses
 import functools
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 
 from starlette.requests import Request
 
@@ -291,13 +290,12 @@ class Models:
     def _open(self, predictor: Predictor, entry: Entry) -> int:
         """Loads and warms up, and returns the bytes that it takes, within the limit of all."""
         others = self.bytes
-        with _readable(entry):
-            on_disk = predictor.artifact.size  # once: the folder may be gone after it is loaded
-            self._check_room(entry, others + on_disk)
-            if self._threads is None:
-                self._threads = Threads(self.settings.threads)
-            before = resident_bytes()
-            predictor.open(self._threads)
+        on_disk = predictor.artifact.size  # once: the folder may be gone after it is loaded
+        self._check_room(entry, others + on_disk)
+        if self._threads is None:
+            self._threads = Threads(self.settings.threads)
+        before = resident_bytes()
+        predictor.open(self._threads)
         size = max(on_disk, resident_bytes() - before)
         try:
             self._check_room(entry, others + size)
@@ -322,23 +320,10 @@ class Models:
             runtime=entry.runtime,
             call_threads=entry.call_threads,
         )
-        with _readable(entry):
-            artifact = open_artifact(entry.artifact, allow_unverified=settings.allow_unverified)
-            check_runtime(entry.runtime, artifact)
-            abstain = settings.abstain and can_abstain(artifact)
-            return Predictor(dataclasses.replace(settings, abstain=abstain), artifact, entry.key)
-
-
-@contextmanager
-def _readable(entry: Entry) -> Iterator[None]:
-    """Turns what the system says of files inside into a UserError: they may vanish at any time."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"{entry.artifact}: cannot be read ({error.strerror}); "
-            "leave the folder where it is until it is loaded"
-        ) from error
+        artifact = open_artifact(entry.artifact, allow_unverified=settings.allow_unverified)
+        check_runtime(entry.runtime, artifact)
+        abstain = settings.abstain and can_abstain(artifact)
+        return Predictor(dataclasses.replace(settings, abstain=abstain), artifact, entry.key)
 
 
 def entry_in(listing: Listing, name: str, version: str | None = None) -> Entry:

@@ -119,8 +119,7 @@ class Predictor:
             threads: those of all models of this process; None for its own.
 
         Raises:
-            UserError: as :meth:`load`.
-            OSError: the artifact's files vanished meanwhile. After an error nothing stays open.
+            UserError: as :meth:`load`; nothing stays open then.
         """
         if self._runtime is None:
             self.load()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import get_args
 
 from artifact.answering import answering_of, can_abstain
-from artifact.artifact import MANIFEST, Artifact, read_manifest
+from artifact.artifact import MANIFEST, Artifact, read_manifest, readable
 from artifact.opening import check_runtime, open_artifact
 from artifact.records import Precision
 from artifact.runtimes.base import is_servable, servable_runtimes
@@ -58,7 +58,7 @@ def entry_of(folder: Path, settings: Settings, name: str | None = None) -> Entry
         artifact=path,
         runtime=runtime,
         call_threads=threads or settings.call_threads,
-        digest=sha256(path / MANIFEST),
+        digest=_digest(path),
         answers=_answers(manifest),
     )
 
@@ -70,7 +70,12 @@ def refreshed(entry: Entry) -> Entry:
         UserError: there is no artifact any more.
     """
     answers = _answers(read_manifest(entry.artifact))
-    return replace(entry, digest=sha256(entry.artifact / MANIFEST), answers=answers)
+    return replace(entry, digest=_digest(entry.artifact), answers=answers)
+
+
+def _digest(path: Path) -> str:
+    with readable(path):
+        return sha256(path / MANIFEST)
 
 
 def _called(path: Path, manifest: Artifact) -> tuple[str, str]:
@@ -190,16 +195,10 @@ def _version_in(folder: Path) -> Path | None:
     Raises:
         UserError: it cannot be read, or its pick cannot be understood.
     """
-    try:
-        return _find_version(folder)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be read ({error.strerror})") from None
-
-
-def _find_version(folder: Path) -> Path | None:
-    if (folder / MANIFEST).exists():
-        return folder
-    versions = version_folders(folder)
+    with readable(folder):
+        if (folder / MANIFEST).exists():
+            return folder
+        versions = version_folders(folder)
     numbers = [path for path in versions if path.name.isascii() and path.name.isdecimal()]
     if numbers:
         return max(numbers, key=lambda path: int(path.name))

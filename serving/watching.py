@@ -50,14 +50,16 @@ class Watch:
             return
         settled = found == self._before
         self._before = found
+        changes = [(name, *seen) for name, seen in found.items() if self._taken.get(name) != seen]
+        for change in self._proofs.keys() - set(changes):  # it has changed again
+            self._proofs.pop(change).stop()
         if found == self._taken:
             self._trouble = ""
         if not settled or found == self._taken:
             return
-        changes = [(name, *seen) for name, seen in found.items() if self._taken.get(name) != seen]
-        self._proofs = {
-            change: self._proofs.get(change) or self._proof(*change[:2]) for change in changes
-        }
+        for change in changes:
+            if change not in self._proofs:
+                self._proofs[change] = self._proof(*change[:2])
         if self.is_proving:
             return
         try:

@@ -214,16 +214,36 @@ def test_no_look_waits_for_a_golden_batch(
     assert watched.look() == ["a:1", "b:onnx-fp32"]
 
 
-def test_a_process_that_ends_by_itself_proves_nothing(
+def test_what_changes_while_it_is_proved_is_proved_anew(
+    watched: Watched, save_artifact: Save, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    b = watched.repository / "b" / "onnx-fp32"
+    with monkeypatch.context() as patch:
+        patch.setattr(proving, "_run_golden", lambda *_: time.sleep(60))
+        save_artifact(b)
+        watched.watch.look()
+        watched.watch.look()
+        assert len(multiprocessing.active_children()) == 1
+        save_artifact(b, scale=0.02)
+        watched.watch.look()
+        assert multiprocessing.active_children() == []
+    assert watched.look() == ["a:1", "b:onnx-fp32"]
+
+
+def test_a_manifest_that_vanishes_while_it_is_read_is_not_taken(
     watched: Watched,
     save_artifact: Save,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(proving, "_run_golden", lambda *_: os._exit(1))
-    save_artifact(watched.repository / "b" / "onnx-fp32")
-    assert watched.look() == ["a:1"]
-    assert "ended by itself" in capsys.readouterr().err
+    b = save_artifact(watched.repository / "b" / "onnx-fp32")
+    with monkeypatch.context() as patch:
+        patch.setattr("serving.repository.sha256", lambda _: (b / "gone").read_bytes())
+        assert watched.look() == ["a:1"]
+    told = capsys.readouterr().err
+    assert f"error: {b}: cannot be read (No such file or directory: gone)" in told
+    (b / "README.md").write_text("It is back.")
+    assert watched.look() == ["a:1", "b:onnx-fp32"]
 
 
 def test_watching_needs_a_repository(artifact_path: Path) -> None:
