@@ -224,11 +224,7 @@ class Listing:
             default = entries[self.default, self.current[self.default]]
             tried = entries[trial.key]
             if tried.answers != default.answers:
-                raise UserError(
-                    f"{tried.reference} cannot be the {kind} of {default.reference}: its labels or "
-                    "its task are others, so clients would get answers they do not know; try a "
-                    "model with the same labels"
-                )
+                raise incomparable(kind, tried, default)
         return self
 
     def _without_trials(self, name: str, version: str) -> Listing:
@@ -238,3 +234,12 @@ class Listing:
             canary=None if canary and canary.key == key else canary,
             shadow=None if shadow and shadow.key == key else shadow,
         )
+
+
+def incomparable(kind: str, tried: Entry, default: Entry) -> UserError:
+    """Returns why a model on trial would give other answers than the default can."""
+    return UserError(
+        f"{tried.reference} cannot be the {kind} of {default.reference}: its labels or "
+        "its task are others, so clients would get answers they do not know; try a "
+        "model with the same labels"
+    )

@@ -15,11 +15,11 @@ from artifact.opening import check_runtime, open_artifact
 from core.errors import UserError, closest
 from serving.batcher import Threads
 from serving.errors import Refusal
-from serving.listing import Entry, Listing
+from serving.listing import Entry, Listing, Trial, incomparable
 from serving.memory import give_back, resident_bytes
 from serving.metrics import MODEL_BYTES
 from serving.predictor import Predictor
-from serving.repository import entry_of, first_listing, given_folders
+from serving.repository import answers_of, entry_of, first_listing, given_folders
 from serving.served import Served
 from serving.settings import PREFIX, Settings
 from serving.slots import Slots
@@ -139,8 +139,7 @@ class Models:
             if entry.key in self._served or entry.reference in self.failed:
                 continue
             try:
-                predictor = self._predictor(entry)
-                size = self._open(predictor, entry)
+                predictor, size = self._load(entry)
             except UserError as error:
                 if not self._lenient:
                     raise
@@ -231,8 +230,7 @@ class Models:
                 loaded[entry.key] = known
                 continue
             try:
-                predictor = await asyncio.to_thread(self._predictor, entry)
-                size = await asyncio.to_thread(self._open, predictor, entry)
+                predictor, size = await asyncio.to_thread(self._load, entry)
             except UserError as error:
                 self.failed[entry.reference] = told(error, self.settings, [entry])
                 if known is not None:
@@ -265,10 +263,8 @@ class Models:
             loaded[self.default.entry.key] = self.default
         self._served = loaded
         self.default = loaded[default, current[default]]
-        canary, shadow = (
-            None if trial is None or trial.key not in loaded else (loaded[trial.key], trial.share)
-            for trial in (listing.canary, listing.shadow)
-        )
+        canary = self._tried("canary", listing.canary)
+        shadow = self._tried("shadow", listing.shadow)
         self.canary = canary and Canary(*canary)
         self.shadow = shadow and Shadow(*shadow)
         self.listing = dataclasses.replace(
@@ -278,6 +274,22 @@ class Models:
             default=default,
         )
 
+    def _tried(self, kind: str, trial: Trial | None) -> tuple[Served, float] | None:
+        """Returns the model on trial and its share; None if there is none that answers alike.
+
+        The list says that it does. But a default that did not come, or that a worker found in
+        another state when it started anew, is not the one that the list was checked with.
+        """
+        served = None if trial is None else self._served.get(trial.key)
+        if trial is None or served is None:
+            return None
+        tried, default = served.predictor.artifact, self.default.predictor.artifact
+        if (tried.task, tried.labels) != (default.task, default.labels):
+            error = incomparable(kind, served.entry, self.default.entry)
+            self.failed[served.entry.reference] = str(error)
+            return None
+        return served, trial.share
+
     async def _leave(self, served: Served) -> None:
         while not served.is_idle:
             await asyncio.sleep(_IDLE_S)
@@ -286,6 +298,20 @@ class Models:
         self._slots.drop(served.slots)
         successor = self._served.get(served.entry.key)
         MODEL_BYTES.labels(*served.entry.key).set(0 if successor is None else successor.bytes)
+
+    def _load(self, entry: Entry) -> tuple[Predictor, int]:
+        """Returns a model besides the default, open, and the bytes that it takes.
+
+        Raises:
+            UserError: it cannot be loaded, or is not what was listed: its labels are others.
+        """
+        predictor = self._predictor(entry)
+        if answers_of(predictor.artifact) != entry.answers:
+            raise UserError(
+                f"{entry.artifact}: its labels or its task are others than when it was listed; "
+                "load it again, or put back what was there"
+            )
+        return predictor, self._open(predictor, entry)
 
     def _open(self, predictor: Predictor, entry: Entry) -> int:
         """Loads and warms up, and returns the bytes that it takes, within the limit of all."""

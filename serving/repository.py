@@ -59,7 +59,7 @@ def entry_of(folder: Path, settings: Settings, name: str | None = None) -> Entry
         runtime=runtime,
         call_threads=threads or settings.call_threads,
         digest=_digest(path),
-        answers=_answers(manifest),
+        answers=answers_of(manifest),
     )
 
 
@@ -69,7 +69,7 @@ def refreshed(entry: Entry) -> Entry:
     Raises:
         UserError: there is no artifact any more.
     """
-    answers = _answers(read_manifest(entry.artifact))
+    answers = answers_of(read_manifest(entry.artifact))
     return replace(entry, digest=_digest(entry.artifact), answers=answers)
 
 
@@ -88,7 +88,7 @@ def _called(path: Path, manifest: Artifact) -> tuple[str, str]:
     return path.name, "1"
 
 
-def _answers(manifest: Artifact) -> str:
+def answers_of(manifest: Artifact) -> str:
     """Returns a digest of what the answers can be."""
     texts = [manifest.task, *manifest.labels]
     return hashlib.sha256(json.dumps(texts).encode()).hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import errno
 import os
 import shutil
@@ -266,3 +267,48 @@ def test_a_promotion_that_is_repeated_can_be_rolled_back() -> None:
     assert twice.differing(listing) == {"b:1"}
     assert listing.without("b", "1").differing(listing) == set()
     assert listing.having(entry("b", "2"), current=True).differing(listing) == {"b:2"}
+
+
+@pytest.mark.parametrize("name", ["a", "m"])
+@pytest.mark.parametrize("kind", ["canary", "shadow"])
+def test_a_worker_that_starts_anew_takes_no_other_labels(
+    settings: Settings, save_artifact: Save, kind: str, name: str
+) -> None:
+    assert settings.repository is not None
+    listing = first_listing(dataclasses.replace(settings, **{kind: "m=100%"}))
+    save_artifact(settings.repository / name / "1", labels=("rouge", "vert", "bleu"))
+    with Models(settings, listing, resuming=True) as models:
+        assert (models.canary, models.shadow) == (None, None)
+        (failed,) = models.failed.items()
+        served = [each.entry.reference for each in models.all]
+        if name == "m":
+            assert (failed[0], served) == ("m:1", ["a:1"])
+            assert "its labels or its task are others than when it was listed" in failed[1]
+        else:  # the default must come: without it the service could not answer at all
+            assert (failed[0], served) == ("m:1", ["a:1", "m:1"])
+            assert f"m:1 cannot be the {kind} of a:1" in failed[1]
+
+
+def test_a_model_with_other_labels_is_taken_once_it_is_loaded_again(
+    settings: Settings, save_artifact: Save, tmp_path: Path
+) -> None:
+    assert settings.repository is not None
+    state = State(tmp_path / "state")
+    listing = first_listing(settings)
+    state.write(listing)
+    save_artifact(settings.repository / "m" / "1", labels=("rouge", "vert", "bleu"))
+    with Models(settings, listing, resuming=True) as models:
+        assert list(models.failed) == ["m:1"]
+        app = create_app(models, state=state)
+
+        async def run() -> None:
+            state.report(0, models.failed)
+            answer = await change(app, "/models/m/load")
+            assert answer.status_code == 200, answer.text
+            assert answer.json()["failed"] == {}
+            assert models.find("m").predictor.artifact.labels[0] == "rouge"
+            answer = await change(app, "/models/m/canary", share=0.5)
+            assert (answer.status_code, answer.json()["error"]) == (409, "not_possible")
+            await models.left()
+
+        asyncio.run(run())
