@@ -57,14 +57,13 @@ class Tune(FolderOptions):
         """Searches, writes the report, and prints the front and the command of the winner."""
         from bench.latency.pick import seconds
         from bench.tune.latency import speeds, within
-        from bench.tune.plan import find_candidates
+        from bench.tune.plan import check_weights, find_candidates
         from bench.tune.processes import run_in_processes
         from bench.tune.search import Search
         from bench.tune.sections import Found
         from core.files import check_folder
         from training.datasets import load_data
         from training.look import look
-        from training.networks import published_weights
         from training.trial import check_trial
 
         self._check()
@@ -92,8 +91,7 @@ class Tune(FolderOptions):
             console.print(line, soft_wrap=True, markup=False)  # [a] in a name is not markup
         for each in candidates:
             check_trial(each.model, data, each.recipe, flag="--batch-size")
-            if each.recipe.weights == "imagenet":
-                published_weights(each.model)  # raises before all networks are measured
+        check_weights(candidates)  # before all networks are measured
         search = Search(TUNING / data.name, seed=self.seed)
         with search.alone():
             known = None if self.fresh else search.begin(candidates, limit)

@@ -106,6 +106,34 @@ def find_candidates(
     return found
 
 
+def check_weights(candidates: list[Candidate]) -> None:
+    """Checks that there are the ImageNet weights from which recipes start.
+
+    Raises:
+        UserError: some are missing; it names their networks, and those that are left.
+    """
+    from training.networks import published_weights
+
+    missing: dict[str, UserError] = {}
+    for each in candidates:
+        if each.recipe.weights == "imagenet":
+            try:
+                published_weights(each.model)
+            except UserError as error:
+                missing[each.model] = error
+    if not missing:
+        return
+    reason = next(iter(missing.values()))
+    if len(candidates) == 1:
+        raise reason
+    left = " ".join(each.model for each in candidates if each.model not in missing)
+    without = f"; --models {left} searches without them" if left else ""
+    raise UserError(
+        f"ImageNet weights of {len(missing)} of {len(candidates)} networks are missing "
+        f"({', '.join(missing)}){without}; {reason}"
+    )
+
+
 def as_text(candidates: list[Candidate], p99: float | None) -> str:
     """Returns a text that is the same for searches that may go on with each other's trials."""
     plain = [dataclasses.asdict(each) for each in candidates]

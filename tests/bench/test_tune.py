@@ -443,8 +443,10 @@ def test_fresh_keeps_the_trials_of_before_until_another_search_can_run(
 def test_missing_weights_are_said_before_anything_is_measured(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def unavailable(name: str) -> None:
-        raise WeightsUnavailable(f"{name}: no weights here")
+    def unavailable(name: str) -> str:
+        if name.startswith("mobilenet"):
+            raise WeightsUnavailable(f"{name}: no weights here")
+        return name
 
     folder = write_images(few_digits("pets", train=64, val=32), here)
     monkeypatch.setattr("training.networks.load_imagenet_weights", unavailable)
@@ -453,6 +455,13 @@ def test_missing_weights_are_said_before_anything_is_measured(
     )
     with pytest.raises(UserError, match=r"^mobilenet_v2: no weights .* --recipe-name scratch"):
         tune()
+    three = ("mobilenet_v2", "resnet14", "mobilenet_v3_large")
+    with pytest.raises(
+        UserError,
+        match=r"of 2 of 3 .* \(mobilenet_v2, mobilenet_v3_large\); --models resnet14 .*"
+        r"; mobilenet_v2: no weights here; .* --recipe-name scratch",
+    ):
+        replace(tune, models=three)()
     assert not Path("tuning").exists()
 
 
