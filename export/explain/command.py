@@ -17,6 +17,8 @@ from core.image_types import decode_image
 from core.preprocess import ImageError, Pixels, Truncated
 from report.format import one_line, percent
 
+LIST = "list"  # instead of the name of a layer
+
 
 @dataclass(frozen=True)
 class Explain:
@@ -34,15 +36,15 @@ class Explain:
     """The class; left out: the most likely one."""
     layer: str | None = None
     """Name of the layer whose feature maps are used; left out: the last one that has at least 4x4
-    cells. An unknown name lists some."""
+    cells. list: print the names of all, with their cells, and make no picture."""
     out: Path | None = None
     """The PNG file; left out: reports/explain-<image>.png, by its whole name."""
     truncated: Truncated = "refuse"
     """accept: also JPEGs that lack their end."""
 
     def __call__(self) -> None:
-        """Writes the picture, and prints class, score, layer and path."""
-        from export.explain.gradcam import grad_cam
+        """Writes the picture, and prints class, score, layer and path; or lists layers."""
+        from export.explain.gradcam import grad_cam, layers_of
         from export.explain.picture import cam_png
         from export.rebuild import rebuild
 
@@ -55,7 +57,12 @@ class Explain:
             raise unknown("label", self.label, artifact.labels)
         pixels = self._pixels(artifact)
         index = None if self.label is None else artifact.labels.index(self.label)
-        found = grad_cam(rebuild(artifact), pixels, index, layer=self.layer)
+        network = rebuild(artifact)
+        if self.layer == LIST:
+            for name, (rows, columns) in layers_of(network, pixels).items():
+                print(f"{name}: {rows}x{columns} cells")
+            return
+        found = grad_cam(network, pixels, index, layer=self.layer)
         scores = answering_of(artifact).scores(found.logits)
         first = int(scores.argmax())
         index = first if index is None else index

@@ -21,7 +21,7 @@ from core.preprocess import Pixels
 
 LEAST = 4  # cells on a side: of a coarser map one sees little
 _EXTRA_TOKENS = 5  # most tokens before those of the patches: class, distillation, registers
-_SHOWN = 60  # most layers listed
+_SHOWN = 5  # most layers listed where no name is near
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,11 +115,25 @@ def _named(name: str, maps: list[_Mapped]) -> _Mapped:
     for entry in reversed(maps):
         if name in entry[0].names:
             return entry
-    names = dict.fromkeys(name for each, _, _ in reversed(maps) for name in each.names)
+    names = list(dict.fromkeys(name for each, _, _ in reversed(maps) for name in each.names))
+    near = closest(name, names)
+    if not near.startswith("did you mean"):
+        near = f"the last of {len(names):,} are {', '.join(names[:_SHOWN])}"
     raise UserError(
         f"--layer {name}: no layer of this name answers a map of the image that the class depends "
-        f"on; {closest(name, list(names)[:_SHOWN])}"
+        f"on; {near}; --layer list shows all"
     )
+
+
+def layers_of(network: nn.Module, pixels: Pixels) -> dict[str, tuple[int, int]]:
+    """Returns the layers that answer a map of an image, in their order, with rows and columns.
+
+    Args:
+        network: as for :func:`grad_cam`.
+        pixels: likewise.
+    """
+    _, layers = _run(network, pixels)
+    return {name: each.grid for each in layers for name in each.names}
 
 
 def _run(network: nn.Module, pixels: Pixels) -> tuple[torch.Tensor, list[_Layer]]:

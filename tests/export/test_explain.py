@@ -104,6 +104,8 @@ def test_a_network_without_a_map_is_refused_in_one_line() -> None:
         grad_cam(flat, dotted(1, 1))
     with pytest.raises(UserError, match=r"--layer dot: .*did you mean dots"):
         grad_cam(colours(8), dotted(4, 4, r=(0, 0)), layer="dot")
+    with pytest.raises(UserError, match=r"the last of 3 are pool, active, dots; --layer list"):
+        grad_cam(colours(8), dotted(4, 4, r=(0, 0)), layer="x")
 
 
 @pytest.fixture
@@ -141,6 +143,11 @@ def test_the_picture_of_an_artifact(
     assert said.startswith("8: ")
     assert f"most likely: {label}," in said or label == "8"
     assert "layer features.3, 8x8 cells" in said
+
+    Explain(artifact.path, digit, layer="list", out=digit.with_name("none.png"))()
+    listed = capsys.readouterr().out.splitlines()
+    assert "features.3: 8x8 cells" in listed
+    assert not digit.with_name("none.png").exists()
 
 
 def test_mistakes_end_in_one_line(
