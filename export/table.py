@@ -27,7 +27,9 @@ _RANDOM = (
 
 def outcome_table(networks: Iterable[tuple[str, Sequence[Outcome]]]) -> Table:
     """Returns a table with a row for each target: the artifact built, or the reason why not."""
-    table = _table("network", "artifact")
+    networks = list(networks)
+    column = _accuracy_column(each.artifact for _, outcomes in networks for each in outcomes)
+    table = _table("network", "artifact", accuracy=column)
     for name, outcomes in networks:
         if any(outcome.artifact and _says_little(outcome.artifact) for outcome in outcomes):
             table.caption, table.caption_justify = _RANDOM, "left"
@@ -36,7 +38,7 @@ def outcome_table(networks: Iterable[tuple[str, Sequence[Outcome]]]) -> Table:
             first = said.setdefault(outcome.reason, outcome.target)
             reason = outcome.reason if first == outcome.target else f"as {first}"
             state = f"{'failed' if outcome.failed else 'not built'}: {reason}"
-            cells = _cells(outcome.artifact) if outcome.artifact else ("", "", "", state)
+            cells = _cells(outcome.artifact, column) if outcome.artifact else ("", "", "", state)
             table.add_row("" if index else name, outcome.target, *cells)
         table.add_section()
     return table
@@ -44,12 +46,14 @@ def outcome_table(networks: Iterable[tuple[str, Sequence[Outcome]]]) -> Table:
 
 def shelf_table(entries: Iterable[StoredArtifact]) -> Table:
     """Returns a table with a row for each stored artifact, valid or not."""
-    table = _table("artifact")
+    entries = list(entries)
+    column = _accuracy_column(entry.artifact for entry in entries)
+    table = _table("artifact", accuracy=column)
     for entry in entries:
         if entry.artifact is None:
             table.add_row(str(entry.path), "", "", "", f"refused: {entry.reason}")
         else:
-            table.add_row(str(entry.path), *_cells(entry.artifact))
+            table.add_row(str(entry.path), *_cells(entry.artifact, column))
     return table
 
 
@@ -141,32 +145,38 @@ def calibration(artifact: Artifact) -> str:
     )
 
 
-def _table(*names: str) -> Table:
+def _accuracy_column(artifacts: Iterable[Artifact | None]) -> str:
+    """Returns what the column of accuracies is called: mAP if all images have several labels."""
+    return "mAP" if {each.task for each in artifacts if each} == {"multi"} else "top-1"
+
+
+def _table(*names: str, accuracy: str) -> Table:
     table = Table()
     for name in names:
         table.add_column(name, no_wrap=name == "artifact")
-    for name in ("size", "top-1", "agrees"):
+    for name in ("size", accuracy, "agrees"):
         table.add_column(name, justify="right")
     table.add_column("state")
     return table
 
 
-def _cells(artifact: Artifact) -> tuple[str, ...]:
+def _cells(artifact: Artifact, column: str) -> tuple[str, ...]:
     parity, metrics = artifact.parity, artifact.metrics
     return (
         f"{artifact.size / 1e6:.1f} MB",
-        _accuracy(metrics),
+        _accuracy(metrics, column),
         f"{parity.top1_agreement:.1%}" if parity else "-",
         _state(artifact),
     )
 
 
-def _accuracy(metrics: Metrics | None) -> str:
-    """Returns top-1, or, of several labels, mAP."""
+def _accuracy(metrics: Metrics | None, column: str) -> str:
+    """Returns top-1, or, of several labels, mAP, which is named in a column of another name."""
     if metrics is None:
         return "-"
-    several = metrics.mean_ap is not None
-    return f"{metrics.mean_ap:.1%} mAP" if several else f"{metrics.top1:.1%}"
+    if metrics.mean_ap is None:
+        return f"{metrics.top1:.1%}"
+    return f"{metrics.mean_ap:.1%}" + (" mAP" if column != "mAP" else "")
 
 
 def _says_little(artifact: Artifact) -> bool:
