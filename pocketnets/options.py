@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import numbers
+import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from training.options import FolderLayout
+
+_KINDS: dict[type, tuple[type, str]] = {
+    int: (numbers.Integral, "a whole number"),
+    float: (numbers.Real, "a number"),
+    bool: (bool, "True or False"),
+}
 
 
 def arguments() -> dict[str, str]:
@@ -52,6 +60,8 @@ def asked(
     for name in changes:
         if name not in every:
             raise unknown("option of a training", name, every)
+    for kind in kinds:
+        _check_kinds(kind, changes)
     fields, read, devices = (
         {name: value for name, value in changes.items() if name in names[kind]} for kind in kinds
     )
@@ -69,6 +79,26 @@ def asked(
         "machine": Accelerators(**devices),
         "options": options,
     }
+
+
+def _check_kinds(options: type[Any], given: Mapping[str, Any]) -> None:
+    """Raises UserError if what is given for a number or a switch of ``options`` is of no such kind.
+
+    Args:
+        options: a class of options.
+        given: names, which may be those of other classes, with their values.
+    """
+    from core.errors import UserError
+
+    hints = typing.get_type_hints(options)
+    for name in hints.keys() & given.keys():
+        kinds, value = (hints[name], *typing.get_args(hints[name])), given[name]
+        kind = next((each for each in _KINDS if each in kinds), None)
+        if kind is None or (value is None and type(None) in kinds):
+            continue
+        abstract, words = _KINDS[kind]
+        if not isinstance(value, abstract) or (isinstance(value, bool) and kind is not bool):
+            raise UserError(f"{name} is {value!r}: it must be {words}")
 
 
 def layout_of(**read: Any) -> FolderLayout:
