@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,17 +107,23 @@ def read_label_sets(
         if "\0" in "".join((name, *had)):
             raise UserError(f"{path}, line {number}: no name may hold a NUL")
         sets.setdefault(places.find(name, f"{path}, line {number}"), set()).update(had - {""})
-    _check_separated(path, first)
+    _check_separated(path, first, scan)
     scan.leave_out(f"not named in {path.name}", [file for file in files if file not in sets])
-    return _indexed(path, sets, found.flags.values(), scan, least)
+    read = _indexed(path, sets, found.flags.values(), scan, least)
+    _count(path, read, set(files), scan)
+    return read
 
 
-def _check_separated(path: Path, first: Mapping[str, tuple[int, str]]) -> None:
-    """Raises UserError if a label is others of the file, with commas or blanks between them.
+def _check_separated(path: Path, first: Mapping[str, tuple[int, str]], scan: Scan) -> None:
+    """Checks that labels in cells are separated by ``|`` or ``;``; notes those with a comma.
 
     Args:
         path: the file.
         first: labels in cells, with the number of the line and the cell.
+        scan: gets the note.
+
+    Raises:
+        UserError: a label is others of the file, with commas or blanks between them.
     """
     for label, (number, cell) in first.items():
         for between in (r"\s*,\s*", r"[\s,]+"):
@@ -128,6 +134,11 @@ def _check_separated(path: Path, first: Mapping[str, tuple[int, str]]) -> None:
                     f"{some(parts)} are labels, too: separate labels in one cell by "
                     f"{' or '.join(SEPARATORS)}; where it is one label, call it otherwise"
                 )
+    if commas := sorted(repr(label) for label in first if "," in label):
+        scan.note(
+            f"warning: {path}: a label with a comma is one label, and so is {some(commas)}; "
+            f"{' or '.join(SEPARATORS)} separates several in one cell"
+        )
 
 
 def _indexed(
@@ -146,13 +157,18 @@ def _indexed(
     each = {file: tuple(sorted(index[name] for name in had)) for file, had in sets.items()}
     combinations = tuple(sorted(set(each.values())))
     number = {combination: at for at, combination in enumerate(combinations)}
-    several, without = (sum(map(f, each.values())) for f in (lambda c: len(c) > 1, lambda c: not c))
-    scan.note(
-        f"{path}: {len(names):,} labels of {len(each):,} images, of which {several:,} have several "
-        f"and {without:,} none"
-    )
     samples = tuple((file, number[each[file]]) for file in sorted(each))
     return LabelSets(labels=tuple(names), combinations=combinations, samples=samples)
+
+
+def _count(path: Path, found: LabelSets, files: Collection[Path], scan: Scan) -> None:
+    """Notes how many labels and images there are; files that are not there do not count."""
+    had = [found.combinations[index] for file, index in found.samples if file in files]
+    several, without = sum(len(each) > 1 for each in had), had.count(())
+    scan.note(
+        f"{path}: {len(found.labels):,} labels of {len(had):,} images, of which {several:,} have "
+        f"several and {without:,} none"
+    )
 
 
 def _split(cell: str) -> list[str]:

@@ -27,8 +27,8 @@ def labelled_files(
 ) -> dict[str, list[Path]]:
     """Returns the files of each class in a CSV file, by sorted class name.
 
-    A file is given by its path, relative to ``folder`` or to the CSV file, or by its name alone,
-    with or without suffix, if it is unique.
+    A file is given by its path, relative to ``folder`` or to the CSV file, or by its name alone, if
+    that is unique; each with or without suffix.
 
     Args:
         folder: folder of the images, at any depth.
@@ -115,31 +115,39 @@ def find_table(folder: Path, labels: str) -> Path:
     """Returns the path of a CSV file, relative to the current folder or to ``folder``.
 
     Raises:
-        UserError: it is in neither.
+        UserError: it is in neither, or a folder.
     """
     path = Path(os.path.expanduser(labels))
-    found = next((each for each in (path, folder / path) if each.exists()), None)
-    if found is None:
+    there = [each for each in (path, folder / path) if each.exists()]
+    if not there:
         raise UserError(f"--labels {labels}: No such file, neither here nor in {folder}")
-    return found
+    if file := next((each for each in there if not each.is_dir()), None):
+        return file
+    raise UserError(
+        f"--labels {labels}: it is a folder; name the CSV file with the labels of the images, or "
+        "leave it out where the folders of the images are their classes"
+    )
 
 
 class Places:
-    """Finds files by a path relative to one of ``roots``, or by their name alone."""
+    """Finds files by a path relative to one of ``roots``, or by their name alone.
+
+    Both may lack the suffix.
+    """
 
     def __init__(self, roots: Sequence[Path], files: Sequence[Path]) -> None:
         self._roots = roots
         self._files = {os.path.abspath(file): file for file in files}
         self._named: dict[str, list[Path]] = {}
-        for file in files:
-            for name in {file.name, file.stem}:
+        for path, file in self._files.items():
+            for name in {file.name, file.stem, os.path.splitext(path)[0]}:
                 self._named.setdefault(name, []).append(file)
 
     def holds(self, name: str) -> bool:
         """Returns whether ``name`` refers to an existing file."""
         name = slashed(name)
         paths = [os.path.abspath(root / name) for root in self._roots]
-        return name in self._named or any(path in self._files for path in paths)
+        return any(each in self._named or each in self._files for each in (name, *paths))
 
     def find(self, name: str, place: str) -> Path:
         """Returns the path of the file; for a missing file, the path it would have.
@@ -148,10 +156,11 @@ class Places:
             UserError: the name is ambiguous.
         """
         paths = [root / name for root in self._roots]
-        for path in paths:
-            if file := self._files.get(os.path.abspath(path)):
+        whole = [os.path.abspath(path) for path in paths]
+        for path in whole:
+            if file := self._files.get(path):
                 return file
-        found = self._named.get(name, [])
+        found = next((self._named[each] for each in (*whole, name) if each in self._named), [])
         if len(found) > 1:
             raise UserError(
                 f"{place}: {name} may be {some([str(file) for file in found])}; give its path in "

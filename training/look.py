@@ -24,6 +24,7 @@ from training.scan import NAMED, in_words
 
 MAY_LOSE = 0.1  # largest fraction of a class's files that may be unusable
 
+_NOT_THERE = "not there"
 _AT_ONCE = 2000  # files per round of the threads, after which the progress bar is updated
 
 
@@ -108,7 +109,7 @@ def _look(file: Path) -> bytes | str:
     except ImageError as error:
         return str(error).removeprefix(f"{file}: ")
     except FileNotFoundError:
-        return "not there"
+        return _NOT_THERE
     except OSError as error:
         return f"cannot be read ({error.strerror})"
 
@@ -129,6 +130,11 @@ def _check_losses(
         said = (
             f"class {data.labels[label]}: {count:,} of its {total:,} files cannot be used: {words}"
         )
+        if count == total and _NOT_THERE in by_reason:
+            raise UserError(
+                f"{said}; correct the paths in --labels FILE, which are relative to {data.folder} "
+                "or to that file, or add the images"
+            )
         if count == total:
             raise UserError(f"{said}; add images or remove the class")
         if count > MAY_LOSE * total and not skip:

@@ -61,6 +61,8 @@ def check(data: ImageData) -> None:
         ("label,x,file", "{label},0,{index}.png", ()),
         ("id,breed", "{index},{label}", ()),
         ("path,breed", "images\\{index}.png,{label}", ()),
+        ("path,breed", "images/{index},{label}", ()),
+        ("", "images/{index},{label}", ()),
         ("id,note,label", '{index},"two\nlines",{label}', ("id", "label")),
         ("id;breed", "{index};{label}", ()),
         ("id\tbreed", "{index}\t{label}", ()),
@@ -114,6 +116,25 @@ def test_the_file_may_stand_beside_the_folder_or_in_it(
     monkeypatch.chdir(photos.parent)
     check(load(Path("photos/images"), photos / "labels.csv"))
     check(load(photos / "images", "photos/labels.csv"))
+
+
+def test_a_path_without_suffix_is_of_one_file(photos: Path, make_images: MakeImages) -> None:
+    make_images(photos / "more", 20)  # so that no name is unique
+    check(load(photos, write(photos, "file,label", "images/{index},{label}")))
+    make_images(photos / "images", 1, suffix=".jpg")
+    with pytest.raises(UserError, match=r"line 2: images/0 may be .*images/0\.jpg, .*0\.png; give"):
+        load(photos, "labels.csv")
+
+
+def test_a_class_of_which_no_path_is_right_says_what_paths_are_relative_to(photos: Path) -> None:
+    file = write(photos, "file,label", "photos/{index},{label}")
+    with pytest.raises(UserError, match=rf"not there .*/photos/0\); .* relative to {photos} or"):
+        load(photos, file)
+
+
+def test_a_folder_is_no_file_of_labels(photos: Path) -> None:
+    with pytest.raises(UserError, match=r"^--labels images: it is a folder; name the CSV file"):
+        load(photos, "images")
 
 
 def test_images_without_a_line_are_counted(photos: Path, make_images: MakeImages) -> None:

@@ -161,6 +161,24 @@ def test_labels_that_a_comma_or_a_blank_separates_are_no_new_label(here: Path, c
         load()
 
 
+def test_joined_labels_of_which_no_part_is_alone_are_told(here: Path) -> None:
+    names = mark_images(Path("marked"), 12)
+    rows = [(name, ("red,blue", "green,red", "hot dog")[at % 3]) for at, name in enumerate(names)]
+    write_csv(Path("marked/labels.csv"), ("file", "labels"), rows)
+    (warning,) = [line for line in load().scan.lines() if line.startswith("warning")]
+    assert "so is 'green,red', 'red,blue'; | or ; separates several" in warning
+
+
+def test_a_file_that_is_not_there_is_no_image(here: Path) -> None:
+    labels = mark_images(Path("marked"), 60)
+    rows = [(name, "|".join(had)) for name, had in labels.items()]
+    write_csv(Path("marked/labels.csv"), ("file", "labels"), [*rows, ("lost.png", "red")])
+    data = load()
+    several = sum(len(had) > 1 for had in labels.values())
+    assert f"3 labels of 60 images, of which {several} have several" in data.scan.lines()[0]
+    assert "not there (marked/lost.png)" in data.scan.lines()[-1]
+
+
 @pytest.mark.parametrize("gap", ["", "-1", "-1.0"])
 def test_a_column_of_a_label_with_gaps_is_not_taken_for_text(here: Path, gap: str) -> None:
     names = mark_images(Path("marked"), 12)
