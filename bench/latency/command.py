@@ -13,14 +13,14 @@ import tyro
 
 from artifact.runtimes.base import RUNTIMES
 from bench.latency.compare import Again, Change, Comparison, Verdict, compare, rerun
-from bench.latency.measure import run_sweep
+from bench.latency.measure import is_of, run_sweep
 from bench.latency.pareto import RatedRow
 from bench.latency.pick import Goal, choose, pick_all, seconds, write_pick, write_winner
 from bench.latency.plan import Grid, GridFlags, PlanFlags, find_artifacts
-from bench.latency.record import earlier_sweep, p50, read_sweep, title, write_sweep
+from bench.latency.record import Sweep, earlier_sweep, p50, read_sweep, title, write_sweep
 from bench.latency.sections import show
 from bench.layers.explanation import load_graphs, profile
-from bench.measure.timing import Latency, Plan
+from bench.measure.timing import Plan
 from core.cli import notes, results
 from core.errors import UserError
 from report.format import ms, percent
@@ -67,10 +67,11 @@ class Run(GridFlags, PlanFlags):
     """Print all rows and sentences of the report, even if they do not fit a screen."""
     quick: Annotated[bool, tyro.conf.arg(help=_QUICK_HELP)] = False
 
-    def __call__(self) -> int:
+    def __call__(self) -> None:
         """Measures, writes the report, and prints a table and the path of the report.
 
-        Returns 1 if nothing could be measured.
+        Raises:
+            UserError: nothing of what was asked for could be measured.
         """
         plan = dataclasses.replace(self.plan(), extra=self.extra)
         if self.quick:
@@ -101,7 +102,23 @@ class Run(GridFlags, PlanFlags):
         for chosen in pick_all(sweep).values():
             write_pick(sweep, chosen, grid.artifacts)
         show(sweep, self.out, every=self.all)
-        return 0 if any(isinstance(row.latency, Latency) for row in sweep.rows) else 1
+        _check_measured(sweep, grid)
+
+
+def _check_measured(sweep: Sweep, grid: Grid) -> None:
+    """Raises UserError if no row that ``grid`` asked for has a latency; others may be earlier."""
+    # A row without a runtime is of an artifact that could not be loaded.
+    asked = [row for row in sweep.rows if row.runtime is None or is_of(row, grid)]
+    if any(row.latency for row in asked):
+        return
+    reasons = list(dict.fromkeys(row.reason for row in asked if row.reason))
+    if not reasons:
+        raise UserError(
+            f"nothing could be measured: no artifact in {grid.artifacts} runs in "
+            f"{' or '.join(grid.runtimes)}; export a format that does, or leave out --runtimes"
+        )
+    more = f", and {len(reasons) - 1} more reasons" if len(reasons) > 1 else ""
+    raise UserError(f"nothing could be measured: {reasons[0]}{more}")
 
 
 def _left_out(grid: Grid) -> list[str]:

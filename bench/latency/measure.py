@@ -278,7 +278,7 @@ def _reusable(known: Sweep, plan: Plan, grid: Grid, folders: Iterable[Path]) -> 
     """
     names = {folder.relative_to(grid.artifacts).as_posix() for folder in folders}
     begun = [row for row in known.rows if row.latency and not is_done(row, plan)]
-    parted = {row.when for row in begun if row.folder not in names or not _is_asked(row, grid)}
+    parted = {row.when for row in begun if row.folder not in names or not is_of(row, grid)}
     return {
         row.key: row
         for row in known.rows
@@ -286,7 +286,7 @@ def _reusable(known: Sweep, plan: Plan, grid: Grid, folders: Iterable[Path]) -> 
     }
 
 
-def _is_asked(row: Row, grid: Grid) -> bool:
+def is_of(row: Row, grid: Grid) -> bool:
     """Returns whether ``grid`` includes the batch size, threads and runtime of ``row``."""
     here = row.batch in grid.batches and row.threads in grid.threads
     return here and (not grid.runtimes or row.runtime in grid.runtimes)
@@ -300,8 +300,7 @@ def _others(known: Sweep | None, found: Iterable[Candidate], grid: Grid) -> list
     return [
         row
         for row in known.rows
-        if row.folder not in digests
-        or (row.sha256 == digests[row.folder] and not _is_asked(row, grid))
+        if row.folder not in digests or (row.sha256 == digests[row.folder] and not is_of(row, grid))
     ]
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ def test_run_measures_picks_and_reports(
     monkeypatch.setenv("COLUMNS", "200")
     artifacts, out = tmp_path / "artifacts", tmp_path / "reports"
     run = Run(artifacts=artifacts, out=out, count=5, seconds=0, rounds=5, batches=(1, 2))
-    assert run() == 0
+    run()
     printed = capsys.readouterr().out
     assert "tiny-toy is best served as onnx-fp32 in ort-cpu" in printed
     assert printed.splitlines()[-1] == str(out / "latency.html")
@@ -55,13 +56,21 @@ def test_a_run_that_can_measure_nothing_says_why_and_fails(
     make_artifact("other-toy")
     monkeypatch.setenv("COLUMNS", "200")
     folder, out = tmp_path / "artifacts", tmp_path / "out"
-    assert Run(artifacts=folder, out=out, runtimes=("ort-cuda",), quick=True)() == 1
+    run = Run(artifacts=folder, out=out, runtimes=("ort-cuda",), quick=True)
+    with pytest.raises(UserError, match=r"^nothing could be measured: ort-cuda: no "):
+        run()
     printed, said = capsys.readouterr()
     for network in ("tiny-toy", "other-toy"):
         assert re.search(rf"^{network} +onnx-fp32 +ort-cuda +1 +ort-cuda: no ", printed, re.M)
     assert "Nothing could be measured on this machine; the table says why not." in printed
     assert "leaves out" not in said
     assert (out / "latency.md").read_text().count("ort-cuda: no ") == 2
+    # What an earlier run measured does not make this one a success.
+    replace(run, runtimes=("ort-cpu",))()
+    with pytest.raises(UserError, match=r"^nothing could be measured: ort-cuda: no "):
+        run()
+    with pytest.raises(UserError, match=r"^nothing .*: no artifact in .* runs in tensorrt; exp"):
+        replace(run, runtimes=("tensorrt",))()
 
 
 def test_a_quick_run_refuses_wrong_batches_too(tmp_path: Path) -> None:
