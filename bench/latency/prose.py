@@ -3,43 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import geometric_mean, median
+from statistics import geometric_mean
 
+from bench.latency.cells import (
+    COLUMNS,
+    NUMERIC,
+    Missing,
+    measured_cells,
+    missing_table,
+    unmeasured,
+)
+from bench.latency.method import counted, facts, method
 from bench.latency.pick import Pick
 from bench.latency.record import FRESH, Row, Sweep, p50, threads, title, top1
 from bench.measure.spread import Spread
-from bench.measure.timing import is_complete
-from core.conditions import Conditions
-from report.format import MISSING, millions, ms, percent
+from report.format import MISSING, millions, ms
 from report.section import Report, Section, Table
 
 NAME = "latency"
 Cells = dict[int, dict[str, str]]  # id of a row -> column of COLUMNS -> text of the cell
-Missing = tuple[str, str, str, str, str]  # columns of _UNMEASURED
-_UNMEASURED = ("Network", "Artifact", "Runtime", "Batch", "Why not")
 # Columns that fit a terminal; the report has all.
 _SHOWN = ("Precision", "Runtime", "Batch", "p50 ms", "p99 ms", "x faster", "Top-1")
-# Standard deviation over mean above which a row is marked as noisy: its tail is due to the machine.
-NOISY = 0.25
-_WAITED = 1.1  # wall over CPU time above which a row's note gives the latter
-COLUMNS = (
-    "Network",
-    "Precision",
-    "Runtime",
-    "Batch",
-    "Threads",
-    "p50 ms",
-    "95 % interval",
-    "p95 ms",
-    "p99 ms",
-    "Calls",
-    "x faster",
-    "GMACs/s",
-    "Top-1",
-    "File MB",
-    "Notes",
-)
-NUMERIC = frozenset(COLUMNS[3:14])
 
 
 def in_words(sweep: Sweep, picks: dict[str, Pick], *, folded: bool = False) -> Report:
@@ -59,7 +43,7 @@ def in_words(sweep: Sweep, picks: dict[str, Pick], *, folded: bool = False) -> R
         title=headline(sweep),
         subtitle=subtitle(sweep),
         summary=tuple(summary(sweep, picks)),
-        lead=picks_table(sweep, picks) if rows else _missing_table(missing),
+        lead=picks_table(sweep, picks) if rows else missing_table(missing),
         terminal=_terminal_table(sweep, rows, cells, picks) if single and rows else None,
         footnotes=_not_measured(missing) if rows else (),
         sections=tuple(_rows_sections(sweep, cells, picks, missing, folded=folded)),
@@ -91,12 +75,8 @@ def _rows_sections(
         fold = f"All {len(rows)} rows" if folded else ""
         sections.append(Section(title="What was measured", tables=(table,), folded=fold))
     if rows and missing:
-        sections.append(Section(title="Not measured", tables=(_missing_table(missing),)))
+        sections.append(Section(title="Not measured", tables=(missing_table(missing),)))
     return sections
-
-
-def _missing_table(missing: Sequence[Missing]) -> Table:
-    return Table(header=_UNMEASURED, rows=tuple(missing), numeric=NUMERIC)
 
 
 def _terminal_table(
@@ -142,7 +122,7 @@ def subtitle(sweep: Sweep) -> str:
     counts = sorted({row.macs for row in sweep.rows if row.macs is not None})
     parts = [f"{millions(counts[0])} MACs per image"] if len(counts) == 1 else []
     parts.append(sweep.machine.gpu or sweep.machine.cpu)
-    parts.append(_numbers(sweep.threads(), "thread"))
+    parts.append(counted(sweep.threads(), "thread"))
     if {row.weights for row in sweep.rows if row.weights} == {"random"}:
         parts.append("random weights: good for latency only")
     return " · ".join(parts)
@@ -208,98 +188,6 @@ def picks_table(sweep: Sweep, picks: dict[str, Pick]) -> Table | None:
     return Table(header=header, rows=tuple(rows), numeric=frozenset(header[2:7]))
 
 
-def _cpu_times(sweep: Sweep) -> list[str]:
-    """Returns the sentence on what decides between rows of one thread; none if CPU times lack."""
-    times = [row.latency for row in sweep.measured() if row.latency and row.latency.cpu_time]
-    if not times:
-        return []
-    waited = median(time.p50 / time.cpu_time.p50 for time in times if time.cpu_time)
-    return [
-        "Where one thread of a CPU computes, the CPU time of each call is kept, too. It decides "
-        "ties, picks and ratios among such rows, as it hardly depends on what else the machine "
-        f"does; p50 by wall clock is {waited:.2f} times p50 of CPU time here, in the median row."
-    ]
-
-
-def method(sweep: Sweep) -> list[str]:
-    """Returns how the figures were measured, in sentences."""
-    plan = sweep.plan
-    return [
-        "Latency is seconds per call, by wall clock, from uint8 pixels on the host to float32 "
-        "logits on the host; shown in ms. The pixels are the artifact's golden images, repeated "
-        f"to fill a batch. Inside one call: {_numbers(sweep.threads(), 'thread')} of the CPU.",
-        "Before it is timed, a candidate must reproduce the artifact's golden answers. Nothing "
-        "falls back to another runtime: what cannot run is listed with its reason.",
-        f"All candidates take turns: {plan.rounds} rounds, a new random order in each (seed "
-        f"{plan.seed}). A turn is two untimed calls, then timed ones; at least {plan.count} "
-        f"samples and {plan.seconds:g} s per candidate in all, but a slow one stops at "
-        f"{plan.limit:g} s with fewer: the column Calls counts them. Before the first round each "
-        "is called until the median of five calls is no longer 5 % below that of the five before, "
-        f"or for {plan.warmup_seconds:g} s."
-        + (f" What ties for the fastest takes up to {plan.extra} more rounds." * bool(plan.extra)),
-        "p50, p95 and p99 are percentiles of all raw samples, none dropped. The interval is a "
-        "95 % bootstrap interval of p50 that draws whole turns. Two candidates whose intervals "
-        "overlap are a tie. A row is noisy where the standard deviation exceeds "
-        f"{NOISY * 100:g} % of the mean.",
-        *_cpu_times(sweep),
-        "x faster: p50 of torch eager over p50 of the row at the same batch size, turn by turn: "
-        "the median, and the least and the greatest of the turns. Only rows of one run are divided "
-        "by each other, as a machine is faster in one run than in another. "
-        "GMACs/s is MACs per image x batch / p50: the rate that was reached. MACs are those of the "
-        "fp32 network; FLOPs = 2 x MACs. On a CPU, OpenVINO computes fp32 and int8 graphs in fp32 "
-        "where they are not quantised (never bfloat16), and ONNX Runtime has no fp16 "
-        "convolutions: it converts an fp16 graph to fp32 as it runs. LiteRT restores weights that "
-        "are stored in fp16 to fp32 as it loads them. ncnn has no batches: it runs their images "
-        "one by one, each in a thread.",
-        "Top-1 is measured on the artifact itself, on images it was not trained on.",
-    ]
-
-
-def facts(sweep: Sweep) -> list[tuple[str, str]]:
-    """Returns the properties of the machine as (name, value)."""
-    machine = sweep.machine
-    memory = "unknown" if machine.memory is None else f"{machine.memory / 2**30:.1f} GiB"
-    gpu = f"{machine.gpu}, driver {machine.driver}" if machine.gpu else "none found"
-    before, after = sweep.before, sweep.after
-    return [
-        ("Processor", f"{machine.cpu}, {machine.cores} usable cores"),
-        ("Memory", memory),
-        ("GPU", gpu),
-        ("System", f"{machine.os}, kernel {machine.kernel}"),
-        ("Frequency governor", machine.governor or "not shown by the system"),
-        ("Load average before and after", f"{_load(before)}; {_load(after)}"),
-        ("Clock before and after", f"{_clock(before)}; {_clock(after)}"),
-        ("Versions", ", ".join(f"{name} {value}" for name, value in machine.versions.items())),
-        ("Measured", f"{before.when} to {after.when}{_reused(sweep)}"),
-    ]
-
-
-def _numbers(values: list[int], noun: str) -> str:
-    return f"{', '.join(map(str, values))} {noun}{'s' if values != [1] else ''}"
-
-
-def _load(state: Conditions) -> str:
-    load = state.load_average
-    return "unknown" if load is None else " / ".join(f"{x:.2f}" for x in load)
-
-
-def _clock(state: Conditions) -> str:
-    clocks = [
-        f"{kind} {mhz:,.0f} MHz"
-        for kind, mhz in (("CPU", state.cpu_mhz), ("GPU", state.gpu_mhz))
-        if mhz is not None
-    ]
-    return ", ".join(clocks) or "not shown by the system"
-
-
-def _reused(sweep: Sweep) -> str:
-    """Returns how many rows are of earlier runs, not interleaved with the last; empty if none."""
-    earlier = sorted(row.when for row in sweep.measured() if row.when < sweep.before.when)
-    if not earlier:
-        return ""
-    return f"; {len(earlier)} of {len(sweep.measured())} rows in earlier runs, from {earlier[0]} on"
-
-
 def _runs(sweep: Sweep) -> str | None:
     """Returns the sentence on rows of several runs, or None if all are of one run."""
     runs = {row.when for row in sweep.measured()}
@@ -342,77 +230,3 @@ def _spread(sweep: Sweep) -> str | None:
         f"({slow.runtime}, {slow.precision}) to {high / 1e9:.1f} GMACs/s ({fast.runtime}, "
         f"{fast.precision}): the count alone does not say what an image costs."
     )
-
-
-def measured_cells(sweep: Sweep, row: Row, picks: dict[str, Pick]) -> dict[str, str]:
-    """Returns the text of each of :data:`COLUMNS` for a measured row."""
-    latency = row.latency
-    assert latency is not None, "rows without a latency have other columns"
-    low, high = latency.interval
-    eager, times, rate = sweep.eager(row), sweep.times_torch(row), row.rate
-    return dict(
-        zip(
-            COLUMNS,
-            (
-                row.network,
-                row.precision,
-                str(row.runtime),
-                str(row.batch),
-                str(row.threads),
-                ms(latency.p50),
-                f"{ms(low)} to {ms(high)}",
-                ms(latency.p95),
-                ms(latency.p99),
-                f"{latency.count:,}",
-                MISSING if isinstance(times, str) else "1.00" if row is eager else str(times),
-                MISSING if rate is None else f"{rate / 1e9:.1f}",
-                top1(row),
-                MISSING if row.size is None else f"{row.size / 1e6:.1f}",
-                "; ".join(_notes(sweep, row, picks)),
-            ),
-            strict=True,
-        )
-    )
-
-
-def unmeasured(sweep: Sweep) -> list[Missing]:
-    """Returns (network, artifact, runtime, batches, reason) of the rows without a latency.
-
-    Batch sizes with the same reason are merged into one line.
-    """
-    lines: dict[tuple[str, str, str, str], list[int]] = {}
-    for row in sweep.rows:
-        if row.latency is None:
-            what = (row.network, f"{row.format}-{row.precision}", row.runtime or "any")
-            lines.setdefault((*what, row.reason or "no reason given"), []).append(row.batch)
-    return [
-        (network, artifact, runtime, ", ".join(map(str, batches)), reason)
-        for (network, artifact, runtime, reason), batches in lines.items()
-    ]
-
-
-def _notes(sweep: Sweep, row: Row, picks: dict[str, Pick]) -> list[str]:
-    notes = []
-    pick = picks.get(row.network)
-    if pick and pick.row is row:
-        notes.append("served")
-    if row.when < sweep.before.when:
-        notes.append("earlier run")
-    if row.weights == "random" and len(sweep.networks()) > 1:
-        notes.append("random weights")  # for a single network the subtitle says so
-    if row.unverified is not None:
-        notes.append(f"unverified: {row.unverified}")
-    if row.latency and row.latency.variation > NOISY:
-        notes.append(f"noisy ({percent(row.latency.variation, decimals=0)})")
-    if row.latency and (used := row.latency.cpu_time) and row.latency.p50 > _WAITED * used.p50:
-        notes.append(f"CPU time {ms(used.p50)} ms")
-    if row.latency and not is_complete(row.latency, sweep.plan):
-        notes.append(f"unfinished: {row.latency.count:,} of {sweep.plan.count:,} calls")
-    if sweep.eager(row) and isinstance(times := sweep.times_torch(row), str):
-        notes.append(times)
-    first, ties = sweep.peers(row)[0], sweep.tied(row)
-    if row is first and ties:
-        notes.append("tie with " + ", ".join(f"{tie.runtime} {tie.precision}" for tie in ties))
-    elif first in ties:
-        notes.append("tied for fastest")
-    return notes
