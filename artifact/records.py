@@ -22,6 +22,7 @@ Rewrite = Literal[
     "float_activations",
     "grouped_shuffle",
     "hard_sigmoid",
+    "pixel_order",
 ]
 # Images by which nothing was chosen, or those by which epochs and thresholds may have been.
 Part = Literal["test", "held-out"]

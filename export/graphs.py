@@ -13,7 +13,7 @@ from artifact.answering import Sets
 from artifact.artifact import Artifact
 from artifact.formats import Scheme
 from artifact.gates import GateError, check_gates, limits_for
-from artifact.records import Limits, Logits, Precision, TensorSpec, WeightBits
+from artifact.records import Limits, Logits, Precision, Rewrite, TensorSpec, WeightBits
 from artifact.runtimes.base import RuntimeUnavailable
 from core.preprocess import Pixels
 from export.foreign_graph import count_constants
@@ -26,6 +26,7 @@ from export.quantization.learned import learned_candidate
 from export.quantization.sensitivity import GraphCandidate
 from export.rewrites.channel_blocks import fill_blocks
 from export.rewrites.channel_shuffle import fold_shuffles
+from export.rewrites.pixel_order import normalise_before_transpose
 from export.to_onnx import INPUT, OUTPUT, to_onnx
 from models.classifier import Classifier
 from models.cost import NetworkCost, count_parameters, network_cost
@@ -88,7 +89,7 @@ class Graphs:
 
     def _candidates(self, scheme: Scheme) -> Iterable[GraphCandidate]:
         if scheme == "fp32":
-            return [_in_blocks(self._float32)]
+            return [_for_a_cpu(self._float32)]
         pixels, labels = self._calibration
         if scheme == "fp16":
             limits = self.limits("fp16")
@@ -208,18 +209,19 @@ class Graphs:
         return pixels, network.targets(labels) if network.labelled else None
 
 
-def _in_blocks(candidate: GraphCandidate) -> GraphCandidate:
-    """Returns a float32 graph with channels in whole blocks: its MACs are no longer the network's.
+def _for_a_cpu(candidate: GraphCandidate) -> GraphCandidate:
+    """Returns a float32 graph with rewrites that other precisions do not share.
 
-    A CPU computes float32 alone in blocks: int8 has channels last.
+    Its MACs are no longer the network's: a CPU computes float32 alone in blocks of channels, int8
+    has channels last.
     """
     model = copy.deepcopy(candidate.model)
-    filled = fill_blocks(model)
-    if not filled:
-        return candidate
-    return candidate._replace(
-        model=model, rewrites={**candidate.rewrites, "channel_blocks": filled}
-    )
+    made: dict[Rewrite, int] = {
+        "channel_blocks": fill_blocks(model),
+        "pixel_order": normalise_before_transpose(model),
+    }
+    counts = {name: count for name, count in made.items() if count}
+    return candidate._replace(model=model, rewrites={**candidate.rewrites, **counts})
 
 
 def _tried(make: Callable[[], Any]) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from core.errors import UserError
+from export.rewrites.pixel_order import restore
 
 
 class Unconvertible(UserError):
@@ -18,7 +19,7 @@ def for_one_image(model: Any, format: str) -> Any:
     that are left out here. A Cast to float16 stays.
 
     Args:
-        model: ONNX ``ModelProto``.
+        model: ONNX ``ModelProto``; its Transpose is moved to the front, in place.
         format: name of the format, for the message.
 
     Raises:
@@ -27,6 +28,7 @@ def for_one_image(model: Any, format: str) -> Any:
     import onnx
     from onnx import TensorProto, helper
 
+    restore(model)
     graph = model.graph
     (pixels,), (logits,) = graph.input, graph.output
     cast = _only_reader(graph, pixels.name, "Cast", format)

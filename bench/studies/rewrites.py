@@ -46,6 +46,8 @@ def pairs(artifacts: Sequence[Artifact]) -> Iterator[Pair]:
         yield Pair(plain, "channel_shuffle", partial(_shuffles, plain))
     if plain and "channel_blocks" in plain.rewrites:
         yield Pair(plain, "channel_blocks", partial(_blocks, plain))
+    if plain and "pixel_order" in plain.rewrites:
+        yield Pair(plain, "pixel_order", partial(_pixel_orders, plain))
     whole = graphs.get("onnx-int8")
     if whole and "hard_sigmoid" in whole.rewrites:
         yield Pair(whole, "hard_sigmoid", partial(_hard_sigmoids, whole))
@@ -53,6 +55,8 @@ def pairs(artifacts: Sequence[Artifact]) -> Iterator[Pair]:
         yield Pair(whole, "average_pool", partial(_average_pools, whole))
     if whole and "grouped_shuffle" in whole.rewrites:
         yield Pair(whole, "grouped_shuffle", partial(_grouped_shuffles, whole))
+    if whole and "pixel_order" in whole.rewrites:
+        yield Pair(whole, "pixel_order", partial(_pixel_orders, whole))
     inputs = graphs.get("openvino-int8")
     if inputs and "float_activations" in inputs.rewrites:
         yield Pair(inputs, "float_activations", partial(_roundings, inputs))
@@ -69,9 +73,11 @@ def _shuffles(artifact: Artifact) -> tuple[bytes, bytes]:
 
 def _blocks(artifact: Artifact) -> tuple[bytes, bytes]:
     from export.rewrites.channel_shuffle import fold_shuffles
+    from export.rewrites.pixel_order import normalise_before_transpose
 
     plain = _exported(artifact)
     fold_shuffles(plain)
+    normalise_before_transpose(plain)
     return plain.SerializeToString(), artifact.graph_file.read_bytes()
 
 
@@ -101,6 +107,12 @@ def _average_pools(artifact: Artifact) -> tuple[bytes, bytes]:
 
 def _grouped_shuffles(artifact: Artifact) -> tuple[bytes, bytes]:
     from export.rewrites.grouped_shuffle import restore
+
+    return _restored(artifact, restore)
+
+
+def _pixel_orders(artifact: Artifact) -> tuple[bytes, bytes]:
+    from export.rewrites.pixel_order import restore
 
     return _restored(artifact, restore)
 

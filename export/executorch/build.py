@@ -14,6 +14,7 @@ from artifact.artifact import Artifact
 from export.executorch.converter import Converter
 from export.executorch.operators import HANDLERS
 from export.rebuild import rebuild
+from export.rewrites.pixel_order import restore
 from models.inference_form import inference_form
 
 
@@ -48,11 +49,12 @@ def to_network(model: Any) -> GraphModule:
 
     Args:
         model: ``ModelProto`` in QDQ form: uint8 ("batch", H, W, 3) in, float32 ("batch", classes)
-            out.
+            out; its Transpose is moved to the front, in place.
 
     Raises:
         UserError: an operator, or a form of it, that is not taken; the message names the node.
     """
+    restore(model)
     return Converter(model).convert(HANDLERS)
 
 

@@ -27,6 +27,7 @@ from export.quantization.sensitivity import MOST_FP32, GraphCandidate, counts, l
 from export.rewrites.average_pool import average_by_convolutions
 from export.rewrites.grouped_shuffle import fold_into_groups
 from export.rewrites.hard_sigmoid import add_in_integers
+from export.rewrites.pixel_order import normalise_before_transpose
 
 IMAGES = 64  # images of 224x224 for calibration, rounding and choice
 RANDOM_IMAGES = 16  # for random weights, where there is no choice
@@ -213,6 +214,7 @@ def finished(graph: Any, fp32_layers: Sequence[str], made: Quantization) -> Grap
         "hard_sigmoid": add_in_integers(rewritten),
         "average_pool": average_by_convolutions(rewritten),
         "grouped_shuffle": fold_into_groups(rewritten),
+        "pixel_order": normalise_before_transpose(rewritten),
     }
     check_model(rewritten, full_check=True)
     rewrites = {name: count for name, count in replaced.items() if count}

@@ -15,7 +15,7 @@ import numpy as np
 from export.node_attributes import attributes
 from export.quantization.qdq import DEQUANTIZE, WEIGHTED
 from export.quantization.sensitivity import QUANTIZE
-from export.rewrites.hard_sigmoid import restore
+from export.rewrites import hard_sigmoid, pixel_order
 from export.rewrites.links import Links
 from export.rewrites.unread import set_nodes
 
@@ -38,7 +38,8 @@ def round_inputs_only(model: Any) -> int:
     Returns:
         How many other nodes no longer read what was rounded.
     """
-    restore(model)
+    hard_sigmoid.restore(model)
+    pixel_order.restore(model)
     links = Links(model.graph)
     sums = _sums_in_int8(model.graph, links)
     floats = _Floats(model.graph, links, sums)
@@ -49,6 +50,7 @@ def round_inputs_only(model: Any) -> int:
             changed += inputs != list(node.input)
             node.input[:] = inputs
     floats.write()
+    pixel_order.normalise_before_transpose(model)
     return changed
 
 
