@@ -24,7 +24,7 @@ PROGRAM = "pocketnets"  # the console script; it puts "pocketnets COMMAND" into 
 _TOGETHER_S = (
     2.0  # a second SIGTERM within it belongs to the first, as make sends it to its children
 )
-_RETRY_S = 0.05  # until a lost SIGTERM is sent again
+_RETRY_S = 0.05  # until a lost signal is sent again
 _UNCUT = 10_000  # columns: more than any line has
 
 
@@ -73,31 +73,52 @@ def run(command: Callable[[], int | None]) -> NoReturn:
     """Runs ``command`` and exits with its status.
 
     The status is 0 on success, 1 with one line on stderr for a :class:`UserError` or a storage
-    error, 130 after Ctrl-C and 143 after SIGTERM, with one line too. A later SIGTERM stops what
-    the first one did not.
+    error, 130 after Ctrl-C and 143 after SIGTERM, with one line too, even where an import made an
+    ImportError of them. A later SIGTERM stops what the first one did not.
     """
     before, hook = signal.signal(signal.SIGTERM, _terminate), sys.unraisablehook
     sys.unraisablehook = _retry_lost(hook)
     try:
         sys.exit(command() or 0)
-    except UserError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt as stop:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        how = "SIGTERM" if isinstance(stop, Terminated) else "Ctrl-C"
-        print(f"stopped: {stop}" if str(stop) else f"stopped by {how}", file=sys.stderr)
-        sys.exit(128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT))
     except BrokenPipeError:  # the reader of stdout closed it, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
-    except Exception as error:
-        if (reason := storage_error(error)) is None:
+    except (KeyboardInterrupt, Exception) as error:
+        if (stop := _stop_behind(error)) is not None:
+            sys.exit(_say_stopped(stop))
+        reason = str(error) if isinstance(error, UserError) else storage_error(error)
+        if reason is None:
             raise
         sys.exit(f"error: {reason}")
     finally:
         sys.unraisablehook = hook
         signal.signal(signal.SIGTERM, before)
         gc.freeze()  # otherwise the last garbage collection takes 2 s after an export
+
+
+def _stop_behind(error: BaseException) -> KeyboardInterrupt | None:
+    """Returns the signal's exception, if that is ``error`` or what led to it in an import.
+
+    A compiled module makes an ImportError of whatever is raised while it is imported, and whoever
+    imports it says then that a package is missing.
+    """
+    behind: BaseException | None = error
+    imports = True
+    while behind is not None:
+        if imports and isinstance(behind, KeyboardInterrupt):
+            return behind
+        imports = isinstance(behind, ImportError)
+        behind = behind.__cause__ or behind.__context__
+    return None
+
+
+def _say_stopped(stop: KeyboardInterrupt) -> int:
+    """Says in a line which signal stopped the command; returns the exit status."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    number = signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
+    how = "SIGTERM" if number == signal.SIGTERM else "Ctrl-C"
+    print(f"stopped: {stop}" if str(stop) else f"stopped by {how}", file=sys.stderr)
+    return 128 + number
 
 
 @contextmanager
@@ -140,7 +161,7 @@ def _leave_worker() -> None:
 
 
 def _retry_lost(before: Hook) -> Hook:
-    """Returns a hook that sends SIGTERM again if it was raised where nothing can be raised.
+    """Returns a hook that sends a signal again that was raised where nothing can be raised.
 
     Python prints and drops what is raised in a callback of a weak reference or a finalizer.
 
@@ -149,13 +170,16 @@ def _retry_lost(before: Hook) -> Hook:
     """
 
     def hook(lost: sys.UnraisableHookArgs) -> None:
-        if not issubclass(lost.exc_type, Terminated):
+        if not issubclass(lost.exc_type, KeyboardInterrupt):
             before(lost)
             return
-        signal.signal(signal.SIGTERM, _terminate)
+        number = signal.SIGINT
+        if issubclass(lost.exc_type, Terminated):
+            number = signal.SIGTERM
+            signal.signal(number, _terminate)
         main = threading.main_thread().ident
         assert main is not None
-        again = threading.Timer(_RETRY_S, signal.pthread_kill, (main, signal.SIGTERM))
+        again = threading.Timer(_RETRY_S, signal.pthread_kill, (main, number))
         again.daemon = True
         again.start()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import sys
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,7 +108,7 @@ COMMANDS = {
             "bench.latency.command:Report",
         ),
         Command(
-            "serve", "Serve artifacts over HTTP", "serving.command:Serve", "serving.command:main"
+            "serve", "Serve artifacts over HTTP", "serving.command:Serve", "serving.__main__:main"
         ),
         Command(
             "drift",
@@ -169,9 +169,7 @@ def _run(command: Command, arguments: list[str]) -> int | None:
     if command.flags.partition(".")[0] in _WITH_TORCH:
         cli.collect_rarely()
     if command.main:
-        # A service reloads on SIGHUP: one that comes during its imports must not end it.
-        with cli.hangups_ignored() if command.name == "serve" else nullcontext():
-            status: int | None = resolve(command.main)()
+        status: int | None = resolve(command.main)()
         return status
     import tyro
 

@@ -17,10 +17,10 @@ from artifact.runtimes.base import servable_runtimes
 from artifact.store import read_pick
 from core import cli
 from core.errors import UserError
-from serving.launch import launch
 from serving.repository import check_given, default_in, split_name
 from serving.selection import Wanted, select, settings_for
 from serving.settings import PREFIX, Settings, describe, warn_of_unknown
+from serving.starting import start
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,13 +59,12 @@ class Serve(Wanted):
     POCKETNETS_ABSTAIN."""
 
 
-@cli.hangups_ignored()
-def main() -> int:
-    """Runs the server and returns its exit status."""
+def serve() -> int:
+    """Serves what the command line says; returns the exit status."""
     wanted = tyro.cli(Serve, prog=cli.program("serving"), description=_description())
     warn_of_unknown()
     settings, why = settle(wanted)
-    return launch(settings, why)
+    return start(settings, why)
 
 
 def settle(wanted: Serve) -> tuple[Settings, str]:

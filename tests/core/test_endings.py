@@ -66,20 +66,61 @@ def test_a_stopped_command_clears_up_and_ends_with_128_and_the_signal(
     assert ended.stderr == f"stopped by {name}\n"
 
 
-def test_a_signal_that_a_callback_drops_is_sent_again(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stop_that_an_import_turns_into_its_own_error_is_told(
+    number: signal.Signals, status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped() -> int:
+        try:
+            try:
+                signal.raise_signal(number)
+            except KeyboardInterrupt as error:  # as a compiled module does
+                raise ImportError("initialization failed") from error
+        except ImportError as error:
+            raise UserError("ort-cpu: initialization failed; pip install onnxruntime") from error
+        return 0
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert ended(stopped) == status
+    finally:
+        signal.signal(signal.SIGINT, before)
+    name = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
+    assert capsys.readouterr().err == f"stopped by {name}\n"
+
+
+def test_what_goes_wrong_while_a_command_clears_up_is_told() -> None:
+    def stopped() -> int:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise UserError("the list cannot be written")
+
+    assert ended(stopped) == "error: the list cannot be written"
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_that_a_callback_drops_is_sent_again(
+    number: signal.Signals, status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     hook = sys.unraisablehook
 
     def stopped() -> int:
         what: set[int] = set()
-        kept = weakref.ref(what, lambda _: signal.raise_signal(signal.SIGTERM))
+        kept = weakref.ref(what, lambda _: signal.raise_signal(number))
         del what
         for _ in range(1000):  # a long sleep goes on if another thread gets the signal
             time.sleep(0.01)
         return int(kept() is None)
 
-    assert ended(stopped) == 143
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert ended(stopped) == status
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert sys.unraisablehook is hook
-    assert capsys.readouterr().err == "stopped by SIGTERM\n"
+    name = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
+    assert capsys.readouterr().err == f"stopped by {name}\n"
 
 
 def test_a_later_signal_stops_what_the_first_did_not(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from crowd import wait_until
 from refused_start import BENTOML, refused
 
 from core.errors import UserError
-from serving import launch, ports, supervisor
+from serving import ports, starting, supervisor
 from serving.grpc_messages import SERVICE, message_classes
 from serving.ports import reserved
 from serving.settings import Settings
@@ -117,7 +117,7 @@ def test_without_the_extra_the_start_says_so(
 ) -> None:
     monkeypatch.setattr(ports, "find_spec", lambda name: None if name == "grpc" else object())
     with pytest.raises(UserError, match=r"POCKETNETS_GRPC_PORT is set.*pip install '\.\[grpc\]'"):
-        launch.launch(Settings(artifact=artifact_path, grpc_port=5001), "")
+        starting.start(Settings(artifact=artifact_path, grpc_port=5001), "")
 
 
 def test_each_port_may_have_all_connections(

@@ -15,10 +15,10 @@ from artifact.artifact import Artifact
 from core.errors import UserError
 from serving import state, supervisor, tracing
 from serving.app import create_app
-from serving.launch import launch
 from serving.predictor import Predictor
 from serving.routes import wrap
 from serving.settings import Settings
+from serving.starting import start
 from serving.tracing import traced
 
 Encoded = Callable[..., bytes]
@@ -88,7 +88,7 @@ def test_without_the_extra_the_start_ends_in_one_line(
     monkeypatch.setenv(state.FOLDER, "")  # restored afterwards
     monkeypatch.setattr(supervisor, "supervise", lambda *_: 0)
     with pytest.raises(UserError, match="tracing"):
-        launch(dataclasses.replace(settings, port=port), "by the test")
+        start(dataclasses.replace(settings, port=port), "by the test")
     assert capsys.readouterr().err == ""  # nothing says that it serves
 
 

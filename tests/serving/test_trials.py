@@ -17,10 +17,10 @@ from artifact.records import Metrics
 from core.errors import UserError
 from serving import state, supervisor
 from serving.app import create_app
-from serving.launch import launch
 from serving.models import Models
 from serving.repository import first_listing
 from serving.settings import Settings
+from serving.starting import start
 
 Encoded = Callable[..., bytes]
 Save = Callable[..., Path]
@@ -181,7 +181,7 @@ def test_a_canary_has_a_share_and_the_start_says_which(
     monkeypatch.setenv(state.FOLDER, "")  # restored afterwards
     monkeypatch.setattr(supervisor, "supervise", lambda *_: 0)
     settings = settings_of(made, canary="new=0.5%", shadow="new", port=port)
-    assert launch(settings, "by the test") == 0
+    assert start(settings, "by the test") == 0
     lines = capsys.readouterr().err.splitlines()
     assert {"canary: new 0.5%", "shadow: new 100%"} <= set(lines)
 
