@@ -187,8 +187,19 @@ class _Supervisor(Multiprocess):
         if self.watch is not None and not self.should_exit.is_set():
             self.watch.look()
 
+    def handle_signals(self) -> None:
+        """Reloads once for all SIGHUPs that have come: those of a reload lead to one more."""
+        while self.signal_queue.count(signal.SIGHUP) > 1:  # in place: the queue grows at any time
+            self.signal_queue.remove(signal.SIGHUP)
+        super().handle_signals()
+
     def handle_hup(self) -> None:
-        """Replaces the workers; if a model is broken, they stay, and take what else changed."""
+        """Replaces the workers, unless the service is to end.
+
+        If a model is broken, they stay, and take what else changed.
+        """
+        if self.should_exit.is_set() or {signal.SIGTERM, signal.SIGINT} & set(self.signal_queue):
+            return
         try:
             if not reload(Settings.from_environment(), self._state):
                 return

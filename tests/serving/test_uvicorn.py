@@ -16,7 +16,7 @@ WORKER = ("start", "target", "server")
 USED = {
     multiprocess.Process: (*WORKER, "ping", "terminate", "kill", "join", "exitcode"),
     uvicorn.Server: ("shutdown",),
-    Multiprocess: (*SUPERVISOR, "run", "handle_hup"),
+    Multiprocess: (*SUPERVISOR, "run", "handle_hup", "handle_signals"),
 }
 
 
