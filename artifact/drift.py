@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from artifact.profile import Floats, rounded_like
 from artifact.records import Profile
 
 CLASSES = "classes"  # the feature that is the likeliest label
@@ -16,8 +17,6 @@ BINS = 10
 MODERATE, LARGE = 0.1, 0.25
 _LEAST = 1e-4  # counts as the share of a bin without images; the index would be infinite
 _RARE = 5  # least expected count of the chi-squared test
-
-Floats = npt.NDArray[np.float64]
 
 
 class Drift(NamedTuple):
@@ -64,7 +63,7 @@ def decile_shares(
     edges = np.unique(deciles)
     before, now = (
         np.bincount(np.searchsorted(edges, each, side="right"), minlength=len(edges) + 1)
-        for each in (points, values)
+        for each in (np.asarray(points), rounded_like(points, values))
     )
     return before / len(points), now / len(values)
 
@@ -98,7 +97,7 @@ def drifts(
 
     found = []
     for feature, points in profile.quantiles.items():
-        values = np.asarray(features[feature], np.float64)
+        values = rounded_like(points, features[feature])
         distance = float(ks_2samp(points, values).statistic)
         count = profile.images * len(values) / (profile.images + len(values))
         chance = float(kstwobign.sf(np.sqrt(count) * distance))

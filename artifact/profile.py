@@ -18,6 +18,9 @@ from core.image_statistics import image_statistics
 from core.preprocess import Pixels
 
 SCORE = "score"  # the feature that is the score of the likeliest label
+_DIGITS = 5  # of each value that is stored
+
+Floats = npt.NDArray[np.float64]
 
 
 class Profiler:
@@ -53,11 +56,28 @@ def profile_of(features: Mapping[str, npt.NDArray[Any]], classes: npt.NDArray[An
         classes: how many images got each label, (C,).
     """
     points = (np.arange(QUANTILES) + 0.5) / QUANTILES
+    quantiles = {name: np.quantile(values, points) for name, values in features.items()}
+    # Of 1,000 classes the likeliest may have a score of 0.001: only significant digits tell more.
+    scores = rounded(quantiles[SCORE], significant=True)
+    others = {name: rounded(values) for name, values in quantiles.items()}
     return Profile(
         images=len(features[SCORE]),
-        quantiles={
-            name: tuple(round(float(value), 5) for value in np.quantile(values, points))
-            for name, values in features.items()
-        },
+        quantiles={name: tuple(values) for name, values in {**others, SCORE: scores}.items()},
         classes=tuple(classes.tolist()),
     )
+
+
+def rounded(values: npt.NDArray[Any], *, significant: bool = False) -> list[float]:
+    """Returns values (n,) with five decimals, or five significant digits."""
+    return [float(f"{value:.{_DIGITS}{'g' if significant else 'f'}}") for value in values]
+
+
+def rounded_like(points: tuple[float, ...], values: npt.NDArray[Any]) -> Floats:
+    """Returns values (n,) with the digits that the quantiles of a profile have.
+
+    So values that were the same before and after are the same. Scores of a profile that an earlier
+    version stored have five decimals, as all other features.
+    """
+    stored = np.asarray(points)
+    decimals = rounded(stored) == stored.tolist()
+    return np.array(rounded(values, significant=not decimals))

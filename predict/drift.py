@@ -102,8 +102,8 @@ def find_drift(
     else:
         raise UserError(
             f"{artifact.path} has no profile, as it was made without labelled images, or by an "
-            "earlier version; export it again with --data, or compare with a log of a good time: "
-            "--earlier LOG"
+            "earlier version; export it again with --data, or add --earlier LOG, a log of its "
+            "answers in a good time"
         )
     rows = drifts(profile, observed.features, observed.classes)
     return DriftFindings(

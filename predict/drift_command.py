@@ -32,9 +32,10 @@ class DriftCommand:
     log: tyro.conf.Positional[Path]
     """Folder of the log, POCKETNETS_LOG_PREDICTIONS of the service, or one of its files."""
     against: Path
-    """Folder of the artifact that the service ran."""
+    """Folder of the artifact that the service ran, whose answers are taken from the log."""
     earlier: Annotated[Path | None, tyro.conf.arg(metavar="LOG")] = None
-    """Compare with this log of the same artifact, not with the held-out images of its export."""
+    """Compare with its answers in this log, not with the held-out images of its export. --against
+    is needed all the same."""
     since: _When = None
     """Only answers from this time on, such as 2026-11-27 or 2026-11-27T06:00, in UTC."""
     until: _When = None

@@ -88,6 +88,28 @@ def test_a_feature_without_spread_and_a_single_class_are_no_drift() -> None:
     assert class_psi(before, np.ones(80, int)) > 1
 
 
+@pytest.mark.parametrize("score", [0.001234567, 0.0314159265, 0.123456789, 1 - 1e-7, 1.0])
+def test_equal_scores_are_no_drift_however_small(score: float) -> None:
+    now = {SCORE: np.full(200, score), "brightness": np.full(200, 0.12345678)}
+    before = profile_of(now, np.array([200]))
+    for row in drifts(before, now, np.zeros(200, int)):
+        assert (row.psi, row.p_value) == (0, 1), row
+    assert before.quantiles[SCORE][0] == pytest.approx(score, rel=1e-4)
+    other = {**now, SCORE: np.full(200, score * 0.999)}
+    assert drifts(before, other, np.zeros(200, int))[0].p_value < 1e-6
+
+
+@pytest.mark.parametrize("score", [0.001234567, 0.0314159265, 0.123456789])
+def test_a_profile_of_an_earlier_version_is_compared_by_its_own_digits(score: float) -> None:
+    now = {SCORE: np.full(200, score)}
+    before = replace(
+        profile_of(now, np.array([200])), quantiles={SCORE: (round(score, 5),) * QUANTILES}
+    )
+    assert drifts(before, now, np.zeros(200, int))[0].p_value == 1
+    other = {SCORE: np.full(200, score + 2e-5)}
+    assert drifts(before, other, np.zeros(200, int))[0].p_value < 1e-6
+
+
 def test_the_profile_has_quantiles_of_scores_and_images_and_counts_of_classes() -> None:
     profiler = Profiler(Answering())
     logits = np.array([[0, np.log(3)], [np.log(9), 0]], np.float32)

@@ -139,7 +139,7 @@ def test_an_earlier_log_can_be_what_was_before(
 ) -> None:
     plain = Artifact.load(make_artifact())
     now = write_log(tmp_path / "now", plain, 300, 0.3)
-    with pytest.raises(UserError, match=r"has no profile.*--earlier LOG"):
+    with pytest.raises(UserError, match=r"has no profile.*add --earlier LOG"):
         find_drift(now, plain)
     earlier = write_log(tmp_path / "earlier", plain, 300, 0.5)
     found = find_drift(now, plain, earlier=earlier)
