@@ -38,16 +38,24 @@ def listen(host: str, port: int) -> socket.socket:
 
 def _bound(host: str, port: int, another: str, backlog: int = 0) -> socket.socket:
     """Returns a socket of that address, which listens if there is a ``backlog``."""
-    version = ipaddress.ip_address(host).version
-    bound = socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
+        return _bind(host, port, backlog)
+    except OSError as error:
+        raise UserError(f"cannot listen on {host}: {_why(error, port, another)}") from None
+
+
+def _bind(host: str, port: int, backlog: int) -> socket.socket:
+    version = ipaddress.ip_address(host).version
+    # Where the system has no IPv6, there is no such socket either.
+    bound = socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind((host, port))
         if backlog:
             bound.listen(backlog)
-    except OSError as error:
+    except OSError:
         bound.close()
-        raise UserError(f"cannot listen on {host}: {_why(error, port, another)}") from None
+        raise
     return bound
 
 

@@ -61,6 +61,42 @@ def test_another_port_is_proposed_where_the_port_is_the_reason(
         reserved(Settings(grpc_port=port)).__enter__()
 
 
+def test_a_machine_without_ipv6_is_told_in_a_line(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class WithoutIpv6(socket.socket):
+        def __init__(self, family: int = -1, *rest: Any, **more: Any) -> None:
+            if family == socket.AF_INET6:
+                raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+            super().__init__(family, *rest, **more)
+
+    monkeypatch.setattr("serving.ports.socket.socket", WithoutIpv6)
+    told = told_by("::1", 3000)
+    assert told.startswith(
+        "cannot listen on ::1: it cannot be used here (Address family not supported by protocol); "
+        "choose another with HOST="
+    )
+    with pytest.raises(UserError, match="--host or POCKETNETS_HOST"):
+        reserved(Settings(host="::", grpc_port=3000)).__enter__()
+    listen("127.0.0.1", port).close()
+
+
+def test_a_socket_that_cannot_listen_is_closed(
+    failing: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing(errno.EADDRINUSE)
+    made: list[socket.socket] = []
+    kind = socket.socket
+
+    def make(*arguments: Any) -> socket.socket:
+        made.append(kind(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr("serving.ports.socket.socket", make)
+    told_by("127.0.0.1", 3000)
+    assert [each.fileno() for each in made] == [-1]
+
+
 def test_any_other_reason_is_told_as_the_system_does(failing: Any) -> None:
     failing(errno.ENODEV)
     assert "it cannot be used here (No such device); choose another with HOST=" in told_by("::1", 1)
