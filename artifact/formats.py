@@ -5,7 +5,7 @@ Code that depends on an artifact's format uses its spec, and never compares name
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -86,7 +86,7 @@ def split_name(name: str) -> tuple[FormatSpec, Precision]:
 
 def artifact_names() -> list[str]:
     """Returns the name ``<format>-<precision>`` of every artifact that can be built, in order."""
-    return [f"{spec.name}-{each}" for spec in FORMATS.values() for each in spec.schemes]
+    return _names(lambda spec: spec.schemes)
 
 
 def group_names() -> dict[str, list[str]]:
@@ -94,14 +94,18 @@ def group_names() -> dict[str, list[str]]:
     every = artifact_names()
     return {
         "all": every,
-        "cpu": [f"{spec.name}-{each}" for spec in FORMATS.values() for each in spec.fast],
+        "cpu": _names(lambda spec: spec.fast),
         "phone": [name for name in every if split_name(name)[0].for_phones],
     }
 
 
 def default_names() -> list[str]:
     """Returns the names of the artifacts that are built by default, in order."""
-    return [f"{spec.name}-{each}" for spec in FORMATS.values() for each in spec.default]
+    return _names(lambda spec: spec.default)
+
+
+def _names(precisions: Callable[[FormatSpec], Iterable[Precision]]) -> list[str]:
+    return [f"{spec.name}-{each}" for spec in FORMATS.values() for each in precisions(spec)]
 
 
 FORMATS.register(

@@ -51,7 +51,7 @@ class Graphs:
         *,
         max_batch: int,
         max_drop: float | None,
-        weight_bits: WeightBits = 7,
+        weight_bits: WeightBits,
     ) -> None:
         self._network = network
         self._max_batch = max_batch

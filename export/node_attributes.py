@@ -10,3 +10,8 @@ def attributes(node: Any) -> dict[str, Any]:
     from onnx.helper import get_attribute_value
 
     return {each.name: get_attribute_value(each) for each in node.attribute}
+
+
+def pads_itself(values: dict[str, Any]) -> bool:
+    """Returns whether a convolution or pool with these attributes finds its pads by auto_pad."""
+    return bool(values.get("auto_pad", b"NOTSET") != b"NOTSET")

@@ -20,8 +20,6 @@ _KINDS: dict[type, tuple[type, str]] = {
 
 def arguments() -> dict[str, str]:
     """Returns the flags of a training that errors name, with the arguments of :func:`train`."""
-    import dataclasses
-
     from training.accelerators import Accelerators
     from training.options import FolderOptions
     from training.recipe import Recipe
@@ -29,9 +27,7 @@ def arguments() -> dict[str, str]:
     names = {"--log": "log", "--recipe-name": "recipe"}
     names |= {f"--{name}": f"{name}=True" for name in ("resume", "fresh")}
     for kind, prefix in ((Recipe, "recipe."), (FolderOptions, ""), (Accelerators, "machine.")):
-        for field in dataclasses.fields(kind):
-            value = "=True" if field.default is False else ""
-            names[f"--{prefix}{field.name.replace('_', '-')}"] = field.name + value
+        names |= _flags(kind, prefix)
     return names
 
 
@@ -114,12 +110,20 @@ def layout_of(**read: Any) -> FolderLayout:
 
 def layout_names() -> dict[str, str]:
     """Returns the flags of a layout that errors name, with the arguments of evaluate."""
-    import dataclasses
-
     from training.options import FolderLayout
 
-    names = (field.name for field in dataclasses.fields(FolderLayout))
-    return {f"--{name.replace('_', '-')}": name for name in names}
+    return _flags(FolderLayout)
+
+
+def _flags(options: type[Any], prefix: str = "") -> dict[str, str]:
+    """Returns the flags of ``options`` with their arguments in Python: a switch is ``=True``."""
+    import dataclasses
+
+    return {
+        f"--{prefix}{field.name.replace('_', '-')}": field.name
+        + ("=True" if field.default is False else "")
+        for field in dataclasses.fields(options)
+    }
 
 
 def _plain(read: Mapping[str, Any]) -> dict[str, Any]:

@@ -77,7 +77,7 @@ class Search:
         self, candidates: list[Candidate], p99: float | None, speeds: dict[str, Speed]
     ) -> None:
         """Deletes the trials of before, and begins a search with the latencies that it knows."""
-        (self.folder / DATABASE).unlink(missing_ok=True)
+        self._drop()
         self.begin(candidates, p99)
         self.keep_speeds(speeds)
 
@@ -93,7 +93,7 @@ class Search:
         known = study.user_attrs.get(_PLAN)
         if known not in (None, plan):
             if not self.tried():  # nothing is lost, and cut off trials are of other networks
-                (self.folder / DATABASE).unlink()
+                self._drop()
                 return self.begin(candidates, p99)
             raise UserError(
                 f"{self.folder / DATABASE} holds trials of a search with other networks, recipe, "
@@ -103,6 +103,9 @@ class Search:
         self.release()
         speeds = study.user_attrs.get(_SPEEDS)
         return None if speeds is None else {name: Speed(**each) for name, each in speeds.items()}
+
+    def _drop(self) -> None:
+        (self.folder / DATABASE).unlink(missing_ok=True)
 
     def keep_speeds(self, speeds: dict[str, Speed]) -> None:
         """Stores the latencies of the networks."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from export.coreml.program import Handler, Translator, Weight
-from export.node_attributes import attributes
+from export.node_attributes import attributes, pads_itself
 
 
 def _number(value: float, beside: Any) -> Any:
@@ -24,7 +24,7 @@ def _number(value: float, beside: Any) -> Any:
 
 def _conv(t: Translator, node: Any) -> Any:
     values = attributes(node)
-    if values.get("auto_pad", b"NOTSET") != b"NOTSET" or len(t.shape(node.input[0])) != 4:
+    if pads_itself(values) or len(t.shape(node.input[0])) != 4:
         raise t.refusal(node, "only 2D convolutions with pads of their own are taken")
     return t.mb.conv(
         x=t.value(node, 0),

@@ -13,16 +13,12 @@ from torch.fx import Node
 from torch.nn import functional
 
 from export.executorch.converter import LEVELS, Converter, Handler
-from export.node_attributes import attributes
-
-
-def _pads_itself(values: dict[str, Any]) -> bool:
-    return bool(values.get("auto_pad", b"NOTSET") != b"NOTSET")
+from export.node_attributes import attributes, pads_itself
 
 
 def _conv(c: Converter, node: Any) -> None:
     values, weight = attributes(node), c.weight(node, 1)
-    if _pads_itself(values) or weight.levels.ndim != 4:
+    if pads_itself(values) or weight.levels.ndim != 4:
         raise c.refusal(node, "only 2D convolutions with pads of their own are taken")
     source = c.real(node.input[0])
     top, left, bottom, right = values.get("pads", [0] * 4)
@@ -121,7 +117,7 @@ def _mean(c: Converter, node: Any) -> None:
 def _pool(c: Converter, node: Any) -> None:
     values, average = attributes(node), node.op_type == "AveragePool"
     pads = values.get("pads", [0] * 4)
-    if _pads_itself(values) or len(values["kernel_shape"]) != 2 or pads[:2] != pads[2:]:
+    if pads_itself(values) or len(values["kernel_shape"]) != 2 or pads[:2] != pads[2:]:
         raise c.refusal(node, "only 2D windows with the same pads on both sides are taken")
     source, ceil = c.real(node.input[0]), bool(values.get("ceil_mode"))
     window = values["kernel_shape"], values.get("strides", [1, 1]), pads[:2]

@@ -19,6 +19,7 @@ from export.quantization.qdq import (
     NORMS,
     WEIGHT_LIMIT,
     WEIGHTED,
+    default_bits,
     prepare,
     to_int8,
     with_ranges,
@@ -82,7 +83,7 @@ def int8_candidates(
         limits: limits on other images. Without a limit on agreement, as for random weights, nothing
             is chosen: MinMax, weights rounded to the nearest, and no layer in float32.
         symmetric: whether activations are symmetric int8, as TensorRT requires.
-        weight_bits: bits of the weights; None for 8 if ``symmetric``, else 7.
+        weight_bits: bits of the weights; None for :func:`default_bits`.
         answering: how logits become answers, of which top-1 and agreement are.
     """
     judged = limits.top1_agreement is not None
@@ -149,7 +150,7 @@ class Calibrated:
         answering: Answering = ONE_CLASS,
     ) -> None:
         self._symmetric = symmetric
-        self._bits: WeightBits = weight_bits or (8 if symmetric else 7)
+        self._bits: WeightBits = weight_bits or default_bits(symmetric=symmetric)
         self.pixels, labels = chosen_images(pixels, labels, IMAGES if judged else RANDOM_IMAGES)
         self.prepared = prepare(model)
         self.judge = judge_of(self.prepared, self.pixels, labels, answering)

@@ -68,6 +68,11 @@ def _separate_biases(graph: Any) -> None:
             taken.add(bias.name)
 
 
+def default_bits(*, symmetric: bool) -> WeightBits:
+    """Returns the bits of weights where none are asked for: 8 if ``symmetric``, else 7."""
+    return 8 if symmetric else 7
+
+
 def to_int8(
     prepared: Any,
     ranges: Mapping[str, Range],
@@ -88,14 +93,14 @@ def to_int8(
         fp32_layers: names of nodes that stay float32.
         symmetric: whether to use TensorRT's form: symmetric int8 activations, 8-bit weights,
             float32 biases; only inputs of Conv and Gemm are rounded, so that layers can be fused.
-        weight_bits: bits of the weights; None for 8 if ``symmetric``, else 7.
+        weight_bits: bits of the weights; None for :func:`default_bits`.
     """
     from onnxruntime.quantization import CalibrationMethod, QuantType
     from onnxruntime.quantization.calibrate import TensorData, TensorsData
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
     from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
-    weight_bits = weight_bits or (8 if symmetric else 7)
+    weight_bits = weight_bits or default_bits(symmetric=symmetric)
     known = {*QLinearOpsRegistry, *QDQRegistry} - set(NORMS)
     # As quantize_static after its calibration; here the ranges are already known.
     before = _before_weights(prepared)

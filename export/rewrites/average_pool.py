@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from export.node_attributes import attributes
+from export.node_attributes import attributes, pads_itself
 from export.rewrites.links import Links
 from export.rewrites.unread import set_nodes
 
@@ -99,7 +99,7 @@ def _divides_by_all(node: Any, shape: list[int]) -> bool:
     """Returns whether a pool divides each sum by the number of values in its window."""
     values = attributes(node)
     window = values["kernel_shape"]
-    if len(window) != 2 or values.get("auto_pad", b"NOTSET") != b"NOTSET":
+    if len(window) != 2 or pads_itself(values):
         return False
     if any(each != 1 for each in values.get("dilations", [])):
         return False

@@ -11,13 +11,13 @@ from export.litert.layout import CHANNELS_LAST, in_order
 from export.litert.operators.results import emit, int8, with_activation
 from export.litert.operators.windows import padded
 from export.litert.writer import Array, Steps
-from export.node_attributes import attributes
+from export.node_attributes import attributes, pads_itself
 
 
 def conv(c: Converter, node: Any) -> None:
     """Conv, and the activation after it, depthwise where each channel has a group of its own."""
     values = attributes(node)
-    if values.get("auto_pad", b"NOTSET") != b"NOTSET" or len(c.shape(node.input[0])) != 4:
+    if pads_itself(values) or len(c.shape(node.input[0])) != 4:
         raise c.refusal(node, "only 2D convolutions with pads of their own are taken")
     weight = c.weight(node.input[1])
     if weight is None:

@@ -273,7 +273,7 @@ def test_the_manifest_lists_what_is_float32(pixels: Pixels) -> None:
         held_out=samples[32:],
         labelled=False,
     )
-    graphs = Graphs(network, max_batch=8, max_drop=None)
+    graphs = Graphs(network, max_batch=8, max_drop=None, weight_bits=7)
     proven = graphs.proven("fp16")
     assert len(proven.artifact.fp32_layers) == 1
     assert proven.artifact.parity is not None
