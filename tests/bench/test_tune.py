@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import multiprocessing
 import os
 import shlex
 import signal
@@ -182,6 +183,14 @@ def test_ctrl_c_has_the_trial_tried_again_at_once(
     assert seen == seen[:1] * 4
 
 
+@pytest.fixture
+def quick_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forks the processes of a search from one that has imported what takes seconds in each."""
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["optuna", "pytorch_lightning", "sqlalchemy", "torchmetrics"])
+    monkeypatch.setattr("bench.tune.processes.get_context", lambda _: server)
+
+
 def searched_by_two(folder: Path, trials: int, *, epochs: int = 1) -> Search:
     """Runs a search in two processes, with real trainings on tiny images."""
     recipe = replace(RECIPE, epochs=epochs)
@@ -192,6 +201,7 @@ def searched_by_two(folder: Path, trials: int, *, epochs: int = 1) -> Search:
     return search
 
 
+@pytest.mark.usefixtures("quick_start")
 def test_two_processes_lose_no_trial_and_run_none_twice(tmp_path: Path) -> None:
     search = searched_by_two(tmp_path, 5)
     tried = search.tried()
@@ -202,6 +212,7 @@ def test_two_processes_lose_no_trial_and_run_none_twice(tmp_path: Path) -> None:
     assert fronts[0] == fronts[1]
 
 
+@pytest.mark.usefixtures("quick_start")
 def test_the_trial_of_a_killed_process_is_tried_by_the_other(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -232,6 +243,7 @@ def test_the_trial_of_a_killed_process_is_tried_by_the_other(
     assert [each.params for each in again] == [killed[0].params]
 
 
+@pytest.mark.usefixtures("quick_start")
 def test_the_last_trial_of_a_killed_process_is_tried_again_by_a_new_one(tmp_path: Path) -> None:
     study = Search(tmp_path).study()
 
@@ -258,6 +270,7 @@ def test_the_last_trial_of_a_killed_process_is_tried_again_by_a_new_one(tmp_path
 def test_processes_that_fail_before_all_trials_end_are_an_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    # Without quick_start: this process is started as every other one is, anew.
     search = Search(tmp_path)
     search.begin(candidates(), None)
     few = few_digits("pets", train=8, val=8)
