@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from core.errors import UserError
 from serving.settings import PREFIX, Settings
 
+BACKLOG = 2048  # connections that wait to be accepted
 _FREE, _MOST = 1024, 65535  # the first port that any user may listen on, and the last of all
 
 
@@ -21,7 +22,7 @@ def check_grpc(settings: Settings) -> None:
     Raises:
         UserError: it is not.
     """
-    if settings.grpc_port and not all(map(find_spec, ("grpc", "google.protobuf"))):
+    if settings.grpc_port and not all(map(find_spec, ("h2", "google.protobuf"))):
         raise UserError(f"{PREFIX}GRPC_PORT is set, which needs gRPC: pip install '.[grpc]'")
 
 
@@ -33,23 +34,43 @@ def listen(host: str, port: int) -> socket.socket:
             says how to choose another.
     """
     other = _other(port)
-    return _bound(host, port, f"PORT={other} (make) or --port {other}", backlog=2048)
+    return _bound(host, port, f"PORT={other} (make) or --port {other}", BACKLOG)
 
 
-def _bound(host: str, port: int, another: str, backlog: int = 0) -> socket.socket:
+def listen_grpc(settings: Settings) -> socket.socket:
+    """Returns a socket that listens on the port of gRPC, beside those of other workers.
+
+    The system gives each connection to one of them.
+
+    Raises:
+        UserError: as :func:`listen`.
+    """
+    return _bound(settings.host, settings.grpc_port, _another_grpc(settings), BACKLOG, shared=True)
+
+
+def _another_grpc(settings: Settings) -> str:
+    return f"--grpc-port {_other(settings.grpc_port)} or {PREFIX}GRPC_PORT"
+
+
+def _bound(
+    host: str, port: int, another: str, backlog: int = 0, *, shared: bool = False
+) -> socket.socket:
     """Returns a socket of that address, which listens if there is a ``backlog``."""
     try:
-        return _bind(host, port, backlog)
+        return _bind(host, port, backlog, shared)
     except OSError as error:
         raise UserError(f"cannot listen on {host}: {_why(error, port, another)}") from None
 
 
-def _bind(host: str, port: int, backlog: int) -> socket.socket:
+def _bind(host: str, port: int, backlog: int, shared: bool) -> socket.socket:
     version = ipaddress.ip_address(host).version
-    # Where the system has no IPv6, there is no such socket either.
-    bound = socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6)
+    family = socket.AF_INET if version == 4 else socket.AF_INET6
+    # With the protocol, by which asyncio knows that what is sent need not wait for more. Where the
+    # system has no IPv6, there is no such socket either.
+    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, shared)
         bound.bind((host, port))
         if backlog:
             bound.listen(backlog)
@@ -89,11 +110,10 @@ def reserved(settings: Settings) -> Iterator[None]:
     Raises:
         UserError: as :func:`listen`.
     """
-    port = settings.grpc_port
-    if not port:
+    if not settings.grpc_port:
         yield
         return
-    with _bound(settings.host, port, f"--grpc-port {_other(port)} or {PREFIX}GRPC_PORT") as bound:
+    with _bound(settings.host, settings.grpc_port, _another_grpc(settings)) as bound:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         yield

@@ -10,15 +10,41 @@ import struct
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
+from hpack import Decoder
+
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-DATA, HEADERS, SETTINGS, PING, GOAWAY = 0, 1, 4, 6, 7
+DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PING, GOAWAY = 0, 1, 2, 3, 4, 6, 7
+WINDOW_UPDATE, CONTINUATION = 8, 9
 _WINDOW = 4  # number of the setting: how many bytes may be sent before they are taken
-_END, _ACK = 1, 1
+END, HEADERS_END = 1, 4  # flags of the last frame of a stream, and of its headers
 
 
 def frame(kind: int, body: bytes = b"", stream: int = 0, flags: int = 0) -> bytes:
     """Returns the bytes of a frame."""
     return struct.pack(">I", len(body))[1:] + struct.pack(">BBI", kind, flags, stream) + body
+
+
+def literal(name: str, value: str, first: int = 0) -> bytes:
+    """Returns a header as it is; ``first`` is 64 to have the table keep it."""
+    return bytes([first]) + _sized(name) + _sized(value)
+
+
+def head(path: str, **lines: str) -> bytes:
+    """Returns the headers of a call, and further ``lines``, whose names have no hyphen here."""
+    known = {":method": "POST", ":scheme": "http", ":path": path, ":authority": "x"}
+    known |= {"te": "trailers", "content-type": "application/grpc"}
+    known |= {name.replace("_", "-"): value for name, value in lines.items()}
+    return b"".join(literal(name, value) for name, value in known.items())
+
+
+def _sized(text: str) -> bytes:
+    """Returns text after its length, seven bits a byte beyond 126."""
+    size, rest = min(len(text), 127), len(text) - 127
+    sizes = [size]
+    while rest >= 0:
+        sizes.append(rest & 127 | (rest > 127) << 7)
+        rest = (rest >> 7) or -1
+    return bytes(sizes) + text.encode()
 
 
 class Bare:
@@ -28,20 +54,51 @@ class Bare:
         self._reader = reader
         self.writer = writer
         self._stream = -1
+        self._decoder = Decoder()
 
-    def call(self, path: str, message: bytes = b"") -> int:
+    def call(self, path: str, message: bytes = b"", **lines: str) -> int:
         """Calls a method with one message; returns the number of the stream."""
-        self._stream += 2
-        lines = {":method": "POST", ":scheme": "http", ":path": path, ":authority": "x"}
-        lines |= {"te": "trailers", "content-type": "application/grpc"}
-        block = b"".join(
-            bytes([0, len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
-            for name, value in lines.items()
-        )
-        self.writer.write(frame(HEADERS, block, self._stream, flags=4))
         data = struct.pack(">BI", 0, len(message)) + message
-        self.writer.write(frame(DATA, data, self._stream, flags=_END))
+        return self.send(head(path, **lines), data)
+
+    def send(self, block: bytes, data: bytes | None) -> int:
+        """Sends headers, and data with the end; without data neither. Returns the stream."""
+        self._stream += 2
+        self.writer.write(frame(HEADERS, block, self._stream, flags=HEADERS_END))
+        if data is not None:
+            self.writer.write(frame(DATA, data, self._stream, flags=END))
         return self._stream
+
+    async def answer(self, stream: int) -> dict[str, str]:
+        """Returns all headers that a stream is answered with, once it ends.
+
+        Streams must be asked for in the order in which they are answered.
+        """
+        found: dict[str, str] = {}
+        while True:
+            kind, flags, where, body = await self._next()
+            if kind == HEADERS:
+                lines = dict(self._decoder.decode(body))
+                found |= lines if where == stream else {}
+            code = int.from_bytes(body, "big")
+            assert (kind, where) != (RST_STREAM, stream), f"the stream was reset: {code}"
+            if where == stream and kind in (HEADERS, DATA) and flags & END:
+                return found
+
+    def skip(self, streams: int) -> None:
+        """Leaves out the numbers of so many streams."""
+        self._stream += 2 * streams
+
+    def widen(self, stream: int, size: int) -> None:
+        """Lets the server send so many bytes more."""
+        self.writer.write(frame(WINDOW_UPDATE, struct.pack(">I", size), stream))
+
+    async def why_ended(self) -> int:
+        """Returns the code with which the server ends the connection."""
+        while True:
+            kind, _, _, body = await self._next()
+            if kind == GOAWAY:
+                return int.from_bytes(body[4:8], "big")
 
     async def next(self) -> tuple[int, int, int]:
         """Returns kind, flags and stream of the next frame.
@@ -49,9 +106,13 @@ class Bare:
         Raises:
             asyncio.IncompleteReadError: the server closed the connection.
         """
+        kind, flags, stream, _ = await self._next()
+        return kind, flags, stream
+
+    async def _next(self) -> tuple[int, int, int, bytes]:
         head = await self._reader.readexactly(9)
-        await self._reader.readexactly(int.from_bytes(head[:3], "big"))
-        return head[3], head[4], int.from_bytes(head[5:], "big")
+        body = await self._reader.readexactly(int.from_bytes(head[:3], "big"))
+        return head[3], head[4], int.from_bytes(head[5:], "big"), body
 
     async def wait_for(self, kind: int, stream: int = 0) -> None:
         """Returns once such a frame has come."""

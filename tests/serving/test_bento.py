@@ -27,7 +27,8 @@ CONSTRAINTS = ROOT / "constraints.txt"
 REQUIREMENTS = ROOT / "serving" / "requirements.txt"
 GPU_DOCKERFILE = ROOT / "serving" / "kubernetes" / "gpu" / "Dockerfile"
 IMPORTED = (
-    "grpcio",
+    "h2",
+    "hpack",
     "httptools",
     "multipart",
     "numpy",

@@ -205,9 +205,10 @@ def test_images_and_messages_that_are_none_or_too_large(
             for compression in (None, grpc.Compression.Gzip):
                 with pytest.raises(grpc.aio.AioRpcError, match=r"larger than max|2000 fields"):
                     await client.send("ModelInfer", body, compression=compression)
-        keys = tuple((f"key{number}", "v") for number in range(2000))
-        with pytest.raises(grpc.aio.AioRpcError, match="RESOURCE_EXHAUSTED"):
-            await client.send("ModelInfer", b"", metadata=keys)
+        for count, size in ((101, 1), (90, 200)):
+            keys = tuple((f"key{number}", "v" * size) for number in range(count))
+            with pytest.raises(grpc.aio.AioRpcError, match="RESOURCE_EXHAUSTED"):
+                await client.send("ModelInfer", b"", metadata=keys)
 
     talk(say)
     assert caplog.text == ""

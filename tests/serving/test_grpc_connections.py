@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 
@@ -11,7 +10,7 @@ import pytest
 from bare_http2 import HEADERS, connected
 from grpc_client import SECONDS, Client
 
-from serving import grpc_server
+from serving import grpc_calls, grpc_server
 from serving.grpc_messages import SERVICE
 
 LIVE = f"/{SERVICE}/ServerLive"
@@ -42,7 +41,7 @@ def test_more_calls_than_places_are_refused(
     talk: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def say(client: Client) -> None:
-        monkeypatch.setattr(grpc_server._Calls, "_is_full", True)
+        monkeypatch.setattr(grpc_calls.Calls, "_is_full", True)
         code, detail = await client.refused("ServerLive")
         assert (code, f"all {MOST} places" in detail) == ("RESOURCE_EXHAUSTED", True)
         assert client.told["retry-after"] == "1"
@@ -61,7 +60,7 @@ def test_a_connection_without_a_call_is_closed(talk: Callable[..., None], port: 
 def test_a_connection_that_takes_no_answer_is_closed(
     talk: Callable[..., None], port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(grpc_server, "_AGE_MS", 500)
+    monkeypatch.setattr(grpc_server, "_AGE_S", 0.5)
 
     async def say(client: Client) -> None:
         async with connected(port, window=0) as bare:
@@ -70,10 +69,3 @@ def test_a_connection_that_takes_no_answer_is_closed(
         assert (await client.ask("ServerLive")).live
 
     talk(say, head_ms=100, deadline_ms=100)
-
-
-def test_what_is_an_error_of_ours_is_logged() -> None:
-    record = logging.makeLogRecord({"msg": "failed"})
-    assert grpc_server._is_ours(record)
-    record.exc_info = (ValueError, ValueError("x"), None)
-    assert grpc_server._is_ours(record)

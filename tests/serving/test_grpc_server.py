@@ -115,7 +115,7 @@ def test_what_clients_send_is_not_in_the_log(
 def test_without_the_extra_the_start_says_so(
     artifact_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ports, "find_spec", lambda name: None if name == "grpc" else object())
+    monkeypatch.setattr(ports, "find_spec", lambda name: None if name == "h2" else object())
     with pytest.raises(UserError, match=r"POCKETNETS_GRPC_PORT is set.*pip install '\.\[grpc\]'"):
         starting.start(Settings(artifact=artifact_path, grpc_port=5001), "")
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import grpc
 import grpc_calls
+import http2_floods
 import other_routes
 import psutil
 import pytest
@@ -230,6 +231,27 @@ def test_calls_of_grpc(watch: Callable[..., Any], port: int, every: int) -> None
     assert {"DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"} <= set(stalled)
     assert set(stalled) <= {"DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "UNAVAILABLE"}
     assert stalled.total() == STALLED
+
+
+@pytest.mark.parametrize(
+    ("names", "reads"),
+    [(http2_floods.FLOODS, True), (("ping", "reset", "static", "settings"), False)],
+    ids=["all", "unread"],
+)
+def test_floods_of_http2(
+    watch: Callable[..., Any], port: int, names: Sequence[str], *, reads: bool
+) -> None:
+    with (
+        watch(deadline_ms=2000, TOKEN=other_routes.TOKEN, GRPC_PORT=port) as server,
+        server.unharmed(),
+    ):
+        for name in names:
+            before = server.rss()
+            http2_floods.flood(port, name, reads=reads)
+            server.check_good()
+            assert server.peak() - before < KEPT, name
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            assert grpc_calls.is_ready(channel)
 
 
 def test_bombs(watch: Callable[..., Any]) -> None:

@@ -1,0 +1,321 @@
+"""Calls of gRPC as requests of ASGI: the message is the body, and a status of HTTP a code.
+
+https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md says what a call looks like.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+import zlib
+from collections.abc import Iterable
+from enum import IntEnum
+from functools import partial
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import quote
+
+from hpack import HeaderTuple, NeverIndexedHeaderTuple
+from starlette.types import ASGIApp, Message, Scope
+
+from serving.access_log import REQUEST_ID
+from serving.errors import BUSY_S, Refusal
+from serving.frames import MOST_HEADERS
+from serving.memory import give_back
+from serving.protocol import HEAD_LINES
+from serving.streams import Stream
+
+_UNTAKEN = 8  # so many times the places for calls may be begun: an answer may not be taken
+_PIECE = 1 << 16  # bytes of a message that are passed on at once
+_LARGE = 1 << 20  # bytes of a message after which memory is given back
+_TIDY_S = 1.0  # later
+_PREFIX = 5  # bytes before a message: whether it is compressed, and its length in four
+_CODINGS = {b"gzip": 16 + zlib.MAX_WBITS, b"deflate": zlib.MAX_WBITS}  # what zlib is to expect
+_TIMEOUT = re.compile(rb"(\d{1,8})([HMSmun])")
+_UNITS = {b"H": 3600, b"M": 60, b"S": 1, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
+_LONGEST_S = 86_400  # a deadline after that is none: the answer is due before
+_MESSAGE = "".join(map(chr, range(32, 127))).replace("%", "")  # of a status, as it is
+_TOLD = (REQUEST_ID, b"retry-after")  # headers that a client gets, as metadata after the answer
+_HEAD = (
+    HeaderTuple(b":status", b"200"),
+    HeaderTuple(b"content-type", b"application/grpc"),
+    HeaderTuple(b"grpc-accept-encoding", b"identity, gzip, deflate"),
+)
+_log = logging.getLogger(__name__)
+
+Lines = list[tuple[bytes, bytes]]
+
+
+class Code(IntEnum):
+    """Codes of gRPC that calls are answered with."""
+
+    OK = 0
+    INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    NOT_FOUND = 5
+    PERMISSION_DENIED = 7
+    RESOURCE_EXHAUSTED = 8
+    FAILED_PRECONDITION = 9
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+    UNAVAILABLE = 14
+    UNAUTHENTICATED = 16
+
+
+_CODES = {
+    HTTPStatus.OK: Code.OK,
+    HTTPStatus.UNAUTHORIZED: Code.UNAUTHENTICATED,
+    HTTPStatus.FORBIDDEN: Code.PERMISSION_DENIED,
+    HTTPStatus.NOT_FOUND: Code.NOT_FOUND,
+    HTTPStatus.REQUEST_TIMEOUT: Code.DEADLINE_EXCEEDED,
+    HTTPStatus.CONFLICT: Code.FAILED_PRECONDITION,
+    HTTPStatus.TOO_MANY_REQUESTS: Code.RESOURCE_EXHAUSTED,
+    HTTPStatus.INTERNAL_SERVER_ERROR: Code.INTERNAL,
+    HTTPStatus.SERVICE_UNAVAILABLE: Code.UNAVAILABLE,
+    HTTPStatus.GATEWAY_TIMEOUT: Code.DEADLINE_EXCEEDED,
+}  # of any other refusal: INVALID_ARGUMENT
+_LARGER = "message_too_large"  # the code of a refusal, whose code of gRPC is RESOURCE_EXHAUSTED
+
+
+class Calls:
+    """Passes calls of ``paths`` on to ``app``.
+
+    Args:
+        app: answers them.
+        paths: those of methods.
+        most: how many calls are answered at once.
+        most_bytes: of a message.
+        server: address and port that the calls come to.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        paths: Iterable[str],
+        most: int,
+        most_bytes: int,
+        server: tuple[str, int],
+    ) -> None:
+        self._app = app
+        self._paths = {path.encode(): path for path in paths}
+        self._most = most
+        self._most_bytes = most_bytes
+        self._server = server
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._tidying: asyncio.TimerHandle | None = None
+        self._again = False
+
+    def begin(self, stream: Stream, open_calls: int) -> None:
+        """Begins the call that came by ``stream``, or refuses it.
+
+        ``open_calls`` is the number of those whose answer was not taken yet, with this one.
+        """
+        headers = dict(stream.headers)
+        path = headers[b":path"]
+        coding = headers.get(b"grpc-encoding", b"identity")
+        timeout = _TIMEOUT.fullmatch(headers.get(b"grpc-timeout", b"%dS" % _LONGEST_S))
+        refuse = partial(_refuse, stream)
+        if headers[b":method"] != b"POST" or not _is_grpc(headers):
+            stream.refuse([HeaderTuple(b":status", b"415")])
+        elif path not in self._paths:
+            refuse(Code.UNIMPLEMENTED, f"no method {path[:80].decode('latin-1')}")
+        elif coding != b"identity" and coding not in _CODINGS:
+            refuse(Code.UNIMPLEMENTED, "grpc-encoding can be identity, gzip or deflate")
+        elif timeout is None:
+            refuse(Code.INVALID_ARGUMENT, "grpc-timeout is no number of a unit, like 10S")
+        elif len(stream.headers) > HEAD_LINES or stream.size > MOST_HEADERS:
+            detail = f"the head of a call may have {HEAD_LINES} lines and {MOST_HEADERS} bytes"
+            refuse(Code.RESOURCE_EXHAUSTED, detail)
+        elif self._is_full or open_calls > _UNTAKEN * self._most:
+            detail = f"all {self._most} places for calls are taken; try again in {BUSY_S} s"
+            refuse(Code.RESOURCE_EXHAUSTED, detail, [(b"retry-after", b"%d" % BUSY_S)])
+        else:
+            seconds = min(int(timeout[1]) * _UNITS[timeout[2]], _LONGEST_S)
+            call = self._answer(self._paths[path], stream, _CODINGS.get(coding), seconds)
+            task = asyncio.ensure_future(call)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def ended(self) -> None:
+        """Waits until the application has answered all calls."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._tidying is not None:
+            self._tidying.cancel()
+
+    @property
+    def _is_full(self) -> bool:
+        """Returns whether all places are taken.
+
+        A call has none any more once it is answered: some clients, which do not take their answers,
+        would have all of them.
+        """
+        return len(self._tasks) >= self._most
+
+    async def _answer(self, path: str, stream: Stream, bits: int | None, seconds: float) -> None:
+        status, body = 500, b""
+        told: Lines = []
+
+        async def send(message: Message) -> None:
+            nonlocal status, body
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                told.extend((name, value) for name, value in message["headers"] if name in _TOLD)
+            else:
+                body += message["body"]
+
+        def give_up() -> None:
+            _refuse(stream, Code.DEADLINE_EXCEEDED, "the deadline of the call has passed")
+
+        content = _Content(stream, self._most_bytes, bits)
+        timer = asyncio.get_running_loop().call_later(seconds, give_up)
+        try:
+            await self._app(self._scope(path, stream), content.receive, send)
+        except Exception:
+            _log.exception("%s failed", path)
+        finally:
+            timer.cancel()
+            if content.size > _LARGE:
+                self._tidy_soon()
+        if status == HTTPStatus.OK:
+            prefix = b"\0" + len(body).to_bytes(4, "big")
+            stream.answer(_HEAD, prefix + body, _tail(Code.OK, "", told))
+        else:
+            said = json.loads(body) if body else {"detail": "it failed"}
+            code = _CODES.get(HTTPStatus(status), Code.INVALID_ARGUMENT)
+            if said.get("error") == _LARGER:
+                code = Code.RESOURCE_EXHAUSTED
+            _refuse(stream, code, said["detail"], told)
+
+    def _scope(self, path: str, stream: Stream) -> Scope:
+        return {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "2",
+            "method": "POST",
+            "scheme": "http",
+            "path": path,
+            "raw_path": path.encode(),
+            "root_path": "",
+            "query_string": b"",
+            "headers": [line for line in stream.headers if line[0][:1] != b":"],
+            "client": stream.client,
+            "server": self._server,
+        }
+
+    def _tidy_soon(self) -> None:
+        """Gives back the memory of large messages, of which glibc would keep a gigabyte.
+
+        It does so once a second, the last time a second or two after the last of them.
+        """
+
+        def tidy() -> None:
+            again, self._tidying, self._again = self._again, None, False
+            loop.run_in_executor(None, give_back)
+            if again:
+                self._tidy_soon()
+
+        loop = asyncio.get_running_loop()
+        if self._tidying is None:
+            self._tidying = loop.call_later(_TIDY_S, tidy)
+        else:
+            self._again = True
+
+
+class _Content:
+    """The message of a call, as the body of a request.
+
+    Attributes:
+        size: bytes that were passed on.
+    """
+
+    def __init__(self, stream: Stream, most: int, bits: int | None) -> None:
+        self._stream = stream
+        self._most = most
+        self._bits = bits
+        self._left: int | None = None  # bytes of the message that were not read
+        self._inflater: Any = None
+        self._packed = b""  # read, and not inflated
+        self._is_over = False
+        self.size = 0
+
+    async def receive(self) -> Message:
+        """Returns the next piece, or that the client is gone.
+
+        Raises:
+            Refusal: the message is too large, or no gzip.
+        """
+        if self._is_over:
+            await self._stream.gone.wait()
+            return {"type": "http.disconnect"}
+        piece = await self._next()
+        if piece is None:
+            return {"type": "http.disconnect"}
+        self.size += len(piece)
+        if self.size > self._most:
+            raise _larger(self.size, self._most)
+        return {"type": "http.request", "body": piece, "more_body": not self._is_over}
+
+    async def _next(self) -> bytes | None:
+        """Returns the next piece, which may be empty; None if the message ends too early."""
+        if self._left is None:
+            head = await self._stream.read(_PREFIX)
+            if len(head) < _PREFIX:
+                return None
+            self._left = int.from_bytes(head[1:], "big")
+            if self._left > self._most:
+                raise _larger(self._left, self._most)
+            if head[0]:
+                self._inflater = self._new_inflater()
+        piece = self._packed
+        if not piece:
+            wanted = min(self._left, _PIECE)
+            piece = await self._stream.read(wanted)
+            if len(piece) < wanted:
+                return None
+            self._left -= wanted
+        if self._inflater is not None:
+            piece = self._inflate(piece)
+            await asyncio.sleep(0)  # a piece may inflate to a thousand times its size
+        self._is_over = not self._left and not self._packed
+        return piece
+
+    def _new_inflater(self) -> Any:
+        if self._bits is None:
+            raise Refusal(400, "bad_gzip", "the message is compressed, and grpc-encoding says no")
+        return zlib.decompressobj(self._bits)
+
+    def _inflate(self, packed: bytes) -> bytes:
+        try:
+            piece: bytes = self._inflater.decompress(packed, _LARGE)
+        except zlib.error as error:
+            detail = f"the message is not compressed right: {error}"
+            raise Refusal(400, "bad_gzip", detail) from None
+        self._packed = self._inflater.unconsumed_tail
+        is_over = not self._left and not self._packed
+        if self._inflater.unused_data or is_over != self._inflater.eof:
+            raise Refusal(400, "bad_gzip", "the compressed message does not end where it should")
+        return piece
+
+
+def _larger(size: int, most: int) -> Refusal:
+    detail = f"the message is larger than max ({size} vs. {most} bytes)"
+    return Refusal(413, _LARGER, detail)
+
+
+def _is_grpc(headers: dict[bytes, bytes]) -> bool:
+    return headers.get(b"content-type", b"").startswith(b"application/grpc")
+
+
+def _refuse(stream: Stream, code: Code, detail: str, told: Lines | None = None) -> None:
+    """Answers with a code alone: a message before it would wait to be taken."""
+    stream.refuse([*_HEAD, *_tail(code, detail, told or [])])
+
+
+def _tail(code: Code, detail: str, told: Lines) -> list[HeaderTuple]:
+    """Returns what comes after a message. No table keeps it: of each call it is another."""
+    lines = [(b"grpc-status", b"%d" % code), *told]
+    if detail:
+        lines.append((b"grpc-message", quote(detail, safe=_MESSAGE).encode()))
+    return [NeverIndexedHeaderTuple(*line) for line in lines]
