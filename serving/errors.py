@@ -53,7 +53,12 @@ def busy() -> Refusal:
 
 
 def failure() -> Response:
-    """Returns the response to a request that failed because of an error in the server."""
+    """Returns the response to a request that failed because of an error in the server.
+
+    The server closes the connection once it has logged the error: a client must not use it again.
+    """
     return JSONResponse(
-        {"error": "internal", "detail": "the service failed; its log says why"}, 500
+        {"error": "internal", "detail": "the service failed; its log says why"},
+        500,
+        {"connection": "close"},
     )

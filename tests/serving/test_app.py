@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from live_page import served
 from PIL import Image, ImageFile
 from starlette.applications import Starlette
 
@@ -307,9 +308,23 @@ def test_a_failure_of_ours_is_500_without_a_trace(
     with Predictor(settings, Artifact.load(artifact_path)) as predictor:
         client = Client(create_app(predictor))
         monkeypatch.setattr(predictor, "_runtime", lambda pixels: 1 / 0)
-        check_error(post(client, encoded()), 500, "internal")
+        failed = post(client, encoded())
+        check_error(failed, 500, "internal")
+        assert failed.headers["connection"] == "close"
         monkeypatch.undo()
         assert post(client, encoded()).status_code == 200
+
+
+def test_no_request_is_lost_after_a_failure_of_ours(
+    artifact_path: Path, encoded: Encoded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with served(Artifact.load(artifact_path)) as site, httpx.Client(base_url=site.url) as client:
+        assert client.post("/predict", content=encoded()).status_code == 200
+        with monkeypatch.context() as broken:
+            broken.setattr(Predictor, "_answer", lambda *_: 1 / 0)
+            statuses = [client.post("/predict", content=encoded()).status_code for _ in range(5)]
+        assert statuses == [500] * 5
+        assert client.post("/predict", content=encoded()).status_code == 200
 
 
 @pytest.fixture
