@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import math
 import random
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,6 +23,7 @@ from serving.predictor import Upload
 from serving.served import Served
 
 STICKY = b"x-client-id"  # whoever sends it is answered by the same model every time
+_SILENCE_S = 60  # between two lines about failures of a shadow, which may fail for every image
 _log = logging.getLogger(__name__)
 
 
@@ -65,6 +68,8 @@ class Shadow:
         self.served = served
         self.share = share
         self._tasks: set[asyncio.Task[None]] = set()
+        self._told_s = -math.inf
+        self._untold = 0  # failures since then
 
     def offer(self, by: Served, images: Sequence[bytes | str], found: Sequence[Any]) -> None:
         """Takes images that ``by`` has answered; returns at once."""
@@ -98,8 +103,21 @@ class Shadow:
         except Refusal:  # it refuses what the other accepts
             outcome = "differs"
         except Exception:
-            _log.exception("the shadow %s failed", self.served.entry.reference)
+            self._tell()
             outcome = "failed"
         finally:
             self.served.mirrored -= 1
         MIRRORED.labels(*names, outcome).inc()
+
+    def _tell(self) -> None:
+        """Logs the exception that is handled, unless another one was a moment ago."""
+        self._untold += 1
+        if time.monotonic() - self._told_s < _SILENCE_S:
+            return
+        self._told_s = time.monotonic()
+        _log.exception(
+            "the shadow %s failed (images since the last line: %d)",
+            self.served.entry.reference,
+            self._untold,
+        )
+        self._untold = 0

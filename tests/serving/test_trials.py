@@ -160,6 +160,38 @@ def test_overload_drops_the_shadow_first(made: tuple[Path, Path], encoded: Encod
         assert dropped >= 20  # one thread, and room for one that waits
 
 
+def test_a_shadow_that_fails_for_every_image_is_told_once(
+    made: tuple[Path, Path],
+    encoded: Encoded,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    settings = settings_of(made, shadow="new")
+    with Models(settings, first_listing(settings)) as models:
+        app = create_app(models)
+        shadow = models.shadow
+        assert shadow is not None
+        before = compared("failed")
+        monkeypatch.setattr(shadow.served.predictor, "_runtime", lambda pixels: 1 / 0)
+
+        async def run() -> None:
+            for _ in range(5):
+                assert (await ask(app, "/predict", content=encoded("red"))).status_code == 200
+                await shadow.done()
+            shadow._told_s -= 60
+            await ask(app, "/predict", content=encoded("red"))
+            await shadow.done()
+
+        asyncio.run(run())
+        monkeypatch.undo()
+    assert compared("failed") - before == 6
+    told = [record.message for record in caplog.records if "failed" in record.message]
+    assert told == [
+        "the shadow new:onnx-fp32 failed (images since the last line: 1)",
+        "the shadow new:onnx-fp32 failed (images since the last line: 5)",
+    ]
+
+
 @pytest.mark.parametrize(
     "text",
     ["other=5%", "new:2=5%", "new=x", "new=0%", "new=101%", "old=5%", "new=0.05", "new=5", "new="],
