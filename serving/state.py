@@ -116,10 +116,15 @@ class State:
 
     def report(self, revision: int, failed: dict[str, str]) -> None:
         """Says how far this process has followed."""
-        pid = os.getpid()
-        write_whole(
-            self._workers / f"{pid}.json", _REPORT.dump_json(Report(pid, revision, dict(failed)))
-        )
+        report = Report(os.getpid(), revision, dict(failed))
+        write_whole(self._report_of(report.pid), _REPORT.dump_json(report))
+
+    def leave(self) -> None:
+        """Says that this process does not follow: nobody waits for it."""
+        self._report_of(os.getpid()).unlink(missing_ok=True)
+
+    def _report_of(self, pid: int) -> Path:
+        return self._workers / f"{pid}.json"
 
     def reports(self) -> list[Report]:
         """Returns how far the living workers have followed."""

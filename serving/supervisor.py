@@ -10,13 +10,16 @@ from __future__ import annotations
 import ctypes
 import logging
 import multiprocessing
+import os
 import resource
 import signal
 import socket
 import sys
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any
+from typing import Any, NoReturn
 
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
@@ -29,12 +32,14 @@ from serving.protocol import connection_class
 from serving.reloading import reload
 from serving.routes import wrap
 from serving.settings import GRACE_S, PREFIX, Settings
-from serving.state import Locked, State
+from serving.state import STARTING, Locked, State
 from serving.watching import Watch
 
 _FILES = 200  # files that a worker opens besides its connections
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # constants in malloc.h
 _START_S = 60  # for a worker to become ready: OpenVINO compiles some graphs for 10 s
+_AGAIN_S = 10  # until a worker that could not start is tried again
+_LOOK_S = 0.5  # between two looks of a worker whether the supervisor is there
 
 
 def supervise(settings: Settings, listening: socket.socket, state: State) -> int:
@@ -94,9 +99,28 @@ def create() -> Any:
             logging.getLogger("bentoml.access").setLevel(logging.INFO)
             return service
     except UserError as error:
+        _fail_to_start(error)
+    return wrap(service, app.user_middleware)
+
+
+def _fail_to_start(error: UserError) -> NoReturn:
+    """Ends this worker, and the service with it, unless others answer: then it is tried again."""
+    state = State.from_environment()
+    others = [] if state is None else [each for each in state.reports() if each.pid != os.getpid()]
+    if all(each.revision == STARTING for each in others):
         print(f"error: {error}", file=sys.stderr, flush=True)
         sys.exit(STARTUP_FAILURE)
-    return wrap(service, app.user_middleware)
+    print(
+        f"error: {error}; the other workers go on, and another start is tried in {_AGAIN_S} s",
+        file=sys.stderr,
+        flush=True,
+    )
+    assert state is not None
+    state.leave()
+    for number in (signal.SIGTERM, signal.SIGINT):  # the end of the service waits for no sleep
+        signal.signal(number, signal.SIG_DFL)
+    time.sleep(_AGAIN_S)
+    sys.exit(1)
 
 
 def _allow_files(connections: int, ports: int) -> None:
@@ -153,6 +177,7 @@ class _Worker(multiprocess.Process):
         self.process = fork.Process(target=self._run, args=(sockets,))  # type: ignore[assignment]
 
     def _run(self, sockets: list[socket.socket]) -> None:
+        threading.Thread(target=_end_after, args=(os.getppid(),), daemon=True).start()
         with suppress(KeyboardInterrupt):  # before the server handles it; the supervisor does too
             self.target(sockets)
 
@@ -166,6 +191,15 @@ class _Worker(multiprocess.Process):
     def start(self) -> None:
         super().start()
         self.child_conn.close()  # otherwise this process keeps the worker's end of the pipe open
+
+
+def _end_after(supervisor: int) -> None:
+    """Ends this worker once its supervisor is gone, as after SIGKILL; requests are answered."""
+    while os.getppid() == supervisor:
+        time.sleep(_LOOK_S)
+    while True:  # the first may come before the server handles it
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(_LOOK_S)
 
 
 class _Supervisor(Multiprocess):

@@ -103,6 +103,60 @@ def test_an_end_loses_nothing_that_was_accepted(
         assert server.survivors() == []
 
 
+def test_workers_end_after_their_supervisor_was_killed(
+    artifact_path: Path, noise: bytes, serve: Serve, environment: Environment
+) -> None:
+    environment["POCKETNETS_WORKERS"] = "2"
+    arguments = ["-m", "serving", "--artifact", str(artifact_path)]
+    batch = [("image", ("a.png", noise))] * 32
+    with serve(*arguments, cwd=ROOT, environment=environment) as server:
+
+        def ask() -> httpx.Response:
+            return httpx.post(f"{server.url}/predict_batch", files=batch, timeout=30)
+
+        assert len(workers(server)) == 2
+        with ThreadPoolExecutor(2) as pool:
+            asked = [pool.submit(ask) for _ in range(2)]
+            wait_until(lambda: _depth(server.url) > 0)
+            server.process.kill()
+            server.process.wait()
+            answers = [each.result() for each in asked]
+        assert [answer.status_code for answer in answers] == [200, 200]
+        wait_until(lambda: server.survivors() == [])
+        assert not server.listens()
+
+
+def test_a_worker_that_cannot_start_leaves_the_others_alone(
+    save_artifact: Callable[..., Path],
+    tmp_path: Path,
+    encoded: Encoded,
+    serve: Serve,
+    environment: Environment,
+) -> None:
+    path = save_artifact(tmp_path / "model" / "onnx-fp32")
+    environment |= {"POCKETNETS_WORKERS": "2", "POCKETNETS_TOKEN": "s3cret"}
+    headers = {"authorization": "Bearer s3cret"}
+    arguments = ["-m", "serving", str(path)]
+    with serve(*arguments, cwd=ROOT, environment=environment) as server:
+        first = workers(server)[0]
+        (path / "model.onnx").write_bytes(b"broken")
+        first.kill()
+        wait_until(lambda: "the other workers go on" in server.log(), LOOK_S)
+        answer = httpx.post(
+            f"{server.url}/predict", content=encoded(), headers=RAW | headers, timeout=30
+        )
+        assert answer.status_code == 200
+        # A change waits for those that answer alone.
+        changed = httpx.post(
+            f"{server.url}/models/model/promote", headers=headers, timeout=30
+        ).json()
+        assert len(changed["workers"]) == 1, changed
+        save_artifact(path)
+        wait_until(lambda: len(workers(server)) == 2, LOOK_S)
+        assert server.log().count("the other workers go on") <= 2
+        assert server.stop(signal.SIGTERM) == 0
+
+
 def _depth(url: str) -> float:
     lines = httpx.get(f"{url}/metrics", timeout=30).text.splitlines()
     (line,) = [line for line in lines if line.startswith("pocketnets_queue_depth")]
