@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from fake_jobs import broken, cores, killed, slow
+from quick_start import forking
 
 from core.errors import UserError
 from export import jobs
@@ -20,7 +21,11 @@ def job(model: str, data: str | None = "digits", weights: WeightsChoice = "auto"
     return Job(model=model, data=data, weights=weights, targets=TARGETS, options=Options())
 
 
-def test_a_network_that_fails_is_a_row_and_stops_no_other(here: Path) -> None:
+def test_a_network_that_fails_is_a_row_and_stops_no_other(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modules = ("torch", "torchvision", "onnx", "onnxscript", "sklearn.datasets")
+    monkeypatch.setattr(jobs, "get_context", forking(modules))
     wanted = [job("mobilenet_v2"), job("resnet14", None, "random")]
     found = {done.model: outcomes for done, outcomes in run_jobs(wanted, workers=2)}
     (missing,) = found["mobilenet_v2"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 from few_digits import few_digits
+from quick_start import forking
 from tuning import RECIPE, candidates, found
 
 from bench.tune.processes import _failure, run_in_processes
@@ -26,10 +26,9 @@ optuna = pytest.importorskip("optuna", reason="optuna is not installed: pip inst
 
 @pytest.fixture
 def quick_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forks the processes of a search from one that has imported what takes seconds in each."""
-    server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["optuna", "pytorch_lightning", "sqlalchemy", "torchmetrics"])
-    monkeypatch.setattr("bench.tune.processes.get_context", lambda _: server)
+    """Starts the processes of a search with what takes seconds to import."""
+    modules = ("optuna", "pytorch_lightning", "sqlalchemy", "torchmetrics")
+    monkeypatch.setattr("bench.tune.processes.get_context", forking(modules))
 
 
 def searched_by_two(folder: Path, trials: int, *, epochs: int = 1) -> Search:
