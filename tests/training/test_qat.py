@@ -66,6 +66,7 @@ def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        patch.setattr("training.fit.write_summary", lambda *_: None)  # as long as the trainings
         images = load_data(str(data))
         small = dataclasses.replace(
             RECIPES["small"](8), epochs=4, batch_size=32, crop=8, resize=8, pad=0, flip=False
