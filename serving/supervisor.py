@@ -202,11 +202,23 @@ def _end_after(supervisor: int) -> None:
         time.sleep(_LOOK_S)
 
 
+class _End(threading.Event):
+    """The end of the service: also set once its signal waits in ``queue``, as amid a reload."""
+
+    def __init__(self, queue: list[int]) -> None:
+        super().__init__()
+        self._queue = queue
+
+    def is_set(self) -> bool:
+        return super().is_set() or not {signal.SIGTERM, signal.SIGINT}.isdisjoint(self._queue)
+
+
 class _Supervisor(Multiprocess):
     """uvicorn's supervisor, without its own message for workers that failed to start."""
 
     def __init__(self, config: uvicorn.Config, sockets: list[socket.socket], state: State) -> None:
         super().__init__(config, sockets)
+        self.should_exit = _End(self.signal_queue)
         self._state = state
         self.watch: Watch | None = None
 
@@ -232,7 +244,7 @@ class _Supervisor(Multiprocess):
 
         If a model is broken, they stay, and take what else changed.
         """
-        if self.should_exit.is_set() or {signal.SIGTERM, signal.SIGINT} & set(self.signal_queue):
+        if self.should_exit.is_set():
             return
         try:
             if not reload(Settings.from_environment(), self._state):

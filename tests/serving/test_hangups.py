@@ -110,3 +110,21 @@ def test_a_service_that_is_to_end_reloads_no_more(
     supervisor.handle_signals()
     assert supervisor.should_exit.is_set()
     assert reloads == []
+
+
+def test_the_end_of_a_service_ends_a_reload(
+    supervisor: _Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def reload(*_: Any) -> bool:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return True
+
+    monkeypatch.setattr("serving.supervisor.reload", reload)
+    workers: list[Any] = [object(), object()]  # none may be touched
+    supervisor.processes = list(workers)
+    supervisor.signal_queue.append(signal.SIGHUP)
+    supervisor.handle_signals()
+    assert supervisor.should_exit.is_set()
+    supervisor.handle_signals()
+    assert supervisor.should_exit.wait(0)
+    assert supervisor.processes == workers
