@@ -66,6 +66,7 @@ class Connection(HttpToolsProtocol):
         self._ignores = False  # whether further data is discarded
         self._drained = 0
         self._keep_alive = False  # whether another request may follow this one
+        self._ends = False  # whether the server does: the next request is the last
 
     # What the transport calls ---------------------------------------------------------------------
 
@@ -154,7 +155,8 @@ class Connection(HttpToolsProtocol):
         self._wait_among(None)
         super().on_headers_complete()
         self.cycle.transport = self._exit  # type: ignore[assignment]
-        self._keep_alive, self.cycle.keep_alive = self.cycle.keep_alive, False
+        self._keep_alive = self.cycle.keep_alive and not self._ends
+        self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         """Handles a part of a body."""
@@ -189,8 +191,9 @@ class Connection(HttpToolsProtocol):
         """Closes the connection after its current request.
 
         A request may be on its way, and would be lost. So a connection without a request gets half
-        a second for one.
+        a second for one, whose response says that it is the last.
         """
+        self._ends = True
         if self._among is self.leaving:
             self.transport.close()
         elif self._has_request():

@@ -7,7 +7,9 @@ import inspect
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from http.client import HTTPResponse
 from typing import Any
@@ -386,6 +388,29 @@ def test_a_head_that_comes_slowly_is_taken(serve: Callable[..., Any]) -> None:
 def test_a_connection_without_a_request_is_closed(serve: Callable[..., Any]) -> None:
     with serve(head_s=SHORT_S) as connect:
         assert connect().ended()
+
+
+def test_a_server_that_ends_says_which_answer_is_the_last(serve: Callable[..., Any]) -> None:
+    statuses: list[int] = []
+
+    def ask(client: Client) -> None:
+        last = False
+        while not last:  # it would be an error if the connection ended without a word
+            client.send(get("/b"))
+            status, _, last = client.answer()
+            statuses.append(status)
+            time.sleep(0.1)  # mostly the end comes between two requests
+
+    with ExitStack() as clients, ThreadPoolExecutor(1) as pool:
+        with serve() as connect:
+            _, port = connect().socket.getpeername()
+            client = clients.enter_context(closing(Client(port)))
+            asked = pool.submit(ask, client)
+            while len(statuses) < 2:
+                time.sleep(0.01)
+            assert not asked.done()
+        asked.result(REPLY_S)
+    assert set(statuses) == {200}
 
 
 def test_time_for_a_head_is_not_for_the_answer(serve: Callable[..., Any], app: App) -> None:
