@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 import pytest
-from bare_http2 import HEADERS, connected
+from bare_http2 import HEADERS, PING, SETTINGS, connected, frame
 from grpc_client import SECONDS, Client
 
 from serving import grpc_calls, grpc_server
@@ -51,10 +52,49 @@ def test_more_calls_than_places_are_refused(
 
 def test_a_connection_without_a_call_is_closed(talk: Callable[..., None], port: int) -> None:
     async def say(client: Client) -> None:
-        async with connected(port) as bare:
-            await asyncio.wait_for(bare.wait_closed(), SECONDS)
+        async with connected(port) as bare, connected(port) as busy:
+
+            async def ping() -> None:
+                while True:
+                    busy.writer.write(frame(PING, bytes(8)))
+                    await asyncio.sleep(0.02)
+
+            pinging = asyncio.ensure_future(ping())
+            for each in (bare, busy):
+                await asyncio.wait_for(each.wait_closed(), SECONDS)
+            pinging.cancel()
 
     talk(say, head_ms=500)
+
+
+def test_more_connections_than_allowed_are_closed(talk: Callable[..., None], port: int) -> None:
+    async def say(client: Client) -> None:
+        async with AsyncExitStack() as clients:
+            for _ in range(MOST):
+                bare = await clients.enter_async_context(connected(port))
+                await asyncio.wait_for(bare.wait_for(SETTINGS), SECONDS)
+            async with connected(port) as refused:
+                with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+                    await asyncio.wait_for(refused.next(), SECONDS)
+            assert (await asyncio.wait_for(bare.answer(bare.call(LIVE)), SECONDS))[":status"]
+        assert (await client.ask("ServerLive")).live
+
+    talk(say, max_connections=MOST)
+
+
+@pytest.mark.parametrize("many", [60, 6])
+def test_settings_that_nobody_knows_end_a_connection(
+    talk: Callable[..., None], port: int, many: int
+) -> None:
+    async def say(client: Client) -> None:
+        async with connected(port) as bare:
+            for start in range(100, 160, many):
+                kinds = range(start, start + many)
+                unknown = b"".join(struct.pack(">HI", kind, 1) for kind in kinds)
+                bare.writer.write(frame(SETTINGS, unknown))
+            assert await asyncio.wait_for(bare.why_ended(), SECONDS) == 11  # ENHANCE_YOUR_CALM
+
+    talk(say)
 
 
 def test_a_connection_that_takes_no_answer_is_closed(
