@@ -7,6 +7,8 @@ not replaced: what changed in the other models is listed, which the workers foll
 from __future__ import annotations
 
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import replace
 
 from core.errors import UserError
@@ -16,9 +18,16 @@ from serving.repository import check, refreshed, without_threshold
 from serving.settings import Settings
 from serving.state import State
 
+_LOOK_S = 0.05  # between two looks whether a golden batch has come out
 
-def reload(settings: Settings, state: State) -> bool:
+
+def reload(settings: Settings, state: State, ended: Callable[[], bool]) -> bool:
     """Lists what changed in the sound models if one is broken, and says on stderr which one is.
+
+    Args:
+        settings: those of the service.
+        state: its list.
+        ended: returns whether the service is to end, which waits for no golden batch.
 
     Returns:
         Whether none is broken: then all workers can be replaced.
@@ -32,8 +41,10 @@ def reload(settings: Settings, state: State) -> bool:
         before = listing = state.read()
         broken: dict[str, str] = {}
         for entry in before.entries:
+            if ended():
+                return False
             try:
-                now = _sound(entry, settings)
+                now = _sound(entry, settings, ended)
                 listing = listing if now == entry else listing.having(now)
             except UserError as error:
                 broken[entry.reference] = str(error)
@@ -51,15 +62,25 @@ def reload(settings: Settings, state: State) -> bool:
     return False
 
 
-def _sound(entry: Entry, settings: Settings) -> Entry:
+def _sound(entry: Entry, settings: Settings, ended: Callable[[], bool]) -> Entry:
     """Returns a model as it is now, of the same name and in the same runtime.
+
+    If the service is to end before that is known, it is the one that was.
 
     Raises:
         UserError: it is broken.
     """
     check(entry, settings)
     now = refreshed(entry)
-    return entry if now == entry else Proof(lambda: now, settings).entry()
+    if now == entry:
+        return entry
+    proof = Proof(lambda: now, settings)
+    while not proof.is_done:
+        if ended():
+            proof.stop()
+            return entry
+        time.sleep(_LOOK_S)
+    return proof.entry()
 
 
 def _say(line: str) -> None:

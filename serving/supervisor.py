@@ -247,7 +247,7 @@ class _Supervisor(Multiprocess):
         if self.should_exit.is_set():
             return
         try:
-            if not reload(Settings.from_environment(), self._state):
+            if not reload(Settings.from_environment(), self._state, self.should_exit.is_set):
                 return
         except UserError as error:
             print(f"error: {error}; the old workers go on", file=sys.stderr, flush=True)

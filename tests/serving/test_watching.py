@@ -177,13 +177,35 @@ def test_a_list_that_cannot_be_written_stays_and_is_tried_again(
 
 def test_a_reload_lists_what_the_new_workers_load(watched: Watched, save_artifact: Save) -> None:
     before = watched.state.read()
-    assert reload(watched.settings, watched.state)
+    assert reload(watched.settings, watched.state, lambda: False)
     assert watched.state.read() == before
     save_artifact(watched.artifact, scale=0.1)
-    assert reload(watched.settings, watched.state)
+    assert reload(watched.settings, watched.state, lambda: False)
     after = watched.state.read()
     assert after.revision == before.revision  # so that no worker that is replaced loads it first
     assert [each.digest for each in after.entries] != [each.digest for each in before.entries]
+
+
+def test_a_reload_does_not_outlast_the_service(
+    watched: Watched, save_artifact: Save, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = watched.state.read()
+    monkeypatch.setattr(proving, "_run_golden", lambda *_: time.sleep(60))
+    save_artifact(watched.artifact, scale=0.1)
+    began = False
+
+    def ended() -> bool:
+        nonlocal began
+        if not began:  # the first look is before there is a golden batch
+            began = True
+            return False
+        assert len(multiprocessing.active_children()) == 1
+        return True
+
+    reload(watched.settings, watched.state, ended)
+    assert watched.state.read() == before
+    assert multiprocessing.active_children() == []
+    assert not reload(watched.settings, watched.state, lambda: True)
 
 
 def test_a_change_waits_for_another(watched: Watched, save_artifact: Save) -> None:
