@@ -64,7 +64,7 @@ class Code(IntEnum):
     UNAUTHENTICATED = 16
 
 
-_CODES = {
+_CODES: dict[int, Code] = {
     HTTPStatus.OK: Code.OK,
     HTTPStatus.UNAUTHORIZED: Code.UNAUTHENTICATED,
     HTTPStatus.FORBIDDEN: Code.PERMISSION_DENIED,
@@ -113,11 +113,11 @@ class Calls:
         ``open_calls`` is the number of those whose answer was not taken yet, with this one.
         """
         headers = dict(stream.headers)
-        path = headers[b":path"]
+        path = headers.get(b":path", b"")  # CONNECT has none
         coding = headers.get(b"grpc-encoding", b"identity")
         timeout = _TIMEOUT.fullmatch(headers.get(b"grpc-timeout", b"%dS" % _LONGEST_S))
         refuse = partial(_refuse, stream)
-        if headers[b":method"] != b"POST" or not _is_grpc(headers):
+        if headers.get(b":method") != b"POST" or not _is_grpc(headers):
             stream.refuse([HeaderTuple(b":status", b"415")])
         elif path not in self._paths:
             refuse(Code.UNIMPLEMENTED, f"no method {path[:80].decode('latin-1')}")
@@ -183,7 +183,7 @@ class Calls:
             stream.answer(_HEAD, prefix + body, _tail(Code.OK, "", told))
         else:
             said = json.loads(body) if body else {"detail": "it failed"}
-            code = _CODES.get(HTTPStatus(status), Code.INVALID_ARGUMENT)
+            code = _CODES.get(status, Code.INVALID_ARGUMENT)
             if said.get("error") == _LARGER:
                 code = Code.RESOURCE_EXHAUSTED
             _refuse(stream, code, said["detail"], told)

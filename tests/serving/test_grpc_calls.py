@@ -105,6 +105,7 @@ def test_what_is_no_call_is_refused(talk: Callable[..., None], port: int) -> Non
             for block in (
                 head(LIVE).replace(b"application/grpc", b"application/json"),
                 head(LIVE).replace(b"\x04POST", b"\x03PUT"),
+                literal(":method", "CONNECT") + literal(":authority", "x"),
             ):
                 answer = await asyncio.wait_for(bare.answer(bare.send(block, b"")), SECONDS)
                 assert answer == {":status": "415"}
