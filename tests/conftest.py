@@ -181,6 +181,7 @@ def trained(made_once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
     def train(folder: Path) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(folder)
+            patch.setattr("training.fit.write_summary", lambda *_: None)  # which no test reads
             fit("mobilenet_v3", load_data("digits"), recipe)
 
     return made_once("trained", train)
