@@ -13,7 +13,8 @@ from typing import Any
 from core.errors import UserError
 from serving.errors import Refusal
 from serving.listing import Listing
-from serving.models import Models, told
+from serving.models import Models
+from serving.naming import told
 from serving.state import Locked, Report, State
 
 _LOOK_S = 0.1  # between two looks at the list

@@ -17,7 +17,7 @@ from serving.administration import Administration
 from serving.answering import read_in_time
 from serving.errors import Refusal
 from serving.listing import Entry, Listing
-from serving.models import entry_in
+from serving.naming import entry_in
 from serving.repository import (
     ALLOWED,
     check_lone,

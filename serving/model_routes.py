@@ -17,7 +17,8 @@ from serving.changes import MOST_BYTES, administer, loading, read_change
 from serving.listing import Listing, Trial
 from serving.memory import resident_bytes
 from serving.model_answers import Changed, LoadRequest, ModelList, TrialRequest, VersionRequest
-from serving.models import Models, entry_in
+from serving.models import Models
+from serving.naming import entry_in
 from serving.predict_routes import predict_routes
 from serving.routes import Handler, Reply, Route
 from serving.served import Served

@@ -5,21 +5,19 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import functools
-import re
-from collections.abc import Iterable
 
 from starlette.requests import Request
 
 from artifact.answering import can_abstain
 from artifact.opening import check_runtime, open_artifact
-from core.errors import UserError, closest
+from core.errors import UserError
 from serving.batcher import Threads
-from serving.errors import Refusal
 from serving.listing import Entry, Listing, Trial, incomparable
 from serving.memory import give_back, resident_bytes
 from serving.metrics import MODEL_BYTES
+from serving.naming import told, unknown_model
 from serving.predictor import Predictor
-from serving.repository import answers_of, entry_of, first_listing, given_folders
+from serving.repository import answers_of, entry_of, first_listing
 from serving.served import Served
 from serving.settings import PREFIX, Settings
 from serving.slots import Slots
@@ -208,7 +206,7 @@ class Models:
         current = self.listing.current.get(name)
         served = None if current is None else self._served.get((name, version or current))
         if served is None:
-            raise _unknown(self.listing, name, version)
+            raise unknown_model(self.listing, name, version)
         return served
 
     # Coming and going -----------------------------------------------------------------------------
@@ -350,39 +348,3 @@ class Models:
         check_runtime(entry.runtime, artifact)
         abstain = settings.abstain and can_abstain(artifact)
         return Predictor(dataclasses.replace(settings, abstain=abstain), artifact, entry.key)
-
-
-def entry_in(listing: Listing, name: str, version: str | None = None) -> Entry:
-    """Returns an entry of ``listing`` by its name, and its version or the one that answers.
-
-    Raises:
-        Refusal: there is none.
-    """
-    entry = listing.keys.get((name, version or listing.current.get(name, "")))
-    if entry is None:
-        raise _unknown(listing, name, version)
-    return entry
-
-
-def _unknown(listing: Listing, name: str, version: str | None) -> Refusal:
-    if name not in listing.current:
-        name = name[:80]
-        hint = closest(name, list(listing.current))
-        return Refusal(404, "unknown_model", f"no model {name!r}: {hint}")
-    versions = [entry.version for entry in listing.entries if entry.name == name]
-    wanted = str(version)[:80]
-    hint = closest(wanted, versions)
-    return Refusal(404, "unknown_model", f"no version {wanted!r} of {name}: {hint}")
-
-
-def told(error: UserError, settings: Settings, entries: Iterable[Entry]) -> str:
-    """Returns what clients are told of ``error``: not where ``entries`` and other models lie."""
-    text = str(error)
-    for entry in entries:
-        text = re.sub(rf"{re.escape(str(entry.artifact))}(?![\w.-])", entry.reference, text)
-    above = [home.parent for _, home in given_folders(settings).values()]
-    if settings.repository is not None:
-        above.append(settings.repository.absolute())
-    for folder in above:
-        text = text.replace(f"{folder}/", "")
-    return text

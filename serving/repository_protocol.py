@@ -19,7 +19,8 @@ from serving.administration import Administration
 from serving.changes import Make, administer, loading, read_change, read_small, unloading
 from serving.errors import Refusal
 from serving.inference_protocol import in_form
-from serving.models import Models, told
+from serving.models import Models
+from serving.naming import told
 from serving.repository import entry_of, folders_of, given_folders
 from serving.routes import Route
 
