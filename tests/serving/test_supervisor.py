@@ -104,9 +104,9 @@ def test_an_end_loses_nothing_that_was_accepted(
 
 
 def test_workers_end_after_their_supervisor_was_killed(
-    artifact_path: Path, noise: bytes, serve: Serve, environment: Environment
+    artifact_path: Path, noise: bytes, serve: Serve, environment: Environment, tmp_path: Path
 ) -> None:
-    environment["POCKETNETS_WORKERS"] = "2"
+    environment |= {"POCKETNETS_WORKERS": "2", "TMPDIR": str(tmp_path)}  # its folder stays
     arguments = ["-m", "serving", "--artifact", str(artifact_path)]
     batch = [("image", ("a.png", noise))] * 32
     with serve(*arguments, cwd=ROOT, environment=environment) as server:
