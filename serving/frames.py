@@ -7,7 +7,9 @@ frames may ask for nothing, is limited here: https://www.rfc-editor.org/rfc/rfc9
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 
 MOST_HEADERS = 1 << 14  # bytes of a head, as clients are told; of twice as many a connection ends
@@ -17,8 +19,9 @@ _DATA, _HEADERS, _SETTINGS, _CONTINUATION = 0, 1, 4, 9  # types of frames
 _SETTINGS_BYTES = 300  # of one frame: those of six bytes that there are, and some of other kinds
 _SMALL = 64  # bytes of data that are not worth a frame, unless it is the only one of a call
 _HEADERS_BYTES = 1024  # of a head take as long as a frame
-_SPARE, _PER_CALL = 1000, 10  # frames other than heads and data, once and for each answered call
-
+_SPARE = 1000  # frames other than heads and data at once
+_PER_CALL, _PER_S = 10, 500  # further ones for each answered call, and each second, up to that
+_PER_SENT = 2  # further ones for each frame of an answer: they let us send more
 
 _TURN = 8  # frames that are taken apart before it is the turn of others in the event loop
 
@@ -28,17 +31,30 @@ class TooMuch(Exception):
 
 
 class Frames:
-    """Counts the frames of one connection."""
+    """Counts the frames of one connection.
 
-    def __init__(self) -> None:
+    Args:
+        now: returns the time in seconds.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._counted = now()  # when
         self._skip = _PREFACE  # bytes until the next head of a frame
         self._head = bytearray()
         self._block = 0  # bytes of headers that wait for their end
-        self._spare = _SPARE
+        self._spare: float = _SPARE
 
     def answered(self) -> None:
         """Allows for the frames of a further call."""
-        self._spare = min(self._spare + _PER_CALL, _SPARE)
+        self._refill(_PER_CALL)
+
+    def sent(self) -> None:
+        """Allows for the frames by which a client takes one of an answer.
+
+        There is no limit: a client that takes much at once has as many of them afterwards.
+        """
+        self._spare += _PER_SENT
 
     def head(self, size: int) -> None:
         """Counts a head of so many bytes, as frames that take as long.
@@ -57,6 +73,8 @@ class Frames:
             TooMuch: the headers of a request have twice :data:`MOST_HEADERS` as they came, there
                 are settings that no client needs, or too many frames beside those of calls.
         """
+        before, self._counted = self._counted, self._now()
+        self._refill((self._counted - before) * _PER_S)
         at, end, frames = 0, len(data), 0
         while True:
             step = min(self._skip, end - at)
@@ -82,6 +100,9 @@ class Frames:
             raise TooMuch("settings")  # h2 keeps those that it does not know, too
         if kind not in (_HEADERS, _DATA) or (kind == _DATA and size < _SMALL):
             self._spend(1)
+
+    def _refill(self, frames: float) -> None:
+        self._spare = max(self._spare, min(self._spare + frames, _SPARE))
 
     def _spend(self, frames: int) -> None:
         self._spare -= frames

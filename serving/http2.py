@@ -28,6 +28,7 @@ from h2.events import (
 )
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes, Settings
+from hyperframe.frame import Frame, GoAwayFrame
 
 from serving.frames import MOST_HEADERS, Frames, TooMuch, Turns
 from serving.protocol import LAST_CALL_S
@@ -53,6 +54,12 @@ _NONE = memoryview(b"")
 class _State(H2Connection):
     DEFAULT_MAX_HEADER_LIST_SIZE = 2 * MOST_HEADERS  # whatever clients are told
     MAX_CLOSED_STREAMS = _STREAMS  # of which it is remembered how they ended
+
+    def _receive_goaway_frame(self, frame: GoAwayFrame) -> tuple[list[Frame], list[Event]]:
+        """Only tells of it: h2 would take and send no more frames, also of requests that began."""
+        told = ConnectionTerminated()
+        told.error_code = frame.error_code
+        return [], [told]
 
 
 @dataclass
@@ -213,6 +220,10 @@ class Connection(asyncio.BufferedProtocol):
         elif not (self._streams or self._is_leaving or self._ignores):
             self._start_idling()
 
+    def sent(self) -> None:
+        """Counts a frame of an answer."""
+        self._frames.sent()
+
     def flush(self) -> None:
         """Sends what h2 has to send."""
         self._write(self.state.data_to_send())
@@ -239,7 +250,7 @@ class Connection(asyncio.BufferedProtocol):
         elif isinstance(event, (WindowUpdated, RemoteSettingsChanged)):
             self._send_more()
         elif isinstance(event, ConnectionTerminated):
-            self._end()
+            self._let_leave(event.error_code)
 
     def _begin(self, event: RequestReceived) -> None:
         size = sum(len(name) + len(value) + 32 for name, value in event.headers)
@@ -254,6 +265,14 @@ class Connection(asyncio.BufferedProtocol):
         self._streams[event.stream_id] = stream
         self._shared.begin(stream)
 
+    def _let_leave(self, code: int | None) -> None:
+        """Answers what the client has begun, unless it leaves for an error."""
+        if code != ErrorCodes.NO_ERROR:
+            self._end()
+        elif not self._takes_no_more:
+            self.leave()
+            self._take_no_more()
+
     def _send_more(self) -> None:
         for stream in list(self._streams.values()):
             stream.send_more()
@@ -264,7 +283,7 @@ class Connection(asyncio.BufferedProtocol):
         self._write(_GOAWAY + struct.pack(">II", number, ErrorCodes.NO_ERROR))
 
     def _write(self, data: bytes) -> None:
-        if data and not self._transport.is_closing():
+        if data and not (self._ignores or self._transport.is_closing()):
             self._transport.write(data)
 
     def _take_no_more(self) -> None:
@@ -280,10 +299,10 @@ class Connection(asyncio.BufferedProtocol):
         """Sends the last, and waits for the client to close: with unread data it may lose that."""
         if self._ignores:
             return
-        self._ignores = True
+        self.flush()
+        self._ignores = True  # and sends no more
         self._data = _NONE
         self._stop_idling()
-        self.flush()
         self._abandon()
         if not self._transport.is_closing():
             self._transport.write_eof()

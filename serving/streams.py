@@ -38,6 +38,9 @@ class Carrier(Protocol):
     def flush(self) -> None:
         """Sends what h2 has to send."""
 
+    def sent(self) -> None:
+        """Counts a frame of an answer."""
+
     def forget(self, stream: Stream) -> None:
         """Ends a request that is answered, or needs no answer."""
 
@@ -70,22 +73,34 @@ class Stream:
         self._tail: Headers | None = None  # what is sent after that
 
     async def read(self, count: int) -> bytes:
-        """Returns the next ``count`` bytes of the body; fewer at its end, or if nobody waits."""
-        while len(self._body) < count and not (self._has_ended or self.gone.is_set()):
+        """Returns the next ``count`` bytes of the body; fewer at its end, or if nobody waits.
+
+        Bytes that come are taken at once, and the client may send as many more: all requests of a
+        connection share what may be sent, so they could wait for each other.
+        """
+        data = bytearray()
+        while True:
+            part = self._body[: count - len(data)]
+            del self._body[: len(part)]
+            data += part
+            if part and not self.gone.is_set():
+                self._state.acknowledge_received_data(len(part), self.number)
+                self._connection.flush()
+            if len(data) == count or self._has_ended or self.gone.is_set():
+                return bytes(data)
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
-        data = bytes(self._body[:count])
-        del self._body[:count]
-        if not self.gone.is_set():
-            self._state.acknowledge_received_data(len(data), self.number)
-            self._connection.flush()
-        return data
 
     def answer(self, head: Headers, body: bytes, tail: Headers) -> None:
-        """Sends headers, a body and trailers; the body as the client takes it."""
+        """Sends headers, a body and trailers; the body as the client takes it.
+
+        What the client still sends is dropped.
+        """
         if self.gone.is_set():
             return
         with unless_ended:
+            self._drop(len(self._body))
+            self._body.clear()
             self._state.send_headers(self.number, head)
             self._unsent, self._tail = memoryview(body), tail
             self.send_more()
@@ -109,17 +124,23 @@ class Stream:
                 if size <= 0:
                     break
                 self._state.send_data(self.number, self._unsent[:size].tobytes())
+                self._connection.sent()
                 self._unsent = self._unsent[size:]
                 if self._unsent:
                     self._connection.flush()
-            if not self._unsent:
-                self._state.send_headers(self.number, self._tail, end_stream=True)
-                self._finish()
+            if self._unsent:
+                self._connection.flush()  # the headers, if there is no room for more
+                return
+            self._state.send_headers(self.number, self._tail, end_stream=True)
+            self._finish()
 
     # What its connection calls --------------------------------------------------------------------
 
     def feed(self, data: bytes) -> None:
         """Takes the next bytes of the body."""
+        if self._tail is not None:
+            self._drop(len(data))
+            return
         self._body += data
         self._wake()
 
@@ -133,6 +154,11 @@ class Stream:
         self._leave()
 
     # Ours -----------------------------------------------------------------------------------------
+
+    def _drop(self, size: int) -> None:
+        """Lets other requests of the connection have so many bytes more, but not this one."""
+        if size:
+            self._state.increment_flow_control_window(size)
 
     def _finish(self) -> None:
         if not self._has_ended:  # nobody reads the rest

@@ -82,7 +82,7 @@ def test_what_no_client_needs_is_too_much(sent: bytes) -> None:
 
 
 def test_calls_make_room_for_further_frames() -> None:
-    frames = Frames()
+    frames = Frames(now=lambda: 0)
     frames.count(memoryview(PREFACE), ALL)
     for _ in range(1000):
         frames.count(memoryview(frame(HEADERS, b"", 1, HEADERS_END) + frame(PING) * 10), ALL)
@@ -90,6 +90,31 @@ def test_calls_make_room_for_further_frames() -> None:
     frames.count(memoryview(frame(PING) * 1000), ALL)
     with pytest.raises(TooMuch):
         frames.count(memoryview(frame(PING)), ALL)
+
+
+def test_time_makes_room_for_further_frames() -> None:
+    time = 0.0
+    frames = Frames(now=lambda: time)
+    frames.count(memoryview(PREFACE), ALL)
+    given_up = frame(HEADERS, b"", 1, HEADERS_END) + frame(WINDOW_UPDATE) + frame(PING)
+    for _ in range(1300):
+        time += 0.006
+        frames.count(memoryview(given_up + frame(RST_STREAM, bytes(4), 1)), ALL)
+    time += 3600
+    frames.count(memoryview(frame(PING) * 1000), ALL)
+    with pytest.raises(TooMuch):
+        frames.count(memoryview(frame(PING)), ALL)
+
+
+def test_an_answer_makes_room_for_the_frames_that_take_it() -> None:
+    frames = Frames(now=lambda: 0)
+    frames.count(memoryview(PREFACE), ALL)
+    for _ in range(2000):
+        frames.sent()
+    frames.answered()
+    frames.count(memoryview(frame(WINDOW_UPDATE) * 5000), ALL)
+    with pytest.raises(TooMuch):
+        frames.count(memoryview(frame(WINDOW_UPDATE)), ALL)
 
 
 def test_a_large_head_counts_as_many_frames() -> None:
