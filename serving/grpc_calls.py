@@ -27,7 +27,6 @@ from serving.memory import give_back
 from serving.protocol import HEAD_LINES
 from serving.streams import Stream
 
-_UNTAKEN = 8  # so many times the places for calls may be begun: an answer may not be taken
 _PIECE = 1 << 16  # bytes of a message that are passed on at once
 _LARGE = 1 << 20  # bytes of a message after which memory is given back
 _TIDY_S = 1.0  # later
@@ -85,7 +84,6 @@ class Calls:
     Args:
         app: answers them.
         paths: those of methods.
-        most: how many calls are answered at once.
         most_bytes: of a message.
         server: address and port that the calls come to.
     """
@@ -94,24 +92,19 @@ class Calls:
         self,
         app: ASGIApp,
         paths: Iterable[str],
-        most: int,
         most_bytes: int,
         server: tuple[str, int],
     ) -> None:
         self._app = app
         self._paths = {path.encode(): path for path in paths}
-        self._most = most
         self._most_bytes = most_bytes
         self._server = server
         self._tasks: set[asyncio.Task[None]] = set()
         self._tidying: asyncio.TimerHandle | None = None
         self._again = False
 
-    def begin(self, stream: Stream, open_calls: int) -> None:
-        """Begins the call that came by ``stream``, or refuses it.
-
-        ``open_calls`` is the number of those whose answer was not taken yet, with this one.
-        """
+    def begin(self, stream: Stream, has_room: bool) -> None:
+        """Begins the call that came by ``stream``, or refuses it, as without room for it."""
         headers = dict(stream.headers)
         path = headers.get(b":path", b"")  # CONNECT has none
         coding = headers.get(b"grpc-encoding", b"identity")
@@ -128,8 +121,8 @@ class Calls:
         elif len(stream.headers) > HEAD_LINES or stream.size > MOST_HEADERS:
             detail = f"the head of a call may have {HEAD_LINES} lines and {MOST_HEADERS} bytes"
             refuse(Code.RESOURCE_EXHAUSTED, detail)
-        elif self._is_full or open_calls > _UNTAKEN * self._most:
-            detail = f"all {self._most} places for calls are taken; try again in {BUSY_S} s"
+        elif not has_room:
+            detail = f"too many calls are open, and several of them yours; try again in {BUSY_S} s"
             refuse(Code.RESOURCE_EXHAUSTED, detail, [(b"retry-after", b"%d" % BUSY_S)])
         else:
             seconds = min(int(timeout[1]) * _UNITS[timeout[2]], _LONGEST_S)
@@ -143,15 +136,6 @@ class Calls:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._tidying is not None:
             self._tidying.cancel()
-
-    @property
-    def _is_full(self) -> bool:
-        """Returns whether all places are taken.
-
-        A call has none any more once it is answered: some clients, which do not take their answers,
-        would have all of them.
-        """
-        return len(self._tasks) >= self._most
 
     async def _answer(self, path: str, stream: Stream, bits: int | None, seconds: float) -> None:
         status, body = 500, b""

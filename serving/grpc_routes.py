@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from typing import Any
 
 from starlette.requests import Request
@@ -61,10 +62,9 @@ def most_bytes(settings: Settings) -> int:
 def grpc_routes(models: Models, administration: Administration) -> list[Route]:
     """Returns the routes of all methods."""
     settings, classes = models.settings, message_classes()
-    # A message names its model: until it is read, it cannot be counted to one. Those who need no
-    # token have places of their own, or they could take all.
-    places = settings.queue_size + settings.threads
-    reading = {public: Slots(places).share() for public in (True, False)}
+    # A message names its model: until it is read, it cannot be counted to one. Small ones need no
+    # place, or those that never end could keep all from others.
+    places = Slots(settings.queue_size + settings.threads).share()
 
     def method(
         name: str,
@@ -80,7 +80,7 @@ def grpc_routes(models: Models, administration: Administration) -> list[Route]:
         async def read(request: Request) -> Any:
             if not kind.DESCRIPTOR.fields:
                 return kind()
-            with reading[public].taken():
+            with places.taken() if most > MOST_BYTES else nullcontext():
                 body = read_body(request, most)
                 return parse(kind, await read_in_time(body, settings.deadline_ms / 1e3))
 

@@ -21,7 +21,9 @@ from serving.http2 import Connection, Shared
 from serving.ports import BACKLOG, listen_grpc
 from serving.routes import Route
 from serving.settings import GRACE_S, Settings
+from serving.shares import Common
 
+_CALLS = 8  # that each connection may have open in any case, and all may have on average
 _AGE_S = 60  # of a connection: then it gets no more calls, which clients do not notice
 _LOOK_S = 0.02  # between looks whether all connections are closed
 
@@ -42,13 +44,13 @@ async def grpc_server(
     calls = Calls(
         called,
         [route.path for route in routes],
-        settings.max_connections,
         most_bytes(settings),
         (settings.host, settings.grpc_port),
     )
     shared = Shared(
-        begin=lambda stream: calls.begin(stream, shared.requests),
+        begin=calls.begin,
         most=settings.max_connections,
+        calls=Common(most=_CALLS * settings.max_connections, share=_CALLS),
         head_s=settings.head_ms / 1e3,
         age_s=_AGE_S,
         # For calls that have begun: their upload, and their answer.

@@ -32,6 +32,7 @@ from hyperframe.frame import Frame, GoAwayFrame
 
 from serving.frames import MOST_HEADERS, Frames, TooMuch, Turns
 from serving.protocol import LAST_CALL_S
+from serving.shares import Common
 from serving.streams import Stream, unless_ended
 
 _STREAMS = 100  # requests at once of a connection: what clients assume before they are told
@@ -67,26 +68,45 @@ class Shared:
     """What the connections of a server share.
 
     Attributes:
-        begin: called with each request.
-        most: limit of open connections; one more is closed at once.
-        head_s: seconds that a connection may have no request.
+        begin: called with each request, and whether there is room for it.
+        most: limit of open connections.
+        calls: requests that are not answered, or not completely.
+        head_s: seconds that a connection may have no request, or take nothing of its answers.
         age_s: seconds after which a connection gets no more requests.
         grace_s: seconds that requests have to end after that.
-        connections: those that are open.
-        requests: how many are not answered, or not completely.
+        connections: those that are open; first those that had no request for longest.
         turns: in which they take apart what was read.
         buffer: what each reads into.
     """
 
-    begin: Callable[[Stream], None]
+    begin: Callable[[Stream, bool], None]
     most: int
+    calls: Common
     head_s: float
     age_s: float
     grace_s: float
-    connections: set[Connection] = field(default_factory=set)
-    requests: int = 0
+    connections: dict[Connection, None] = field(default_factory=dict)
     turns: Turns = field(default_factory=Turns)
     buffer: memoryview = field(default_factory=lambda: memoryview(bytearray(_READ)))
+
+    def make_room(self) -> bool:
+        """Returns whether there is room for a connection.
+
+        If all are taken, one without a request is closed for it, or one that waits for its client.
+        """
+        if len(self.connections) < self.most:
+            return True
+        waiting = [each for each in self.connections if each.waits]
+        first = next((each for each in waiting if each.is_idle), waiting[0] if waiting else None)
+        if first is not None:
+            first.make_way()
+        return first is not None
+
+    def moved(self, connection: Connection) -> None:
+        """Takes ``connection`` for the last that did something."""
+        if connection in self.connections:
+            del self.connections[connection]
+            self.connections[connection] = None
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -102,6 +122,7 @@ class Connection(asyncio.BufferedProtocol):
         self._streams: dict[int, Stream] = {}  # requests that are not answered, or not completely
         self._timers: list[asyncio.TimerHandle] = []
         self._idle: asyncio.TimerHandle | None = None
+        self._untaken: dict[int, int] = {}  # bytes of each answer, when they were looked at
         self._is_leaving = self._takes_no_more = self._ignores = False
         self.is_full = False  # whether the client does not take what it is sent
         self.client: tuple[Any, ...] | None = None
@@ -120,19 +141,20 @@ class Connection(asyncio.BufferedProtocol):
         self._transport = transport
         address = transport.get_extra_info("peername")
         self.client = tuple(address[:2]) if address else None  # it may have left
-        self._shared.connections.add(self)
-        if len(self._shared.connections) > self._shared.most:
+        if not self._shared.make_room():
             self._transport.abort()
             return
+        self._shared.connections[self] = None
         self.state.initiate_connection()
         self.state.increment_flow_control_window(_ALL_WINDOWS - (1 << 16) + 1)
         self.flush()
         self._later(self._shared.age_s, self.leave)
+        self._later(self._shared.head_s, self._look)
         self._start_idling()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forgets the connection, and tells its requests."""
-        self._shared.connections.discard(self)
+        self._shared.connections.pop(self, None)
         self._ignores = True
         self._data = _NONE
         self._stop_idling()
@@ -205,6 +227,23 @@ class Connection(asyncio.BufferedProtocol):
         self._later(LAST_CALL_S, self._take_no_more)
         self._later(LAST_CALL_S + self._shared.grace_s, self.abort)
 
+    @property
+    def is_idle(self) -> bool:
+        """Returns whether it has no request."""
+        return not self._streams
+
+    @property
+    def waits(self) -> bool:
+        """Returns whether nothing can be done until its client sends, or takes, something."""
+        return all(stream.waits for stream in self._streams.values())
+
+    def make_way(self) -> None:
+        """Closes the connection for another; its client can send its requests again."""
+        del self._shared.connections[self]
+        if not self._ignores:
+            self._say_last(self.state.highest_inbound_stream_id)
+        self.abort()
+
     def abort(self) -> None:
         """Closes the connection at once."""
         self._transport.abort()
@@ -212,7 +251,7 @@ class Connection(asyncio.BufferedProtocol):
     def forget(self, stream: Stream) -> None:
         """Ends a request that is answered, or needs no answer."""
         del self._streams[stream.number]
-        self._shared.requests -= 1
+        self._shared.calls.taken -= 1
         if stream.is_answered:
             self._frames.answered()
         if self._takes_no_more:
@@ -260,10 +299,12 @@ class Connection(asyncio.BufferedProtocol):
                 self.state.reset_stream(event.stream_id, ErrorCodes.REFUSED_STREAM)
             return
         self._stop_idling()
-        self._shared.requests += 1
+        self._shared.moved(self)
+        has_room = self._shared.calls.has_room(len(self._streams))
+        self._shared.calls.taken += 1
         stream = Stream(self, event.stream_id, event.headers, size)
         self._streams[event.stream_id] = stream
-        self._shared.begin(stream)
+        self._shared.begin(stream, has_room)
 
     def _let_leave(self, code: int | None) -> None:
         """Answers what the client has begun, unless it leaves for an error."""
@@ -321,7 +362,17 @@ class Connection(asyncio.BufferedProtocol):
     def _later(self, seconds: float, act: Callable[[], None]) -> None:
         self._timers.append(self._loop.call_later(seconds, act))
 
+    def _look(self) -> None:
+        """Closes the connection if its client took nothing of any answer since the last time."""
+        before = self._untaken
+        self._untaken = {each.number: each.untaken for each in self._streams.values()}
+        self._untaken = {number: size for number, size in self._untaken.items() if size}
+        if before and before.items() <= self._untaken.items():
+            self.abort()
+        self._later(self._shared.head_s, self._look)
+
     def _start_idling(self) -> None:
+        self._shared.moved(self)
         self._idle = self._loop.call_later(self._shared.head_s, self.leave)
 
     def _stop_idling(self) -> None:

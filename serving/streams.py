@@ -136,6 +136,16 @@ class Stream:
 
     # What its connection calls --------------------------------------------------------------------
 
+    @property
+    def untaken(self) -> int:
+        """Returns how many bytes of the answer the client has not taken."""
+        return len(self._unsent)
+
+    @property
+    def waits(self) -> bool:
+        """Returns whether nothing can be done until the client sends, or takes, something."""
+        return self._tail is not None or not self._has_ended
+
     def feed(self, data: bytes) -> None:
         """Takes the next bytes of the body."""
         if self._tail is not None:

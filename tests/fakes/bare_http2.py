@@ -37,6 +37,11 @@ def head(path: str, **lines: str) -> bytes:
     return b"".join(literal(name, value) for name, value in known.items())
 
 
+def packed(message: bytes, flag: int = 1) -> bytes:
+    """Returns a message as it is sent, with the flag that it is compressed, or 0."""
+    return struct.pack(">BI", flag, len(message)) + message
+
+
 def _sized(text: str) -> bytes:
     """Returns text after its length, seven bits a byte beyond 126."""
     size, rest = min(len(text), 127), len(text) - 127
@@ -58,8 +63,7 @@ class Bare:
 
     def call(self, path: str, message: bytes = b"", **lines: str) -> int:
         """Calls a method with one message; returns the number of the stream."""
-        data = struct.pack(">BI", 0, len(message)) + message
-        return self.send(head(path, **lines), data)
+        return self.send(head(path, **lines), packed(message, 0))
 
     def send(self, block: bytes, data: bytes | None) -> int:
         """Sends headers, and data with the end; without data neither. Returns the stream."""

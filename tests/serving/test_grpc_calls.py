@@ -23,6 +23,7 @@ from bare_http2 import (
     frame,
     head,
     literal,
+    packed,
 )
 from grpc_client import SECONDS, Client
 
@@ -35,10 +36,6 @@ LIVE = f"/{SERVICE}/ServerLive"
 READY = f"/{SERVICE}/ModelReady"
 INFER = f"/{SERVICE}/ModelInfer"
 ASKED = message_classes()["ModelReadyRequest"](name="channels-colours").SerializeToString()
-
-
-def packed(message: bytes, flag: int = 1) -> bytes:
-    return struct.pack(">BI", flag, len(message)) + message
 
 
 async def answered(bare: Bare, stream: int) -> tuple[int, str]:

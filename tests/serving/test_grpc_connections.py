@@ -8,13 +8,14 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 import pytest
-from bare_http2 import HEADERS, PING, SETTINGS, connected, frame
+from bare_http2 import HEADERS, PING, SETTINGS, connected, frame, head, packed
 from grpc_client import SECONDS, Client
 
-from serving import grpc_calls, grpc_server
+from serving import grpc_server, http2
 from serving.grpc_messages import SERVICE
 
 LIVE = f"/{SERVICE}/ServerLive"
+HEALTH = "/grpc.health.v1.Health/Check"
 SECRET = f"/{SERVICE}/ServerMetadata"
 MOST = 8  # connections, and calls
 
@@ -38,14 +39,19 @@ def test_calls_whose_answer_is_not_taken_hold_no_places(
     assert caplog.text == ""  # nor do clients that leave without their answers
 
 
-def test_more_calls_than_places_are_refused(
-    talk: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("message", [None, b""])
+def test_open_calls_of_a_few_connections_hold_up_nobody_else(
+    talk: Callable[..., None], port: int, message: bytes | None
 ) -> None:
     async def say(client: Client) -> None:
-        monkeypatch.setattr(grpc_calls.Calls, "_is_full", True)
-        code, detail = await client.refused("ServerLive")
-        assert (code, f"all {MOST} places" in detail) == ("RESOURCE_EXHAUSTED", True)
-        assert client.told["retry-after"] == "1"
+        async with connected(port, window=0) as bare:
+            for _ in range(98):  # without a message, or with an answer that is not taken
+                last = bare.send(head(HEALTH), None if message is None else packed(message, 0))
+            answer = await asyncio.wait_for(bare.answer(last), SECONDS)
+            assert answer["grpc-status"] == "8"
+            assert "several of them yours" in answer["grpc-message"]
+            assert answer["retry-after"] == "1"
+            assert await client.send("Check", b"", "grpc.health.v1.Health") == b"\x08\x01"
 
     talk(say, max_connections=MOST)
 
@@ -67,17 +73,43 @@ def test_a_connection_without_a_call_is_closed(talk: Callable[..., None], port: 
     talk(say, head_ms=500)
 
 
-def test_more_connections_than_allowed_are_closed(talk: Callable[..., None], port: int) -> None:
+def test_connections_without_a_call_make_way_for_others(
+    talk: Callable[..., None], port: int
+) -> None:
     async def say(client: Client) -> None:
         async with AsyncExitStack() as clients:
-            for _ in range(MOST):
-                bare = await clients.enter_async_context(connected(port))
+            idle = [await clients.enter_async_context(connected(port)) for _ in range(MOST)]
+            for bare in idle:
                 await asyncio.wait_for(bare.wait_for(SETTINGS), SECONDS)
+            await asyncio.wait_for(idle[0].answer(idle[0].call(LIVE)), SECONDS)
+            assert (await client.ask("ServerLive")).live
+            assert await asyncio.wait_for(idle[1].why_ended(), SECONDS) == 0
+            for bare in (idle[0], *idle[2:]):  # those that were closed later, or had a call
+                assert await asyncio.wait_for(bare.answer(bare.call(LIVE)), SECONDS)
+
+    talk(say, max_connections=MOST)
+
+
+def test_connections_that_wait_for_their_client_make_way_for_others(
+    talk: Callable[..., None], port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def say(client: Client) -> None:
+        async with AsyncExitStack() as clients:
+            for number in range(MOST):
+                bare = await clients.enter_async_context(connected(port, window=0))
+                bare.send(head(HEALTH), None if number % 2 else packed(b"", 0))
+                bare.writer.write(frame(PING, bytes(8)))
+                await asyncio.wait_for(bare.wait_for(PING), SECONDS)
+            async with connected(port) as other:
+                assert await asyncio.wait_for(other.answer(other.call(LIVE)), SECONDS)
+            bare = await clients.enter_async_context(connected(port))
+            bare.send(head(HEALTH), None)
+            bare.writer.write(frame(PING, bytes(8)))
+            await asyncio.wait_for(bare.wait_for(PING), SECONDS)
+            monkeypatch.setattr(http2.Connection, "waits", False)
             async with connected(port) as refused:
                 with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
                     await asyncio.wait_for(refused.next(), SECONDS)
-            assert (await asyncio.wait_for(bare.answer(bare.call(LIVE)), SECONDS))[":status"]
-        assert (await client.ask("ServerLive")).live
 
     talk(say, max_connections=MOST)
 
@@ -97,15 +129,30 @@ def test_settings_that_nobody_knows_end_a_connection(
     talk(say)
 
 
-def test_a_connection_that_takes_no_answer_is_closed(
+def test_a_connection_that_takes_no_answer_is_closed(talk: Callable[..., None], port: int) -> None:
+    async def say(client: Client) -> None:
+        async with connected(port, window=0) as bare, connected(port, window=0) as slow:
+            taken = slow.call(LIVE)
+            bare.call(LIVE)
+            closed = asyncio.ensure_future(bare.wait_closed())
+            for _ in range(6):  # a byte at a time
+                await asyncio.sleep(0.25)
+                slow.widen(taken, 1)
+            await asyncio.wait_for(closed, SECONDS)
+            slow.widen(taken, 100)
+            assert await asyncio.wait_for(slow.answer(taken), SECONDS)
+
+    talk(say, head_ms=800)
+
+
+def test_a_connection_that_takes_too_long_is_closed(
     talk: Callable[..., None], port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(grpc_server, "_AGE_S", 0.5)
+    monkeypatch.setattr(grpc_server, "_AGE_S", 0.1)
 
     async def say(client: Client) -> None:
-        async with connected(port, window=0) as bare:
-            bare.call(LIVE)
+        async with connected(port) as bare:
+            bare.send(head(HEALTH), None)
             await asyncio.wait_for(bare.wait_closed(), SECONDS)
-        assert (await client.ask("ServerLive")).live
 
     talk(say, head_ms=100, deadline_ms=100)
