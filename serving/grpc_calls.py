@@ -26,6 +26,7 @@ from serving.frames import MOST_HEADERS
 from serving.memory import give_back
 from serving.protocol import HEAD_LINES
 from serving.streams import Stream
+from serving.uploads import check_ratio
 
 _PIECE = 1 << 16  # bytes of a message that are passed on at once
 _LARGE = 1 << 20  # bytes of a message after which memory is given back
@@ -35,6 +36,7 @@ _CODINGS = {b"gzip": 16 + zlib.MAX_WBITS, b"deflate": zlib.MAX_WBITS}  # what zl
 _TIMEOUT = re.compile(rb"(\d{1,8})([HMSmun])")
 _UNITS = {b"H": 3600, b"M": 60, b"S": 1, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _LONGEST_S = 86_400  # a deadline after that is none: the answer is due before
+_GRPC = re.compile(rb"application/grpc([+;].*)?")
 _MESSAGE = "".join(map(chr, range(32, 127))).replace("%", "")  # of a status, as it is
 _TOLD = (REQUEST_ID, b"retry-after")  # headers that a client gets, as metadata after the answer
 _HEAD = (
@@ -218,8 +220,9 @@ class _Content:
         self._stream = stream
         self._most = most
         self._bits = bits
-        self._left: int | None = None  # bytes of the message that were not read
+        self._has_begun = False
         self._inflater: Any = None
+        self._all = self._left = 0  # bytes of the message, and of it those that were not read
         self._packed = b""  # read, and not inflated
         self._is_over = False
         self.size = 0
@@ -228,12 +231,13 @@ class _Content:
         """Returns the next piece, or that the client is gone.
 
         Raises:
-            Refusal: the message is too large, or no gzip.
+            Refusal: the message is too large, not whole, or no gzip.
         """
+        piece: bytes | None = None
         if self._is_over:
             await self._stream.gone.wait()
-            return {"type": "http.disconnect"}
-        piece = await self._next()
+        else:
+            piece = await self._next()
         if piece is None:
             return {"type": "http.disconnect"}
         self.size += len(piece)
@@ -242,21 +246,17 @@ class _Content:
         return {"type": "http.request", "body": piece, "more_body": not self._is_over}
 
     async def _next(self) -> bytes | None:
-        """Returns the next piece, which may be empty; None if the message ends too early."""
-        if self._left is None:
-            head = await self._stream.read(_PREFIX)
-            if len(head) < _PREFIX:
+        """Returns the next piece, which may be empty; None if the client is gone."""
+        if not self._has_begun:
+            head = await self._read(_PREFIX)
+            if head is None:
                 return None
-            self._left = int.from_bytes(head[1:], "big")
-            if self._left > self._most:
-                raise _larger(self._left, self._most)
-            if head[0]:
-                self._inflater = self._new_inflater()
-        piece = self._packed
+            self._begin(head[0], int.from_bytes(head[1:], "big"))
+        piece: bytes | None = self._packed
         if not piece:
             wanted = min(self._left, _PIECE)
-            piece = await self._stream.read(wanted)
-            if len(piece) < wanted:
+            piece = await self._read(wanted)
+            if piece is None:
                 return None
             self._left -= wanted
         if self._inflater is not None:
@@ -265,10 +265,28 @@ class _Content:
         self._is_over = not self._left and not self._packed
         return piece
 
-    def _new_inflater(self) -> Any:
-        if self._bits is None:
+    def _begin(self, flag: int, size: int) -> None:
+        self._has_begun = True
+        self._all = self._left = size
+        if size > self._most:
+            raise _larger(size, self._most)
+        if flag > 1:
+            detail = f"the byte before the message's length is {flag}: it can be 0, or 1 for gzip"
+            raise Refusal(400, "bad_message", detail)
+        if flag and self._bits is None:
             raise Refusal(400, "bad_gzip", "the message is compressed, and grpc-encoding says no")
-        return zlib.decompressobj(self._bits)
+        if flag and self._bits is not None:
+            self._inflater = zlib.decompressobj(self._bits)
+
+    async def _read(self, count: int) -> bytes | None:
+        """Returns the next ``count`` bytes; None if the client is gone."""
+        data = await self._stream.read(count)
+        if len(data) == count:
+            return data
+        if self._stream.gone.is_set():
+            return None
+        whole = f"{_PREFIX + self._all if self._has_begun else _PREFIX} bytes"
+        raise Refusal(400, "incomplete", f"the call ended before the {whole} of its message")
 
     def _inflate(self, packed: bytes) -> bytes:
         try:
@@ -277,6 +295,8 @@ class _Content:
             detail = f"the message is not compressed right: {error}"
             raise Refusal(400, "bad_gzip", detail) from None
         self._packed = self._inflater.unconsumed_tail
+        used = self._all - self._left - len(self._packed)
+        check_ratio(self.size + len(piece), used, "the message", "send it without compression")
         is_over = not self._left and not self._packed
         if self._inflater.unused_data or is_over != self._inflater.eof:
             raise Refusal(400, "bad_gzip", "the compressed message does not end where it should")
@@ -289,7 +309,7 @@ def _larger(size: int, most: int) -> Refusal:
 
 
 def _is_grpc(headers: dict[bytes, bytes]) -> bool:
-    return headers.get(b"content-type", b"").startswith(b"application/grpc")
+    return _GRPC.fullmatch(headers.get(b"content-type", b"")) is not None
 
 
 def _refuse(stream: Stream, code: Code, detail: str, told: Lines | None = None) -> None:

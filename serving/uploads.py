@@ -19,8 +19,9 @@ ANY = "application/octet-stream"
 _OF_BYTES = (ANY.encode(), b"binary/octet-stream")  # the second is used by S3
 
 BATCH = 5  # limit of a batch's total size, in multiples of max_bytes
-# Limit of gzipped JSON's inflated size: base64 of an image compresses to about 3/4, and only a bomb
-# or a uniform BMP to less than 1/20. Without it, 144 KB could take the memory of a whole batch.
+# Limit of the inflated size of gzipped JSON, and of messages of gRPC: base64 of an image compresses
+# to about 3/4, and only a bomb or a uniform BMP to less than 1/20. Without it, 144 KB could take
+# the memory of a whole batch.
 _RATIO = 20  # limit of inflated to compressed size
 _FREE = 1 << 20  # bytes allowed in addition
 _PIECE = 1 << 20  # bytes inflated at a time
@@ -206,8 +207,8 @@ async def _gunzipped(
                 size += len(piece)
                 if size > limit:
                     raise too_large(max_bytes)
-                if is_json and size > _RATIO * packed + _FREE:
-                    raise _bomb()
+                if is_json:
+                    check_ratio(size, packed, "the JSON", "send it without gzip, or a form")
                 yield piece
                 await asyncio.sleep(0)  # a chunk may inflate to a thousand times its size
         gunzip.close()
@@ -215,12 +216,11 @@ async def _gunzipped(
         raise Refusal(400, "bad_gzip", f"the gzip data is broken: {error}") from None
 
 
-def _bomb() -> Refusal:
-    detail = (
-        f"the JSON inflates to more than {_RATIO} times its size in gzip and {_FREE} bytes: "
-        "send it without gzip, or a form"
-    )
-    return Refusal(400, "bad_gzip", detail)
+def check_ratio(size: int, packed: int, what: str, advice: str) -> None:
+    """Raises Refusal if ``what`` inflates from ``packed`` bytes to ``size``, and that is a bomb."""
+    if size > _RATIO * packed + _FREE:
+        limit = f"{_RATIO} times its compressed size and {_FREE} bytes"
+        raise Refusal(400, "bad_gzip", f"{what} inflates to more than {limit}: {advice}")
 
 
 class GzipError(ValueError):

@@ -7,6 +7,7 @@ import gzip
 import struct
 import zlib
 from collections.abc import Callable
+from random import Random
 from urllib.parse import unquote
 
 import grpc
@@ -60,12 +61,13 @@ def test_codes_are_those_of_grpc() -> None:
         ("gzip", packed(gzip.compress(ASKED) + b"x"), 3, "does not end where it should"),
         ("gzip", packed(b"x" * 30), 3, "not compressed right"),
         ("gzip", packed(b""), 3, "does not end where it should"),
-        ("gzip", packed(gzip.compress(bytes(10_000_000))), 8, "larger than max"),
+        ("gzip", packed(gzip.compress(bytes(10_000_000))), 3, "more than 20 times its compressed"),
         ("gzip", packed(bytes(10_000_000))[:1000], 8, "larger than max"),
         ("identity", packed(ASKED), 3, "grpc-encoding says no"),
         ("br", packed(ASKED), 12, "can be identity, gzip or deflate"),
-        ("identity", packed(ASKED, 0)[:-1], 3, "closed before the end"),
-        ("identity", b"\0\0", 3, "closed before the end"),
+        ("identity", packed(ASKED, 0)[:-1], 3, f"ended before the {5 + len(ASKED)} bytes"),
+        ("identity", b"\0\0", 3, "ended before the 5 bytes of its message"),
+        ("gzip", packed(ASKED, 2), 3, "length is 2: it can be 0, or 1"),
     ],
 )
 def test_messages_are_inflated_within_limits(
@@ -80,6 +82,18 @@ def test_messages_are_inflated_within_limits(
         assert (found, detail in told) == (code, True), told
 
     talk(say, max_bytes=1_000_000)
+
+
+def test_a_message_that_inflates_to_too_much_is_refused(
+    talk: Callable[..., None], port: int
+) -> None:
+    async def say(client: Client) -> None:
+        async with connected(port) as bare:
+            data = packed(gzip.compress(bytes(1_000_000)))
+            code, told = await answered(bare, bare.send(head(INFER, grpc_encoding="gzip"), data))
+        assert (code, "larger than max" in told) == (8, True), told
+
+    talk(say, max_bytes=100_000)
 
 
 def test_a_deadline_holds_for_the_upload(talk: Callable[..., None], port: int) -> None:
@@ -101,6 +115,7 @@ def test_what_is_no_call_is_refused(talk: Callable[..., None], port: int) -> Non
         async with connected(port) as bare:
             for block in (
                 head(LIVE).replace(b"application/grpc", b"application/json"),
+                head(LIVE).replace(b"\x10application/grpc", b"\x1aapplication/grpc-web+proto"),
                 head(LIVE).replace(b"\x04POST", b"\x03PUT"),
                 literal(":method", "CONNECT") + literal(":authority", "x"),
             ):
@@ -133,7 +148,7 @@ def test_a_token_is_asked_for_before_the_message(talk: Callable[..., None], port
 def test_a_large_message_comes_in_many_frames(talk: Callable[..., None]) -> None:
     async def say(client: Client) -> None:
         image = {"name": "image", "datatype": "BYTES", "shape": [1]}
-        field = {"bytes_contents": [bytes(3_000_000)]}
+        field = {"bytes_contents": [Random(0).randbytes(3_000_000)]}
         for compression in (None, grpc.Compression.Gzip):
             body = message_classes()["ModelInferRequest"](
                 model_name="channels-colours", inputs=[{**image, "contents": field}]
