@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -81,6 +82,7 @@ def create_app(
     def over_grpc(app: Starlette) -> AbstractAsyncContextManager[None]:
         if not settings.grpc_port:
             return nullcontext()
+        from serving.grpc_calls import Refusing
         from serving.grpc_routes import grpc_routes
         from serving.grpc_server import grpc_server
 
@@ -88,7 +90,8 @@ def create_app(
         if own.access_log != "0":
             own = replace(own, access_log="json")
         methods = grpc_routes(models, administration)
-        inside = wrap(app, middleware(own, methods, tokens, outer))
+        *around, router = middleware(own, methods, tokens, outer)
+        inside = wrap(app, [*around, Middleware(Refusing), router])
         return grpc_server(inside, methods, settings)
 
     @asynccontextmanager

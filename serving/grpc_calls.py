@@ -12,18 +12,18 @@ import re
 import zlib
 from collections.abc import Iterable
 from enum import IntEnum
-from functools import partial
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
 from hpack import HeaderTuple, NeverIndexedHeaderTuple
-from starlette.types import ASGIApp, Message, Scope
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.access_log import REQUEST_ID
 from serving.errors import BUSY_S, Refusal
 from serving.frames import MOST_HEADERS
 from serving.memory import give_back
+from serving.metrics import OTHER, count
 from serving.protocol import HEAD_LINES
 from serving.streams import Stream
 from serving.uploads import check_ratio
@@ -44,9 +44,12 @@ _HEAD = (
     HeaderTuple(b"content-type", b"application/grpc"),
     HeaderTuple(b"grpc-accept-encoding", b"identity, gzip, deflate"),
 )
+_NO_CALL = 415  # told to what is no gRPC, as a status of HTTP
+_LATE = "the deadline of the call has passed"
 _log = logging.getLogger(__name__)
 
 Lines = list[tuple[bytes, bytes]]
+Headers = dict[bytes, bytes]
 
 
 class Code(IntEnum):
@@ -73,15 +76,41 @@ _CODES: dict[int, Code] = {
     HTTPStatus.REQUEST_TIMEOUT: Code.DEADLINE_EXCEEDED,
     HTTPStatus.CONFLICT: Code.FAILED_PRECONDITION,
     HTTPStatus.TOO_MANY_REQUESTS: Code.RESOURCE_EXHAUSTED,
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: Code.RESOURCE_EXHAUSTED,
     HTTPStatus.INTERNAL_SERVER_ERROR: Code.INTERNAL,
+    HTTPStatus.NOT_IMPLEMENTED: Code.UNIMPLEMENTED,
     HTTPStatus.SERVICE_UNAVAILABLE: Code.UNAVAILABLE,
     HTTPStatus.GATEWAY_TIMEOUT: Code.DEADLINE_EXCEEDED,
 }  # of any other refusal: INVALID_ARGUMENT
 _LARGER = "message_too_large"  # the code of a refusal, whose code of gRPC is RESOURCE_EXHAUSTED
 
 
+class Refusing:
+    """ASGI middleware that refuses what :class:`Calls` found to be no call, and counts it.
+
+    Args:
+        app: answers the others.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers a call, or passes it on."""
+        refusal = scope["refusal"]
+        if refusal is None:
+            await self._app(scope, receive, send)
+        else:
+            count(OTHER, refusal.status)
+            await refusal.response(scope)(scope, receive, send)
+
+
 class Calls:
     """Passes calls of ``paths`` on to ``app``.
+
+    Beside what ASGI says, the scope of a call has an entry ``refusal``, of what is no call (else
+    None), and ``check_wanted``: a function that raises Refusal if the client has given the call up,
+    or an answer of so many bytes cannot wait for it.
 
     Args:
         app: answers them.
@@ -98,7 +127,7 @@ class Calls:
         server: tuple[str, int],
     ) -> None:
         self._app = app
-        self._paths = {path.encode(): path for path in paths}
+        self._paths = {path.encode() for path in paths}
         self._most_bytes = most_bytes
         self._server = server
         self._tasks: set[asyncio.Task[None]] = set()
@@ -106,32 +135,15 @@ class Calls:
         self._again = False
 
     def begin(self, stream: Stream, has_room: bool) -> None:
-        """Begins the call that came by ``stream``, or refuses it, as without room for it."""
+        """Begins the call that came by ``stream``, or refuses it, as without room for it.
+
+        The application is told of those that are refused, for its log.
+        """
         headers = dict(stream.headers)
-        path = headers.get(b":path", b"")  # CONNECT has none
-        coding = headers.get(b"grpc-encoding", b"identity")
-        timeout = _TIMEOUT.fullmatch(headers.get(b"grpc-timeout", b"%dS" % _LONGEST_S))
-        refuse = partial(_refuse, stream)
-        if headers.get(b":method") != b"POST" or not _is_grpc(headers):
-            stream.refuse([HeaderTuple(b":status", b"415")])
-        elif path not in self._paths:
-            refuse(Code.UNIMPLEMENTED, f"no method {path[:80].decode('latin-1')}")
-        elif coding != b"identity" and coding not in _CODINGS:
-            refuse(Code.UNIMPLEMENTED, "grpc-encoding can be identity, gzip or deflate")
-        elif timeout is None:
-            refuse(Code.INVALID_ARGUMENT, "grpc-timeout is no number of a unit, like 10S")
-        elif len(stream.headers) > HEAD_LINES or stream.size > MOST_HEADERS:
-            detail = f"the head of a call may have {HEAD_LINES} lines and {MOST_HEADERS} bytes"
-            refuse(Code.RESOURCE_EXHAUSTED, detail)
-        elif not has_room:
-            detail = f"too many calls are open, and several of them yours; try again in {BUSY_S} s"
-            refuse(Code.RESOURCE_EXHAUSTED, detail, [(b"retry-after", b"%d" % BUSY_S)])
-        else:
-            seconds = min(int(timeout[1]) * _UNITS[timeout[2]], _LONGEST_S)
-            call = self._answer(self._paths[path], stream, _CODINGS.get(coding), seconds)
-            task = asyncio.ensure_future(call)
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        refusal = self._refusal(stream, headers, has_room=has_room)
+        task = asyncio.ensure_future(self._answer(stream, headers, refusal))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def ended(self) -> None:
         """Waits until the application has answered all calls."""
@@ -139,8 +151,28 @@ class Calls:
         if self._tidying is not None:
             self._tidying.cancel()
 
-    async def _answer(self, path: str, stream: Stream, bits: int | None, seconds: float) -> None:
-        status, body = 500, b""
+    def _refusal(self, stream: Stream, headers: Headers, *, has_room: bool) -> Refusal | None:
+        path = headers.get(b":path", b"")  # CONNECT has none
+        coding = headers.get(b"grpc-encoding", b"identity")
+        if headers.get(b":method") != b"POST" or not _is_grpc(headers):
+            return Refusal(_NO_CALL, "no_call", "send POST, with the content type application/grpc")
+        if path not in self._paths:
+            return Refusal(501, "unknown_method", f"no method {path[:80].decode('latin-1')}")
+        if coding != b"identity" and coding not in _CODINGS:
+            detail = "grpc-encoding can be identity, gzip or deflate"
+            return Refusal(501, "unsupported_coding", detail)
+        if _seconds(headers) is None:
+            detail = "grpc-timeout is no number of a unit, like 10S"
+            return Refusal(400, "bad_timeout", detail)
+        if len(stream.headers) > HEAD_LINES or stream.size > MOST_HEADERS:
+            detail = f"the head of a call may have {HEAD_LINES} lines and {MOST_HEADERS} bytes"
+            return Refusal(431, "head_too_large", detail)
+        if not has_room:
+            return _busy("too many calls are open, and several of them yours")
+        return None
+
+    async def _answer(self, stream: Stream, headers: Headers, refusal: Refusal | None) -> None:
+        status, body, is_late = 500, b"", False
         told: Lines = []
 
         async def send(message: Message) -> None:
@@ -152,14 +184,30 @@ class Calls:
                 body += message["body"]
 
         def give_up() -> None:
-            _refuse(stream, Code.DEADLINE_EXCEEDED, "the deadline of the call has passed")
+            nonlocal is_late
+            is_late = True
+            _refuse(stream, Code.DEADLINE_EXCEEDED, _LATE)
 
+        def check_wanted(size: int) -> None:
+            if is_late:
+                raise Refusal(504, "too_late", _LATE)
+            if stream.gone.is_set():
+                raise Refusal(400, "incomplete", "the client gave the call up")
+            if size and not stream.keep(size):
+                raise _busy("answers that were not taken hold too much memory")
+
+        ours = {"refusal": refusal, "check_wanted": check_wanted}
+        scope = {**self._scope(stream, headers), **ours}
+        bits = _CODINGS.get(headers.get(b"grpc-encoding", b""))
+        seconds = _seconds(headers)
         content = _Content(stream, self._most_bytes, bits)
-        timer = asyncio.get_running_loop().call_later(seconds, give_up)
+        timer = asyncio.get_running_loop().call_later(
+            _LONGEST_S if seconds is None else seconds, give_up
+        )
         try:
-            await self._app(self._scope(path, stream), content.receive, send)
+            await self._app(scope, content.receive, send)
         except Exception:
-            _log.exception("%s failed", path)
+            _log.exception("%s failed", scope["path"])
         finally:
             timer.cancel()
             if content.size > _LARGE:
@@ -167,6 +215,8 @@ class Calls:
         if status == HTTPStatus.OK:
             prefix = b"\0" + len(body).to_bytes(4, "big")
             stream.answer(_HEAD, prefix + body, _tail(Code.OK, "", told))
+        elif refusal is not None and status == _NO_CALL:
+            stream.refuse([HeaderTuple(b":status", b"%d" % status)])
         else:
             said = json.loads(body) if body else {"detail": "it failed"}
             code = _CODES.get(status, Code.INVALID_ARGUMENT)
@@ -174,15 +224,16 @@ class Calls:
                 code = Code.RESOURCE_EXHAUSTED
             _refuse(stream, code, said["detail"], told)
 
-    def _scope(self, path: str, stream: Stream) -> Scope:
+    def _scope(self, stream: Stream, headers: Headers) -> Scope:
+        path = headers.get(b":path", b"")
         return {
             "type": "http",
             "asgi": {"version": "3.0"},
             "http_version": "2",
-            "method": "POST",
+            "method": headers.get(b":method", b"").decode("latin-1"),
             "scheme": "http",
-            "path": path,
-            "raw_path": path.encode(),
+            "path": path.decode("latin-1"),
+            "raw_path": path,
             "root_path": "",
             "query_string": b"",
             "headers": [line for line in stream.headers if line[0][:1] != b":"],
@@ -308,7 +359,18 @@ def _larger(size: int, most: int) -> Refusal:
     return Refusal(413, _LARGER, detail)
 
 
-def _is_grpc(headers: dict[bytes, bytes]) -> bool:
+def _busy(reason: str) -> Refusal:
+    detail = f"{reason}; try again in {BUSY_S} s"
+    return Refusal(429, "busy", detail, {"retry-after": str(BUSY_S)})
+
+
+def _seconds(headers: Headers) -> float | None:
+    """Returns the deadline of a call; None for one that cannot be read."""
+    found = _TIMEOUT.fullmatch(headers.get(b"grpc-timeout", b"%dS" % _LONGEST_S))
+    return min(int(found[1]) * _UNITS[found[2]], _LONGEST_S) if found else None
+
+
+def _is_grpc(headers: Headers) -> bool:
     return _GRPC.fullmatch(headers.get(b"content-type", b"")) is not None
 
 

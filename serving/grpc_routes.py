@@ -85,9 +85,16 @@ def grpc_routes(models: Models, administration: Administration) -> list[Route]:
                 return parse(kind, await read_in_time(body, settings.deadline_ms / 1e3))
 
         async def handle(request: Request) -> Response:
-            # Nothing here holds the message: what waits is the images alone.
-            fields = await answer(await read(request), request)
-            return Response(response(**fields).SerializeToString())
+            check_wanted = request.scope["check_wanted"]
+            try:
+                # Nothing here holds the message: what waits is the images alone.
+                fields = await answer(await read(request), request)
+            except Refusal:
+                check_wanted(0)
+                raise
+            body = response(**fields).SerializeToString()
+            check_wanted(len(body))
+            return Response(body)
 
         path = path or f"/{SERVICE}/{name}"
         return Route(path, handle, method="POST", public=public, admin=admin)

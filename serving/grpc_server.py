@@ -23,6 +23,7 @@ from serving.routes import Route
 from serving.settings import GRACE_S, Settings
 from serving.shares import Common
 
+_UNTAKEN = 64 << 20  # bytes of answers that are not taken
 _CALLS = 8  # that each connection may have open in any case, and all may have on average
 _AGE_S = 60  # of a connection: then it gets no more calls, which clients do not notice
 _LOOK_S = 0.02  # between looks whether all connections are closed
@@ -51,6 +52,7 @@ async def grpc_server(
         begin=calls.begin,
         most=settings.max_connections,
         calls=Common(most=_CALLS * settings.max_connections, share=_CALLS),
+        untaken=Common(most=_UNTAKEN, share=_UNTAKEN // settings.max_connections),
         head_s=settings.head_ms / 1e3,
         age_s=_AGE_S,
         # For calls that have begun: their upload, and their answer.

@@ -71,6 +71,7 @@ class Shared:
         begin: called with each request, and whether there is room for it.
         most: limit of open connections.
         calls: requests that are not answered, or not completely.
+        untaken: bytes of answers that are not completely taken.
         head_s: seconds that a connection may have no request, or take nothing of its answers.
         age_s: seconds after which a connection gets no more requests.
         grace_s: seconds that requests have to end after that.
@@ -82,6 +83,7 @@ class Shared:
     begin: Callable[[Stream, bool], None]
     most: int
     calls: Common
+    untaken: Common
     head_s: float
     age_s: float
     grace_s: float
@@ -122,6 +124,7 @@ class Connection(asyncio.BufferedProtocol):
         self._streams: dict[int, Stream] = {}  # requests that are not answered, or not completely
         self._timers: list[asyncio.TimerHandle] = []
         self._idle: asyncio.TimerHandle | None = None
+        self._kept = 0  # bytes of answers that are not taken
         self._untaken: dict[int, int] = {}  # bytes of each answer, when they were looked at
         self._is_leaving = self._takes_no_more = self._ignores = False
         self.is_full = False  # whether the client does not take what it is sent
@@ -252,12 +255,22 @@ class Connection(asyncio.BufferedProtocol):
         """Ends a request that is answered, or needs no answer."""
         del self._streams[stream.number]
         self._shared.calls.taken -= 1
+        self._shared.untaken.taken -= stream.kept
+        self._kept -= stream.kept
         if stream.is_answered:
             self._frames.answered()
         if self._takes_no_more:
             self._end_if_done()
         elif not (self._streams or self._is_leaving or self._ignores):
             self._start_idling()
+
+    def keep(self, size: int) -> bool:
+        """Returns whether there is room for so many bytes of an answer, until it is taken."""
+        has_room = self._shared.untaken.has_room(self._kept, size)
+        if has_room:
+            self._kept += size
+            self._shared.untaken.taken += size
+        return has_room
 
     def sent(self) -> None:
         """Counts a frame of an answer."""

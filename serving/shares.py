@@ -23,5 +23,5 @@ class Common:
     taken: int = 0
 
     def has_room(self, own: int, size: int = 1) -> bool:
-        """Returns whether one that has ``own`` may have ``size`` more."""
-        return own + size <= self.share or self.taken + size <= self.most
+        """Returns whether one that has ``own`` may have ``size`` more; the last may exceed all."""
+        return own + size <= self.share or self.taken < self.most

@@ -41,6 +41,9 @@ class Carrier(Protocol):
     def sent(self) -> None:
         """Counts a frame of an answer."""
 
+    def keep(self, size: int) -> bool:
+        """Returns whether there is room for so many bytes of an answer, until it is taken."""
+
     def forget(self, stream: Stream) -> None:
         """Ends a request that is answered, or needs no answer."""
 
@@ -55,6 +58,7 @@ class Stream:
         client: address and port, if known.
         gone: set once nobody waits for the answer.
         is_answered: whether all of the answer was sent.
+        kept: bytes of the answer for which there is room.
     """
 
     def __init__(self, connection: Carrier, number: int, headers: Any, size: int) -> None:
@@ -66,6 +70,7 @@ class Stream:
         self.client = connection.client
         self.gone = asyncio.Event()
         self.is_answered = False
+        self.kept = 0
         self._body = bytearray()
         self._has_ended = False
         self._waiter: asyncio.Future[None] | None = None
@@ -90,6 +95,13 @@ class Stream:
                 return bytes(data)
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
+
+    def keep(self, size: int) -> bool:
+        """Returns whether an answer of so many bytes may wait to be taken."""
+        if not self._connection.keep(size):
+            return False
+        self.kept += size
+        return True
 
     def answer(self, head: Headers, body: bytes, tail: Headers) -> None:
         """Sends headers, a body and trailers; the body as the client takes it.

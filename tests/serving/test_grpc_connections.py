@@ -6,16 +6,19 @@ import asyncio
 import struct
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from urllib.parse import unquote
 
 import pytest
 from bare_http2 import HEADERS, PING, SETTINGS, connected, frame, head, packed
 from grpc_client import SECONDS, Client
 
 from serving import grpc_server, http2
-from serving.grpc_messages import SERVICE
+from serving.grpc_messages import SERVICE, message_classes
 
 LIVE = f"/{SERVICE}/ServerLive"
 HEALTH = "/grpc.health.v1.Health/Check"
+METADATA = f"/{SERVICE}/ModelMetadata"
+NAMED = message_classes()["ModelMetadataRequest"](name="channels-colours").SerializeToString()
 SECRET = f"/{SERVICE}/ServerMetadata"
 MOST = 8  # connections, and calls
 
@@ -52,6 +55,30 @@ def test_open_calls_of_a_few_connections_hold_up_nobody_else(
             assert "several of them yours" in answer["grpc-message"]
             assert answer["retry-after"] == "1"
             assert await client.send("Check", b"", "grpc.health.v1.Health") == b"\x08\x01"
+
+    talk(say, max_connections=MOST)
+
+
+def test_answers_that_are_not_taken_hold_no_more_memory(
+    talk: Callable[..., None], port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grpc_server, "_UNTAKEN", 4000)
+
+    async def say(client: Client) -> None:
+        size = len(await client.send("ModelMetadata", NAMED))
+        async with connected(port, window=0) as bare:
+            calls = [bare.call(METADATA, NAMED) for _ in range(4000 // size + 2)]
+            refused = await asyncio.wait_for(bare.answer(calls[-1]), SECONDS)
+            assert (refused["grpc-status"], refused["retry-after"]) == ("8", "1")
+            assert "not taken hold too much memory" in unquote(refused["grpc-message"])
+            assert (await client.ask("ServerLive")).live  # of the share of others
+            for call in calls[:-1]:
+                bare.widen(call, 1000)
+                assert (await asyncio.wait_for(bare.answer(call), SECONDS))["grpc-status"] == "0"
+            assert await client.send("ModelMetadata", NAMED)
+            again = bare.call(METADATA, NAMED)
+            bare.widen(again, 1000)
+            assert (await asyncio.wait_for(bare.answer(again), SECONDS))["grpc-status"] == "0"
 
     talk(say, max_connections=MOST)
 
