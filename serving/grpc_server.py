@@ -7,8 +7,9 @@ sent as a code of gRPC.
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from starlette.types import ASGIApp
@@ -62,7 +63,7 @@ async def grpc_server(
     listening = listen_grpc(settings)
     server = await loop.create_server(lambda: Connection(shared), sock=listening, backlog=BACKLOG)
     ending = asyncio.Event()
-    stopped = asyncio.create_task(_stop(server, shared, ending))
+    stopped = asyncio.create_task(_stop(server, listening, shared, ending))
     with told_of_the_end(ending.set):
         try:
             yield
@@ -72,13 +73,27 @@ async def grpc_server(
             await calls.ended()
 
 
-async def _stop(server: asyncio.Server, shared: Shared, ending: asyncio.Event) -> None:
+async def _take_waiting(listening: socket.socket, shared: Shared) -> None:
+    """Takes the connections that wait to be: they would be reset when the socket is closed."""
+    loop = asyncio.get_running_loop()
+    with suppress(BlockingIOError):  # there is none any more
+        for _ in range(BACKLOG):
+            taken, _address = listening.accept()
+            await loop.connect_accepted_socket(lambda: Connection(shared), taken)
+
+
+async def _stop(
+    server: asyncio.Server, listening: socket.socket, shared: Shared, ending: asyncio.Event
+) -> None:
     """Stops ``server`` once it is ``ending``, and returns when all connections are closed."""
     await ending.wait()
+    await _take_waiting(listening, shared)
     server.close()
+    shared.is_ending = True
     for connection in list(shared.connections):
         connection.leave()
     end = asyncio.get_running_loop().time() + GRACE_S
+    await asyncio.sleep(_LOOK_S)  # the event loop may have taken some that it has not made yet
     while shared.connections and asyncio.get_running_loop().time() < end:
         await asyncio.sleep(_LOOK_S)
     for connection in list(shared.connections):

@@ -76,6 +76,7 @@ class Shared:
         age_s: seconds after which a connection gets no more requests.
         grace_s: seconds that requests have to end after that.
         connections: those that are open; first those that had no request for longest.
+        is_ending: whether connections get no more requests than those on their way.
         turns: in which they take apart what was read.
         buffer: what each reads into.
     """
@@ -88,6 +89,7 @@ class Shared:
     age_s: float
     grace_s: float
     connections: dict[Connection, None] = field(default_factory=dict)
+    is_ending: bool = False
     turns: Turns = field(default_factory=Turns)
     buffer: memoryview = field(default_factory=lambda: memoryview(bytearray(_READ)))
 
@@ -154,6 +156,8 @@ class Connection(asyncio.BufferedProtocol):
         self._later(self._shared.age_s, self.leave)
         self._later(self._shared.head_s, self._look)
         self._start_idling()
+        if self._shared.is_ending:
+            self.leave()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forgets the connection, and tells its requests."""

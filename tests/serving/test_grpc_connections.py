@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import struct
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
-from bare_http2 import HEADERS, PING, SETTINGS, connected, frame, head, packed
+from bare_http2 import (
+    DATA,
+    END,
+    HEADERS,
+    HEADERS_END,
+    PING,
+    PREFACE,
+    SETTINGS,
+    Bare,
+    connected,
+    frame,
+    head,
+    packed,
+)
 from grpc_client import SECONDS, Client
 
 from serving import grpc_server, http2
@@ -152,6 +167,25 @@ def test_settings_that_nobody_knows_end_a_connection(
                 unknown = b"".join(struct.pack(">HI", kind, 1) for kind in kinds)
                 bare.writer.write(frame(SETTINGS, unknown))
             assert await asyncio.wait_for(bare.why_ended(), SECONDS) == 11  # ENHANCE_YOUR_CALM
+
+    talk(say)
+
+
+def test_connections_that_were_not_taken_yet_are_answered_at_the_end(
+    talk: Callable[..., None], port: int
+) -> None:
+    async def ended(sockets: list[socket.socket]) -> None:
+        for each in sockets:
+            bare = Bare(*await asyncio.open_connection(sock=each))
+            assert (await asyncio.wait_for(bare.answer(1), SECONDS))["grpc-status"] == "0"
+            bare.writer.close()
+
+    async def say(client: Client) -> Any:
+        sockets = [socket.create_connection(("127.0.0.1", port)) for _ in range(3)]
+        for each in sockets:  # the server has no time to take them before it ends
+            call = frame(HEADERS, head(LIVE), 1, HEADERS_END) + frame(DATA, packed(b"", 0), 1, END)
+            each.sendall(PREFACE + frame(SETTINGS) + call)
+        return ended(sockets)
 
     talk(say)
 
