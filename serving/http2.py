@@ -327,7 +327,7 @@ class Connection(asyncio.BufferedProtocol):
         """Answers what the client has begun, unless it leaves for an error."""
         if code != ErrorCodes.NO_ERROR:
             self._end()
-        elif not self._takes_no_more:
+        else:
             self.leave()
             self._take_no_more()
 
@@ -345,6 +345,8 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.write(data)
 
     def _take_no_more(self) -> None:
+        if self._takes_no_more:
+            return
         self._takes_no_more = True
         self._say_last(self.state.highest_inbound_stream_id)
         self._end_if_done()

@@ -159,6 +159,21 @@ def test_a_large_message_comes_in_many_frames(talk: Callable[..., None]) -> None
     talk(say, max_bytes=4_000_000)
 
 
+def test_large_messages_at_once_do_not_wait_for_each_other(talk: Callable[..., None]) -> None:
+    async def say(client: Client) -> None:
+        image = {"name": "image", "datatype": "BYTES", "shape": [1]}
+        body = message_classes()["ModelInferRequest"](
+            model_name="channels-colours",
+            inputs=[{**image, "contents": {"bytes_contents": [bytes(300_000)]}}],
+        ).SerializeToString()
+        calls = (client.send("ModelInfer", body) for _ in range(30))
+        for error in await asyncio.gather(*calls, return_exceptions=True):
+            assert isinstance(error, grpc.aio.AioRpcError)
+            assert "not a JPEG" in str(error.details())
+
+    talk(say, max_bytes=1_000_000)
+
+
 def test_an_answer_comes_as_the_client_takes_it(talk: Callable[..., None], port: int) -> None:
     async def say(client: Client) -> None:
         async with connected(port, window=3) as bare:

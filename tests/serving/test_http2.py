@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
 
 import pytest
 from bare_http2 import (
@@ -27,9 +29,12 @@ from h2.events import DataReceived, Event, StreamEnded
 from h2.exceptions import StreamClosedError
 from hpack import HeaderTuple
 
+from serving.grpc_messages import SERVICE
 from serving.http2 import Connection, Shared
+from serving.shares import Common
 from serving.streams import Stream
 
+ROOT = Path(__file__).resolve().parents[2]
 HEAD = [HeaderTuple(b":status", b"200")]
 TAIL = [HeaderTuple(b"grpc-status", b"0")]
 CALL = head("/x")
@@ -47,10 +52,11 @@ async def answering(port: int, answer: Answer) -> AsyncGenerator[None, None]:
     async def reply(stream: Stream) -> None:
         stream.answer(HEAD, await answer(stream), TAIL)
 
-    def begin(stream: Stream) -> None:
+    def begin(stream: Stream, has_room: bool) -> None:
         tasks.add(asyncio.ensure_future(reply(stream)))
 
-    shared = Shared(begin, most=8, head_s=60, age_s=60, grace_s=60)
+    many = Common(most=1 << 30, share=1 << 30)
+    shared = Shared(begin, most=8, calls=many, untaken=many, head_s=60, age_s=60, grace_s=60)
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: Connection(shared), "127.0.0.1", port)
     try:
@@ -252,3 +258,25 @@ def test_nothing_is_written_after_the_end(
 
     talk(port, answer, say)
     assert caplog.text == ""
+
+
+def test_calls_that_take_no_answer_make_a_worker_keep_no_bodies(
+    artifact_path: Path, serve: Callable[..., Any], environment: dict[str, str], port: int
+) -> None:
+    environment |= {"POCKETNETS_ARTIFACT": str(artifact_path)}
+
+    async def call(worker: Any) -> int:
+        before = worker.memory_info().rss
+        async with AsyncExitStack() as clients:
+            for _ in range(250):  # with 240 MiB in all
+                bare = await clients.enter_async_context(connected(port, window=0))
+                for _ in range(4):
+                    await upload(bare, bare.send(head(f"/{SERVICE}/ServerLive"), None), 15 << 14)
+                await asyncio.wait_for(bare.wait_for(HEADERS, 7), SECONDS)
+            return int(worker.memory_info().rss - before)
+
+    with serve(
+        "-m", "serving", "--grpc-port", str(port), cwd=ROOT, environment=environment
+    ) as server:
+        _, worker = server.family
+        assert asyncio.run(call(worker)) < 64 << 20
