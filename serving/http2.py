@@ -249,6 +249,7 @@ class Connection(asyncio.BufferedProtocol):
         del self._shared.connections[self]
         if not self._ignores:
             self._say_last(self.state.highest_inbound_stream_id)
+        self._ignores = True  # a request that came after that one is sent again
         self.abort()
 
     def abort(self) -> None:
