@@ -13,6 +13,7 @@ import numpy as np
 
 from export.node_attributes import attributes
 from export.rewrites.channels import Moves
+from export.rewrites.unread import set_nodes
 
 _MULTIPLE = 4
 _MOST = 0.1  # most channels of zeros, of those that are there
@@ -33,6 +34,7 @@ def fill_blocks(model: Any) -> int:
     names = [name for node in model.graph.node for name in node.output]
     filled = sum(map(filling.fill, names))
     if filled:
+        set_nodes(model.graph, list(model.graph.node))
         del model.graph.value_info[:]
         model.CopyFrom(onnx.shape_inference.infer_shapes(model, strict_mode=True))
     return filled
