@@ -8,8 +8,8 @@ from pathlib import Path
 from bench.device.measure import Measured
 from bench.device.record import Turn
 from bench.device.tools import TOOLS
-from bench.latency.cells import unmeasured
 from bench.latency.paper_phones import papers_section
+from bench.latency.prose import unmeasured
 from bench.latency.record import Row, Sweep, latency, p50, title, top1
 from core.cli import results
 from report.format import MISSING, ms, plural

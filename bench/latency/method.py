@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from statistics import median
 
-from bench.latency.cells import NOISY
 from bench.latency.record import Sweep
 from core.conditions import Conditions
+
+# Standard deviation over mean above which a row is marked as noisy: its tail is due to the machine.
+NOISY = 0.25
+
+
+def described(sweep: Sweep) -> tuple[list[tuple[str, str]], list[str]]:
+    """Returns the properties of the machine as (name, value), and how it was measured."""
+    return _facts(sweep), method(sweep)
 
 
 def method(sweep: Sweep) -> list[str]:
@@ -43,8 +50,7 @@ def method(sweep: Sweep) -> list[str]:
     ]
 
 
-def facts(sweep: Sweep) -> list[tuple[str, str]]:
-    """Returns the properties of the machine as (name, value)."""
+def _facts(sweep: Sweep) -> list[tuple[str, str]]:
     machine = sweep.machine
     memory = "unknown" if machine.memory is None else f"{machine.memory / 2**30:.1f} GiB"
     gpu = f"{machine.gpu}, driver {machine.driver}" if machine.gpu else "none found"

@@ -3,27 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import geometric_mean
 
-from bench.latency.cells import (
-    COLUMNS,
-    NUMERIC,
-    Missing,
-    measured_cells,
-    missing_table,
-    unmeasured,
-)
-from bench.latency.method import counted, facts, method
+from bench.latency.method import NOISY, counted, described
 from bench.latency.pick import Pick
 from bench.latency.record import FRESH, Row, Sweep, p50, threads, title, top1
 from bench.measure.spread import Spread
-from report.format import MISSING, millions, ms
+from bench.measure.timing import is_complete
+from report.format import MISSING, millions, ms, percent
 from report.section import Report, Section, Table
 
 NAME = "latency"
 Cells = dict[int, dict[str, str]]  # id of a row -> column of COLUMNS -> text of the cell
 # Columns that fit a terminal; the report has all.
 _SHOWN = ("Precision", "Runtime", "Batch", "p50 ms", "p99 ms", "x faster", "Top-1")
+Missing = tuple[str, str, str, str, str]  # columns of _UNMEASURED
+_UNMEASURED = ("Network", "Artifact", "Runtime", "Batch", "Why not")
+_WAITED = 1.1  # wall over CPU time above which a row's note gives the latter
+COLUMNS = (
+    "Network",
+    "Precision",
+    "Runtime",
+    "Batch",
+    "Threads",
+    "p50 ms",
+    "95 % interval",
+    "p95 ms",
+    "p99 ms",
+    "Calls",
+    "x faster",
+    "GMACs/s",
+    "Top-1",
+    "File MB",
+    "Notes",
+)
+NUMERIC = frozenset(COLUMNS[3:14])
 
 
 def in_words(sweep: Sweep, picks: dict[str, Pick], *, folded: bool = False) -> Report:
@@ -38,7 +53,7 @@ def in_words(sweep: Sweep, picks: dict[str, Pick], *, folded: bool = False) -> R
     cells = {id(row): measured_cells(sweep, row, picks) for row in rows}
     missing = unmeasured(sweep)
     single = len(sweep.networks()) == 1
-    return Report(
+    report = Report(
         name=NAME,
         title=headline(sweep),
         subtitle=subtitle(sweep),
@@ -47,9 +62,9 @@ def in_words(sweep: Sweep, picks: dict[str, Pick], *, folded: bool = False) -> R
         terminal=_terminal_table(sweep, rows, cells, picks) if single and rows else None,
         footnotes=_not_measured(missing) if rows else (),
         sections=tuple(_rows_sections(sweep, cells, picks, missing, folded=folded)),
-        facts=facts(sweep),
-        method=tuple(method(sweep)),
     )
+    facts, how = described(sweep)
+    return replace(report, facts=facts, method=tuple(how))
 
 
 def _rows_sections(
@@ -230,3 +245,82 @@ def _spread(sweep: Sweep) -> str | None:
         f"({slow.runtime}, {slow.precision}) to {high / 1e9:.1f} GMACs/s ({fast.runtime}, "
         f"{fast.precision}): the count alone does not say what an image costs."
     )
+
+
+def measured_cells(sweep: Sweep, row: Row, picks: dict[str, Pick]) -> dict[str, str]:
+    """Returns the text of each of :data:`COLUMNS` for a measured row."""
+    latency = row.latency
+    assert latency is not None, "rows without a latency have other columns"
+    low, high = latency.interval
+    eager, times, rate = sweep.eager(row), sweep.times_torch(row), row.rate
+    return dict(
+        zip(
+            COLUMNS,
+            (
+                row.network,
+                row.precision,
+                str(row.runtime),
+                str(row.batch),
+                str(row.threads),
+                ms(latency.p50),
+                f"{ms(low)} to {ms(high)}",
+                ms(latency.p95),
+                ms(latency.p99),
+                f"{latency.count:,}",
+                MISSING if isinstance(times, str) else "1.00" if row is eager else str(times),
+                MISSING if rate is None else f"{rate / 1e9:.1f}",
+                top1(row),
+                MISSING if row.size is None else f"{row.size / 1e6:.1f}",
+                "; ".join(_notes(sweep, row, picks)),
+            ),
+            strict=True,
+        )
+    )
+
+
+def unmeasured(sweep: Sweep) -> list[Missing]:
+    """Returns (network, artifact, runtime, batches, reason) of the rows without a latency.
+
+    Batch sizes with the same reason are merged into one line.
+    """
+    lines: dict[tuple[str, str, str, str], list[int]] = {}
+    for row in sweep.rows:
+        if row.latency is None:
+            what = (row.network, f"{row.format}-{row.precision}", row.runtime or "any")
+            lines.setdefault((*what, row.reason or "no reason given"), []).append(row.batch)
+    return [
+        (network, artifact, runtime, ", ".join(map(str, batches)), reason)
+        for (network, artifact, runtime, reason), batches in lines.items()
+    ]
+
+
+def missing_table(missing: Sequence[Missing]) -> Table:
+    """Returns the table of what :func:`unmeasured` returns."""
+    return Table(header=_UNMEASURED, rows=tuple(missing), numeric=NUMERIC)
+
+
+def _notes(sweep: Sweep, row: Row, picks: dict[str, Pick]) -> list[str]:
+    notes = []
+    pick = picks.get(row.network)
+    if pick and pick.row is row:
+        notes.append("served")
+    if row.when < sweep.before.when:
+        notes.append("earlier run")
+    if row.weights == "random" and len(sweep.networks()) > 1:
+        notes.append("random weights")  # for a single network the subtitle says so
+    if row.unverified is not None:
+        notes.append(f"unverified: {row.unverified}")
+    if row.latency and row.latency.variation > NOISY:
+        notes.append(f"noisy ({percent(row.latency.variation, decimals=0)})")
+    if row.latency and (used := row.latency.cpu_time) and row.latency.p50 > _WAITED * used.p50:
+        notes.append(f"CPU time {ms(used.p50)} ms")
+    if row.latency and not is_complete(row.latency, sweep.plan):
+        notes.append(f"unfinished: {row.latency.count:,} of {sweep.plan.count:,} calls")
+    if sweep.eager(row) and isinstance(times := sweep.times_torch(row), str):
+        notes.append(times)
+    first, ties = sweep.peers(row)[0], sweep.tied(row)
+    if row is first and ties:
+        notes.append("tie with " + ", ".join(f"{tie.runtime} {tie.precision}" for tie in ties))
+    elif first in ties:
+        notes.append("tied for fastest")
+    return notes

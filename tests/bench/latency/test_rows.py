@@ -5,9 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
-from bench.latency.cells import measured_cells
 from bench.latency.pick import pick_all
-from bench.latency.prose import in_words, summary
+from bench.latency.prose import in_words, measured_cells, summary
 from bench.latency.record import Row, Sweep
 from bench.measure.spread import Spread
 from bench.measure.timing import Latency
