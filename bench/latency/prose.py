@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from statistics import geometric_mean
+from statistics import geometric_mean, median
 
-from bench.latency.method import NOISY, counted, described
+from bench.latency.machine_facts import machine_facts
 from bench.latency.pick import Pick
 from bench.latency.record import FRESH, Row, Sweep, p50, threads, title, top1
 from bench.measure.spread import Spread
@@ -20,6 +19,8 @@ Cells = dict[int, dict[str, str]]  # id of a row -> column of COLUMNS -> text of
 _SHOWN = ("Precision", "Runtime", "Batch", "p50 ms", "p99 ms", "x faster", "Top-1")
 Missing = tuple[str, str, str, str, str]  # columns of _UNMEASURED
 _UNMEASURED = ("Network", "Artifact", "Runtime", "Batch", "Why not")
+# Standard deviation over mean above which a row is marked as noisy: its tail is due to the machine.
+NOISY = 0.25
 _WAITED = 1.1  # wall over CPU time above which a row's note gives the latter
 COLUMNS = (
     "Network",
@@ -53,7 +54,7 @@ def in_words(sweep: Sweep, picks: dict[str, Pick], *, folded: bool = False) -> R
     cells = {id(row): measured_cells(sweep, row, picks) for row in rows}
     missing = unmeasured(sweep)
     single = len(sweep.networks()) == 1
-    report = Report(
+    return Report(
         name=NAME,
         title=headline(sweep),
         subtitle=subtitle(sweep),
@@ -62,9 +63,12 @@ def in_words(sweep: Sweep, picks: dict[str, Pick], *, folded: bool = False) -> R
         terminal=_terminal_table(sweep, rows, cells, picks) if single and rows else None,
         footnotes=_not_measured(missing) if rows else (),
         sections=tuple(_rows_sections(sweep, cells, picks, missing, folded=folded)),
+        facts=[
+            *machine_facts(sweep.machine, sweep.before, sweep.after),
+            ("Measured", f"{sweep.before.when} to {sweep.after.when}{_reused(sweep)}"),
+        ],
+        method=tuple(method(sweep)),
     )
-    facts, how = described(sweep)
-    return replace(report, facts=facts, method=tuple(how))
 
 
 def _rows_sections(
@@ -137,7 +141,7 @@ def subtitle(sweep: Sweep) -> str:
     counts = sorted({row.macs for row in sweep.rows if row.macs is not None})
     parts = [f"{millions(counts[0])} MACs per image"] if len(counts) == 1 else []
     parts.append(sweep.machine.gpu or sweep.machine.cpu)
-    parts.append(counted(sweep.threads(), "thread"))
+    parts.append(_numbers(sweep.threads(), "thread"))
     if {row.weights for row in sweep.rows if row.weights} == {"random"}:
         parts.append("random weights: good for latency only")
     return " · ".join(parts)
@@ -324,3 +328,63 @@ def _notes(sweep: Sweep, row: Row, picks: dict[str, Pick]) -> list[str]:
     elif first in ties:
         notes.append("tied for fastest")
     return notes
+
+
+def method(sweep: Sweep) -> list[str]:
+    """Returns how the figures were measured, in sentences."""
+    plan = sweep.plan
+    return [
+        "Latency is seconds per call, by wall clock, from uint8 pixels on the host to float32 "
+        "logits on the host; shown in ms. The pixels are the artifact's golden images, repeated "
+        f"to fill a batch. Inside one call: {_numbers(sweep.threads(), 'thread')} of the CPU.",
+        "Before it is timed, a candidate must reproduce the artifact's golden answers. Nothing "
+        "falls back to another runtime: what cannot run is listed with its reason.",
+        f"All candidates take turns: {plan.rounds} rounds, a new random order in each (seed "
+        f"{plan.seed}). A turn is two untimed calls, then timed ones; at least {plan.count} "
+        f"samples and {plan.seconds:g} s per candidate in all, but a slow one stops at "
+        f"{plan.limit:g} s with fewer: the column Calls counts them. Before the first round each "
+        "is called until the median of five calls is no longer 5 % below that of the five before, "
+        f"or for {plan.warmup_seconds:g} s."
+        + (f" What ties for the fastest takes up to {plan.extra} more rounds." * bool(plan.extra)),
+        "p50, p95 and p99 are percentiles of all raw samples, none dropped. The interval is a "
+        "95 % bootstrap interval of p50 that draws whole turns. Two candidates whose intervals "
+        "overlap are a tie. A row is noisy where the standard deviation exceeds "
+        f"{NOISY * 100:g} % of the mean.",
+        *_cpu_times(sweep),
+        "x faster: p50 of torch eager over p50 of the row at the same batch size, turn by turn: "
+        "the median, and the least and the greatest of the turns. Only rows of one run are divided "
+        "by each other, as a machine is faster in one run than in another. "
+        "GMACs/s is MACs per image x batch / p50: the rate that was reached. MACs are those of the "
+        "fp32 network; FLOPs = 2 x MACs. On a CPU, OpenVINO computes fp32 and int8 graphs in fp32 "
+        "where they are not quantised (never bfloat16), and ONNX Runtime has no fp16 "
+        "convolutions: it converts an fp16 graph to fp32 as it runs. LiteRT restores weights that "
+        "are stored in fp16 to fp32 as it loads them. ncnn has no batches: it runs their images "
+        "one by one, each in a thread.",
+        "Top-1 is measured on the artifact itself, on images it was not trained on.",
+    ]
+
+
+def _cpu_times(sweep: Sweep) -> list[str]:
+    """Returns the sentence on what decides between rows of one thread; none if CPU times lack."""
+    times = [row.latency for row in sweep.measured() if row.latency and row.latency.cpu_time]
+    if not times:
+        return []
+    waited = median(time.p50 / time.cpu_time.p50 for time in times if time.cpu_time)
+    return [
+        "Where one thread of a CPU computes, the CPU time of each call is kept, too. It decides "
+        "ties, picks and ratios among such rows, as it hardly depends on what else the machine "
+        f"does; p50 by wall clock is {waited:.2f} times p50 of CPU time here, in the median row."
+    ]
+
+
+def _reused(sweep: Sweep) -> str:
+    """Returns how many rows are of earlier runs, not interleaved with the last; empty if none."""
+    earlier = sorted(row.when for row in sweep.measured() if row.when < sweep.before.when)
+    if not earlier:
+        return ""
+    return f"; {len(earlier)} of {len(sweep.measured())} rows in earlier runs, from {earlier[0]} on"
+
+
+def _numbers(values: list[int], noun: str) -> str:
+    """Returns numbers with what they count, such as ``1, 2 threads``."""
+    return f"{', '.join(map(str, values))} {noun}{'s' if values != [1] else ''}"

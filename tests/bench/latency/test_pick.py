@@ -5,9 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from artifact.store import read_pick
-from bench.latency.method import method
 from bench.latency.pick import Goal, choose, pick, tied_for_fastest, write_pick
-from bench.latency.prose import measured_cells
+from bench.latency.prose import measured_cells, method
 from bench.latency.record import Row, Sweep
 
 Rows = Callable[..., Row]
