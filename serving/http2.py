@@ -41,6 +41,7 @@ _WINDOW, _ALL_WINDOWS = 1 << 18, 1 << 20  # bytes sent, but not read, of a reque
 _KINDS = 50  # of settings that a client may send, in several frames
 _DRAIN_S = 1.0  # for a client to close, after the last that it is sent
 _LAST = 2**31 - 1  # the highest number of a stream
+_NONE = memoryview(b"")
 _GOAWAY = bytes([0, 0, 8, 7, 0, 0, 0, 0, 0])  # the head of that frame, which has eight bytes
 _CONFIG = H2Configuration(
     client_side=False,
@@ -48,8 +49,6 @@ _CONFIG = H2Configuration(
     validate_outbound_headers=False,
     normalize_outbound_headers=False,
 )
-
-_NONE = memoryview(b"")
 
 
 class _State(H2Connection):
